@@ -108,19 +108,24 @@ function Bulk({ title, items, step, verb, rates, after }) {
     <//>`;
 }
 
-/** Lets the user edit an event as JSON before it is sent. `send(event)` returns the text of the result. */
-export function edit({ title, text, event, yes, send }) {
-  dialog.value = () => html`<${Edit} ...${{ title, text, event, yes, send }} />`;
+/** The mistake in an event that is about to be sent, if there is one. */
+export function checkEvent(event) {
+  if (event === null || typeof event !== "object" || Array.isArray(event)) return "An event is a JSON object";
+  return event.type ? undefined : "An event needs a type";
 }
 
-function Edit({ title, text, event, yes, send }) {
-  const [json, setJson] = useState(() => JSON.stringify(event, null, 2));
+/** Lets the user edit JSON before it is sent. `check(value)` returns a mistake; `send(value)` the text of the result. */
+export function edit({ title, text, value, label, check, yes, send }) {
+  dialog.value = () => html`<${Edit} ...${{ title, text, value, label, check, yes, send }} />`;
+}
+
+function Edit({ title, text, value, label, check, yes, send }) {
+  const [json, setJson] = useState(() => JSON.stringify(value, null, 2));
   const [busy, setBusy] = useState(false);
   let parsed, wrong;
   try {
     parsed = parseExact(json);
-    if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed)) wrong = "An event is a JSON object";
-    else if (!parsed.type) wrong = "An event needs a type";
+    wrong = check?.(parsed);
   } catch (error) {
     wrong = error.message;
   }
@@ -133,7 +138,7 @@ function Edit({ title, text, event, yes, send }) {
   return html`
     <${Dialog} title=${title} wide onClose=${close}>
       <p class="dim">${text}</p>
-      <textarea rows="16" spellcheck=${false} aria-label="The event as JSON" value=${json} onInput=${(e) => setJson(e.target.value)} data-edit data-focus></textarea>
+      <textarea rows="16" spellcheck=${false} aria-label=${label} value=${json} onInput=${(e) => setJson(e.target.value)} data-edit data-focus></textarea>
       <p class=${wrong ? "state bad" : "dim"} role="status">${wrong ?? "Valid JSON"}</p>
       <div class="buttons"><button onClick=${close}>Cancel</button><button class="primary" disabled=${busy || wrong} onClick=${go} data-confirm>${yes}</button></div>
     <//>`;

@@ -69,7 +69,7 @@ export const Time = ({ at }) => html`<time datetime=${at} title=${exact(at)}>${a
 
 export const Id = ({ text, max }) => html`<button class="text mono" title=${`${text} (click to copy)`} onClick=${(e) => { e.stopPropagation(); copy(String(text)); }}>${cut(String(text), max)}</button>`;
 
-const STATES = { done: "ok", ok: "ok", running: "ok", live: "ok", dead: "bad", failing: "bad", damaged: "bad", degraded: "bad", retrying: "warn", paused: "warn", blocked: "warn", ready: "wait", pending: "wait", scheduled: "wait", purged: "off", removed: "off", nobody: "off" };
+const STATES = { done: "ok", ok: "ok", running: "ok", live: "ok", critical: "bad", warning: "warn", unknown: "warn", dead: "bad", failing: "bad", damaged: "bad", degraded: "bad", retrying: "warn", paused: "warn", blocked: "warn", ready: "wait", pending: "wait", scheduled: "wait", purged: "off", removed: "off", nobody: "off" };
 
 /** A state as a word, a shape and a colour. */
 export const State = ({ name, text }) => html`<span class=${`state ${STATES[name] ?? "wait"}`}>${text ?? name}</span>`;
@@ -153,6 +153,16 @@ export function DataTree({ value, path = [], name, onPick, depth = 0 }) {
         <button class="plain" onClick=${() => onPick("pattern", steps, value)}>Pattern from this</button>
       </span>`}
     </div>`;
+}
+
+/** A line over time; `values` are at equal distances, and null where there is none. */
+export function Line({ values, label }) {
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) return null;
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const place = (value, at) => `${((at / (values.length - 1)) * 100).toFixed(2)},${(38 - ((value - low) / (high - low || 1)) * 36).toFixed(2)}`;
+  const points = values.map((value, at) => (value === null ? "" : place(value, at))).filter(Boolean).join(" ");
+  return html`<svg class="spark line" viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label=${label}><polyline points=${points} /></svg>`;
 }
 
 /** Bars over time: `good` and `bad` of each step. */

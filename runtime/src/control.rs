@@ -230,7 +230,7 @@ impl Control {
 
     /// Returns the sources and functions that the active manifests declare.
     pub(crate) fn graph(&self) -> flow::Graph {
-        flow::graph(&self.active().manifests)
+        flow::graph(&self.active().manifests, self.0.parts.clock.now_ms())
     }
 
     /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous

@@ -1,12 +1,12 @@
 // Dead letters, grouped by function and cause; one of them whole in the drawer, and what can be done about it.
 import { useState } from "../vendor/hooks.js";
-import { get, getExact, lines, post, segment } from "../api.js";
+import { getExact, lines, post, segment } from "../api.js";
 import { beat } from "../live.js";
 import { href, update } from "../route.js";
 import { causeKey, count, plural } from "../format.js";
 import { Command, DataTree, Drawer, Empty, Loaded, State, Time, html, rowProps, useLoad } from "../parts.js";
 import { Act, ViewerNotice, bulk, confirm, edit, run } from "../acts.js";
-import { Attempts, copyOf, emit } from "./event.js";
+import { Attempts } from "./event.js";
 
 const LIMIT = 10_000;
 const BARS = 24;
@@ -51,7 +51,7 @@ export function View({ params }) {
         </header>
         <${ViewerNotice} />
         <${Loaded} of=${load}>${() => html`
-          ${load.data.length >= LIMIT && html`<p class="notice warn">These are the oldest ${count(LIMIT)} of ${count(total)}; redrive or purge some to see the others.</p>`}
+          ${load.data.length >= LIMIT && html`<p class="notice warn">These are the newest ${count(LIMIT)} of ${count(total)}; redrive or purge some to see the others.</p>`}
           ${groups.length === 0 && html`<div class="panel"><${Empty} title="No dead letters"><p>A delivery that its function rejects, or that fails as often as its retry policy allows, is listed here with its cause. Nothing is lost: it can be redriven.</p><//></div>`}
           ${group ? html`<${Letters} ...${{ group, dead, selected, setSelected, after }} />` : groups.length > 0 && html`
           <div class="panel scroll"><table class="flat">
@@ -129,28 +129,29 @@ function Letters({ group, dead, selected, setSelected, after }) {
 function Letter({ id, after }) {
   const load = useLoad((abort) => getExact(`/api/v1/dead/${segment(id)}`, {}, abort), [id]);
   const [isRedriven, setRedriven] = useState(false);
+  const [corrected, setCorrected] = useState();
   return html`<${Loaded} of=${load}>${({ delivery, event }) => {
     const refresh = () => { load.again(); after(); };
     const isDead = delivery.state === "dead" && !isRedriven;
     const why = isRedriven ? "The delivery runs again" : `The delivery is ${delivery.state}`;
+    const isBinary = event.event?.data_base64 !== undefined;
     const fix = () => edit({
-      title: `Edit and redrive ${id}`, yes: "Send the corrected event",
-      text: `The corrected event is sent as a new one. When ${delivery.function} has received it, this dead letter is purged. Other functions whose triggers match it receive it, too.`,
-      event: copyOf(event.event),
-      send: async (corrected) => {
-        const seq = await emit(corrected);
-        const { deliveries } = await get(`/api/v1/trace/${seq}`);
-        if (!deliveries.some((one) => one.function === delivery.function)) throw new Error(`event ${seq} was stored, but no trigger of ${delivery.function} takes it; the dead letter stays`);
-        await purge(id);
+      title: `Edit and redrive ${id}`, yes: "Redrive with these data", label: "The data as JSON",
+      text: `A new event with these data takes the place of the dead letter. Only ${delivery.function} receives it; event ${event.seq} stays as it is.`,
+      value: event.event.data ?? null,
+      send: async (data) => {
+        const { seq } = await post(`/api/v1/dead/${segment(id)}/edit`, { data });
+        setCorrected(seq);
         refresh();
-        return `Event ${seq} was accepted; dead letter ${id} was purged`;
+        return `Event ${seq} with the corrected data goes to ${delivery.function}; dead letter ${id} was purged`;
       },
     });
     return html`
+      ${corrected && html`<div class="notice ok"><span class="grow">Event ${corrected} has the corrected data.</span><a href=${href("trace", { event: corrected, root: "false" })}>See what comes of it</a></div>`}
       ${isRedriven && html`<div class="notice ok"><span class="grow">Delivery ${id} runs again.</span><a href=${href("trace", { event: event.seq })}>See what comes of it</a></div>`}
       <div class="acts">
         <${Act} class="primary" data-key="r" data-act="redrive" disabled=${!isDead} why=${why} onClick=${() => run(`Redrive ${id}`, async () => { await redrive(id); setRedriven(true); after(); return `Delivery ${id} runs again`; })}>Redrive<//>
-        <${Act} data-act="edit" disabled=${!isDead || !event.event} why=${why} onClick=${fix}>Edit and redrive<//>
+        <${Act} data-act="edit" disabled=${!isDead || !event.event || isBinary} why=${isDead ? "The data are not JSON" : why} onClick=${fix}>Edit and redrive<//>
         <${Act} class="danger" data-act="purge" disabled=${!isDead} why=${why} onClick=${() => confirm({ title: `Purge dead letter ${id}`, yes: "Purge", text: `${delivery.function} will never run on this event again. This cannot be undone.`, act: async () => { await purge(id); refresh(); return `Dead letter ${id} was purged`; } })}>Purge<//>
         <a class="button" href=${href("trace", { event: event.seq })}>Trace</a>
         <a class="button" href=${href("logs", { delivery: id })}>Logs</a>

@@ -4,7 +4,7 @@ import { get, getExact, post, segment } from "../api.js";
 import { go, href } from "../route.js";
 import { bytes, clock, duration, exact, plural, shell } from "../format.js";
 import { DataTree, Id, Loaded, State, Time, copy, html, useLoad } from "../parts.js";
-import { Act, edit, run } from "../acts.js";
+import { Act, checkEvent, edit, run } from "../acts.js";
 
 /** The source of events that are sent from here; sources of apps belong to their sources and functions. */
 export const SOURCE = "/console";
@@ -53,7 +53,7 @@ function Whole({ node, explained, onFilter, again }) {
   const change = () => edit({
     title: "Edit and emit", yes: "Emit",
     text: `The event is stored as a new one from ${SOURCE}. Triggers that name a source do not take it.`,
-    event: copyOf(event), send,
+    value: copyOf(event), label: "The event as JSON", check: checkEvent, send,
   });
   const test = () => copy(`evoke invoke FUNCTION --manifest MANIFEST --event ${shell(JSON.stringify(event))}`);
   return html`
@@ -94,17 +94,17 @@ function Whole({ node, explained, onFilter, again }) {
         <div class="delivery" key=${one.function + one.trigger}>
           <div class="row between"><a class="mono" href=${href("functions", { function: one.function })}>${one.function}</a><span class="dim mono">${one.trigger}</span></div>
           ${one.matched ? html`<p>It matches now, but did not when the event was accepted; a replay delivers it.</p>` : html`<pre>${one.text}</pre>`}
-          ${one.pattern?.failed && html`<p class="dim">fails at <code>${one.pattern.failed}</code>: ${failure(one.pattern)}</p>`}
+          ${one.pattern && !one.matched && html`<p class="dim">fails at <${Miss} pattern=${one.pattern} /></p>`}
         </div>`)}
     </section>`;
 }
 
-/** Describes the field that does not match: what the pattern wants, and what the event has. */
-function failure({ failed, fields }) {
+/** The field that does not match: what the pattern wants, and what the event has. */
+export function Miss({ pattern: { failed, fields } }) {
   const field = fields.find((one) => one.place === failed);
-  if (!field) return "";
+  if (!field) return "arrays: each field matches alone, but not in the same element";
   const wants = field.operators.map((operator) => operator.text).join(", ");
-  return `the pattern wants ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
+  return html`<code>${failed}</code>: the pattern wants ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
 }
 
 /** A delivery with its attempts. */

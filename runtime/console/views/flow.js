@@ -5,6 +5,7 @@ import { beat } from "../live.js";
 import { href, update } from "../route.js";
 import { count, plural, rate } from "../format.js";
 import { Drawer, Empty, Loaded, State, html, useLoad } from "../parts.js";
+import { Miss } from "./event.js";
 
 const REFRESH_MS = 4000;
 const [NODE_HEIGHT, CHAR] = [44, 7.4];
@@ -210,5 +211,5 @@ function Explained({ edge, seconds }) {
     ${edge.triggers.map((one) => html`<section class="stack tight" key=${one.name}><h3>${one.function} ${one.name}</h3><p class="dim mono">${one.file}:${one.line}</p><pre class="command">${one.text}</pre>
       ${one.pattern ? html`<a href=${href("patterns", { pattern: JSON.stringify(one.pattern, null, 2) })}>Try the pattern</a>` : html`<p class="dim">Takes every event of ${one.source}.</p>`}</section>`)}
     <section class="stack tight"><h3>Last events</h3>${edge.newest.length ? edge.newest.slice(0, 10).map((seq) => html`<a key=${seq} href=${href("events", { event: seq, range: "all" })}>event ${seq}</a>`) : html`<p class="dim">None of the newest events.</p>`}</section>
-    ${trigger?.pattern && html`<section class="stack tight"><h3>Near misses</h3><${Loaded} of=${near}>${(found) => (found?.near.length ? found.near.slice(0, 5).map((one) => html`<div class="delivery" key=${one.row.seq}><a class="mono" href=${href("events", { event: one.row.seq, range: "all" })}>${one.row.type}, event ${one.row.seq}</a><span>${one.text}</span></div>`) : html`<p class="dim">No stored event misses by one field.</p>`)}<//></section>`}`;
+    ${trigger?.pattern && html`<section class="stack tight"><h3>Near misses</h3><${Loaded} of=${near}>${(found) => (found?.near.length ? found.near.slice(0, 5).map((one) => html`<div class="delivery" key=${one.row.seq}><a class="mono" href=${href("events", { event: one.row.seq, range: "all" })}>${one.row.type}, event ${one.row.seq}</a><span><${Miss} pattern=${one.pattern} /></span></div>`) : html`<p class="dim">No stored event misses by one field.</p>`)}<//></section>`}`;
 }

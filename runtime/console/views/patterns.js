@@ -4,6 +4,7 @@ import { post } from "../api.js";
 import { go, href, range, update } from "../route.js";
 import { count, plural, rate } from "../format.js";
 import { Time, copy, html, rowProps } from "../parts.js";
+import { Miss } from "./event.js";
 
 const START = "type: [order.placed]\n# data: { total: [{ numeric: [\">\", 0] }] }\n";
 const WAIT_MS = 250;
@@ -87,11 +88,11 @@ export function View({ params, Range }) {
 function List({ title, all }) {
   return html`
     <section class="stack tight"><h3>${title}</h3>
-      <div class="panel scroll"><table class="flat"><tbody>${all.map(({ row, text }) => html`
+      <div class="panel scroll"><table class="flat"><tbody>${all.map(({ row, pattern }) => html`
         <tr key=${row.seq} ...${rowProps(() => go("events", { event: row.seq, range: "all" }))}>
           <td class="nowrap"><${Time} at=${row.accepted} /></td>
           <td class="nowrap"><a class="mono" href=${href("events", { event: row.seq, range: "all" })}>${row.type}</a></td>
-          ${text ? html`<td class="full">${text}</td>` : html`<td class="preview">${row.preview}</td>`}
+          ${pattern ? html`<td class="full"><${Miss} pattern=${pattern} /></td>` : html`<td class="preview">${row.preview}</td>`}
         </tr>`)}</tbody></table></div>
     </section>`;
 }

@@ -19,7 +19,6 @@ pub(super) mod live;
 pub(super) mod pattern;
 pub(super) mod rates;
 mod row;
-mod scan;
 pub(super) mod session;
 mod sessions;
 

@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 use super::access::Exchange;
 use super::error::ApiError;
-use super::request::{Params, PathSegments, json_body};
+use super::request::{Params, PathSegments, json_body, parse_time};
 use super::response::Json;
-use super::search::{Conditions, Search, Sender};
+use super::search::{Conditions, Search, Sender, parse_pattern};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Damaged, Delivery, Envelope, Posted, PostedEvent};
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, names};
 use evoke_core::bus::{Offer, Origin, Refused};
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, rfc3339};
@@ -102,8 +102,11 @@ pub(super) async fn list(
     let is_bounded = after.is_some() || since.is_some();
     let limit = limit.unwrap_or(if is_bounded { usize::MAX } else { LIMIT_DEFAULT });
     let from_start = is_bounded && (after.is_some() || limit == usize::MAX);
-    let conditions = Conditions { type_, source, function, since, until, pattern, text, after, before };
-    let search = Search::new(&admin, conditions).await?;
+    let function = names::optional_function(&admin, function.as_deref()).await?;
+    let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
+    let pattern = pattern.as_deref().map(parse_pattern).transpose()?;
+    let conditions = Conditions { type_, source, function, since_ms, until_ms, pattern, text, after, before };
+    let search = Search::new(&*admin.store, conditions).await?;
     if follow {
         exchange.follow()?;
     }

@@ -1,15 +1,18 @@
 //! Searches the stored events of a range of positions, in either direction. The store has no index over types, sources
-//! and data, so a search reads the events of the range: each step is bounded, and found events are sent at once.
+//! and data, so a search reads the events of the range in bounded steps. A list sends found events at once; a page of the
+//! console ends after a time and continues with the next request: [`Pages`].
+
+mod pages;
 
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::request::parse_time;
+pub(super) use self::pages::Pages;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError};
-use super::{Admin, ApiResult, names};
 use evoke_http::problem::Problem;
+use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedEvent, EventFilter, ReadEvent, Seq};
 use evoke_pattern::{Matcher, Pattern};
 use evoke_store::{InspectionStore, StoreError};
@@ -25,15 +28,18 @@ const STEP_TIME: Duration = Duration::from_millis(20);
 /// How often found events and the progress are sent while a search finds little.
 const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The conditions of a search that the request gives as text.
-#[derive(Debug, Default)]
+/// The conditions of a search. Times are wall-clock times.
+#[derive(Default)]
 pub(super) struct Conditions {
+    /// The type; a trailing `*` matches any ending.
     pub(super) type_: Option<String>,
     pub(super) source: Option<String>,
+    /// The full name of a function that has a delivery of the event.
     pub(super) function: Option<String>,
-    pub(super) since: Option<String>,
-    pub(super) until: Option<String>,
-    pub(super) pattern: Option<String>,
+    pub(super) since_ms: Option<UnixMs>,
+    pub(super) until_ms: Option<UnixMs>,
+    pub(super) pattern: Option<Matcher<()>>,
+    /// Text in the JSON form of the event, in upper or lower case.
     pub(super) text: Option<String>,
     pub(super) after: Option<Seq>,
     pub(super) before: Option<Seq>,
@@ -43,6 +49,7 @@ pub(super) struct Conditions {
 pub(super) struct Search {
     filter: EventFilter,
     pattern: Option<Matcher<()>>,
+    /// In lower case.
     text: Option<String>,
     /// Only events after this position.
     pub(super) after: Seq,
@@ -62,27 +69,29 @@ pub(super) struct Sender<'a> {
     /// Whether the client asked for lines with the progress.
     reports_progress: bool,
     sent: Instant,
+    pace: Pace,
+}
+
+/// Adapts the length of the steps of a search to the time that they take.
+struct Pace {
     /// Number of positions of the next step.
     span: i64,
 }
 
 impl Search {
-    /// Checks the conditions, and finds the range of positions that they leave.
-    pub(super) async fn new(admin: &Admin, conditions: Conditions) -> ApiResult<Self> {
-        let Conditions { type_, source, function, since, until, pattern, text, after, before } = conditions;
-        let function = names::optional_function(admin, function.as_deref()).await?;
-        let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
-        let pattern = pattern.as_deref().map(parse_pattern).transpose()?;
+    /// Finds the range of positions that the conditions leave.
+    pub(super) async fn new(store: &dyn InspectionStore, conditions: Conditions) -> Result<Self, StoreError> {
+        let Conditions { type_, source, function, since_ms, until_ms, pattern, text, after, before } = conditions;
         let (mut after, mut before) = (after.unwrap_or(Seq(0)), before);
         if let Some(since_ms) = since_ms {
-            after = after.max(Seq(admin.store.first_since(since_ms).await?.0 - 1));
+            after = after.max(Seq(store.first_since(since_ms).await?.0 - 1));
         }
         if let Some(until_ms) = until_ms {
-            let first = admin.store.first_since(until_ms).await?;
+            let first = store.first_since(until_ms).await?;
             before = Some(before.map_or(first, |before| before.min(first)));
         }
         let filter = EventFilter { type_, source, function, since_ms, until_ms, ..EventFilter::default() };
-        Ok(Self { filter, pattern, text, after, before })
+        Ok(Self { filter, pattern, text: text.map(|text| text.to_lowercase()), after, before })
     }
 
     /// Whether an event read by the filter matches the other conditions. A damaged event matches if there are none.
@@ -91,7 +100,7 @@ impl Search {
         let event = &*stored.event;
         let matches = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
         self.pattern.as_ref().is_none_or(matches)
-            && self.text.as_ref().is_none_or(|text| event.to_json().contains(text))
+            && self.text.as_ref().is_none_or(|text| event.to_json().to_lowercase().contains(text))
     }
 
     /// Reads the events after `after`, and returns those that match with the position up to which it searched. At the
@@ -104,10 +113,10 @@ impl Search {
         limit: usize,
         sender: &mut Sender<'_>,
     ) -> Result<(Vec<ReadEvent>, Seq), StoreError> {
-        let before = end.min(Seq(after.0.saturating_add(sender.span + 1)));
+        let before = end.min(Seq(after.0.saturating_add(sender.pace.span + 1)));
         let page = EventFilter { after: Some(after), before: Some(before), ..self.page(limit) };
         let limit = page.limit;
-        let found = sender.measure(store.events(page)).await?;
+        let found = sender.pace.measure(store.events(page)).await?;
         let searched = match found.last() {
             Some(last) if !is_last(&found, limit) => DamagedEvent::seq_of(last),
             _ => Seq(before.0 - 1),
@@ -122,12 +131,12 @@ impl Search {
         store: &dyn InspectionStore,
         before: Seq,
         limit: usize,
-        sender: &mut Sender<'_>,
+        pace: &mut Pace,
     ) -> Result<(Vec<ReadEvent>, Seq), StoreError> {
-        let above = self.after.max(Seq(before.0.saturating_sub(sender.span + 1)));
+        let above = self.after.max(Seq(before.0.saturating_sub(pace.span + 1)));
         let page = EventFilter { above: Some(above), before: Some(before), ..self.page(limit) };
         let limit = page.limit;
-        let found = sender.measure(store.events(page)).await?;
+        let found = pace.measure(store.events(page)).await?;
         let searched = match found.first() {
             Some(first) if !is_last(&found, limit) => DamagedEvent::seq_of(first),
             _ => above.next(),
@@ -158,7 +167,7 @@ impl Search {
         let (mut before, mut remaining, mut last) = (self.end(newest), limit, None);
         while remaining > 0 && before > self.after.next() {
             sender.lines.ready().await?;
-            let (found, searched) = self.previous(store, before, remaining, sender).await?;
+            let (found, searched) = self.previous(store, before, remaining, &mut sender.pace).await?;
             for read in found.into_iter().take(remaining) {
                 remaining -= 1;
                 last = Some(DamagedEvent::seq_of(&read));
@@ -176,22 +185,11 @@ impl Search {
 
 impl<'a> Sender<'a> {
     pub(super) fn new(lines: &'a mut Lines, reports_progress: bool) -> Self {
-        Self { lines, reports_progress, sent: Instant::now(), span: SPAN_FIRST }
+        Self { lines, reports_progress, sent: Instant::now(), pace: Pace::new() }
     }
 
     pub(super) fn lines(&mut self) -> &mut Lines {
         self.lines
-    }
-
-    /// Runs a step, and adapts the length of the next one to its time.
-    async fn measure<T>(&mut self, step: impl Future<Output = T>) -> T {
-        let start = Instant::now();
-        let result = step.await;
-        self.span = match start.elapsed() {
-            elapsed if elapsed > STEP_TIME => (self.span / 2).max(SPAN_FIRST),
-            _ => (self.span * 2).min(SPAN_MAX),
-        };
-        result
     }
 
     /// Sends the found events and the progress if some time has passed since the last time.
@@ -208,13 +206,31 @@ impl<'a> Sender<'a> {
     }
 }
 
+impl Pace {
+    fn new() -> Self {
+        Self { span: SPAN_FIRST }
+    }
+
+    /// Runs a step, and adapts the length of the next one to its time.
+    async fn measure<T>(&mut self, step: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = step.await;
+        self.span = match start.elapsed() {
+            elapsed if elapsed > STEP_TIME => (self.span / 2).max(SPAN_FIRST),
+            _ => (self.span * 2).min(SPAN_MAX),
+        };
+        result
+    }
+}
+
 /// Whether a page has the last events of its range: it reached neither of its limits.
 fn is_last(found: &[ReadEvent], limit: usize) -> bool {
     let bytes: usize = found.iter().map(EventFilter::size_of).sum();
     found.len() < limit && bytes < PAGE_BYTES_MAX
 }
 
-fn parse_pattern(text: &str) -> Result<Matcher<()>, Problem> {
+/// Parses a pattern in its JSON form.
+pub(super) fn parse_pattern(text: &str) -> Result<Matcher<()>, Problem> {
     let json =
         serde_json::from_str(text).map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?;
     let pattern = Pattern::parse(&json).map_err(|mistakes| {

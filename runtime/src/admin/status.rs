@@ -129,6 +129,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
 mod tests {
     use super::*;
     use crate::control::{FunctionStatus, SourceStatus};
+    use evoke_core::source::Refused;
     use evoke_model::Counts;
     use serde_json::json;
 
@@ -150,7 +151,12 @@ mod tests {
             endpoint: None,
             circuit: None,
         };
-        let inbox = SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) };
+        let inbox = SourceStatus {
+            uri: "/shop/inbox".into(),
+            kind: "files",
+            trouble: Some("no folder".into()),
+            refused: Refused::default(),
+        };
         let active = Active { functions: vec![charge], sources: vec![inbox], ..Active::default() };
         let status = serde_json::to_value(summarise(&totals, active, 2, Duration::from_secs(1))).unwrap();
 

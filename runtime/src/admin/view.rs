@@ -21,7 +21,7 @@ pub use self::monitor::Monitor;
 pub use self::pending::{Blocker, Move, Pending, PendingSelection};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
-pub use self::status::{Function, LastError, Listener, Source, Status, UncleanExit};
+pub use self::status::{Function, LastError, Listener, Refusal, Source, Status, UncleanExit};
 pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 

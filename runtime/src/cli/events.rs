@@ -40,7 +40,7 @@ pub(super) struct Events {
     /// Only events that match this event pattern, JSON or @FILE
     #[arg(long, value_name = "JSON")]
     pattern: Option<String>,
-    /// Only events whose JSON form contains this text
+    /// Only events whose JSON form contains this text, in upper or lower case
     #[arg(long)]
     text: Option<String>,
     /// Only events after this number

@@ -4,7 +4,7 @@ use super::client::{Client, parse};
 use super::table::table;
 use super::text::{columns, count, escape, format_micros, format_millis, local_time, print, print_json_text, truncate};
 use super::{Common, Failure};
-use crate::admin::view::{Function, LastError, Listener, Source, Status, UncleanExit};
+use crate::admin::view::{Function, LastError, Listener, Refusal, Source, Status, UncleanExit};
 
 /// Maximum number of characters of an error message; `evoke dead show` shows it whole.
 const MESSAGE_MAX: usize = 160;
@@ -67,8 +67,15 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         }
     }
     if !sources.is_empty() {
-        let sources: Vec<_> = sources.iter().map(source_row).collect();
-        text = text + "\n\n" + &table(&["source", "kind", "state"], &sources, columns);
+        let rows: Vec<_> = sources.iter().map(source_row).collect();
+        text = text + "\n\n" + &table(&["source", "kind", "state"], &rows, columns);
+    }
+    for Source { uri, refused, refusals, .. } in sources.iter().filter(|source| source.refused > 0) {
+        text += &format!("\n{} has refused {}", escape(uri), count(*refused, "request"));
+        if let Some(Refusal { at, reason }) = refusals.first() {
+            let reason = escape(reason);
+            text += &format!(", the last at {} with {}", local_time(at), truncate(&reason, Some(MESSAGE_MAX)));
+        }
     }
     for Listener { name, trouble, .. } in listeners {
         if let Some(trouble) = trouble {
@@ -134,7 +141,8 @@ mod tests {
                 {"name":"shop/old","in_force":false,"running":0,
                  "last_error":{"at":"soon","delivery":9,"outcome":"trap","message":"unreachable"},
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
-              "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}],
+              "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone","refused":2,
+                          "refusals":[{"at":"soon","reason":"413: the body is too large"}]}],
               "listeners":[
                 {"name":"public","url":"https://127.0.0.1:8443","state":"degraded","trouble":"its certificate has ended"},
                 {"name":"admin","url":"http://127.0.0.1:8081","state":"ok"}]}"#,
@@ -156,6 +164,7 @@ shop/old last failed at soon as trap: unreachable (delivery 9)
 
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone
+/shop/inbox has refused 2 requests, the last at soon with 413: the body is too large
 the public listener is degraded: its certificate has ended";
         assert_eq!(anstream::adapter::strip_str(&render(&status, None)).to_string(), expected);
     }

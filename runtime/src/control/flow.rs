@@ -4,10 +4,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::functions::{full_name, trigger_name};
+use super::kinds::Kind;
 use evoke_manifest::{Checked, Function, Source, SourceText, Span, Trigger, TriggerSource};
+use evoke_model::clock::{UnixMs, rfc3339};
 
 /// Maximum number of lines that are shown of a trigger.
 const LINES_MAX: usize = 40;
+/// Number of times that a timer shows in advance.
+const NEXT_TIMES: usize = 3;
 
 /// The graph of the active manifests: sources, functions and the types that connect them.
 #[derive(Debug, Serialize)]
@@ -28,6 +32,9 @@ struct SourceNode {
     private_to: Option<String>,
     /// The event types that the manifest names; `*` matches any characters. Empty if the kind chooses them.
     types: Vec<String>,
+    /// The next times of a timer, RFC 3339.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    next: Vec<String>,
     /// The source as in the manifest; secrets are references.
     settings: Value,
 }
@@ -67,10 +74,14 @@ struct TriggerNode {
     text: String,
 }
 
-/// Returns the graph of manifests.
-pub(super) fn graph(manifests: &[Checked]) -> Graph {
+/// Returns the graph of manifests. The next times of timers are after `now_ms`.
+pub(super) fn graph(manifests: &[Checked], now_ms: UnixMs) -> Graph {
     let sources = manifests.iter().flat_map(|checked| {
-        checked.manifest.all_sources().map(|(source, owner)| source_node(checked, source, owner)).collect::<Vec<_>>()
+        checked
+            .manifest
+            .all_sources()
+            .map(|(source, owner)| source_node(checked, source, owner, now_ms))
+            .collect::<Vec<_>>()
     });
     let functions = manifests.iter().flat_map(|checked| {
         checked.manifest.functions.iter().map(|function| function_node(checked, function)).collect::<Vec<_>>()
@@ -78,13 +89,18 @@ pub(super) fn graph(manifests: &[Checked]) -> Graph {
     Graph { sources: sources.collect(), functions: functions.collect() }
 }
 
-fn source_node(checked: &Checked, source: &Source, owner: Option<&Function>) -> SourceNode {
+fn source_node(checked: &Checked, source: &Source, owner: Option<&Function>, now_ms: UnixMs) -> SourceNode {
+    let next = match Kind::of(source.kind) {
+        Some(Kind::Task(kind)) => kind.next_times(&source.settings, now_ms, NEXT_TIMES),
+        Some(Kind::Listener(_)) | None => Vec::new(),
+    };
     SourceNode {
         uri: source.uri.clone(),
         app: checked.manifest.app.as_str().to_owned(),
         kind: source.kind.key(),
         private_to: owner.map(|function| full_name(&checked.manifest, function)),
         types: source.kind.event_types(&source.settings).into_iter().map(str::to_owned).collect(),
+        next: next.into_iter().map(rfc3339).collect(),
         // Manifests always serialise.
         settings: serde_json::to_value(source).unwrap_or_default(),
     }

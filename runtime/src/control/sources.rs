@@ -134,6 +134,7 @@ impl Sources {
             uri: uri.clone(),
             kind: running.kind,
             trouble: running.health.trouble(),
+            refused: running.health.refusals(),
         });
         status.collect()
     }

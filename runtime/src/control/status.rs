@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::brakes::Pause;
 use evoke_core::dispatcher::{Failing, LastFailure, OpenCircuit};
+use evoke_core::source::Refused;
 use evoke_model::clock::rfc3339;
 use evoke_pattern::Explanation;
 use evoke_store_sqlite::running::Interrupted;
@@ -67,6 +68,8 @@ pub struct SourceStatus {
     pub kind: &'static str,
     /// Why the source is degraded, as text for users; `None` when it works.
     pub trouble: Option<String>,
+    /// The requests that the source refused since its start.
+    pub refused: Refused,
 }
 
 /// Whether and why an event matches a trigger.

@@ -96,3 +96,33 @@ async fn a_function_is_paused_and_resumed_and_what_waits_is_cancelled() {
     assert_eq!(dead[0]["delivery"]["cause"], "cancelled: an operator cancelled the delivery", "{dead:?}");
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_waits_for_its_next_attempt_is_retried_now() {
+    let evoke = Evoke::up(
+        r#"
+evoke: 1
+app: shop
+functions:
+  later:
+    component: $FUNCTIONS/fate-retry.wasm
+    on: [{ events: { type: [order.placed] } }]
+    order_by: data.customer
+    retry: { attempts: 2, backoff: 1h, max_backoff: 1h }
+"#,
+    )
+    .await;
+    for _ in 0..2 {
+        evoke.stdout(&["emit", "--type", "order.placed", "--data", r#"{"customer":"ada"}"#]);
+    }
+    let browser = Browser::start().await;
+    browser.open(&evoke, "operator", "pending").await;
+    browser.read("tbody tr:nth-child(1)", "retrying").await;
+    browser.read("tbody tr:nth-child(2)", "waits for delivery 1 of the key").await;
+    browser.press("tbody", "Retry now").await;
+    browser.read(".toasts", "1 delivery retried now").await;
+    // Its last attempt fails, too. The second one still waits, now for a dead letter.
+    browser.read("tbody tr:nth-child(1)", "waits for the dead letter 1 of the key").await;
+    assert_eq!(evoke.dead()[0]["delivery"]["attempts"].as_array().unwrap().len(), 2);
+    browser.close().await;
+}

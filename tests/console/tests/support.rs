@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,6 +101,16 @@ impl Evoke {
         self.stdout(&["console", "--no-open", "--token-file", token.to_str().unwrap()]).trim().to_owned()
     }
 
+    /// Serves the console over the data folder of the stopped process. Returns the server and the link.
+    pub(crate) fn offline(&self) -> (Child, String) {
+        let mut command = Command::new(program());
+        command.args(["console", "--no-open", "--offline", ".evoke"]).current_dir(self.folder.path());
+        let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut link = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut link).unwrap();
+        (server, link.trim().to_owned())
+    }
+
     /// Sends an order to the http source.
     pub(crate) fn order(&self, order: &Value) {
         let (status, response) = post_json(&self.http, "/checkout", order);
@@ -177,6 +188,7 @@ impl Browser {
     pub(crate) async fn start() -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -297,17 +309,16 @@ impl Browser {
         entries.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect()
     }
 
-    pub(crate) async fn close(mut self) {
-        let page = self.page.clone();
-        page.quit().await.unwrap();
-        self.driver.kill().unwrap();
-        self.driver.wait().unwrap();
+    pub(crate) async fn close(self) {
+        self.page.clone().quit().await.unwrap();
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.driver.kill();
+        // After a failure, the browser is still running, in the group of its driver.
+        let group = format!("-{}", self.driver.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.driver.wait();
     }
 }

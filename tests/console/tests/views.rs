@@ -3,7 +3,7 @@
 use serde_json::json;
 use thirtyfour::Key;
 
-use crate::support::{Browser, Evoke, SHOP, eventually};
+use crate::support::{Browser, Evoke, SHOP, eventually, post_json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_visit_shows_how_to_send_an_event_and_then_the_event_appears() {
@@ -143,5 +143,35 @@ async fn the_keyboard_reaches_the_views_the_rows_and_the_panel() {
     browser.keys("/").await;
     let focused = browser.run("return document.activeElement.getAttribute('aria-label')").await;
     assert_eq!(focused, json!("Text"));
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_show_their_next_times_what_they_watch_and_what_they_refused() {
+    let evoke = Evoke::up(
+        r#"
+evoke: 1
+app: shop
+sources:
+  small: { http: { path: /small, type: small, max_body: 1KiB } }
+  nightly: { timer: { cron: "0 2 * * *", timezone: Europe/Berlin } }
+  disk: { monitor: { every: 1s, disk: { path: / }, critical: 100% } }
+functions: {}
+"#,
+    )
+    .await;
+    let (status, _) = post_json(&evoke.http, "/small", &json!("x".repeat(2_000)));
+    assert_eq!(status, 413);
+    let browser = Browser::start().await;
+    browser.open(&evoke, "operator", "sources").await;
+    browser.read("thead", "Refused").await;
+    browser.go("sources?source=/shop/small").await;
+    let refused = browser.read("[data-drawer]", "REFUSED").await;
+    assert!(refused.contains("1 request since the start") && refused.contains("413: the body is larger"), "{refused}");
+    browser.go("sources?source=/shop/nightly").await;
+    let times = browser.read("[data-drawer]", "NEXT TIMES").await;
+    assert!(times.matches(":00:00.000Z)").count() == 3, "{times}");
+    browser.go("sources?source=/shop/disk").await;
+    browser.read("[data-drawer]", "critical 100%").await;
     browser.close().await;
 }

@@ -1,16 +1,19 @@
 //! Sources: the places where events enter. Each source is one worker that submits its events to the bus. A source
 //! depends only on its [`Context`].
 
+mod refusals;
 pub mod submit;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::refusals::Refusals;
+pub use self::refusals::{Refusal, Refused};
 use crate::bus::{Bus, Origin, Target};
-use evoke_model::clock::Clock;
+use evoke_model::clock::{Clock, UnixMs};
 
 /// The context that every source gets at its start.
 #[derive(Clone)]
@@ -36,7 +39,13 @@ const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(2);
 
 /// The health of a source: written by the source, read by `status`.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<RwLock<Problems>>);
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    problems: RwLock<Problems>,
+    refusals: Refusals,
+}
 
 #[derive(Debug, Default)]
 struct Problems {
@@ -70,11 +79,29 @@ impl Health {
 
     /// Whether a reload must restart the source.
     pub fn needs_reload(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).until_reload
+        self.read().until_reload
+    }
+
+    /// Counts a request that the source refused, for a reason that is shown to users.
+    pub fn count_refusal(&self, at_ms: UnixMs, reason: impl FnOnce() -> String) {
+        self.0.refusals.add(at_ms, reason);
+    }
+
+    /// Returns the requests that the source refused since its start.
+    pub fn refusals(&self) -> Refused {
+        self.0.refusals.read()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Problems> {
+        self.0.problems.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Problems> {
+        self.0.problems.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, trouble: Option<String>, until_reload: bool) {
-        let mut problems = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = self.write();
         (problems.trouble, problems.until_reload) = (trouble, until_reload);
     }
 
@@ -85,14 +112,14 @@ impl Health {
         let is_recent = |problems: &Problems| {
             problems.refused.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFUSAL_SHOWN_FOR / 4)
         };
-        if !is_recent(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
-            self.0.write().unwrap_or_else(PoisonError::into_inner).refused = Some((now, reason()));
+        if !is_recent(&self.read()) {
+            self.write().refused = Some((now, reason()));
         }
     }
 
     /// Why the source is degraded; `None` when it works.
     pub fn trouble(&self) -> Option<String> {
-        let problems = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let problems = self.read();
         let refused = problems.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_SHOWN_FOR);
         problems.trouble.clone().or_else(|| refused.map(|(_, reason)| format!("the source refuses requests: {reason}")))
     }

@@ -132,7 +132,7 @@ pub struct Endpoint {
     pub handler: Option<Arc<dyn RequestHandler>>,
     /// The event that a request waits for; `None` responds as soon as the event is stored.
     pub reply: Option<ReplyEvent>,
-    /// The source's health; reports refusals for lack of room.
+    /// The source's health; counts refusals, and reports those for lack of room.
     pub health: Health,
 }
 
@@ -228,6 +228,7 @@ impl Http {
             Ok(added) => added,
             Err(problem) => {
                 self.0.bus.count_refused(problem.reason());
+                problem.count_in(&endpoint.health, self.0.clock.now_ms());
                 return problem.response().map(Either::Left);
             }
         };
@@ -256,6 +257,7 @@ impl Http {
                 }
             }),
         };
+        let response = response.inspect_err(|problem| problem.count_in(&endpoint.health, self.0.clock.now_ms()));
         response.unwrap_or_else(Problem::response).map(Either::Left)
     }
 

@@ -7,6 +7,7 @@ pub mod timer;
 
 use evoke_core::source::Context;
 use evoke_manifest::{Settings, SourceKind};
+use evoke_model::clock::UnixMs;
 use futures_util::future::BoxFuture;
 
 /// A kind whose sources each run as one task.
@@ -14,6 +15,11 @@ pub trait TaskKind: SourceKind {
     /// Returns the run loop of a source, for the caller to spawn. The loop ends after `ctx.stop` is cancelled. Returns
     /// `None` if the settings are of another kind.
     fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>>;
+
+    /// Returns the next times after `after_ms` at which a source of a schedule makes an event, at most `limit`.
+    fn next_times(&self, _settings: &Settings, _after_ms: UnixMs, _limit: usize) -> Vec<UnixMs> {
+        Vec::new()
+    }
 }
 
 /// What sources of one kind share over the whole process. Cheap to clone.

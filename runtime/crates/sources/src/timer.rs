@@ -95,6 +95,12 @@ impl TaskKind for TimerKind {
         let config = settings.get::<TimerSource>()?.clone();
         Some(Box::pin(run(config, ctx)))
     }
+
+    fn next_times(&self, settings: &Settings, after_ms: UnixMs, limit: usize) -> Vec<UnixMs> {
+        let times = settings.get::<TimerSource>().and_then(|config| Times::new(&config.schedule).ok());
+        let after = |at: UnixMs| times.as_ref()?.after(at);
+        std::iter::successors(after(after_ms), |at| after(*at)).take(limit).collect()
+    }
 }
 
 /// Runs the timer: submits the ticks of `config` until the source is stopped.

@@ -1,4 +1,4 @@
-//! A page of events, newest first, by filters that the store has no index for.
+//! A page of events, newest first.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::row::{Outcomes, Row};
-use super::scan::{Range, Scanner};
 use crate::admin::access::Exchange;
 use crate::admin::request::Params;
-use crate::admin::{Admin, ApiResult};
+use crate::admin::search::{Conditions, Pages};
+use crate::admin::{Admin, ApiResult, names};
 use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DamagedEvent, Seq, StoredEvent};
+use evoke_model::{DamagedEvent, Seq};
 
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of rows of a page.
@@ -27,7 +27,7 @@ pub(in crate::admin) struct Query {
     source: Option<String>,
     /// Only events with a delivery to this function.
     function: Option<String>,
-    /// Only events whose id, subject or data contains this text, in upper or lower case.
+    /// Only events whose JSON form contains this text, in upper or lower case.
     text: Option<String>,
     /// Only events with a failed, or with a pending delivery.
     state: Option<Wanted>,
@@ -49,7 +49,7 @@ enum Wanted {
 pub(in crate::admin) struct Page {
     /// Newest first.
     rows: Vec<Row>,
-    /// Number of events that were read.
+    /// Number of events that were searched; those that retention has removed count, too.
     scanned: u64,
     /// The `before` of the next page; absent if nothing is left.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,57 +67,28 @@ pub(in crate::admin) async fn list(
         return Err(Problem::malformed(detail).into());
     }
     let _scan = exchange.permits().scan().await;
-    let range = Range { before: query.before, since_ms: query.since_ms, until_ms: query.until_ms };
-    let mut scanner = Scanner::new(admin.store.clone(), range).await?;
-    let text = query.text.as_deref().map(str::to_lowercase);
+    let Query { r#type: type_, source, function, text, state, before, since_ms, until_ms, limit: _ } = query;
+    let function = names::optional_function(&admin, function.as_deref()).await?;
+    let conditions = Conditions { type_, source, function, since_ms, until_ms, text, before, ..Conditions::default() };
+    let mut pages = Pages::new(admin.store.clone(), conditions).await?;
     let mut rows = Vec::new();
-    'pages: while let Some(page) = scanner.page().await? {
+    'pages: while let Some(page) = pages.next().await? {
         for read in page {
-            if read.as_ref().is_ok_and(|stored| !query.selects(stored, text.as_deref())) {
-                continue;
-            }
             let seq = DamagedEvent::seq_of(&read);
             let outcomes = Outcomes::of(&*admin.store, seq).await?;
-            if query.selects_outcomes(&outcomes) {
+            let is_wanted = match state {
+                None => true,
+                Some(Wanted::Failed) => outcomes.has_failed(),
+                Some(Wanted::Pending) => outcomes.is_pending(),
+            };
+            if is_wanted {
                 rows.push(Row::new(&read, Some(outcomes)));
             }
             if rows.len() >= limit {
-                scanner.stop_after(seq);
+                pages.stop_after(seq);
                 break 'pages;
             }
         }
     }
-    Ok(Json(Page { rows, scanned: scanner.scanned, next: scanner.next() }))
-}
-
-impl Query {
-    fn selects(&self, stored: &StoredEvent, text: Option<&str>) -> bool {
-        let event = &*stored.event;
-        let has_text = |text: &str| {
-            let contains = |value: &str| value.to_lowercase().contains(text);
-            contains(&event.id)
-                || event.subject.as_deref().is_some_and(contains)
-                || contains(&String::from_utf8_lossy(event.data.as_bytes()))
-        };
-        is_type(self.r#type.as_deref(), &event.type_)
-            && self.source.as_ref().is_none_or(|source| event.source == *source)
-            && text.is_none_or(has_text)
-    }
-
-    fn selects_outcomes(&self, outcomes: &Outcomes) -> bool {
-        let is_state = match self.state {
-            None => true,
-            Some(Wanted::Failed) => outcomes.has_failed(),
-            Some(Wanted::Pending) => outcomes.is_pending(),
-        };
-        is_state && self.function.as_ref().is_none_or(|function| outcomes.includes(function))
-    }
-}
-
-/// Whether a type is the wanted one; a `*` at the end of that matches any ending.
-pub(super) fn is_type(wanted: Option<&str>, type_: &str) -> bool {
-    wanted.is_none_or(|wanted| match wanted.strip_suffix('*') {
-        Some(start) => type_.starts_with(start),
-        None => type_ == wanted,
-    })
+    Ok(Json(Page { rows, scanned: pages.searched, next: pages.rest() }))
 }

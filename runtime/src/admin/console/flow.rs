@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::scan::{Range, Scanner};
 use crate::admin::access::Exchange;
+use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
 use crate::control::flow::Graph;
 use evoke_model::clock::{UnixMs, rfc3339};
@@ -71,11 +71,11 @@ type Way = (String, String, Option<(String, String)>);
 pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {
     let _scan = exchange.permits().scan().await;
     let now_ms = admin.clock.now_ms();
-    let range = Range { since_ms: Some(now_ms.saturating_sub(AGE_MAX_MS)), ..Range::default() };
-    let mut scanner = Scanner::new(admin.store.clone(), range).await?;
+    let range = Conditions { since_ms: Some(now_ms.saturating_sub(AGE_MAX_MS)), ..Conditions::default() };
+    let mut pages = Pages::new(admin.store.clone(), range).await?;
     let mut ways: BTreeMap<Way, Counts> = BTreeMap::new();
     let (mut events, mut oldest_ms) = (0, now_ms);
-    'pages: while let Some(page) = scanner.page().await? {
+    'pages: while let Some(page) = pages.next().await? {
         for stored in page.into_iter().flatten() {
             if events >= EVENTS_MAX {
                 break 'pages;

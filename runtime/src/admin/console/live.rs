@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::events::is_type;
 use super::row::{Outcomes, Row};
 use crate::admin::access::Exchange;
 use crate::admin::request::Params;
@@ -26,8 +25,8 @@ use crate::admin::stream::{self, Lines, StreamError};
 use crate::admin::view::Status;
 use crate::admin::{Admin, ApiResult};
 use crate::disk::disk_space;
-use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::{DamagedEvent, DeliveryId, EventFilter, PendingFilter, Seq};
+use evoke_model::clock::rfc3339;
+use evoke_model::{DamagedEvent, EventFilter, Seq};
 use evoke_store::StoreError;
 
 /// How often new events are sent.
@@ -38,10 +37,8 @@ const BATCHES_PER_STATUS: u32 = 4;
 const BATCH_MAX: usize = 50;
 /// Number of bytes of the events that a batch reads.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// The size of the store and of the disk are read with every such status, and the oldest delivery of a long backlog.
+/// The size of the store and of the disk are read with every such status.
 const STATUSES_PER_SPACE: u32 = 10;
-/// Number of pending deliveries beyond which a backlog is long: the search for its oldest one reads them all.
-const BACKLOG_LONG: u64 = 10_000;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -63,7 +60,7 @@ struct Beat {
     /// Events and deliveries per second since the previous beat; absent in the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
-    /// When the event of the oldest pending delivery was accepted.
+    /// Since when the oldest delivery that is ready or retrying is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_pending: Option<String>,
     space: Space,
@@ -110,15 +107,7 @@ pub(in crate::admin) async fn live(
     let last: Option<Seq> = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
     // A position of another store may be higher than the newest event.
     let shown = last.filter(|last| *last <= newest).unwrap_or(newest);
-    let live = Live {
-        admin: admin.clone(),
-        query,
-        shown,
-        previous: None,
-        space: Space::default(),
-        oldest_pending_ms: None,
-        statuses: 0,
-    };
+    let live = Live { admin: admin.clone(), query, shown, previous: None, space: Space::default(), statuses: 0 };
     Ok(stream::events(&admin, |lines| live.run(lines)))
 }
 
@@ -130,7 +119,6 @@ struct Live {
     /// The totals of the previous beat: when, accepted events, done and dead deliveries.
     previous: Option<(Instant, [u64; 3])>,
     space: Space,
-    oldest_pending_ms: Option<UnixMs>,
     statuses: u32,
 }
 
@@ -163,9 +151,6 @@ impl Live {
         let status = status::status(State(admin.clone())).await.map_err(failed)?.0;
         let is_tenth = self.statuses.is_multiple_of(STATUSES_PER_SPACE);
         self.statuses = self.statuses.wrapping_add(1);
-        if status.pending <= BACKLOG_LONG || is_tenth {
-            self.oldest_pending_ms = oldest_pending_ms(admin).await?;
-        }
         if is_tenth {
             let disk = disk_space(&admin.data).await.ok();
             let (free, total) = (disk.as_ref().map(|disk| disk.free), disk.as_ref().map(|disk| disk.total));
@@ -186,7 +171,8 @@ impl Live {
         });
         Ok(Beat {
             at: rfc3339(admin.clock.now_ms()),
-            oldest_pending: self.oldest_pending_ms.map(rfc3339),
+            // Times of the same form are in the order of their texts.
+            oldest_pending: status.functions.iter().filter_map(|function| function.pending_since.clone()).min(),
             status,
             rates,
             space: self.space,
@@ -232,15 +218,12 @@ impl Live {
     }
 }
 
-/// Returns when the event of the oldest pending delivery was accepted.
-async fn oldest_pending_ms(admin: &Admin) -> Result<Option<UnixMs>, StoreError> {
-    if admin.store.pending() == 0 {
-        return Ok(None);
-    }
-    let oldest = admin.store.list_pending(PendingFilter::All, DeliveryId(0), 1).await?;
-    let Some(Ok(record)) = oldest.into_iter().next() else { return Ok(None) };
-    let event = admin.store.event(record.event).await?;
-    Ok(event.and_then(Result::ok).map(|stored| stored.accepted_ms))
+/// Whether a type is the wanted one; a `*` at the end of that matches any ending.
+fn is_type(wanted: Option<&str>, type_: &str) -> bool {
+    wanted.is_none_or(|wanted| match wanted.strip_suffix('*') {
+        Some(start) => type_.starts_with(start),
+        None => type_ == wanted,
+    })
 }
 
 /// Sends one server-sent event. JSON has no line breaks.

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::events::LIMIT_MAX;
 use super::row::Row;
-use super::scan::{Range, Scanner};
 use crate::admin::access::Exchange;
 use crate::admin::request::json_body;
+use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
 use crate::control::registry;
 use evoke_http::problem::Problem;
@@ -52,7 +52,7 @@ pub(in crate::admin) struct Request {
 pub(in crate::admin) struct Found {
     /// Errors and warnings. With an error, nothing is searched.
     diagnostics: Vec<Mistake>,
-    /// Number of events that were read.
+    /// Number of events that were searched; those that retention has removed count, too.
     scanned: u64,
     /// Number of these that match.
     matched: u64,
@@ -82,11 +82,8 @@ struct Mistake {
 #[derive(Debug, Serialize)]
 struct Near {
     row: Row,
-    /// The reason, as text for users.
-    text: String,
-    /// The place of the field that does not match.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<String>,
+    /// The result of the pattern for each field.
+    pattern: Explanation,
 }
 
 pub(in crate::admin) async fn find(
@@ -141,13 +138,14 @@ fn mistake(diagnostic: &Diagnostic, first_line: usize) -> Mistake {
 }
 
 async fn search(admin: &Admin, request: &Request, pattern: &Pattern, found: &mut Found) -> ApiResult<()> {
-    let range = Range { before: request.before, since_ms: request.since_ms, until_ms: request.until_ms };
+    let (before, since_ms, until_ms) = (request.before, request.since_ms, request.until_ms);
+    let range = Conditions { before, since_ms, until_ms, ..Conditions::default() };
     let limit = request.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
     let mut matcher = Matcher::default();
     matcher.insert((), pattern);
-    let mut scanner = Scanner::new(admin.store.clone(), range).await?;
+    let mut pages = Pages::new(admin.store.clone(), range).await?;
     let mut explained = 0;
-    while let Some(page) = scanner.page().await? {
+    while let Some(page) = pages.next().await? {
         for read in page {
             let Ok(stored) = &read else { continue };
             let view = (&*stored.event).into();
@@ -159,22 +157,18 @@ async fn search(admin: &Admin, request: &Request, pattern: &Pattern, found: &mut
                 }
             } else if explained < EXPLAINED_MAX && found.near.len() < NEAR_MAX {
                 explained += 1;
-                found.near.extend(explain(pattern, &view).ok().and_then(|explanation| near(&read, &explanation)));
+                found.near.extend(explain(pattern, &view).ok().and_then(|explanation| near(&read, explanation)));
             }
         }
     }
-    (found.scanned, found.next) = (scanner.scanned, scanner.next());
+    (found.scanned, found.next) = (pages.searched, pages.rest());
     Ok(())
 }
 
 /// Returns the near miss if a single field of several does not match.
-fn near(read: &ReadEvent, explanation: &Explanation) -> Option<Near> {
-    let failing = explanation.fields.iter().filter(|field| !field.matched).count();
-    (explanation.fields.len() > 1 && failing <= 1).then(|| Near {
-        row: Row::new(read, None),
-        text: explanation.to_string(),
-        failed: explanation.failed.clone(),
-    })
+fn near(read: &ReadEvent, pattern: Explanation) -> Option<Near> {
+    let failing = pattern.fields.iter().filter(|field| !field.matched).count();
+    (pattern.fields.len() > 1 && failing <= 1).then(|| Near { row: Row::new(read, None), pattern })
 }
 
 #[cfg(test)]

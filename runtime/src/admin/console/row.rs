@@ -90,11 +90,6 @@ impl Outcomes {
     pub(super) fn is_pending(&self) -> bool {
         self.pending + self.retrying > 0
     }
-
-    /// Whether the event has a delivery to this function.
-    pub(super) fn includes(&self, function: &str) -> bool {
-        self.functions.iter().any(|name| name == function)
-    }
 }
 
 impl Row {

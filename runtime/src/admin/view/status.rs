@@ -177,6 +177,26 @@ pub struct Source {
     /// Why the source is degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Number of requests that the source refused since its start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
+    /// The last reasons for a refusal, newest first; at a high rate, only some of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// A reason for which a source refused requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When a request was last refused for this reason.
+    pub at: String,
+    /// Status and detail of the response.
+    pub reason: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl From<FunctionStatus> for Function {
@@ -226,8 +246,10 @@ impl Function {
 
 impl From<SourceStatus> for Source {
     fn from(source: SourceStatus) -> Self {
-        let SourceStatus { uri, kind, trouble } = source;
+        let SourceStatus { uri, kind, trouble, refused } = source;
         let state = if trouble.is_some() { "degraded" } else { "ok" };
-        Self { uri, kind: kind.into(), state: state.into(), trouble }
+        let refusal = |one: evoke_core::source::Refusal| Refusal { at: rfc3339(one.at_ms), reason: one.reason };
+        let refusals = refused.last.into_iter().map(refusal).collect();
+        Self { uri, kind: kind.into(), state: state.into(), trouble, refused: refused.count, refusals }
     }
 }

@@ -7,6 +7,8 @@ use http::StatusCode;
 use super::cloudevents::ReadError;
 use crate::problem::Problem;
 use evoke_core::bus::Refused;
+use evoke_core::source::Health;
+use evoke_model::clock::UnixMs;
 use evoke_store::StoreError;
 use evoke_telemetry::Refusal;
 
@@ -40,6 +42,13 @@ impl Problem {
     /// Whether the same request could succeed later, when there is room.
     pub(super) fn is_lack_of_room(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// Counts the problem among the refusals of a source, unless the function failed that handles its requests.
+    pub(super) fn count_in(&self, health: &Health, now_ms: UnixMs) {
+        if self.status.is_client_error() || self.is_lack_of_room() {
+            health.count_refusal(now_ms, || format!("{}: {}", self.status.as_u16(), self.detail));
+        }
     }
 }
 
