@@ -1,9 +1,13 @@
 //! Commands that only look read the store of a stopped Evoke, and a backup.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::orders::ORDERS;
-use crate::support::Evoke;
+use crate::support::{Evoke, request, signal};
 
 /// The files of a folder with their sizes, except for SQLite's index of the log.
 fn files(folder: &std::path::Path) -> Vec<(String, u64)> {
@@ -77,4 +81,37 @@ fn a_running_store_is_read_offline_too() {
     evoke.post_accepted("/checkout", r#"{"customer":"bob","total":42,"items":["book"]}"#);
     evoke.settle();
     evoke.stdout(&["check"]);
+}
+
+#[test]
+fn the_console_shows_a_backup_and_can_change_nothing() {
+    let evoke = Evoke::up_with(ORDERS);
+    evoke.post_accepted("/checkout", r#"{"customer":"bob","total":0,"items":["book"]}"#);
+    evoke.settle();
+    evoke.stdout(&["backup", "copy/"]);
+    let before = files(&evoke.path("copy"));
+    let mut command = evoke.command(&["console", "--offline", "copy", "--no-open"]);
+    let mut console = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut link = String::new();
+    let mut output = BufReader::new(console.stdout.take().unwrap());
+    output.read_line(&mut link).unwrap();
+    let (address, code) = link.trim().strip_prefix("http://").unwrap().split_once("/#code=").unwrap();
+    let json_type = ("content-type", "application/json");
+    let code = json!({ "code": code }).to_string();
+    let opened = request("POST", address, "/api/v1/console/session", &[json_type], &code).unwrap();
+    assert_eq!((opened.status, &opened.json()["role"]), (201, &json!("viewer")), "{opened:?}");
+    let cookie = opened.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let key = opened.json()["key"].as_str().unwrap().to_owned();
+    let headers = [json_type, ("cookie", cookie.as_str()), ("x-evoke-console", key.as_str())];
+    let send = |method, path, body| request(method, address, path, &headers, body).unwrap();
+    let page = send("GET", "/api/v1/console/events?state=failed", "").json();
+    assert_eq!(page["rows"][0]["deliveries"]["dead"], 1, "{page}");
+    for path in ["/api/v1/dead/redrive", "/api/v1/events", "/api/v1/pause"] {
+        assert_eq!(send("POST", path, r#"{"all":true}"#).status, 403, "{path}");
+    }
+    // Nobody without the session sees anything.
+    assert_eq!(request("GET", address, "/api/v1/status", &[], "").unwrap().status, 401);
+    signal(console.id(), Signal::TERM);
+    assert!(console.wait().unwrap().success());
+    assert_eq!(files(&evoke.path("copy")), before, "nothing was written");
 }

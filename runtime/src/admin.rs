@@ -176,9 +176,8 @@ impl Admin {
 }
 
 /// Serves the API on `listener` until `admin.stop` is cancelled.
-pub async fn serve(admin: Admin, listener: Listener) {
+pub async fn serve(admin: Arc<Admin>, listener: Listener) {
     let stop = admin.stop.clone();
-    let admin = Arc::new(admin);
     let service = TowerToHyperService::new(router(admin.clone()));
     let respond = move |request: Request<RequestBody>, _peer| {
         let response = service.call(request);

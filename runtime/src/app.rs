@@ -198,7 +198,7 @@ impl App {
         let (http_url, admin_url) = (self.addresses.http.url(), self.addresses.admin.url());
         self.host.report(Progress::Starting { admin: admin_url });
         let api = self.admin();
-        tasks.admin = Some(Task::spawn(|stop| admin::serve(Admin { stop, ..api }, admin)));
+        tasks.admin = Some(Task::spawn(|stop| admin::serve(Arc::new(Admin { stop, ..api }), admin)));
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let listeners = [self.addresses.http.clone(), self.addresses.admin.clone()];
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low, listeners).await;

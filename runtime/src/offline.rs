@@ -1,6 +1,7 @@
 //! The admin API over the store of a stopped Evoke or over a backup, inside the process of a command. The handlers are
 //! those of the running process; the store, opened for reading only, refuses every change.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +17,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin, Readiness, Tokens, router, tokens};
+use crate::admin::{self, Admin, Readiness, Tokens, router};
+use crate::app::StopSignals;
 use crate::control::{Build, Control, Host, ListenerHandle, Parts, Phase, Progress};
 use crate::logs::FunctionLogs;
 use evoke_core::bus::{Bus, Limits};
@@ -24,6 +26,7 @@ use evoke_core::dispatcher::Dispatcher;
 use evoke_core::replay::Replays;
 use evoke_core::router::Router;
 use evoke_egress::Client;
+use evoke_http::listener::Listener;
 use evoke_http::source::{Http, Routes};
 use evoke_model::DescendantsMax;
 use evoke_model::clock::Clock;
@@ -37,25 +40,41 @@ use evoke_telemetry::Metrics;
 
 /// The address that requests name. Nothing listens there.
 const ADDRESS: &str = "127.0.0.1:1";
+/// The name of the token of the requests, which can read and change nothing.
+const TOKEN: &str = "offline";
 
 /// The API over a folder.
 pub struct Offline {
+    admin: Arc<Admin>,
     service: TowerToHyperService<axum::Router>,
     /// The token of the requests.
     token: String,
     runtime: Runtime,
     /// Holds the token, and an empty log if the folder has none.
-    _temporary: TempDir,
+    temporary: TempDir,
 }
 
 impl Offline {
     /// Opens the store in a folder for reading. Nothing in the folder is changed.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        Self::open_at(folder, ADDRESS.parse().context("the address")?, start_threads()?)
+    }
+
+    /// Opens the store in a folder like [`Self::open`], and serves the API and the console on a loopback address. With
+    /// port 0, the system chooses a free port.
+    pub fn serve(folder: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+        let runtime = start_threads()?;
+        let listener = runtime.block_on(Listener::bind(address)).and_then(|bound| Ok((bound.local_addr()?, bound)));
+        let (address, listener) = listener.with_context(|| format!("cannot listen on {address}"))?;
+        let offline = Self::open_at(folder, address, runtime)?;
+        drop(offline.runtime.spawn(admin::serve(offline.admin.clone(), listener)));
+        Ok(offline)
+    }
+
+    fn open_at(folder: &Path, address: SocketAddr, runtime: Runtime) -> anyhow::Result<Self> {
         if !folder.join("evoke.db").exists() {
             bail!("there is no store at {}", folder.join("evoke.db").display());
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.context("cannot start threads")?;
         let entered = runtime.enter();
         let clock = Clock::system();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(folder, clock.clone())?);
@@ -85,7 +104,7 @@ impl Offline {
         control.set_phase(Phase::Running);
         runtime.block_on(control.restore_paused())?;
         let tokens = Tokens::open(temporary.path(), clock.clone())?;
-        let token = tokens::read_owner(temporary.path())?.context("there is no token")?;
+        let token = tokens.create_viewer(TOKEN)?;
         let admin = Admin {
             control,
             replays: Replays::new(store.clone(), bus.clone()),
@@ -96,24 +115,35 @@ impl Offline {
             started: Instant::now(),
             metrics,
             tokens,
-            listener: ListenerHandle::new("admin", ADDRESS.parse().context("the address")?, None),
+            listener: ListenerHandle::new("admin", address, None),
             public: None,
             data: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
             readiness: Readiness::default(),
             console: admin::Console::default(),
             stop: CancellationToken::new(),
         };
-        let service = TowerToHyperService::new(router(Arc::new(admin)));
+        let admin = Arc::new(admin);
+        let service = TowerToHyperService::new(router(admin.clone()));
         drop(entered);
-        Ok(Self { service, token, runtime, _temporary: temporary })
+        Ok(Self { admin, service, token, runtime, temporary })
     }
 
-    /// Sends a GET request and waits for the start of the response.
-    pub fn get(&self, path_and_query: &str) -> anyhow::Result<Response<Body>> {
+    /// Returns the URL of the API, without a path.
+    pub fn url(&self) -> String {
+        self.admin.listener.url().to_string()
+    }
+
+    /// A private folder that exists as long as this value.
+    pub fn temporary(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Sends a request without a body and waits for the start of the response.
+    pub fn send(&self, method: Method, path_and_query: &str) -> anyhow::Result<Response<Body>> {
         let request = Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(path_and_query)
-            .header(HOST, ADDRESS)
+            .header(HOST, self.admin.listener.address.to_string())
             .header(AUTHORIZATION, format!("Bearer {}", self.token))
             .body(http_body_util::Empty::<bytes::Bytes>::new())?;
         let response = self.runtime.block_on(self.service.call(request));
@@ -124,6 +154,17 @@ impl Offline {
     pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
+
+    /// Starts to receive SIGTERM and Ctrl-C; [`Self::wait`] waits for one.
+    pub fn stop_signals(&self) -> anyhow::Result<StopSignals> {
+        let _entered = self.runtime.enter();
+        StopSignals::new().context("cannot receive signals")
+    }
+}
+
+fn start_threads() -> anyhow::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("cannot start threads")
 }
 
 /// No app runs, so nothing is shown or built.

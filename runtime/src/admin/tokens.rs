@@ -170,6 +170,11 @@ impl Tokens {
         Ok(view::NewToken { name: name.to_owned(), role, token, expires: expires_ms.map(rfc3339) })
     }
 
+    /// Makes a token that can read and change nothing, and returns it.
+    pub(crate) fn create_viewer(&self, name: &str) -> anyhow::Result<String> {
+        Ok(self.create(name, Role::Viewer, None)?.token)
+    }
+
     /// Revokes a token at once: also responses in progress are cut off. Blocks until the file is on disk.
     pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
         if name == OWNER {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use http::Method;
 use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,7 +147,7 @@ impl Client {
                 let pairs: Vec<_> =
                     query.iter().map(|(name, value)| format!("{name}={}", encode_segment(value))).collect();
                 let response = offline
-                    .get(&format!("{path}?{}", pairs.join("&")))
+                    .send(Method::GET, &format!("{path}?{}", pairs.join("&")))
                     .map_err(|error| Failure::Failed(format!("{error:#}")))?;
                 let status = response.status().as_u16();
                 let body = OfflineBody { offline, body: response.into_body(), chunk: Bytes::new() };

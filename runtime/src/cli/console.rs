@@ -1,16 +1,24 @@
-//! `console`: prints a link that opens the web console, and opens it on a desktop.
+//! `console`: prints a link that opens the web console, and opens it on a desktop. With `--offline`, serves the console
+//! over the store of a stopped Evoke or a backup.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Args;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Client, parse};
 use super::text::{print, print_error, print_json_text};
 use super::{Common, Failure};
+use crate::offline::Offline;
+
+/// The request that makes a code.
+const CODES: &str = "/api/v1/console/codes";
 
 #[derive(Debug, Args)]
 pub(super) struct Console {
@@ -27,20 +35,53 @@ struct Code {
 
 impl Console {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
+        if let Some(folder) = &common.client_args.offline {
+            return self.serve(folder, common);
+        }
         let client = Client::find(common)?;
-        let Code { code, expires_in_s } = parse(&client.post("/api/v1/console/codes", &json!({}))?)?;
+        let code = parse(&client.post(CODES, &json!({}))?)?;
+        self.show(client.base_url()?, code, common.data_folder(), common)
+    }
+
+    /// Serves the console over a folder until Ctrl-C or SIGTERM.
+    fn serve(&self, folder: &Path, common: &Common) -> Result<(), Failure> {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = common.client_args.admin.as_ref().map_or(Ok(any_port), |given| given.to_listen(false));
+        let address = address.map_err(Failure::Usage)?;
+        let offline = Offline::serve(folder, address).map_err(failed)?;
+        let response = offline.send(Method::POST, CODES).map_err(failed)?;
+        let (status, body) = (response.status(), offline.wait(response.into_body().collect()));
+        let body = body.map_err(|error| failed(error.into()))?.to_bytes();
+        if status != StatusCode::CREATED {
+            return Err(Failure::Failed(format!("no link can be made: {}", String::from_utf8_lossy(&body))));
+        }
+        let code = parse(&String::from_utf8_lossy(&body))?;
+        let mut stop = offline.stop_signals().map_err(failed)?;
+        self.show(&offline.url(), code, offline.temporary(), common)?;
+        print_error("press Ctrl-C to stop\n");
+        offline.wait(stop.received());
+        Ok(())
+    }
+
+    /// Prints the link. Opens it on a desktop, with a file in `folder`.
+    fn show(&self, base_url: &str, code: Code, folder: &Path, common: &Common) -> Result<(), Failure> {
+        let Code { code, expires_in_s } = code;
         // Browsers send no fragment, so the code is in no log.
-        let url = format!("{}/#code={code}", client.base_url()?);
+        let url = format!("{base_url}/#code={code}");
         if common.client_args.json {
             return print_json_text(&json!({ "url": url, "expires_in_s": expires_in_s }).to_string());
         }
         print(&url)?;
         print_error(&format!("the link is valid once, for {expires_in_s} seconds\n"));
         if !self.no_open && std::io::stdout().is_terminal() && has_desktop() {
-            open(common.data_folder(), &url);
+            open(folder, &url);
         }
         Ok(())
     }
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure::Failed(format!("{error:#}"))
 }
 
 fn has_desktop() -> bool {
@@ -49,9 +90,9 @@ fn has_desktop() -> bool {
 
 /// Opens the link in the user's browser. The link is in a file that only the user can read, because other users see the
 /// arguments of a process. A failure is no error: the link was printed.
-fn open(data: &Path, url: &str) {
+fn open(folder: &Path, url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let Ok(path) = std::path::absolute(data.join("console.html")) else { return };
+    let Ok(path) = std::path::absolute(folder.join("console.html")) else { return };
     // The code has only letters, digits, `-` and `_`.
     let page =
         format!("<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={url}\"><a href=\"{url}\">Console</a>\n");

@@ -180,3 +180,25 @@ async fn no_view_breaks_the_content_security_policy() {
     assert!(broken.is_empty(), "{broken:#?}");
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_store_is_shown_and_cannot_be_changed() {
+    let mut evoke = Evoke::up(SHOP).await;
+    evoke.order(&json!({ "customer": "bob", "total": 0, "items": ["book"] }));
+    eventually("the order is dead", async || (evoke.dead().len() == 1).then_some(())).await;
+    evoke.end();
+    let (mut server, link) = evoke.offline();
+    let browser = Browser::start().await;
+    browser.page.goto(&link).await.unwrap();
+    browser.read("nav.side", "offline, viewer").await;
+    browser.read(".vital.bad", "dead letters").await;
+    browser.go("dead").await;
+    browser.read("tbody tr", "must be more than 0").await;
+    let disabled = "return [...document.querySelectorAll('tbody button:not(.text)')].every((one) => one.disabled)";
+    assert_eq!(browser.run(disabled).await, json!(true));
+    browser.go("trace?event=1").await;
+    browser.read(".trace", "shop/charge").await;
+    browser.close().await;
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
