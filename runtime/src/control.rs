@@ -6,6 +6,7 @@
 pub(crate) mod auth;
 mod brakes;
 pub(crate) mod build;
+mod changes;
 mod deliver;
 mod explain;
 pub(crate) mod flow;
@@ -32,6 +33,8 @@ use tokio::sync::watch;
 
 use self::brakes::Paused;
 pub use self::brakes::{BrakeError, Pause};
+pub use self::changes::Changes;
+use self::changes::Declared;
 use self::functions::{Functions, Wiring};
 pub use self::host::{Activity, Build, Host, Progress};
 pub use self::kinds::registry;
@@ -135,6 +138,8 @@ struct ActiveManifests {
     function_ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests and have no deliveries, by full name.
     request_handlers: BTreeSet<String>,
+    /// The same, to compare the next manifests with; `None` before the first start.
+    declared: Option<Declared>,
 }
 
 impl Control {
@@ -274,6 +279,7 @@ impl Control {
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
         let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
         let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &guards, &mut sources);
+        let declared = Declared::new(&manifests, &endpoints);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.
@@ -283,24 +289,29 @@ impl Control {
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
         sandbox.remove_outdated();
-        let stranded = self.stranded(&ids).await;
+        let pending = self.pending().await;
+        let changes = match &self.active().declared {
+            Some(before) => declared.since(before, &pending),
+            None => declared.only_routes(),
+        };
+        self.0.host.report(Progress::Changed(&changes));
+        let is_stranded = |(name, pending): &(String, u64)| *pending > 0 && !ids.contains_key(name);
+        let stranded: Vec<_> = pending.into_iter().filter(is_stranded).collect();
         if !stranded.is_empty() {
             self.0.host.report(Progress::Stranded { functions: stranded });
         }
-        *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers };
+        let declared = Some(declared);
+        *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers, declared };
         Ok(())
     }
 
-    /// Returns the functions that are not among the active ones and have pending deliveries, with the number of these.
-    async fn stranded(&self, active: &BTreeMap<String, FunctionId>) -> Vec<(String, u64)> {
+    /// Returns the number of pending deliveries of each function, also of inactive ones.
+    async fn pending(&self) -> BTreeMap<String, u64> {
         match self.0.parts.store.totals().await {
-            Ok(totals) => {
-                let others = totals.functions.into_iter().filter(|(name, _)| !active.contains_key(name));
-                others.map(|(name, counts)| (name, counts.pending())).filter(|(_, pending)| *pending > 0).collect()
-            }
+            Ok(totals) => totals.functions.into_iter().map(|(name, counts)| (name, counts.pending())).collect(),
             Err(error) => {
                 tracing::error!("cannot read which functions have pending deliveries: {error}");
-                Vec::new()
+                BTreeMap::new()
             }
         }
     }

@@ -5,8 +5,11 @@ use futures_util::future::BoxFuture;
 
 use super::text::{count, escape, escape_lines, format_micros, print_error};
 use super::{build, log_format};
-use crate::control::{Activity, AppError, Build, FAILED, Host, Progress};
+use crate::control::{Activity, AppError, Build, Changes, FAILED, Host, Progress};
 use evoke_model::clock::rfc3339;
+
+/// Maximum number of routes that are printed.
+const ROUTES_SHOWN: usize = 20;
 
 /// The terminal of the user.
 pub(super) struct Terminal;
@@ -20,7 +23,9 @@ impl Host for Terminal {
                 say("waiting", "for a correction of the manifests");
             }
             Progress::Starting { admin } => say("starting", &format!("{admin} (admin)")),
-            Progress::Loading { functions } => say("loading", &list_names(&functions)),
+            Progress::Loading { functions } if functions.is_empty() => say("loading", "no functions"),
+            Progress::Loading { functions } => say("loading", &list_names(&functions, "other function")),
+            Progress::Changed(changes) => show_changes(changes),
             Progress::Stranded { functions } => {
                 for (name, pending) in functions {
                     let pending = count(pending, "delivery");
@@ -114,14 +119,32 @@ fn say_escaped(verb: &str, details: &str) {
     say(verb, &escape(details));
 }
 
+fn show_changes(changes: &Changes) {
+    let Changes { added, removed, changed, reordered, routes } = changes;
+    for (verb, names) in [("added", added), ("removed", removed), ("changed", changed)] {
+        if !names.is_empty() {
+            say(verb, &list_names(names, "other"));
+        }
+    }
+    for (name, pending) in reordered {
+        let pending = count(*pending, "delivery");
+        say("note", &format!("{pending} of {name} wait in the order of the old `order_by`; new ones use the new keys"));
+    }
+    for route in routes.iter().take(ROUTES_SHOWN) {
+        say_escaped("route", route);
+    }
+    if routes.len() > ROUTES_SHOWN {
+        say("route", &format!("and {}", count(routes.len() - ROUTES_SHOWN, "other")));
+    }
+}
+
 /// Lists names, and counts those beyond the first few.
-fn list_names(names: &[String]) -> String {
+fn list_names(names: &[String], others: &str) -> String {
     const SHOWN: usize = 8;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
-        0 if names.is_empty() => "no functions".to_owned(),
         0 => shown,
-        more => format!("{shown} and {}", count(more, "other function")),
+        more => format!("{shown} and {}", count(more, others)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{AppError, ListenUrl};
+use super::{AppError, Changes, ListenUrl};
 use crate::logs::Line;
 use evoke_manifest::Diagnostics;
 use evoke_model::clock::UnixMs;
@@ -80,6 +80,8 @@ pub enum Progress<'a> {
         /// Names of the functions of all apps, `app/function`.
         functions: Vec<String>,
     },
+    /// Manifests were made active: the routes at the start, and all changes at a reload.
+    Changed(&'a Changes),
     /// Functions that no active manifest declares have pending deliveries.
     Stranded {
         /// Full names, with the number of pending deliveries.
