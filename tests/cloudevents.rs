@@ -178,7 +178,7 @@ fn attributes_that_are_empty_or_have_another_form_are_refused_in_every_mode() {
         }
     }
     for (members, reason) in [
-        (r#","id":"2""#, "`id` is there more than once"),
+        (r#","id":"2""#, "`id` occurs more than once"),
         (r#","ext":1.5"#, "not an Integer"),
         (r#","ext":2147483648"#, "not an Integer"),
         (r#","ext":1e3"#, "not an Integer"),

@@ -109,10 +109,10 @@ fn wrong_certificates_are_refused_by_the_client_and_reported() {
         .sign_with(&["a.example"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))
         .write(&evoke, "a");
     evoke.up_with_arguments(&HTTP);
-    assert!(evoke.log().contains("the certificate of the public listener has ended on 2020-01-01"), "{}", evoke.log());
+    assert!(evoke.log().contains("the certificate of the public listener expired on 2020-01-01"), "{}", evoke.log());
     assert_eq!(curl(evoke.http(), "/hook", &ca, &POST).status.code(), Some(60));
     let status = evoke.stdout(&["status"]);
-    assert!(status.contains("the public listener is degraded: its certificate has ended on 2020-01-01"), "{status}");
+    assert!(status.contains("the public listener is degraded: its certificate expired on 2020-01-01"), "{status}");
     let metrics = evoke.get_admin("/metrics", &[]).body;
     assert!(metrics.contains("evoke_listener_degraded{listener=\"public\"} 1"), "{metrics}");
     assert_eq!(evoke.events("hook.called").len(), 0);
@@ -145,7 +145,9 @@ fn changed_certificates_are_used_at_once_and_wrong_ones_never() {
     }
     ended.write(&evoke, "a");
     assert_eventually!(
-        listeners(&evoke)[0]["trouble"].as_str().is_some_and(|trouble| trouble.contains("already ended on 2020-01-01")),
+        listeners(&evoke)[0]["trouble"]
+            .as_str()
+            .is_some_and(|trouble| trouble.contains("already expired on 2020-01-01")),
         "{:?}",
         listeners(&evoke)
     );
@@ -282,7 +284,7 @@ fn the_command_line_recognises_the_admin_api_by_the_certificate_in_the_data_fold
     let output = evoke.run(&["status"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{message}");
-    assert!(message.contains("its certificate is none of those in listen.json"), "{message}");
+    assert!(message.contains("its certificate is not in listen.json"), "{message}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_certificate_that_runs_out_and_is_replaced_is_reported() {
     await_states(&evoke, &address, &["warning"]);
     await_states(&evoke, &address, &["warning", "critical"]);
     let data = evoke.events("evoke.monitor.changed").pop().unwrap()["data"].clone();
-    assert_eq!((&data["detail"], &data["unit"]), (&json!("a certificate of the server has ended"), &json!("s")));
+    assert_eq!((&data["detail"], &data["unit"]), (&json!("a certificate of the server has expired"), &json!("s")));
     until(90 * 86_400).write(&server, "site");
     await_states(&evoke, &address, &["warning", "critical", "ok"]);
     // A chain that is not trusted is critical, however long it is valid.

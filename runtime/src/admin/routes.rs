@@ -26,7 +26,7 @@ pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 
 type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
 
-/// The routes that need a token. The method stands here for tests; the handler has it, too.
+/// The routes that need a token. The method is repeated here for tests.
 pub(super) fn routes() -> Vec<Route> {
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![

@@ -101,10 +101,7 @@ impl Certificates {
         let config = files.read(http2).with_context(|| format!("cannot start TLS of the {listener} listener"))?;
         files.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
         if let Some(end) = first_end(config.certificates()).filter(|end| *end < clock.now_ms()) {
-            tracing::warn!(
-                "the certificate of the {listener} listener has ended on {}: clients refuse it",
-                rfc3339(end)
-            );
+            tracing::warn!("the certificate of the {listener} listener expired on {}: clients refuse it", rfc3339(end));
         }
         Ok(Self { listener, files: Arc::new(files), http2, tls: Tls::new(config), read })
     }
@@ -126,7 +123,7 @@ impl Certificates {
             let (new, old) = (first_end(config.certificates()), first_end(&self.tls.certificates()));
             let now = clock.now_ms();
             match new.filter(|end| *end < now && old.is_some_and(|old| old >= now)) {
-                Some(end) => Err(anyhow::anyhow!("the new certificate has already ended on {}", rfc3339(end))),
+                Some(end) => Err(anyhow::anyhow!("the new certificate already expired on {}", rfc3339(end))),
                 None => Ok(config),
             }
         });

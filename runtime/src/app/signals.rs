@@ -49,7 +49,7 @@ pub(super) struct Signals {
     _ignored: [Signal; 2],
     /// Whether standard input, output and error were terminals at the start.
     terminals: [bool; 3],
-    /// Whether a reload was asked for while only a stop was awaited.
+    /// Whether a reload was requested while Evoke waited only for a stop.
     reload_pending: bool,
 }
 

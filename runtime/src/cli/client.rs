@@ -252,7 +252,7 @@ impl Read for OfflineBody<'_> {
     }
 }
 
-/// What `listen.json` says about the admin API.
+/// The content of `listen.json` about the admin API.
 struct Listened {
     address: AdminAddress,
     /// The certificates of the listener, by SHA-256 in hexadecimal.

@@ -20,7 +20,7 @@ pub enum Failure {
     /// Standard output was closed before everything was printed, as `head` does. No failure: exit code 0.
     #[error("")]
     OutputClosed,
-    /// No Evoke answers. Exit code 3.
+    /// No Evoke responds. Exit code 3.
     #[error("{0}")]
     NotRunning(String),
     /// The requested object does not exist. Exit code 4.

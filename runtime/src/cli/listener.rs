@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 /// Returns the user id of a listener on the port at a loopback or unspecified address that is neither root's nor of the
-/// user who owns the file `owned`. Only Linux tells; elsewhere there is none.
+/// user who owns the file `owned`. Always `None` on systems other than Linux.
 pub(super) fn foreign_user(port: u16, owned: &Path) -> Option<u32> {
     let owner = std::fs::metadata(owned).ok()?.uid();
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());

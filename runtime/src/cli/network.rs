@@ -32,8 +32,8 @@ pub(super) struct Network {
     /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
     #[arg(long, env = "EVOKE_ADMIN_KEY", value_name = "FILE", value_delimiter = ',')]
     admin_key: Vec<PathBuf>,
-    /// Addresses of proxies in front of the http sources, such as 10.0.0.0/8,192.0.2.7: what they say about the client is
-    /// used, in X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded. From others it is ignored
+    /// Addresses of trusted proxies in front of the http sources, such as 10.0.0.0/8,192.0.2.7. Their headers
+    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded are used; those of other peers are ignored
     #[arg(long, env = "EVOKE_TRUSTED_PROXIES", value_name = "ADDRESSES", value_delimiter = ',')]
     trusted_proxies: Vec<Block>,
     /// Each connection of these proxies begins with a header of the PROXY protocol, version 1 or 2

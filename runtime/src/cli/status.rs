@@ -144,7 +144,7 @@ mod tests {
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone","refused":2,
                           "refusals":[{"at":"soon","reason":"413: the body is too large"}]}],
               "listeners":[
-                {"name":"public","url":"https://127.0.0.1:8443","state":"degraded","trouble":"its certificate has ended"},
+                {"name":"public","url":"https://127.0.0.1:8443","state":"degraded","trouble":"its certificate expired"},
                 {"name":"admin","url":"http://127.0.0.1:8081","state":"ok"}]}"#,
         )
         .unwrap();
@@ -165,7 +165,7 @@ shop/old last failed at soon as trap: unreachable (delivery 9)
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone
 /shop/inbox has refused 2 requests, the last at soon with 413: the body is too large
-the public listener is degraded: its certificate has ended";
+the public listener is degraded: its certificate expired";
         assert_eq!(anstream::adapter::strip_str(&render(&status, None)).to_string(), expected);
     }
 }

@@ -140,7 +140,7 @@ impl ServerCertVerifier for Pinned {
         let hash: String = Sha256::digest(end_entity).iter().map(|byte| format!("{byte:02x}")).collect();
         match self.certificates.contains(&hash) {
             true => Ok(ServerCertVerified::assertion()),
-            false => Err(rustls::Error::General("its certificate is none of those in listen.json".into())),
+            false => Err(rustls::Error::General("its certificate is not in listen.json".into())),
         }
     }
 

@@ -181,8 +181,8 @@ impl Control {
         self.paused().contains_key(name) || self.active().manifests.iter().any(|c| c.manifest.app.as_str() == name)
     }
 
-    /// Returns an error if an active manifest declares no function or app of this name, or if the function has no
-    /// deliveries.
+    /// Returns an error if no active manifest declares a function or app of this name, or if the function handles HTTP
+    /// requests, which have no deliveries.
     fn check_name(&self, name: &str) -> Result<(), BrakeError> {
         let active = self.active();
         let apps = active.manifests.iter().map(|checked| checked.manifest.app.as_str());

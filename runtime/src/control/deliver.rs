@@ -85,7 +85,7 @@ fn signer(sign: &Sign, secrets: &[Secret]) -> Result<Signer, Mistake> {
             (Signer::hmac(settings, secret), "give the key that the receiver expects")
         }
     };
-    signer.map_err(|error| (format!("the secret of `sign` is no key: {error}"), help.to_owned()))
+    signer.map_err(|error| (format!("the secret of `sign` is not a valid key: {error}"), help.to_owned()))
 }
 
 impl Endpoint {

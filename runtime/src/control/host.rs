@@ -98,7 +98,7 @@ pub enum Progress<'a> {
     CertificatesReplaced {
         /// `public` or `admin`.
         listener: &'static str,
-        /// The end of the first certificate that ends.
+        /// The time at which the first certificate expires.
         expires_ms: Option<UnixMs>,
     },
     /// A reload starts.

@@ -42,7 +42,7 @@ pub struct ListenerStatus {
     pub name: &'static str,
     /// The URL of the listener.
     pub url: ListenUrl,
-    /// The end of the first certificate that ends.
+    /// The time at which the first certificate expires.
     pub expires_ms: Option<UnixMs>,
     /// Why the listener is degraded.
     pub trouble: Option<String>,
@@ -69,7 +69,7 @@ impl ListenerHandle {
         let expires_ms = self.tls.as_ref().and_then(|tls| first_end(&tls.certificates()));
         let error = self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ended = expires_ms.filter(|end| *end < now_ms);
-        let ended = ended.map(|end| format!("its certificate has ended on {}", rfc3339(end)));
+        let ended = ended.map(|end| format!("its certificate expired on {}", rfc3339(end)));
         let trouble = match (error, ended) {
             (Some(error), Some(ended)) => Some(format!("{ended}; {error}")),
             (error, ended) => error.or(ended),
@@ -78,7 +78,7 @@ impl ListenerHandle {
     }
 }
 
-/// Returns the end of the first certificate that ends.
+/// Returns the time at which the first certificate expires.
 pub fn first_end(certificates: &[Certificate]) -> Option<UnixMs> {
     certificates.iter().map(|certificate| certificate.not_after_s.saturating_mul(1_000)).min()
 }

@@ -88,7 +88,7 @@ impl Listener {
         self
     }
 
-    /// Believes what these proxies say about clients.
+    /// Trusts the headers of these proxies about clients.
     #[must_use]
     pub fn with_proxies(mut self, proxies: Proxies) -> Self {
         self.opening.proxies = Arc::new(proxies);

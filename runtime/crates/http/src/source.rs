@@ -415,7 +415,7 @@ impl Http {
 enum Taken {
     /// Events, the claims to check with the active apps, and the memory of the body.
     Events(Vec<Event>, Option<Claims>, Memory),
-    /// A test of the endpoint by a verified sender, with its answer.
+    /// A test of the endpoint by a verified sender, with the response body.
     Challenge(String),
 }
 

@@ -123,7 +123,7 @@ pub struct Build {
     #[schemars(length(min = 1))]
     pub run: String,
     /// Environment variables of the Evoke process that the command gets in addition to those that build tools commonly
-    /// need (`PATH`, `HOME`, the locale, and the folders of toolchains).
+    /// need (`PATH`, `HOME`, the locale, the folders of toolchains, proxies, and the certificates of authorities).
     #[serde(default)]
     pub env: Vec<String>,
 }

@@ -15,7 +15,7 @@
 //! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited go out | `function`, `since` |
 //! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
 //! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
-//! | `evoke.listener.degraded` | `public` or `admin` | the certificate of a listener has ended, or could not be replaced | `listener`, `since`, `reason` |
+//! | `evoke.listener.degraded` | `public` or `admin` | the certificate of a listener has expired, or could not be replaced | `listener`, `since`, `reason` |
 //! | `evoke.listener.recovered` | `public` or `admin` | the certificate is valid again, or was replaced | `listener`, `since` |
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
 //! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
@@ -71,8 +71,8 @@ pub const PAUSED: &str = "evoke.function.paused";
 pub const RESUMED: &str = "evoke.function.resumed";
 
 /// A function is failing after this many failed attempts in a row. A single event that always fails reaches this number
-/// only after some seconds, because of the waits between its attempts. The number is below 8, the default maximum of
-/// attempts per delivery.
+/// only after some seconds, because of the waits between its attempts. The number is below 8, the default maximum
+/// number of attempts per delivery.
 pub const FAILING_ATTEMPTS: u32 = 5;
 
 /// A source has recovered when it has had no problem for this time. The delay is needed because an overloaded source

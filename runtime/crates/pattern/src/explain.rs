@@ -153,7 +153,7 @@ fn field_reports(
     reports.map(|((test, field), met)| field_report(pattern, test, *field, &met, extracted, texts)).collect()
 }
 
-/// Reports the conditions and values of one field. `met` tells for each condition whether a value meets it.
+/// Reports the conditions and values of one field. `met` has one item per condition: whether a value meets it.
 fn field_report(
     pattern: &Pattern,
     test: &FieldTest,

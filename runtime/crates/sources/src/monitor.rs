@@ -9,13 +9,13 @@
 //!             "readings": [{ "time": "…", "value": 84.9 }, { "time": "…", "value": 85.2 }] } }
 //! ```
 //! The states are `ok`, `warning`, `critical` and `unknown`, which means that there is no reading. `since` is the first
-//! reading with the state, `lasted_ms` how long the state before lasted, `detail` what the reading said, if it said
-//! something. `missed` is true if the state changed while Evoke did not run. A reminder (`repeat`) has `"reminder": true`;
+//! reading with the state, `lasted_ms` how long the state before lasted, `detail` the text of the reading, if it has
+//! one. `missed` is true if the state changed while Evoke did not run. A reminder (`repeat`) has `"reminder": true`;
 //! with `flap`, events have `flapping`.
 //!
 //! # Exactly one event for each change
 //! A change and the new state are one commit, so after a restart the monitor continues with the state of the last event.
-//! A thing that was never seen before starts as ok. A change that comes back while Evoke does not run is not noticed.
+//! A thing that was never seen before starts as ok. A change that is reversed while Evoke does not run is not reported.
 //!
 //! # Marks
 //! Scope: the source's URI. Key `state/SUBJECT`: [`evoke_threshold::Saved`] as a JSON object with `v` (1). Readings have

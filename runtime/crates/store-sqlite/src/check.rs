@@ -22,7 +22,7 @@ const RULES: [(&str, &str); 12] = [
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
            AND d.replay = 0
          GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
-        "event {0} has {1} deliveries and is owed {2}",
+        "event {0} has {1} deliveries; expected {2}",
     ),
     (
         "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
@@ -253,7 +253,7 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let stored: u64 = counted.functions.values().map(Counts::total).sum();
     let due = counted.owed + counted.replayed;
     if stored != due {
-        problems.push(format!("{due} deliveries are owed or replayed, but {stored} are stored"));
+        problems.push(format!("events and replays have {due} deliveries, but {stored} are stored"));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
     let expected = counted.removed.owed + counted.removed.replayed;

@@ -75,8 +75,8 @@ impl StoreFiles {
         Ok(Self { folder, files, database, index, _reservation: reservation })
     }
 
-    /// Returns an error if a file or the folder no longer has its name: then whatever is written now cannot be found at
-    /// the next start. Takes a few microseconds.
+    /// Returns an error if a file of the store or its folder was moved, replaced or removed: the next start would not
+    /// find later writes. Takes a few microseconds.
     pub(super) fn verify(&self) -> std::result::Result<(), String> {
         let folder = (self.folder.path().to_owned(), self.folder.id());
         for (path, id) in [&folder].into_iter().chain(&self.files) {

@@ -69,9 +69,9 @@ pub struct SourceHealth {
 pub struct ListenerHealth {
     /// `public` or `admin`.
     pub name: &'static str,
-    /// Whether its certificate has ended, or could not be replaced.
+    /// Whether its certificate has expired, or could not be replaced.
     pub degraded: bool,
-    /// The end of the first certificate that ends, in seconds since the Unix epoch; `None` without TLS.
+    /// The time at which the first certificate expires, in seconds since the Unix epoch; `None` without TLS.
     pub expires_s: Option<u64>,
 }
 
@@ -251,7 +251,7 @@ impl Exposition {
         });
         writer.counter("evoke_requests", "Requests to functions that handle HTTP requests", requests)?;
         let durations = handlers.iter().map(|f| (vec![("function", &*f.name)], Borrowed(&f.duration)));
-        let help = "Time until such a function started its response";
+        let help = "Time until a function that handles HTTP requests started its response";
         writer.write("evoke_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
@@ -265,11 +265,11 @@ impl Exposition {
                 (labels, to.requests(of).get())
             })
         });
-        let help = "Requests that functions sent, by the host as granted: class of the status, or why there is none";
+        let help = "Requests of functions and monitors, by host, and class of the status or why there is no response";
         writer.counter("evoke_outbound_requests", help, requests)?;
         let durations =
             hosts.iter().map(|to| (vec![("function", &*to.function), ("host", &*to.host)], Borrowed(&to.duration)));
-        let help = "Time until the response to such a request began";
+        let help = "Time until the response to a request of a function or monitor began";
         writer.write("evoke_outbound_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
@@ -283,10 +283,11 @@ impl Exposition {
         writer.counter("evoke_connections_refused", help, refused)?;
         let listeners = self.values.listeners.iter();
         let degraded = listeners.clone().map(|one| (vec![("listener", one.name)], u64::from(one.degraded)));
-        let help = "1 for a listener whose certificate has ended, or could not be replaced";
+        let help = "1 for a listener whose certificate has expired, or could not be replaced";
         writer.gauge("evoke_listener_degraded", help, degraded)?;
         let expiry = listeners.filter_map(|one| Some((vec![("listener", one.name)], ConstGauge::new(one.expires_s?))));
-        let (name, help) = ("evoke_certificate_expiry", "End of the listener's certificate, since the Unix epoch");
+        let (name, help) =
+            ("evoke_certificate_expiry", "Earliest expiry of the listener's certificates, since the Unix epoch");
         writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, expiry)
     }
 

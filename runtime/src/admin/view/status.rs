@@ -45,7 +45,7 @@ pub struct Listener {
     pub name: String,
     /// The URL, without a path.
     pub url: String,
-    /// The end of the first certificate that ends; absent without TLS.
+    /// The time at which the first certificate expires; absent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<String>,
     /// `ok` or `degraded`.

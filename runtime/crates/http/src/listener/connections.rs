@@ -75,8 +75,8 @@ impl ConnectionLimits {
         }
     }
 
-    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached. `activity` tells how
-    /// many requests are in flight on the new connection.
+    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached. `activity` has
+    /// the number of requests in flight on the new connection.
     pub(super) fn acquire(&self, addr: IpAddr, activity: watch::Receiver<Activity>) -> Option<ConnectionPermit> {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.connections.len() >= self.0.max && !(self.0.replaces_idle && open.close_oldest_idle()) {

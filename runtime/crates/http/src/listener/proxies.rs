@@ -1,5 +1,5 @@
-//! The proxies whose word about the client is taken. From all other peers, what a header says about the client is
-//! ignored and removed.
+//! Trusted proxies: their headers about the client are used. From all other peers, such headers are ignored and
+//! removed.
 
 mod forwarded;
 mod protocol;

@@ -24,8 +24,8 @@ pub struct Handshake {
     /// Names of senders as they send them in `WebHook-Request-Origin`, such as `events.example`, or `*` for every sender.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub origins: Vec<String>,
-    /// Requests a minute that a sender may send. Without it, there is no limit. Evoke tells it to senders and does not
-    /// enforce it.
+    /// Requests a minute that a sender may send. Without it, there is no limit. Evoke sends the rate to senders and
+    /// does not enforce it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub rate: Option<u32>,

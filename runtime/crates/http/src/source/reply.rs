@@ -150,7 +150,7 @@ pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event)
     let Accepted::Duplicate(seq) = accepted else { return Ok(None) };
     let stored = match bus.accepted(seq).await {
         Ok(Some(Ok(stored))) => stored,
-        // Retention has removed the event, but maybe not yet its answer.
+        // Retention has removed the event, but maybe not yet its reply.
         Ok(None) => return Ok(Some(NoReply::Removed)),
         Ok(Some(Err(_))) | Err(_) => return Ok(Some(NoReply::Unknown)),
     };

@@ -28,7 +28,7 @@ enum StandardKey {
     Ed25519(Ed25519KeyPair),
 }
 
-/// Why a secret is no key. The message does not contain the secret.
+/// Why a secret is not a valid key. The message does not contain the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidKey(&'static str);

@@ -93,7 +93,7 @@ fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     let mut values = BTreeMap::new();
     for (name, value) in members {
         if values.contains_key(&name) {
-            return Err(InvalidEvent(format!("`{}` is there more than once; an event has it once", shown(&name))));
+            return Err(InvalidEvent(format!("`{}` occurs more than once; an event has it once", shown(&name))));
         }
         values.insert(name, value);
     }

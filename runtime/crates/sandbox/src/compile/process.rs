@@ -118,7 +118,7 @@ impl Compiler {
     fn wait(&self, mut child: Process, input: &Input, cancelled: Option<&Cancelled>) -> Result<(), CompileError> {
         let deadline = Instant::now().checked_add(self.limits.wall_time());
         let (end, printed) = watch(&mut child.stderr, deadline, cancelled);
-        let status = child.end().map_err(|error| machine("the compiler process cannot be awaited", &error))?;
+        let status = child.end().map_err(|error| machine("cannot wait for the compiler process", &error))?;
         let text = bounded(&String::from_utf8_lossy(&printed));
         match end {
             End::Closed if status.success() => {

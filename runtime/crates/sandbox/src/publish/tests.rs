@@ -102,7 +102,7 @@ fn a_refusal_names_its_reason_and_is_recorded() {
         (bad_json, "not valid JSON"),
         (
             Draft { extensions: vec![("x".into(), "1".into()), ("x".into(), "1".into())], ..draft("done", b"") },
-            "`x` is there more than once",
+            "`x` occurs more than once",
         ),
         (Draft { subject: Some(String::new()), ..draft("done", b"") }, "`subject` is empty"),
         (Draft { datacontenttype: Some(String::new()), ..draft("done", b"") }, "`datacontenttype` is empty"),
@@ -160,7 +160,7 @@ fn a_json_event_requires_only_a_type_and_keeps_its_other_attributes() {
         (br#"{"type":"done","subject":""}"#, "`subject` is empty"),
         (br#"{"type":"done","time":"2026-01-31 12:00:00Z"}"#, "RFC 3339"),
         (br#"{"type":"done","weight":1.5}"#, "`weight` is a number but not an Integer"),
-        (br#"{"type":"done","type":"order.placed"}"#, "`type` is there more than once"),
+        (br#"{"type":"done","type":"order.placed"}"#, "`type` occurs more than once"),
     ] {
         let error = publisher.publish_json(line).unwrap_err();
         assert!(error.contains(reason), "{error}");

@@ -216,7 +216,7 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
             );
             is_wrong = true;
         } else if per_ms.is_some() && !measure.is_counter {
-            let message = format!("`{name}` is a rate, and `{key}` is no counter: `{threshold}`");
+            let message = format!("`{name}` is a rate, and `{key}` is not a counter: `{threshold}`");
             reader.error(span, message, "remove the part after the number and its unit");
             is_wrong = true;
         }

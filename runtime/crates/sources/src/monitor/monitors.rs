@@ -64,7 +64,7 @@ pub struct SubjectStatus {
     pub warning: Option<String>,
     /// The threshold of the critical state, as in the manifest.
     pub critical: Option<String>,
-    /// What the last reading said, such as why there is no value.
+    /// The text of the last reading, such as why there is no value.
     pub detail: Option<String>,
     /// Whether the state changes all the time.
     pub flapping: bool,

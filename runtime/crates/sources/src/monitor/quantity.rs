@@ -184,7 +184,7 @@ impl Threshold {
         Ok(Self { quantity: Quantity::parse(rest)?, comparison })
     }
 
-    /// Returns the side on which readings are bad, if the threshold says it.
+    /// Returns the side on which readings are bad, if the threshold has a comparison sign.
     pub(super) fn direction(self) -> Option<Direction> {
         self.sign().map(|(_, direction, _)| *direction)
     }

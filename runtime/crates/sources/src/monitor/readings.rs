@@ -1,5 +1,6 @@
-//! Readings: one file for each thing that a monitor can watch. A reading has settings, their parser, and a function
-//! that reads; it knows neither thresholds nor events.
+//! The checks of monitors, by the key in the manifest. Each check has its settings, their parser, and a function that
+//! measures. A check may report a level of its own, such as critical for a missing file; the state machine in
+//! `evoke_threshold` compares values with thresholds.
 
 mod command;
 mod cpu;
@@ -29,7 +30,7 @@ use serde::Serialize;
 use super::quantity::Unit;
 use super::world::World;
 
-/// What a monitor reads, under its key in the manifest.
+/// The check of a monitor, under its key in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Check {
@@ -72,7 +73,7 @@ pub(super) const KEYS: [&str; 14] = [
 pub(super) struct Measure {
     /// The units that thresholds may have; the first one is that of a monitor without thresholds.
     pub(super) units: &'static [Unit],
-    /// The side on which readings are bad, unless a threshold says it.
+    /// The side on which readings are bad, unless a threshold has a comparison sign.
     pub(super) direction: Direction,
     /// Whether the value only grows, so that the monitor watches its rate or its difference.
     pub(super) is_counter: bool,

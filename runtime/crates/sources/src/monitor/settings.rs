@@ -12,7 +12,6 @@ use super::readings::Check;
 /// A monitor: reads something at an interval, and creates an event when its state changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MonitorSource {
-    /// What is read.
     #[serde(flatten)]
     pub(super) check: Check,
     /// The interval of readings.

@@ -22,7 +22,7 @@ pub(super) struct Watched {
     readings: VecDeque<(i64, f64)>,
     /// The value of the last reading.
     pub(super) value: Option<f64>,
-    /// What the last reading said.
+    /// The text of the last reading.
     pub(super) detail: Option<String>,
     /// Whether the state is stored.
     pub(super) is_stored: bool,

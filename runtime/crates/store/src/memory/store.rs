@@ -370,7 +370,7 @@ impl InspectionStore for MemoryStore {
         let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("{due} deliveries are owed or replayed, but {counted} are stored")]
+            vec![format!("events and replays have {due} deliveries, but {counted} are stored")]
         };
         ready(CheckReport { totals, problems })
     }

@@ -141,7 +141,7 @@ fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
 /// has one, so the parts are no addresses.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(name).iter();
-    // A line with other bytes than visible ASCII says nothing, and ends what can be believed.
+    // A line with other bytes than visible ASCII counts as an unknown address: earlier addresses are not trusted.
     lines.flat_map(|line| line.to_str().unwrap_or("unknown").split(',').map(str::trim))
 }
 

@@ -104,7 +104,7 @@ impl Command {
             Some(1) => Level::Warning,
             Some(2) => Level::Critical,
             Some(3) => return Err(text),
-            Some(code) => return Err(format!("exit code {code}, which is none of a plugin: {text}")),
+            Some(code) => return Err(format!("exit code {code}; monitoring plugins exit with 0 to 3: {text}")),
             None => return Err(format!("the program was killed by a signal: {text}")),
         };
         let value = performance::find(&data, self.label.as_deref(), unit)?;

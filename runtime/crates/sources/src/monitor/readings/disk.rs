@@ -18,7 +18,7 @@ pub(in super::super) struct Disk {
     /// A path on the file system. With wildcards, such as `/mnt/*`, each mounted file system that matches is a subject.
     #[schemars(length(min = 1))]
     pub(in super::super) path: PathBuf,
-    /// What is read.
+    /// The measured quantity.
     #[serde(default)]
     of: Of,
 }

@@ -19,7 +19,7 @@ pub(in super::super) struct DiskIo {
     /// Name of the device, such as `sda`; with wildcards, each one that matches is a subject.
     #[schemars(with = "String", length(min = 1))]
     device: Glob,
-    /// What is read.
+    /// The measured quantity.
     #[serde(default)]
     of: Of,
 }

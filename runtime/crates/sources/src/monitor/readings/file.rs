@@ -23,7 +23,7 @@ pub(in super::super) struct File {
     /// Path of the file. With wildcards, such as `/var/backups/*.gz`, each file that matches is a subject.
     #[schemars(length(min = 1))]
     path: PathBuf,
-    /// What is read.
+    /// The measured quantity.
     #[serde(default)]
     of: Of,
     /// For `of: checksum`: the expected SHA-256, in hexadecimal. Another one is critical.

@@ -22,8 +22,8 @@ use super::{Finding, Found, Measure};
 /// The largest body that is searched or parsed.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Sends a GET request, and reads how long the response takes, or a number from its body. Redirects are not followed. It
-/// is critical that there is no response, or another one than expected.
+/// Sends a GET request, and reads how long the response takes, or a number from its body. Redirects are not followed.
+/// The state is critical if there is no response, or another one than expected.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "HttpReading")]
 pub(in super::super) struct Http {

@@ -21,10 +21,10 @@ pub(in super::super) struct Memory {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum MemoryOf {
-    /// What programs cannot get without swapping.
+    /// Memory that programs cannot get without swapping.
     #[default]
     Used,
-    /// What programs can get without swapping; low values are bad.
+    /// Memory that programs can get without swapping; low values are bad.
     Available,
 }
 

@@ -19,7 +19,7 @@ pub(in super::super) struct Network {
     /// Name of the interface, such as `eth0`; with wildcards, each one that matches is a subject.
     #[schemars(with = "String", length(min = 1))]
     interface: Glob,
-    /// What is read.
+    /// The measured quantity.
     #[serde(default)]
     of: Of,
 }

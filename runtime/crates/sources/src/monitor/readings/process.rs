@@ -13,7 +13,7 @@ use super::super::quantity::Unit;
 use super::globs::{self, Glob};
 use super::{Finding, Found, Measure, choice};
 
-/// Running programs. Without thresholds, it is critical that none runs.
+/// Running programs. Without thresholds, the state is critical if none runs.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "ProcessReading", extend("oneOf" = [{ "required": ["name"] }, { "required": ["command"] }, { "required": ["pid_file"] }]))]
 pub(in super::super) struct Process {

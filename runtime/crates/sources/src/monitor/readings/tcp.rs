@@ -15,7 +15,7 @@ use super::super::world::World;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
-/// Connects to a port, and reads how long that takes. It is critical that no connection is made.
+/// Connects to a port, and reads how long that takes. The state is critical if the connection fails.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "TcpReading")]
 pub(in super::super) struct Tcp {

@@ -16,8 +16,8 @@ use super::super::world::World;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
-/// Makes a TLS handshake, and reads how long the certificates of the server are still valid. It is critical that no
-/// connection is made, that a certificate has ended, and that the chain is not trusted for the name.
+/// Makes a TLS handshake, and reads how long the certificates of the server are still valid. The state is critical if
+/// the connection fails, if a certificate has expired, or if the chain is not trusted for the name.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "TlsReading")]
 pub(in super::super) struct Tls {
@@ -77,7 +77,7 @@ impl Tls {
         let left = peer.not_after_s.map(|end| end as f64 - now);
         Ok(match (peer.distrust, left) {
             (_, Some(left)) if left < 0.0 => {
-                Found { value: Some(left), ..Found::critical("a certificate of the server has ended") }
+                Found { value: Some(left), ..Found::critical("a certificate of the server has expired") }
             }
             (Some(reason), left) => {
                 Found { value: left, ..Found::critical(format!("the chain is not trusted: {reason}")) }

@@ -92,7 +92,7 @@ pub(super) struct Fields<'t> {
     /// The text and the parts of each field, by position in [`FIELDS`]; the second is `0` in an expression of five
     /// fields.
     fields: Vec<(&'t str, Vec<Part>)>,
-    /// Whether a day must match both day fields, which `+` before the day of the week says.
+    /// Whether a day must match both day fields: the day of the week begins with `+`.
     pub(super) both_days: bool,
 }
 
