@@ -33,6 +33,7 @@ mod examples;
 mod faults;
 mod files;
 mod files_appear;
+mod function_tests;
 mod golden;
 mod hostile;
 mod hostile_http;

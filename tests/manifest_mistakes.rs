@@ -150,7 +150,8 @@ fn the_example_manifests_have_no_warnings() {
     evoke.set_environment(&[("GITHUB_SECRET", "secret"), ("GITHUB_TOKEN", "token")]);
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        let is_test = path.to_string_lossy().ends_with(".test.yaml");
+        if !is_test && path.extension().is_some_and(|extension| extension == "yaml") {
             let output = evoke.run(&["validate", path.to_str().unwrap()]);
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
         }

@@ -167,6 +167,7 @@ async fn measure_function(function: Arc<Function>, event: Arc<Event>) -> Vec<Dur
             state: None,
             logs: Arc::new(|_| {}),
             clock: Clock::system(),
+            answers: None,
         };
         let attempt = function.run(call).await;
         assert_eq!(attempt.outcome, Outcome::Done);

@@ -63,6 +63,7 @@ impl Runner for Sandboxed {
             state: None,
             logs: self.logs.clone(),
             clock: self.clock.clone(),
+            answers: None,
         };
         async move {
             let ran = self.function.run(call).await;

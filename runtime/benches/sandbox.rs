@@ -85,6 +85,7 @@ fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Durati
                                 state: None,
                                 logs: logs.clone(),
                                 clock: clock.clone(),
+                                answers: None,
                             })
                             .await;
                         assert_eq!(attempt.outcome, Outcome::Done);

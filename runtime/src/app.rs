@@ -14,6 +14,7 @@ mod service;
 mod signals;
 mod start_check;
 mod task;
+mod testing;
 mod validate;
 mod watch;
 
@@ -38,6 +39,7 @@ pub use self::signals::StopSignals;
 use self::signals::{Request, Signals};
 pub use self::start_check::check_start;
 use self::task::Task;
+pub use self::testing::{Difference, TestOptions, TestReport, TestResult, test};
 pub use self::validate::{build, validate};
 use crate::admin;
 use crate::admin::{Admin, Readiness};

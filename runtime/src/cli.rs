@@ -33,6 +33,7 @@ mod state;
 mod status;
 mod table;
 mod terminal;
+mod test;
 mod text;
 mod tls;
 mod token;
@@ -181,6 +182,10 @@ enum Command {
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(WithCommon<invoke::Invoke>),
+    /// Run the tests of functions: NAME.test.yaml beside a manifest, each test an attempt in the sandbox without a server
+    #[command(after_help = "Exit codes: 0 all tests passed, 1 a test failed or could not run.\n\n\
+        Example: evoke test manifests/quickstart.yaml --junit report.xml")]
+    Test(WithCommon<test::Test>),
     /// Show the kind of a component and the grants it needs, without running it
     #[command(
         after_help = "Exit codes: 0 Evoke can run the component, 1 Evoke cannot run it, 4 the file does not exist.\n\n\
@@ -375,6 +380,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Validate(WithCommon { command, common }) => apps::validate(&common.with_defaults(&global), &command),
         Command::Build(WithCommon { command, common }) => apps::build(&common.with_defaults(&global), &command),
         Command::Invoke(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Test(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Inspect(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Emit(emit) => emit.run(&global),
         Command::Events(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),

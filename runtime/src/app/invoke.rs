@@ -62,7 +62,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     let clock = Clock::system();
     let event = event(&options.event, &clock)?;
     build::build(checked, function, false, host).await?;
-    let sandbox = sandbox(&options.data, options.compile)?;
+    let sandbox = sandbox(&options.data, options.compile, 1)?;
     let loaded = load_one(checked, function, &sandbox).await?;
     if loaded.kind() == Kind::Http {
         return Err(
@@ -86,13 +86,15 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
         state: Some(Arc::new(StoredState(store))),
         logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),
         clock,
+        answers: None,
     };
     let attempt = loaded.run(call).await;
     let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Invocation { function: full_name(&checked.manifest, function), attempt, logs })
 }
 
-async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
+/// Stores the state of a bucket.
+pub(super) async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
     let set = |(key, value): (String, String)| {
         let change = Some(Change::Set(value.into_bytes().into()));
         Touched { bucket: bucket.into(), key: key.into(), seen: None, change }
@@ -133,8 +135,9 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
 }
 
 /// Returns a sandbox with the cache of the data folder, or without a cache on disk if that folder cannot be used.
-fn sandbox(data: &Path, limits: CompileLimits) -> anyhow::Result<Sandbox> {
-    let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency: 1 };
+/// `concurrency` is the number of attempts that run at once.
+pub(super) fn sandbox(data: &Path, limits: CompileLimits, concurrency: u32) -> anyhow::Result<Sandbox> {
+    let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency };
     // The cache is machine code: no other user may write to its folder.
     let usable = evoke_store_sqlite::prepare_data_folder(data).map_err(anyhow::Error::from);
     match usable.and_then(|_| Ok(Sandbox::new(settings(Some(data.join("compiled"))))?)) {

@@ -81,6 +81,7 @@ fn next_steps(name: &str, template: &Template) -> String {
     let step = |command: &str, note: &str| format!("  {command:<56} {DIM}# {note}{DIM:#}\n");
     let mut text = format!("created {BOLD}{name}{BOLD:#}: edit {source}\n\n");
     text += &step(&format!("cd {name}"), &format!("needs {needs}"));
+    text += &step("evoke test", "builds it and runs its tests, evoke.test.yaml");
     text += &step("evoke up --watch", "builds it and runs it, and again after each change");
     text += &step("evoke emit --type guest.arrived --data '{\"name\":\"Ada\"}'", "in another terminal");
     text.trim_end().to_owned()
@@ -99,6 +100,8 @@ mod tests {
             let (checked, warnings) = manifests::load(&[folder.path().join("evoke.yaml")]).unwrap();
             assert!(warnings.is_empty(), "{language:?}: {}", warnings.plain());
             assert_eq!(checked[0].manifest.functions[0].name.as_str(), "greeter");
+            let tests = evoke_manifest::TestFile::load(&folder.path().join("evoke.test.yaml")).unwrap();
+            assert_eq!(tests.resolve(&checked[0]).unwrap().len(), 2);
             assert!(folder.path().join(template(*language).source).is_file());
         }
     }

@@ -16,12 +16,13 @@ use super::state_source::{self, StoredState};
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
+use evoke_egress::Grant;
 use evoke_http::source::RequestHandler;
-use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, Source, TriggerSource};
+use evoke_manifest::{self as manifest, Checked, ComponentRef, Diagnostics, Function, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
 use evoke_model::{FunctionId, Origin};
-use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Spec, StateSource};
+use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Secrets, Spec, StateSource};
 use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
@@ -80,7 +81,8 @@ impl Runner for SandboxRunner {
         let Call { event, delivery_id, attempt, trigger, replay, trace, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock };
+        let call =
+            sandbox::Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock, answers: None };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, note, .. } = self.function.run(call).await;
             AttemptResult { outcome, published, state, duration, note }
@@ -200,19 +202,30 @@ pub(crate) async fn load_one(
     function: &Function,
     sandbox: &Sandbox,
 ) -> Result<Arc<sandbox::Function>, Diagnostics> {
-    let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
-    let Some(component) = &function.component else {
+    component_of(checked, function)?;
+    match outbound::read(function) {
+        Ok(read) => load_with(checked, function, read, sandbox).await,
+        Err((message, help)) => Err(Diagnostics::from_iter([checked.error_at(function.spans.allow, message, help)])),
+    }
+}
+
+fn component_of<'a>(checked: &Checked, function: &'a Function) -> Result<&'a ComponentRef, Diagnostics> {
+    function.component.as_ref().ok_or_else(|| {
         let message = format!("`{}` has no component", function.name.as_str());
-        return fail(checked.error_at(
-            function.spans.component,
-            message,
-            "functions with `deliver` run with `evoke up`",
-        ));
-    };
-    let (secrets, http) = match outbound::read(function) {
-        Ok(read) => read,
-        Err((message, help)) => return fail(checked.error_at(function.spans.allow, message, help)),
-    };
+        let help = "functions with `deliver` run with `evoke up`";
+        Diagnostics::from_iter([checked.error_at(function.spans.component, message, help)])
+    })
+}
+
+/// Like [`load_one`], with these secrets and destinations of requests in place of those of the manifest.
+pub(crate) async fn load_with(
+    checked: &Checked,
+    function: &Function,
+    (secrets, http): (Secrets, Vec<Grant>),
+    sandbox: &Sandbox,
+) -> Result<Arc<sandbox::Function>, Diagnostics> {
+    let component = component_of(checked, function)?;
+    let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
     let spec = Spec {
         name: full_name(&checked.manifest, function).into(),
         uri: format!("/{}", full_name(&checked.manifest, function)),

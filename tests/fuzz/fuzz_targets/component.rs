@@ -91,6 +91,7 @@ fn call() -> Call {
         state: None,
         logs: Arc::new(|_| {}),
         clock: Clock::system(),
+        answers: None,
     }
 }
 

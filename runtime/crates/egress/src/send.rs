@@ -40,6 +40,15 @@ const OF_CONNECTION: [HeaderName; 10] = [
 ];
 
 impl Owner {
+    /// Checks that a grant covers a request. Sends nothing.
+    ///
+    /// # Errors
+    /// The URI is not valid, or no grant covers it.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
+        let target = target_of(request)?;
+        if self.grant(&target).is_some() { Ok(()) } else { Err(Error::NotGranted { target }) }
+    }
+
     /// Sends a request to the origin of its URI, and returns the response when its head has arrived. Redirects are
     /// returned like other responses. The request is sent again only if nothing of it was sent.
     ///
@@ -119,7 +128,7 @@ impl Owner {
 }
 
 /// Returns the origin of a request.
-fn target_of(request: &Request<RequestBody>) -> Result<Target, Error> {
+fn target_of<B>(request: &Request<B>) -> Result<Target, Error> {
     if *request.method() == Method::CONNECT {
         return Err(Error::Invalid("the method CONNECT is not supported".into()));
     }

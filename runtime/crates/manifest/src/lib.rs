@@ -22,6 +22,7 @@ pub mod secret;
 pub mod source;
 pub mod source_text;
 pub mod template;
+pub mod test_file;
 pub mod trust;
 pub mod units;
 
@@ -40,9 +41,11 @@ pub use secret::{NamedSecret, SecretList, SecretRef};
 pub use source::{Place, Registry, Settings, Source, SourceKind};
 pub use source_text::{Position, SourceText, Span};
 pub use template::Template;
+pub use test_file::TestFile;
 pub use trust::Trust;
 pub use units::ByteSize;
 
+use load::FileKind;
 use parser::Reader;
 #[cfg(feature = "test-util")]
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +76,11 @@ impl Checked {
 /// # Errors
 /// All mistakes at once, with the warnings, if at least one is an error.
 pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
+    load_str(&read_text(path, &load::MANIFEST)?, path, kinds)
+}
+
+/// Reads a YAML file. Of a file that is too large, it reads just more than the limit, which the loader then reports.
+fn read_text(path: &Path, kind: &FileKind) -> Result<String, Diagnostics> {
     let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));
         let diagnostic = Diagnostic { span, ..Diagnostic::file_error(&source, message).help(help) };
@@ -84,13 +92,13 @@ pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     if let Err(error) = read {
         return single_error(
             String::new(),
-            format!("cannot read the manifest: {error}"),
+            format!("cannot read the {}: {error}", kind.name),
             "give the path of a YAML file",
             None,
         );
     }
     match String::from_utf8(bytes) {
-        Ok(text) => load_str(&text, path, kinds),
+        Ok(text) => Ok(text),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let valid = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
@@ -116,7 +124,7 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
     let mut found = Vec::new();
-    let manifest = match load::tree(&source, &mut found) {
+    let manifest = match load::tree(&source, &load::MANIFEST, &mut found) {
         Ok(root) => check::read(&mut Reader::new(&source, &mut found), &root, kinds),
         Err(fatal) => {
             found.push(*fatal);
@@ -138,7 +146,7 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
 pub fn requested_keys(text: &str, path: &Path, kinds: &Registry) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
     let mut found = Vec::new();
-    let Ok(root) = load::tree(&source, &mut found) else {
+    let Ok(root) = load::tree(&source, &load::MANIFEST, &mut found) else {
         return BTreeMap::new();
     };
     let mut reader = Reader::new(&source, &mut found);

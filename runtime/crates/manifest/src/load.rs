@@ -21,15 +21,45 @@ const NODES_MAX: usize = 100_000;
 /// Largest nesting of lists and maps; a deep pattern has ten levels.
 const DEPTH_MAX: usize = 64;
 
+/// The words for a kind of file in messages.
+pub(super) struct FileKind {
+    /// The name, such as `manifest`.
+    pub(super) name: &'static str,
+    /// How to start an empty file.
+    start: &'static str,
+    /// How to make a file smaller.
+    split: &'static str,
+    /// Where to put a second YAML document of the file.
+    second_document: &'static str,
+}
+
+pub(super) const MANIFEST: FileKind = FileKind {
+    name: "manifest",
+    start: "start with `evoke: 1` and `app: NAME`; `evoke new` writes an example",
+    split: "split it into several apps",
+    second_document: "put each app in its own file",
+};
+
+pub(super) const TEST_FILE: FileKind = FileKind {
+    name: "test file",
+    start: "start with `tests:`, and write the tests under it by name; `evoke new` writes an example",
+    split: "split it into several files",
+    second_document: "put all tests under one key `tests`",
+};
+
 /// Builds the tree and appends diagnostics to `found`.
 ///
 /// # Errors
 /// A mistake after which the rest of the text cannot be read.
-pub(super) fn tree(source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Result<Rc<Node>, Box<Diagnostic>> {
+pub(super) fn tree(
+    source: &Arc<SourceText>,
+    kind: &FileKind,
+    found: &mut Vec<Diagnostic>,
+) -> Result<Rc<Node>, Box<Diagnostic>> {
     let text = source.text.as_str();
     if text.len() > BYTES_MAX {
-        let error = Diagnostic::file_error(source, "the manifest is larger than 1 MiB");
-        return Err(Box::new(error.help("split it into several apps, each with its own manifest")));
+        let error = Diagnostic::file_error(source, format!("the {} is larger than 1 MiB", kind.name));
+        return Err(Box::new(error.help(kind.split)));
     }
     if let Some((at, char)) = text.char_indices().find(|(_, char)| !is_printable(*char)) {
         let span = Span { start: at, end: at + char.len_utf8() };
@@ -41,7 +71,7 @@ pub(super) fn tree(source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Res
     options.set_emit_comments(false);
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
-    let mut builder = Builder { source, found, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    let mut builder = Builder { source, kind, found, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
     for next in Parser::new_from_str_with_options(text, options) {
         match next {
             Ok((event, span)) => builder.handle_event(event, &span)?,
@@ -49,8 +79,8 @@ pub(super) fn tree(source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Res
         }
     }
     builder.root.ok_or_else(|| {
-        let error = Diagnostic::error(source, Span::default(), "the manifest is empty");
-        Box::new(error.help("start with `evoke: 1` and `app: NAME`; `evoke new` writes an example"))
+        let error = Diagnostic::error(source, Span::default(), format!("the {} is empty", kind.name));
+        Box::new(error.help(kind.start))
     })
 }
 
@@ -75,6 +105,7 @@ enum CollectionKind {
 
 struct Builder<'a> {
     source: &'a Arc<SourceText>,
+    kind: &'a FileKind,
     found: &'a mut Vec<Diagnostic>,
     open: Vec<OpenCollection>,
     anchors: HashMap<usize, Rc<Node>>,
@@ -155,8 +186,8 @@ impl Builder<'_> {
             }
             Event::DocumentStart(_, _) if self.root.is_some() => Err(self.fatal(
                 span,
-                "a manifest must be one YAML document, but a second one starts here",
-                "put each app in its own file",
+                format!("a {} must be one YAML document, but a second one starts here", self.kind.name),
+                self.kind.second_document,
             )),
             _ => Ok(()),
         }
@@ -167,12 +198,10 @@ impl Builder<'_> {
         if self.nodes <= NODES_MAX {
             return Ok(());
         }
-        let message = format!("the manifest has more than {NODES_MAX} values, counting every use of an alias");
-        Err(self.fatal(
-            span,
-            message,
-            "split it into several apps; do not use aliases (`*name`) inside a value that has an anchor (`&name`)",
-        ))
+        let FileKind { name, split, .. } = self.kind;
+        let message = format!("the {name} has more than {NODES_MAX} values, counting every use of an alias");
+        let help = format!("{split}; do not use aliases (`*name`) inside a value that has an anchor (`&name`)");
+        Err(self.fatal(span, message, &help))
     }
 
     fn scalar(&mut self, text: &str, plain: bool, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {

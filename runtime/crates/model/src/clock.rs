@@ -41,7 +41,6 @@ enum Source {
         start_ms: UnixMs,
         start: Instant,
     },
-    #[cfg(feature = "test-util")]
     Fixed(UnixMs),
     #[cfg(feature = "test-util")]
     Manual(Arc<std::sync::atomic::AtomicI64>),
@@ -65,8 +64,7 @@ impl Clock {
         Self::from_source(Source::Tokio { start_ms, start: Instant::now() })
     }
 
-    /// Returns a clock whose time never changes.
-    #[cfg(feature = "test-util")]
+    /// Returns a clock that stands still, for tests of functions.
     pub fn fixed(now_ms: UnixMs) -> Self {
         Self::from_source(Source::Fixed(now_ms))
     }
@@ -99,9 +97,13 @@ impl Clock {
             Source::System => self.measure.get().copied().unwrap_or(process_ms)(),
             #[cfg(feature = "test-util")]
             Source::Jumping { elapsed_ms, .. } => elapsed_ms.load(std::sync::atomic::Ordering::SeqCst),
-            #[cfg(feature = "test-util")]
             source => source.now_ms(),
         }
+    }
+
+    /// Returns the time of a clock that stands still; `None` for other clocks.
+    pub fn fixed_ms(&self) -> Option<UnixMs> {
+        if let Source::Fixed(now_ms) = self.source { Some(now_ms) } else { None }
     }
 
     /// Returns the wall clock in milliseconds since the Unix epoch.
@@ -160,7 +162,6 @@ impl Source {
             Self::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
             #[cfg(feature = "test-util")]
             Self::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
-            #[cfg(feature = "test-util")]
             Self::Fixed(now_ms) => *now_ms,
             #[cfg(feature = "test-util")]
             Self::Manual(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::Store;
 
+use super::answers::HttpAnswers;
 use super::context::HostContext;
 use super::keyvalue::StateSource;
 use super::log::LogSink;
@@ -39,6 +40,8 @@ pub struct Call {
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
+    /// Answers the function's requests in place of the network; `None` sends them.
+    pub answers: Option<HttpAnswers>,
 }
 
 /// The result of one attempt.

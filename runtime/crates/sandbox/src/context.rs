@@ -2,11 +2,12 @@
 //! each call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::config::Config;
@@ -21,6 +22,7 @@ use super::poll::Pollables;
 use super::publish::Bus;
 use super::refusal::Refusals;
 use super::stdio::Output;
+use evoke_model::clock::UnixMs;
 
 /// Limit on the handles (streams, pollables and others) that a guest holds at once.
 const RESOURCES_MAX: usize = 1_000;
@@ -110,6 +112,9 @@ impl HostContext {
     fn wasi_ctx(&self) -> WasiCtx {
         let lines = |stream| Output(LogLines { invocation: self.invocation.clone(), stream });
         let mut wasi = WasiCtx::builder();
+        if let Some(now_ms) = self.invocation.fixed_ms() {
+            wasi.wall_clock(FixedClock(now_ms));
+        }
         wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
         match &self.task {
             Task::Handle => return wasi.stdout(lines(Stream::Stdout)).build(),
@@ -123,6 +128,19 @@ impl HostContext {
         };
         // Programs written for other hosts read their configuration from the environment.
         wasi.envs(&self.invocation.config().values().collect::<Vec<_>>()).build()
+    }
+}
+
+/// A wall clock that always shows this time.
+struct FixedClock(UnixMs);
+
+impl HostWallClock for FixedClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0).unwrap_or_default())
     }
 }
 

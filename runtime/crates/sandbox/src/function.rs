@@ -83,9 +83,9 @@ impl Function {
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
-        let Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
+        let Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock, answers } = call;
         let cause = (Some(event), trace);
-        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, clock);
+        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, (clock, answers));
         let delivery = Delivery {
             id: &invocation.delivery_id,
             attempt,

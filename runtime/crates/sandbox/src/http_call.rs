@@ -78,7 +78,7 @@ impl Function {
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
         let HttpCall { request, trace, id, permit, logs, clock } = call;
         let method = request.method().clone();
-        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace), logs, clock);
+        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace), logs, (clock, None));
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::answers::HttpAnswers;
 use super::budget::HostBudget;
 use super::config::Config;
 use super::grants::Grants;
@@ -12,7 +13,7 @@ use super::publish::{Origin, Published, Publisher};
 use super::secrets::Redactor;
 use super::stdio::ByteSink;
 use evoke_egress::Owner;
-use evoke_model::clock::Clock;
+use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::event::Event;
 use evoke_telemetry::{Spans, TraceContext};
 
@@ -41,6 +42,8 @@ pub(super) struct Invocation {
     trace: Option<TraceContext>,
     logs: LogSink,
     clock: Clock,
+    /// Answers the requests of the guest in place of the network.
+    pub(super) answers: Option<HttpAnswers>,
     log: Mutex<LogBuffer>,
     published: Mutex<Published>,
     pub(super) budget: Arc<HostBudget>,
@@ -52,12 +55,17 @@ impl Invocation {
         (delivery_id, attempt): (Arc<str>, u32),
         (cause, trace): (Option<Arc<Event>>, Option<TraceContext>),
         logs: LogSink,
-        clock: Clock,
+        (clock, answers): (Clock, Option<HttpAnswers>),
     ) -> Arc<Self> {
         let (log, published) = Default::default();
         let budget = if cause.is_some() { HostBudget::of_delivery() } else { HostBudget::of_http_request() };
         let budget = Arc::new(budget);
-        Arc::new(Self { identity, delivery_id, attempt, cause, trace, logs, clock, log, published, budget })
+        Arc::new(Self { identity, delivery_id, attempt, cause, trace, logs, clock, answers, log, published, budget })
+    }
+
+    /// Returns the time of the attempt's clock if the clock stands still.
+    pub(super) fn fixed_ms(&self) -> Option<UnixMs> {
+        self.clock.fixed_ms()
     }
 
     /// Returns the log of this attempt.

@@ -23,6 +23,7 @@
 //! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
 mod adapt;
+mod answers;
 mod attempt;
 mod binary;
 mod budget;
@@ -71,6 +72,7 @@ mod threads;
 mod time_slice;
 mod turns;
 
+pub use answers::{Answer, HttpAnswers};
 pub use attempt::{Attempt, Call};
 pub use compile::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,

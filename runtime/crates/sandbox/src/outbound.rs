@@ -18,6 +18,7 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequ
 use wasmtime_wasi_http::p2::{HttpError, HttpResult};
 use wasmtime_wasi_http::{self as wasi_http, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::answers;
 use super::http_types::{CHUNK_BYTES_MAX, HttpTypes, HttpTypesHost};
 use super::invocation::Invocation;
 use super::log::Level;
@@ -153,6 +154,15 @@ async fn send(
     limits: &Limits,
 ) -> wasi_http::Result<Response<WasiBody>> {
     let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    if let Some(answers) = &invocation.answers {
+        if let Err(error) = invocation.outbound().check(&request) {
+            refusal.record(Refusal::Denied(error.to_string()));
+            return Err(to_wasi(error));
+        }
+        let (answer, line) = answers::respond(answers, refusal, request).await?;
+        invocation.log().message(Level::Debug, "http", &line);
+        return answer;
+    }
     let (method, host) = (request.method().clone(), shown_host(&request));
     let port = request.uri().port_u16();
     let start = OutboundStart { method: method.as_str(), host: &host, port };

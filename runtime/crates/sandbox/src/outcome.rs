@@ -157,7 +157,8 @@ mod tests {
         let (uri, grants) = ("/shop/charge".into(), Grants::default());
         let identity = Identity { name, uri, timeout, memory: 0, grants, outbound, spans };
         let call = ("s-7".into(), 1);
-        let invocation = Invocation::new(Arc::new(identity), call, (None, None), Arc::new(|_| {}), Clock::system());
+        let outside = (Clock::system(), None);
+        let invocation = Invocation::new(Arc::new(identity), call, (None, None), Arc::new(|_| {}), outside);
         let mut context = HostContext::new(invocation, Task::Handle, None);
         assert_eq!(limit_outcome(&context, "gateway down"), None);
 

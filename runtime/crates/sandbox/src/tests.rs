@@ -117,6 +117,7 @@ impl Harness {
             state: None,
             logs: Arc::new(move |line| lines.lock().unwrap().push(line)),
             clock: Clock::system(),
+            answers: None,
         }
     }
 

@@ -124,8 +124,11 @@ macro_rules! template_file {
 }
 
 pub(super) fn template(language: Language) -> Template {
-    let manifest: [File; 1] = [("evoke.yaml", template_file!("common/evoke.yaml"))];
-    let with = |files: &[File]| [&manifest, files].concat();
+    let common: [File; 2] = [
+        ("evoke.yaml", template_file!("common/evoke.yaml")),
+        ("evoke.test.yaml", template_file!("common/evoke.test.yaml")),
+    ];
+    let with = |files: &[File]| [&common, files].concat();
     match language {
         Language::Js => Template {
             files: with(&[

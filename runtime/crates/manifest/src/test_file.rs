@@ -1,0 +1,176 @@
+//! Tests of functions: `NAME.test.yaml` files beside a manifest.
+//!
+//! A test is one attempt: the input of the attempt (event, clock, configuration, secrets, state, HTTP answers), and what
+//! the attempt must do. [`TestFile::load`] reports every mistake in a file at once; [`TestFile::resolve`] finds the
+//! functions of the tests in a checked manifest.
+
+mod read;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Uri};
+use serde_json::{Map, Value};
+
+use crate::diagnostics::{Diagnostic, Diagnostics, Severity};
+use crate::load::{self, TEST_FILE};
+use crate::parser::Reader;
+use crate::source_text::{SourceText, Span};
+use evoke_model::clock::UnixMs;
+use evoke_model::event::Event;
+
+/// The largest number of tests in a file.
+pub const TESTS_MAX: usize = 1_000;
+/// The largest number of HTTP answers of a test.
+pub const ANSWERS_MAX: usize = 100;
+
+/// A file of tests without errors.
+#[derive(Debug, Clone)]
+pub struct TestFile {
+    /// The manifest that the file names, with the folder of the file; `None` for the one with the same name.
+    pub manifest: Option<Spanned<PathBuf>>,
+    /// The tests, in the order of the file; at least one.
+    pub tests: Vec<Test>,
+    /// Text of the file, for diagnostics of later checks.
+    pub source: Arc<SourceText>,
+}
+
+/// A value and its place in the file.
+#[derive(Debug, Clone)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Range of the value, or of its key.
+    pub span: Span,
+}
+
+/// One attempt, and what it must do.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// The name of the test, and the range of this key.
+    pub name: Spanned<String>,
+    /// Range of the test: all of it in braces, otherwise its key.
+    pub span: Span,
+    /// The function; `None` for the only function of the manifest.
+    pub function: Option<Spanned<String>>,
+    /// The event. Its time is absent unless the test gives it.
+    pub event: Event,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// The wall clock during the attempt; `None` is that of the machine.
+    pub clock_ms: Option<UnixMs>,
+    /// Values that replace those of `allow.config`.
+    pub config: BTreeMap<String, Spanned<String>>,
+    /// Values of secrets. A secret without a value has the value `test-NAME`.
+    pub secrets: BTreeMap<String, Spanned<String>>,
+    /// State of the function before the attempt.
+    pub state: Option<Spanned<BTreeMap<String, Value>>>,
+    /// State of the app before the attempt.
+    pub shared_state: Option<Spanned<BTreeMap<String, Value>>>,
+    /// Answers to the requests of the function. A request without an answer is refused.
+    pub http: Vec<Answer>,
+    /// What the attempt must do.
+    pub expect: Expect,
+    /// Ranges of the key `expect` and of its value; `None` if the test has none.
+    pub expect_spans: Option<(Span, Span)>,
+}
+
+/// The answer to a request with this method and URL. Several answers to the same request are given one after another;
+/// the last one is repeated.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The method.
+    pub method: Method,
+    /// The whole URL.
+    pub url: Uri,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// How a request of a function ends in a test.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// With a response.
+    Response {
+        /// The status, from 200.
+        status: u16,
+        /// The headers.
+        headers: HeaderMap,
+        /// The body.
+        body: String,
+    },
+    /// With an error, without a response.
+    Error(ReplyError),
+}
+
+/// An error of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyError {
+    /// The host refused the connection.
+    Refused,
+    /// No response arrived in time.
+    Timeout,
+    /// The name of the host does not exist.
+    Dns,
+}
+
+/// What an attempt must do. An absent part is not checked, except the outcome.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Expect {
+    /// The kind of the outcome, such as `reject`; `None` is `done`.
+    pub outcome: Option<String>,
+    /// A part of the outcome's message.
+    pub message: Option<String>,
+    /// All published events, in order. Of each, the attributes that the test names are compared.
+    pub published: Option<Vec<Map<String, Value>>>,
+    /// All changes of the function's state: the new value by key, null for a deleted one.
+    pub state: Option<BTreeMap<String, Value>>,
+    /// All changes of the app's state.
+    pub shared_state: Option<BTreeMap<String, Value>>,
+    /// Log lines that occur in this order, perhaps among others: `LEVEL TEXT`.
+    pub logs: Option<Vec<String>>,
+    /// All requests, in order: `method`, `url` and `body`, of which those are compared that the test names.
+    pub http: Option<Vec<Map<String, Value>>>,
+}
+
+impl TestFile {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        Self::parse(&crate::read_text(path, &TEST_FILE)?, path)
+    }
+
+    /// Checks a file that is already in memory. Diagnostics show `path`, and the path of the manifest starts in its
+    /// folder.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Diagnostics> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
+        let mut found = Vec::new();
+        let file = match load::tree(&source, &TEST_FILE, &mut found) {
+            Ok(root) => read::file(&mut Reader::new(&source, &mut found), &root),
+            Err(fatal) => {
+                found.push(*fatal);
+                None
+            }
+        };
+        let diagnostics: Diagnostics = found.into_iter().collect();
+        match file {
+            Some((manifest, tests)) if diagnostics.count(Severity::Error) == 0 => Ok(Self { manifest, tests, source }),
+            _ => Err(diagnostics),
+        }
+    }
+
+    /// Builds an error for a later check.
+    pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(&self.source, span, message).help(help)
+    }
+}

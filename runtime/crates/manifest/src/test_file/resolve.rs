@@ -1,0 +1,96 @@
+//! Finds the functions of tests in their manifest, and checks that the manifest grants what the tests give.
+
+use std::collections::BTreeMap;
+
+use super::{Spanned, Test, TestFile};
+use crate::Checked;
+use crate::diagnostics::{Diagnostic, Diagnostics, excerpt};
+use crate::model::Function;
+use crate::parser::{join_with_and, join_with_or, nearest};
+
+impl TestFile {
+    /// Returns the function of each test, in their order.
+    ///
+    /// # Errors
+    /// A test names a function, a setting, a secret or state that the manifest does not have.
+    pub fn resolve<'m>(&self, checked: &'m Checked) -> Result<Vec<&'m Function>, Diagnostics> {
+        let mut found = Vec::new();
+        let functions = self.tests.iter().filter_map(|test| {
+            let function = self.function(test, checked).map_err(|error| found.push(*error)).ok()?;
+            found.extend(self.ungranted(test, function));
+            Some(function)
+        });
+        let functions = functions.collect();
+        let diagnostics: Diagnostics = found.into_iter().collect();
+        if diagnostics.has_errors() { Err(diagnostics) } else { Ok(functions) }
+    }
+
+    fn function<'m>(&self, test: &Test, checked: &'m Checked) -> Result<&'m Function, Box<Diagnostic>> {
+        let all = &checked.manifest.functions;
+        let names = || all.iter().map(|function| function.name.as_str());
+        let error = |span, message: String, help: String| Box::new(self.error_at(span, message, help));
+        let (function, span) = match &test.function {
+            Some(Spanned { value, span }) => {
+                let app = format!("{}/", checked.manifest.app.as_str());
+                let name = value.strip_prefix(&app).unwrap_or(value);
+                let function = all.iter().find(|function| function.name.as_str() == name);
+                let function = function.ok_or_else(|| {
+                    let help = match nearest(name, names()) {
+                        Some(similar) => format!("write `{similar}`"),
+                        None => format!("the manifest has {}", join_with_and(names())),
+                    };
+                    error(*span, format!("the manifest has no function `{}`", excerpt(value)), help)
+                })?;
+                (function, *span)
+            }
+            None => {
+                let mut components = all.iter().filter(|function| function.component.is_some());
+                match (components.next(), components.next()) {
+                    (Some(function), None) => (function, test.name.span),
+                    (first, _) => {
+                        let count = if first.is_some() { "several functions" } else { "no function" };
+                        let help =
+                            format!("add `function:` to the test or above `tests:`, with {}", join_with_or(names()));
+                        let message = format!("the manifest has {count}, and the test names none");
+                        return Err(error(test.name.span, message, help));
+                    }
+                }
+            }
+        };
+        if function.component.is_none() {
+            let message = format!("`{}` has no component: it sends events to an endpoint", function.name.as_str());
+            return Err(error(span, message, "test functions with a component".to_owned()));
+        }
+        Ok(function)
+    }
+
+    /// Returns an error for each value that the function could not read.
+    fn ungranted(&self, test: &Test, function: &Function) -> Vec<Diagnostic> {
+        let name = function.name.as_str();
+        let allow = &function.allow;
+        let unknown = |given: &BTreeMap<String, Spanned<String>>, granted: Vec<&str>, section: &str| {
+            let ungranted = given.iter().filter(|(key, _)| !granted.contains(&key.as_str()));
+            let error = |(key, Spanned { span, .. }): (&String, &Spanned<String>)| {
+                let help = match nearest(key, granted.iter().copied()) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => "add it to the manifest, or remove it here".to_owned(),
+                };
+                self.error_at(*span, format!("`{}` is not in `allow.{section}` of `{name}`", excerpt(key)), help)
+            };
+            ungranted.map(error).collect::<Vec<_>>()
+        };
+        let mut found = unknown(&test.config, allow.config.keys().map(String::as_str).collect(), "config");
+        found.extend(unknown(&test.secrets, allow.secrets.keys().map(String::as_str).collect(), "secrets"));
+        if let (Some(state), None) = (&test.state, allow.state) {
+            let help = "add `state: true` to its `allow`, or remove the state";
+            found.push(self.error_at(state.span, format!("`{name}` has no state"), help));
+        }
+        if let Some(state) = &test.shared_state
+            && !allow.state.is_some_and(|state| state.shared)
+        {
+            let help = "add `state: { shared: true }` to its `allow`, or remove the state";
+            found.push(self.error_at(state.span, format!("`{name}` has no state of the app"), help));
+        }
+        found
+    }
+}
