@@ -2,7 +2,9 @@
 //!
 //! wasmtime's adapter does the conversion, with one difference: the adapter turns every exit code but 0 into 1, because
 //! `wasi:cli/exit` has no others. So the program's `proc_exit` bypasses the adapter and becomes an import that Evoke
-//! provides.
+//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`.
+
+mod go;
 
 use wasi_preview1_component_adapter_provider as adapter;
 use wasmtime::{Engine, Module};
@@ -32,7 +34,7 @@ const EXPORTS: u8 = 7;
 
 /// Returns the component made from `module`. An error continues a sentence that starts with the file name: "`x.wasm`
 /// …".
-pub(super) fn component(engine: &Engine, module: Vec<u8>) -> Result<Vec<u8>, String> {
+pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>, String> {
     // The code below relies on a valid module.
     Module::validate(engine, &module).map_err(|error| describe_invalid("core module", &module, &error))?;
     let is_program = has(&module, EXPORTS, b"\x06_start\x00");
@@ -42,6 +44,11 @@ pub(super) fn component(engine: &Engine, module: Vec<u8>) -> Result<Vec<u8>, Str
              program for wasm32-wasip1"
                 .into(),
         );
+    }
+    if is_program && go::is_program(&module) && !has(&module, EXPORTS, b"\x0ccabi_realloc\x00") {
+        module = go::with_reserved_memory(&module).ok_or(
+            "is a program of a Go version that this Evoke does not know: build it with the Go versions 1.21 to 1.27",
+        )?;
     }
     let adapter = match is_program {
         true => adapter::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,

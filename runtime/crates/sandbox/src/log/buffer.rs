@@ -199,6 +199,18 @@ impl AttemptLog<'_> {
     }
 }
 
+/// Splits a line on stderr into its level and its text. A program sets the level with the number of syslog's levels before
+/// the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
+fn split_level(line: &[u8]) -> (Level, &[u8]) {
+    match line {
+        [b'<', b'0'..=b'3', b'>', text @ ..] => (Level::Error, text),
+        [b'<', b'4', b'>', text @ ..] => (Level::Warn, text),
+        [b'<', b'5' | b'6', b'>', text @ ..] => (Level::Info, text),
+        [b'<', b'7', b'>', text @ ..] => (Level::Debug, text),
+        text => (Level::Warn, text),
+    }
+}
+
 impl LogBuffer {
     #[cfg(test)]
     pub(super) fn stdout_len(&self) -> usize {
@@ -228,6 +240,7 @@ impl LogBuffer {
         if stream == Stream::Stdout {
             return self.log_line(log, Level::Info, line);
         }
+        let (level, line) = split_level(line);
         if !line.trim_ascii().is_empty() {
             self.last_on_stderr.clear();
             self.last_on_stderr.extend_from_slice(line);
@@ -244,7 +257,7 @@ impl LogBuffer {
             }
             Panic::Message(_) => {}
         }
-        self.log_line(log, Level::Warn, line);
+        self.log_line(log, level, line);
     }
 
     /// Returns true if all further lines are dropped.

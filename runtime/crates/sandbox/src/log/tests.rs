@@ -63,6 +63,28 @@ fn lines_are_joined_from_pieces_and_the_last_one_needs_no_newline() {
 }
 
 #[test]
+fn a_line_on_stderr_may_begin_with_its_level() {
+    let harness = Harness::new();
+    let log = harness.log();
+    log.write(Stream::Stderr, b"<6>info\n<3>error\n<7>debug\n<4>warn\n<8>text\nplain\n<5>\n<6>last");
+    log.finish();
+    let lines: Vec<_> =
+        harness.lines.lock().unwrap().iter().map(|line| (line.level.name(), line.text.clone())).collect();
+    let expected = [
+        ("info", "info"),
+        ("error", "error"),
+        ("debug", "debug"),
+        ("warn", "warn"),
+        ("warn", "<8>text"),
+        ("warn", "plain"),
+        ("info", ""),
+        ("info", "last"),
+    ];
+    assert_eq!(lines, expected.map(|(level, text)| (level, text.to_owned())));
+    assert_eq!(log.last_on_stderr().as_deref(), Some("last"));
+}
+
+#[test]
 fn control_characters_and_bidirectional_overrides_are_escaped() {
     let harness = Harness::new();
     let log = harness.log();
