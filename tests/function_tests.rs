@@ -205,6 +205,26 @@ fn mistakes_in_a_file_of_tests_are_shown_at_their_places() {
 }
 
 #[test]
+fn a_new_function_in_c_builds_passes_its_tests_and_logs_with_levels() {
+    let evoke = Evoke::with(MANIFEST);
+    assert!(evoke.run(&["new", "greeter", "--lang", "c"]).status.success());
+    let run = |arguments: &[&str]| {
+        let output = evoke.command(arguments).current_dir(evoke.path("greeter")).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let (code, text) = run(&["test"]);
+    assert!(code == 0 && text.contains("2 tests passed, 0 failed"), "{text}");
+    let (code, text) =
+        run(&["invoke", "greeter", "--json", "--event", r#"{"data":{"name":"grün \ud83d\ude00 \"x\""}}"#]);
+    let invoked: Value = serde_json::from_str(text.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    assert_eq!((code, &invoked["logs"][0]["level"]), (0, &json!("info")), "{text}");
+    assert_eq!(invoked["published"][0]["data"]["text"], "Hello, grün 😀 \"x\"!");
+}
+
+#[test]
 fn a_function_that_never_ends_or_floods_fails_only_its_own_test() {
     let evoke = Evoke::with(
         &MANIFEST.replace("allow: { publish: [\"*\"], state", "timeout: 200ms\n    allow: { publish: [\"*\"], state"),

@@ -38,6 +38,11 @@ pub(super) enum Language {
     /// Python
     #[value(alias = "py")]
     Python,
+    /// Go
+    #[value(alias = "golang")]
+    Go,
+    /// C
+    C,
 }
 
 impl New {

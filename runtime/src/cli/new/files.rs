@@ -42,6 +42,13 @@ macro_rules! files {
     };
 }
 
+/// Returns the content of a file below `runtime/templates`.
+macro_rules! template_file {
+    ($path:literal) => {
+        include_str!(concat!("../../../templates/", $path))
+    };
+}
+
 const WIT: &[File] = files!("sdk":
     "wit/function.wit",
     "wit/deps/wasi-clocks/package.wit",
@@ -90,6 +97,24 @@ const PYTHON: &[File] = files!("sdk/python":
     "evoke/state.py",
 );
 
+const GO: &[File] = files!("sdk/go":
+    "event.go",
+    "evoke.go",
+    "go.mod",
+    "log.go",
+);
+
+const GO_TOOLS: &[File] = &[("build.sh", template_file!("go/build.sh"))];
+
+const C: &[File] = files!("sdk/c":
+    "builtins.c",
+    "evoke.c",
+    "evoke.h",
+    "json.c",
+);
+
+const C_TOOLS: &[File] = &[("build.sh", template_file!("c/build.sh"))];
+
 const RUST: &[File] = files!("sdk":
     "rust/Cargo.toml",
     "rust/macros/Cargo.toml",
@@ -116,12 +141,6 @@ const RUST_TOOLS: &[File] = &[
     ("build.sh", include_str!("../../../templates/rust/build.sh")),
     ("toolchain.sh", include_str!("../../../../functions/toolchain.sh")),
 ];
-
-macro_rules! template_file {
-    ($path:literal) => {
-        include_str!(concat!("../../../templates/", $path))
-    };
-}
 
 pub(super) fn template(language: Language) -> Template {
     let common: [File; 2] = [
@@ -168,6 +187,31 @@ pub(super) fn template(language: Language) -> Template {
             component: "./function.wasm",
             build: "python3 sdk/build.py function.py",
             memory: "64MiB",
+        },
+        Language::Go => Template {
+            files: with(&[
+                ("main.go", template_file!("go/main.go")),
+                ("go.mod", template_file!("go/go.mod")),
+                (".gitignore", template_file!("go/gitignore")),
+            ]),
+            sdk: vec![GO, GO_TOOLS],
+            source: "main.go",
+            needs: "Go 1.21 or later",
+            component: "./function.wasm",
+            build: "sh sdk/build.sh",
+            memory: "64MiB",
+        },
+        Language::C => Template {
+            files: with(&[
+                ("function.c", template_file!("c/function.c")),
+                (".gitignore", template_file!("c/gitignore")),
+            ]),
+            sdk: vec![C, C_TOOLS],
+            source: "function.c",
+            needs: "clang, lld and wasi-libc, as in Debian, or the WASI SDK in WASI_SDK_PATH",
+            component: "./function.wasm",
+            build: "sh sdk/build.sh",
+            memory: "16MiB",
         },
         Language::Rust => Template {
             files: with(&[
@@ -226,9 +270,14 @@ mod tests {
     #[test]
     fn all_files_of_the_sdks_are_listed() {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        for (folder, below, listed) in
-            [("sdk", "wit", WIT), ("sdk/js", "", JS), ("sdk/python", "", PYTHON), ("sdk", "rust", RUST)]
-        {
+        for (folder, below, listed) in [
+            ("sdk", "wit", WIT),
+            ("sdk/js", "", JS),
+            ("sdk/python", "", PYTHON),
+            ("sdk", "rust", RUST),
+            ("sdk/go", "", GO),
+            ("sdk/c", "", C),
+        ] {
             let mut listed: Vec<String> = listed.iter().map(|(path, _)| (*path).to_owned()).collect();
             listed.sort();
             assert_eq!(listed, on_disk(&root.join(folder), Path::new(below)), "{folder}/{below}");

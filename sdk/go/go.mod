@@ -1,0 +1,3 @@
+module evoke
+
+go 1.21
