@@ -1,8 +1,8 @@
 //! One connection: HTTP/1.1, for one call at a time, or HTTP/2, for several.
 //!
 //! A connection with HTTP/1.1 has no task of its own: the call that uses the connection also drives it, so a call wakes
-//! no second task. A connection gets a task if its response has arrived before its request was sent completely, because
-//! the caller may then do either first. A connection with HTTP/2 always has tasks.
+//! no second task. A connection gets a task if its response may have arrived before its request was sent completely:
+//! the caller may then do either first, or end the call. A connection with HTTP/2 always has tasks.
 
 use std::future::Future;
 use std::pin::{Pin, pin};

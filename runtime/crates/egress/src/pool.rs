@@ -65,11 +65,19 @@ impl Pool {
             entry.used = Instant::now();
             return Some(Connection::Http2(entry.connection.clone()));
         }
-        while let Some(at) = state.idle.iter().rposition(|entry| entry.key == *key) {
-            let mut connection = state.idle.remove(at).connection;
-            if connection.is_ready() {
-                return Some(Connection::Http1(connection));
+        let has_key = |(_, entry): &(usize, &mut Entry<Http1>)| entry.key == *key;
+        let mut end = state.idle.len();
+        while let Some((at, entry)) = state.idle.iter_mut().enumerate().take(end).rfind(has_key) {
+            let is_ready = entry.connection.is_ready();
+            let is_closed = !is_ready && entry.connection.is_closed();
+            if is_ready {
+                return Some(Connection::Http1(state.idle.remove(at).connection));
             }
+            // A connection that is not ready may still send the rest of a request whose response came early.
+            if is_closed {
+                state.idle.remove(at);
+            }
+            end = at;
         }
         None
     }

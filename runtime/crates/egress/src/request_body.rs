@@ -17,6 +17,10 @@ use super::error::Error;
 /// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A larger request body may still be in the buffer of its connection after its last part was read. A smaller one has a
+/// place in the buffer of the socket.
+const SENT_AT_ONCE: u64 = 4 * 1024;
+
 /// The body of a request, which is read as fast as the peer receives it.
 pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
 
@@ -43,6 +47,8 @@ struct SendingState {
     last: Option<Instant>,
     /// True while the connection waits for the body.
     waits_for_body: bool,
+    /// The bytes that the connection has read.
+    bytes: u64,
     error: Option<Error>,
 }
 
@@ -50,6 +56,12 @@ impl Sending {
     /// Returns true if the body was read to its end.
     pub(crate) fn is_complete(&self) -> bool {
         self.is_complete.load(Ordering::Acquire)
+    }
+
+    /// Returns true if a part of the body may not have been written to the socket: it was not read yet, or is in the
+    /// buffer of the connection.
+    pub(crate) fn may_be_unsent(&self) -> bool {
+        !self.is_complete() || self.lock().bytes > SENT_AT_ONCE
     }
 
     /// Returns the error of the body.
@@ -112,6 +124,7 @@ impl Body for SentBody {
             Poll::Ready(None) => None,
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
+                state.bytes = state.bytes.saturating_add(bytes as u64);
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes as u64));
                 Some(self.allowance.send(bytes).map(|()| frame).map_err(Error::RequestBytes))
             }

@@ -109,7 +109,7 @@ impl Owner {
         if response.headers().len() > HEADERS_MAX {
             return Err(Error::ResponseHead);
         }
-        if !sending.is_complete() {
+        if sending.may_be_unsent() {
             connection.drive_alone();
         }
         let lease = Lease { pool: Arc::downgrade(&self.0.pool), key, connection };

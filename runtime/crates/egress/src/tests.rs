@@ -221,6 +221,35 @@ async fn a_dead_pooled_connection_is_replaced_and_a_sent_request_is_not_sent_aga
 }
 
 #[tokio::test]
+async fn the_rest_of_a_request_is_sent_although_its_response_came_early_and_another_call_followed() {
+    // More than the buffers of the sockets take.
+    const SIZE: usize = 32 << 20;
+    let (received, mut sizes) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::start(move |mut stream| {
+        let received = received.clone();
+        async move {
+            let head = read_head(&mut stream).await.unwrap();
+            stream.write_all(OK.as_bytes()).await.unwrap();
+            if head.starts_with("GET") {
+                return;
+            }
+            // Both calls end meanwhile.
+            tokio::time::sleep(SECOND / 2).await;
+            let mut body = vec![0; SIZE];
+            let read = stream.read_exact(&mut body).await;
+            received.send(read.map_err(|error| error.kind())).unwrap();
+        }
+    })
+    .await;
+    let owner = owner_of(&server.url());
+    let post = Request::post(server.url()).body(full(vec![b'x'; SIZE])).unwrap();
+    assert_eq!(text(owner.send(post, &Limits::within(60 * SECOND)).await.unwrap()).await, "ok");
+    assert_eq!(text(owner.send(get(&server.url()), &Limits::within(60 * SECOND)).await.unwrap()).await, "ok");
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(sizes.recv().await, Some(Ok(SIZE)));
+}
+
+#[tokio::test]
 async fn connections_end_with_their_owner_and_with_an_unread_response() {
     let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::start(move |mut stream| {
