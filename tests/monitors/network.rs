@@ -102,4 +102,7 @@ fn a_certificate_that_runs_out_and_is_replaced_is_reported() {
     other.sign(&["localhost"]).write(&server, "site");
     await_states(&evoke, &address, &["warning", "critical", "ok", "critical"]);
     assert!(shown(&evoke)["detail"].as_str().unwrap().contains("not trusted"), "{}", shown(&evoke));
+    // A changed file with authorities is read without a restart.
+    other.write(&evoke, "ca.pem");
+    await_states(&evoke, &address, &["warning", "critical", "ok", "critical", "ok"]);
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evoke_egress::{Error, Grant, Owner, TrustAnchors};
 use evoke_manifest::Place;
@@ -23,19 +23,28 @@ const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dura
 pub(super) struct Endpoint {
     pub(super) owner: Owner,
     pub(super) target: Target,
+    /// When the file with the authorities was last changed.
+    ca_modified: Option<SystemTime>,
 }
 
 impl Endpoint {
-    /// Returns the client of a check, and makes it when it is needed first. `addresses` are reached although they are not
-    /// public; the authorities in the file `ca` are trusted besides those of the machine.
-    pub(super) fn of<'r>(
+    /// Returns the client of a check, and makes it when it is needed first, or when the file `ca` has changed. The
+    /// `addresses` are reached although they are not public; the authorities in `ca` are trusted besides those of the
+    /// machine.
+    pub(super) async fn of<'r>(
         remembered: &'r mut Option<Self>,
         world: &World,
         target: &Target,
         addresses: &[AddressRange],
         ca: Option<&PathBuf>,
     ) -> Result<&'r Self, String> {
-        if remembered.is_none() {
+        let ca_modified = match ca {
+            Some(path) => tokio::fs::metadata(path).await.and_then(|metadata| metadata.modified()).ok(),
+            None => None,
+        };
+        // A file that is missing at this moment changes nothing: it may be replaced in two steps.
+        let is_changed = |made: &Self| ca_modified.is_some() && made.ca_modified != ca_modified;
+        if remembered.as_ref().is_none_or(is_changed) {
             let destination = Destination::parse(&target.to_string()).map_err(|error| error.to_string())?;
             let read = |path: &PathBuf| {
                 let pem = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
@@ -44,7 +53,8 @@ impl Endpoint {
             };
             let ca = ca.map(read).transpose()?;
             let grant = Grant { addresses: addresses.to_vec(), ca, ..Grant::new(destination) };
-            *remembered = Some(Self { owner: world.client.owner("monitors", vec![grant]), target: target.clone() });
+            let owner = world.client.owner("monitors", vec![grant]);
+            *remembered = Some(Self { owner, target: target.clone(), ca_modified });
         }
         remembered.as_ref().ok_or_else(String::new)
     }

@@ -119,7 +119,7 @@ impl Http {
 
     async fn request(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no URL")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref())?;
+        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref()).await?;
         let request = http::Request::get(&self.url).header("user-agent", "evoke-monitor").body(empty());
         let request = request.map_err(|error| error.to_string())?;
         let started = Instant::now();

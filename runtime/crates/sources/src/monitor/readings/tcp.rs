@@ -55,7 +55,7 @@ impl Tcp {
 
     async fn connect(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no address")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, None)?;
+        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, None).await?;
         let started = Instant::now();
         match endpoint.owner.probe_tcp(&endpoint.target, self.timeout).await {
             Ok(()) => Ok(Found::value(started.elapsed().as_secs_f64())),

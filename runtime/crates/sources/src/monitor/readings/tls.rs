@@ -67,7 +67,7 @@ impl Tls {
 
     async fn handshake(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no address")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref())?;
+        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref()).await?;
         let name = self.name.as_deref().unwrap_or(&target.host);
         let peer = match endpoint.owner.probe_tls(&endpoint.target, name, self.timeout).await {
             Ok(peer) => peer,
