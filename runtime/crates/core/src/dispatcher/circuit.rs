@@ -150,10 +150,12 @@ impl Circuit {
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
-    /// Replaces the settings. The endpoint may be another one now, so waiting deliveries may start.
+    /// Replaces the settings. The endpoint may be another one now, so waiting deliveries may start, and none counts as
+    /// refused.
     pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
         self.policy = policy;
         self.not_before = None;
+        self.refused = Refused::default();
     }
 
     /// Returns true if a delivery may start.
