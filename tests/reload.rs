@@ -24,6 +24,41 @@ fn a_changed_manifest_is_loaded_and_an_invalid_one_is_rejected() {
     assert_eq!(evoke.events("receipt.issued").len(), 3);
 }
 
+/// The function is built by a script, which gets the path of a component.
+const BUILT: &str = "
+evoke: 1
+app: lab
+functions:
+  witness:
+    component: ./built.wasm
+    build: \"sh build.sh $FUNCTIONS/witness.wasm\"
+    on: [{ http: { path: /one, type: a.b } }]
+";
+
+/// Corrects the manifest while the second build runs.
+const BUILD: &str = "
+number=$(cat number 2>/dev/null || echo 0)
+echo $((number + 1)) > number
+[ $number = 1 ] && sed -i s,/one,/two, evoke.yaml
+cp \"$1\" built.wasm
+";
+
+#[test]
+fn a_manifest_that_changes_during_a_reload_is_loaded_after_it_and_a_built_component_is_no_change() {
+    let mut evoke = Evoke::with(BUILT);
+    std::fs::write(evoke.path("build.sh"), BUILD).unwrap();
+    evoke.up_with_arguments(&["--watch"]);
+    assert_eq!(evoke.post("/one", "1").status, 202);
+    let builds = || std::fs::read_to_string(evoke.path("number")).unwrap().trim().to_owned();
+    evoke.write_manifest(&format!("{BUILT}# changed\n"));
+    assert_eventually!(evoke.post("/two", "1").status == 202, "{}", evoke.log());
+    // The build of the third reload has ended, and caused no fourth one: the next change is the next reload.
+    assert_eq!(builds(), "3");
+    evoke.write_manifest(&BUILT.replace("/one", "/three"));
+    assert_eventually!(evoke.post("/three", "1").status == 202, "{}", evoke.log());
+    assert_eq!(builds(), "4", "{}", evoke.log());
+}
+
 #[test]
 fn a_reload_with_one_broken_component_changes_nothing_and_registers_no_function() {
     let mut evoke = Evoke::with(ORDERS);

@@ -27,7 +27,6 @@ pub(crate) mod unset_secrets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 
@@ -41,6 +40,7 @@ pub use self::kinds::registry;
 pub(crate) use self::kinds::{KINDS, Kind};
 pub use self::listeners::{ListenUrl, ListenerHandle, ListenerStatus, first_end};
 pub use self::logged_runner::FAILED;
+use self::manifests::Fingerprint;
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;
@@ -321,10 +321,14 @@ impl Control {
         self.0.sources.lock().await.stop().await;
     }
 
-    /// Returns the files that the active apps depend on, each with its modification time. Two different results mean
-    /// that a file has changed.
-    pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
+    /// Returns the files that the active apps depend on. Two different results mean that a file has changed.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         manifests::fingerprint(&self.0.paths, &self.active().manifests)
+    }
+
+    /// Returns the files of the active manifests that `build:` commands may change.
+    pub(crate) fn built_files(&self) -> BTreeSet<PathBuf> {
+        manifests::built(&self.active().manifests)
     }
 
     fn paused(&self) -> MutexGuard<'_, Paused> {

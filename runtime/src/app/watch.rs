@@ -33,8 +33,15 @@ pub(super) async fn run(control: &Control, host: &dyn Host) {
             continue;
         }
         reload(control, host, "files have changed").await;
-        // The reload may have built components. The new fingerprint includes them, so they cause no second reload.
         active = control.fingerprint();
+        // The reload may have built components, which cause no second one. Any other file that has changed meanwhile may
+        // have been read before.
+        let built = control.built_files();
+        for (path, state) in now {
+            if let Some(active) = active.get_mut(&path).filter(|_| !built.contains(&path)) {
+                *active = state;
+            }
+        }
         previous.clone_from(&active);
     }
 }

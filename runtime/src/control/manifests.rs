@@ -1,6 +1,7 @@
 //! Finds and loads the manifests of a command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -110,9 +111,12 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
     Ok(manifests)
 }
 
-/// Returns the files that `up` depends on, each with its modification time. Two different results mean that a file has
-/// changed.
-pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
+/// The files that `up` depends on, each with its device, inode, size and modification time; `None` for a file that cannot
+/// be looked at.
+pub(crate) type Fingerprint = BTreeMap<PathBuf, Option<(u64, u64, u64, SystemTime)>>;
+
+/// Returns the files that `up` depends on. Two different results mean that a file has changed.
+pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> Fingerprint {
     let mut files = find(arguments).unwrap_or_default();
     for source in manifests.iter().flat_map(|checked| checked.manifest.all_sources()).map(|(source, _)| source) {
         let auth = source.settings.get::<HttpSource>().and_then(|http| http.auth.as_ref());
@@ -126,12 +130,19 @@ pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTree
         let of_deliver = function.deliver.iter().flat_map(Deliver::all_secrets);
         let all = function.allow.secrets.values().chain(of_grants).chain(of_deliver);
         files.extend(all.filter_map(secrets::file_of));
-        let Some(component) = function.component_path() else { continue };
-        files.push(component.to_owned());
-        if function.build.is_some() {
-            files.extend(build::sources_of(component));
-        }
+        files.extend(function.component_path().map(Path::to_owned));
     }
-    let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    files.into_iter().map(|path| (path.clone(), modified(&path))).collect()
+    files.extend(built(manifests));
+    let state = |path: &PathBuf| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.len(), file.modified().ok()?))
+    };
+    files.into_iter().map(|path| (path.clone(), state(&path))).collect()
+}
+
+/// Returns the files that `build:` commands may change: the components that they make, and what these are made of.
+pub(crate) fn built(manifests: &[Checked]) -> BTreeSet<PathBuf> {
+    let functions = manifests.iter().flat_map(|checked| &checked.manifest.functions);
+    let components = functions.filter(|function| function.build.is_some()).filter_map(|function| function.component_path());
+    components.flat_map(|component| build::sources_of(component).into_iter().chain([component.to_owned()])).collect()
 }
