@@ -221,22 +221,28 @@ impl Circuit {
             }
             Sign::Down { after } => {
                 if self.refused.failed(id) && !self.is_open() {
+                    self.hold(after, now);
                     return Ended::Counted;
                 }
                 self.failures = self.failures.saturating_add(1);
                 self.last = (outcome.kind().to_owned(), outcome.message());
                 self.is_reported |= is_reported;
                 self.failed(was_probe, now, now_ms);
-                if let Some(after) = after {
-                    let until = now + after.min(HOLD_MAX);
-                    self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
-                }
+                self.hold(after, now);
                 if was_probe {
                     return Ended::FailedProbe;
                 }
             }
         }
         Ended::Counted
+    }
+
+    /// Starts nothing for the time that the endpoint asked for.
+    fn hold(&mut self, after: Option<Duration>, now: Instant) {
+        if let Some(after) = after {
+            let until = now + after.min(HOLD_MAX);
+            self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
+        }
     }
 
     fn succeeded(&mut self, now: Instant) {

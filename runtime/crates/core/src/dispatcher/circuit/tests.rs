@@ -185,6 +185,20 @@ fn a_wait_that_the_endpoint_asks_for_holds_everything_up_to_a_limit() {
 }
 
 #[test]
+fn a_wait_that_the_endpoint_asks_for_holds_everything_also_after_it_refused_one_delivery_often() {
+    let mut circuit = Circuit::new(CircuitPolicy::default());
+    let (refused, now) = (DeliveryId(1), Instant::now());
+    for other in 2..8 {
+        circuit.ended(refused, &failed(), true, now, 7);
+        circuit.ended(DeliveryId(other), &Outcome::Done, true, now, 7);
+    }
+    let after = Some(Duration::from_secs(30));
+    circuit.ended(refused, &Outcome::EndpointFailed { message: "429".into(), after }, true, now, 7);
+    assert!(!circuit.is_open() && !circuit.may_start(now));
+    assert!(circuit.may_start(now + Duration::from_secs(30)));
+}
+
+#[test]
 fn failures_that_runtime_events_caused_are_not_reported() {
     let mut circuit = Circuit::new(CircuitPolicy::default());
     let now = Instant::now();
