@@ -80,16 +80,12 @@ impl SecretList {
             return NamedSecret::parse(reader, node, span, what, folder).map(|one| Self(vec![one]));
         };
         if items.is_empty() {
-            reader.error(
-                node.span,
-                format!("{what} is empty: no request would be accepted"),
-                format!("write {EXAMPLE}"),
-            );
+            reader.error(node.span, format!("{what} is an empty list"), format!("write {EXAMPLE}"));
             return None;
         }
         if items.len() > SECRETS_MAX {
             let message = format!("{what} has {} entries; at most {SECRETS_MAX} are possible", items.len());
-            reader.error(node.span, message, "remove the secrets that no sender uses any more");
+            reader.error(node.span, message, "remove the secrets that are not in use any more");
             return None;
         }
         let mut secrets: Vec<NamedSecret> = Vec::new();
