@@ -28,6 +28,8 @@
 //! | `GET /api/v1/pending?function=&root=&state=&after=&limit=` | one [`view::Pending`] per line, oldest first, events without their data |
 //! | `POST /api/v1/pending/retry`, `POST /api/v1/pending/cancel` | body: [`view::PendingSelection`]; [`view::Count`] |
 //! | `POST /api/v1/pending/move` | body: [`view::Move`]; [`view::Count`] |
+//! | `GET /api/v1/scheduled?pattern=&limit=` | one [`view::ScheduledEvent`] per line, the next one first, events without their data |
+//! | `POST /api/v1/scheduled/cancel` | body: [`view::CancelScheduled`]; [`view::CancelledScheduled`] |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
 //! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
@@ -91,6 +93,7 @@ mod replays;
 mod request;
 mod response;
 mod routes;
+mod scheduled;
 mod search;
 mod state;
 mod status;

@@ -48,6 +48,7 @@ use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
 use evoke_core::bus;
 use evoke_core::replay::Replays;
+use evoke_core::scheduler::Scheduler;
 use evoke_http::listener;
 use evoke_http::listener::Proxies;
 use evoke_manifest::Checked;
@@ -188,6 +189,7 @@ struct Tasks {
     http: Option<Task>,
     retention: Option<Task>,
     replays: Option<Task>,
+    scheduler: Option<Task>,
     monitor: Option<Task>,
     readings: Option<Task>,
 }
@@ -218,6 +220,9 @@ impl App {
         self.control.set_phase(Phase::Running);
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
+        let scheduler = Scheduler::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone());
+        // After the functions are loaded: an event that is due is routed at once.
+        tasks.scheduler = Some(Task::spawn(|stop| scheduler.run(stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
         tasks.readings = Some(Task::spawn(|stop| monitors.store_readings(bus, parts.clock.clone(), stop)));
@@ -286,7 +291,7 @@ impl App {
     /// Stops everything: first the sources of events, then the attempts, then the store. Returns an error if the store
     /// does not close cleanly.
     async fn drain(self, tasks: Tasks) -> anyhow::Result<()> {
-        let Tasks { admin, http, retention, replays, monitor, readings } = tasks;
+        let Tasks { admin, http, retention, replays, scheduler, monitor, readings } = tasks;
         self.service.stopping();
         let parts = self.control.parts();
         // A start that failed has accepted no event yet.
@@ -302,6 +307,7 @@ impl App {
         if let Some(retention) = &retention {
             retention.cancel();
         }
+        task::stop(scheduler).await;
         task::stop(replays).await;
         let deliveries = parts.dispatcher.drain(self.options.drain).await;
         if deliveries > 0 {

@@ -117,6 +117,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
         events: totals.events,
         removed: totals.removed,
         pending,
+        scheduled: totals.scheduled,
         data: String::new(),
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
@@ -173,6 +174,7 @@ mod tests {
             "events": 2,
             "removed": { "events": 0, "owed": 0, "replayed": 0, "to": 0 },
             "pending": 2,
+            "scheduled": 0,
             "data": "",
             "functions": [
                 with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "rate": 2.5, "failed_rate": 0.5, "p95_us": 3000, "paused": "1970-01-01T00:00:00.000Z" })),

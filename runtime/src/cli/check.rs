@@ -46,7 +46,7 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn render(report: &CheckReport, columns: Option<usize>) -> String {
-    let CheckReport { totals: Totals { events, owed, replayed, removed, functions }, problems } = report;
+    let CheckReport { totals: Totals { events, owed, replayed, scheduled, removed, functions }, problems } = report;
     let verb = if *events == 1 { "has" } else { "have" };
     let mut text = format!("{} {verb} {}\n", count(*events, "event"), count(*owed, "delivery"));
     if *replayed > 0 {
@@ -55,6 +55,10 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
     if removed.events > 0 {
         let (events, owed) = (count(removed.events, "event"), count(removed.owed + removed.replayed, "delivery"));
         text += &format!("of these, retention removed {events} with {owed}\n");
+    }
+    if *scheduled > 0 {
+        let verb = if *scheduled == 1 { "waits for its" } else { "wait for their" };
+        text += &format!("{} {verb} notbefore\n", count(*scheduled, "event"));
     }
     let row = |(name, c): (&String, &Counts)| {
         let numbers = [c.done, c.dead, c.purged, c.pending(), c.total()];
@@ -86,12 +90,19 @@ mod tests {
     fn render_shows_counts_and_problems() {
         let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
         let removed = Removed { events: 1, owed: 2, replayed: 0, to: Seq(1) };
-        let totals =
-            Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
+        let totals = Totals {
+            events: 4,
+            owed: 5,
+            replayed: 0,
+            scheduled: 1,
+            removed,
+            functions: [("shop/charge".to_owned(), counts)].into(),
+        };
         let report = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] };
         let expected = "\
 4 events have 5 deliveries
 of these, retention removed 1 event with 2 deliveries
+1 event waits for its notbefore
 function     done  dead  purged  pending  sum
 shop/charge     2     1       0        1    4
 1 problem

@@ -1,5 +1,7 @@
 //! `pending`: lists, retries and cancels deliveries that are not finished.
 
+mod scheduled;
+
 use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
@@ -12,8 +14,9 @@ use evoke_model::{DeliveryId, Seq};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Pending {
-    /// List pending deliveries, oldest first: ready, retrying and blocked ones
-    #[command(after_help = "Example: evoke pending list --function shop/charge --state retrying")]
+    /// List pending deliveries, oldest first: ready, retrying and blocked ones; or scheduled events
+    #[command(after_help = "Examples:\n  evoke pending list --function shop/charge --state retrying\n  \
+                            evoke pending list --scheduled")]
     List(WithCommon<List>),
     /// Run retrying deliveries now instead of at their next time. The attempts still count
     #[command(after_help = "Example: evoke pending retry --function shop/charge")]
@@ -22,8 +25,14 @@ pub(super) enum Pending {
     #[command(after_help = "Example: evoke pending move shop/charge shop/pay")]
     Move(WithCommon<Move>),
     /// Make pending deliveries dead letters, which `evoke dead redrive` undoes. Attempts that run now have no effect
-    #[command(after_help = "Example: evoke pending cancel --root 17")]
-    Cancel(WithCommon<Change>),
+    ///
+    /// A scheduled event that is cancelled is never delivered: its deliveries are purged, and `evoke replay` can offer the
+    /// event again.
+    #[command(
+        after_help = "Examples:\n  evoke pending cancel --root 17\n  evoke pending cancel --event reminder-7\n  \
+                            evoke pending cancel --scheduled --pattern '{\"type\":[\"reminder.due\"]}'"
+    )]
+    Cancel(WithCommon<Cancel>),
 }
 
 #[derive(Debug, Args)]
@@ -43,6 +52,12 @@ pub(super) struct List {
     /// Maximum number of deliveries to list
     #[arg(long, short = 'n', default_value_t = 100, value_name = "N")]
     limit: usize,
+    /// List the events that wait for the time in their attribute notbefore, in the order of these times
+    #[arg(long, conflicts_with_all = ["function", "root", "state", "after"])]
+    scheduled: bool,
+    /// With --scheduled: only events that match this event pattern, JSON or @FILE
+    #[arg(long, value_name = "JSON", requires = "scheduled")]
+    pattern: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +82,34 @@ struct Which {
     /// All pending deliveries
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub(super) struct Cancel {
+    /// Number of one delivery
+    #[arg(group = "which")]
+    delivery: Option<DeliveryId>,
+    /// All pending deliveries of this function
+    #[arg(group = "which", long)]
+    function: Option<String>,
+    /// All pending deliveries of the event with this number and of all events that it caused
+    #[arg(group = "which", long, value_name = "EVENT")]
+    root: Option<Seq>,
+    /// All pending deliveries
+    #[arg(group = "which", long)]
+    all: bool,
+    /// The scheduled event with this id or number
+    #[arg(group = "which", long, value_name = "EVENT")]
+    event: Option<String>,
+    /// All scheduled events that match --pattern
+    #[arg(group = "which", long, requires = "pattern")]
+    scheduled: bool,
+    /// With --scheduled: an event pattern, JSON or @FILE
+    #[arg(long, value_name = "JSON", requires = "scheduled")]
+    pattern: Option<String>,
+    #[command(flatten)]
+    options: ChangeOptions,
 }
 
 #[derive(Debug, Args)]
@@ -96,16 +139,17 @@ impl Pending {
                 command.apply(&common.with_defaults(global), "retry", "made ready", "waits for no retry")
             }
             Self::Move(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
-            Self::Cancel(WithCommon { command, common }) => {
-                command.apply(&common.with_defaults(global), "cancel", "cancelled", "is not pending")
-            }
+            Self::Cancel(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
         }
     }
 }
 
 impl List {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let Self { function, root, state, after, limit } = self;
+        let Self { function, root, state, after, limit, scheduled, pattern } = self;
+        if scheduled {
+            return scheduled::list(common, pattern.as_deref(), limit);
+        }
         let conditions = [
             ("function", function),
             ("root", root.map(|root| root.to_string())),
@@ -160,6 +204,20 @@ impl Change {
             )));
         }
         options.print_count(common, &response, "delivery", done).map(drop)
+    }
+}
+
+impl Cancel {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let Self { delivery, function, root, all, event, scheduled: _, pattern, options } = self;
+        match (event, pattern) {
+            (Some(event), _) => scheduled::cancel(common, event, options),
+            (None, Some(pattern)) => scheduled::cancel_matching(common, &pattern, options),
+            (None, None) => {
+                let change = Change { which: Which { delivery, function, root, all }, options };
+                change.apply(common, "cancel", "cancelled", "is not pending")
+            }
+        }
     }
 }
 

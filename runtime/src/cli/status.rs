@@ -15,9 +15,13 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn render(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, functions, sources, listeners, unclean_exit, .. } = status;
+    let Status { version, uptime_ms, events, pending, scheduled, functions, sources, listeners, unclean_exit, .. } =
+        status;
     let (up, events) = (format_millis(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
+    if *scheduled > 0 {
+        text += &format!(", {} scheduled", count(*scheduled, "event"));
+    }
     if let Some(UncleanExit { deliveries, requests, loads }) = unclean_exit {
         text += "\nthe last process ended without a clean stop";
         let deliveries = deliveries.iter().map(|one| format!("delivery {} of {}", one.id, one.function));
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn render_prints_tables_of_functions_and_sources() {
         let status: Status = parse(
-            r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
+            r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,"scheduled":3,
               "functions":[
                 {"name":"shop/tell","in_force":true,"running":0,"concurrency":4,"endpoint":"https://crm.example/…",
                  "circuit":"since noon: 5 requests in a row failed","paused":"2026-01-31T12:00:00Z",
@@ -149,7 +153,7 @@ mod tests {
         )
         .unwrap();
         let expected = "\
-evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
+evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending, 3 events scheduled
 
 function                   running  rate     p95  ready    oldest  retrying  blocked  done  dead  purged
 shop/tell                   0 of 4   0/s       -      0         -         0        0     0     0       0

@@ -16,6 +16,7 @@ use crate::router::Router;
 pub use crate::router::Target;
 use crate::runtime_events;
 use evoke_model::claim;
+use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Lineage, Mark, NewEvent};
 pub use evoke_model::{Amount, Origin};
@@ -111,6 +112,21 @@ pub enum Refused {
         /// The estimated time until there is room for this source again.
         retry_after: Duration,
     },
+    /// The events that wait for their `notbefore` already take as much of the schedule as is free. A source may own as
+    /// many of them as are free for others.
+    #[error(
+        "{} events wait for their `notbefore`, with {} bytes; {} events and {} bytes more can be scheduled, by other \
+         sources",
+        scheduled.deliveries, scheduled.bytes, free.deliveries, free.bytes
+    )]
+    ScheduleFull {
+        /// The scheduled events of all sources.
+        scheduled: Amount,
+        /// The room that is left within the limits.
+        free: Amount,
+        /// The time to wait before a retry.
+        retry_after: Duration,
+    },
     /// The store did not commit the offer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -122,7 +138,7 @@ impl Refused {
         match self {
             Self::Invalid { .. } | Self::Claimed { .. } => Refusal::Invalid,
             Self::TooLarge { .. } => Refusal::TooLarge,
-            Self::Overloaded { .. } => Refusal::Overloaded,
+            Self::Overloaded { .. } | Self::ScheduleFull { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
             Self::Store(StoreError::Full) => Refusal::DiskFull,
             Self::Store(StoreError::Busy) => Refusal::StoreBusy,
@@ -145,15 +161,25 @@ pub struct Limits {
     /// The size of the backlog at which the bus starts to reject offers. Events that functions publish count towards
     /// the backlog up to half of this size, and are never rejected because of it.
     pub backlog_max: Amount,
+    /// The number and size of scheduled events, whose `notbefore` is in the future, at which the bus starts to reject
+    /// more of them. Those of functions count and are never rejected because of it.
+    pub schedule_max: Amount,
 }
 
 /// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
 /// 4 GiB leave free space on most disks.
 pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
 
+/// The default limit of the schedule. A scheduled event takes no memory, about 300 bytes on the disk and its data.
+pub const SCHEDULE_MAX: Amount = Amount { deliveries: 4_000_000, bytes: 4 << 30 };
+
+/// `retry_after` while the schedule is full: how soon there is room depends on the times of the events.
+const SCHEDULE_RETRY: Duration = Duration::from_secs(60);
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { event_size_max: evoke_model::event::EVENT_SIZE_MAX, backlog_max: BACKLOG_MAX }
+        let event_size_max = evoke_model::event::EVENT_SIZE_MAX;
+        Self { event_size_max, backlog_max: BACKLOG_MAX, schedule_max: SCHEDULE_MAX }
     }
 }
 
@@ -177,6 +203,7 @@ pub struct Bus {
     ingress: Ingress,
     metrics: Arc<IngressMetrics>,
     spans: Spans,
+    clock: Clock,
 }
 
 struct Inner {
@@ -194,7 +221,13 @@ impl Bus {
         let (router, drain_rate) = (RwLock::new(Arc::new(router)), DrainRate::default());
         let inner = Inner { store, router, limits, drain_rate, replies: Arc::default() };
         let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
-        Self { inner: Arc::new(inner), ingress, metrics, spans }
+        Self { inner: Arc::new(inner), ingress, metrics, spans, clock: Clock::system() }
+    }
+
+    /// Returns the same bus with another clock than that of the operating system. The bus compares the `notbefore` of
+    /// events with its wall clock.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Returns the same bus with tracing.
@@ -263,6 +296,9 @@ impl Bus {
             let message = runtime_events::reserved_error(&event.source, &event.type_);
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
+            if let Some(due_ms) = event.not_before_ms() {
+                self.check_schedule(offer.origin, index, &event, due_ms)?;
+            }
             if let Some(claims) = &offer.claims {
                 check_claim(&router, claims, index, &event)?;
             }
@@ -274,6 +310,29 @@ impl Bus {
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
         Ok(inner.store.accept(events, offer.marks).await?)
+    }
+
+    /// Checks that an event can be scheduled, if it is not due yet.
+    fn check_schedule(&self, origin: Origin, index: usize, event: &Event, due_ms: UnixMs) -> Result<(), Refused> {
+        let now_ms = self.clock.now_ms();
+        event.check_not_before(now_ms).map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
+        if due_ms <= now_ms {
+            return Ok(());
+        }
+        let (schedule, max) = (self.inner.store.schedule_backlog(), self.inner.limits.schedule_max);
+        let scheduled = schedule.total();
+        let free = Amount {
+            deliveries: max.deliveries.saturating_sub(scheduled.deliveries),
+            bytes: max.bytes.saturating_sub(scheduled.bytes),
+        };
+        // As in the backlog: with more than half of the limits free, no source owns more than is free.
+        let is_roomy = scheduled.deliveries < max.deliveries.div_ceil(2) && scheduled.bytes < max.bytes.div_ceil(2);
+        if is_roomy {
+            return Ok(());
+        }
+        let owned = if origin == Origin::default() { Amount::default() } else { schedule.of(origin) };
+        let has_room = free.deliveries > owned.deliveries && free.bytes > owned.bytes;
+        has_room.then_some(()).ok_or(Refused::ScheduleFull { scheduled, free, retry_after: SCHEDULE_RETRY })
     }
 
     /// Stores a runtime event with its mark, or the mark alone. A runtime event is accepted even if the backlog is
@@ -343,6 +402,14 @@ impl Bus {
     /// Returns the stored marks of a source by key.
     pub fn marks(&self, scope: &str) -> StoreFuture<std::collections::BTreeMap<String, Vec<u8>>> {
         self.inner.store.marks(scope.to_owned())
+    }
+
+    /// Returns true if the newest event with this source and id has a pending delivery.
+    pub async fn is_pending(&self, source: &str, id: &str) -> Result<bool, StoreError> {
+        match self.inner.store.event_of(source.to_owned(), id.to_owned()).await? {
+            Some(event) => self.inner.store.is_pending(event).await,
+            None => Ok(false),
+        }
     }
 
     /// Returns the active router.

@@ -2,7 +2,7 @@
 //!
 //! A source submits events to the [`bus`]. The bus finds the functions that receive them with the [`router`], and commits
 //! each event with its deliveries. The [`dispatcher`] runs the deliveries and commits their outcomes; [`replay`] offers
-//! stored events again. [`source`] has the context that every source gets, and [`runtime_events`] the events that the
+//! stored events again, and the [`scheduler`] releases events that waited for their `notbefore`. [`source`] has the context that every source gets, and [`runtime_events`] the events that the
 //! runtime publishes about itself.
 //!
 //! This crate does not know HTTP, files, timers, SQL, wasmtime or manifests. Events come from any caller of
@@ -81,4 +81,5 @@ pub mod dispatcher;
 pub mod replay;
 pub mod router;
 pub mod runtime_events;
+pub mod scheduler;
 pub mod source;

@@ -99,12 +99,11 @@ impl Router {
     /// private source. An event whose producer claimed a source that by now belongs to an app has none. `origin_uri` is
     /// the URI of the event's origin. Errors like [`Router::route`].
     pub fn route_replay(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
-        let StoredEvent { event, lineage, .. } = stored;
-        let entered = lineage.entered();
-        let is_claim = !matches!(entered, None | Some(Origin::OPERATOR)) && entered != Some(Origin::default());
-        if is_claim && origin_uri != Some(&event.source) && self.owner_of(&event.source, |_| true).is_some() {
+        if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
         }
+        let StoredEvent { event, lineage, .. } = stored;
+        let entered = lineage.entered();
         let mut deliveries = self.route(event, entered, &Target::Matching)?;
         if let Some((function, name)) = entered.and_then(|origin| self.private_sources.get(&origin))
             && !deliveries.iter().any(|delivery| delivery.function == *function)
@@ -112,6 +111,28 @@ impl Router {
             deliveries.push(self.delivery(event, *function, name));
         }
         Ok(deliveries)
+    }
+
+    /// Returns the deliveries of a scheduled event that is due: those that it would get if it were accepted now. Leaves
+    /// out claims as [`Router::route_replay`] does. Errors like [`Router::route`].
+    pub fn route_due(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
+        if self.claims_an_app(stored, origin_uri) {
+            return Ok(Vec::new());
+        }
+        let entered = stored.lineage.entered();
+        let private = entered.and_then(|origin| self.private_sources.get(&origin));
+        let target = private.map_or(Target::Matching, |(function, trigger)| Target::Function {
+            function: *function,
+            trigger: trigger.clone(),
+        });
+        self.route(&stored.event, entered, &target)
+    }
+
+    /// Returns true if the producer of a stored event claimed a source that by now belongs to an app or to the runtime.
+    fn claims_an_app(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> bool {
+        let (source, entered) = (&stored.event.source, stored.lineage.entered());
+        let is_claim = !matches!(entered, None | Some(Origin::OPERATOR)) && entered != Some(Origin::default());
+        is_claim && origin_uri != Some(source) && self.owner_of(source, |_| true).is_some()
     }
 
     /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first

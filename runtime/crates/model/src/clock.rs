@@ -91,6 +91,11 @@ impl Clock {
         clock
     }
 
+    /// Returns true if both are clones of one clock.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
     /// Returns the milliseconds since some moment that no setting of the wall clock changes.
     fn elapsed_ms(&self) -> i64 {
         match &self.source {

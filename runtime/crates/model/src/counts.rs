@@ -72,6 +72,8 @@ pub struct Totals {
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,
+    /// Events that wait for the time in their attribute `notbefore`. They have no deliveries yet.
+    pub scheduled: u64,
     /// The events and deliveries that retention removed. They are also counted in the fields above.
     pub removed: Removed,
     /// Deliveries by the function's full name.

@@ -24,8 +24,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::clock::{UnixMs, rfc3339 as rfc3339_of};
 use crate::media_type::is_media_type;
-use crate::rfc3339::is_date_time;
+use crate::rfc3339::{self, is_date_time};
 use crate::uri::{is_uri, is_uri_reference};
 
 mod data;
@@ -71,6 +72,13 @@ pub struct Event {
 
 /// The name under which patterns match the principal of an event. No event can have an attribute with this name.
 pub const PRINCIPAL: &str = "principal";
+
+/// The attribute with the earliest time of delivery, RFC 3339. See [`Event::not_before_ms`].
+pub const NOT_BEFORE: &str = "notbefore";
+
+/// How far ahead the `notbefore` of an event may be: 366 days in milliseconds. An event that waits for longer is more
+/// likely a mistake in the year or the unit of time, and would stay in the store for as long.
+pub const NOT_BEFORE_AHEAD_MAX_MS: UnixMs = 366 * 24 * 60 * 60 * 1000;
 
 /// Why an event is not valid: the mistake and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +142,13 @@ impl Event {
             let time = shown(time);
             return Err(InvalidEvent(format!("time is \"{time}\"; expected RFC 3339, such as 2026-01-31T12:00:00Z")));
         }
+        if let Some(time) = self.extensions.get(NOT_BEFORE).filter(|time| !is_date_time(time)) {
+            let time = shown(time);
+            return Err(InvalidEvent(format!(
+                "`{NOT_BEFORE}` is \"{time}\"; expected the earliest time of delivery in RFC 3339, such as \
+                 2026-01-31T12:00:00Z"
+            )));
+        }
         for (name, value) in self.attributes() {
             if let Some(char) = find_excluded_char(value) {
                 return Err(InvalidEvent(format!(
@@ -162,6 +177,25 @@ impl Event {
             )));
         }
         Ok(())
+    }
+
+    /// Returns the time of the wall clock before which the event must not be delivered, from the attribute
+    /// [`NOT_BEFORE`]. `None` if there is none, or if it is not a time, which [`Event::check`] rejects.
+    pub fn not_before_ms(&self) -> Option<UnixMs> {
+        self.extensions.get(NOT_BEFORE).and_then(|time| rfc3339::unix_ms(time))
+    }
+
+    /// Checks that the event is due within [`NOT_BEFORE_AHEAD_MAX_MS`] from `now_ms`, a time of the wall clock.
+    pub fn check_not_before(&self, now_ms: UnixMs) -> Result<(), InvalidEvent> {
+        let latest_ms = now_ms.saturating_add(NOT_BEFORE_AHEAD_MAX_MS);
+        match self.extensions.get(NOT_BEFORE) {
+            Some(time) if self.not_before_ms().is_some_and(|due_ms| due_ms > latest_ms) => Err(InvalidEvent(format!(
+                "`{NOT_BEFORE}` is \"{}\", which is more than 366 days ahead; the latest time is {}",
+                shown(time),
+                rfc3339_of(latest_ms)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Iterates over the attributes and extensions as name and value, without the data.

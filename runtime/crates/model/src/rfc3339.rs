@@ -5,16 +5,21 @@
 
 use std::ops::RangeInclusive;
 
+use crate::clock::UnixMs;
+
 /// Returns true if `text` is a `date-time`, such as `2026-01-31T12:00:00.5+01:00`.
 ///
 /// `t` and `z` may be lower case. A fraction can have any number of digits. `-00:00` is an unknown offset (section 4.3).
 /// The second 60 is valid in the last minute, in UTC, of a month: leap seconds are inserted there (section 5.7).
 #[must_use]
 pub fn is_date_time(text: &str) -> bool {
-    parse(text).is_some()
+    unix_ms(text).is_some()
 }
 
-fn parse(text: &str) -> Option<()> {
+/// Returns the first millisecond since the Unix epoch that is not before a `date-time`; `None` if `text` is none. A leap
+/// second counts as the first second of the next minute.
+#[must_use]
+pub fn unix_ms(text: &str) -> Option<UnixMs> {
     let mut reader = Reader(text.as_bytes());
     let year = reader.number(4, 0..=9999)?;
     reader.one_of(b"-")?;
@@ -27,7 +32,7 @@ fn parse(text: &str) -> Option<()> {
     let minute = reader.number(2, 0..=59)?;
     reader.one_of(b":")?;
     let second = reader.number(2, 0..=60)?;
-    reader.fraction()?;
+    let fraction_ms = reader.fraction_ms()?;
     let offset = match reader.one_of(b"Zz+-")? {
         sign @ (b'+' | b'-') => {
             let hours = reader.number(2, 0..=23)?;
@@ -45,9 +50,24 @@ fn parse(text: &str) -> Option<()> {
         let day = day + utc.div_euclid(24 * 60);
         // Day 0 is the last day of the month before.
         let is_month_end = day == 0 || day == days(year, month);
-        return (utc.rem_euclid(24 * 60) == 23 * 60 + 59 && is_month_end).then_some(());
+        if utc.rem_euclid(24 * 60) != 23 * 60 + 59 || !is_month_end {
+            return None;
+        }
     }
-    Some(())
+    let minutes = days_since_epoch(year, month, day) * 24 * 60 + i64::from(hour * 60 + minute - offset);
+    Some((minutes * 60 + i64::from(second)) * 1000 + fraction_ms)
+}
+
+/// The days from 0000-03-01 to 1970-01-01.
+const EPOCH: i32 = 719_468;
+
+/// Returns the number of days from 1970-01-01 to a date of the Gregorian calendar.
+fn days_since_epoch(year: i32, month: i32, day: i32) -> i64 {
+    // Years that begin in March: the leap day is the last day of a year. Month 0 is March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days_before_month = (153 * month + 2) / 5;
+    let days_before_year = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    i64::from(days_before_year + days_before_month + day - 1 - EPOCH)
 }
 
 /// Returns the number of days in a month.
@@ -79,12 +99,15 @@ impl Reader<'_> {
         characters.contains(&first).then_some(first)
     }
 
-    /// Reads a fraction of a second, if there is one.
-    fn fraction(&mut self) -> Option<()> {
-        let Some(after) = self.0.strip_prefix(b".") else { return Some(()) };
-        let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.0 = after.get(digits..)?;
-        (digits > 0).then_some(())
+    /// Reads a fraction of a second, if there is one. Returns it in milliseconds, rounded up.
+    fn fraction_ms(&mut self) -> Option<i64> {
+        let Some(after) = self.0.strip_prefix(b".") else { return Some(0) };
+        let length = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = after.split_at_checked(length).filter(|_| length > 0)?;
+        self.0 = rest;
+        let digit = |at: usize| digits.get(at).map_or(0, |byte| i64::from(byte - b'0'));
+        let ms = digit(0) * 100 + digit(1) * 10 + digit(2);
+        Some(ms + i64::from(digits.iter().skip(3).any(|byte| *byte != b'0')))
     }
 }
 
@@ -180,5 +203,26 @@ mod tests {
         ] {
             assert!(!is_date_time(text), "{text}");
         }
+    }
+
+    #[test]
+    fn unix_ms_counts_from_the_epoch_and_rounds_up() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T01:00:00+01:00", 0),
+            ("1969-12-31T23:59:59.999Z", -1),
+            ("2000-02-29T00:00:00Z", 951_782_400_000),
+            ("2026-01-31T12:00:00.5Z", 1_769_860_800_500),
+            ("2026-01-31T12:00:00.0001Z", 1_769_860_800_001),
+            ("2026-01-31T12:00:00.0000Z", 1_769_860_800_000),
+            ("2026-01-31T12:00:00-00:30", 1_769_862_600_000),
+            // A leap second is the first second of the next minute.
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("0000-01-01T00:00:00Z", -62_167_219_200_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+        ] {
+            assert_eq!(unix_ms(text), Some(ms), "{text}");
+        }
+        assert_eq!(unix_ms("tomorrow"), None);
     }
 }

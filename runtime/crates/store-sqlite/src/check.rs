@@ -16,7 +16,12 @@ use evoke_store::Result;
 const PROBLEMS_MAX: usize = 100;
 
 /// Each rule is a query for rows that break it, with a message template for one such row.
-const RULES: [(&str, &str); 12] = [
+const RULES: [(&str, &str); 13] = [
+    (
+        "SELECT s.seq, 0, 0 FROM scheduled s LEFT JOIN events e ON e.seq = s.seq
+         WHERE e.seq IS NULL OR e.owed <> 0 OR e.released_ms IS NOT NULL",
+        "event {0} is scheduled, but it does not exist or was delivered",
+    ),
     (
         "SELECT e.seq, COUNT(d.id), e.owed FROM events e
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
@@ -98,19 +103,23 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 11] = [
+const CHECKSUMS: [(&str, &str, &str); 12] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
     ("origins", "id", "sum_of(id, uri)"),
     (
         "events",
         "seq",
-        "CASE WHEN principal IS NULL
+        "CASE WHEN released_ms IS NOT NULL
+           THEN sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
+             accepted_ms, first_delivery, owed, cause, root, hops, origin, data, principal, released_ms)
+           WHEN principal IS NULL
            THEN sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
              accepted_ms, first_delivery, owed, cause, root, hops, origin, data)
            ELSE sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
              accepted_ms, first_delivery, owed, cause, root, hops, origin, data, principal) END",
     ),
+    ("scheduled", "seq", "sum_of(seq, due_ms, origin, bytes, published)"),
     ("known", "seq", "sum_of(seq, id, source, accepted_ms, origin)"),
     (
         "deliveries",
@@ -239,7 +248,9 @@ fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     let (events, owed) = c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| {
         Ok((unsigned(r.get::<_, i64>(0)?), unsigned(r.get::<_, i64>(1)?)))
     })?;
+    let scheduled: i64 = c.query_row("SELECT COUNT(*) FROM scheduled", [], |r| r.get(0))?;
     Ok(Totals {
+        scheduled: unsigned(scheduled),
         events: events + removed.events,
         owed: owed + removed.owed,
         replayed: unsigned(replayed) + removed.replayed,
@@ -269,6 +280,10 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     if running.replayed != counted.replayed {
         let (expected, stored) = (running.replayed, counted.replayed);
         problems.push(format!("{expected} deliveries were replayed, but {stored} are stored or were removed"));
+    }
+    if running.scheduled != counted.scheduled {
+        let (expected, stored) = (running.scheduled, counted.scheduled);
+        problems.push(format!("{stored} events are scheduled, but their running total is {expected}"));
     }
     let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
     for name in names {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::schedule;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Lineage, Seq, StoredEvent};
@@ -12,14 +13,15 @@ use evoke_model::{Lineage, Seq, StoredEvent};
 /// The queries for events that entered through an origin. An event with the origin 0 is older than its column, and stands
 /// for any origin.
 const ENTERED: [&str; 2] = [
-    "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL AND (origin = ?3 OR origin = 0)
+    "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL
+       AND (origin = ?3 OR origin = 0)
      ORDER BY seq DESC LIMIT 1",
     "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin = ?3 OR origin = 0)
      ORDER BY seq DESC LIMIT 1",
 ];
 /// The queries for events that functions published; `?3` is NULL.
 const PUBLISHED: [&str; 2] = [
-    "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 AND +cause IS NOT ?3
+    "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND +cause IS NOT ?3
      ORDER BY seq DESC LIMIT 1",
     "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin IS ?3 OR origin = 0)
      ORDER BY seq DESC LIMIT 1",
@@ -42,7 +44,7 @@ impl Dedup {
     }
 
     /// Returns the position of an event with this origin, source and id that was accepted within the window before
-    /// `now_ms`.
+    /// `now_ms`. The window of a scheduled event begins when it is released.
     pub(super) fn find_accepted(
         &self,
         tx: &Connection,
@@ -66,13 +68,22 @@ impl Dedup {
         if found.is_none() && self.has_removed {
             found = newest(in_known)?;
         }
-        Ok(found.filter(|(_, accepted_ms)| *accepted_ms > since_ms).map(|(seq, _)| seq))
+        match found {
+            Some((seq, begin_ms)) if begin_ms > since_ms || schedule::contains(tx, seq)? => Ok(Some(seq)),
+            _ => Ok(None),
+        }
     }
 
-    /// Remembers the id of a removed event until its window ends.
-    pub(super) fn remember(&mut self, tx: &Connection, removed: &StoredEvent, now_ms: UnixMs) -> rusqlite::Result<()> {
-        let StoredEvent { seq, accepted_ms, lineage, event } = removed;
-        if *accepted_ms > now_ms.saturating_sub(self.window_ms) {
+    /// Remembers the id of a removed event until its window ends, which began at `begin_ms`.
+    pub(super) fn remember(
+        &mut self,
+        tx: &Connection,
+        removed: &StoredEvent,
+        begin_ms: UnixMs,
+        now_ms: UnixMs,
+    ) -> rusqlite::Result<()> {
+        let StoredEvent { seq, lineage, event, .. } = removed;
+        if begin_ms > now_ms.saturating_sub(self.window_ms) {
             tx.prepare_cached(
                 "INSERT INTO known (seq, id, source, accepted_ms, origin, sum)
                  VALUES (?1, ?2, ?3, ?4, ?5, sum_of(?1, ?2, ?3, ?4, ?5))",
@@ -81,7 +92,7 @@ impl Dedup {
                 seq.0,
                 event.id,
                 event.source,
-                accepted_ms,
+                begin_ms,
                 lineage.entered().map(|origin| origin.0)
             ])?;
             self.has_removed = true;

@@ -22,6 +22,7 @@ mod replays;
 mod retain;
 mod rows;
 pub mod running;
+mod schedule;
 mod schema;
 mod space;
 mod state;
@@ -55,7 +56,7 @@ use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
 use evoke_model::{DescendantsLimits, Seq};
 use evoke_store::descendants::Chains;
-use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
+use evoke_store::{Alarm, Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
 /// A handle to an open store; the writer thread stops when the handle is dropped.
@@ -67,6 +68,8 @@ pub struct SqliteStore {
     newest: watch::Receiver<Seq>,
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
+    schedule_backlog: Arc<Backlog>,
+    alarm: Arc<Alarm>,
     scopes: Scopes,
     origins: OriginTable,
     descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
@@ -134,6 +137,8 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
+        let (schedule_backlog, alarm) = (Arc::<Backlog>::default(), Arc::<Alarm>::default());
+        schedule_backlog.apply(counters.schedule_change());
         let descendants_limits = Arc::<Mutex<Arc<DescendantsLimits>>>::default();
         let readers = Arc::new(Readers::new(path.clone(), files.clone()));
         let refusal = Arc::<Mutex<Option<StoreError>>>::default();
@@ -149,6 +154,8 @@ impl SqliteStore {
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
+            schedule_backlog: schedule_backlog.clone(),
+            alarm: alarm.clone(),
             failure: failed.clone(),
             refusal: refusal.clone(),
             busy_since: None,
@@ -168,6 +175,8 @@ impl SqliteStore {
             newest,
             failed,
             backlog,
+            schedule_backlog,
+            alarm,
             scopes: Scopes::default(),
             origins,
             descendants_limits,

@@ -210,6 +210,21 @@ pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
         .collect()
 }
 
+pub(super) fn event_of(c: &Connection, source: &str, id: &str) -> rusqlite::Result<Option<Seq>> {
+    c.prepare_cached("SELECT seq FROM events WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1")?
+        .query_row([id, source], |r| r.get(0).map(Seq))
+        .optional()
+}
+
+/// Returns true if a live delivery of the event is pending.
+pub(super) fn has_pending(c: &Connection, event: Seq) -> rusqlite::Result<bool> {
+    c.prepare_cached(
+        "SELECT 1 FROM events e JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed
+         WHERE e.seq = ?1 AND d.state < 3",
+    )?
+    .exists([event.0])
+}
+
 pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<Vec<ReadEvent>> {
     let (exact, prefix) = match filter.type_.as_deref() {
         Some(t) => t.strip_suffix('*').map_or((Some(t), None), |p| (None, Some(p))),

@@ -40,6 +40,8 @@ impl SqliteStore {
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
+        let schedule_backlog = Arc::<Backlog>::default();
+        schedule_backlog.apply(counters.schedule_change());
         // Without a receiver, every write is refused.
         let (writes, _) = WriteQueue::new();
         let (_, newest) = watch::channel(counters.last_seq());
@@ -52,6 +54,8 @@ impl SqliteStore {
             newest,
             failed: watch::Sender::new(None),
             backlog,
+            schedule_backlog,
+            alarm: Arc::default(),
             scopes: Scopes::default(),
             origins,
             descendants_limits: Arc::default(),

@@ -61,8 +61,8 @@ struct Candidates {
     urgent: bool,
 }
 
-/// Searches for removable events after position `after`: events accepted before `before_ms`, and while the store is
-/// larger than `bytes_max`, any finished events.
+/// Searches for removable events after position `after`: events accepted before `before_ms` (and released before it, if
+/// they were scheduled), and while the store is larger than `bytes_max`, any finished events.
 fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqlite::Result<Candidates> {
     let Space { pages, free, page_size } = space(c)?;
     let used = u64::try_from((pages - free) * page_size).unwrap_or_default();
@@ -72,9 +72,10 @@ fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqli
            SELECT 1 FROM deliveries d
            WHERE d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.state NOT IN (3, 5))
            OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0 AND d.state NOT IN (3, 5))
+           OR EXISTS (SELECT 1 FROM scheduled s WHERE s.seq = e.seq) OR (?4 AND ifnull(e.released_ms >= ?2, 0))
          FROM events e WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?3",
     )?;
-    let mut rows = rows.query(params![after.0, before_ms, SEARCH_MAX])?;
+    let mut rows = rows.query(params![after.0, before_ms, SEARCH_MAX, excess == 0])?;
     let urgent = used.saturating_sub(bytes_max) > bytes_max / 10;
     let mut found = Candidates { events: Vec::new(), next_after: None, urgent };
     let (mut rows_read, mut deliveries, mut bytes, mut last) = (0, 0, 0, after);

@@ -1,13 +1,14 @@
--- The embedded store, version 7 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms` and
--- `done_ms` by the wall clock, the others in store time, which equals the wall clock until that jumps. The row `clock` of
--- the table meta says which process counted it up to when, and when the wall clock jumped (JSON, `store_time.rs`).
+-- The embedded store, version 8 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
+-- `done_ms` and the `due_ms` of scheduled events by the wall clock, the others in store time, which equals the wall
+-- clock until that jumps. The row `clock` of the table meta says which process counted it up to when, and when the wall
+-- clock jumped (JSON, `store_time.rs`).
 --
 -- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
 -- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,
 -- 2 real, 3 text, 4 blob), then an integer or real as 8 bytes, a text or blob as its length in 8 bytes and its bytes;
 -- all numbers are little-endian. For tables whose rows are updated in place, `sum` is the CRC of the immutable columns
 -- plus the CRC of the mutable ones, which are listed: an update replaces its part only and so does not hide damage.
--- The column `principal` of events counts last, after `data`, and only where it is not NULL.
+-- The columns `principal` and `released_ms` of events count last, after `data`, up to the last one that is not NULL.
 -- The table totals has no checksums: `evoke check` compares it with counted rows.
 
 CREATE TABLE meta (                     -- properties of the store
@@ -47,6 +48,7 @@ CREATE TABLE events (                   -- all accepted events, in accept order
   hops            INTEGER NOT NULL,
   origin          INTEGER NOT NULL DEFAULT 0, -- the source where the chain entered; 0: none
   principal       TEXT,                 -- the verified sender; NULL: none, and before version 7
+  released_ms     INTEGER,              -- when a scheduled event got its deliveries; NULL: at its acceptance, or not yet
   sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- last, so that other columns are read without it
 );
@@ -54,6 +56,16 @@ CREATE TABLE events (                   -- all accepted events, in accept order
 CREATE INDEX events_by_id ON events (id, source);
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
 CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;
+
+CREATE TABLE scheduled (                -- events that wait for their notbefore; they are owed nothing
+  seq       INTEGER PRIMARY KEY,
+  due_ms    INTEGER NOT NULL,           -- that time
+  origin    INTEGER NOT NULL,           -- origin, size, and whether a function published it: as for a delivery
+  bytes     INTEGER NOT NULL,
+  published INTEGER NOT NULL,
+  sum       INTEGER NOT NULL
+);
+CREATE INDEX scheduled_due ON scheduled (due_ms);
 
 CREATE TABLE known (                    -- ids of events that retention removed within their dedup window
   seq         INTEGER PRIMARY KEY,
@@ -145,7 +157,8 @@ CREATE TABLE totals (                   -- running totals, updated in every comm
   function INTEGER NOT NULL,            -- 0: the store's totals; -n: those of replay n
   name     TEXT NOT NULL,               -- store: events, deliveries, owed, replayed: all ever created;
   count    INTEGER NOT NULL,            --   removed, removed owed, removed replayed: the removed part; removed to:
-                                        --   the last removed event. Function: its deliveries by state, all ever
-                                        --   created; removed done, removed purged. Replay: its deliveries by state.
+                                        --   the last removed event; scheduled: the events that wait now. Function: its
+                                        --   deliveries by state, all created; removed done, removed purged. Replay:
+                                        --   its deliveries by state.
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;

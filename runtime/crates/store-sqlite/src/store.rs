@@ -12,20 +12,23 @@ use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive, Replace};
 use super::write::exits::RecordExit;
 use super::write::register::{Register, RegisterOrigins};
+use super::write::schedule::Release;
 use super::write::state::WriteState;
-use super::{SqliteStore, chain, check, inspect, origins, pending, read, replays, retain, state, totals, write};
+use super::{
+    SqliteStore, chain, check, inspect, origins, pending, read, replays, retain, schedule, state, totals, write,
+};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, ChainState, CheckReport, Completed, Completion, DamagedDelivery, DeadFilter, DeadSummary,
-    DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin,
-    PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, Stream,
-    Totals,
+    DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, NewReplay,
+    Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
-    Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreError, StoreFuture, TypeFilter, log_request,
+    Alarm, Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScheduleStore,
+    Scheduled, ScopeStore, StateStore, Store, StoreError, StoreFuture, TypeFilter, log_request,
 };
 
 impl EventStore for SqliteStore {
@@ -52,6 +55,14 @@ impl EventStore for SqliteStore {
         self.event(seq)
     }
 
+    fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>> {
+        self.read(move |c| read::event_of(c, &source, &id))
+    }
+
+    fn is_pending(&self, event: Seq) -> StoreFuture<bool> {
+        self.read(move |c| read::has_pending(c, event))
+    }
+
     fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState> {
         self.read(move |c| chain::state(c, root, &*wanted))
     }
@@ -62,6 +73,10 @@ impl EventStore for SqliteStore {
 
     fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    fn schedule_backlog(&self) -> &Backlog {
+        &self.schedule_backlog
     }
 }
 
@@ -200,6 +215,33 @@ impl ReplayStore for SqliteStore {
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
         self.read_at_wall(move |c| replays::one(c, id))
+    }
+}
+
+impl ScheduleStore for SqliteStore {
+    fn scheduled(&self, after: (UnixMs, Seq), limit: usize) -> StoreFuture<Vec<Scheduled>> {
+        self.read_at_wall(move |c| schedule::after(c, after, limit))
+    }
+
+    fn due_events(&self, now_ms: UnixMs, limit: usize) -> StoreFuture<(Vec<Scheduled>, Option<UnixMs>)> {
+        self.read_owed(move |c| schedule::due(c, now_ms, limit))
+    }
+
+    fn release_events(&self, events: Vec<(Seq, Vec<NewDelivery>)>) -> StoreFuture<u64> {
+        self.writes.submit(Release { events, cancel: None })
+    }
+
+    fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64> {
+        log_request(actor, format_args!("cancel {} scheduled events", events.len()));
+        self.writes.submit(Release { events, cancel: Some(cause.into()) })
+    }
+
+    fn is_scheduled(&self, seq: Seq) -> StoreFuture<bool> {
+        self.read(move |c| schedule::contains(c, seq))
+    }
+
+    fn alarm(&self) -> &Alarm {
+        &self.alarm
     }
 }
 

@@ -42,6 +42,11 @@ impl StoreTime {
         self.clock.store_ms()
     }
 
+    /// Returns the wall clock.
+    pub(super) fn wall_ms(&self) -> UnixMs {
+        self.clock.now_ms()
+    }
+
     /// Returns true if the next commit has to write the record.
     pub(super) fn is_due(&self) -> bool {
         !self.is_stored

@@ -45,6 +45,8 @@ pub(super) struct LastIds {
 pub(super) struct Counters {
     last: LastIds,
     backlog: Change,
+    /// The change of the backlog of scheduled events.
+    schedule: Change,
     changes: HashMap<(Scope, &'static str), i64>,
     /// Deliveries that this writer added as ready and that were not changed since. Their completion needs these values,
     /// and otherwise reads them from the table.
@@ -75,6 +77,7 @@ impl Counters {
         Ok(Self {
             last: LastIds { seq, delivery, removed_to: removed.to },
             backlog: load_backlog(connection)?,
+            schedule: load_schedule(connection)?,
             changes: HashMap::new(),
             recent: HashMap::new(),
         })
@@ -97,7 +100,7 @@ impl Counters {
     /// deliveries, because the transaction may have added or taken some.
     pub(super) fn roll_back(&mut self, last: LastIds) {
         self.last = last;
-        self.backlog = Change::default();
+        (self.backlog, self.schedule) = (Change::default(), Change::default());
         self.changes.clear();
         self.recent.clear();
     }
@@ -105,6 +108,23 @@ impl Counters {
     /// Returns the change of the backlog since the last commit.
     pub(super) fn backlog_change(&mut self) -> &mut Change {
         &mut self.backlog
+    }
+
+    /// Returns the change of the backlog of scheduled events since the last commit.
+    pub(super) fn schedule_change(&mut self) -> &mut Change {
+        &mut self.schedule
+    }
+
+    /// Counts an event that is scheduled.
+    pub(super) fn add_scheduled(&mut self, share: Share) {
+        self.change(Scope::Store, "scheduled", 1);
+        self.schedule.add(share);
+    }
+
+    /// Counts an event that is no longer scheduled.
+    pub(super) fn remove_scheduled(&mut self, share: Share) {
+        self.change(Scope::Store, "scheduled", -1);
+        self.schedule.remove(share);
     }
 
     /// Counts a new event.
@@ -211,6 +231,19 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     Ok(change)
 }
 
+/// Counts the scheduled events. Adds them one by one: grouping a million rows in SQL would sort them, which takes longer.
+fn load_schedule(c: &Connection) -> rusqlite::Result<Change> {
+    let mut change = Change::default();
+    let mut all = c.prepare("SELECT origin, bytes, published FROM scheduled")?;
+    let mut all = all.query([])?;
+    while let Some(row) = all.next()? {
+        // As in the backlog, a damaged row must not use up a source's limit.
+        let bytes = row.get::<_, i64>(1).ok().filter(|bytes| (0..=1 << 32).contains(bytes)).unwrap_or_default();
+        change.load(Origin(row.get(0).unwrap_or_default()), row.get(2).unwrap_or_default(), (1, bytes));
+    }
+    Ok(change)
+}
+
 fn name(state: i64) -> &'static str {
     rows::state(state).map_or("unknown", DeliveryState::name)
 }
@@ -228,6 +261,7 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
             (None, "events") => totals.events = number,
             (None, "owed") => totals.owed = number,
             (None, "replayed") => totals.replayed = number,
+            (None, "scheduled") => totals.scheduled = number,
             (None, "removed replayed") => totals.removed.replayed = number,
             (None, "removed") => totals.removed.events = number,
             (None, "removed owed") => totals.removed.owed = number,
@@ -296,6 +330,7 @@ mod tests {
         let mut counters = Counters {
             last: LastIds { seq: Seq(7), delivery: DeliveryId(9), removed_to: Seq(2) },
             backlog: Change::default(),
+            schedule: Change::default(),
             changes: HashMap::new(),
             recent: HashMap::new(),
         };

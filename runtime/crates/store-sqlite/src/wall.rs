@@ -2,6 +2,7 @@
 
 use evoke_model::clock::Clock;
 use evoke_model::{DeliveryRecord, ReadDelivery, ReadEvent, Replay, StoredEvent};
+use evoke_store::Scheduled;
 
 /// Rows with times, as inspection shows them.
 pub(super) trait AtWall {
@@ -18,6 +19,13 @@ impl AtWall for ReadEvent {
 impl AtWall for ReadDelivery {
     fn at_wall(self, clock: &Clock) -> Self {
         self.map(|record| DeliveryRecord { due_ms: record.due_ms.map(|due_ms| clock.to_wall(due_ms)), ..record })
+    }
+}
+
+impl AtWall for Scheduled {
+    /// The time at which the event is due is one of the wall clock already.
+    fn at_wall(self, clock: &Clock) -> Self {
+        Self { event: self.event.at_wall(clock), ..self }
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) mod register;
 pub(super) mod replays;
 pub(super) mod retain;
 pub(super) mod retry;
+pub(super) mod schedule;
 pub(super) mod state;
 pub(super) mod transfer;
 
@@ -49,6 +50,10 @@ pub(super) struct GroupCommit<'a> {
     pub(super) state: Batch<'a>,
     /// The store time.
     pub(super) now_ms: UnixMs,
+    /// The wall clock, for the schedule.
+    pub(super) wall_ms: UnixMs,
+    /// When the first of the events that are scheduled with the commit is due.
+    pub(super) scheduled_ms: Option<UnixMs>,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,
     /// Deliveries that are cancelled with the commit.

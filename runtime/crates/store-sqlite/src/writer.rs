@@ -20,9 +20,10 @@ use super::state_cache::StateCache;
 use super::store_time::StoreTime;
 use super::totals::Counters;
 use super::write::GroupCommit;
+use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Seq};
 use evoke_store::descendants::Chains;
-use evoke_store::{Backlog, CommitSink, Committed, StoreError};
+use evoke_store::{Alarm, Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
 
 /// Writes per commit. Beyond about a thousand, the fsync is a small part of the commit's time, and a larger batch only
@@ -67,6 +68,8 @@ pub(super) struct Writer {
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
+    pub(super) schedule_backlog: Arc<Backlog>,
+    pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
     /// The error of the last write, if no later write was committed.
     pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
@@ -98,6 +101,8 @@ struct Transacted {
     ready: Vec<ReadyDelivery>,
     /// The deliveries that were cancelled.
     cancelled: Vec<(FunctionId, DeliveryId)>,
+    /// When the first of the events that were scheduled is due.
+    scheduled_ms: Option<UnixMs>,
     /// Whether a checkpoint was requested.
     checkpoint: bool,
     /// Whether the transaction changed rows.
@@ -178,7 +183,7 @@ impl Writer {
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
-            Ok(Transacted { ready, cancelled, checkpoint, changed }) => {
+            Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed }) => {
                 // The commit went to files that were removed or replaced: the callers must not get a success.
                 if let Err(reason) = self.files.verify() {
                     self.latch(&reason);
@@ -188,7 +193,9 @@ impl Writer {
                 self.metrics.writes.observe_count(batch.len() as u64);
                 self.metrics.duration.observe(started.elapsed());
                 self.backlog.apply(self.counters.backlog_change());
+                self.schedule_backlog.apply(self.counters.schedule_change());
                 self.writes_succeed(changed);
+                scheduled_ms.into_iter().for_each(|due_ms| self.alarm.set(due_ms));
                 self.notify(ready, cancelled, batch, &Ok(()));
                 Ok(checkpoint)
             }
@@ -311,6 +318,8 @@ impl Writer {
             descendants_limits: self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             state: Batch::new(&transaction, &self.state_cache),
             now_ms: self.time.now_ms(),
+            wall_ms: self.time.wall_ms(),
+            scheduled_ms: None,
             ready: Vec::new(),
             cancelled: Vec::new(),
             checkpoint: false,
@@ -318,7 +327,7 @@ impl Writer {
         for write in batch {
             write.apply(&mut commit)?;
         }
-        let GroupCommit { counters, state, ready, cancelled, checkpoint, .. } = commit;
+        let GroupCommit { counters, state, ready, cancelled, scheduled_ms, checkpoint, .. } = commit;
         counters.write(&transaction)?;
         let changed = transaction.total_changes() != changes_before;
         let stores_time = changed && self.time.is_due();
@@ -331,7 +340,7 @@ impl Writer {
         if stores_time {
             self.time.stored();
         }
-        Ok(Transacted { ready, cancelled, checkpoint, changed })
+        Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed })
     }
 
     /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store that

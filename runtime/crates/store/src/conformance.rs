@@ -30,6 +30,7 @@ mod operator;
 mod origins;
 mod owners;
 mod replay;
+mod schedule;
 mod state;
 mod time;
 
@@ -53,6 +54,7 @@ pub use self::operator::*;
 pub use self::origins::*;
 pub use self::owners::*;
 pub use self::replay::*;
+pub use self::schedule::*;
 pub use self::state::*;
 pub use self::time::*;
 use super::*;

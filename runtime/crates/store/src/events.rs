@@ -19,7 +19,8 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted within
     /// the dedup window, through the same origin ([`evoke_model::Lineage::entered`]), is returned as a duplicate and not
-    /// stored; marks are written in any case.
+    /// stored; marks are written in any case. An event whose `notbefore` is in the future is stored without its
+    /// deliveries, see [`crate::ScheduleStore`].
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
     /// Returns the marks of a source, by key.
@@ -27,6 +28,12 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
+
+    /// Returns the position of the newest event with this source and id; `None` when there is none.
+    fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>>;
+
+    /// Returns true if a delivery of the event is pending, not counting those of replays.
+    fn is_pending(&self, event: Seq) -> StoreFuture<bool>;
 
     /// Returns the progress of the chain that an event from outside started. `wanted` selects the events that the caller
     /// waits for, among those that functions published. The time is proportional to the number of events of the chain.
@@ -40,6 +47,10 @@ pub trait EventStore: Send + Sync + 'static {
     /// seen: with several owners of one store it may be a moment old, so limits that are checked against it may be
     /// exceeded a little.
     fn backlog(&self) -> &Backlog;
+
+    /// Returns the number and size of the scheduled events, each counted as one delivery; a view like
+    /// [`EventStore::backlog`].
+    fn schedule_backlog(&self) -> &Backlog;
 
     /// Returns the number of pending deliveries (ready, retrying or blocked); a view like [`EventStore::backlog`].
     fn pending(&self) -> u64 {

@@ -7,6 +7,7 @@
 //! | [`DeliveryStore`] | the dispatcher |
 //! | [`StateStore`] | the sandbox, for the state of functions, and the admin API |
 //! | [`ReplayStore`] | the replays |
+//! | [`ScheduleStore`] | the scheduler, for events with `notbefore`, and the admin API |
 //! | [`InspectionStore`] | the admin API |
 //! | [`ScopeStore`] | everything that only one owner may run |
 //!
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod origins;
 mod replays;
 pub mod running;
+mod schedule;
 mod scopes;
 mod state;
 pub mod validate;
@@ -49,6 +51,7 @@ pub use self::events::{EventStore, TypeFilter};
 pub use self::future::StoreFuture;
 pub use self::inspection::InspectionStore;
 pub use self::replays::ReplayStore;
+pub use self::schedule::{Alarm, ScheduleStore, Scheduled};
 pub use self::scopes::{Ownership, ScopeStore, Scopes};
 pub use self::state::StateStore;
 
@@ -57,7 +60,9 @@ pub use self::state::StateStore;
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A durable store, as the wiring opens and closes it. Callers take the smallest of the traits that they need.
-pub trait Store: EventStore + DeliveryStore + StateStore + ReplayStore + InspectionStore + ScopeStore {
+pub trait Store:
+    EventStore + DeliveryStore + StateStore + ReplayStore + ScheduleStore + InspectionStore + ScopeStore
+{
     /// Removes finished events, oldest first, with their deliveries and attempts: those older than the retention age,
     /// and as many more as the store exceeds its size limit. Other writes run in between. The removed source and id are
     /// still deduplicated until the dedup window ends. Returns the number of removed events.

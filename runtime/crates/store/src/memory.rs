@@ -3,6 +3,7 @@
 mod operator;
 mod replays;
 mod retain;
+mod schedule;
 mod state;
 mod store;
 mod tables;
@@ -19,7 +20,7 @@ use self::state::Buckets;
 use crate::backlog::Change;
 use crate::descendants::Descendants;
 use crate::origins::Origins;
-use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
+use crate::{Alarm, Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{
     AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, DescendantsLimits, FunctionId, Removed, Replay,
@@ -36,6 +37,8 @@ struct Shared {
     inner: Mutex<Inner>,
     newest: watch::Sender<Seq>,
     backlog: Backlog,
+    schedule_backlog: Backlog,
+    alarm: Alarm,
     scopes: Scopes,
 }
 
@@ -54,6 +57,10 @@ struct Inner {
     due: HashMap<(FunctionId, Stream), BTreeSet<(UnixMs, DeliveryId)>>,
     /// Deliveries of each order key, live or of a replay, that are neither done nor purged.
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
+    /// The events that wait for their time, with the order of these times.
+    scheduled: BTreeSet<(UnixMs, Seq)>,
+    /// The change of the schedule's backlog by the current write.
+    schedule_change: Change,
     replays: Vec<Replay>,
     marks: BTreeMap<(String, String), Vec<u8>>,
     /// The counted ends of the process of each delivery that has some.
@@ -79,6 +86,10 @@ struct Row {
     stored: Arc<StoredEvent>,
     first_delivery: DeliveryId,
     owed: usize,
+    /// When the event is due, while it is scheduled.
+    scheduled_ms: Option<UnixMs>,
+    /// The store time at which a scheduled event was released.
+    released_ms: Option<UnixMs>,
 }
 
 impl Row {
@@ -87,21 +98,37 @@ impl Row {
         let first = self.first_delivery.0;
         (first..first + self.owed as i64).map(DeliveryId)
     }
+
+    /// Returns the store time from which the retention age and the dedup window count.
+    fn since_ms(&self) -> UnixMs {
+        self.released_ms.unwrap_or(self.stored.accepted_ms)
+    }
 }
 
 /// An event that compares and hashes by the origin through which it entered, source and id only.
-struct ById(Arc<StoredEvent>);
+struct ById {
+    stored: Arc<StoredEvent>,
+    /// The store time at which a scheduled event was released; `UnixMs::MAX` while it waits.
+    released_ms: Option<UnixMs>,
+}
+
+impl ById {
+    /// Returns the store time from which the dedup window counts.
+    fn since_ms(&self) -> UnixMs {
+        self.released_ms.unwrap_or(self.stored.accepted_ms)
+    }
+}
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.0.event.source, &self.0.event.id).hash(state);
+        (&self.stored.event.source, &self.stored.event.id).hash(state);
     }
 }
 
 impl PartialEq for ById {
     fn eq(&self, other: &Self) -> bool {
-        let (a, b) = (&self.0.event, &other.0.event);
-        a.id == b.id && a.source == b.source && self.0.lineage.entered() == other.0.lineage.entered()
+        let (a, b) = (&self.stored.event, &other.stored.event);
+        a.id == b.id && a.source == b.source && self.stored.lineage.entered() == other.stored.lineage.entered()
     }
 }
 
@@ -141,6 +168,8 @@ impl MemoryStore {
             ready: HashMap::new(),
             due: HashMap::new(),
             unfinished: HashMap::new(),
+            scheduled: BTreeSet::new(),
+            schedule_change: Change::default(),
             replays: Vec::new(),
             marks: BTreeMap::new(),
             exits: BTreeMap::new(),
@@ -156,8 +185,16 @@ impl MemoryStore {
             cancelled: Vec::new(),
             sink: None,
         };
-        let (newest, backlog, scopes) = (watch::channel(Seq(0)).0, Backlog::default(), Scopes::default());
-        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), newest, backlog, scopes }) }
+        Self {
+            shared: Arc::new(Shared {
+                inner: Mutex::new(inner),
+                newest: watch::channel(Seq(0)).0,
+                backlog: Backlog::default(),
+                schedule_backlog: Backlog::default(),
+                alarm: Alarm::default(),
+                scopes: Scopes::default(),
+            }),
+        }
     }
 
     /// Sets the number of pending deliveries.
@@ -184,6 +221,7 @@ impl MemoryStore {
         let mut ready = Vec::new();
         let (result, settled) = apply(&mut inner, &mut ready);
         self.shared.backlog.apply(&mut inner.backlog);
+        self.shared.schedule_backlog.apply(&mut inner.schedule_change);
         let cancelled = std::mem::take(&mut inner.cancelled);
         if (!ready.is_empty() || !settled.is_empty() || !cancelled.is_empty())
             && let Some(sink) = &inner.sink
@@ -192,7 +230,9 @@ impl MemoryStore {
             sink(Committed { ready, settled, cancelled });
         }
         let newest = inner.newest();
+        let earliest_ms = inner.scheduled.first().map(|(due_ms, _)| *due_ms);
         drop(inner);
+        earliest_ms.into_iter().for_each(|due_ms| self.shared.alarm.set(due_ms));
         if newest != before {
             self.shared.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
         }

@@ -299,6 +299,12 @@ impl Exposition {
         let bytes = one(ConstGauge::new(backlog.bytes));
         let (name, help) = ("evoke_deliveries_pending_size", "Size of the events of pending deliveries");
         writer.write(name, help, Some(&Unit::Bytes), MetricType::Gauge, bytes)?;
+        let scheduled = totals.iter().map(|totals| (Vec::new(), totals.scheduled));
+        writer.gauge(
+            "evoke_events_scheduled",
+            "Events that wait for the time in their attribute notbefore",
+            scheduled,
+        )?;
         let stored = |state: DeliveryState| {
             let functions = totals.iter().flat_map(|totals| &totals.functions);
             functions.map(move |(name, counts): (&String, &Counts)| (vec![("function", &**name)], counts.get(state)))

@@ -23,6 +23,9 @@ pub struct Status {
     pub removed: Removed,
     /// Number of pending deliveries.
     pub pending: u64,
+    /// Number of events that wait for the time in their attribute `notbefore`.
+    #[serde(default)]
+    pub scheduled: u64,
     /// Absolute path of the data folder.
     #[serde(default)]
     pub data: String,

@@ -347,9 +347,11 @@ fn route(
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
     let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
+    let now_ms = inner.clock.now_ms();
     let routed = published.into_iter().map(|event| {
-        let deliveries = router
-            .route(&event, None, &Target::Matching)
+        let checked = event.check_not_before(now_ms).map_err(|e| e.to_string());
+        let deliveries = checked
+            .and_then(|()| router.route(&event, None, &Target::Matching))
             .map_err(|message| Outcome::Denied { message: format!("published an invalid event: {message}") })?;
         Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
     });

@@ -25,28 +25,42 @@ pub enum SubmitError {
 /// Submits an offer, and retries until the bus has committed it. Meanwhile, `health` shows the reason why the bus
 /// refuses the offer.
 pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
+    submit_until(ctx, offer, || false).await.map(drop)
+}
+
+/// Like [`submit`]. After each refusal, `give_up` decides whether the source stops trying; then the result is false, and
+/// nothing was stored.
+pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bool) -> Result<bool, SubmitError> {
     let mut backoff = BACKOFF_MIN;
     // The problem that `health` reported before the refusals; restored after them.
     let mut previous_trouble = None;
-    loop {
+    let stored = loop {
         let refused = match ctx.bus.accept(Offer { origin: ctx.origin, ..offer.clone() }).await {
-            Ok(_) => break,
+            Ok(_) => break true,
             Err(Refused::TooLarge { index, .. }) => return Err(SubmitError::TooLarge(index)),
             Err(Refused::Invalid { index, message }) => return Err(SubmitError::Invalid(index, message)),
             Err(refused @ Refused::Claimed { index, .. }) => {
                 return Err(SubmitError::Invalid(index, refused.to_string()));
             }
-            Err(refused @ (Refused::Overloaded { .. } | Refused::Crowding { .. } | Refused::Store(_))) => refused,
+            Err(
+                refused @ (Refused::Overloaded { .. }
+                | Refused::Crowding { .. }
+                | Refused::ScheduleFull { .. }
+                | Refused::Store(_)),
+            ) => refused,
         };
+        if give_up() {
+            break false;
+        }
         if previous_trouble.is_none() {
             previous_trouble = Some(ctx.health.trouble());
             ctx.health.degraded(format!("the bus refuses the source's events, the source keeps retrying: {refused}"));
         }
         let wait = match refused {
             // Retrying earlier than the bus asks for is harmless: one source retries, at most every few seconds.
-            Refused::Overloaded { retry_after, .. } | Refused::Crowding { retry_after, .. } => {
-                retry_after.min(BACKOFF_MAX)
-            }
+            Refused::Overloaded { retry_after, .. }
+            | Refused::Crowding { retry_after, .. }
+            | Refused::ScheduleFull { retry_after, .. } => retry_after.min(BACKOFF_MAX),
             _ => backoff,
         };
         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -54,13 +68,13 @@ pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
             () = ctx.stop.cancelled() => return Err(SubmitError::Stopped),
             () = tokio::time::sleep(wait) => {}
         }
-    }
+    };
     match previous_trouble {
         Some(Some(trouble)) => ctx.health.degraded(trouble),
         Some(None) => ctx.health.recovered(),
         None => {}
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// Reads the source's marks, by key; `None` when the source is stopped. Retries while the store cannot be read.

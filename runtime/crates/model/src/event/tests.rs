@@ -270,3 +270,23 @@ fn a_byte_order_mark_before_json_is_skipped() {
     assert!(parse(&format!("\u{feff}\u{feff}{MINIMAL}")).is_err());
     assert_eq!(Data::from_bytes("\u{feff}a".into(), Some("text/plain")).unwrap(), Data::Text("\u{feff}a".into()));
 }
+
+#[test]
+fn notbefore_is_a_time_within_366_days() {
+    let event = |time: &str| parse_with(&format!(r#""notbefore":"{time}""#));
+    assert_eq!(parse(MINIMAL).unwrap().not_before_ms(), None);
+    assert_eq!(event("1970-01-01T00:00:02+00:00").not_before_ms(), Some(2_000));
+    let error = parse(&MINIMAL.replacen('{', r#"{"notbefore":"tomorrow","#, 1)).unwrap_err().to_string();
+    assert!(
+        error.contains("`notbefore` is \"tomorrow\"; expected the earliest time of delivery in RFC 3339"),
+        "{error}"
+    );
+    assert!(event("1971-01-02T00:00:00Z").check_not_before(0).is_ok());
+    assert_eq!(
+        event("1971-01-02T00:00:00.001Z").check_not_before(0).unwrap_err().to_string(),
+        "`notbefore` is \"1971-01-02T00:00:00.001Z\", which is more than 366 days ahead; the latest time is \
+         1971-01-02T00:00:00.000Z"
+    );
+    // A time in the past means now.
+    assert!(event("0000-01-01T00:00:00Z").check_not_before(0).is_ok());
+}

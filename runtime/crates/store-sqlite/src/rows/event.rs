@@ -11,13 +11,14 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
-/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The last one
-/// before it, `principal`, is covered only where it is not NULL. The table alias is `e`.
+/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. Of the last two
+/// before it, `principal` and `released_ms`, those up to the last one that is not NULL are covered. The table alias is `e`.
 pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
      e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
-     e.origin, e.data, e.principal, e.sum";
+     e.origin, e.data, e.principal, e.released_ms, e.sum";
 const PRINCIPAL: usize = 18;
-const SUM: usize = PRINCIPAL + 1;
+const RELEASED: usize = PRINCIPAL + 1;
+const SUM: usize = RELEASED + 1;
 pub(super) const COLUMN_COUNT: usize = SUM + 1;
 
 /// Reads an event, or the damage of its row.
@@ -34,7 +35,12 @@ pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Opti
 }
 
 fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let summed = if row.get_ref(PRINCIPAL)? == ValueRef::Null { PRINCIPAL } else { SUM };
+    let is_null = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)? == ValueRef::Null);
+    let summed = match (is_null(PRINCIPAL)?, is_null(RELEASED)?) {
+        (true, true) => PRINCIPAL,
+        (false, true) => RELEASED,
+        (_, false) => SUM,
+    };
     if row.get_ref(SUM)? != ValueRef::Integer(checksum::of_row(row, 0, summed)?) {
         return Err(checksum::corrupt("its row"));
     }
@@ -138,6 +144,24 @@ pub(crate) fn insert(
         principal,
         sum
     ])?;
+    Ok(())
+}
+
+/// Records the deliveries of an intact event that was scheduled.
+pub(crate) fn release(
+    tx: &Connection,
+    seq: Seq,
+    now_ms: UnixMs,
+    first_delivery: DeliveryId,
+    owed: usize,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE events SET first_delivery = ?2, owed = ?3, released_ms = ?4,
+           sum = sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
+             accepted_ms, ?2, ?3, cause, root, hops, origin, data, principal, ?4)
+         WHERE seq = ?1",
+    )?
+    .execute(params![seq.0, first_delivery.0, i64::try_from(owed).unwrap_or(i64::MAX), now_ms])?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::deliveries::insert_delivery;
-use super::{GroupCommit, Write};
+use super::{GroupCommit, Write, schedule};
 use crate::rows::{self, LIVE};
 use evoke_model::{Accepted, Mark, NewEvent, StoredEvent};
 
@@ -30,7 +30,7 @@ impl Write for Accept {
     }
 }
 
-/// Adds an event with its deliveries, unless it is a duplicate.
+/// Adds an event with its deliveries, unless it is a duplicate. An event that is not due yet is scheduled instead.
 pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
     let (tx, now_ms) = (commit.tx, commit.now_ms);
@@ -40,7 +40,13 @@ pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusql
     commit.counters.add_event();
     let seq = commit.counters.last_seq();
     let first_delivery = commit.counters.last_delivery().next();
-    rows::event::insert(tx, seq, &event, lineage, now_ms, first_delivery, deliveries.len())?;
+    let due_ms = event.not_before_ms().filter(|due_ms| *due_ms > commit.wall_ms);
+    let owed = if due_ms.is_some() { 0 } else { deliveries.len() };
+    rows::event::insert(tx, seq, &event, lineage, now_ms, first_delivery, owed)?;
+    if let Some(due_ms) = due_ms {
+        schedule::add(commit, seq, due_ms, &event, lineage)?;
+        return Ok(Accepted::New(seq));
+    }
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
         insert_delivery(commit, LIVE, &stored, delivery)?;

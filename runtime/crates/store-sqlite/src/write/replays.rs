@@ -9,6 +9,7 @@ use super::{GroupCommit, PORTION_MAX, Portion, Write};
 use crate::replays::column;
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, Owner, share_columns};
+use crate::schedule;
 use evoke_model::{DeliveryId, NewReplay, Replay, ReplayId, ReplayState, Step};
 use evoke_store::backlog::Share;
 
@@ -60,9 +61,9 @@ impl Write for Advance {
         }
         let mut events = 0;
         for (event, deliveries) in offers {
-            // Retention may have removed the event since the runner read it.
+            // Retention may have removed the event since the runner read it. A scheduled event is not due yet.
             let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq.0])?;
-            if !there {
+            if !there || schedule::contains(tx, event.seq)? {
                 continue;
             }
             events += 1;

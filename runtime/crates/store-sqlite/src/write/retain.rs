@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::{GroupCommit, Write};
 use crate::read;
 use crate::rows::{self, Owner, delivery};
+use crate::schedule;
 use crate::space::{Space, space};
 use evoke_model::{DeliveryId, Seq};
 
@@ -53,6 +54,12 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     }
     let event = read::event(tx, seq)?;
     let Some(Ok(event)) = event else { return Ok(false) };
+    if schedule::contains(tx, seq)? {
+        return Ok(false);
+    }
+    let begin_ms = tx
+        .prepare_cached("SELECT ifnull(released_ms, accepted_ms) FROM events WHERE seq = ?1")?
+        .query_row([seq.0], |r| r.get(0))?;
     for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery.0])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery.0])?;
@@ -60,7 +67,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     }
     tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq.0])?;
     commit.counters.remove_event(seq);
-    commit.dedup.remember(tx, &event, commit.now_ms)?;
+    commit.dedup.remember(tx, &event, begin_ms, commit.now_ms)?;
     Ok(true)
 }
 

@@ -47,6 +47,7 @@ macro_rules! conformance {
             released_deliveries_are_found_again
             the_events_of_a_chain_are_limited_in_number_and_size
             a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing_left_to_run
+            an_event_is_found_by_source_and_id_and_is_pending_until_its_deliveries_ended
             a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome
             pending_deliveries_are_listed_and_cancelled_by_function_root_and_number
             a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive
@@ -62,6 +63,11 @@ macro_rules! conformance {
             a_retry_that_is_not_due_runs_now_when_an_operator_asks
             a_dead_letter_is_replaced_by_an_event_in_one_commit
             pending_deliveries_move_to_another_function_in_the_order_of_their_keys
+            a_scheduled_event_has_no_deliveries_until_it_is_released_once
+            a_published_event_is_scheduled_with_the_outcome
+            a_released_event_takes_the_last_place_of_its_order_key
+            a_cancelled_event_has_purged_deliveries_and_blocks_no_key
+            a_replay_leaves_out_scheduled_events
             state_commits_with_its_outcome
             a_read_changed_by_another_transaction_conflicts_and_commits_nothing
             a_key_list_is_valid_until_a_key_is_created_or_deleted
@@ -75,6 +81,7 @@ macro_rules! conformance {
             retention_removes_only_finished_events
             a_removed_event_is_deduplicated_until_its_window_ends
             a_store_over_its_size_limit_removes_the_oldest_events_first
+            ages_of_a_scheduled_event_count_from_its_release
         }
     };
 }

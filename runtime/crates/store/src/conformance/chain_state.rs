@@ -78,3 +78,20 @@ pub async fn a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome(store: 
     store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert!(matches!(state(store, 2, "paid").await, ChainState::Finished));
 }
+
+pub async fn an_event_is_found_by_source_and_id_and_is_pending_until_its_deliveries_ended(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let mut other = new_event("1", vec![to(f)]);
+    Arc::make_mut(&mut other.event).source = "/shop/other".into();
+    store.accept(vec![new_event("1", vec![to(f), keyed(f, "k")]), other], vec![]).await.unwrap();
+    let find = async |source: &str, id: &str| store.event_of(source.into(), id.into()).await.unwrap();
+    assert_eq!((find("/shop/checkout", "1").await, find("/shop/other", "1").await), (Some(Seq(1)), Some(Seq(2))));
+    assert_eq!((find("/shop/checkout", "2").await, find("/shop/none", "1").await), (None, None));
+    let pending = async |seq| store.is_pending(Seq(seq)).await.unwrap();
+    store.complete(dead(1, 1)).await.unwrap();
+    assert_eq!((pending(1).await, pending(2).await, pending(9).await), (true, true, false));
+    store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS + 9))).await.unwrap();
+    assert!(pending(1).await);
+    store.complete(done(2, 2)).await.unwrap();
+    assert_eq!((pending(1).await, pending(2).await), (false, true));
+}

@@ -28,7 +28,7 @@ impl Inner {
         }
         replay.position = step.position;
         for (event, deliveries) in step.offers {
-            if self.event(event.seq).is_none() {
+            if self.event(event.seq).is_none_or(|row| row.scheduled_ms.is_some()) {
                 continue;
             }
             if let Some(replay) = self.replays.get_mut(index(id.0)) {

@@ -14,7 +14,8 @@ impl Inner {
             if row.stored.accepted_ms >= before_ms && bytes <= retention.bytes {
                 break;
             }
-            if self.is_finished(row) {
+            let is_young = row.since_ms() >= before_ms && bytes <= retention.bytes;
+            if !is_young && row.scheduled_ms.is_none() && self.is_finished(row) {
                 bytes -= row.stored.event.size() as u64;
                 finished.push(row.stored.seq);
             }
@@ -23,7 +24,7 @@ impl Inner {
         let since_ms = self.clock.store_ms().saturating_sub(self.dedup_window_ms);
         let events = &self.events;
         let is_there = |seq: Seq| events.get(index(seq.0)).is_some_and(Option::is_some);
-        self.by_id.retain(|known| known.0.accepted_ms > since_ms || is_there(known.0.seq));
+        self.by_id.retain(|known| known.since_ms() > since_ms || is_there(known.stored.seq));
         finished.len() as u64
     }
 

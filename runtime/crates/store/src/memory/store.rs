@@ -51,6 +51,17 @@ impl EventStore for MemoryStore {
         self.event(seq)
     }
 
+    fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>> {
+        let inner = self.lock();
+        let mut found = inner.events.iter().flatten().rev();
+        let found = found.find(|row| row.stored.event.id == id && row.stored.event.source == source);
+        ready(found.map(|row| row.stored.seq))
+    }
+
+    fn is_pending(&self, event: Seq) -> StoreFuture<bool> {
+        ready(self.lock().has_pending(event))
+    }
+
     fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState> {
         ready(self.lock().chain_state(root, &*wanted))
     }
@@ -61,6 +72,10 @@ impl EventStore for MemoryStore {
 
     fn backlog(&self) -> &Backlog {
         &self.shared.backlog
+    }
+
+    fn schedule_backlog(&self) -> &Backlog {
+        &self.shared.schedule_backlog
     }
 }
 

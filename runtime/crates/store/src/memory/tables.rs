@@ -9,6 +9,7 @@ use crate::backlog::Share;
 use crate::descendants::Chains;
 use crate::running::UncleanExit;
 use crate::validate::Validation;
+use evoke_model::clock::UnixMs;
 use evoke_model::{
     Accepted, ChainState, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
     FunctionId, NewDelivery, NewEvent, Origin, PendingFilter, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream,
@@ -52,12 +53,13 @@ impl Inner {
         let NewEvent { event, lineage, deliveries } = new;
         let (seq, accepted_ms) = (self.newest().next(), self.clock.store_ms());
         let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
-        let by_id = ById(stored.clone());
+        let scheduled_ms = stored.event.not_before_ms().filter(|due_ms| *due_ms > self.clock.now_ms());
+        let by_id = ById { stored: stored.clone(), released_ms: scheduled_ms.map(|_| UnixMs::MAX) };
         let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
         if let Some(known) = self.by_id.get(&by_id)
-            && known.0.accepted_ms > since_ms
+            && known.since_ms() > since_ms
         {
-            return Accepted::Duplicate(known.0.seq);
+            return Accepted::Duplicate(known.stored.seq);
         }
         self.by_id.replace(by_id);
         if let Some(root) = lineage.root
@@ -71,11 +73,12 @@ impl Inner {
             self.published.entry(cause).or_default().push(seq);
         }
         let first_delivery = self.newest_delivery().next();
-        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
-        self.owed += row.owed as u64;
-        self.events.push(Some(row));
-        for new in deliveries {
-            self.insert_delivery(&stored, new, None, ready);
+        let owed = if scheduled_ms.is_some() { 0 } else { deliveries.len() };
+        self.owed += owed as u64;
+        self.events.push(Some(Row { stored: stored.clone(), first_delivery, owed, scheduled_ms, released_ms: None }));
+        match scheduled_ms {
+            Some(due_ms) => self.schedule(due_ms, &stored),
+            None => deliveries.into_iter().for_each(|new| self.insert_delivery(&stored, new, None, ready)),
         }
         Accepted::New(seq)
     }
@@ -101,7 +104,6 @@ impl Inner {
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
-        let since_ms = if replay.is_some() { self.clock.store_ms() } else { event.accepted_ms };
         let delivery = Delivery {
             event: event.clone(),
             function,
@@ -113,7 +115,7 @@ impl Inner {
             due_ms: None,
             attempts: Vec::new(),
             forgiven: 0,
-            since_ms,
+            since_ms: self.clock.store_ms(),
         };
         self.backlog.add(share(&delivery));
         self.deliveries.push(Some(delivery));
@@ -319,6 +321,11 @@ impl Inner {
         self.dead(which).collect()
     }
 
+    pub(super) fn has_pending(&self, event: Seq) -> bool {
+        let mut deliveries = self.event(event).into_iter().flat_map(Row::deliveries);
+        deliveries.any(|id| self.delivery(id).is_some_and(Delivery::is_pending))
+    }
+
     pub(super) fn name(&self, function: FunctionId) -> &str {
         self.functions.get(index(function.0)).map(String::as_str).unwrap_or_default()
     }
@@ -396,6 +403,7 @@ impl Inner {
             events: self.events.len() as u64,
             owed: self.owed,
             replayed: self.replayed,
+            scheduled: self.scheduled.len() as u64,
             removed: self.removed,
             functions,
         }

@@ -1,0 +1,121 @@
+//! The scheduler: releases events when the time in their attribute `notbefore` has come.
+//!
+//! The store orders the waiting events by their time, and the scheduler holds only the next few of them. An event is
+//! routed when it is due, with the router of that moment, and gets its deliveries in the commit that removes it from the
+//! schedule: so it is delivered once, also when the process ends at any point.
+//!
+//! The schedule follows the wall clock. After a jump forward, everything up to the new time is due at once; after a jump
+//! back, events wait until the wall clock shows their time. The scheduler notices a jump within [`POLL`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use evoke_model::clock::{Clock, UnixMs};
+use evoke_model::{NewDelivery, ReadEvent, Seq};
+use evoke_store::{Scheduled, Store, StoreError};
+
+/// The maximum number of events per commit: 64 MiB if all have the largest size. Other writes run between these commits.
+const BATCH_MAX: usize = 64;
+/// The longest wait until the next look at the wall clock, which may jump.
+const POLL: Duration = Duration::from_secs(1);
+/// The wait before a retry after an error of the store.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The scope whose owner releases events.
+const SCOPE: &str = "/evoke/schedule";
+
+/// Releases the scheduled events of one store.
+pub struct Scheduler {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    clock: Clock,
+    /// Damaged events, which stay in the schedule.
+    damaged: HashSet<Seq>,
+}
+
+impl Scheduler {
+    /// Creates a scheduler. Events are routed with the active router of `bus`.
+    pub fn new(store: Arc<dyn Store>, bus: Bus, clock: Clock) -> Self {
+        Self { store, bus, clock, damaged: HashSet::new() }
+    }
+
+    /// Releases events when they are due, until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let store = self.store.clone();
+        let mut ownership = None;
+        let mut next_ms = UnixMs::MIN;
+        while !stop.is_cancelled() {
+            if ownership.is_none() {
+                ownership = store.own(SCOPE).await.ok().flatten();
+            }
+            let now_ms = self.clock.now_ms();
+            let until_ms = next_ms.min(store.alarm().earliest_ms()).saturating_sub(now_ms);
+            let wait = match u64::try_from(until_ms) {
+                _ if ownership.is_none() => POLL,
+                Ok(ms) if ms > 0 => Duration::from_millis(ms).min(POLL),
+                _ => match self.release_due(now_ms).await {
+                    Ok(next) => {
+                        next_ms = next.unwrap_or(UnixMs::MAX);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot release scheduled events: {error}");
+                        STORE_RETRY
+                    }
+                },
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = store.alarm().changed() => {}
+            }
+        }
+    }
+
+    /// Releases the first events that are due. Returns the time at which the next one is due.
+    async fn release_due(&mut self, now_ms: UnixMs) -> Result<Option<UnixMs>, StoreError> {
+        // Before the read, which then finds every event that the alarm knew.
+        self.store.alarm().reset();
+        let (due, next_ms) = self.store.due_events(now_ms, BATCH_MAX + self.damaged.len()).await?;
+        let mut released = Vec::new();
+        for Scheduled { seq, event, .. } in due {
+            match event {
+                Ok(_) => {
+                    let deliveries = route(&*self.store, &self.bus, &event);
+                    released.push((seq, deliveries));
+                }
+                Err(damaged) => {
+                    if self.damaged.insert(seq) {
+                        tracing::error!("{damaged}; the event stays scheduled and is not delivered");
+                    }
+                }
+            }
+        }
+        if !released.is_empty()
+            && let Err(error) = self.store.release_events(released).await
+        {
+            // The events are still due: the next call must find them.
+            self.store.alarm().set(now_ms);
+            return Err(error);
+        }
+        Ok(next_ms)
+    }
+}
+
+/// Returns the deliveries that a scheduled event gets if it is released now.
+pub fn route(store: &dyn Store, bus: &Bus, event: &ReadEvent) -> Vec<NewDelivery> {
+    let Ok(stored) = event else { return Vec::new() };
+    let origin_uri = store.origin_uri(stored.lineage.origin);
+    let routed = bus.router().route_due(stored, origin_uri.as_deref());
+    routed.unwrap_or_else(|error| {
+        // The bus has routed the event before it accepted it, so its data is valid.
+        tracing::error!("event {} matches no function: {error}", stored.seq);
+        Vec::new()
+    })
+}
+
+#[cfg(test)]
+mod tests;

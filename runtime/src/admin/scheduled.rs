@@ -1,0 +1,196 @@
+//! Lists and cancels scheduled events, which wait for the time in their attribute `notbefore`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use http::{HeaderMap, Response, StatusCode};
+use serde::Deserialize;
+
+use super::access::Exchange;
+use super::dead::LIMIT_MAX;
+use super::request::{Params, json_body};
+use super::response::Json;
+use super::stream::{Lines, StreamError, ndjson};
+use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
+use super::{Admin, ApiResult, events};
+use evoke_core::bus::Bus;
+use evoke_core::scheduler;
+use evoke_http::problem::Problem;
+use evoke_model::clock::{Clock, UnixMs, rfc3339};
+use evoke_model::event::Data;
+use evoke_model::{Actor, DamagedEvent, FunctionId, Seq};
+use evoke_pattern::Pattern;
+use evoke_store::{Scheduled, Store};
+
+const LIMIT_DEFAULT: usize = 100;
+/// Number of events read from the store at a time: 16 MiB if all have the largest size.
+const PAGE: usize = 16;
+/// Number of events that one request to cancel searches: some seconds. The response says where to continue.
+const SEARCH_MAX: usize = 20_000;
+/// The cause of the purged deliveries.
+const CANCELLED: &str = "cancelled: an operator cancelled the event before it was due";
+/// The position before the first scheduled event.
+const START: Position = Position(UnixMs::MIN, Seq(0));
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScheduledQuery {
+    /// An event pattern in JSON.
+    pattern: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Params(query): Params<ScheduledQuery>,
+) -> ApiResult<Response<Body>> {
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    if limit > LIMIT_MAX {
+        let detail = format!("limit is {limit}; at most {LIMIT_MAX} scheduled events can be listed");
+        return Err(Problem::malformed(detail).into());
+    }
+    let pattern = query.pattern.map(|text| match serde_json::from_str(&text) {
+        Ok(json) => parse_pattern(&json),
+        Err(error) => Err(Problem::malformed(format!("the pattern is not JSON: {error}"))),
+    });
+    let list = List {
+        store: admin.store.clone(),
+        bus: admin.bus.clone(),
+        clock: admin.clock.clone(),
+        functions: admin.control.function_ids().into_iter().map(|(name, id)| (id, name)).collect(),
+        pattern: pattern.transpose()?,
+    };
+    Ok(ndjson(&admin, |lines| list.write(limit, lines)))
+}
+
+fn parse_pattern(json: &serde_json::Value) -> Result<Pattern, Problem> {
+    Pattern::parse(json).map_err(|mistakes| {
+        let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
+    })
+}
+
+struct List {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    clock: Clock,
+    functions: HashMap<FunctionId, String>,
+    pattern: Option<Pattern>,
+}
+
+impl List {
+    /// Writes the first `limit` events that match, without their data.
+    async fn write(self, limit: usize, mut lines: Lines) -> Result<(), StreamError> {
+        let (mut remaining, mut after) = (limit, START);
+        while remaining > 0 {
+            lines.ready().await?;
+            let found = self.store.scheduled((after.0, after.1), PAGE).await?;
+            let Some(last) = found.last().map(position) else { break };
+            after = last;
+            for scheduled in found.into_iter().filter(|one| is_match(self.pattern.as_ref(), one)).take(remaining) {
+                remaining -= 1;
+                lines.json(&self.view(scheduled)).await?;
+            }
+        }
+        Ok(lines.flush().await?)
+    }
+
+    fn view(&self, mut scheduled: Scheduled) -> ScheduledEvent {
+        let deliveries = scheduler::route(&*self.store, &self.bus, &scheduled.event);
+        let names = deliveries.iter().filter_map(|new| self.functions.get(&new.function).cloned());
+        if let Ok(stored) = &mut scheduled.event {
+            Arc::make_mut(&mut stored.event).data = Data::None;
+        }
+        let wait_ms = scheduled.due_ms.saturating_sub(self.clock.now_ms());
+        ScheduledEvent {
+            due: rfc3339(scheduled.due_ms),
+            wait_ms: u64::try_from(wait_ms).unwrap_or_default(),
+            functions: names.collect(),
+            event: Envelope::of(&*self.store, &scheduled.event),
+        }
+    }
+}
+
+fn position(scheduled: &Scheduled) -> Position {
+    Position(scheduled.due_ms, scheduled.seq)
+}
+
+/// Returns true if an event matches. A damaged event matches no pattern.
+fn is_match(pattern: Option<&Pattern>, scheduled: &Scheduled) -> bool {
+    match (pattern, &scheduled.event) {
+        (None, _) => true,
+        (Some(pattern), Ok(stored)) => pattern.matches(&(&*stored.event).into()).unwrap_or_default(),
+        (Some(_), Err(_)) => false,
+    }
+}
+
+pub(super) async fn cancel(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Json<CancelledScheduled>> {
+    let which: CancelScheduled = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
+        let expected = r#"send {"event": "ID or number"} or {"pattern": {"type": ["reminder"]}}"#;
+        Problem::malformed(format!("{error}; {expected}"))
+    })?;
+    let actor = exchange.actor();
+    let dry_run = which.dry_run;
+    match which {
+        CancelScheduled { event: Some(reference), pattern: None, after: None, .. } => {
+            let read = events::find(&*admin.store, &reference).await?;
+            let seq = DamagedEvent::seq_of(&read);
+            if !admin.store.is_scheduled(seq).await? {
+                let detail = format!("event {seq} does not wait for its `notbefore`: it was delivered or cancelled");
+                return Err(Problem::new(StatusCode::CONFLICT, detail).into());
+            }
+            let deliveries = scheduler::route(&*admin.store, &admin.bus, &read);
+            let count = match dry_run {
+                true => 1,
+                false => admin.store.cancel_events(&actor, vec![(seq, deliveries)], CANCELLED).await?,
+            };
+            Ok(Json(CancelledScheduled { count, next: None }))
+        }
+        CancelScheduled { event: None, pattern: Some(pattern), after, .. } => {
+            let cancel = CancelMatching { pattern: parse_pattern(&pattern)?, actor: (!dry_run).then_some(actor) };
+            Ok(Json(cancel.run(&admin, after.unwrap_or(START)).await?))
+        }
+        _ => {
+            Err(Problem::malformed("choose either an event or a pattern; only a pattern has `after`".to_owned()).into())
+        }
+    }
+}
+
+struct CancelMatching {
+    pattern: Pattern,
+    /// `None`: nothing is cancelled, and the events are only counted.
+    actor: Option<Actor>,
+}
+
+impl CancelMatching {
+    async fn run(&self, admin: &Admin, mut after: Position) -> ApiResult<CancelledScheduled> {
+        let (mut count, mut searched) = (0, 0);
+        loop {
+            let found = admin.store.scheduled((after.0, after.1), PAGE).await?;
+            let Some(last) = found.last().map(position) else { return Ok(CancelledScheduled { count, next: None }) };
+            after = last;
+            searched += found.len();
+            let matching: Vec<_> = found.into_iter().filter(|one| is_match(Some(&self.pattern), one)).collect();
+            match &self.actor {
+                Some(actor) if !matching.is_empty() => {
+                    let route = |one: Scheduled| (one.seq, scheduler::route(&*admin.store, &admin.bus, &one.event));
+                    let events = matching.into_iter().map(route).collect();
+                    count += admin.store.cancel_events(actor, events, CANCELLED).await?;
+                }
+                Some(_) => {}
+                None => count += matching.len() as u64,
+            }
+            if searched >= SEARCH_MAX {
+                return Ok(CancelledScheduled { count, next: Some(after) });
+            }
+        }
+    }
+}
