@@ -30,6 +30,7 @@
 //! | `POST /api/v1/pending/move` | body: [`view::Move`]; [`view::Count`] |
 //! | `GET /api/v1/scheduled?pattern=&limit=` | one [`view::ScheduledEvent`] per line, the next one first, events without their data |
 //! | `POST /api/v1/scheduled/cancel` | body: [`view::CancelScheduled`]; [`view::CancelledScheduled`] |
+//! | `GET /api/v1/timers?source=&limit=&ticks=` | one [`view::Timer`] per line, by source |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
 //! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
@@ -98,6 +99,7 @@ mod search;
 mod state;
 mod status;
 mod stream;
+mod timers;
 pub(crate) mod tokens;
 mod trace;
 pub mod view;

@@ -35,6 +35,7 @@ mod table;
 mod terminal;
 mod test;
 mod text;
+mod timers;
 mod tls;
 mod token;
 mod trace;
@@ -254,6 +255,9 @@ enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
+    /// List timers with their next ticks, and with what became of the last ones
+    #[command(after_help = "Example: evoke timers /shop/nightly")]
+    Timers(WithCommon<timers::Timers>),
     /// Show functions with their delivery counts, and sources with their health
     #[command(after_help = "Example: evoke status")]
     Status(Common),
@@ -402,6 +406,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Man { folder } => write_manual(&folder),
         Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Timers(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Console(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Monitors(common) => monitors::run(&common.with_defaults(&global)),

@@ -46,7 +46,7 @@ pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExpla
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, HttpKind, Routes};
-use evoke_manifest::{Checked, Diagnostics, Severity, Source};
+use evoke_manifest::{Checked, Diagnostics, Settings, Severity, Source};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsMax, FunctionId, StoredEvent};
 use evoke_pattern::MalformedEvent;
@@ -220,6 +220,11 @@ impl Control {
     /// Returns the store ids of the active functions, by full name.
     pub fn function_ids(&self) -> BTreeMap<String, FunctionId> {
         self.active().function_ids.clone()
+    }
+
+    /// Returns the URIs and settings of the timers, sorted by URI.
+    pub async fn timers(&self) -> Vec<(String, Settings)> {
+        self.0.sources.lock().await.timers()
     }
 
     /// Matches an event against every active trigger, or those of one function. An error means that the data of the

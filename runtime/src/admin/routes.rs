@@ -17,7 +17,7 @@ use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
 use super::{
     Admin, brakes, dead, events, explain, logs, manage_tokens, metrics, monitors, pending, replays, scheduled, state,
-    status, trace,
+    status, timers, trace,
 };
 use evoke_http::problem::Problem;
 
@@ -51,6 +51,7 @@ pub(super) fn routes() -> Vec<Route> {
         (post_.clone(), "/api/v1/pending/retry", Operator, post(pending::retry)),
         (post_.clone(), "/api/v1/pending/cancel", Operator, post(pending::cancel)),
         (post_.clone(), "/api/v1/pending/move", Operator, post(pending::transfer)),
+        (get_.clone(), "/api/v1/timers", Viewer, get(timers::list)),
         (get_.clone(), "/api/v1/scheduled", Viewer, get(scheduled::list)),
         (post_.clone(), "/api/v1/scheduled/cancel", Operator, post(scheduled::cancel)),
         (get_.clone(), "/api/v1/replays", Viewer, get(replays::list)),

@@ -10,6 +10,7 @@ mod replay;
 mod scheduled;
 mod state;
 mod status;
+mod timer;
 mod token;
 mod trace;
 
@@ -24,6 +25,7 @@ pub use self::replay::Replay;
 pub use self::scheduled::{CancelScheduled, CancelledScheduled, Position, ScheduledEvent};
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
 pub use self::status::{Function, LastError, Listener, Refusal, Source, Status, UncleanExit};
+pub use self::timer::{Tick, TickDelivery, Timer};
 pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 

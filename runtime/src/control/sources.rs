@@ -21,6 +21,7 @@ use evoke_model::clock::Clock;
 use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId};
 use evoke_sources::Services;
 use evoke_sources::monitor::MonitorSource;
+use evoke_sources::timer::TimerSource;
 use evoke_store::{EventStore, Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
 
@@ -137,6 +138,13 @@ impl Sources {
             refused: running.health.refusals(),
         });
         status.collect()
+    }
+
+    /// Returns the URIs and settings of the timers, sorted by URI.
+    pub(super) fn timers(&self) -> Vec<(String, Settings)> {
+        let is_timer = |running: &RunningSource| running.settings.get::<TimerSource>().is_some();
+        let timers = self.running.iter().filter(|(_, running)| is_timer(running));
+        timers.map(|(uri, running)| (uri.clone(), running.settings.clone())).collect()
     }
 
     /// Stops all sources, and waits for their tasks.

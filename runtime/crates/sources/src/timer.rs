@@ -29,10 +29,21 @@
 //! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is an
 //! error; one that means something else than it seems to gets a warning, and so does the name of such a time zone.
 //!
+//! # Options
+//! - `at`: one time or several; the timer ticks once at each of them. A time that has passed and had no tick is missed,
+//!   also when the timer is new or the list was changed.
+//! - `overlap: skip`: while deliveries of the tick before are pending (ready, retrying or blocked), a tick is skipped. Of
+//!   several ticks that are due at once, only the newest is stored.
+//! - `start_deadline`: a tick that is not stored within this time after its instant is skipped. So it bounds the ticks
+//!   that `missed` selects, and the time for which the bus may refuse a tick.
+//! - `jitter`: all ticks of a timer are late by the same part of this time, a hash of the source's uri. Ids and times
+//!   stay those of the instants.
+//!
 //! # Marks
 //! Scope: the source's uri. Key `last`: a JSON object of `v` (1), `at` (the last processed instant, in milliseconds
 //! since the Unix epoch), `schedule` (its textual form) and `ticked` (the newest instants that had their ticks, as pairs
-//! of the first and the last one), committed with the tick. A timer without a mark, or with the mark of another schedule,
+//! of the first and the last one) and `skipped` (the newest instants that were skipped, with the reason), committed with
+//! the tick. A timer without a mark, or with the mark of another schedule,
 //! starts now and has missed nothing.
 //!
 //! # Downtime and clock jumps
@@ -44,6 +55,9 @@
 
 mod config;
 mod cron;
+mod inspect;
+mod jumps;
+mod mark;
 mod schedule;
 mod settings;
 mod ticked;
@@ -54,41 +68,36 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use self::config::TimerKind;
+pub use self::inspect::{TimerTimes, inspect};
+use self::jumps::{JUMP_MIN_MS, Jumps, jump_ms};
+pub use self::mark::Skip;
+use self::mark::{LastMark, SKIPPED_MAX, last_mark, ticked_of_earlier};
 use self::schedule::{Tick, Times, due};
-pub use self::settings::{Missed, Schedule, TimerSource};
+use self::settings::instant;
+pub use self::settings::{Missed, Overlap, Schedule, TimerSource};
 use self::ticked::Ticked;
 use crate::{Services, TaskKind};
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
-use evoke_core::source::submit::{SubmitError, marks, submit};
+use evoke_core::source::submit::{SubmitError, marks, submit, submit_until};
 use evoke_manifest::Settings;
 use evoke_model::Mark;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
+use evoke_store::StoreError;
 
 /// The most ticks in one commit: large enough to catch up quickly after downtime, small enough to keep in memory.
 const BATCH_MAX: usize = 64;
-/// The longest sleep, and so the longest delay of a tick after a wall-clock jump: sleeps run on the monotonic clock,
-/// which does not see such jumps.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// The smallest difference between wall clock and monotonic clock, from one check to the next, that counts as a jump.
-/// Gradual clock adjustment (slewing) stays far below.
-const JUMP_MIN_MS: i64 = 2_000;
-
-/// The content of the mark `last`.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LastMark {
-    v: u32,
-    at: UnixMs,
-    schedule: String,
-    #[serde(default)]
-    ticked: Ticked,
-}
+/// The longest sleep. Sleeps run on the monotonic clock, which does not see jumps of the wall clock; [`Jumps`] ends a
+/// sleep at a jump. Within this time, gradual clock adjustment (slewing) stays far below [`JUMP_MIN_MS`].
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// Before every time that RFC 3339 can name.
+const BEFORE_ALL: UnixMs = UnixMs::MIN / 4;
+/// The wait before a retry after the bus rejected a tick or the store could not be read.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl TaskKind for TimerKind {
     fn run(&self, settings: &Settings, ctx: Context, _: &Services) -> Option<BoxFuture<'static, ()>> {
@@ -113,21 +122,29 @@ async fn run(config: TimerSource, ctx: Context) {
         }
     };
     let Some(stored_marks) = marks(&ctx).await else { return };
-    let mut timer = Timer::new(config, times, &stored_marks, ctx.clock.now_ms());
-    if timer.is_new && submit(&ctx, &timer.offer(&ctx, &[], Ticked::default())).await.is_err() {
+    let jumps = Jumps::of(&ctx.clock);
+    let mut jumped = jumps.receiver();
+    let delay_ms = config.delay_ms(&ctx.uri);
+    // The timer lives in the past by its delay: so everything else is the same with a jitter.
+    let now = || ctx.clock.now_ms().saturating_sub(delay_ms);
+    let mut timer = Timer::new(config, times, &stored_marks, now());
+    if timer.is_new
+        && submit(&ctx, &timer.offer(&ctx, &[], timer.last, timer.ticked.clone(), Vec::new())).await.is_err()
+    {
         return;
     }
     loop {
-        let now = ctx.clock.now_ms();
-        timer.check_clocks(now, Instant::now());
-        while timer.next.is_some_and(|next| next <= now) {
-            if !timer.tick(&ctx, now).await {
+        let moment = now();
+        timer.check_clocks(moment, Instant::now());
+        while timer.next.is_some_and(|next| next <= now()) {
+            if !timer.tick(&ctx, now(), &now).await {
                 return;
             }
         }
         tokio::select! {
             () = ctx.stop.cancelled() => return,
-            () = tokio::time::sleep(timer.sleep_time(ctx.clock.now_ms())) => {}
+            () = tokio::time::sleep(timer.sleep_time(now())) => {}
+            _ = jumped.changed() => {}
         }
     }
 }
@@ -138,12 +155,16 @@ struct Timer {
     schedule: String,
     timezone: String,
     missed: Missed,
+    overlap: Overlap,
+    start_deadline: Option<Duration>,
     /// Whether there was no mark of this schedule.
     is_new: bool,
     /// Every instant up to this one is processed.
     last: UnixMs,
     /// The instants that had their ticks.
     ticked: Ticked,
+    /// The newest instants that were skipped.
+    skipped: Vec<(UnixMs, Skip)>,
     /// Instants after this one came due while the timer ran; those up to it were missed.
     running_since: UnixMs,
     /// The next due instant; `None` when the schedule has ended.
@@ -156,24 +177,29 @@ struct Timer {
 
 impl Timer {
     fn new(config: TimerSource, times: Times, marks: &BTreeMap<String, Vec<u8>>, now: UnixMs) -> Self {
-        let (schedule, timezone) = match config.schedule {
-            Schedule::Cron { expr, timezone } => (format!("cron {expr} {timezone}"), timezone),
-            Schedule::Every { every } => (format!("every {}ms", every.as_millis()), "UTC".to_owned()),
+        let (schedule, timezone) = (config.schedule.identity(), config.schedule.timezone());
+        let stored = last_mark(marks);
+        let is_new = stored.as_ref().is_none_or(|last| last.schedule != schedule);
+        let (last, ticked, skipped) = match stored {
+            Some(last) if !is_new => (last.at, last.ticked, last.skipped),
+            // The times of a list are missed if they had no tick.
+            other if matches!(times, Times::At { .. }) => {
+                let ticked = other.map(|earlier| ticked_of_earlier(&times, &earlier)).unwrap_or_default();
+                (BEFORE_ALL, ticked, Vec::new())
+            }
+            _ => (now, Ticked::default(), Vec::new()),
         };
-        let last = marks
-            .get("last")
-            .and_then(|value| serde_json::from_slice::<LastMark>(value).ok())
-            .filter(|last| last.v == 1 && last.schedule == schedule);
-        let is_new = last.is_none();
-        let (last, ticked) = last.map_or((now, Ticked::default()), |last| (last.at, last.ticked));
         Self {
             times,
             schedule,
             timezone,
             missed: config.missed,
+            overlap: config.overlap,
+            start_deadline: config.start_deadline,
             is_new,
             last,
             ticked,
+            skipped,
             running_since: now,
             next: Some(now),
             rejected: false,
@@ -183,9 +209,9 @@ impl Timer {
 
     /// Compares both clocks with their values at the last check, to find jumps of the wall clock.
     fn check_clocks(&mut self, wall: UnixMs, monotonic: Instant) {
-        let (wall_before, monotonic_before) = std::mem::replace(&mut self.last_check, (wall, monotonic));
-        let passed_ms = i64::try_from((monotonic - monotonic_before).as_millis()).unwrap_or(i64::MAX);
-        let jumped_ms = wall.saturating_sub(wall_before).saturating_sub(passed_ms);
+        let before = std::mem::replace(&mut self.last_check, (wall, monotonic));
+        let jumped_ms = jump_ms(before, (wall, monotonic));
+        let passed_ms = wall.saturating_sub(before.0).saturating_sub(jumped_ms);
         if jumped_ms > JUMP_MIN_MS {
             tracing::warn!("the wall clock jumped forward by {jumped_ms} ms");
             self.running_since = wall.saturating_sub(passed_ms);
@@ -202,23 +228,57 @@ impl Timer {
         }
     }
 
-    /// Submits one batch of the ticks due at `now`. Returns false when the source is stopped.
-    async fn tick(&mut self, ctx: &Context, now: UnixMs) -> bool {
-        let mut due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
+    /// Submits one batch of the ticks due at `now`; `clock` returns the time later on. Returns false when the source is
+    /// stopped.
+    async fn tick(&mut self, ctx: &Context, now: UnixMs, clock: &impl Fn() -> UnixMs) -> bool {
+        let due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
+        let mut ticks = due.ticks.clone();
+        ticks.retain(|tick| !self.ticked.contains(tick.scheduled));
+        let mut skipped = Vec::new();
+        ticks.retain(|tick| !self.is_late(tick, now) || self.skip(&mut skipped, tick, Skip::Late));
+        if self.overlap == Overlap::Skip && !ticks.is_empty() {
+            match self.is_running(ctx).await {
+                Ok(is_running) => {
+                    // Of several ticks, all but the newest would overlap with it.
+                    let kept = if is_running { None } else { ticks.pop() };
+                    for tick in ticks.drain(..) {
+                        self.skip(&mut skipped, &tick, Skip::Overlap);
+                    }
+                    ticks.extend(kept);
+                }
+                Err(error) => {
+                    ctx.health.degraded(format!("cannot find out whether the last tick is pending: {error}"));
+                    return tokio::time::timeout(RETRY, ctx.stop.cancelled()).await.is_err();
+                }
+            }
+        }
         let mut ticked = self.ticked.clone();
-        ticked.add(&self.times, &due.ticks);
-        due.ticks.retain(|tick| !self.ticked.contains(tick.scheduled));
-        if !due.ticks.is_empty() {
-            match submit(ctx, &self.offer(ctx, &due.ticks, ticked.clone())).await {
-                Ok(()) if self.rejected => ctx.health.recovered(),
-                Ok(()) => {}
+        match skipped.is_empty() {
+            true => ticked.add(&self.times, &due.ticks),
+            // Skipped instants are between them.
+            false => ticks.iter().for_each(|tick| ticked.add(&self.times, &[*tick])),
+        }
+        if !ticks.is_empty() || !skipped.is_empty() {
+            let at = due.ticks.last().map_or(self.last, |tick| tick.scheduled);
+            let all_skipped = self.with_skipped(&skipped);
+            let offer = self.offer(ctx, &ticks, at, ticked.clone(), all_skipped.clone());
+            let give_up = || ticks.first().is_some_and(|tick| self.is_late(tick, clock()));
+            match submit_until(ctx, &offer, give_up).await {
+                Ok(true) => {
+                    if self.rejected {
+                        ctx.health.recovered();
+                    }
+                    self.skipped = all_skipped;
+                }
+                // The oldest is too late now: the next call skips it.
+                Ok(false) => return true,
                 Err(SubmitError::Stopped) => return false,
                 Err(rejected) => {
                     // All ticks have the same form, so the bus rejects all of them until the routes change.
                     if !std::mem::replace(&mut self.rejected, true) {
                         ctx.health.degraded(format!("the bus rejects the timer's ticks: {rejected:?}"));
                     }
-                    return tokio::time::timeout(SLEEP_MAX, ctx.stop.cancelled()).await.is_err();
+                    return tokio::time::timeout(RETRY, ctx.stop.cancelled()).await.is_err();
                 }
             }
         }
@@ -229,6 +289,32 @@ impl Timer {
         true
     }
 
+    fn is_late(&self, tick: &Tick, now: UnixMs) -> bool {
+        let late_ms = u128::try_from(now.saturating_sub(tick.scheduled)).unwrap_or_default();
+        self.start_deadline.is_some_and(|deadline| late_ms > deadline.as_millis())
+    }
+
+    /// Records a skipped tick. Returns false.
+    fn skip(&self, skipped: &mut Vec<(UnixMs, Skip)>, tick: &Tick, why: Skip) -> bool {
+        tracing::info!("the timer skips its tick of {}: {why:?}", instant(tick.scheduled));
+        skipped.push((tick.scheduled, why));
+        false
+    }
+
+    fn with_skipped(&self, new: &[(UnixMs, Skip)]) -> Vec<(UnixMs, Skip)> {
+        let all = [&self.skipped[..], new].concat();
+        let excess = all.len().saturating_sub(SKIPPED_MAX);
+        all.into_iter().skip(excess).collect()
+    }
+
+    /// Returns true if a delivery of the last tick is pending.
+    async fn is_running(&self, ctx: &Context) -> Result<bool, StoreError> {
+        match self.ticked.newest() {
+            Some(last) => ctx.bus.is_pending(&ctx.uri, &instant(last)).await,
+            None => Ok(false),
+        }
+    }
+
     /// How long to sleep from `now`.
     fn sleep_time(&self, now: UnixMs) -> Duration {
         let until_next = self.next.map_or(SLEEP_MAX, |next| {
@@ -237,11 +323,9 @@ impl Timer {
         until_next.min(SLEEP_MAX)
     }
 
-    /// Builds an offer to the bus that contains the events of `ticks` and the mark that records the last of them. If there
-    /// are no ticks, the offer contains only a mark with the starting point.
-    fn offer(&self, ctx: &Context, ticks: &[Tick], ticked: Ticked) -> Offer {
-        let at = ticks.last().map_or(self.last, |tick| tick.scheduled);
-        let last = LastMark { v: 1, at, schedule: self.schedule.clone(), ticked };
+    /// Builds an offer to the bus that contains the events of `ticks` and the mark: every instant up to `at` is processed.
+    fn offer(&self, ctx: &Context, ticks: &[Tick], at: UnixMs, ticked: Ticked, skipped: Vec<(UnixMs, Skip)>) -> Offer {
+        let last = LastMark { v: 1, at, schedule: self.schedule.clone(), ticked, skipped };
         // Numbers and strings always serialise.
         let value = serde_json::to_vec(&last).unwrap_or_default();
         Offer {
@@ -268,11 +352,6 @@ impl Timer {
             principal: None,
         }
     }
-}
-
-/// Formats an instant as RFC 3339 in UTC, with a fraction only when there is one.
-fn instant(at: UnixMs) -> String {
-    Timestamp::from_millisecond(at).unwrap_or_default().to_string()
 }
 
 #[cfg(test)]

@@ -6,17 +6,23 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::settings::{Missed, Schedule, TimerSource};
+use super::settings::{Missed, Overlap, Schedule, TimerSource, instant};
 use super::{cron, zone};
 use evoke_manifest::parser::{Node, Reader, Table, Value, ValueError, excerpt, nearest};
 use evoke_manifest::units::DurationText;
 use evoke_manifest::{Place, Settings, SourceKind};
+use evoke_model::clock::UnixMs;
+use evoke_model::rfc3339;
 
 /// The kind `timer`.
 #[derive(Debug)]
 pub struct TimerKind;
 
 const INTERVAL_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(366 * 86_400);
+const DEADLINE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+const JITTER_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
+/// Maximum number of times in `at`: all of them are in the mark of the timer, which each tick writes.
+const AT_MAX: usize = 100;
 const MISSED_MAX: u32 = 10_000;
 /// Value of `all` without a number: enough for the minutes of a night, but not for the seconds of a year.
 const MISSED_ALL: u32 = 1_000;
@@ -44,6 +50,7 @@ impl SourceKind for TimerKind {
         match key {
             "cron" | "schedule" => Some("for a schedule, write `timer: { cron: \"0 2 * * *\" }`"),
             "every" | "interval" => Some("for an interval, write `timer: { every: 1m }`"),
+            "at" | "once" => Some("for single times, write `timer: { at: 2030-01-31T12:00:00Z }`"),
             _ => None,
         }
     }
@@ -67,12 +74,25 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
         timezone.and_then(|node| reader.parse_advised(node, "`timezone`", zone::parse, |zone| zone::advice(zone)));
     let every_node = table.optional(reader, "every");
     let every = every_node.and_then(|node| reader.duration(node, "`every`", INTERVAL_RANGE));
+    let at_node = table.optional(reader, "at");
+    let at = at_node.and_then(|node| instants(reader, node));
+    let overlap = table.optional(reader, "overlap").and_then(|node| overlap(reader, node)).unwrap_or_default();
+    let start_deadline = table.optional(reader, "start_deadline");
+    let start_deadline = start_deadline.and_then(|node| reader.duration(node, "`start_deadline`", DEADLINE_RANGE));
+    let jitter_node = table.optional(reader, "jitter");
+    let jitter = jitter_node.and_then(|node| reader.duration(node, "`jitter`", JITTER_RANGE));
+    if let (Some(node), Some(jitter), Some(every)) = (jitter_node, jitter, every)
+        && jitter > every
+    {
+        let help = "write at most the interval, so that the ticks of one interval do not fall into the next one";
+        reader.error(node.span, "`jitter` is longer than `every`", help);
+    }
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
-    match (table.has("cron"), table.has("every")) {
-        (false, false) => {
+    match (table.has("cron"), table.has("every"), table.has("at")) {
+        (false, false, false) => {
             reader.error(table.span(), "a timer needs a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`");
         }
-        (true, true) => {
+        (true, true, _) => {
             let other = (table.key_span("cron"), "the other schedule");
             reader.error_with_related(
                 table.key_span("every"),
@@ -81,7 +101,24 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
                 other,
             );
         }
-        (false, true) if table.has("timezone") => {
+        (true, _, true) | (_, true, true) => {
+            let other = (table.key_span(if table.has("cron") { "cron" } else { "every" }), "the other schedule");
+            reader.error_with_related(
+                table.key_span("at"),
+                "a timer can have only one schedule",
+                "keep one of them, and make a second timer for the other",
+                other,
+            );
+        }
+        (false, _, true) if table.has("timezone") => {
+            let message = "`timezone` has no effect with `at`: each time has its own offset";
+            reader.error(
+                table.key_span("timezone"),
+                message,
+                "remove it, and write times such as 2030-01-31T12:00:00+01:00",
+            );
+        }
+        (false, true, _) if table.has("timezone") => {
             let message = "`timezone` has no effect with `every`: an interval does not depend on a time zone";
             reader.error(
                 table.key_span("timezone"),
@@ -94,15 +131,69 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     table.reject_unknown_keys(reader, |key| match key {
         "tz" | "time_zone" | "zone" => Some("did you mean `timezone`?"),
         "interval" | "period" => Some("did you mean `every`?"),
+        "once" | "time" | "times" => Some("did you mean `at`?"),
+        "deadline" => Some("did you mean `start_deadline`?"),
         "schedule" => Some("did you mean `cron`?"),
         _ => None,
     });
-    let schedule = match (cron, every) {
-        (Some(expr), _) => Schedule::Cron { expr, timezone: timezone.unwrap_or_else(|| TIMEZONE_DEFAULT.to_owned()) },
-        (None, Some(every)) => Schedule::Every { every },
-        (None, None) => return None,
+    let schedule = match (cron, every, at) {
+        (Some(expr), ..) => Schedule::Cron { expr, timezone: timezone.unwrap_or_else(|| TIMEZONE_DEFAULT.to_owned()) },
+        (None, Some(every), _) => Schedule::Every { every },
+        (None, None, Some(at)) => Schedule::At { at },
+        (None, None, None) => return None,
     };
-    Some(TimerSource { schedule, missed })
+    Some(TimerSource { schedule, missed, overlap, start_deadline, jitter })
+}
+
+/// Reads one time or a list of them. Returns them in order.
+fn instants(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<UnixMs>> {
+    let nodes: Vec<&Node> = match &node.value {
+        Value::List(_) => {
+            let help = "write a time such as 2030-01-31T12:00:00Z, or remove the timer";
+            reader.nonempty_list(node, "`at`", "the timer would never tick", help).iter().map(|node| &**node).collect()
+        }
+        _ => vec![node],
+    };
+    if nodes.len() > AT_MAX {
+        let help = "send events with the attribute `notbefore` instead: `evoke emit --not-before TIME`";
+        reader.error(node.span, format!("`at` has {} times; at most {AT_MAX} are possible", nodes.len()), help);
+        return None;
+    }
+    let mut instants: Vec<UnixMs> = Vec::new();
+    for node in &nodes {
+        let parsed = reader.parse_text(node, "`at`", |text| {
+            rfc3339::unix_ms(text).ok_or_else(|| {
+                let help =
+                    "write date, time and offset as in RFC 3339: 2030-01-31T12:00:00Z or 2030-01-31T12:00:00+01:00";
+                ValueError::new(format!("`{}` is not a time", excerpt(text)), help)
+            })
+        });
+        let Some(at) = parsed else { continue };
+        if instants.contains(&at) {
+            reader.error(
+                node.span,
+                format!("`at` has {} twice", instant(at)),
+                "remove one of them: a timer ticks once at a time",
+            );
+        }
+        instants.push(at);
+    }
+    instants.sort_unstable();
+    (!instants.is_empty()).then_some(instants)
+}
+
+fn overlap(reader: &mut Reader<'_>, node: &Node) -> Option<Overlap> {
+    reader.parse_text(node, "`overlap`", |text| match text {
+        "queue" => Ok(Overlap::Queue),
+        "skip" => Ok(Overlap::Skip),
+        _ => {
+            let help = match nearest(text, ["queue", "skip"]) {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => "write `queue` or `skip`".to_owned(),
+            };
+            Err(ValueError::new(format!("`{}` is not a valid value of `overlap`", excerpt(text)), help))
+        }
+    })
 }
 
 fn missed(reader: &mut Reader<'_>, node: &Node) -> Option<Missed> {
@@ -140,12 +231,20 @@ impl JsonSchema for TimerSource {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut every = generator.subschema_for::<DurationText>();
         every.insert("description".to_owned(), "Interval between ticks, at least 100ms.".into());
+        let mut start_deadline = generator.subschema_for::<DurationText>();
+        let description =
+            "A tick that cannot be stored within this time after its instant is skipped, also a missed one.";
+        start_deadline.insert("description".to_owned(), description.into());
+        let mut jitter = generator.subschema_for::<DurationText>();
+        let description = "Spreads timers with the same schedule: all ticks of a timer are late by the same part of this \
+                           time, which depends on the name of the timer.";
+        jitter.insert("description".to_owned(), description.into());
         let mut missed = generator.subschema_for::<Missed>();
         let description = "Which ticks to run later if their time passed while Evoke was not running.";
         missed.insert("description".to_owned(), description.into());
         missed.insert("default".to_owned(), "last".into());
         json_schema!({
-            "description": "Creates an event at the times of `cron`, or at intervals of `every`.",
+            "description": "Creates an event at the times of `cron`, at intervals of `every`, or once at each time of `at`.",
             "type": "object",
             "properties": {
                 "cron": {
@@ -159,10 +258,31 @@ impl JsonSchema for TimerSource {
                     "default": TIMEZONE_DEFAULT
                 },
                 "every": every,
-                "missed": missed
+                "at": {
+                    "description": "One time or several, RFC 3339. A time that has passed without a tick is missed.",
+                    "anyOf": [
+                        { "type": "string", "format": "date-time" },
+                        {
+                            "type": "array",
+                            "items": { "type": "string", "format": "date-time" },
+                            "minItems": 1,
+                            "maxItems": AT_MAX
+                        }
+                    ]
+                },
+                "missed": missed,
+                "overlap": {
+                    "description": "What to do with a tick while deliveries of the one before it are pending: `queue` \
+                        stores it, `skip` leaves it out.",
+                    "type": "string",
+                    "enum": ["queue", "skip"],
+                    "default": "queue"
+                },
+                "start_deadline": start_deadline,
+                "jitter": jitter
             },
             "additionalProperties": false,
-            "oneOf": [{ "required": ["cron"] }, { "required": ["every"] }]
+            "oneOf": [{ "required": ["cron"] }, { "required": ["every"] }, { "required": ["at"] }]
         })
     }
 }

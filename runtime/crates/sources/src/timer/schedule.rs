@@ -16,6 +16,8 @@ pub(super) enum Times {
     Cron { cron: Box<Cron>, zone: TimeZone },
     /// The multiples of `period_ms` since the Unix epoch.
     Every { period_ms: i64 },
+    /// These instants, in order.
+    At { at: Vec<UnixMs> },
 }
 
 impl Times {
@@ -32,6 +34,7 @@ impl Times {
                 Ok(period_ms) if period_ms > 0 => Ok(Self::Every { period_ms }),
                 _ => Err(format!("every `{every:?}`: use at least a millisecond")),
             },
+            Schedule::At { at } => Ok(Self::At { at: at.clone() }),
         }
     }
 
@@ -39,7 +42,7 @@ impl Times {
     pub(super) fn cron(&self) -> Option<&Cron> {
         match self {
             Self::Cron { cron, .. } => Some(cron),
-            Self::Every { .. } => None,
+            Self::Every { .. } | Self::At { .. } => None,
         }
     }
 
@@ -47,6 +50,7 @@ impl Times {
     pub(super) fn after(&self, at: UnixMs) -> Option<UnixMs> {
         match self {
             Self::Every { period_ms } => at.div_euclid(*period_ms).checked_add(1)?.checked_mul(*period_ms),
+            Self::At { at: instants } => instants.get(instants.partition_point(|instant| *instant <= at)).copied(),
             Self::Cron { cron, zone } => {
                 let from = Timestamp::from_millisecond(at).ok()?;
                 let found = match cron.find_next_occurrence(&from.to_zoned(zone.clone()), false) {
@@ -63,12 +67,12 @@ impl Times {
     }
 
     /// The newest `limit` instants in `(after, until]`, in order.
-    fn newest(&self, after: UnixMs, until: UnixMs, limit: usize) -> Vec<UnixMs> {
+    pub(super) fn newest(&self, after: UnixMs, until: UnixMs, limit: usize) -> Vec<UnixMs> {
         // Searches backwards in growing windows: visiting every tick of a long downtime would be slow, and iterating
         // backwards would assume that a time zone's gaps are the same in both directions.
         let mut window_ms: i64 = match self {
             Self::Every { period_ms } => period_ms.saturating_mul(i64::try_from(limit).unwrap_or(i64::MAX)),
-            Self::Cron { .. } => 60_000,
+            Self::Cron { .. } | Self::At { .. } => 60_000,
         };
         loop {
             let start = until.saturating_sub(window_ms).max(after);

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
-use evoke_manifest::units::DurationText;
+use evoke_manifest::units::{DurationText, duration_text};
+use evoke_model::clock::UnixMs;
 
 /// A timer: creates an event at each time of its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,6 +16,78 @@ pub struct TimerSource {
     pub schedule: Schedule,
     /// Which ticks to run later if their time passed while Evoke was not running.
     pub missed: Missed,
+    /// What to do with a tick while deliveries of the one before it are pending.
+    #[serde(skip_serializing_if = "Overlap::is_default")]
+    pub overlap: Overlap,
+    /// A tick that cannot be stored within this time after its instant is skipped.
+    #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
+    pub start_deadline: Option<Duration>,
+    /// Each tick is late by a part of this time, which is the same for all ticks of the timer.
+    #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Duration>,
+}
+
+impl TimerSource {
+    /// Returns by how many milliseconds the ticks are late: a part of the jitter that depends on the uri (FNV-1a).
+    pub(super) fn delay_ms(&self, uri: &str) -> i64 {
+        let jitter = self.jitter.and_then(|jitter| u64::try_from(jitter.as_millis()).ok());
+        let Some(most) = jitter else { return 0 };
+        let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let hash = uri.bytes().fold(0xcbf2_9ce4_8422_2325, add);
+        // The names of neighbours differ in their ends, which hardly change the high bits.
+        i64::try_from((hash ^ (hash >> 32)) % most.saturating_add(1)).unwrap_or_default()
+    }
+}
+
+impl Schedule {
+    /// Returns the form that identifies the schedule in the mark of a timer.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Self::Cron { expr, timezone } => format!("cron {expr} {timezone}"),
+            Self::Every { every } => format!("every {}ms", every.as_millis()),
+            Self::At { at } => {
+                let all: Vec<_> = at.iter().map(ToString::to_string).collect();
+                format!("at {}", all.join(" "))
+            }
+        }
+    }
+
+    /// Returns the time zone of the instants.
+    pub(super) fn timezone(&self) -> String {
+        match self {
+            Self::Cron { timezone, .. } => timezone.clone(),
+            Self::Every { .. } | Self::At { .. } => "UTC".to_owned(),
+        }
+    }
+
+    /// Returns the schedule as text for users, such as `every 1m`.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Cron { expr, timezone } => format!("cron {expr} ({timezone})"),
+            Self::Every { every } => format!("every {}", duration_text(*every)),
+            Self::At { at } => match &at[..] {
+                [one] => format!("at {}", instant(*one)),
+                all => format!("at {} times", all.len()),
+            },
+        }
+    }
+}
+
+/// What to do with a tick while deliveries of the one before it are pending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// Store it: its deliveries wait or run beside the others.
+    #[default]
+    Queue,
+    /// Skip it.
+    Skip,
+}
+
+impl Overlap {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Times at which a timer ticks.
@@ -35,6 +109,28 @@ pub enum Schedule {
         #[serde(with = "DurationText")]
         every: Duration,
     },
+    /// Once at each of these instants.
+    At {
+        /// In order, without duplicates.
+        #[serde(serialize_with = "serialize_instants")]
+        at: Vec<UnixMs>,
+    },
+}
+
+fn serialize_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => DurationText::serialize(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn serialize_instants<S: Serializer>(instants: &[UnixMs], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(instants.iter().map(|at| instant(*at)))
+}
+
+/// Formats an instant as RFC 3339 in UTC, with a fraction only when there is one.
+pub(super) fn instant(at: UnixMs) -> String {
+    Timestamp::from_millisecond(at).unwrap_or_default().to_string()
 }
 
 /// Which ticks to run later if their time passed while Evoke was not running (missed ticks).

@@ -1,3 +1,5 @@
+mod options;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -58,12 +60,16 @@ impl Fixture {
     }
 }
 
+fn with_schedule(schedule: Schedule, missed: Missed) -> TimerSource {
+    TimerSource { schedule, missed, overlap: Overlap::Queue, start_deadline: None, jitter: None }
+}
+
 fn every(period: Duration, missed: Missed) -> TimerSource {
-    TimerSource { schedule: Schedule::Every { every: period }, missed }
+    with_schedule(Schedule::Every { every: period }, missed)
 }
 
 fn cron(expr: &str, missed: Missed) -> TimerSource {
-    TimerSource { schedule: Schedule::Cron { expr: expr.into(), timezone: "Europe/Berlin".into() }, missed }
+    with_schedule(Schedule::Cron { expr: expr.into(), timezone: "Europe/Berlin".into() }, missed)
 }
 
 /// Runs the worker for `span` of paused time.
@@ -177,13 +183,14 @@ impl ManualClock {
             self.monotonic += Duration::from_secs(1);
             self.timer.check_clocks(self.wall, self.monotonic);
             while self.timer.next.is_some_and(|next| next <= self.wall) {
-                assert!(self.timer.tick(&self.ctx, self.wall).await);
+                let wall = self.wall;
+                assert!(self.timer.tick(&self.ctx, wall, &|| wall).await);
             }
         }
     }
 
     async fn times(&self) -> Vec<i64> {
-        let at = |id: String| (id.parse::<Timestamp>().unwrap().as_millisecond() - START) / 60_000;
+        let at = |id: String| (id.parse::<jiff::Timestamp>().unwrap().as_millisecond() - START) / 60_000;
         self.fixture.ids().await.into_iter().map(at).collect()
     }
 }

@@ -29,8 +29,30 @@ impl Ticked {
                 _ => joined.push((from, to)),
             }
         }
-        let excess = joined.len().saturating_sub(SPANS_MAX);
+        // The instants of a list may change, so that any of them may be left out.
+        let spans_max = if let Times::At { at } = times { at.len().max(SPANS_MAX) } else { SPANS_MAX };
+        let excess = joined.len().saturating_sub(spans_max);
         self.0 = joined.split_off(excess);
+    }
+
+    /// Returns the newest instant that had its tick.
+    pub(super) fn newest(&self) -> Option<UnixMs> {
+        self.0.iter().map(|(_, to)| *to).max()
+    }
+
+    /// Returns the newest `limit` instants that had their ticks, in order.
+    pub(super) fn newest_of(&self, times: &Times, limit: usize) -> Vec<UnixMs> {
+        let mut found: Vec<UnixMs> = Vec::new();
+        for (from, to) in self.0.iter().rev() {
+            let missing = limit.saturating_sub(found.len());
+            if missing == 0 {
+                break;
+            }
+            let mut of_span = times.newest(from.saturating_sub(1), *to, missing);
+            of_span.append(&mut found);
+            found = of_span;
+        }
+        found
     }
 
     pub(super) fn contains(&self, at: UnixMs) -> bool {

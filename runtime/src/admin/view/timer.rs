@@ -1,0 +1,52 @@
+//! The JSON form of timers.
+
+use serde::{Deserialize, Serialize};
+
+use evoke_model::{DeliveryId, Seq};
+
+/// A timer with its ticks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Timer {
+    /// The URI of its source.
+    pub source: String,
+    /// The schedule, such as `every 1m`.
+    pub schedule: String,
+    /// By how many milliseconds its ticks are later than their instants, because of its `jitter`.
+    #[serde(default)]
+    pub delay_ms: i64,
+    /// The next instants, in order.
+    pub next: Vec<String>,
+    /// The last instants, in order.
+    pub last: Vec<Tick>,
+}
+
+/// An instant of a timer that has passed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tick {
+    /// The instant.
+    pub scheduled: String,
+    /// The number of the event; absent if the tick was skipped, or if retention removed the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Seq>,
+    /// Why the tick was skipped: `overlap` or `late`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+    /// The deliveries of the event.
+    pub deliveries: Vec<TickDelivery>,
+}
+
+/// A delivery of a tick.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TickDelivery {
+    /// The number of the delivery.
+    pub delivery: DeliveryId,
+    /// `app/function`.
+    pub function: String,
+    /// The state of the delivery, such as `done`.
+    pub state: String,
+    /// The number of attempts that ended.
+    pub attempts: usize,
+    /// Why the delivery became a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
