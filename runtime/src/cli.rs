@@ -193,9 +193,11 @@ enum Command {
         Example: evoke inspect target/charge.wasm"
     )]
     Inspect(WithCommon<inspect::Inspect>),
-    /// Send an event to a running Evoke
+    /// Send an event, or one for each line of standard input, to a running Evoke
     #[command(
         after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
+        Each line of standard input as an event, kept while Evoke does not run:\n  \
+        sensor | evoke emit --type temperature --spool /var/spool/sensor -\n\n\
         Give the data folder of the running Evoke before the command: evoke --data DIR emit …"
     )]
     Emit(emit::Emit),

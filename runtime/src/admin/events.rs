@@ -181,7 +181,8 @@ pub(super) async fn show(
     PathSegments(reference): PathSegments<String>,
 ) -> ApiResult<Json<Envelope>> {
     let stored = require_intact(find(&*admin.store, &reference).await?)?;
-    Ok(Json(Envelope::of(&*admin.store, &Ok(stored))))
+    let due_ms = if admin.store.is_scheduled(stored.seq).await? { stored.event.not_before_ms() } else { None };
+    Ok(Json(Envelope { due: due_ms.map(rfc3339), ..Envelope::of(&*admin.store, &Ok(stored)) }))
 }
 
 /// Returns the event, or an error if it is damaged.
@@ -233,15 +234,17 @@ pub(super) async fn post(
     let body = json_body(&headers, body)?;
     let is_array = is_array(&body);
     let events = parse_events(&body, &admin.clock).map_err(|problem| without_index(problem, is_array))?;
-    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    let now_ms = admin.clock.now_ms();
+    let due = |event: &Event| event.not_before_ms().filter(|due_ms| *due_ms > now_ms).map(rfc3339);
+    let ids: Vec<_> = events.iter().map(|event| (event.id.clone(), due(event))).collect();
     let accepted = admin.bus.accept(Offer { events, origin: Origin::OPERATOR, ..Offer::default() }).await;
     let accepted = accepted.map_err(|refused| match refused {
         Refused::Store(error) => ApiError::from(error),
         refused => without_index(refused.into(), is_array).into(),
     })?;
-    let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
-        Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
-        Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },
+    let posted = ids.into_iter().zip(accepted).map(|((id, due), accepted)| match accepted {
+        Accepted::New(seq) => PostedEvent { id, seq, duplicate: false, due },
+        Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true, due: None },
     });
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
 }

@@ -102,6 +102,30 @@ impl Client {
         self.read_body(connection.check_status(request.send(&body[..]))?)
     }
 
+    /// Sends a POST request with JSON text, for callers that send it again after an error.
+    pub(super) fn try_post(&self, path: &str, body: &[u8]) -> Result<String, PostError> {
+        let connection = self.running().map_err(|failure| PostError::Failed(failure.to_string()))?;
+        let request = connection.authorize(connection.agent.post(connection.url(path)));
+        let response = match request.content_type("application/json").send(body) {
+            Ok(response) => response,
+            Err(error) => {
+                let detail = format!("cannot reach Evoke at {} ({error})", connection.base_url);
+                return Err(PostError::Away(detail));
+            }
+        };
+        let status = response.status();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let detail = match connection.check_status(Ok(response)) {
+            Ok(body) => return self.read_body(body).map_err(|error| PostError::Away(error.to_string())),
+            Err(failure) => failure.to_string(),
+        };
+        Err(match status.as_u16() {
+            400 | 413 | 422 => PostError::Refused(detail),
+            429 | 500.. => PostError::Later(detail, Duration::from_secs(retry_after.unwrap_or(1))),
+            _ => PostError::Failed(detail),
+        })
+    }
+
     /// Sends a PUT request with a JSON body.
     pub(super) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
         let connection = self.running()?;
@@ -250,6 +274,19 @@ impl Read for OfflineBody<'_> {
         buffer.get_mut(..part.len()).unwrap_or_default().copy_from_slice(&part);
         Ok(part.len())
     }
+}
+
+/// Why a POST request had no success, by what the caller does next.
+#[derive(Debug)]
+pub(super) enum PostError {
+    /// There was no complete response: the request may have been handled or not. Send it again.
+    Away(String),
+    /// Send it again after this time.
+    Later(String, Duration),
+    /// The content is refused, and would be refused again.
+    Refused(String),
+    /// The request is not permitted or not possible.
+    Failed(String),
 }
 
 /// The content of `listen.json` about the admin API.

@@ -1,15 +1,25 @@
-//! `emit`: sends an event to a running Evoke.
+//! `emit`: sends events to a running Evoke: one event, or one for each line of standard input.
+
+mod changed;
+mod draft;
+mod lines;
+mod sender;
+mod spool;
+mod stream;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use clap::Args;
-use serde::Serialize;
+use clap::{ArgGroup, Args};
 use serde_json::value::RawValue;
 
+use self::draft::Draft;
+use self::stream::Stream;
 use super::client::{Client, parse};
-use super::text::{escape, print, print_json};
-use super::{ClientArgs, Common, Failure};
+use super::text::{escape, local_time, print, print_json};
+use super::{ClientArgs, Common, Failure, parse_duration, parse_size};
 use crate::admin::view::{Delivery, Posted, PostedEvent};
 use evoke_model::Seq;
 
@@ -17,65 +27,109 @@ use evoke_model::Seq;
 const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub(super) struct Emit {
+    /// Read standard input, one event per line: the data in JSON with --type, else a CloudEvent in JSON
+    #[arg(value_name = "-", group = "what", value_parser = ["-"], hide_possible_values = true,
+        conflicts_with_all = ["data", "id", "event"])]
+    input: Option<String>,
     /// Type of the event
-    #[arg(long = "type", required_unless_present = "event", value_name = "TYPE")]
+    #[arg(long = "type", group = "what", value_name = "TYPE")]
     type_: Option<String>,
     /// Data of the event: JSON, @FILE, or @- for standard input
-    #[arg(long, value_name = "JSON|@FILE")]
+    #[arg(long, value_name = "JSON|@FILE", requires = "type_")]
     data: Option<String>,
     /// Subject of the event
-    #[arg(long)]
+    #[arg(long, requires = "type_")]
     subject: Option<String>,
     /// Source of the event [default: /cli]
     #[arg(long)]
     source: Option<String>,
     /// Id of the event; events with the same source and id are duplicates [default: a new id]
-    #[arg(long)]
+    #[arg(long, requires = "type_")]
     id: Option<String>,
+    /// When to deliver the event, such as 2026-01-31T12:00:00Z, or in how long, such as 2h: its attribute notbefore
+    #[arg(long, value_name = "TIME", requires = "type_")]
+    not_before: Option<String>,
     /// A complete CloudEvent in JSON, or an array of them: JSON, @FILE, or @- for standard input. Replaces the other
     /// options
-    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "source", "id"])]
+    #[arg(long, value_name = "JSON|@FILE", group = "what",
+        conflicts_with_all = ["type_", "data", "subject", "source", "id", "not_before", "spool", "when_changed"])]
     event: Option<String>,
+    /// Keep events in this folder until Evoke has stored them, so that none is lost while it does not run. They are sent
+    /// in order, and stored once
+    #[arg(long, group = "what", value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Maximum size of the spool; beyond it, no more lines are taken
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, requires = "spool")]
+    spool_max: u64,
+    /// With --spool: how long to wait for Evoke after the last line. What is left is sent by the next command
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, requires = "spool")]
+    wait: Duration,
+    /// Send an event only if its data differs from that of the last event with this key. The last data is kept in the
+    /// spool, or else in the data folder
+    #[arg(long, value_name = "KEY", requires = "type_")]
+    when_changed: Option<String>,
     #[command(flatten)]
     client_args: ClientArgs,
 }
 
 impl Emit {
-    pub(super) fn run(self, global: &Common) -> Result<(), Failure> {
+    pub(super) fn run(mut self, global: &Common) -> Result<(), Failure> {
         let common = Common {
             data: global.data.clone(),
             client_args: self.client_args.clone().with_defaults(&global.client_args),
         };
-        let event = match &self.event {
-            Some(event) => parse_json("--event", &read_argument(event)?)?,
-            None => self.build_event()?,
+        if let Some(event) = &self.event {
+            return post(&common, &parse_json("--event", &read_argument(event)?)?);
+        }
+        let data = self.data.take().map(|data| parse_json("--data", &read_argument(&data)?)).transpose()?;
+        let draft = Draft::new(self.type_, self.source, self.subject, self.not_before.as_deref())?;
+        let draft = Arc::new(draft);
+        let stream = Stream {
+            common: &common,
+            draft: &draft,
+            spool: self.spool.as_deref().map(|folder| (folder, self.spool_max)),
+            wait: self.wait,
         };
-        let client = Client::find(&common)?;
-        let response = client.post("/api/v1/events", &event)?;
-        let posted: Posted = parse(&response)?;
-        let is_single = posted.accepted.len() == 1;
-        posted.accepted.iter().try_for_each(|event| {
-            if common.client_args.json {
-                return print_json(event);
-            }
-            let PostedEvent { id, seq, duplicate } = event;
-            let note = if *duplicate { " (duplicate: not stored again)" } else { "" };
-            // The event is accepted, whatever this request returns.
-            let takers =
-                if is_single && !*duplicate { takers(&client, *seq).unwrap_or_default() } else { String::new() };
-            print(&format!("event {seq} {}{note}{takers}", escape(id)))
-        })
+        if let Some(key) = &self.when_changed {
+            let folder = self.spool.clone().unwrap_or_else(|| common.data_folder().join("emit"));
+            let reading = self.input.is_none().then_some(data);
+            return changed::run(&stream, &folder, key, reading);
+        }
+        if self.input.is_some() {
+            return stream.lines();
+        }
+        if self.spool.is_some() {
+            return match draft.has_type() {
+                true => stream.one(&draft.event_json(self.id, data.as_deref())?),
+                // Only sends what the spool has.
+                false => stream.none(),
+            };
+        }
+        post(&common, &parse_json("the event", &draft.event_json(self.id, data.as_deref())?)?)
     }
+}
 
-    fn build_event(self) -> Result<Box<RawValue>, Failure> {
-        let data = self.data.map(|data| parse_json("--data", &read_argument(&data)?)).transpose()?;
-        let Self { type_, source, id, subject, .. } = self;
-        let source = source.unwrap_or_else(|| "/cli".to_owned());
-        let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
-        serde_json::value::to_raw_value(&draft)
-            .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
-    }
+fn post(common: &Common, event: &RawValue) -> Result<(), Failure> {
+    let client = Client::find(common)?;
+    let response = client.post("/api/v1/events", &event)?;
+    let posted: Posted = parse(&response)?;
+    let is_single = posted.accepted.len() == 1;
+    posted.accepted.iter().try_for_each(|event| {
+        if common.client_args.json {
+            return print_json(event);
+        }
+        let PostedEvent { id, seq, duplicate, due } = event;
+        let note = match due {
+            _ if *duplicate => " (duplicate: not stored again)".to_owned(),
+            Some(due) => format!(" scheduled for {}", local_time(due)),
+            // The event is accepted, whatever this request returns.
+            None if is_single => takers(&client, *seq).unwrap_or_default(),
+            None => String::new(),
+        };
+        print(&format!("event {seq} {}{note}", escape(id)))
+    })
 }
 
 /// Describes which functions receive an event.
@@ -90,21 +144,6 @@ fn takers(client: &Client, seq: Seq) -> Result<String, Failure> {
         true => format!(" for no function; `evoke explain {seq}` shows why"),
         false => format!(" for {}", names.join(", ")),
     })
-}
-
-/// The event to send. Raw JSON keeps the data exactly as given, including the spelling of numbers.
-#[derive(Serialize)]
-struct Draft {
-    specversion: &'static str,
-    #[serde(rename = "type")]
-    type_: Option<String>,
-    source: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Box<RawValue>>,
 }
 
 /// Returns the argument itself, or the content of the file (`@FILE`) or of standard input (`@-`) that it names.

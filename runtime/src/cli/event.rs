@@ -47,17 +47,18 @@ impl Event {
 }
 
 fn render(envelope: &Envelope, deliveries: &[Delivery], explained: &[Explanation]) -> String {
-    let Envelope { seq, accepted, origin, principal, event, .. } = envelope;
+    let Envelope { seq, accepted, origin, principal, due, event, .. } = envelope;
     let origin = origin.as_deref().map(|origin| format!(" through {}", escape(origin))).unwrap_or_default();
     let sender = principal.as_deref().map(|sender| format!(" by {}", escape(sender))).unwrap_or_default();
     let mut text = format!("{BOLD}event {seq}{BOLD:#} {DIM}accepted {}{origin}{sender}{DIM:#}\n", local_time(accepted));
     for line in pretty(event.get()).lines() {
         text += &format!("{}\n", escape(line));
     }
-    match deliveries.is_empty() {
-        true => text += &format!("\n{BOLD}delivered to no function{BOLD:#}\n"),
-        false => text += &format!("\n{BOLD}delivered to{BOLD:#}\n"),
-    }
+    text += &match due {
+        Some(due) => format!("\n{BOLD}scheduled for {}{BOLD:#}\n", local_time(due)),
+        None if deliveries.is_empty() => format!("\n{BOLD}delivered to no function{BOLD:#}\n"),
+        None => format!("\n{BOLD}delivered to{BOLD:#}\n"),
+    };
     for delivery in deliveries {
         text += &render_delivery(delivery);
     }
@@ -65,10 +66,12 @@ fn render(envelope: &Envelope, deliveries: &[Delivery], explained: &[Explanation
     let received = |function: &str| deliveries.iter().any(|delivery| delivery.function == function);
     let others: Vec<_> = explained.iter().filter(|one| !received(&one.function)).collect();
     if !others.is_empty() {
-        text += &format!("\n{BOLD}not delivered to{BOLD:#}\n");
+        let yet = if due.is_some() { " yet" } else { "" };
+        text += &format!("\n{BOLD}not delivered{yet} to{BOLD:#}\n");
     }
     for Explanation { function, trigger, matched, text: reason } in others {
         let reason = match matched {
+            true if due.is_some() => "matches now".into(),
             true => "matches now, but did not when the event was accepted; `evoke replay` delivers it".into(),
             false => {
                 let reason = reason.strip_prefix("does not match\n").unwrap_or(reason);
@@ -153,5 +156,9 @@ not delivered to
 ";
         let rendered = render(&envelope, &deliveries, &explained);
         assert_eq!(anstream::adapter::strip_str(&rendered).to_string(), expected);
+        let waiting = render(&Envelope { due: Some("noon".into()), ..envelope }, &[], &explained);
+        let waiting = anstream::adapter::strip_str(&waiting).to_string();
+        assert!(waiting.contains("\nscheduled for noon\n\nnot delivered yet to\n"), "{waiting}");
+        assert!(waiting.contains("  shop/audit on[0]\n    matches now\n"), "{waiting}");
     }
 }

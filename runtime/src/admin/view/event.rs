@@ -25,6 +25,10 @@ pub struct Envelope {
     /// The verified sender of an event that entered through a source with `auth`, such as `github:new`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// When the event is delivered, if it waits for the time in its attribute `notbefore`. Only in the response for one
+    /// event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
     /// The event; null if it is damaged.
     pub event: EventJson,
     /// Description of the damage on disk.
@@ -57,6 +61,9 @@ pub struct PostedEvent {
     pub seq: Seq,
     /// Whether an event with the same source and id was accepted before; this one was not stored.
     pub duplicate: bool,
+    /// When the event is delivered, if it waits for the time in its attribute `notbefore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
 }
 
 /// Returns the JSON form of an event on one line, for NDJSON lists.
@@ -77,7 +84,8 @@ impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
         let (seq, accepted) = (stored.seq, rfc3339(stored.accepted_ms));
         let principal = stored.event.principal.as_deref().map(str::to_owned);
-        Self { seq, accepted, origin: None, principal, event: event_json(&stored.event), damaged: None }
+        let event = event_json(&stored.event);
+        Self { seq, accepted, origin: None, principal, due: None, event, damaged: None }
     }
 }
 
@@ -87,7 +95,8 @@ impl From<&ReadEvent> for Envelope {
             Ok(stored) => stored.into(),
             Err(DamagedEvent { seq, what }) => {
                 let (event, damaged) = (RawValue::NULL.to_owned(), Some(what.to_string()));
-                Self { seq: *seq, accepted: rfc3339(0), origin: None, principal: None, event, damaged }
+                let (seq, accepted) = (*seq, rfc3339(0));
+                Self { seq, accepted, origin: None, principal: None, due: None, event, damaged }
             }
         }
     }

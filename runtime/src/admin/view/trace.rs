@@ -106,7 +106,7 @@ fn is_zero(n: &usize) -> bool {
 impl Node {
     /// Returns the node of an event, without its deliveries.
     pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
-        let Envelope { seq, accepted, origin, principal, event, damaged } = Envelope::of(store, read);
+        let Envelope { seq, accepted, origin, principal, event, damaged, .. } = Envelope::of(store, read);
         let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
         let Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();

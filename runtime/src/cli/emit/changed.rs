@@ -1,0 +1,234 @@
+//! `--when-changed KEY`: a reading in, an event only on change.
+//!
+//! The file `changed/KEY.json` has the data of the last event, and the event that is being sent, if it is not known
+//! whether it was stored. The next command sends that event again, with the same id: so a change is one event, also when
+//! the command or Evoke ends at any point.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::super::Failure;
+use super::super::client::encode_segment;
+use super::draft::Draft;
+use super::lines::Line;
+use super::sender::Sender;
+use super::stream::{Stream, cannot_read, stdin_lines, wrong_line};
+use evoke_fs::PrivateFolder;
+
+/// The maximum size of the file: two events of the maximum size, with every character escaped.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The maximum length of a key, so that its file has a valid name.
+const KEY_BYTES_MAX: usize = 64;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Last {
+    /// The data of the last event.
+    data: Option<Value>,
+    /// The data and the JSON form of an event that is being sent.
+    sending: Option<(Value, String)>,
+}
+
+/// The readings of one key.
+struct Readings {
+    path: PathBuf,
+    last: Last,
+    /// Locked, so that two commands do not send the same change.
+    _lock: File,
+}
+
+/// Sends an event for each reading that differs from the one before it. `reading` is the data of the command line;
+/// without it, each line of standard input is a reading.
+pub(super) fn run(
+    stream: &Stream<'_>,
+    folder: &Path,
+    key: &str,
+    reading: Option<Option<Box<RawValue>>>,
+) -> Result<(), Failure> {
+    if stream.spool.is_none() && !stream.common.data_folder().is_dir() {
+        let folder = stream.common.data_folder().display();
+        return Err(Failure::NotRunning(format!(
+            "there is no data folder {folder}; choose another with --data, or use --spool"
+        )));
+    }
+    let mut readings = Readings::open(folder, key)?;
+    let draft = stream.draft.clone();
+    if stream.spool.is_some() {
+        return stream
+            .spooled(move |spool| readings.feed(&draft, reading, &mut |event| spool.append(&[event.to_owned()])));
+    }
+    let (mut sender, mut last) = (Sender::new(stream.common), 0);
+    readings.feed(&draft, reading, &mut |event| {
+        stream.send_now(&mut sender, &[event.as_bytes()], |_| last + 1, last)?;
+        last += 1;
+        Ok(())
+    })?;
+    stream.report(sender.sent, 0, false)
+}
+
+impl Readings {
+    fn open(folder: &Path, key: &str) -> Result<Self, Failure> {
+        let name = encode_segment(key);
+        if name.is_empty() || name.len() > KEY_BYTES_MAX || key.starts_with('.') {
+            return Err(Failure::Usage(format!(
+                "--when-changed {key}: a key has 1 to {KEY_BYTES_MAX} characters and does not begin with a dot"
+            )));
+        }
+        let failed =
+            |what: String| Failure::Failed(format!("cannot keep the last reading in {}: {what}", folder.display()));
+        PrivateFolder::prepare(folder, &[]).map_err(|error| failed(error.to_string()))?;
+        let folder_of_keys = folder.join("changed");
+        PrivateFolder::prepare(&folder_of_keys, &[]).map_err(|error| failed(error.to_string()))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder_of_keys.join(format!("{name}.lock")));
+        let lock = lock.map_err(|error| failed(error.to_string()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(failed(format!("another `evoke emit --when-changed {key}` runs")));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
+        }
+        let path = folder_of_keys.join(format!("{name}.json"));
+        let last = match evoke_fs::read_text(&path, FILE_BYTES_MAX) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| {
+                failed(format!("{} is damaged ({error}); remove it: the next reading is then a change", path.display()))
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Last::default(),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        Ok(Self { path, last, _lock: lock })
+    }
+
+    fn feed(
+        &mut self,
+        draft: &Draft,
+        reading: Option<Option<Box<RawValue>>>,
+        send: &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.finish_sending(send)?;
+        if let Some(reading) = reading {
+            let text = reading.as_deref().map_or("null", RawValue::get);
+            return self.take(draft, text.as_bytes(), send).map_err(|error| error.unwrap_or_else(Failure::Failed));
+        }
+        let mut lines = stdin_lines();
+        loop {
+            let group = lines.next_group().map_err(|error| cannot_read(&error))?;
+            if group.is_empty() {
+                return Ok(());
+            }
+            for Line { number, text } in group {
+                let taken = self.take(draft, &text, send);
+                taken.map_err(|error| error.unwrap_or_else(|mistake| wrong_line(number, &mistake)))?;
+            }
+        }
+    }
+
+    /// Sends an event if the reading differs from the last one. The error is a failure, or the mistake in the reading.
+    fn take(
+        &mut self,
+        draft: &Draft,
+        reading: &[u8],
+        send: &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Result<Failure, String>> {
+        let data: Value = serde_json::from_slice(reading).map_err(|error| mistake(format!("not JSON: {error}")))?;
+        if self.last.data.as_ref() == Some(&data) {
+            return Ok(());
+        }
+        let event = draft.line_to_json(reading).map_err(mistake)?;
+        self.last.sending = Some((data, event));
+        self.store().and_then(|()| self.finish_sending(send)).map_err(Ok)
+    }
+
+    fn finish_sending(&mut self, send: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        let Some((data, event)) = &self.last.sending else { return Ok(()) };
+        send(event)?;
+        self.last = Last { data: Some(data.clone()), sending: None };
+        self.store()
+    }
+
+    fn store(&self) -> Result<(), Failure> {
+        let new = self.path.with_extension("new");
+        // JSON values and strings always serialise.
+        let text = serde_json::to_vec(&self.last).unwrap_or_default();
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_data()?;
+            std::fs::rename(&new, &self.path)?;
+            self.path.parent().map_or(Ok(()), evoke_fs::sync_folder)
+        });
+        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
+/// Returns the error of [`Readings::take`] for a wrong reading.
+fn mistake(text: String) -> Result<Failure, String> {
+    Err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft() -> Draft {
+        Draft::new(Some("t".into()), None, None, None).unwrap()
+    }
+
+    fn read(readings: &mut Readings, text: &str, fail: bool) -> Vec<String> {
+        let mut sent = Vec::new();
+        let mut send = |event: &str| {
+            sent.push(event.to_owned());
+            if fail { Err(Failure::NotRunning("away".into())) } else { Ok(()) }
+        };
+        let _ = readings.take(&draft(), text.as_bytes(), &mut send);
+        sent
+    }
+
+    #[test]
+    fn only_a_reading_that_differs_is_an_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut readings = Readings::open(folder.path(), "root disk/1").unwrap();
+        let sent = ["1", "1", "1.0", r#"{"a":1,"b":2}"#, r#"{ "b": 2, "a": 1 }"#, "null", "1"]
+            .map(|text| read(&mut readings, text, false).len());
+        assert_eq!(sent, [1, 0, 1, 1, 0, 1, 1]);
+        drop(readings);
+        // The last reading is known to the next command; another key has its own.
+        assert_eq!(read(&mut Readings::open(folder.path(), "root disk/1").unwrap(), "1", false).len(), 0);
+        assert_eq!(read(&mut Readings::open(folder.path(), "other").unwrap(), "1", false).len(), 1);
+    }
+
+    #[test]
+    fn an_event_of_unknown_fate_is_sent_again_with_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = read(&mut Readings::open(folder.path(), "k").unwrap(), "1", true);
+        let mut readings = Readings::open(folder.path(), "k").unwrap();
+        let mut again = Vec::new();
+        readings
+            .finish_sending(&mut |event| {
+                again.push(event.to_owned());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(again, first);
+        assert_eq!(read(&mut readings, "1", false).len(), 0);
+    }
+
+    #[test]
+    fn a_key_cannot_lead_out_of_the_folder_and_is_used_by_one_command() {
+        let folder = tempfile::tempdir().unwrap();
+        for key in ["", "..", ".", &"x".repeat(65), &"ä".repeat(11)] {
+            assert!(Readings::open(folder.path(), key).is_err(), "{key}");
+        }
+        let held = Readings::open(folder.path(), "a/../../k").unwrap();
+        assert_eq!(held.path, folder.path().join("changed/a%2F..%2F..%2Fk.json"));
+        let error = Readings::open(folder.path(), "a/../../k").map(drop).unwrap_err().to_string();
+        assert!(error.ends_with("another `evoke emit --when-changed a/../../k` runs"), "{error}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Sends events in batches over one connection.
+
+use std::time::Duration;
+
+use super::super::client::{Client, PostError, parse};
+use super::super::{Common, Failure};
+use crate::admin::view::Posted;
+
+const PATH: &str = "/api/v1/events";
+
+/// Sends events to the admin API that the options name. After a restart of Evoke, it is found again.
+pub(super) struct Sender<'a> {
+    common: &'a Common,
+    client: Option<Client>,
+    /// The numbers of events that were stored, and that had been stored before.
+    pub(super) sent: Sent,
+}
+
+/// Counts events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) stored: u64,
+    pub(super) duplicates: u64,
+}
+
+/// Why a batch was not stored. Nothing of it was stored, except after `Away`: then it is unknown.
+pub(super) enum NotSent {
+    /// Evoke does not run, or ended during the request.
+    Away(Failure),
+    /// Evoke stores nothing now.
+    Later(String, Duration),
+    /// Evoke refuses the event with this index; with `None`, any of them.
+    Refused(Option<usize>, String),
+    /// No retry can succeed.
+    Failed(Failure),
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(common: &'a Common) -> Self {
+        Self { common, client: None, sent: Sent::default() }
+    }
+
+    /// Sends events, each the JSON form of one. They are stored together or not at all.
+    pub(super) fn send(&mut self, events: &[impl AsRef<[u8]>]) -> Result<(), NotSent> {
+        let client = match &self.client {
+            Some(client) => client,
+            None => match Client::find(self.common) {
+                Ok(client) => &*self.client.insert(client),
+                Err(failure @ Failure::NotRunning(_)) => return Err(NotSent::Away(failure)),
+                Err(failure) => return Err(NotSent::Failed(failure)),
+            },
+        };
+        let mut body = Vec::with_capacity(events.iter().map(|event| event.as_ref().len() + 1).sum::<usize>() + 2);
+        for event in events {
+            body.push(if body.is_empty() { b'[' } else { b',' });
+            body.extend_from_slice(event.as_ref());
+        }
+        body.push(b']');
+        match client.try_post(PATH, &body) {
+            Ok(response) => {
+                let posted: Posted = parse(&response).map_err(NotSent::Failed)?;
+                let duplicates = posted.accepted.iter().filter(|event| event.duplicate).count() as u64;
+                self.sent.duplicates += duplicates;
+                self.sent.stored += posted.accepted.len() as u64 - duplicates;
+                Ok(())
+            }
+            Err(PostError::Away(detail)) => {
+                // The next process may listen on another port.
+                self.client = None;
+                Err(NotSent::Away(Failure::NotRunning(detail)))
+            }
+            Err(PostError::Later(detail, wait)) => Err(NotSent::Later(detail, wait)),
+            Err(PostError::Refused(detail)) => {
+                let index = if events.len() == 1 { Some(0) } else { index_of(&detail).filter(|at| *at < events.len()) };
+                Err(NotSent::Refused(index, detail))
+            }
+            Err(PostError::Failed(detail)) => Err(NotSent::Failed(Failure::Failed(detail))),
+        }
+    }
+}
+
+/// Returns the index of the event that a message is about: it begins with `event 7: `.
+fn index_of(detail: &str) -> Option<usize> {
+    let rest = detail.strip_prefix("event ")?;
+    rest.get(..rest.find(|char: char| !char.is_ascii_digit())?)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_refused_event_is_in_the_message() {
+        assert_eq!(index_of("event 12: `id` is missing"), Some(12));
+        assert_eq!(index_of("event 3 has 9 bytes; the limit is 5 bytes"), Some(3));
+        assert_eq!(index_of("the body is not JSON"), None);
+        assert_eq!(index_of("event x"), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! The spool: a folder that keeps events until Evoke has stored them.
+//!
+//! | file | content |
+//! |---|---|
+//! | `00000001.events`, … | the events in order, one JSON text per line; a file that Evoke has stored is removed |
+//! | `position` | the number of a file and an offset: everything before it was stored by Evoke |
+//! | `refused.jsonl` | the events that Evoke refused, each with the reason |
+//! | `lock` | locked while a command uses the folder |
+//!
+//! A line counts as taken when [`Spool::append`] returns: then it is on the disk. A line without its end was never taken,
+//! so it is removed at the next start. The position may be older than what Evoke has stored, because it is written
+//! afterwards; events that are sent again have the same ids and are stored once.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::super::Failure;
+use evoke_fs::{PrivateFolder, sync_folder};
+
+/// The length at which a new file begins, in bytes: small enough that stored events soon free their space.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The maximum size and number of events per batch. Evoke accepts requests of 4 MiB; a batch may exceed its limit by one
+/// event.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+const BATCH_EVENTS_MAX: usize = 1_000;
+
+const POSITION: &str = "position";
+const REFUSED: &str = "refused.jsonl";
+
+/// A file and an offset in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Position {
+    file: u64,
+    offset: u64,
+}
+
+/// Events in order, and the position after them.
+pub(super) struct Batch {
+    pub(super) events: Vec<Vec<u8>>,
+    /// The position after each event.
+    ends: Vec<Position>,
+}
+
+/// The events of one folder. One thread appends, another one takes batches and confirms them.
+pub(super) struct Spool {
+    folder: PathBuf,
+    bytes_max: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+    _lock: File,
+}
+
+struct State {
+    /// The files with their lengths, in order.
+    files: VecDeque<(u64, u64)>,
+    /// The last file, open for appending.
+    last: Option<File>,
+    position: Position,
+    /// The size of `refused.jsonl`.
+    refused: u64,
+    /// Set after the last event was appended.
+    is_closed: bool,
+}
+
+impl State {
+    fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, length)| length).sum::<u64>() + self.refused
+    }
+}
+
+impl Spool {
+    /// Opens the folder, and creates it if it does not exist.
+    pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Failure> {
+        let failed = |what: String| Failure::Failed(format!("cannot use the spool {}: {what}", folder.display()));
+        PrivateFolder::prepare(folder, &["lock", POSITION, REFUSED]).map_err(|error| failed(error.to_string()))?;
+        let lock = lock(folder).map_err(failed)?;
+        let state = State::load(folder).map_err(|error| failed(error.to_string()))?;
+        let (folder, state) = (folder.to_owned(), Mutex::new(state));
+        Ok(Self { folder, bytes_max, state, changed: Condvar::new(), _lock: lock })
+    }
+
+    /// Writes events, each the JSON form of one without a line break, to the disk: all of them or none.
+    ///
+    /// # Errors
+    /// The spool is full, or the disk has an error. Then no event is taken any more.
+    pub(super) fn append(&self, events: &[String]) -> Result<(), Failure> {
+        let size = events.iter().map(|event| event.len() as u64 + 1).sum::<u64>();
+        let mut state = self.lock();
+        let used = state.bytes();
+        if used.saturating_add(size) > self.bytes_max {
+            return Err(self.failed(format!(
+                "it is full: {used} of {} bytes wait for Evoke; start Evoke, or raise --spool-max",
+                self.bytes_max
+            )));
+        }
+        let file = state.files.back().map_or(1, |(number, _)| *number);
+        self.write(&mut state, events, size).map_err(|error| {
+            self.failed(format!("writing {} failed: {error}", self.folder.join(file_name(file)).display()))
+        })?;
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn write(&self, state: &mut State, events: &[String], size: u64) -> io::Result<()> {
+        let is_full = state.files.back().is_none_or(|(_, length)| *length >= FILE_BYTES_MAX);
+        if is_full || state.last.is_none() {
+            if is_full {
+                let number = state.files.back().map_or(state.position.file, |(number, _)| *number) + 1;
+                let path = self.folder.join(file_name(number));
+                state.last = Some(OpenOptions::new().append(true).create_new(true).open(path)?);
+                sync_folder(&self.folder)?;
+                state.files.push_back((number, 0));
+            } else if let Some((number, _)) = state.files.back() {
+                state.last = Some(OpenOptions::new().append(true).open(self.folder.join(file_name(*number)))?);
+            }
+        }
+        let (Some(file), Some((_, length))) = (&mut state.last, state.files.back_mut()) else { return Ok(()) };
+        let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        for event in events {
+            text.extend_from_slice(event.as_bytes());
+            text.push(b'\n');
+        }
+        if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
+            // Nothing of the group counts as taken.
+            let _ = file.set_len(*length);
+            state.last = None;
+            return Err(error);
+        }
+        *length += size;
+        Ok(())
+    }
+
+    /// Ends the input: after the last event, [`Spool::next_batch`] returns `None`.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Returns true after [`Spool::close`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// Waits at most `wait`, or until the input ends.
+    pub(super) fn wait_for_close(&self, wait: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), wait, |state| !state.is_closed));
+    }
+
+    /// Returns the next events that are not confirmed; waits until there are some. Returns `None` after the last one.
+    pub(super) fn next_batch(&self) -> Result<Option<Batch>, Failure> {
+        let mut state = self.lock();
+        loop {
+            let position = state.position;
+            let next = state
+                .files
+                .iter()
+                .find(|(file, length)| *file > position.file || (*file == position.file && position.offset < *length));
+            if let Some((file, length)) = next.copied() {
+                drop(state);
+                let offset = if file == position.file { position.offset } else { 0 };
+                return self.read(Position { file, offset }, length).map(Some);
+            }
+            if state.is_closed {
+                return Ok(None);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Reads events from a position on, up to the length of the file that was on the disk.
+    fn read(&self, from: Position, length: u64) -> Result<Batch, Failure> {
+        let path = self.folder.join(file_name(from.file));
+        let rest = usize::try_from(length - from.offset).unwrap_or(usize::MAX);
+        let mut size = rest.min(BATCH_BYTES_MAX);
+        loop {
+            let mut text = vec![0; size];
+            let read = File::open(&path).and_then(|file| file.read_exact_at(&mut text, from.offset));
+            read.map_err(|error| self.failed(format!("reading {} failed: {error}", path.display())))?;
+            let (mut events, mut ends, mut offset) = (Vec::new(), Vec::new(), from.offset);
+            for line in text.split_inclusive(|byte| *byte == b'\n').take(BATCH_EVENTS_MAX) {
+                let Some(event) = line.strip_suffix(b"\n") else { break };
+                offset += line.len() as u64;
+                events.push(event.to_vec());
+                ends.push(Position { file: from.file, offset });
+            }
+            if !events.is_empty() {
+                return Ok(Batch { events, ends });
+            }
+            if size == rest {
+                return Err(self.failed(format!("{} is damaged at byte {}", path.display(), from.offset)));
+            }
+            // One event is longer than a batch.
+            size = size.saturating_mul(2).min(rest);
+        }
+    }
+
+    /// Records that Evoke has stored the first `count` events of a batch, or refused them.
+    pub(super) fn confirm(&self, batch: &Batch, count: usize) -> Result<(), Failure> {
+        let Some(end) = count.checked_sub(1).and_then(|last| batch.ends.get(last)).copied() else { return Ok(()) };
+        let failed = |error: io::Error| self.failed(format!("writing the position failed: {error}"));
+        let new = self.folder.join("position.new");
+        std::fs::write(&new, format!("{:08} {}\n", end.file, end.offset)).map_err(failed)?;
+        std::fs::rename(&new, self.folder.join(POSITION)).map_err(failed)?;
+        let mut state = self.lock();
+        state.position = end;
+        // The file that is appended to stays until it is full.
+        while let Some((file, length)) = state.files.front().copied()
+            && (file < end.file || (file == end.file && end.offset >= length && length >= FILE_BYTES_MAX))
+        {
+            state.files.pop_front();
+            if state.files.is_empty() {
+                state.last = None;
+            }
+            let _ = std::fs::remove_file(self.folder.join(file_name(file)));
+        }
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Keeps an event that Evoke refused, with the reason. Returns the path of the file.
+    pub(super) fn set_aside(&self, event: &[u8], reason: &str) -> Result<PathBuf, Failure> {
+        let path = self.folder.join(REFUSED);
+        let text = String::from_utf8_lossy(event);
+        // The event is JSON, or text of a damaged file.
+        let event = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::String(text.into_owned()));
+        let line = format!("{}\n", serde_json::json!({ "reason": reason, "event": event }));
+        let mut state = self.lock();
+        if state.refused.saturating_add(line.len() as u64) > self.bytes_max {
+            return Err(self.failed(format!("{} is full; move it away", path.display())));
+        }
+        let written = OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| {
+            file.write_all(line.as_bytes())?;
+            file.sync_data()
+        });
+        written.map_err(|error| self.failed(format!("writing {} failed: {error}", path.display())))?;
+        state.refused += line.len() as u64;
+        Ok(path)
+    }
+
+    fn failed(&self, what: String) -> Failure {
+        Failure::Failed(format!("the spool {}: {what}", self.folder.display()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn load(folder: &Path) -> io::Result<Self> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            numbers.extend(entry?.file_name().to_str().and_then(file_number));
+        }
+        numbers.sort_unstable();
+        let mut files = VecDeque::new();
+        for number in numbers {
+            files.push_back((number, complete_length(&folder.join(file_name(number)))?));
+        }
+        let position = load_position(folder, &files);
+        let refused = std::fs::metadata(folder.join(REFUSED)).map_or(0, |metadata| metadata.len());
+        Ok(Self { files, last: None, position, refused, is_closed: false })
+    }
+}
+
+/// Removes a line without its end, which was not taken. Returns the length of the file.
+fn complete_length(path: &Path) -> io::Result<u64> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let (mut end, mut block) = (length, vec![0; 64 * 1024]);
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let size = usize::try_from(end - start).unwrap_or_default();
+        let Some(part) = block.get_mut(..size) else { break };
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            end = start + at as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < length {
+        file.set_len(end)?;
+        file.sync_all()?;
+    }
+    Ok(end)
+}
+
+/// Reads the position. A missing or damaged one is the start of the first file: its events are sent again.
+fn load_position(folder: &Path, files: &VecDeque<(u64, u64)>) -> Position {
+    let first = files.front().map_or(0, |(file, _)| *file);
+    let start = Position { file: first, offset: 0 };
+    let Ok(text) = evoke_fs::read_text(&folder.join(POSITION), 64) else { return start };
+    let stored = text.strip_suffix('\n').and_then(|text| {
+        let (file, offset) = text.split_once(' ')?;
+        Some(Position { file: file.parse().ok()?, offset: offset.parse().ok()? })
+    });
+    let is_valid = |at: &Position| match files.iter().find(|(file, _)| *file == at.file) {
+        Some((_, length)) => at.offset <= *length && ends_a_line(&folder.join(file_name(at.file)), at.offset),
+        // Its file was removed, and those before it.
+        None => at.file < first || files.is_empty(),
+    };
+    stored.filter(is_valid).unwrap_or(start)
+}
+
+fn ends_a_line(path: &Path, offset: u64) -> bool {
+    let mut byte = [0];
+    offset == 0
+        || File::open(path).and_then(|file| file.read_exact_at(&mut byte, offset - 1)).is_ok_and(|()| byte == *b"\n")
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:08}.events")
+}
+
+fn file_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".events")?.parse().ok()
+}
+
+/// Locks the folder for this process. The operating system releases the lock when the process ends.
+fn lock(folder: &Path) -> Result<File, String> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(|e| e.to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err("another `evoke emit` uses it; give each producer a spool of its own".to_owned())
+        }
+        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

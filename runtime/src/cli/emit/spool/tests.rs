@@ -1,0 +1,97 @@
+use super::*;
+
+fn open(folder: &Path) -> Spool {
+    Spool::open(folder, 1 << 20).unwrap()
+}
+
+fn append(spool: &Spool, numbers: std::ops::Range<u32>) {
+    let events: Vec<_> = numbers.map(|n| format!("{{\"n\":{n}}}")).collect();
+    spool.append(&events).unwrap();
+}
+
+/// Takes everything that is not confirmed, and confirms it if `confirm` is set.
+fn take(spool: &Spool, confirm: bool) -> Vec<String> {
+    spool.close();
+    let mut all = Vec::new();
+    while let Some(batch) = spool.next_batch().unwrap() {
+        all.extend(batch.events.iter().map(|event| String::from_utf8(event.clone()).unwrap()));
+        if !confirm {
+            break;
+        }
+        spool.confirm(&batch, batch.events.len()).unwrap();
+    }
+    all
+}
+
+fn numbers(numbers: std::ops::Range<u32>) -> Vec<String> {
+    numbers.map(|n| format!("{{\"n\":{n}}}")).collect()
+}
+
+#[test]
+fn events_are_kept_in_order_until_they_are_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    append(&spool, 0..3);
+    append(&spool, 3..5);
+    let batch = spool.next_batch().unwrap().unwrap();
+    assert_eq!(batch.events.len(), 5);
+    spool.confirm(&batch, 2).unwrap();
+    drop(spool);
+    // The next command continues after the confirmed ones.
+    assert_eq!(take(&open(folder.path()), false), numbers(2..5));
+    let spool = open(folder.path());
+    append(&spool, 5..7);
+    assert_eq!(take(&spool, true), numbers(2..7));
+    drop(spool);
+    assert_eq!(take(&open(folder.path()), true), numbers(0..0));
+    // Without a position, the events of the last file are sent again; their ids make them duplicates.
+    std::fs::remove_file(folder.path().join(POSITION)).unwrap();
+    assert_eq!(take(&open(folder.path()), true), numbers(0..7));
+}
+
+#[test]
+fn a_line_without_its_end_was_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    append(&open(folder.path()), 0..2);
+    let path = folder.path().join(file_name(1));
+    let mut text = std::fs::read(&path).unwrap();
+    let length = text.len();
+    text.extend(vec![b'x'; 100_000]);
+    std::fs::write(&path, text).unwrap();
+    let spool = open(folder.path());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), length as u64);
+    append(&spool, 2..3);
+    assert_eq!(take(&spool, true), numbers(0..3));
+}
+
+#[test]
+fn a_damaged_position_sends_events_again_and_leaves_none_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    append(&spool, 0..9);
+    let batch = spool.next_batch().unwrap().unwrap();
+    spool.confirm(&batch, 9).unwrap();
+    append(&spool, 9..12);
+    drop(spool);
+    for damaged in ["", "00000001", "00000001 73", "00000001 9999\n", "00000001 3\n", "00000007 8\n", "x y\n"] {
+        std::fs::write(folder.path().join(POSITION), damaged).unwrap();
+        assert_eq!(take(&open(folder.path()), false), numbers(0..12), "{damaged:?}");
+    }
+}
+
+#[test]
+fn two_commands_cannot_use_one_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path());
+    let error = Spool::open(folder.path(), 1).map(drop).unwrap_err().to_string();
+    assert!(error.contains("another `evoke emit` uses it"), "{error}");
+    drop(first);
+    open(folder.path());
+}
+
+#[test]
+fn a_refused_event_is_kept_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = open(folder.path()).set_aside(br#"{"n":1}"#, "too hot").unwrap();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"event\":{\"n\":1},\"reason\":\"too hot\"}\n");
+}

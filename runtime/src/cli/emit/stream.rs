@@ -1,0 +1,347 @@
+//! Sends the lines of standard input, directly or through the spool.
+//!
+//! Two threads: one reads lines, gives them ids and passes them on in groups; the other one sends them. So a slow disk or
+//! network holds up the producer only when the queue, or the spool, is full.
+
+use std::io::{BufReader, StdinLock};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::super::text::{self, print, print_error, print_json};
+use super::super::{Common, Failure};
+use super::draft::Draft;
+use super::lines::{Line, Lines};
+use super::sender::{NotSent, Sender, Sent};
+use super::spool::{Batch, Spool};
+
+/// The number of groups that wait for the sender; each has at most the bytes of one read and of one line.
+const GROUPS_MAX: usize = 8;
+const READ_BYTES: usize = 256 * 1024;
+/// The maximum number of events per request, and the size from which on no group is added to a request.
+const BATCH_EVENTS_MAX: usize = 1_000;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// The first and the longest wait before a retry while Evoke is away.
+const AWAY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The longest wait before a retry while Evoke stores nothing.
+const LATER_MAX: Duration = Duration::from_secs(5);
+
+/// The settings of one command.
+pub(super) struct Stream<'a> {
+    pub(super) common: &'a Common,
+    pub(super) draft: &'a Arc<Draft>,
+    /// The folder of the spool, and its maximum size in bytes.
+    pub(super) spool: Option<(&'a Path, u64)>,
+    /// How long to wait for Evoke after the last line.
+    pub(super) wait: Duration,
+}
+
+/// The JSON form of the result.
+#[derive(Serialize)]
+struct Summary {
+    /// Events that were stored.
+    stored: u64,
+    /// Events that had been stored before.
+    duplicates: u64,
+    /// Events that Evoke refused; they are in `refused.jsonl` in the spool.
+    refused: u64,
+    /// Whether events are left in the spool.
+    left: bool,
+}
+
+/// The lines of a group as events, each with the number of its line, and why the line after them is none.
+struct Group {
+    events: Vec<(u64, String)>,
+    wrong: Option<Failure>,
+}
+
+impl Group {
+    fn new(draft: &Draft, lines: Vec<Line>) -> Self {
+        let mut events = Vec::with_capacity(lines.len());
+        for Line { number, text } in lines {
+            match draft.line_to_json(&text) {
+                Ok(event) => events.push((number, event)),
+                Err(mistake) => return Self { events, wrong: Some(wrong_line(number, &mistake)) },
+            }
+        }
+        Self { events, wrong: None }
+    }
+}
+
+pub(super) fn wrong_line(number: u64, mistake: &str) -> Failure {
+    Failure::Failed(format!(
+        "line {number}: {mistake}; the lines before it were taken, this one and those after it were not"
+    ))
+}
+
+pub(super) fn stdin_lines() -> Lines<BufReader<StdinLock<'static>>> {
+    Lines::new(BufReader::with_capacity(READ_BYTES, std::io::stdin().lock()))
+}
+
+pub(super) fn cannot_read(error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("cannot read standard input: {error}"))
+}
+
+impl Stream<'_> {
+    /// Sends an event for each line.
+    pub(super) fn lines(&self) -> Result<(), Failure> {
+        let draft = self.draft.clone();
+        if self.spool.is_none() {
+            return self.direct(draft);
+        }
+        self.spooled(move |spool| {
+            let mut lines = stdin_lines();
+            loop {
+                let group = lines.next_group().map_err(|error| cannot_read(&error))?;
+                if group.is_empty() {
+                    return Ok(());
+                }
+                let Group { events, wrong } = Group::new(&draft, group);
+                let events: Vec<_> = events.into_iter().map(|(_, event)| event).collect();
+                if !events.is_empty() {
+                    spool.append(&events)?;
+                }
+                if let Some(wrong) = wrong {
+                    return Err(wrong);
+                }
+            }
+        })
+    }
+
+    /// Sends one event, given as JSON, through the spool.
+    pub(super) fn one(&self, json: &str) -> Result<(), Failure> {
+        // Checked and on one line.
+        let event = self.draft.line_to_event(json.as_bytes()).map_err(Failure::Failed)?;
+        self.spooled(move |spool| spool.append(&[event]))
+    }
+
+    /// Sends the events that are in the spool.
+    pub(super) fn none(&self) -> Result<(), Failure> {
+        self.spooled(|_| Ok(()))
+    }
+
+    /// Reads lines and sends them; nothing is kept when Evoke is away.
+    fn direct(&self, draft: Arc<Draft>) -> Result<(), Failure> {
+        let (groups, received) = mpsc::sync_channel(GROUPS_MAX);
+        // Not joined: after an error the thread may wait for input, and the process ends.
+        thread::spawn(move || {
+            let mut lines = stdin_lines();
+            loop {
+                let group = match lines.next_group() {
+                    Ok(group) if group.is_empty() => return,
+                    Ok(group) => Group::new(&draft, group),
+                    Err(error) => Group { events: Vec::new(), wrong: Some(cannot_read(&error)) },
+                };
+                let is_last = group.wrong.is_some();
+                if groups.send(group).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        let (mut sender, mut last) = (Sender::new(self.common), 0);
+        while let Ok(Group { mut events, mut wrong }) = received.recv() {
+            let mut size = events.iter().map(|(_, event)| event.len()).sum::<usize>();
+            while wrong.is_none()
+                && events.len() < BATCH_EVENTS_MAX / 2
+                && size < BATCH_BYTES
+                && let Ok(more) = received.try_recv()
+            {
+                size += more.events.iter().map(|(_, event)| event.len()).sum::<usize>();
+                events.extend(more.events);
+                wrong = more.wrong;
+            }
+            let bodies: Vec<_> = events.iter().map(|(_, event)| event.as_bytes()).collect();
+            if !bodies.is_empty() {
+                self.send_now(&mut sender, &bodies, |at| events.get(at).map_or(0, |(number, _)| *number), last)?;
+            }
+            last = events.last().map_or(last, |(number, _)| *number);
+            if let Some(wrong) = wrong {
+                self.report(sender.sent, 0, false)?;
+                return Err(wrong);
+            }
+        }
+        self.report(sender.sent, 0, false)
+    }
+
+    /// Sends a batch, and waits while Evoke stores nothing. `number_of` returns the number of an event's line; `last` is
+    /// the number of the last line that was sent.
+    pub(super) fn send_now(
+        &self,
+        sender: &mut Sender<'_>,
+        events: &[&[u8]],
+        number_of: impl Fn(usize) -> u64,
+        last: u64,
+    ) -> Result<(), Failure> {
+        let with_spool = "with --spool DIR, events are kept while Evoke is away";
+        let mut noted = false;
+        loop {
+            match sender.send(events) {
+                Ok(()) => return Ok(()),
+                Err(NotSent::Later(detail, wait)) => {
+                    note_once(&mut noted, &format!("Evoke stores nothing now, the command retries: {detail}"));
+                    thread::sleep(wait.min(LATER_MAX));
+                }
+                Err(NotSent::Away(failure)) => {
+                    return Err(Failure::NotRunning(format!(
+                        "{failure}; the lines up to {last} were stored, and it is not known whether the next ones were; \
+                         {with_spool}"
+                    )));
+                }
+                Err(NotSent::Refused(at, detail)) => {
+                    let line = at.map_or_else(String::new, |at| format!("line {}: ", number_of(at)));
+                    return Err(Failure::Failed(format!("{line}{detail}; the lines up to {last} were stored")));
+                }
+                Err(NotSent::Failed(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// Opens the spool. Runs `feed`, which appends events to it, beside the sending of what it has.
+    pub(super) fn spooled(
+        &self,
+        feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let Some((folder, bytes_max)) = self.spool else { return Err(Failure::Usage("there is no --spool".into())) };
+        let spool = Arc::new(Spool::open(folder, bytes_max)?);
+        let fed = {
+            let spool = spool.clone();
+            thread::spawn(move || {
+                let closing = Closing(spool);
+                feed(&closing.0)
+            })
+        };
+        let mut drain = Drain::new(self, &spool);
+        let mut left = false;
+        while let Some(batch) = spool.next_batch()? {
+            if !drain.send(&batch)? {
+                left = true;
+                break;
+            }
+        }
+        let Drain { sender, refused, reason, .. } = drain;
+        self.report(sender.sent, refused, left)?;
+        // The input has ended. A thread that panicked has printed why.
+        fed.join().unwrap_or(Err(Failure::Reported))?;
+        match reason {
+            Some(reason) => Err(Failure::Failed(reason)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn report(&self, sent: Sent, refused: u64, left: bool) -> Result<(), Failure> {
+        let Sent { stored, duplicates } = sent;
+        if left {
+            let folder = self.spool.map(|(folder, _)| folder.display().to_string()).unwrap_or_default();
+            print_error(&format!(
+                "Evoke is away: events stay in the spool {folder}, and the next `evoke emit --spool {folder}` sends them\n"
+            ));
+        }
+        if self.common.client_args.json {
+            return print_json(&Summary { stored, duplicates, refused, left });
+        }
+        let note = match duplicates {
+            0 => String::new(),
+            _ => format!(", {} not stored again", text::count(duplicates, "duplicate")),
+        };
+        print(&format!("{} stored{note}", text::count(stored, "event")))
+    }
+}
+
+fn note_once(noted: &mut bool, message: &str) {
+    if !std::mem::replace(noted, true) {
+        print_error(&format!("{}\n", text::escape(message)));
+    }
+}
+
+/// Ends the input of the spool when dropped, also by a panic.
+struct Closing(Arc<Spool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Sends the events of a spool until they are stored or refused.
+struct Drain<'a> {
+    sender: Sender<'a>,
+    spool: Arc<Spool>,
+    wait: Duration,
+    refused: u64,
+    /// Why the first refused event was refused.
+    reason: Option<String>,
+    /// Since when the input has ended and Evoke is away.
+    away_since: Option<Instant>,
+    noted: bool,
+}
+
+impl<'a> Drain<'a> {
+    fn new(stream: &Stream<'a>, spool: &Arc<Spool>) -> Self {
+        let (sender, spool, wait) = (Sender::new(stream.common), spool.clone(), stream.wait);
+        Self { sender, spool, wait, refused: 0, reason: None, away_since: None, noted: false }
+    }
+
+    /// Sends a batch. Returns false if Evoke was away for too long after the end of the input.
+    fn send(&mut self, batch: &Batch) -> Result<bool, Failure> {
+        let (mut done, mut end, mut backoff) = (0, batch.events.len(), AWAY_WAIT.0);
+        while let Some(events) = batch.events.get(done..end).filter(|events| !events.is_empty()) {
+            match self.sender.send(events) {
+                Ok(()) => {
+                    (done, end, backoff) = (end, batch.events.len(), AWAY_WAIT.0);
+                    (self.away_since, self.noted) = (None, false);
+                    self.spool.confirm(batch, done)?;
+                }
+                Err(NotSent::Refused(Some(0), detail)) => {
+                    if let Some(event) = events.first() {
+                        self.set_aside(event, &detail)?;
+                    }
+                    (done, end) = (done + 1, batch.events.len());
+                    self.spool.confirm(batch, done)?;
+                }
+                // The events before the refused one are sent without it.
+                Err(NotSent::Refused(Some(at), _)) => end = done + at,
+                Err(NotSent::Refused(None, _)) => end = done + (end - done).div_ceil(2),
+                Err(NotSent::Away(failure)) => {
+                    note_once(&mut self.noted, &format!("{failure}; events are kept in the spool until Evoke is back"));
+                    if !self.may_wait(backoff) {
+                        return Ok(false);
+                    }
+                    backoff = (backoff * 2).min(AWAY_WAIT.1);
+                }
+                Err(NotSent::Later(detail, wait)) => {
+                    note_once(&mut self.noted, &format!("Evoke stores nothing now, the command retries: {detail}"));
+                    if !self.may_wait(wait.min(LATER_MAX)) {
+                        return Ok(false);
+                    }
+                }
+                Err(NotSent::Failed(failure)) => return Err(failure),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits before a retry. Returns false when the time after the end of the input is over.
+    fn may_wait(&mut self, backoff: Duration) -> bool {
+        if self.spool.is_closed() {
+            let since = *self.away_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.wait {
+                return false;
+            }
+            thread::sleep(backoff.min(self.wait));
+        } else {
+            self.spool.wait_for_close(backoff);
+        }
+        true
+    }
+
+    fn set_aside(&mut self, event: &[u8], detail: &str) -> Result<(), Failure> {
+        let path = self.spool.set_aside(event, detail)?;
+        self.refused += 1;
+        let reason = format!("Evoke refused an event, which is in {} now: {detail}", path.display());
+        self.reason.get_or_insert(reason);
+        Ok(())
+    }
+}
