@@ -130,9 +130,14 @@ impl Router {
 
     /// Returns true if the producer of a stored event claimed a source that by now belongs to an app or to the runtime.
     fn claims_an_app(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> bool {
-        let (source, entered) = (&stored.event.source, stored.lineage.entered());
-        let is_claim = !matches!(entered, None | Some(Origin::OPERATOR)) && entered != Some(Origin::default());
-        is_claim && origin_uri != Some(source) && self.owner_of(source, |_| true).is_some()
+        let entered = stored.lineage.entered();
+        if matches!(entered, None | Some(Origin::OPERATOR)) || entered == Some(Origin::default()) {
+            return false;
+        }
+        let owner = |uri: &str| self.owner_of(uri, |_| true);
+        // An HTTP component publishes as its function, through a source of its app. A producer cannot: the app had this
+        // source at the acceptance, so claims of its name were rejected.
+        owner(&stored.event.source).is_some_and(|app| origin_uri.and_then(owner) != Some(app))
     }
 
     /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first

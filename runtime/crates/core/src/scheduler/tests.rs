@@ -104,6 +104,32 @@ async fn a_due_event_is_routed_with_the_router_of_that_moment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_due_event_of_an_http_component_is_routed_and_a_claim_of_another_app_is_not() {
+    let fixture = Fixture::new(Clock::following_tokio(START_MS), Limits::default()).await;
+    let mut router = router(FunctionId(1));
+    router.add_app("shop");
+    fixture.bus.set_router(router);
+    let uris = ["/shop/web/http-1", "/lab/hook"].map(str::to_owned);
+    let origins = fixture.store.register_origins(uris.to_vec()).await.unwrap();
+    // The component publishes as its function; the app `shop` did not exist when the other event was accepted.
+    for origin in origins {
+        let due = rfc3339(START_MS + 1_000);
+        let json = format!(r#"{{"id":"1","source":"/shop/web","type":"order.placed","notbefore":"{due}"}}"#);
+        let events = vec![Event::from_json(json.as_bytes(), |_| {}).unwrap()];
+        fixture.bus.accept(Offer { events, origin, ..Offer::default() }).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let count = async |seq| fixture.store.deliveries(Seq(seq)).await.unwrap().len();
+    assert_eq!((count(1).await, count(2).await), (1, 0));
+    let replayed = async |seq| {
+        let stored = fixture.store.event(Seq(seq)).await.unwrap().unwrap().unwrap();
+        let origin_uri = fixture.store.origin_uri(stored.lineage.origin);
+        fixture.bus.router().route_replay(&stored, origin_uri.as_deref()).unwrap().len()
+    };
+    assert_eq!((replayed(1).await, replayed(2).await), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_jump_of_the_wall_clock_makes_events_due_and_delays_others() {
     let (wall_ms, elapsed_ms) = (Arc::new(AtomicI64::new(START_MS)), Arc::new(AtomicI64::new(0)));
     let fixture = Fixture::new(Clock::jumping(&wall_ms, &elapsed_ms), Limits::default()).await;
