@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::assert_eventually;
 use crate::faults::random::is_long_form;
+use crate::faults::shim::{Shim, WallClock};
 use crate::support::Evoke;
 
 const SHOP: &str = r#"
@@ -51,6 +52,56 @@ fn scheduled(evoke: &Evoke) -> Vec<Value> {
 fn echoed(evoke: &Evoke) -> Vec<String> {
     let events = evoke.events("echo");
     events.iter().map(|event| event["receivedid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_event_waits_for_its_time_from_every_way_in() {
+    let evoke = Evoke::up_with(SHOP);
+    // Each way in, with an event that is due in an hour.
+    let hour = due(3_600_000);
+    let event = |id: &str| json!({ "specversion": "1.0", "id": id, "source": "/producer", "type": "reminder", "notbefore": hour });
+    let accepted = |path: &str, headers: &[(&str, &str)], body: &str| {
+        let response = evoke.post_with(path, headers, body);
+        assert!([200, 202].contains(&response.status), "{response:?}");
+    };
+    accepted("/in", &[("content-type", "application/cloudevents+json")], &event("structured").to_string());
+    let batch = Value::from(vec![event("batch-1"), event("batch-2")]).to_string();
+    accepted("/in", &[("content-type", "application/cloudevents-batch+json")], &batch);
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "binary"),
+        ("ce-source", "/producer"),
+        ("ce-type", "reminder"),
+        ("ce-notbefore", hour.as_str()),
+        ("content-type", "application/json"),
+    ];
+    accepted("/in", &binary, "{}");
+    accepted("/header", &[("content-type", "application/json"), ("x-due", &hour)], "{}");
+    emit(&evoke, "emit", &hour, &json!({}));
+    evoke.stdout(&["emit", "--type", "reminder", "--not-before", "1h"]);
+    // A command publishes one, and so does an HTTP component.
+    let order = json!({ "do": "later", "at": hour, "items": [] }).to_string();
+    evoke.stdout(&["emit", "--type", "order.placed", "--data", &order]);
+    accepted(&format!("/web?notbefore={hour}"), &[], "{}");
+    assert_eventually!(scheduled(&evoke).len() == 9, "{:?}\n{}", scheduled(&evoke), evoke.log());
+
+    let all = scheduled(&evoke);
+    let functions: Vec<_> = all.iter().map(|one| one["functions"][0].as_str().unwrap()).collect();
+    assert_eq!(functions.iter().filter(|name| **name == "shop/echo").count(), 8, "{all:?}");
+    assert!(functions.contains(&"shop/price"), "the event of the HTTP component: {all:?}");
+    assert!(all.iter().all(|one| (3_000_000..=3_600_000).contains(&one["wait_ms"].as_u64().unwrap())), "{all:?}");
+    assert_eq!(evoke.get_admin("/api/v1/status", &[]).json()["scheduled"], 9);
+    assert!(evoke.stdout(&["status"]).contains("9 events scheduled"));
+    assert_eq!(evoke.json(&["check"])["scheduled"], 9);
+    assert!(evoke.get_admin("/metrics", &[]).body.contains("evoke_events_scheduled 9"));
+    assert_eq!(echoed(&evoke), Vec::<String>::new());
+    // None is removed, and an event that is sent again is a duplicate.
+    let again =
+        evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], &event("structured").to_string());
+    assert_eq!(again.json()["events"][0]["duplicate"], true, "{again:?}");
+    // A time in the past means now.
+    emit(&evoke, "past", "1999-12-31T23:59:59Z", &json!({}));
+    assert_eventually!(echoed(&evoke) == ["past"], "{:?}", echoed(&evoke));
 }
 
 #[test]
@@ -152,6 +203,34 @@ fn scheduled_events_are_cancelled_by_id_number_and_pattern_and_never_delivered()
     assert_eq!(as_viewer("POST", "/api/v1/scheduled/cancel"), 403);
     assert_eq!(as_viewer("GET", "/api/v1/scheduled"), 200);
     assert_eq!(scheduled(&evoke).len(), 1);
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_makes_scheduled_events_due_once() {
+    const HOUR: i64 = 3_600;
+    let mut evoke = Evoke::with(SHOP);
+    let clock = WallClock::of(&evoke);
+    let shim = Shim::for_data_of(&evoke).with_clock(&clock);
+    evoke.try_up(&[], shim.environment()).unwrap();
+    let start = jiff::Timestamp::now();
+    let emit = |id: &str, hours: i64| {
+        let due = start + jiff::SignedDuration::from_hours(hours);
+        let event = json!({ "id": id, "source": "/t", "type": "reminder", "notbefore": due.to_string(), "data": {} });
+        // The command runs with the real clock, so it sends the event as it is.
+        evoke.stdout(&["emit", "--event", &event.to_string()]);
+    };
+    emit("hour", 1);
+    emit("year", 365 * 24);
+    assert_eq!(scheduled(&evoke).len(), 2);
+    clock.set(2 * HOUR);
+    assert_eventually!(echoed(&evoke) == ["hour"], "{:?}: {}", echoed(&evoke), evoke.log());
+    // Back to before the event was sent: it is not delivered again, and the other one waits.
+    clock.set(-HOUR);
+    emit("now", -2);
+    assert_eventually!(echoed(&evoke) == ["hour", "now"], "{:?}", echoed(&evoke));
+    clock.set(366 * 24 * HOUR);
+    assert_eventually!(echoed(&evoke) == ["hour", "now", "year"], "{:?}", echoed(&evoke));
+    assert_eq!(scheduled(&evoke).len(), 0);
 }
 
 /// The long form has a million events over the next hour, and then a thousand due each second. It prints its figures.

@@ -80,6 +80,26 @@ fn a_damaged_position_sends_events_again_and_leaves_none_out() {
 }
 
 #[test]
+fn a_full_spool_takes_no_event_and_a_file_that_was_stored_frees_its_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), FILE_BYTES_MAX + 1000).unwrap();
+    let large = |n: u64| n.to_string().repeat(usize::try_from(FILE_BYTES_MAX).unwrap() - 1);
+    spool.append(&[large(1)]).unwrap();
+    let error = spool.append(&[large(2)]).unwrap_err().to_string();
+    assert!(error.contains("it is full: 16777216 of 16778216 bytes wait for Evoke"), "{error}");
+    append(&spool, 0..2);
+    // An event that is longer than a batch is a batch of its own.
+    let batch = spool.next_batch().unwrap().unwrap();
+    assert_eq!((batch.events.len(), batch.events[0].len() as u64), (1, FILE_BYTES_MAX - 1));
+    spool.confirm(&batch, 1).unwrap();
+    assert!(!folder.path().join(file_name(1)).exists());
+    append(&spool, 2..4);
+    drop(spool);
+    let spool = Spool::open(folder.path(), FILE_BYTES_MAX + 1000).unwrap();
+    assert_eq!(take(&spool, true), numbers(0..4));
+}
+
+#[test]
 fn two_commands_cannot_use_one_spool() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path());

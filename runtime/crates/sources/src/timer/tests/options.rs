@@ -197,6 +197,10 @@ async fn many_timers_cost_little() {
         let ctx = Context { uri, stop: stop.clone(), ..fixture.context(clock.clone()) };
         tokio::spawn(run(every(minutes(24 * 60), Missed::Last), ctx));
     }
+    // Each timer stores its mark first.
+    while fixture.bus.marks(&format!("/shop/timer-{}", count - 1)).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (kib, started) = (resident() - before, cpu_ticks());
     tokio::time::sleep(Duration::from_secs(20)).await;
