@@ -57,7 +57,8 @@
 //! the events one after another and sends what it finds at once. With `progress=true`, lines such as `{"searched":4711}`
 //! in between report the position.
 //!
-//! Times are RFC 3339. A pattern is an event pattern as JSON. The name of a function may leave out the app if only one
+//! Times are RFC 3339. A pattern is an event pattern as JSON. A text is found in the JSON form of an event, in upper or
+//! lower case. The name of a function may leave out the app if only one
 //! function has the rest of the name.
 //!
 //! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the

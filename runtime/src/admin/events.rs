@@ -105,7 +105,8 @@ pub(super) async fn list(
     let function = names::optional_function(&admin, function.as_deref()).await?;
     let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
     let pattern = pattern.as_deref().map(parse_pattern).transpose()?;
-    let conditions = Conditions { type_, source, function, since_ms, until_ms, pattern, text, after, before };
+    let states = Vec::new();
+    let conditions = Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before };
     let search = Search::new(&*admin.store, conditions).await?;
     if follow {
         exchange.follow()?;

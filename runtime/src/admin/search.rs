@@ -13,7 +13,7 @@ pub(super) use self::pages::Pages;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError};
 use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DamagedEvent, EventFilter, ReadEvent, Seq};
+use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::{Matcher, Pattern};
 use evoke_store::{InspectionStore, StoreError};
 
@@ -36,6 +36,8 @@ pub(super) struct Conditions {
     pub(super) source: Option<String>,
     /// The full name of a function that has a delivery of the event.
     pub(super) function: Option<String>,
+    /// Only events with a delivery in one of these states, to the function if there is one; empty for any state.
+    pub(super) states: Vec<DeliveryState>,
     pub(super) since_ms: Option<UnixMs>,
     pub(super) until_ms: Option<UnixMs>,
     pub(super) pattern: Option<Matcher<()>>,
@@ -81,7 +83,8 @@ struct Pace {
 impl Search {
     /// Finds the range of positions that the conditions leave.
     pub(super) async fn new(store: &dyn InspectionStore, conditions: Conditions) -> Result<Self, StoreError> {
-        let Conditions { type_, source, function, since_ms, until_ms, pattern, text, after, before } = conditions;
+        let Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before } =
+            conditions;
         let (mut after, mut before) = (after.unwrap_or(Seq(0)), before);
         if let Some(since_ms) = since_ms {
             after = after.max(Seq(store.first_since(since_ms).await?.0 - 1));
@@ -90,7 +93,7 @@ impl Search {
             let first = store.first_since(until_ms).await?;
             before = Some(before.map_or(first, |before| before.min(first)));
         }
-        let filter = EventFilter { type_, source, function, since_ms, until_ms, ..EventFilter::default() };
+        let filter = EventFilter { type_, source, function, states, since_ms, until_ms, ..EventFilter::default() };
         Ok(Self { filter, pattern, text: text.map(|text| text.to_lowercase()), after, before })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::UnixMs;
-use crate::{DeliveryId, ReadEvent, Seq};
+use crate::{DeliveryId, DeliveryState, ReadEvent, Seq};
 
 /// Selects events to list.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Only events with a delivery to this function, given by its full name.
     pub function: Option<String>,
+    /// Only events with a delivery in one of these states, to `function` if that is given; empty for any state.
+    pub states: Vec<DeliveryState>,
     /// Only events after this position, listed in ascending order. With `None`, the newest events are listed.
     pub after: Option<Seq>,
     /// Only events after this position; the newest of them are listed.

@@ -14,13 +14,6 @@ use evoke_model::{
 };
 use evoke_store::descendants::Descendants;
 
-/// The condition that an event has a live or replayed delivery to the function `?9`.
-const OF_FUNCTION: &str = "(
-    EXISTS (SELECT 1 FROM deliveries d WHERE d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed
-      AND d.function = (SELECT id FROM functions WHERE name = ?9))
-    OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0
-      AND d.function = (SELECT id FROM functions WHERE name = ?9)))";
-
 /// More functions than a chain can have.
 const CHAIN_MAX: usize = 100;
 
@@ -225,6 +218,25 @@ pub(super) fn has_pending(c: &Connection, event: Seq) -> rusqlite::Result<bool> 
     .exists([event.0])
 }
 
+/// Returns the condition that an event has a live or replayed delivery to the function `?9`, in the states of the filter.
+fn has_delivery(filter: &EventFilter) -> String {
+    if filter.function.is_none() && filter.states.is_empty() {
+        return "?9 IS NULL".to_owned();
+    }
+    let mut wanted = "(?9 IS NULL OR d.function = (SELECT id FROM functions WHERE name = ?9))".to_owned();
+    if !filter.states.is_empty() {
+        // The number of a state is its position.
+        let numbers = DeliveryState::ALL.iter().enumerate().filter(|(_, state)| filter.states.contains(state));
+        let numbers: Vec<_> = numbers.map(|(number, _)| number.to_string()).collect();
+        wanted += &format!(" AND d.state IN ({})", numbers.join(", "));
+    }
+    format!(
+        "(EXISTS (SELECT 1 FROM deliveries d
+             WHERE d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND {wanted})
+           OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0 AND {wanted}))"
+    )
+}
+
 pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<Vec<ReadEvent>> {
     let (exact, prefix) = match filter.type_.as_deref() {
         Some(t) => t.strip_suffix('*').map_or((Some(t), None), |p| (None, Some(p))),
@@ -234,14 +246,11 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
     let after = filter.after.max(filter.above).map_or(0, |seq| seq.0);
     let before = filter.before.map_or(i64::MAX, |seq| seq.0);
     let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
-    let of_function = match filter.function {
-        Some(_) => OF_FUNCTION,
-        None => "?9 IS NULL",
-    };
     let condition = format!(
         "e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
-           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8 AND {of_function}
-         ORDER BY e.seq {order} LIMIT ?5"
+           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8 AND {}
+         ORDER BY e.seq {order} LIMIT ?5",
+        has_delivery(filter)
     );
     let limit = count(filter.limit);
     let values: [&dyn ToSql; 9] =

@@ -13,7 +13,7 @@ use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult, names};
 use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DamagedEvent, Seq};
+use evoke_model::{DamagedEvent, DeliveryState, Seq};
 
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of rows of a page.
@@ -29,7 +29,7 @@ pub(in crate::admin) struct Query {
     function: Option<String>,
     /// Only events whose JSON form contains this text, in upper or lower case.
     text: Option<String>,
-    /// Only events with a failed, or with a pending delivery.
+    /// Only events with a failed, or with a pending delivery; to the function if one is given.
     state: Option<Wanted>,
     before: Option<Seq>,
     since_ms: Option<UnixMs>,
@@ -69,21 +69,20 @@ pub(in crate::admin) async fn list(
     let _scan = exchange.permits().scan().await;
     let Query { r#type: type_, source, function, text, state, before, since_ms, until_ms, limit: _ } = query;
     let function = names::optional_function(&admin, function.as_deref()).await?;
-    let conditions = Conditions { type_, source, function, since_ms, until_ms, text, before, ..Conditions::default() };
+    let states = match state {
+        None => Vec::new(),
+        Some(Wanted::Failed) => vec![DeliveryState::Dead, DeliveryState::Retrying],
+        Some(Wanted::Pending) => vec![DeliveryState::Ready, DeliveryState::Blocked, DeliveryState::Retrying],
+    };
+    let none = Conditions::default();
+    let conditions = Conditions { type_, source, function, states, since_ms, until_ms, text, before, ..none };
     let mut pages = Pages::new(admin.store.clone(), conditions).await?;
     let mut rows = Vec::new();
     'pages: while let Some(page) = pages.next().await? {
         for read in page {
             let seq = DamagedEvent::seq_of(&read);
             let outcomes = Outcomes::of(&*admin.store, seq).await?;
-            let is_wanted = match state {
-                None => true,
-                Some(Wanted::Failed) => outcomes.has_failed(),
-                Some(Wanted::Pending) => outcomes.is_pending(),
-            };
-            if is_wanted {
-                rows.push(Row::new(&read, Some(outcomes)));
-            }
+            rows.push(Row::new(&read, Some(outcomes)));
             if rows.len() >= limit {
                 pages.stop_after(seq);
                 break 'pages;

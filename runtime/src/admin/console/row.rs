@@ -53,8 +53,6 @@ pub(super) struct Outcomes {
     purged: u32,
     /// Deliveries that cannot be read.
     damaged: u32,
-    /// The functions, each once.
-    functions: Vec<String>,
 }
 
 impl Outcomes {
@@ -74,21 +72,8 @@ impl Outcomes {
                 DeliveryState::Purged => &mut outcomes.purged,
             };
             *count += 1;
-            if !outcomes.functions.contains(&record.function) {
-                outcomes.functions.push(record.function);
-            }
         }
         Ok(outcomes)
-    }
-
-    /// Whether a delivery is dead or is being retried.
-    pub(super) fn has_failed(&self) -> bool {
-        self.dead + self.retrying + self.damaged > 0
-    }
-
-    /// Whether a delivery is not finished.
-    pub(super) fn is_pending(&self) -> bool {
-        self.pending + self.retrying > 0
     }
 }
 

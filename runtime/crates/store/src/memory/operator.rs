@@ -5,14 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Inner, index};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
-    Accepted, DeadFilter, DeadSummary, DeliveryId, DeliveryState, FunctionId, NewEvent, PendingFilter, Seq, Stream,
+    Accepted, DeadFilter, DeadSummary, DeliveryId, DeliveryState, EventFilter, FunctionId, NewEvent, PendingFilter,
+    Seq, Stream,
 };
 
 impl Inner {
-    /// Returns true if an event has a delivery to the function with this full name.
-    pub(super) fn is_owed_to(&self, seq: Seq, function: &str) -> bool {
+    /// Whether an event has a delivery to the function of the filter and in one of its states.
+    pub(super) fn has_delivery(&self, seq: Seq, filter: &EventFilter) -> bool {
+        if filter.function.is_none() && filter.states.is_empty() {
+            return true;
+        }
         let ids = self.event(seq).into_iter().flat_map(|row| row.deliveries().chain(self.replayed(seq)));
-        ids.filter_map(|id| self.delivery(id)).any(|delivery| self.name(delivery.function) == function)
+        ids.filter_map(|id| self.delivery(id)).any(|delivery| {
+            filter.function.as_deref().is_none_or(|name| self.name(delivery.function) == name)
+                && (filter.states.is_empty() || filter.states.contains(&delivery.state))
+        })
     }
 
     pub(super) fn dead_summary(&self, id: DeliveryId) -> Option<DeadSummary> {

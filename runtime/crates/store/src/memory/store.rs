@@ -262,7 +262,7 @@ impl InspectionStore for MemoryStore {
                 && filter.since_ms.is_none_or(|since_ms| e.accepted_ms >= since_ms)
                 && filter.until_ms.is_none_or(|until_ms| e.accepted_ms < until_ms)
                 && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
-                && filter.function.as_ref().is_none_or(|name| inner.is_owed_to(e.seq, name))
+                && inner.has_delivery(e.seq, &filter)
                 && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
                     Some(prefix) => e.event.type_.starts_with(prefix),
                     None => e.event.type_ == *t,
