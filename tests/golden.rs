@@ -64,6 +64,10 @@ fn mask(output: &str) -> String {
             let is_unit = ["µs", "ms", "s", "min"].contains(&bare);
             if is_unit && masked.last().is_some_and(|last| is_number(last)) {
                 masked.pop();
+                // A long duration has two parts, such as `1 min 5 s`.
+                if masked.last().is_some_and(|last| last == "DURATION") {
+                    masked.pop();
+                }
                 masked.push(word.replace(bare, "DURATION"));
             } else if bare.matches(':').count() == 2 && bare.chars().all(|c| c.is_ascii_digit() || ":.".contains(c)) {
                 masked.push(word.replace(bare, "TIME"));

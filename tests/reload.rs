@@ -124,3 +124,33 @@ fn deliveries_of_a_removed_function_stay_pending() {
     evoke.stop();
     evoke.stdout(&["check"]);
 }
+
+#[test]
+fn a_reload_prints_what_changed_the_routes_and_what_waits_in_the_old_order() {
+    let mut evoke = Evoke::with(ORDERS);
+    evoke.up_with_arguments(&["--watch"]);
+    assert!(evoke.log().contains("route POST /checkout to /shop/checkout"), "{}", evoke.log());
+    evoke.stdout(&["pause", "charge"]);
+    evoke.post_accepted("/checkout", ORDER);
+    evoke.post_accepted("/checkout", ORDER);
+
+    let changed = ORDERS
+        .replace("path: /checkout", "path: /orders")
+        .replace("    retry: { backoff: 10ms }", "    order_by: data.customer\n    retry: { backoff: 10ms }");
+    let (kept, notify) = changed.split_once("  notify:").unwrap();
+    evoke.write_manifest(&format!("{kept}  inform:{notify}"));
+    assert_eventually!(evoke.log().contains("reloaded"), "{}", evoke.log());
+    for line in [
+        "added shop/inform",
+        "removed shop/notify",
+        "changed /shop/checkout, shop/charge",
+        "2 deliveries of shop/charge wait in the order of the old `order_by`",
+        "route POST /orders to /shop/checkout",
+    ] {
+        assert!(evoke.log().contains(line), "{line}: {}", evoke.log());
+    }
+    // A change of the order alone changes no route.
+    evoke.write_manifest(&format!("{kept}  inform:{notify}").replace("data.customer", "data.total"));
+    assert_eventually!(evoke.log().matches("2 deliveries of shop/charge wait").count() == 2, "{}", evoke.log());
+    assert_eq!(evoke.log().matches("route POST").count(), 2, "{}", evoke.log());
+}

@@ -175,7 +175,7 @@ impl List {
         let has_more = pending.len() > limit;
         pending.truncate(limit);
         let rows: Vec<_> = pending.iter().map(row).collect();
-        let headings = ["delivery#", "function", "state", "tries#", "event", "key?", "waits for"];
+        let headings = ["delivery#", "function", "state", "tries#?", "event", "key?", "waits for"];
         print(&table(&headings, &rows, text::columns()))?;
         if has_more && let Some(last) = pending.last() {
             print(&format!("{DIM}… and newer ones: `evoke pending list --after {}`{DIM:#}", last.delivery.id))?;

@@ -181,7 +181,7 @@ fn list(common: &Common) -> Result<(), Failure> {
     if rows.is_empty() {
         return print("no replays");
     }
-    let headings = ["replay#", "state", "events#", "pending#", "done#", "dead#", "purged#", "filter"];
+    let headings = ["replay#", "state", "events#", "pending#", "done#", "dead#", "purged#?", "filter"];
     print(&table(&headings, &rows, columns()))
 }
 

@@ -126,9 +126,21 @@ pub async fn events_are_found_by_function_and_positions_by_time(
     };
     assert_eq!((list("shop/a").await, list("shop/b").await), (seqs([1, 4]), seqs([2, 4])));
     assert_eq!(list("shop/none").await, seqs([]));
+    store.complete(done(1, 1)).await.unwrap();
+    let failed = ended(2, 1, "retry", Verdict::RetryAt(start_ms + 1_000_000));
+    store.complete(Arc::new(Completion { function: b, ..Arc::unwrap_or_clone(failed) })).await.unwrap();
+    let in_states = async |states: &[DeliveryState], function: Option<&str>| {
+        let (states, function) = (states.to_vec(), function.map(str::to_owned));
+        let found = store.events(EventFilter { states, function, limit: 9, ..EventFilter::default() }).await.unwrap();
+        found.iter().map(DamagedEvent::seq_of).collect::<Vec<_>>()
+    };
+    assert_eq!(in_states(&[DeliveryState::Ready], None).await, seqs([4]));
+    assert_eq!(in_states(&[DeliveryState::Done, DeliveryState::Retrying], None).await, seqs([1, 2]));
+    assert_eq!(in_states(&[DeliveryState::Ready, DeliveryState::Done], Some("shop/a")).await, seqs([1, 4]));
+    assert_eq!(in_states(&[DeliveryState::Dead], None).await, seqs([]));
     let first = async |after_ms| store.first_since(start_ms + after_ms).await.unwrap().0;
     assert_eq!([first(-5).await, first(0).await, first(1).await], [1, 1, 2]);
     assert_eq!([first(200).await, first(300).await, first(301).await], [3, 4, 5]);
     let since = store.pending_since().await.unwrap();
-    assert_eq!(since, BTreeMap::from([("shop/a".to_owned(), start_ms), ("shop/b".to_owned(), start_ms + 100)]));
+    assert_eq!(since, BTreeMap::from([("shop/a".to_owned(), start_ms + 300), ("shop/b".to_owned(), start_ms + 100)]));
 }
