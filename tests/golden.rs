@@ -61,6 +61,11 @@ fn mask(output: &str) -> String {
         for word in line.split_whitespace() {
             let bare = word.trim_matches([',', '(', ')', ':', ';', '"']);
             let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+            let is_time = |text: &str| {
+                let is_clock =
+                    text.matches(':').count() == 2 && text.chars().all(|c| c.is_ascii_digit() || ":.".contains(c));
+                is_clock || text.len() >= 20 && text.ends_with('Z') && text.contains('T')
+            };
             let is_unit = ["µs", "ms", "s", "min"].contains(&bare);
             if is_unit && masked.last().is_some_and(|last| is_number(last)) {
                 masked.pop();
@@ -69,9 +74,7 @@ fn mask(output: &str) -> String {
                     masked.pop();
                 }
                 masked.push(word.replace(bare, "DURATION"));
-            } else if bare.matches(':').count() == 2 && bare.chars().all(|c| c.is_ascii_digit() || ":.".contains(c)) {
-                masked.push(word.replace(bare, "TIME"));
-            } else if bare.len() >= 20 && bare.ends_with('Z') && bare.contains('T') {
+            } else if is_time(bare) {
                 masked.push(word.replace(bare, "TIME"));
             } else if let Some(instance) = instance(bare) {
                 masked.push(word.replace(instance, "INSTANCE"));

@@ -80,6 +80,7 @@ impl Console {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: anyhow::Error) -> Failure {
     Failure::Failed(format!("{error:#}"))
 }

@@ -143,6 +143,7 @@ pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> Finge
 /// Returns the files that `build:` commands may change: the components that they make, and what these are made of.
 pub(crate) fn built(manifests: &[Checked]) -> BTreeSet<PathBuf> {
     let functions = manifests.iter().flat_map(|checked| &checked.manifest.functions);
-    let components = functions.filter(|function| function.build.is_some()).filter_map(manifest::Function::component_path);
+    let components =
+        functions.filter(|function| function.build.is_some()).filter_map(manifest::Function::component_path);
     components.flat_map(|component| build::sources_of(component).into_iter().chain([component.to_owned()])).collect()
 }

@@ -32,7 +32,7 @@ pub(crate) async fn connect(
         return Err(Error::NotGranted { target: key.target.clone() });
     };
     let target = &key.target;
-    let addresses = resolve(&owner, &state.grant, target).await?;
+    let addresses = resolve(owner, &state.grant, target).await?;
     let started = Instant::now();
     let stream = dial(target, &addresses, time.min(CONNECT_MAX)).await?;
     let started_http = |error: hyper::Error| Error::of_connection(&error);

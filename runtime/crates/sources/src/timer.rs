@@ -127,7 +127,7 @@ async fn run(config: TimerSource, ctx: Context) {
     let delay_ms = config.delay_ms(&ctx.uri);
     // The timer lives in the past by its delay: so everything else is the same with a jitter.
     let now = || ctx.clock.now_ms().saturating_sub(delay_ms);
-    let mut timer = Timer::new(config, times, &stored_marks, now());
+    let mut timer = Timer::new(&config, times, &stored_marks, now());
     if timer.is_new
         && submit(&ctx, &timer.offer(&ctx, &[], timer.last, timer.ticked.clone(), Vec::new())).await.is_err()
     {
@@ -176,7 +176,7 @@ struct Timer {
 }
 
 impl Timer {
-    fn new(config: TimerSource, times: Times, marks: &BTreeMap<String, Vec<u8>>, now: UnixMs) -> Self {
+    fn new(config: &TimerSource, times: Times, marks: &BTreeMap<String, Vec<u8>>, now: UnixMs) -> Self {
         let (schedule, timezone) = (config.schedule.identity(), config.schedule.timezone());
         let stored = last_mark(marks);
         let is_new = stored.as_ref().is_none_or(|last| last.schedule != schedule);

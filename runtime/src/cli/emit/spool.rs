@@ -93,14 +93,14 @@ impl Spool {
         let mut state = self.lock();
         let used = state.bytes();
         if used.saturating_add(size) > self.bytes_max {
-            return Err(self.failed(format!(
+            return Err(self.failed(&format!(
                 "it is full: {used} of {} bytes wait for Evoke; start Evoke, or raise --spool-max",
                 self.bytes_max
             )));
         }
         let file = state.files.back().map_or(1, |(number, _)| *number);
         self.write(&mut state, events, size).map_err(|error| {
-            self.failed(format!("writing {} failed: {error}", self.folder.join(file_name(file)).display()))
+            self.failed(&format!("writing {} failed: {error}", self.folder.join(file_name(file)).display()))
         })?;
         drop(state);
         self.changed.notify_all();
@@ -181,7 +181,7 @@ impl Spool {
         loop {
             let mut text = vec![0; size];
             let read = File::open(&path).and_then(|file| file.read_exact_at(&mut text, from.offset));
-            read.map_err(|error| self.failed(format!("reading {} failed: {error}", path.display())))?;
+            read.map_err(|error| self.failed(&format!("reading {} failed: {error}", path.display())))?;
             let (mut events, mut ends, mut offset) = (Vec::new(), Vec::new(), from.offset);
             for line in text.split_inclusive(|byte| *byte == b'\n').take(BATCH_EVENTS_MAX) {
                 let Some(event) = line.strip_suffix(b"\n") else { break };
@@ -193,7 +193,7 @@ impl Spool {
                 return Ok(Batch { events, ends });
             }
             if size == rest {
-                return Err(self.failed(format!("{} is damaged at byte {}", path.display(), from.offset)));
+                return Err(self.failed(&format!("{} is damaged at byte {}", path.display(), from.offset)));
             }
             // One event is longer than a batch.
             size = size.saturating_mul(2).min(rest);
@@ -203,7 +203,7 @@ impl Spool {
     /// Records that Evoke has stored the first `count` events of a batch, or refused them.
     pub(super) fn confirm(&self, batch: &Batch, count: usize) -> Result<(), Failure> {
         let Some(end) = count.checked_sub(1).and_then(|last| batch.ends.get(last)).copied() else { return Ok(()) };
-        let failed = |error: io::Error| self.failed(format!("writing the position failed: {error}"));
+        let failed = |error: io::Error| self.failed(&format!("writing the position failed: {error}"));
         let new = self.folder.join("position.new");
         std::fs::write(&new, format!("{:08} {}\n", end.file, end.offset)).map_err(failed)?;
         std::fs::rename(&new, self.folder.join(POSITION)).map_err(failed)?;
@@ -233,18 +233,18 @@ impl Spool {
         let line = format!("{}\n", serde_json::json!({ "reason": reason, "event": event }));
         let mut state = self.lock();
         if state.refused.saturating_add(line.len() as u64) > self.bytes_max {
-            return Err(self.failed(format!("{} is full; move it away", path.display())));
+            return Err(self.failed(&format!("{} is full; move it away", path.display())));
         }
         let written = OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| {
             file.write_all(line.as_bytes())?;
             file.sync_data()
         });
-        written.map_err(|error| self.failed(format!("writing {} failed: {error}", path.display())))?;
+        written.map_err(|error| self.failed(&format!("writing {} failed: {error}", path.display())))?;
         state.refused += line.len() as u64;
         Ok(path)
     }
 
-    fn failed(&self, what: String) -> Failure {
+    fn failed(&self, what: &str) -> Failure {
         Failure::Failed(format!("the spool {}: {what}", self.folder.display()))
     }
 

@@ -19,7 +19,7 @@ enum Kind {
     Standard(Vec<StandardKey>),
     Hmac {
         format: HmacFormat,
-        key: hmac::Key,
+        key: Box<hmac::Key>,
     },
 }
 
@@ -53,7 +53,7 @@ impl Signer {
             return Err(InvalidKey("it is empty"));
         }
         let key = hmac_key(settings.format.algorithm, secret.as_bytes());
-        Ok(Self(Kind::Hmac { format: settings.format.clone(), key }))
+        Ok(Self(Kind::Hmac { format: settings.format.clone(), key: Box::new(key) }))
     }
 
     /// Adds the headers of the signature. `id` is the id of the delivery.

@@ -171,7 +171,7 @@ impl ManualClock {
         let ctx = fixture.context(Clock::system());
         let config = every(Duration::from_secs(600), missed);
         let times = Times::new(&config.schedule).unwrap();
-        let timer = Timer::new(config, times, &BTreeMap::new(), START);
+        let timer = Timer::new(&config, times, &BTreeMap::new(), START);
         let monotonic = timer.last_check.1;
         Self { fixture, ctx, timer, wall: START, monotonic }
     }
@@ -275,7 +275,7 @@ async fn instants_that_ticked_days_ago_do_not_tick_again_also_after_a_restart() 
     let stored = manual.fixture.bus.marks(&manual.ctx.uri).await.unwrap();
     let config = every(Duration::from_secs(600), Missed::Last);
     let times = Times::new(&config.schedule).unwrap();
-    manual.timer = Timer::new(config, times, &stored, manual.wall);
+    manual.timer = Timer::new(&config, times, &stored, manual.wall);
     manual.monotonic = manual.timer.last_check.1;
     manual.advance(49 * 60).await;
     assert_eq!(manual.times().await, before);
