@@ -76,7 +76,7 @@ fn a_wrong_line_ends_the_command_with_its_number_after_the_lines_before_it() {
     let (code, _, error) = emit(&evoke, &["--type", "line", "--spool", "spool", "-"], &input);
     assert!(code == Some(1) && error.contains("line 4: not JSON"), "{code:?} {error}");
     assert_eq!(stored(&evoke), [0, 1, 2, 0, 1, 2]);
-    // What the lines say is checked before they are taken.
+    // Lines are checked before the spool takes them.
     let event = r#"{"type":"line","source":"no source","data":{"n":7}}"#;
     let (code, _, error) = emit(&evoke, &["--spool", "spool", "-"], event);
     assert!(code == Some(1) && error.contains("line 1: `source` is not a URI reference"), "{code:?} {error}");
@@ -156,7 +156,7 @@ fn a_spool_keeps_lines_while_evoke_is_away_and_the_next_command_sends_them() {
     process.wait().unwrap();
     drop(input);
     evoke.up();
-    // Nothing new: it only sends what is there. A single event goes the same way.
+    // No new lines: the command sends the content of the spool. A single event goes the same way.
     let (code, out, error) = emit(&evoke, &["--spool", "spool"], "");
     assert_eq!((code, out.trim()), (Some(0), "20 events stored"), "{error}");
     let (code, out, _) = emit(&evoke, &["--spool", "spool", "--type", "line", "--data", "{\n\"n\": 20}"], "");

@@ -1,4 +1,4 @@
-//! What a reload changes, for users.
+//! Finds the changes that a reload makes, to report them to users.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -28,9 +28,9 @@ struct Part {
 /// The names of functions, `app/function`, and the URIs of sources that a reload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that are new.
+    /// The new ones.
     pub added: Vec<String>,
-    /// Those that are in no manifest any more.
+    /// The ones that no manifest has any more.
     pub removed: Vec<String>,
     /// Those with other settings, or with another component.
     pub changed: Vec<String>,

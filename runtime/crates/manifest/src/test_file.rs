@@ -42,7 +42,7 @@ pub struct TestFile {
 /// A value and its place in the file.
 #[derive(Debug, Clone)]
 pub struct Spanned<T> {
-    /// The value.
+    /// The parsed value.
     pub value: T,
     /// Range of the value, or of its key.
     pub span: Span,
@@ -73,7 +73,7 @@ pub struct Test {
     pub shared_state: Option<Spanned<BTreeMap<String, Value>>>,
     /// Answers to the requests of the function. A request without an answer is refused.
     pub http: Vec<Answer>,
-    /// What the attempt must do.
+    /// Expected outcome, events, state, logs and calls.
     pub expect: Expect,
     /// Ranges of the key `expect` and of its value; `None` if the test has none.
     pub expect_spans: Option<(Span, Span)>,
@@ -118,7 +118,7 @@ pub enum ReplyError {
     Dns,
 }
 
-/// What an attempt must do. An absent part is not checked, except the outcome.
+/// Expected result of an attempt. An absent part is not checked, except the outcome.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expect {
     /// The kind of the outcome, such as `reject`; `None` is `done`.

@@ -9,7 +9,7 @@ use evoke_model::clock::UnixMs;
 /// An event that waits for the time in its attribute `notbefore`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScheduledEvent {
-    /// That time.
+    /// The time at which the event is due.
     pub due: String,
     /// The time until then, in milliseconds; 0 if the event is due.
     pub wait_ms: u64,

@@ -17,7 +17,7 @@ use evoke_sandbox::{self as sandbox, Call};
 use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 
-/// What an attempt did.
+/// Outcome and effects of an attempt.
 #[derive(Debug)]
 pub(super) struct Actual {
     pub(super) duration: Duration,

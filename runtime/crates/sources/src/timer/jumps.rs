@@ -22,7 +22,7 @@ pub(super) struct Jumps {
     task: AbortHandle,
 }
 
-/// Those that timers use.
+/// The jumps of the clock that timers use.
 static ALL: Mutex<Vec<Weak<Jumps>>> = Mutex::new(Vec::new());
 
 impl Jumps {

@@ -29,7 +29,7 @@ pub(super) struct LastMark {
 pub enum Skip {
     /// Deliveries of the tick before were pending.
     Overlap,
-    /// It could not be stored within the `start_deadline`.
+    /// The tick could not be stored within the `start_deadline`.
     Late,
 }
 

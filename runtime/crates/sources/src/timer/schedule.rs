@@ -16,7 +16,7 @@ pub(super) enum Times {
     Cron { cron: Box<Cron>, zone: TimeZone },
     /// The multiples of `period_ms` since the Unix epoch.
     Every { period_ms: i64 },
-    /// These instants, in order.
+    /// A list of instants, in order.
     At { at: Vec<UnixMs> },
 }
 
