@@ -142,10 +142,13 @@ fn during_a_storm_other_sources_are_accepted_and_after_it_its_own_source_too() {
         if done == 10_000 {
             break;
         }
-        // The source of the storm owns more than is free. In its second half, the storm may have shrunk meanwhile.
-        if pending > 2_000 && done < 5_000 {
-            assert_eq!(evoke.post("/in", "{}").status, 429);
-            refused += 1;
+        // The source of the storm owns more than is free. Near its end, the storm may have shrunk meanwhile.
+        if pending > 2_000 {
+            match evoke.post("/in", "{}").status {
+                429 => refused += 1,
+                202 if done > 5_000 => break,
+                status => panic!("{status} with {pending} pending deliveries after {done}"),
+            }
         }
     }
     let end = Instant::now();
