@@ -5,14 +5,13 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::queue::WriteQueue;
-use super::read;
 use super::readers::Readers;
 use super::rows;
 use super::write::PORTION_MAX;
 use super::write::cancel::Cancel;
 use super::write::retry::RetryNow;
 use super::write::transfer::Transfer;
-use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter, ReadDelivery};
+use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter};
 use evoke_store::Result;
 
 /// The maximum number of ids per search. A search reads all pending deliveries, so it must find many at once.
@@ -86,21 +85,6 @@ pub(super) fn list_ids(
     limit: usize,
 ) -> rusqlite::Result<Vec<DeliveryId>> {
     ids(c, which, state, after, DeliveryId(i64::MAX), limit)
-}
-
-/// Returns the first `limit` pending deliveries after `after`, in the order of their ids.
-pub(super) fn list(
-    c: &Connection,
-    which: &PendingFilter,
-    after: DeliveryId,
-    limit: usize,
-) -> rusqlite::Result<Vec<ReadDelivery>> {
-    let ids = ids(c, which, None, after, DeliveryId(i64::MAX), limit)?.into_iter();
-    let mut found = ids.filter_map(|id| read::delivery(c, id).transpose()).collect::<rusqlite::Result<Vec<_>>>()?;
-    // A damaged index may return deliveries in another state.
-    let is_pending = |state| matches!(state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked);
-    found.retain(|read| read.as_ref().map_or(true, |record| is_pending(record.state)));
-    Ok(found)
 }
 
 fn newest_id(c: &Connection) -> rusqlite::Result<DeliveryId> {

@@ -286,10 +286,6 @@ impl InspectionStore for SqliteStore {
         self.read_at_wall(move |c| read::dead(c, &which, after, limit))
     }
 
-    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_at_wall(move |c| pending::list(c, &which, after, limit))
-    }
-
     fn newest_dead(
         &self,
         which: DeadFilter,

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use evoke_model::{Amount, Origin};
+use evoke_model::event::Event;
+use evoke_model::{Amount, Lineage, Origin};
 use foldhash::HashMap;
 
 /// The pending deliveries (ready, retrying or blocked) as of the last commit.
@@ -81,6 +82,14 @@ pub struct Share {
     pub bytes: i64,
     /// Whether a function published the event.
     pub published: bool,
+}
+
+impl Share {
+    /// Returns the part of an event, and of each of its live deliveries.
+    pub fn of(event: &Event, lineage: &Lineage) -> Self {
+        let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
+        Self { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
+    }
 }
 
 /// The changes of one transaction to the backlog.

@@ -41,9 +41,6 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the first `limit` dead letters with a number after `after`, in order.
     fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
 
-    /// Returns pending deliveries with ids greater than `after`, oldest first, at most `limit`.
-    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
-
     /// Returns the `limit` newest dead letters with a number below `before`, newest first, without their attempts.
     fn newest_dead(
         &self,

@@ -9,7 +9,7 @@ use crate::read;
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, LIVE, Owner};
 use crate::totals::Recent;
-use evoke_model::{DeliveryId, NewDelivery, Origin, ReadyDelivery, ReplayId, StoredEvent};
+use evoke_model::{DeliveryId, NewDelivery, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent};
 use evoke_store::backlog::Share;
 
 /// Adds a live or replayed delivery of an event.
@@ -19,39 +19,17 @@ pub(super) fn insert_delivery(
     event: &Arc<StoredEvent>,
     new: NewDelivery,
 ) -> rusqlite::Result<()> {
-    let (tx, since_ms) = (commit.tx, commit.now_ms);
-    let NewDelivery { function, trigger, order_key } = new;
-    let owner = Owner { function, replay };
-    let blocked = match &order_key {
-        Some(key) => first_unfinished(tx, owner, key)?.is_some(),
+    let owner = Owner { function: new.function, replay };
+    let blocked = match &new.order_key {
+        Some(key) => first_unfinished(commit.tx, owner, key)?.is_some(),
         None => false,
     };
     let state = if blocked { rows::BLOCKED } else { rows::READY };
+    let share = Share::of(&event.event, &event.lineage);
     // Replayed deliveries count towards no source, because replays have a limit of their own.
-    let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
-    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
-    let share = Share { origin, bytes, published: event.lineage.cause.is_some() };
-    let id = commit.counters.add_delivery(owner, state, share);
-    let key = order_key.as_deref();
-    let fixed_sum = delivery::fixed_sum(id, event.seq, owner, &trigger, key, share);
-    let sum = fixed_sum + delivery::mutable_sum(state, 0, since_ms, None, None, None);
-    tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
-        id.0,
-        event.seq.0,
-        function.0,
-        &*trigger,
-        order_key,
-        state,
-        since_ms,
-        share.origin.0,
-        share.bytes,
-        replay.0,
-        sum
-    ])?;
+    let share = if replay == LIVE { share } else { Share { origin: Origin::default(), ..share } };
+    let (id, fixed_sum) = insert_row(commit, owner, event.seq, &new, (state, None), share)?;
+    let (NewDelivery { function, trigger, order_key }, since_ms) = (new, commit.now_ms);
     if !blocked {
         commit.counters.add_recent(id, Recent { owner, order_key, share, since_ms, fixed_sum });
         commit.ready.push(ReadyDelivery {
@@ -67,6 +45,45 @@ pub(super) fn insert_delivery(
         });
     }
     Ok(())
+}
+
+/// Adds the row of a delivery in `state`, with its cause, and counts it. Returns its id and the checksum of the columns that
+/// never change.
+pub(super) fn insert_row(
+    commit: &mut GroupCommit<'_>,
+    owner: Owner,
+    event: Seq,
+    new: &NewDelivery,
+    (state, cause): (i64, Option<&str>),
+    share: Share,
+) -> rusqlite::Result<(DeliveryId, i64)> {
+    let NewDelivery { trigger, order_key, .. } = new;
+    let since_ms = commit.now_ms;
+    let id = commit.counters.add_delivery(owner, state, share);
+    let fixed_sum = delivery::fixed_sum(id, event, owner, trigger, order_key.as_deref(), share);
+    let sum = fixed_sum + delivery::mutable_sum(state, 0, since_ms, None, cause, None);
+    commit
+        .tx
+        .prepare_cached(
+            "INSERT INTO deliveries
+               (id, event, function, trigger, order_key, state, since_ms, cause, origin, bytes, replay, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?
+        .execute(params![
+            id.0,
+            event.0,
+            owner.function.0,
+            &**trigger,
+            order_key,
+            state,
+            since_ms,
+            cause,
+            share.origin.0,
+            share.bytes,
+            owner.replay.0,
+            sum
+        ])?;
+    Ok((id, fixed_sum))
 }
 
 /// Returns true if no earlier delivery of the order key is unfinished.

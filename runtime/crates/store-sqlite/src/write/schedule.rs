@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::deliveries::insert_delivery;
+use super::deliveries::{insert_delivery, insert_row};
 use super::{GroupCommit, Write};
-use crate::rows::delivery;
 use crate::rows::{self, LIVE, Owner};
 use crate::{read, schedule};
 use evoke_model::clock::UnixMs;
@@ -22,7 +21,7 @@ pub(super) fn add(
     event: &Event,
     lineage: Lineage,
 ) -> rusqlite::Result<()> {
-    let share = share(event, lineage);
+    let share = Share::of(event, &lineage);
     let Share { origin, bytes, published } = share;
     commit
         .tx
@@ -34,11 +33,6 @@ pub(super) fn add(
     commit.counters.add_scheduled(share);
     commit.scheduled_ms = Some(commit.scheduled_ms.map_or(due_ms, |earliest| earliest.min(due_ms)));
     Ok(())
-}
-
-fn share(event: &Event, lineage: Lineage) -> Share {
-    let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
-    Share { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
 }
 
 /// Removes events from the schedule and adds their deliveries.
@@ -76,7 +70,7 @@ fn release(
     let first_delivery = commit.counters.last_delivery().next();
     rows::event::release(tx, seq, commit.now_ms, first_delivery, deliveries.len())?;
     tx.prepare_cached("DELETE FROM scheduled WHERE seq = ?1")?.execute([seq.0])?;
-    commit.counters.remove_scheduled(share(&event.event, event.lineage));
+    commit.counters.remove_scheduled(Share::of(&event.event, &event.lineage));
     let event = Arc::new(event);
     for new in deliveries {
         match cancel {
@@ -94,31 +88,9 @@ fn insert_purged(
     new: &NewDelivery,
     cause: &str,
 ) -> rusqlite::Result<()> {
-    let (since_ms, share) = (commit.now_ms, share(&event.event, event.lineage));
-    let NewDelivery { function, trigger, order_key } = new;
-    let owner = Owner { function: *function, replay: LIVE };
-    let id = commit.counters.add_delivery(owner, rows::PURGED, share);
+    let share = Share::of(&event.event, &event.lineage);
+    let owner = Owner { function: new.function, replay: LIVE };
+    insert_row(commit, owner, event.seq, new, (rows::PURGED, Some(cause)), share)?;
     commit.counters.backlog_change().remove(share);
-    let sum = delivery::fixed_sum(id, event.seq, owner, trigger, order_key.as_deref(), share)
-        + delivery::mutable_sum(rows::PURGED, 0, since_ms, None, Some(cause), None);
-    commit
-        .tx
-        .prepare_cached(
-            "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, cause, origin, bytes, sum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?
-        .execute(params![
-            id.0,
-            event.seq.0,
-            function.0,
-            &**trigger,
-            order_key,
-            rows::PURGED,
-            since_ms,
-            cause,
-            share.origin.0,
-            share.bytes,
-            sum
-        ])?;
     Ok(())
 }

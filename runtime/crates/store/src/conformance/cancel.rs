@@ -19,11 +19,18 @@ pub async fn pending_deliveries_are_listed_and_cancelled_by_function_root_and_nu
     store.complete(Arc::new(retry)).await.unwrap();
 
     use DeliveryState::{Blocked, Ready, Retrying};
-    let pending = async |which, after: i64| list(&store.list_pending(which, DeliveryId(after), 9).await.unwrap());
+    let first_pending = async |which, after: i64, limit| {
+        let mut found = Vec::new();
+        for id in store.pending_ids(which, None, DeliveryId(after), limit).await.unwrap() {
+            found.push(store.delivery(id).await.unwrap().unwrap());
+        }
+        list(&found)
+    };
+    let pending = async |which, after| first_pending(which, after, 9).await;
     let all = [(1, Ready), (2, Blocked), (3, Retrying), (4, Ready), (6, Ready)];
     assert_eq!(pending(PendingFilter::All, 0).await, all);
     assert_eq!(pending(PendingFilter::All, 3).await, all[3..]);
-    assert_eq!(list(&store.list_pending(PendingFilter::All, DeliveryId(0), 2).await.unwrap()), all[..2]);
+    assert_eq!(first_pending(PendingFilter::All, 0, 2).await, all[..2]);
     assert_eq!(pending(PendingFilter::Function("shop/a".into()), 0).await, all[..2]);
     assert_eq!(pending(PendingFilter::Function("shop/none".into()), 0).await, []);
     assert_eq!(pending(PendingFilter::Root(Seq(1)), 0).await, all[..4]);

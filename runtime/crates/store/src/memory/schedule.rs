@@ -13,7 +13,7 @@ impl Inner {
     /// Adds a new event to the schedule.
     pub(super) fn schedule(&mut self, due_ms: UnixMs, event: &StoredEvent) {
         self.scheduled.insert((due_ms, event.seq));
-        self.schedule_change.add(event_share(event));
+        self.schedule_change.add(Share::of(&event.event, &event.lineage));
     }
 
     /// Removes an event from the schedule and adds its deliveries. Returns their ids, and `None` if it is not scheduled.
@@ -32,7 +32,7 @@ impl Inner {
         let stored = row.stored.clone();
         self.owed += deliveries.len() as u64;
         self.scheduled.remove(&(due_ms, seq));
-        self.schedule_change.remove(event_share(&stored));
+        self.schedule_change.remove(Share::of(&stored.event, &stored.lineage));
         self.by_id.replace(ById { stored: stored.clone(), released_ms: Some(now_ms) });
         deliveries.into_iter().for_each(|new| self.insert_delivery(&stored, new, None, ready));
         Some((first_delivery.0..=self.deliveries.len() as i64).map(DeliveryId))
@@ -64,12 +64,6 @@ impl Inner {
         let stored = &self.event(seq)?.stored;
         Some(Scheduled { due_ms, seq, event: Ok((**stored).clone()) })
     }
-}
-
-/// Returns a scheduled event's part of the backlog of the schedule.
-fn event_share(event: &StoredEvent) -> Share {
-    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
-    Share { origin: event.lineage.origin, bytes, published: event.lineage.cause.is_some() }
 }
 
 impl ScheduleStore for MemoryStore {

@@ -310,12 +310,6 @@ impl InspectionStore for MemoryStore {
         )
     }
 
-    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        let inner = self.lock();
-        let ids = inner.pending(&which).filter(|id| *id > after).take(limit);
-        ready(ids.filter_map(|id| inner.record(id)).map(Ok).collect())
-    }
-
     fn newest_dead(
         &self,
         which: DeadFilter,

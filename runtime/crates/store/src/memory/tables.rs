@@ -425,7 +425,6 @@ impl Delivery {
 /// of their own.
 pub(super) fn share(delivery: &Delivery) -> Share {
     let Delivery { event, replay, .. } = delivery;
-    let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
-    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
-    Share { origin, bytes, published: event.lineage.cause.is_some() }
+    let share = Share::of(&event.event, &event.lineage);
+    if replay.is_none() { share } else { Share { origin: Origin::default(), ..share } }
 }
