@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::access::Exchange;
 use super::letters::{self, Conditions, Selection};
-use super::request::{Params, PathSegments, json_body};
+use super::request::{Params, PathSegments, json_body, list_limit};
 use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Edit, Edited, Envelope};
@@ -46,11 +46,7 @@ pub(super) async fn list(
     Params(query): Params<DeadQuery>,
 ) -> ApiResult<Response<Body>> {
     let DeadQuery { function, cause, r#type: type_, since, until, before, limit } = query;
-    let limit = limit.unwrap_or(LIMIT_DEFAULT);
-    if limit > LIMIT_MAX {
-        let detail = format!("limit is {limit}; at most {LIMIT_MAX} dead letters can be listed");
-        return Err(Problem::malformed(detail).into());
-    }
+    let limit = list_limit(limit, LIMIT_DEFAULT, LIMIT_MAX, "dead letters")?;
     let selection = Selection::new(&admin, Conditions { function, cause, type_, since, until }).await?;
     let (store, before) = (admin.store.clone(), before.unwrap_or(DeliveryId(i64::MAX)));
     Ok(ndjson(&admin, async move |lines| write(&*store, selection, before, limit, lines).await))

@@ -13,7 +13,7 @@ use super::access::Exchange;
 use super::error::ApiError;
 use super::request::{Params, PathSegments, json_body, parse_time};
 use super::response::Json;
-use super::search::{Conditions, Search, Sender, parse_pattern};
+use super::search::{Conditions, Search, Sender, parse_matcher};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Damaged, Delivery, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult, names};
@@ -104,7 +104,7 @@ pub(super) async fn list(
     let from_start = is_bounded && (after.is_some() || limit == usize::MAX);
     let function = names::optional_function(&admin, function.as_deref()).await?;
     let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
-    let pattern = pattern.as_deref().map(parse_pattern).transpose()?;
+    let pattern = pattern.as_deref().map(parse_matcher).transpose()?;
     let states = Vec::new();
     let conditions = Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before };
     let search = Search::new(&*admin.store, conditions).await?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::access::Exchange;
 use super::dead::{LIMIT_MAX, event_without_data};
 use super::error::ApiError;
-use super::request::{Params, json_body};
+use super::request::{Params, json_body, list_limit};
 use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Blocker, Count, Move, Pending, PendingSelection};
@@ -43,11 +43,7 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<PendingQuery>,
 ) -> ApiResult<Response<Body>> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if limit > LIMIT_MAX {
-        let detail = format!("limit is {limit}; at most {LIMIT_MAX} deliveries can be listed");
-        return Err(Problem::malformed(detail).into());
-    }
+    let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "deliveries")?;
     let filter = match (query.function, query.root) {
         (Some(_), Some(_)) => {
             return Err(Problem::malformed("choose either a function or a root event".to_owned()).into());

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
 use evoke_model::media_type::is_json;
+use evoke_pattern::Pattern;
 
 /// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
 pub(super) struct Params<T>(pub(super) T);
@@ -37,6 +38,16 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSeg
     }
 }
 
+/// Returns the `limit` of a list, or its default. `what` names the listed things in the error.
+pub(super) fn list_limit(given: Option<usize>, default: usize, max: usize, what: &str) -> Result<usize, Problem> {
+    match given.unwrap_or(default) {
+        limit if limit > max => {
+            Err(Problem::malformed(format!("limit is {limit}; at most {max} {what} can be listed")))
+        }
+        limit => Ok(limit),
+    }
+}
+
 /// Parses an RFC 3339 time of the query parameter or member `name`. Returns wall-clock time.
 pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, Problem> {
     let Some(text) = text else { return Ok(None) };
@@ -44,6 +55,20 @@ pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs
         Ok(time) => Ok(Some(time.as_millisecond())),
         Err(_) => Err(Problem::malformed(format!("{name} is \"{text}\"; write a time such as 2026-01-31T12:00:00Z"))),
     }
+}
+
+/// Parses the text of a pattern in JSON.
+pub(super) fn parse_pattern(text: &str) -> Result<Pattern, Problem> {
+    let json = serde_json::from_str(text);
+    check_pattern(&json.map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?)
+}
+
+/// Parses a pattern.
+pub(super) fn check_pattern(json: &serde_json::Value) -> Result<Pattern, Problem> {
+    Pattern::parse(json).map_err(|mistakes| {
+        let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
+    })
 }
 
 /// Returns the body if its content type is JSON.

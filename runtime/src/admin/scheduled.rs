@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::access::Exchange;
 use super::dead::LIMIT_MAX;
-use super::request::{Params, json_body};
+use super::request::{Params, check_pattern, json_body, list_limit, parse_pattern};
 use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
@@ -47,30 +47,16 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<ScheduledQuery>,
 ) -> ApiResult<Response<Body>> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if limit > LIMIT_MAX {
-        let detail = format!("limit is {limit}; at most {LIMIT_MAX} scheduled events can be listed");
-        return Err(Problem::malformed(detail).into());
-    }
-    let pattern = query.pattern.map(|text| match serde_json::from_str(&text) {
-        Ok(json) => parse_pattern(&json),
-        Err(error) => Err(Problem::malformed(format!("the pattern is not JSON: {error}"))),
-    });
+    let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "scheduled events")?;
+    let pattern = query.pattern.as_deref().map(parse_pattern).transpose()?;
     let list = List {
         store: admin.store.clone(),
         bus: admin.bus.clone(),
         clock: admin.clock.clone(),
         functions: admin.control.function_ids().into_iter().map(|(name, id)| (id, name)).collect(),
-        pattern: pattern.transpose()?,
+        pattern,
     };
     Ok(ndjson(&admin, |lines| list.write(limit, lines)))
-}
-
-fn parse_pattern(json: &serde_json::Value) -> Result<Pattern, Problem> {
-    Pattern::parse(json).map_err(|mistakes| {
-        let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-        Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
-    })
 }
 
 struct List {
@@ -155,7 +141,7 @@ pub(super) async fn cancel(
             Ok(Json(CancelledScheduled { count, next: None }))
         }
         CancelScheduled { event: None, pattern: Some(pattern), after, .. } => {
-            let cancel = CancelMatching { pattern: parse_pattern(&pattern)?, actor: (!dry_run).then_some(actor) };
+            let cancel = CancelMatching { pattern: check_pattern(&pattern)?, actor: (!dry_run).then_some(actor) };
             Ok(Json(cancel.run(&admin, after.unwrap_or(START)).await?))
         }
         _ => {

@@ -10,11 +10,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub(super) use self::pages::Pages;
+use super::request::parse_pattern;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError};
 use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
-use evoke_pattern::{Matcher, Pattern};
+use evoke_pattern::Matcher;
 use evoke_store::{InspectionStore, StoreError};
 
 /// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size.
@@ -232,14 +233,9 @@ fn is_last(found: &[ReadEvent], limit: usize) -> bool {
     found.len() < limit && bytes < PAGE_BYTES_MAX
 }
 
-/// Parses a pattern in its JSON form.
-pub(super) fn parse_pattern(text: &str) -> Result<Matcher<()>, Problem> {
-    let json =
-        serde_json::from_str(text).map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?;
-    let pattern = Pattern::parse(&json).map_err(|mistakes| {
-        let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-        Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
-    })?;
+/// Parses a pattern in its JSON form, for many events.
+pub(super) fn parse_matcher(text: &str) -> Result<Matcher<()>, Problem> {
+    let pattern = parse_pattern(text)?;
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern);
     Ok(matcher)

@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
 
+use super::dead::LIMIT_MAX;
 use super::request::Params;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Tick, TickDelivery, Timer};
@@ -19,7 +20,6 @@ use evoke_sources::timer::{Skip, TimerTimes, inspect};
 use evoke_store::{Store, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 10_000;
 /// The default number of next and of last ticks of each timer, and the maximum.
 const TICKS_DEFAULT: usize = 3;
 const TICKS_MAX: usize = 100;

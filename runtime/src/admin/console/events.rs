@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::row::{Outcomes, Row};
 use crate::admin::access::Exchange;
-use crate::admin::request::Params;
+use crate::admin::request::{Params, list_limit};
 use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult, names};
-use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedEvent, DeliveryState, Seq};
 
@@ -61,11 +60,7 @@ pub(in crate::admin) async fn list(
     exchange: Exchange,
     Params(query): Params<Query>,
 ) -> ApiResult<Json<Page>> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if limit > LIMIT_MAX {
-        let detail = format!("limit is {limit}; at most {LIMIT_MAX} events can be listed");
-        return Err(Problem::malformed(detail).into());
-    }
+    let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "events")?;
     let _scan = exchange.permits().scan().await;
     let Query { r#type: type_, source, function, text, state, before, since_ms, until_ms, limit: _ } = query;
     let function = names::optional_function(&admin, function.as_deref()).await?;
