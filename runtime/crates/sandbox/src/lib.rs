@@ -69,7 +69,6 @@ mod symbol;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod time_slice;
 mod turns;
 
 pub use answers::{Answer, HttpAnswers};

@@ -22,7 +22,6 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::engine::TICK;
 use super::fair_slots::{FairSlots, Share};
-use super::time_slice::LongSlice;
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
@@ -87,7 +86,6 @@ impl Turns {
         loop {
             let turn = if needs_turns { Some(self.share.acquire().await) } else { None };
             let (polled, used) = poll_fn(|context| {
-                let _slice = needs_turns.then(LongSlice::start);
                 let stopwatch = Stopwatch::start(is_measured);
                 let polled = guest.as_mut().poll(context);
                 Poll::Ready((polled, stopwatch.used()))
