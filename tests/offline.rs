@@ -109,7 +109,7 @@ fn the_console_shows_a_backup_and_can_change_nothing() {
     for path in ["/api/v1/dead/redrive", "/api/v1/events", "/api/v1/pause"] {
         assert_eq!(send("POST", path, r#"{"all":true}"#).status, 403, "{path}");
     }
-    // Nobody without the session sees anything.
+    // A request without the session is refused.
     assert_eq!(request("GET", address, "/api/v1/status", &[], "").unwrap().status, 401);
     signal(console.id(), Signal::TERM);
     assert!(console.wait().unwrap().success());

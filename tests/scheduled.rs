@@ -233,7 +233,7 @@ fn a_jump_of_the_wall_clock_makes_scheduled_events_due_once() {
     assert_eq!(scheduled(&evoke).len(), 0);
 }
 
-/// The long form has a million events over the next hour, and then a thousand due each second. It prints its figures.
+/// The long form has a million events over the next hour, and then a thousand due each second. The test prints its figures.
 #[test]
 fn many_scheduled_events_cost_a_start_and_the_memory_nothing_and_are_on_time() {
     let mut evoke = Evoke::up_with(SHOP);

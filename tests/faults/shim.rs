@@ -74,7 +74,7 @@ impl Shim {
 /// A limit on the growth of the files in the data folder, while its file exists.
 pub(super) struct DiskLimit(PathBuf, Space);
 
-/// What the files in the data folder run out of.
+/// The resource that is exhausted for files in the data folder.
 #[derive(Clone, Copy)]
 pub(super) enum Space {
     /// Space on the disk: writes fail with `ENOSPC`.

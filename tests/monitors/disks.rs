@@ -17,8 +17,8 @@ const MOUNT: &str =
 static AS_ROOT: [&str; 5] = ["unshare", "--mount", "sh", "-ec", MOUNT];
 static AS_USER: [&str; 7] = ["unshare", "--mount", "--user", "--map-root-user", "sh", "-ec", MOUNT];
 
-/// Starts Evoke with the file systems `mnt/a` and `mnt/b`. Returns `None`, and prints why, on a machine that lets nobody
-/// mount.
+/// Starts Evoke with the file systems `mnt/a` and `mnt/b`. Returns `None`, and prints why, on a machine without
+/// the right to mount.
 fn up(manifest: &str) -> Option<Evoke> {
     let launcher: &'static [&'static str] = if rustix::process::geteuid().is_root() { &AS_ROOT } else { &AS_USER };
     let mut evoke = Evoke::with(manifest);

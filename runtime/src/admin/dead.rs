@@ -243,7 +243,7 @@ pub(super) async fn edit(
     }
 }
 
-/// Returns a copy of an event with an id of its own and other data. Nobody verified the sender of these data, so the copy
+/// Returns a copy of an event with an id of its own and other data. The sender of these data is not verified, so the copy
 /// has no principal.
 fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
     let mut event = (*stored.event).clone();

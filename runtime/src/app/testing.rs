@@ -1,5 +1,5 @@
 //! Runs tests of functions. Each test is one attempt in the sandbox, without a server and without storing anything. The
-//! requests of functions get the answers of the test, and never leave the process.
+//! requests of functions get the responses that the test declares, and never leave the process.
 
 mod answers;
 mod attempt;
@@ -56,7 +56,6 @@ pub struct TestReport {
 /// Result of one test.
 #[derive(Debug)]
 pub struct TestResult {
-    /// The file.
     pub file: PathBuf,
     /// The name of the test.
     pub name: String,

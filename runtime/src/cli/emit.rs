@@ -63,7 +63,7 @@ pub(super) struct Emit {
     /// Maximum size of the spool; beyond it, no more lines are taken
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, requires = "spool")]
     spool_max: u64,
-    /// With --spool: how long to wait for Evoke after the last line. What is left is sent by the next command
+    /// With --spool: how long to wait for Evoke after the last line. The next command sends the lines that remain
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, requires = "spool")]
     wait: Duration,
     /// Send an event only if its data differs from that of the last event with this key. The last data is kept in the

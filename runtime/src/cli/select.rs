@@ -1,4 +1,4 @@
-//! What commands share that select or change many things: times, confirmations and the summary of a change.
+//! Parts shared by commands that select or change many rows: times, confirmations and the summary of a change.
 
 use std::io::{BufRead, IsTerminal};
 

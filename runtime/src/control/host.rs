@@ -36,14 +36,13 @@ pub struct Build {
     pub component: PathBuf,
 }
 
-/// What happens to events and deliveries.
+/// An accepted event, or an attempt that ended.
 #[derive(Debug)]
 pub enum Activity<'a> {
     /// An event was accepted or published.
     Accepted {
         /// Number of the event in the store.
         seq: Seq,
-        /// The event.
         event: &'a Event,
     },
     /// An attempt ended.

@@ -1,4 +1,4 @@
-//! Each view shows what is stored, live, and by the keyboard alone.
+//! Each view shows the stored rows, live, and can be used by the keyboard alone.
 
 use serde_json::json;
 use thirtyfour::Key;

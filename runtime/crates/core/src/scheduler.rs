@@ -20,7 +20,7 @@ use evoke_store::{Scheduled, Store, StoreError};
 
 /// The maximum number of events per commit: 64 MiB if all have the largest size. Other writes run between these commits.
 const BATCH_MAX: usize = 64;
-/// The longest wait until the next look at the wall clock, which may jump.
+/// The longest wait until the wall clock, which may jump, is read again.
 const POLL: Duration = Duration::from_secs(1);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);

@@ -308,7 +308,7 @@ impl Http {
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 
-    /// Responds to a HEAD request for a source of GET requests. It makes no event.
+    /// Responds to a HEAD request for a source of GET requests. The response makes no event.
     async fn head_of_get<B>(
         &self,
         endpoint: &Endpoint,

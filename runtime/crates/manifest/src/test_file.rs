@@ -83,11 +83,9 @@ pub struct Test {
 /// the last one is repeated.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The method.
     pub method: Method,
     /// The whole URL.
     pub url: Uri,
-    /// The answer.
     pub reply: Reply,
 }
 
@@ -98,9 +96,7 @@ pub enum Reply {
     Response {
         /// The status, from 200.
         status: u16,
-        /// The headers.
         headers: HeaderMap,
-        /// The body.
         body: String,
     },
     /// With an error, without a response.

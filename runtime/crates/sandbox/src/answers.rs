@@ -1,4 +1,4 @@
-//! Answers to the requests of a function in a test, in place of the network.
+//! HTTP responses that a test gives to a function's requests, in place of the network.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ async fn read(mut body: RequestBody) -> wasi_http::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Answers a request. Returns the result, and a line for the log. An error is one of the request's body.
+/// Returns the test's response to a request, and a line for the log. Errors: the request's body could not be read.
 pub(super) async fn respond(
     answers: &HttpAnswers,
     refusal: &SharedRefusal,

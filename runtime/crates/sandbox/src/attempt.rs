@@ -40,7 +40,7 @@ pub struct Call {
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
-    /// Answers the function's requests in place of the network; `None` sends them.
+    /// The test's responses to the function's requests; `None` sends requests over the network.
     pub answers: Option<HttpAnswers>,
 }
 

@@ -22,9 +22,8 @@ pub trait TaskKind: SourceKind {
     }
 }
 
-/// What sources of one kind share over the whole process. Cheap to clone.
+/// Values that the sources of one kind share over the whole process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Services {
-    /// The monitors.
     pub monitors: monitor::Monitors,
 }

@@ -2,7 +2,7 @@
 
 use super::{Counter, Histogram};
 
-/// What all monitors together count.
+/// Counters over all monitors.
 #[derive(Debug)]
 pub struct MonitorMetrics {
     /// Readings, one for each subject.

@@ -69,7 +69,7 @@ impl Sample {
     }
 }
 
-/// What a reading changed.
+/// The effect of one reading on the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The kind of the change.
@@ -102,7 +102,7 @@ pub enum ChangeKind {
 /// The stored form of a machine. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// The state.
+    /// The state after the last reading.
     pub state: State,
     /// The first reading with the state.
     pub since_ms: i64,

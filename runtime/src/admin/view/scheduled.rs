@@ -13,7 +13,7 @@ pub struct ScheduledEvent {
     pub due: String,
     /// The time until then, in milliseconds; 0 if the event is due.
     pub wait_ms: u64,
-    /// The active functions that would receive the event now, `app/function`. It is routed again when it is due.
+    /// The active functions that would receive the event now, `app/function`. The event is routed again when it is due.
     pub functions: Vec<String>,
     /// The event, without its data.
     pub event: Envelope,

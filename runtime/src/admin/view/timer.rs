@@ -23,7 +23,7 @@ pub struct Timer {
 /// An instant of a timer that has passed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Tick {
-    /// The instant.
+    /// The instant of the schedule, RFC 3339.
     pub scheduled: String,
     /// The number of the event; absent if the tick was skipped, or if retention removed the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]

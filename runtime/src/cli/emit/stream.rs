@@ -199,7 +199,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Opens the spool. Runs `feed`, which appends events to it, beside the sending of what it has.
+    /// Opens the spool. Runs `feed`, which appends events to the spool, while the events of the spool are sent.
     pub(super) fn spooled(
         &self,
         feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static,

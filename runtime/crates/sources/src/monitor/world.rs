@@ -18,7 +18,7 @@ const BLOCKING_MAX: usize = 16;
 /// The most commands at once.
 const COMMANDS_MAX: usize = 8;
 
-/// What all monitors of the process share.
+/// Connections and limits that all monitors of the process share.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) files: SharedFiles,

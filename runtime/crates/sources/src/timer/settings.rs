@@ -16,7 +16,7 @@ pub struct TimerSource {
     pub schedule: Schedule,
     /// Which ticks to run later if their time passed while Evoke was not running.
     pub missed: Missed,
-    /// What to do with a tick while deliveries of the one before it are pending.
+    /// How the timer handles a tick while deliveries of the tick before it are pending.
     #[serde(skip_serializing_if = "Overlap::is_default")]
     pub overlap: Overlap,
     /// A tick that cannot be stored within this time after its instant is skipped.
@@ -73,7 +73,7 @@ impl Schedule {
     }
 }
 
-/// What to do with a tick while deliveries of the one before it are pending.
+/// How the timer handles a tick while deliveries of the tick before it are pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {

@@ -133,7 +133,7 @@ pub async fn ages_of_a_scheduled_event_count_from_its_release(store: &dyn Store,
     assert_eq!(offer().await, Accepted::New(Seq(1)));
     store.accept(vec![new_event("2", vec![])], vec![]).await.unwrap();
     now_ms.fetch_add(10 * window_ms, Ordering::SeqCst);
-    // The event is kept and known while it waits. It does not keep later ones from being removed.
+    // The event is kept and known while it waits. Later events are removed all the same.
     assert_eq!(store.retain(&Actor::Runtime, keep(0)).await.unwrap(), 1);
     assert_eq!(offer().await, Accepted::Duplicate(Seq(1)));
     assert_eq!(store.release_events(vec![(Seq(1), vec![to(f)])]).await.unwrap(), 1);

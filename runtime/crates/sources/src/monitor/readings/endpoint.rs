@@ -1,4 +1,4 @@
-//! What the network checks have in common: the address, the rules of outbound requests, and the client.
+//! Parts that the network checks share: the address, the rules of outbound requests, and the client.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -40,7 +40,7 @@ enum Of {
     Present,
     /// The time since its last change.
     Age,
-    /// Its size.
+    /// Its size in bytes.
     Size,
     /// Whether its content has the checksum `sha256`.
     Checksum,
