@@ -86,7 +86,9 @@ pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppEr
 
 /// Runs a command of `crate::app` on a new tokio runtime. With `--json`, manifest errors go to standard output.
 fn block_on<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().event_interval(EVENT_INTERVAL).on_thread_start(evoke_fs::shorten_time_slice);
+    let runtime = builder.build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
     let result = runtime.block_on(work);
     // Wait neither for a component that is still being compiled when the command was interrupted, nor for a thread that

@@ -18,4 +18,4 @@ pub use private::{FolderError, Prepared, PrivateFolder, make_folder, sync_folder
 pub use regular::{open_below, open_regular, read_at_most, read_text};
 pub use reserved::{Reservation, is_reserved, reserve};
 pub use room::has_room;
-pub use sys::{close_inherited_on_exec, disable_huge_pages, lock_shared, unlock};
+pub use sys::{close_inherited_on_exec, disable_huge_pages, lock_shared, shorten_time_slice, unlock};

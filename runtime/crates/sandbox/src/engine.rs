@@ -178,6 +178,7 @@ impl Drop for AwakeGuard<'_> {
 }
 
 fn tick(engine: &Engine, shared: &Shared) {
+    evoke_fs::shorten_time_slice();
     let is_idle = || [&shared.attempts, &shared.direct].iter().all(|count| count.load(Ordering::SeqCst) == 0);
     let must_stop = || shared.stop.load(Ordering::SeqCst);
     let mut ticks_idle = 0;

@@ -165,7 +165,10 @@ impl SqliteStore {
         };
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run(queue))
+            .spawn(move || {
+                evoke_fs::shorten_time_slice();
+                writer.run(queue);
+            })
             .map_err(cannot_start)?;
         Ok(Self {
             writes,
