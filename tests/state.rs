@@ -87,6 +87,13 @@ fn counting_on_one_key_is_exact_and_a_rerun_is_not_an_attempt() {
 }
 
 #[test]
+fn the_trace_names_the_keys_that_an_attempt_changed() {
+    let evoke = Evoke::up_with(&manifest("counter", "state: true", ""));
+    assert_eq!(attempt(&evoke, &json!({ "key": "visits" }))["message"], "state: visits set (1 B)");
+    assert_eq!(attempt(&evoke, &json!({ "key": "visits", "idle": true }))["message"], Value::Null);
+}
+
+#[test]
 fn a_key_listing_includes_every_key_committed_before() {
     const EVENTS: usize = 100;
     let evoke = Evoke::up_with(&for_emit(&manifest("state-ops", "state: true", "    concurrency: 16\n")));

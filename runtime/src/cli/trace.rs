@@ -81,7 +81,7 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
 
     let stem = if published.is_empty() && *omitted == 0 { "   " } else { "│  " };
     let mut note = |line: String| *text += &format!("{DIM}{rest}{stem}{DIM:#}{line}\n");
-    // Only a request to an endpoint has a message when it is done: its status.
+    // An attempt that is done has a message if it sent requests or changed stored state.
     for attempt in attempts.iter().filter(|attempt| attempt.outcome != "done" || attempt.message.is_some()) {
         let style = colour(&attempt.outcome);
         let mut lines = attempt.message.as_deref().unwrap_or_default().lines().map(escape);

@@ -15,8 +15,11 @@ use super::outcome::{self, GuestResult};
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_model::state::Transaction;
+use evoke_model::state::{Change, Transaction};
 use evoke_telemetry::TraceContext;
+
+/// The most changed keys that the record of an attempt names.
+const CHANGES_MAX: usize = 10;
 
 /// The input of one attempt.
 pub struct Call {
@@ -57,7 +60,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
-    /// The requests that the function sent, each with its status or error and its duration; `None` without requests.
+    /// The requests that the function sent, each with its status or error and its duration, and the keys of stored state
+    /// that it changes; `None` without any.
     pub note: Option<String>,
 }
 
@@ -75,7 +79,48 @@ impl Attempt {
         let outcome = outcome::to_outcome(result, context);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
         let state = if outcome == Outcome::Done { transaction } else { transaction.without_writes() };
-        let note = context.outbound_note().map(|note| outcome::sanitize(context.invocation.redactor(), &note));
+        let notes = [context.outbound_note(), changes_note(&state)];
+        let note = notes.into_iter().flatten().reduce(|requests, changes| requests + "; " + &changes);
+        let note = note.map(|note| outcome::sanitize(context.invocation.redactor(), &note));
         Self { outcome, published, state, duration, memory_bytes, note }
+    }
+}
+
+/// Returns the changes to stored state as text, `None` without changes. The keys may contain secrets.
+fn changes_note(state: &Transaction) -> Option<String> {
+    let mut changes = state.keys.iter().filter_map(|touched| Some((&touched.key, touched.change.as_ref()?)));
+    let listed: Vec<_> = changes.by_ref().take(CHANGES_MAX).map(describe).collect();
+    let more = changes.count();
+    let more = if more == 0 { String::new() } else { format!(", and {more} more keys") };
+    (!listed.is_empty()).then(|| format!("state: {}{more}", listed.join(", ")))
+}
+
+fn describe((key, change): (&Arc<str>, &Change)) -> String {
+    match change {
+        Change::Set(value) => format!("{key} set ({} B)", value.len()),
+        Change::Delete => format!("{key} deleted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evoke_model::state::Touched;
+
+    use super::*;
+
+    #[test]
+    fn the_note_names_the_changed_keys_and_counts_those_beyond_the_limit() {
+        let touched = |key: &str, change| Touched { bucket: "a/f".into(), key: key.into(), seen: Some(1), change };
+        let keys = vec![
+            touched("read", None),
+            touched("cart", Some(Change::Set("[1,2]".into()))),
+            touched("draft", Some(Change::Delete)),
+        ];
+        let mut state = Transaction { keys, ..Transaction::default() };
+        assert_eq!(changes_note(&state).as_deref(), Some("state: cart set (5 B), draft deleted"));
+        state.keys.extend((0..CHANGES_MAX).map(|at| touched(&at.to_string(), Some(Change::Delete))));
+        assert!(changes_note(&state).unwrap().ends_with("7 deleted, and 2 more keys"));
+        state.keys.truncate(1);
+        assert_eq!(changes_note(&state), None);
     }
 }
