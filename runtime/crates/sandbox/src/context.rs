@@ -56,13 +56,19 @@ pub(super) enum Task {
 }
 
 impl HostContext {
-    pub(super) fn new(invocation: Arc<Invocation>, task: Task, state: Option<Arc<dyn StateSource>>) -> Self {
+    /// The time limit counts from `started`.
+    pub(super) fn new(
+        invocation: Arc<Invocation>,
+        task: Task,
+        state: Option<Arc<dyn StateSource>>,
+        started: Instant,
+    ) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(invocation.identity.memory);
         let session = Session::new(state, invocation.identity.grants.state, invocation.budget.clone());
         let (wasi, http, outbound) = (None, WasiHttpCtx::new(), None);
-        let deadline = Instant::now() + invocation.identity.timeout;
+        let deadline = started + invocation.identity.timeout;
         let refusals = Refusals::default();
         Self { invocation, limits, task, session, refusals, resources, wasi, http, deadline, outbound }
     }

@@ -68,20 +68,20 @@ impl DirectRunner {
         }
         let _awake = shared.ticker.keep_awake_direct()?;
         // A direct attempt has no stored state, because reading state may wait.
-        let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None);
-        budget::interrupt_at_second_tick(&mut store);
-        invocation.log().hold();
         let (started, stopwatch) = (Instant::now(), turns.start());
+        let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None, started);
+        budget::interrupt_at_second_tick(&mut store, started);
+        invocation.log().hold();
         let result =
             catch_unwind(AssertUnwindSafe(|| handler::run_direct(&self.pre, &mut store, invocation, delivery)));
         if matches!(&result, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
             self.skips_left.store(SKIPS_AFTER_CUTOFF, Ordering::Relaxed);
-            turns.record(stopwatch.used());
+            turns.record(stopwatch.used(started.elapsed()));
             invocation.reset();
             return None;
         }
         let attempt = Attempt::finish(Ok(result), &mut store, started);
-        turns.record(stopwatch.used());
+        turns.record(stopwatch.used(attempt.duration));
         Some(attempt)
     }
 }

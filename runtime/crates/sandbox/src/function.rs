@@ -118,7 +118,7 @@ impl Function {
             Entry::Command(_) => Task::Command(EventLines::new(invocation.clone())),
             Entry::Handler(..) | Entry::Http(..) => Task::Handle,
         };
-        let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state);
+        let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state, started);
         budget::yield_at_ticks(&mut store, self.identity.timeout, started);
         let limit = self.identity.timeout;
         // One statement, because it borrows the store.

@@ -142,7 +142,7 @@ impl Function {
         let _awake = self.shared.ticker.keep_awake();
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
-        let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
+        let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None, started);
         budget::yield_at_ticks(&mut store, limit, started);
         let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();

@@ -141,6 +141,8 @@ pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::time::Instant;
+
     use super::super::context::Task;
     use super::super::grants::Grants;
     use super::super::invocation::{Identity, Invocation};
@@ -159,7 +161,7 @@ mod tests {
         let call = ("s-7".into(), 1);
         let outside = (Clock::system(), None);
         let invocation = Invocation::new(Arc::new(identity), call, (None, None), Arc::new(|_| {}), outside);
-        let mut context = HostContext::new(invocation, Task::Handle, None);
+        let mut context = HostContext::new(invocation, Task::Handle, None, Instant::now());
         assert_eq!(limit_outcome(&context, "gateway down"), None);
 
         context.refusals.record_state(Some(Refusal::Quota("the bucket is full".into())));

@@ -36,8 +36,8 @@ pub(super) struct Refusals {
     /// The refusal of the latest state operation. A guest that continues with its state, or publishes an event, has
     /// handled it.
     state: Option<Refusal>,
-    /// The first refused request to another host.
-    outbound: SharedRefusal,
+    /// The first refused request to another host; created for the first request.
+    outbound: Option<SharedRefusal>,
 }
 
 /// A refusal that another task may record. Only the first one counts.
@@ -63,12 +63,12 @@ impl Refusals {
 
     /// Returns the refusal to report if the guest fails.
     pub(super) fn cause(&self) -> Option<&Refusal> {
-        self.state.as_ref().or(self.publish.as_ref()).or(self.outbound.0.get())
+        self.state.as_ref().or(self.publish.as_ref()).or_else(|| self.outbound.as_ref()?.0.get())
     }
 
     /// Returns the place for refused requests to other hosts.
-    pub(super) fn outbound(&self) -> SharedRefusal {
-        self.outbound.clone()
+    pub(super) fn outbound(&mut self) -> SharedRefusal {
+        self.outbound.get_or_insert_default().clone()
     }
 }
 

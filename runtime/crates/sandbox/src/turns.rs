@@ -86,9 +86,9 @@ impl Turns {
         loop {
             let turn = if needs_turns { Some(self.share.acquire().await) } else { None };
             let (polled, used) = poll_fn(|context| {
-                let stopwatch = Stopwatch::start(is_measured);
+                let (started, stopwatch) = (Instant::now(), Stopwatch::start(is_measured));
                 let polled = guest.as_mut().poll(context);
-                Poll::Ready((polled, stopwatch.used()))
+                Poll::Ready((polled, stopwatch.used(started.elapsed())))
             })
             .await;
             drop(turn);
@@ -109,23 +109,21 @@ impl Turns {
 
 /// Measures the processor time of the current thread.
 pub(super) struct Stopwatch {
-    started: Instant,
     /// Processor time of the thread at the start; `None` if it was not read.
     cpu_started: Option<Duration>,
 }
 
 impl Stopwatch {
     fn start(is_measured: bool) -> Self {
-        let cpu_started = is_measured.then(thread_cpu_time);
-        Self { started: Instant::now(), cpu_started }
+        Self { cpu_started: is_measured.then(thread_cpu_time) }
     }
 
-    /// Returns the processor time since the start; `None` if it is not known. Without a measurement, a time of less than
-    /// [`SAMPLE_MIN`] on the wall is zero, as it is for [`Turns::record`].
-    pub(super) fn used(&self) -> Option<Duration> {
+    /// Returns the processor time since the start, from which `elapsed` has passed; `None` if it is not known. Without a
+    /// measurement, an elapsed time below [`SAMPLE_MIN`] is zero, as it is for [`Turns::record`].
+    pub(super) fn used(&self, elapsed: Duration) -> Option<Duration> {
         match self.cpu_started {
             Some(before) => Some(thread_cpu_time().saturating_sub(before)),
-            None => (self.started.elapsed() < SAMPLE_MIN).then_some(Duration::ZERO),
+            None => (elapsed < SAMPLE_MIN).then_some(Duration::ZERO),
         }
     }
 }
@@ -215,11 +213,11 @@ mod tests {
         let mut measured = 0;
         for _ in 0..10 {
             measured += u32::from(turns.is_measured());
-            let stopwatch = turns.start();
+            let (started, stopwatch) = (Instant::now(), turns.start());
             // The thread waits, as it does while another program has the processor.
             let (_sender, receiver) = std::sync::mpsc::channel::<()>();
             let _ = receiver.recv_timeout(SAMPLE_MAX);
-            turns.record(stopwatch.used());
+            turns.record(stopwatch.used(started.elapsed()));
         }
         // After a short one, the time is not known until it takes long once more.
         assert!(measured >= 5, "{measured}");
@@ -230,9 +228,9 @@ mod tests {
     fn an_attempt_after_a_slow_one_is_measured_exactly() {
         let turns = Turns::new(&FairSlots::new(1, 0));
         let run = || {
-            let stopwatch = turns.start();
+            let (started, stopwatch) = (Instant::now(), turns.start());
             compute(SAMPLE_MAX);
-            let used = stopwatch.used();
+            let used = stopwatch.used(started.elapsed());
             turns.record(used);
             used
         };
