@@ -308,3 +308,32 @@ fn calls_at_once_are_bounded_and_others_succeed() {
     evoke.settle();
     assert!(evoke.events("called").iter().all(|event| event["data"]["status"] == 200));
 }
+
+#[test]
+fn requests_that_a_function_starts_at_once_continue_while_it_waits_for_the_first() {
+    let all_arrived = std::sync::Barrier::new(3);
+    let peer = Peer::start(move |seen| {
+        all_arrived.wait();
+        peer::ok(seen)
+    });
+    let evoke = Evoke::up_with(&format!(
+        "
+evoke: 1
+app: lab
+functions:
+  program:
+    component: $FUNCTIONS/command-call.wasm
+    on: [{{ http: {{ path: /in, type: lab.in }} }}]
+    retry: {{ attempts: 1 }}
+    allow: {{ publish: [called], http: [{}] }}
+",
+        grant(&peer)
+    ));
+    // The second time, the connections exist.
+    for total in [3, 6] {
+        evoke.post_accepted("/in", &json!({ "host": peer.host(), "requests": 3 }).to_string());
+        evoke.settle();
+        assert_eq!((evoke.events("called").len(), dead(&evoke).len()), (total, 0), "{:?}", dead(&evoke));
+    }
+    assert_eq!(peer.seen().len(), 6);
+}

@@ -18,6 +18,7 @@ use super::keyvalue::{KeyValue, Session, StateSource};
 use super::limits::Limits;
 use super::log::{AttemptLog, Stream};
 use super::outbound::Outbound;
+use super::pending_response::Unfinished;
 use super::poll::Pollables;
 use super::publish::Bus;
 use super::refusal::Refusals;
@@ -42,7 +43,7 @@ pub(super) struct HostContext {
     http: WasiHttpCtx,
     deadline: Instant,
     /// Created on first use, like `wasi`.
-    outbound: Option<Box<Outbound>>,
+    outbound: Option<Box<(Outbound, Unfinished)>>,
 }
 
 /// The task of the guest.
@@ -99,20 +100,21 @@ impl HostContext {
     }
 
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
-        let (view, invocation) = self.http_view();
-        HttpTypes { view, budget: &invocation.budget, publisher: invocation.publisher() }
+        let (view, invocation, unfinished) = self.http_view();
+        HttpTypes { view, budget: &invocation.budget, unfinished, publisher: invocation.publisher() }
     }
 
     /// Returns what the requests of the attempt were and how they ended; `None` without requests.
     pub(super) fn outbound_note(&self) -> Option<String> {
-        self.outbound.as_ref()?.note()
+        self.outbound.as_ref()?.0.note()
     }
 
-    fn http_view(&mut self) -> (WasiHttpCtxView<'_>, &Invocation) {
+    fn http_view(&mut self) -> (WasiHttpCtxView<'_>, &Invocation, &mut Unfinished) {
         let Self { invocation, http, outbound, deadline, refusals, resources, .. } = self;
-        let new = || Box::new(Outbound::new(invocation.clone(), *deadline, refusals.outbound()));
-        let hooks = &mut **outbound.get_or_insert_with(new);
-        (WasiHttpCtxView { ctx: http, hooks, table: resources }, &**invocation)
+        let new =
+            || Box::new((Outbound::new(invocation.clone(), *deadline, refusals.outbound()), Unfinished::default()));
+        let (hooks, unfinished) = &mut **outbound.get_or_insert_with(new);
+        (WasiHttpCtxView { ctx: http, hooks, table: resources }, &**invocation, unfinished)
     }
 
     fn wasi_ctx(&self) -> WasiCtx {

@@ -1,6 +1,6 @@
 //! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs` implements:
 //! everything that a guest can make the host hold is charged first. The functions themselves are those of
-//! wasmtime-wasi-http, except those of `pending_response.rs`. All of them are listed, so a new one cannot be linked
+//! wasmtime-wasi-http, except those of `response_handle.rs`. All of them are listed, so a new one cannot be linked
 //! without a decision about its price.
 //!
 //! Every kind of function can create fields, requests and bodies, because every kind can send requests.
@@ -19,6 +19,7 @@ use wasmtime_wasi_http::p2::{HeaderError, HeaderResult, HttpError, HttpResult};
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView};
 
 use super::budget::HostBudget;
+use super::pending_response::Unfinished;
 use super::publish::Publisher;
 
 /// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks are in memory at a time: one that
@@ -32,6 +33,7 @@ const FIELD_BYTES: usize = 128;
 pub(super) struct HttpTypes<'a> {
     pub(super) view: WasiHttpCtxView<'a>,
     pub(super) budget: &'a HostBudget,
+    pub(super) unfinished: &'a mut Unfinished,
     /// Takes no more events when the response is set.
     pub(super) publisher: Publisher<'a>,
 }

@@ -15,10 +15,10 @@
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
 //! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; host capabilities, each
 //!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
-//!    `http_types`, `poll`; `refusal` records refused calls
+//!    `http_types` with `pending_response`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
-//! 4. `invocation`, `event_lines`, `outbound` and `context`: the host's side of one attempt, which owns the
-//!    capabilities; `linker` links them
+//! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
+//!    owns the capabilities; `linker` links them
 //! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
 //! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
@@ -61,6 +61,7 @@ mod producers;
 mod proposals;
 mod publish;
 mod refusal;
+mod response_handle;
 mod sandbox;
 mod secrets;
 mod shared;

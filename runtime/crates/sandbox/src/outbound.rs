@@ -1,9 +1,9 @@
 //! `wasi:http/outgoing-handler`: the requests that a guest sends. The crate `evoke-egress` checks the grants and the
 //! addresses, and bounds every wait and size; without a grant, every request is refused.
 //!
-//! Each request is a task on the threads of guests, so a response wakes no thread but the one that runs the guest. A guest
-//! that computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The
-//! guest never sees the headers that its grant adds.
+//! Requests run on the threads of guests, so a response wakes no thread but the one that runs the guest. A guest that
+//! computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The guest
+//! never sees the headers that its grant adds.
 
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,10 +52,12 @@ impl Host for HttpTypes<'_> {
     ) -> HttpResult<Resource<HostFutureIncomingResponse>> {
         self.budget.charge(CALL_BYTES).map_err(HttpError::trap)?;
         let options = options.and_then(|options| self.view.table.get(&options).ok()).cloned();
-        let request = outgoing_request::to_http(self.view.table.delete(request)?)?;
+        let request = self.view.table.delete(request)?;
+        let has_body = request.body.is_some();
+        let request = outgoing_request::to_http(request)?;
         let response = self.view.hooks.send_request(request, options, Box::new(ready(Ok(()))));
         let response = async move { Box::into_pin(response).await.map(|(response, _)| response) };
-        Ok(PendingResponse::handle(&self.view.table.push(PendingResponse::start(response))?))
+        Ok(PendingResponse::handle(&self.unfinished.start(self.view.table, response, has_body)?))
     }
 }
 

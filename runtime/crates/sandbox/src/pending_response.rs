@@ -1,34 +1,83 @@
-//! `wasi:http/types.future-incoming-response`: the response that a guest waits for. The type of wasmtime-wasi-http needs a
-//! second task for each request, whose start and end wake other threads.
+//! `wasi:http/types.future-incoming-response`: the response that a guest waits for.
+//!
+//! Most guests send one request at a time and wait for its response. The guest's own task drives such a request, so that
+//! the request wakes no other thread. Requests at the same time, and requests whose body the guest still writes, run as
+//! tasks: the guest may wait for something else while they continue.
+
+use std::pin::Pin;
+use std::sync::Arc;
 
 use http::Response;
-use wasmtime::Result;
-use wasmtime::component::Resource;
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
-use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
-use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode};
-use wasmtime_wasi_http::p2::body::HostIncomingBody;
-use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostIncomingResponse};
-use wasmtime_wasi_http::{self as wasi_http, FieldMap, WasiBody};
-
-use super::http_types::HttpTypes;
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
+use wasmtime_wasi::p2::Pollable;
+use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, poll_noop, spawn};
+use wasmtime_wasi_http::p2::types::HostFutureIncomingResponse;
+use wasmtime_wasi_http::{self as wasi_http, WasiBody};
 
 type Received = wasi_http::Result<Response<WasiBody>>;
+type Receiving = Pin<Box<dyn Future<Output = Received> + Send>>;
+
+/// The unfinished requests of an attempt.
+#[derive(Default)]
+pub(super) struct Unfinished {
+    /// The entry of the request that the guest's task drives, which may have ended.
+    driven: Option<u32>,
+    /// Has one clone for each unfinished request.
+    count: Arc<()>,
+}
+
+impl Unfinished {
+    /// Starts a request, and adds its entry to the table.
+    pub(super) fn start(
+        &mut self,
+        table: &mut ResourceTable,
+        response: impl Future<Output = Received> + Send + 'static,
+        has_body: bool,
+    ) -> Result<Resource<PendingResponse>, ResourceTableError> {
+        let has_others = Arc::strong_count(&self.count) > 1;
+        if has_others && let Some(driven) = self.driven.take() {
+            // Without an entry of this type, the request has ended.
+            let _ = table.get_mut(&Resource::<PendingResponse>::new_borrow(driven)).map(PendingResponse::run_as_task);
+        }
+        let counted = self.count.clone();
+        let mut response: Receiving = Box::pin(async move {
+            let received = response.await;
+            drop(counted);
+            received
+        });
+        if has_others || has_body {
+            return table.push(PendingResponse::Task(spawn(response)));
+        }
+        // Sends the request if a connection is ready for it.
+        let pending = match poll_noop(Pin::new(&mut response)) {
+            Some(received) => PendingResponse::Arrived(received),
+            None => PendingResponse::Driven(response),
+        };
+        let entry = table.push(pending)?;
+        self.driven = Some(entry.rep());
+        Ok(entry)
+    }
+}
 
 /// The entry of the resource table behind a `future-incoming-response`. The handles have the type of wasmtime-wasi-http,
 /// because its bindings name that type.
 pub(super) enum PendingResponse {
+    /// The request runs while the guest waits for its response.
+    Driven(Receiving),
     /// The request runs as a task, which ends when this is dropped.
-    Waiting(AbortOnDropJoinHandle<Received>),
+    Task(AbortOnDropJoinHandle<Received>),
     Arrived(Received),
     /// The guest has taken the response.
     Taken,
 }
 
 impl PendingResponse {
-    /// Starts a request as a task on the current runtime.
-    pub(super) fn start(response: impl Future<Output = Received> + Send + 'static) -> Self {
-        Self::Waiting(spawn(response))
+    /// Lets a request continue as a task on the current runtime.
+    fn run_as_task(&mut self) {
+        *self = match std::mem::replace(self, Self::Taken) {
+            Self::Driven(response) => Self::Task(spawn(response)),
+            other => other,
+        };
     }
 
     /// Converts the handle of an entry to the type in the bindings.
@@ -36,7 +85,7 @@ impl PendingResponse {
         Resource::new_own(pending.rep())
     }
 
-    fn of(handle: &Resource<HostFutureIncomingResponse>) -> Resource<Self> {
+    pub(super) fn of(handle: &Resource<HostFutureIncomingResponse>) -> Resource<Self> {
         Resource::new_borrow(handle.rep())
     }
 }
@@ -44,48 +93,11 @@ impl PendingResponse {
 #[wasmtime_wasi::async_trait]
 impl Pollable for PendingResponse {
     async fn ready(&mut self) {
-        if let Self::Waiting(task) = self {
-            *self = Self::Arrived(task.await);
-        }
-    }
-}
-
-impl types::HostFutureIncomingResponse for HttpTypes<'_> {
-    fn drop(&mut self, response: Resource<HostFutureIncomingResponse>) -> Result<()> {
-        self.view.table.delete(Resource::<PendingResponse>::new_own(response.rep()))?;
-        Ok(())
-    }
-
-    fn get(
-        &mut self,
-        response: Resource<HostFutureIncomingResponse>,
-    ) -> Result<Option<Result<Result<Resource<HostIncomingResponse>, ErrorCode>, ()>>> {
-        let pending = self.view.table.get_mut(&PendingResponse::of(&response))?;
-        let received = match std::mem::replace(pending, PendingResponse::Taken) {
-            PendingResponse::Arrived(received) => received,
-            PendingResponse::Taken => return Ok(Some(Err(()))),
-            waiting @ PendingResponse::Waiting(_) => {
-                *pending = waiting;
-                return Ok(None);
-            }
+        let received = match self {
+            Self::Driven(response) => response.await,
+            Self::Task(task) => task.await,
+            Self::Arrived(_) | Self::Taken => return,
         };
-        let (head, body) = match received {
-            Ok(response) => response.into_parts(),
-            // Only wasmtime-wasi-http converts its errors to those of the interface.
-            Err(error) => {
-                let failed = self.view.table.push(HostFutureIncomingResponse::Ready(Err(error)))?;
-                let code = types::HostFutureIncomingResponse::get(&mut self.view, Resource::new_borrow(failed.rep()));
-                self.view.table.delete(failed)?;
-                return code;
-            }
-        };
-        let headers = FieldMap::new_immutable(self.view.hooks, head.headers);
-        let body = Some(HostIncomingBody::new(body));
-        let response = HostIncomingResponse { status: head.status.as_u16(), headers, body };
-        Ok(Some(Ok(Ok(self.view.table.push(response)?))))
-    }
-
-    fn subscribe(&mut self, response: Resource<HostFutureIncomingResponse>) -> Result<Resource<DynPollable>> {
-        subscribe(self.view.table, PendingResponse::of(&response))
+        *self = Self::Arrived(received);
     }
 }
