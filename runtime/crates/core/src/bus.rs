@@ -158,8 +158,8 @@ impl Refused {
 pub struct Limits {
     /// The maximum size of an event, attributes and data, in bytes.
     pub event_size_max: usize,
-    /// The size of the backlog at which the bus starts to reject offers. Events that functions publish count towards
-    /// the backlog up to half of this size, and are never rejected because of it.
+    /// The size of the backlog at which the bus starts to reject offers. Events that functions publish, and scheduled
+    /// events that become due, count towards the backlog up to half of this size, and are never rejected because of it.
     pub backlog_max: Amount,
     /// The number and size of scheduled events, whose `notbefore` is in the future, at which the bus starts to reject
     /// more of them. Those of functions count and are never rejected because of it.
@@ -353,9 +353,9 @@ impl Bus {
     /// A source has room while it owns less of the backlog than is free. So a single flooding source gets half of the
     /// limits, and two get a third each. A source that owns nothing has room until the backlog is full.
     ///
-    /// Deliveries of events that functions published count for the source where their chain entered, and take at most
-    /// half of the limits from the other sources. A publish cannot be refused, so without this bound a publish storm
-    /// could exclude all sources for long.
+    /// Deliveries of events that functions published, and of scheduled events that became due, count for the source where
+    /// their chain entered, and take at most half of the limits from the other sources. They cannot be refused, so
+    /// without this bound a publish storm, or many events that are due at once, could exclude all sources for long.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.

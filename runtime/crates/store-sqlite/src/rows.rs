@@ -51,13 +51,22 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
-/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`.
+/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`, and
+/// only scheduled events have a `released_ms`. Replayed deliveries of the latter count as others.
 macro_rules! share_columns {
     () => {
-        "origin, bytes, IFNULL((SELECT cause IS NOT NULL FROM events WHERE seq = event), 0)"
+        concat!("origin, bytes, ", $crate::rows::is_published!())
     };
 }
 pub(super) use share_columns;
+
+/// Returns whether a delivery counts as [`Share::published`], for a query of deliveries.
+macro_rules! is_published {
+    () => {
+        "IFNULL((SELECT cause IS NOT NULL OR (released_ms IS NOT NULL AND replay = 0) FROM events WHERE seq = event), 0)"
+    };
+}
+pub(super) use is_published;
 
 /// Reads a delivery's share of the backlog (its source and size) from the columns [`share_columns`], `at` the first.
 pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::{HashMap, HashMapExt};
 use rusqlite::{Connection, params};
 
-use super::rows::{self, LIVE, Owner};
+use super::rows::{self, LIVE, Owner, is_published};
 use evoke_model::clock::UnixMs;
 use evoke_model::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 use evoke_store::backlog::{Change, Share};
@@ -212,17 +212,19 @@ impl Counters {
 /// Counts the pending deliveries, using the partial indexes of their states.
 fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
-    let mut groups = c.prepare(
-        "SELECT origin, IFNULL((SELECT cause IS NOT NULL FROM events WHERE seq = event), 0) AS published, COUNT(*),
+    let mut groups = c.prepare(concat!(
+        "SELECT origin, ",
+        is_published!(),
+        " AS published, COUNT(*),
            SUM(CASE WHEN typeof(bytes) = 'integer' AND bytes BETWEEN 0 AND 1 << 32 THEN bytes ELSE 0 END) FROM (
-           SELECT origin, bytes, event FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
-           SELECT origin, bytes, event FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
-           SELECT origin, bytes, event FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
-           SELECT origin, bytes, event FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
-           SELECT origin, bytes, event FROM deliveries
+           SELECT origin, bytes, event, replay FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
+           SELECT origin, bytes, event, replay FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
+           SELECT origin, bytes, event, replay FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
+           SELECT origin, bytes, event, replay FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
+           SELECT origin, bytes, event, replay FROM deliveries
              WHERE order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2)
          GROUP BY 1, 2",
-    )?;
+    ))?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
         // A damaged origin counts as no source: the delivery never runs, so it must not use up a source's limit.

@@ -29,7 +29,8 @@ impl Backlog {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// Returns the part of [`Backlog::total`] that belongs to events of functions, which cannot be refused.
+    /// Returns the part of [`Backlog::total`] that cannot be refused: the events of functions, and scheduled events that
+    /// became due.
     pub fn published(&self) -> Amount {
         let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
         Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
@@ -80,7 +81,7 @@ pub struct Share {
     pub origin: Origin,
     /// Size of the event, attributes and data.
     pub bytes: i64,
-    /// Whether a function published the event.
+    /// Whether the delivery could not be refused: a function published the event, or the event was scheduled.
     pub published: bool,
 }
 
@@ -90,13 +91,18 @@ impl Share {
         let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
         Self { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
     }
+
+    /// Returns the part of each live delivery of a scheduled event that is due.
+    pub fn of_released(event: &Event, lineage: &Lineage) -> Self {
+        Self { published: true, ..Self::of(event, lineage) }
+    }
 }
 
 /// The changes of one transaction to the backlog.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     by_origin: HashMap<Origin, (i64, i64)>,
-    /// The part of published events.
+    /// The part that cannot be refused.
     published: (i64, i64),
     ended: u64,
 }

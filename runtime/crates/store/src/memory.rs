@@ -140,6 +140,8 @@ struct Delivery {
     trigger: Arc<str>,
     order_key: Option<String>,
     replay: Option<ReplayId>,
+    /// True for a live delivery of an event that was scheduled.
+    is_released: bool,
     state: DeliveryState,
     cause: Option<String>,
     due_ms: Option<UnixMs>,

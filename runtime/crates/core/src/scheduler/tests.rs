@@ -159,6 +159,23 @@ async fn a_notbefore_too_far_ahead_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_that_are_due_at_once_leave_half_of_the_backlog_to_the_other_sources() {
+    let limits = Limits { backlog_max: Amount { deliveries: 10, bytes: 1 << 20 }, ..Limits::default() };
+    let fixture = Fixture::new(Clock::following_tokio(START_MS), limits).await;
+    let (flood, calm) = (Origin::of("/shop/flood"), Origin::of("/shop/calm"));
+    for id in 0..30 {
+        fixture.offer(&id.to_string(), START_MS + HOUR_MS, flood).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3601)).await;
+    assert_eq!(fixture.store.pending(), 30);
+    let refused = fixture.offer("more", START_MS, flood).await.unwrap_err();
+    assert!(matches!(refused, Refused::Crowding { .. }), "{refused}");
+    for id in ["a", "b", "c"] {
+        fixture.offer(id, START_MS, calm).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_source_schedules_half_of_the_events_and_leaves_room_for_others() {
     let limits = Limits { schedule_max: Amount { deliveries: 10, bytes: 1 << 20 }, ..Limits::default() };
     let fixture = Fixture::new(Clock::following_tokio(START_MS), limits).await;

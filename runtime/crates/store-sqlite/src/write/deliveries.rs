@@ -19,15 +19,34 @@ pub(super) fn insert_delivery(
     event: &Arc<StoredEvent>,
     new: NewDelivery,
 ) -> rusqlite::Result<()> {
+    let share = Share::of(&event.event, &event.lineage);
+    // Replayed deliveries count towards no source, because replays have a limit of their own.
+    let share = if replay == LIVE { share } else { Share { origin: Origin::default(), ..share } };
+    insert_with_share(commit, replay, event, new, share)
+}
+
+/// Adds a live delivery of a scheduled event that is due.
+pub(super) fn insert_released(
+    commit: &mut GroupCommit<'_>,
+    event: &Arc<StoredEvent>,
+    new: NewDelivery,
+) -> rusqlite::Result<()> {
+    insert_with_share(commit, LIVE, event, new, Share::of_released(&event.event, &event.lineage))
+}
+
+fn insert_with_share(
+    commit: &mut GroupCommit<'_>,
+    replay: ReplayId,
+    event: &Arc<StoredEvent>,
+    new: NewDelivery,
+    share: Share,
+) -> rusqlite::Result<()> {
     let owner = Owner { function: new.function, replay };
     let blocked = match &new.order_key {
         Some(key) => first_unfinished(commit.tx, owner, key)?.is_some(),
         None => false,
     };
     let state = if blocked { rows::BLOCKED } else { rows::READY };
-    let share = Share::of(&event.event, &event.lineage);
-    // Replayed deliveries count towards no source, because replays have a limit of their own.
-    let share = if replay == LIVE { share } else { Share { origin: Origin::default(), ..share } };
     let (id, fixed_sum) = insert_row(commit, owner, event.seq, &new, (state, None), share)?;
     let (NewDelivery { function, trigger, order_key }, since_ms) = (new, commit.now_ms);
     if !blocked {

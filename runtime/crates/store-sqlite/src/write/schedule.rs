@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::deliveries::{insert_delivery, insert_row};
+use super::deliveries::{insert_released, insert_row};
 use super::{GroupCommit, Write};
 use crate::rows::{self, LIVE, Owner};
 use crate::{read, schedule};
@@ -74,7 +74,7 @@ fn release(
     let event = Arc::new(event);
     for new in deliveries {
         match cancel {
-            None => insert_delivery(commit, LIVE, &event, new)?,
+            None => insert_released(commit, &event, new)?,
             Some(cause) => insert_purged(commit, &event, &new, cause)?,
         }
     }

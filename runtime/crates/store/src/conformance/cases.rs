@@ -64,6 +64,7 @@ macro_rules! conformance {
             a_dead_letter_is_replaced_by_an_event_in_one_commit
             pending_deliveries_move_to_another_function_in_the_order_of_their_keys
             a_scheduled_event_has_no_deliveries_until_it_is_released_once
+            deliveries_of_a_released_event_count_as_not_refusable_until_they_end
             a_published_event_is_scheduled_with_the_outcome
             a_released_event_takes_the_last_place_of_its_order_key
             a_cancelled_event_has_purged_deliveries_and_blocks_no_key

@@ -53,6 +53,7 @@ pub async fn a_scheduled_event_has_no_deliveries_until_it_is_released_once(store
     assert_eq!(store.release_events(vec![(Seq(2), vec![to(f)]), (Seq(99), vec![to(f)])]).await.unwrap(), 0);
     assert_eq!((ready_ids(store, f).await, seen.lock().unwrap().clone()), (ids([1, 2, 3]), ids([1, 2, 3])));
     assert_eq!(store.deliveries(Seq(3)).await.unwrap().len(), 2);
+    assert_eq!(store.backlog().published(), Amount { deliveries: 2, bytes: 2 * size("3", 3) });
     let ready = store.claim(f, Stream::Live, DeliveryId(1), 1).await.unwrap().remove(0);
     assert_eq!((ready.since_ms, ready.event.unwrap().event.id.as_str()), (NOW_MS, "3"));
     let totals = store.totals().await.unwrap();
@@ -60,6 +61,32 @@ pub async fn a_scheduled_event_has_no_deliveries_until_it_is_released_once(store
     // An event that no function receives any more leaves the schedule, too.
     assert_eq!(store.release_events(vec![(Seq(1), vec![])]).await.unwrap(), 1);
     assert_eq!(store.schedule_backlog().total(), Amount::default());
+}
+
+pub async fn deliveries_of_a_released_event_count_as_not_refusable_until_they_end(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![later("1", 5, vec![to(f)]), later("2", 5, vec![to(f)])], vec![]).await.unwrap();
+    let published = || store.backlog().published().deliveries;
+    let release = vec![(Seq(1), vec![to(f)]), (Seq(2), vec![to(f), keyed(f, "k"), keyed(f, "k")])];
+    assert_eq!((store.release_events(release).await.unwrap(), published()), (2, 4));
+    // The first attempt ends the delivery; a later one does; an operator does; a redrive brings it back.
+    store.complete(done(1, 1)).await.unwrap();
+    assert_eq!(published(), 3);
+    store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
+    assert_eq!(published(), 3);
+    store.complete(done(2, 2)).await.unwrap();
+    assert_eq!(published(), 2);
+    assert_eq!(store.cancel(&Actor::Runtime, PendingFilter::All, "why").await.unwrap(), 2);
+    assert_eq!(published(), 0);
+    assert_eq!((store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), published()), (2, 2));
+    // A replayed delivery is limited by its replay.
+    let new = NewReplay { filter: "{}".into(), after: Seq(0), until: Seq(2) };
+    let replay = store.start_replay(&Actor::Runtime, new).await.unwrap();
+    let offers = vec![(Arc::new(store.event(Seq(1)).await.unwrap().unwrap().unwrap()), vec![to(f)])];
+    assert!(store.advance_replay(replay, Step { position: Seq(2), offers }).await.unwrap());
+    assert_eq!((store.pending(), published()), (3, 2));
+    store.complete(done(5, 1)).await.unwrap();
+    assert_eq!((store.pending(), published()), (2, 2));
 }
 
 pub async fn a_published_event_is_scheduled_with_the_outcome(store: &dyn Store) {

@@ -104,12 +104,15 @@ impl Inner {
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
+        let row = self.events.get(index(event.seq.0)).and_then(Option::as_ref);
+        let is_released = replay.is_none() && row.is_some_and(|row| row.released_ms.is_some());
         let delivery = Delivery {
             event: event.clone(),
             function,
             trigger,
             order_key,
             replay,
+            is_released,
             state: DeliveryState::Blocked,
             cause: None,
             due_ms: None,
@@ -424,7 +427,8 @@ impl Delivery {
 /// Returns a delivery's part of the backlog. Replayed deliveries count towards no source, because replays have a limit
 /// of their own.
 pub(super) fn share(delivery: &Delivery) -> Share {
-    let Delivery { event, replay, .. } = delivery;
-    let share = Share::of(&event.event, &event.lineage);
+    let Delivery { event, replay, is_released, .. } = delivery;
+    let of = if *is_released { Share::of_released } else { Share::of };
+    let share = of(&event.event, &event.lineage);
     if replay.is_none() { share } else { Share { origin: Origin::default(), ..share } }
 }
