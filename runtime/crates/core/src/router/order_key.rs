@@ -8,16 +8,21 @@
 //!   The strings `"1.0"` and `"01"` have other keys.
 //! - `true` and `false`: that word.
 //! - An object or an array: its JSON text without white space, with the members of objects sorted by name.
+//! - A text of more than 256 bytes of any of these kinds: `sha256:` and its SHA-256 in hexadecimal. The store keeps each
+//!   key in a row, in an index and in memory, and a producer chooses its length.
 //! - No key: the value is `null`, the field or attribute is missing, or the data is not a JSON object. The event is not
 //!   ordered with any other.
 //!
 //! If an object has two members with the same name, the last one counts, as in patterns.
 //!
 //! The store keeps the key of each delivery. Earlier versions wrote other keys for numbers with a fraction of zero, an
-//! exponent or more than 64 bits: deliveries with such keys that were stored before an upgrade are not ordered with
-//! later ones.
+//! exponent or more than 64 bits, and for texts of more than 256 bytes: deliveries with such keys that were stored before
+//! an upgrade are not ordered with later ones.
+
+use sha2::{Digest as _, Sha256};
 
 use evoke_model::event::{Event, PRINCIPAL};
+use evoke_model::hex;
 use evoke_pattern::canonical_number;
 
 /// The part of an event that is its order key. A function handles events with the same key one after another.
@@ -29,8 +34,20 @@ pub enum OrderBy {
     Data(Vec<String>),
 }
 
+/// Maximum length of a key in bytes.
+const KEY_BYTES_MAX: usize = 256;
+
 /// Returns the order key of an event, or `None` if the event is not ordered.
 pub(super) fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
+    let key = text(event, by)?;
+    if key.len() <= KEY_BYTES_MAX {
+        return Some(key);
+    }
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    Some(format!("sha256:{}", hex(&digest)))
+}
+
+fn text(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
         OrderBy::Attribute(name) if name == PRINCIPAL => event.principal.as_deref().map(str::to_owned),
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
@@ -149,10 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_any_length_has_a_key() {
-        let digits = "7".repeat(100_000);
-        assert_eq!(key_of(&digits).map(|key| key.len()), Some(100_000));
-        assert!(key_of("1e99999999999999999999").is_some());
-        assert!(key_of("1e-9223372036854775808").is_some());
+    fn a_value_of_any_length_has_a_short_key_of_its_own() {
+        let long = |digit: &str| digit.repeat(100_000);
+        let text = |digit: &str| format!("\"{}\"", long(digit));
+        let list = |digit: &str| format!("[{}{digit}]", "1,".repeat(100_000));
+        let values = [long("7"), long("8"), text("a"), text("b"), list("2"), list("3")];
+        let keys: std::collections::BTreeSet<_> = values.iter().map(|value| key_of(value).unwrap()).collect();
+        assert_eq!(keys.len(), values.len());
+        assert!(keys.iter().all(|key| key.starts_with("sha256:") && key.len() == 71), "{keys:?}");
+        // A number and the string of its canonical text have one key, however long they are.
+        assert_eq!(key_of(&long("7")), key_of(&text("7")));
+        for length in [KEY_BYTES_MAX, KEY_BYTES_MAX + 1] {
+            let subject = "s".repeat(length);
+            let event = Event { subject: Some(subject.clone()), ..Event::default() };
+            let key = order_key(&event, &OrderBy::Attribute("subject".to_owned())).unwrap();
+            assert_eq!(key == subject, length <= KEY_BYTES_MAX, "{length}");
+        }
     }
 }
