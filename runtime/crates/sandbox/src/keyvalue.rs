@@ -70,8 +70,18 @@ pub(super) fn add_to_linker<T: Send + 'static>(
 
 /// Limit on the bytes that one `get-many` returns: the limit on the bytes that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Number of keys of a list between two turns of other tasks. A list can have 100,000 keys, and near the quota each write
+/// reads all keys that the attempt has used.
+const KEYS_A_TURN: usize = 8;
 
 type HostResult<T> = Result<T, Error>;
+
+/// Lets other tasks run after some keys of a list, and so the deadline of the attempt end the list.
+async fn pause_after(index: usize) {
+    if index % KEYS_A_TURN == KEYS_A_TURN - 1 {
+        tokio::task::yield_now().await;
+    }
+}
 
 impl KeyValue<'_> {
     fn bucket(&self, bucket: &Resource<BucketName>) -> HostResult<BucketName> {
@@ -154,7 +164,7 @@ impl batch::Host for KeyValue<'_> {
     ) -> HostResult<Vec<Option<(String, Vec<u8>)>>> {
         let name = self.bucket(&bucket)?;
         let (mut found, mut bytes) = (Vec::with_capacity(keys.len()), 0);
-        for key in keys {
+        for (index, key) in keys.into_iter().enumerate() {
             let value = self.session.get(name, &key).await;
             let value = self.record(value)?;
             // The list may name a key many times.
@@ -164,24 +174,27 @@ impl batch::Host for KeyValue<'_> {
                 return self.record(Err(StateError::Limit(message)));
             }
             found.push(value.map(|value| (key, value.into())));
+            pause_after(index).await;
         }
         Ok(found)
     }
 
     async fn set_many(&mut self, bucket: Resource<BucketName>, values: Vec<(String, Vec<u8>)>) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
-        for (key, value) in values {
+        for (index, (key, value)) in values.into_iter().enumerate() {
             let written = self.session.set(name, &key, value).await;
             self.record(written)?;
+            pause_after(index).await;
         }
         Ok(())
     }
 
     async fn delete_many(&mut self, bucket: Resource<BucketName>, keys: Vec<String>) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
-        for key in keys {
+        for (index, key) in keys.into_iter().enumerate() {
             let deleted = self.session.delete(name, &key).await;
             self.record(deleted)?;
+            pause_after(index).await;
         }
         Ok(())
     }

@@ -80,3 +80,39 @@ async fn a_list_that_names_a_key_many_times_is_bounded() {
         "too much is returned"
     );
 }
+
+/// Stored state that is full of keys, each with a value of one byte.
+struct Full;
+
+impl StateSource for Full {
+    fn get(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
+        std::future::ready(Ok(Some(Entry { value: b"1".as_slice().into(), version: 1 }))).boxed()
+    }
+
+    fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {
+        std::future::ready(Err("the store is closed".into())).boxed()
+    }
+
+    fn usage(&self, _: &str) -> Usage {
+        Usage { keys: 20_000, bytes: 200_000 }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_writes_near_the_quota_ends_at_a_time_limit() {
+    use {batch::Host as _, store::Host as _};
+    let grant = StateGrant { shared: false, value_bytes_max: 4, quota: Quota { keys: 20_000, bytes: 1 << 20 } };
+    let budget = Arc::new(HostBudget::of_delivery());
+    let (mut session, mut resources) = (Session::new(Some(Arc::new(Full)), Some(grant), budget), ResourceTable::new());
+    let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
+    let mut state =
+        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    let bucket = state.open(String::new()).unwrap();
+    let bucket = || Resource::new_borrow(bucket.rep());
+    let keys: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    state.get_many(bucket(), keys).await.unwrap();
+    // Each write looks at the 10,000 keys, and the list names one key many times.
+    let values = vec![("0".to_owned(), b"2".to_vec()); 100_000];
+    let limited = tokio::time::timeout(std::time::Duration::from_millis(100), state.set_many(bucket(), values)).await;
+    assert!(limited.is_err(), "the list was not interrupted");
+}
