@@ -39,6 +39,9 @@ const OF_CONNECTION: [HeaderName; 10] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// Methods whose response contains the headers of the request (RFC 9110, section 9.3.8).
+const ECHOING: [&str; 2] = ["TRACE", "TRACK"];
+
 impl Owner {
     /// Checks that a grant covers a request. Sends nothing.
     ///
@@ -131,6 +134,11 @@ impl Owner {
 fn target_of<B>(request: &Request<B>) -> Result<Target, Error> {
     if *request.method() == Method::CONNECT {
         return Err(Error::Invalid("the method CONNECT is not supported".into()));
+    }
+    if ECHOING.iter().any(|method| request.method().as_str().eq_ignore_ascii_case(method)) {
+        let message = "the methods TRACE and TRACK are not supported: a server returns the headers of such a request, also \
+                       those that the grant adds";
+        return Err(Error::Invalid(message.into()));
     }
     let (scheme, authority) = (request.uri().scheme_str(), request.uri().authority());
     let (Some(scheme), Some(authority)) = (scheme, authority) else {

@@ -152,6 +152,21 @@ async fn a_target_with_credentials_or_without_a_host_is_invalid() {
 }
 
 #[tokio::test]
+async fn a_method_that_returns_the_headers_of_the_grant_is_refused() {
+    let (seen, _requests) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::answering(OK, seen).await;
+    let owner = owner_with(&server.url(), |grant| {
+        grant.headers = vec![("authorization".parse().unwrap(), HeaderValue::from_static("Bearer s3cret"))];
+    });
+    for method in ["TRACE", "trace", "TRACK"] {
+        let request = Request::builder().method(method).uri(server.url()).body(empty()).unwrap();
+        let error = owner.send(request, &Limits::within(SECOND)).await.err().unwrap();
+        assert!(matches!(error, Error::Invalid(_)) && error.is_refusal(), "{method}: {error:?}");
+    }
+    assert_eq!(server.accepted(), 0);
+}
+
+#[tokio::test]
 async fn headers_of_the_grant_replace_those_of_the_request_and_connection_headers_are_removed() {
     let (seen, mut requests) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::answering(OK, seen).await;
