@@ -23,6 +23,7 @@ mod paced;
 mod proxies;
 mod socket;
 mod stream;
+mod streams;
 mod tls;
 
 use std::convert::Infallible;
@@ -35,8 +36,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evoke_telemetry::ConnectionMetrics;
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -60,6 +62,7 @@ use paced::Paced;
 use proxies::Client;
 pub use proxies::{Network, Proxies};
 use stream::Stream;
+use streams::StreamLimit;
 pub use tls::{Certificate, CertificatePem, ClientAuthorities, ClientCertificate};
 pub use tls::{Tls, TlsConfig, TlsError, TlsPart, TlsSettings};
 
@@ -122,7 +125,8 @@ impl Listener {
     {
         let open = ConnectionLimits::new(&limits, self.opening.proxies.clone());
         let (opening, cut) = (self.opening, AtomicUsize::new(0));
-        let server = Arc::new(Server { service, http: http(&limits), limits, open: open.clone(), opening, stop, cut });
+        let (http, streams) = (http(&limits), StreamLimit::new(limits.further_streams_max));
+        let server = Arc::new(Server { service, http, limits, open: open.clone(), streams, opening, stop, cut });
         let connections = TaskTracker::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -175,6 +179,7 @@ struct Server<S> {
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
     open: ConnectionLimits,
+    streams: StreamLimit,
     opening: Opening,
     stop: CancellationToken,
     cut: AtomicUsize,
@@ -221,6 +226,7 @@ where
         let (activity, sender) = (sender.subscribe(), Arc::new(sender));
         let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
+            let is_further = sender.borrow().requests > 0;
             let guard = InFlight::new(&sender);
             let mut request = request.map(|body| RequestBody::new(body, &self.limits));
             let client = client.of_request(request.headers(), &self.opening.proxies);
@@ -230,8 +236,14 @@ where
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }
-            let response = (self.service)(request, address);
-            async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
+            let permit = is_further.then(|| self.streams.acquire(address.ip()));
+            let response = (!matches!(permit, Some(None))).then(|| (self.service)(request, address));
+            async move {
+                Ok::<_, Infallible>(match response {
+                    Some(response) => response.await.map(|body| ResponseBody::new(Some(body), guard, permit.flatten())),
+                    None => too_many_requests().map(|()| ResponseBody::new(None, guard, None)),
+                })
+            }
         });
         let plain_peer = (client.scheme == Scheme::HTTP).then_some(peer);
         let io = TokioIo::new(Stream::new(io, sender.clone(), plain_peer));
@@ -283,6 +295,14 @@ where
     }
 }
 
+/// The response to a request beyond [`Limits::further_streams_max`].
+fn too_many_requests() -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 /// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. Without a socket, a paused
 /// clock governs all time limits.
 #[cfg(any(test, feature = "test-util"))]
@@ -300,7 +320,8 @@ where
     let Some(permit) = open.acquire(peer.ip(), activity) else { return };
     let (stop, cut) = (CancellationToken::new(), AtomicUsize::new(0));
     let (io, client) = (Paced::new(io, &limits), Client::of_connection(peer, false, false));
-    let server = Server { service, http: http(&limits), limits, open, opening, stop, cut };
+    let (http, streams) = (http(&limits), StreamLimit::new(limits.further_streams_max));
+    let server = Server { service, http, limits, open, streams, opening, stop, cut };
     Arc::new(server).connection(io, client, None, sender, permit).await;
 }
 

@@ -16,6 +16,7 @@ use super::*;
 mod default_limits;
 mod proxies;
 mod slow;
+mod streams;
 mod tls;
 
 /// The longest wait for a connection to be closed.

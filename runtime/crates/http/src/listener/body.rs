@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::limits::Limits;
 use super::pace::Pace;
+use super::streams::StreamPermit;
 
 /// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
 pub struct RequestBody {
@@ -124,13 +125,15 @@ impl Drop for InFlight {
 
 /// A response body; its request counts as in flight until the whole body is passed to hyper.
 pub(super) struct ResponseBody<B> {
-    body: B,
+    /// `None` for an empty body.
+    body: Option<B>,
     _in_flight: InFlight,
+    _permit: Option<StreamPermit>,
 }
 
 impl<B> ResponseBody<B> {
-    pub(super) fn new(body: B, in_flight: InFlight) -> Self {
-        Self { body, _in_flight: in_flight }
+    pub(super) fn new(body: Option<B>, in_flight: InFlight, permit: Option<StreamPermit>) -> Self {
+        Self { body, _in_flight: in_flight, _permit: permit }
     }
 }
 
@@ -139,14 +142,17 @@ impl<B: Body + Unpin> Body for ResponseBody<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), B::size_hint)
     }
 }

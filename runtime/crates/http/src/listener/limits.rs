@@ -43,6 +43,9 @@ pub struct Limits {
     pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
+    /// The most concurrent requests on all HTTP/2 connections beyond the first of each; further ones get a 503. A peer may
+    /// have as many as are free. One costs up to 30 KiB while its body arrives.
+    pub further_streams_max: usize,
     /// How long requests in flight may continue after the stop.
     pub drain: Duration,
 }
@@ -64,6 +67,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(10),
             http2: true,
             streams_max: 64,
+            further_streams_max: 4_096,
             drain: Duration::from_secs(10),
         }
     }
