@@ -9,6 +9,7 @@
 //! |---|---|
 //! | Extension attributes have types. | The model stores the canonical string of a value. A Boolean or an Integer in JSON is printed as a string: `5` becomes `"5"`. A number that is not an Integer (32 bits, no fraction, no exponent) is rejected, because its canonical string is not defined. |
 //! | Names of attributes should not be longer than 20 characters. | Longer names are accepted. |
+//! | An event has any number of extension attributes. | At most [`EXTENSIONS_MAX`]. |
 //! | `dataschema` is an absolute URI, which has no fragment. | A fragment is accepted: the JSON schema of the specification and clients accept it. |
 //! | The `data` of a media type that is not JSON is a string in JSON; others may be rejected (JSON format, section 3.1.2). | Other values are stored as JSON text. |
 //! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All others stay bytes. |
@@ -39,6 +40,11 @@ pub use self::data::{Data, skip_byte_order_mark};
 
 /// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
+
+/// The maximum number of extension attributes of an event: as many as an HTTP request has headers, which carry them in
+/// binary mode. A short attribute takes some 25 times its size in memory, so that an event of the maximum size could
+/// otherwise take tens of megabytes.
+pub const EXTENSIONS_MAX: usize = 100;
 
 /// Maximum number of characters of a wrong value in an error message.
 const SHOWN_CHARS_MAX: usize = 64;
@@ -133,6 +139,9 @@ impl Event {
                  use another name"
             )));
         }
+        if self.extensions.len() > EXTENSIONS_MAX {
+            return Err(too_many_extensions());
+        }
         for (name, value) in self.optional_attributes() {
             if value.is_empty() {
                 return Err(InvalidEvent(format!("`{name}` is empty; leave it out if it has no value")));
@@ -222,6 +231,10 @@ impl Event {
     pub fn size(&self) -> usize {
         self.attributes().map(|(name, value)| name.len() + value.len()).sum::<usize>() + self.data.as_bytes().len()
     }
+}
+
+fn too_many_extensions() -> InvalidEvent {
+    InvalidEvent(format!("the event has more than {EXTENSIONS_MAX} extension attributes; put other values into `data`"))
 }
 
 /// Returns the start of a wrong value for a message, with its control characters escaped.

@@ -32,6 +32,8 @@ use header_value::{decode, unquote};
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub const BATCH_MAX: usize = 1_000;
+/// The most extension attributes of all events in one batch: short ones take some 25 times their size in memory.
+const BATCH_EXTENSIONS_MAX: usize = 10_000;
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_MAX: usize = 256;
 
@@ -147,8 +149,18 @@ fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
         let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
         return Err(ReadError::TooLarge(detail));
     }
+    let mut extensions = 0;
     let read = |(index, item): (usize, &&RawValue)| {
-        structured(item.get().as_bytes()).map_err(|e| ReadError::Malformed(format!("event {index}: {e}")))
+        let event = structured(item.get().as_bytes());
+        let event = event.map_err(|e| ReadError::Malformed(format!("event {index}: {e}")))?;
+        extensions += event.extensions.len();
+        if extensions > BATCH_EXTENSIONS_MAX {
+            return Err(ReadError::TooLarge(format!(
+                "the events of the batch have more than {BATCH_EXTENSIONS_MAX} extension attributes; send them in several \
+                 batches"
+            )));
+        }
+        Ok(event)
     };
     items.iter().enumerate().map(read).collect()
 }

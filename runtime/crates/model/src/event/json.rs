@@ -6,11 +6,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
-use super::{Data, Event, InvalidEvent, shown, skip_byte_order_mark};
+use super::{Data, EXTENSIONS_MAX, Event, InvalidEvent, shown, skip_byte_order_mark, too_many_extensions};
 use crate::media_type::{Charset, is_json, with_utf8};
 
 impl Event {
@@ -61,8 +61,15 @@ impl serde::Serialize for Event {
     }
 }
 
-/// The members of a JSON object in their order, repeated ones included.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// The first [`MEMBERS_MAX`] members of a JSON object in their order, repeated ones included.
+struct Members<'a> {
+    members: Vec<(String, &'a RawValue)>,
+    has_more: bool,
+}
+
+/// The attributes with names of their own, `data` and `data_base64`.
+const OWN_MEMBERS: usize = 10;
+const MEMBERS_MAX: usize = OWN_MEMBERS + EXTENSIONS_MAX;
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -76,10 +83,16 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
+                while members.len() < MEMBERS_MAX
+                    && let Some(member) = map.next_entry()?
+                {
                     members.push(member);
                 }
-                Ok(Members(members))
+                let mut has_more = false;
+                while let Some((IgnoredAny, IgnoredAny)) = map.next_entry()? {
+                    has_more = true;
+                }
+                Ok(Members { members, has_more })
             }
         }
         deserializer.deserialize_map(Collect)
@@ -88,8 +101,11 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 /// Parses an event without checking it. Returns also whether it has `specversion`.
 fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
-    let Members(members) = serde_json::from_slice(skip_byte_order_mark(json))
+    let Members { members, has_more } = serde_json::from_slice(skip_byte_order_mark(json))
         .map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
+    if has_more {
+        return Err(too_many_extensions());
+    }
     let mut values = BTreeMap::new();
     for (name, value) in members {
         if values.contains_key(&name) {

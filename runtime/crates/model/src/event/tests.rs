@@ -168,6 +168,22 @@ fn null_means_that_an_attribute_is_absent_but_is_a_value_of_the_data() {
 }
 
 #[test]
+fn an_event_has_at_most_a_hundred_extension_attributes() {
+    let with_extensions = |count: usize| {
+        let members: Vec<_> = (0..count).map(|n| format!(r#""a{n}":0"#)).collect();
+        parse(&with(&members.join(",")))
+    };
+    assert_eq!(with_extensions(EXTENSIONS_MAX).unwrap().extensions.len(), EXTENSIONS_MAX);
+    for count in [EXTENSIONS_MAX + 1, EXTENSIONS_MAX + 20, 100_000] {
+        let error = with_extensions(count).unwrap_err();
+        assert!(error.starts_with("the event has more than 100 extension attributes"), "{error}");
+    }
+    // The rest is still JSON.
+    let cut = with(&"\"a\":1,".repeat(200));
+    assert!(parse(&cut).unwrap_err().starts_with("not a JSON object"));
+}
+
+#[test]
 fn extensions_are_strings_booleans_and_integers_in_their_canonical_string() {
     for (json, text) in [
         (r#""text""#, "text"),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Draft;
 use evoke_model::clock::{Clock, rfc3339};
-use evoke_model::event::{Data, Event};
+use evoke_model::event::{Data, EXTENSIONS_MAX, Event};
 
 /// Attributes that are not extensions: a draft has a field for them, or Evoke sets them.
 const OWN_FIELDS: [&str; 9] =
@@ -28,6 +28,9 @@ impl Origin<'_> {
     /// Returns the event of a draft. `ordinal` counts the events of the attempt from 0.
     pub(super) fn event_from_draft(&self, draft: Draft, ordinal: usize) -> Result<Event, String> {
         let Draft { type_, subject, datacontenttype, dataschema, extensions, data, id } = draft;
+        if extensions.len() > EXTENSIONS_MAX {
+            return Err(format!("the event has more than {EXTENSIONS_MAX} extension attributes"));
+        }
         let (data, datacontenttype) = payload(data.into(), datacontenttype)?;
         let mut event = Event {
             id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| self.default_id(ordinal)),

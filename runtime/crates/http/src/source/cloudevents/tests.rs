@@ -48,6 +48,12 @@ fn a_batch_with_one_bad_event_is_refused_as_a_whole() {
     assert!(problem.status == 400 && problem.detail.starts_with("event 1: `source` is missing"), "{}", problem.detail);
     let problem = read(None, &batch, format!("[{event}{}]", format!(",{event}").repeat(BATCH_MAX))).unwrap_err();
     assert!(problem.status == 413 && problem.detail.contains("at most 1000"), "{}", problem.detail);
+    let extensions: String = (0..100).map(|n| format!(r#","a{n}":0"#)).collect();
+    let event = event.replace('}', &format!("{extensions}}}"));
+    let many = |count: usize| format!("[{event}{}]", format!(",{event}").repeat(count - 1));
+    assert_eq!(read(None, &batch, many(100)).unwrap().len(), 100);
+    let problem = read(None, &batch, many(101)).unwrap_err();
+    assert!(problem.status == 413 && problem.detail.contains("more than 10000 extension"), "{}", problem.detail);
 }
 
 #[test]
