@@ -13,6 +13,7 @@ mod cancel;
 mod child;
 mod confine;
 mod input;
+mod instances;
 mod limits;
 mod output;
 mod process;

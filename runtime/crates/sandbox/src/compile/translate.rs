@@ -7,6 +7,7 @@ use wasmtime::{Engine, OutOfMemory};
 
 use super::super::proposals::describe_invalid;
 use super::super::{adapt, binary, producers};
+use super::instances::{INSTANCES_BYTES_MAX, instances_bytes};
 use super::limits::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_TEXT_SIZE_MAX, NAME_BYTES_MAX, NAMES_MAX, Refusal, metadata_bytes_max,
     output_bytes_max,
@@ -44,6 +45,7 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
         true => Report::Refused(Refusal::Memory(memory)),
         false => invalid(&describe_invalid("component", bytes, error)),
     };
+    check_instances(&bytes)?;
     let component = Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
     drop(bytes);
     check_names(engine, &component)?;
@@ -104,6 +106,19 @@ fn check_names(engine: &Engine, component: &Component) -> Result<(), Report> {
         }
     }
     Ok(())
+}
+
+/// Bounds the memory that each attempt takes beside the memory of the guest. The compiler reports malformed input.
+fn check_instances(component: &[u8]) -> Result<(), Report> {
+    match instances_bytes(component) {
+        Ok(bytes) if bytes > INSTANCES_BYTES_MAX => Err(invalid(&format!(
+            "takes {} KiB for its instances beside their memories; the limit is {} KiB: instantiate fewer modules, or \
+             modules with fewer functions, globals and passive elements",
+            bytes / 1024,
+            INSTANCES_BYTES_MAX / 1024
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the size of the metadata in a compiled component; `None` if the compiled component has another form.
