@@ -30,6 +30,10 @@ pub use outbound::{OutboundStart, TraceContext};
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
+/// Length limit of a text of an event in a span, in bytes. Thousands of spans wait for their export, and a producer chooses
+/// these texts, up to the size of an event.
+const TEXT_BYTES_MAX: usize = 1_024;
+
 /// Starts spans, or does nothing when tracing is off; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
@@ -69,7 +73,7 @@ impl Spans {
     pub fn accept(&self, ingress: Ingress, event: &Event) -> LiveSpan {
         let kind = if ingress.is_request { SpanKind::Server } else { SpanKind::Producer };
         self.start(
-            || format!("accept {}", event.type_),
+            || format!("accept {}", cut(&event.type_)),
             kind,
             || parent_of(event),
             |span| {
@@ -110,7 +114,7 @@ impl Spans {
             if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
                 continue;
             }
-            let name = || format!("publish {}", event.type_);
+            let name = || format!("publish {}", cut(&event.type_));
             let span = self.start(
                 name,
                 SpanKind::Producer,
@@ -226,6 +230,20 @@ impl LiveSpan {
     }
 }
 
+/// Cuts a text of an event to [`TEXT_BYTES_MAX`], marked with `…`.
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)) {
+        Some(start) if start.len() < text.len() => format!("{start}…").into(),
+        _ => text.into(),
+    }
+}
+
+/// Returns the `tracestate` of an event. A longer one than [`TEXT_BYTES_MAX`] is left out (W3C Trace Context, section
+/// 3.3.1.5: 512 characters must be passed on).
+fn tracestate(event: &Event) -> Option<&String> {
+    event.extensions.get(STATE).filter(|state| state.len() <= TEXT_BYTES_MAX)
+}
+
 /// Returns the valid trace context of an event.
 fn traceparent(event: &Event) -> Option<Traceparent> {
     event.extensions.get(PARENT).and_then(|text| Traceparent::parse(text))
@@ -235,27 +253,28 @@ fn traceparent(event: &Event) -> Option<Traceparent> {
 /// 4.3).
 fn parent_of(event: &Event) -> Option<SpanContext> {
     let Traceparent { trace_id, span_id, flags } = traceparent(event)?;
-    let state = event.extensions.get(STATE).and_then(|text| TraceState::from_str(text).ok()).unwrap_or_default();
+    let state = tracestate(event).and_then(|text| TraceState::from_str(text).ok()).unwrap_or_default();
     let (trace_id, span_id) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
     Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags), true, state))
 }
 
 fn describe(span: &mut Span, event: &Event, operation: &'static str, kind: Option<&'static str>) {
+    let [id, source, type_] = [&event.id, &event.source, &event.type_].map(|text| cut(text).into_owned());
     span.set_attributes([
         KeyValue::new("messaging.system", "evoke"),
         KeyValue::new("messaging.operation.name", operation),
-        KeyValue::new("messaging.destination.name", event.source.clone()),
-        KeyValue::new("messaging.message.id", event.id.clone()),
+        KeyValue::new("messaging.destination.name", source.clone()),
+        KeyValue::new("messaging.message.id", id.clone()),
         KeyValue::new("messaging.message.body.size", i64::try_from(event.data.as_bytes().len()).unwrap_or(i64::MAX)),
-        KeyValue::new("cloudevents.event_id", event.id.clone()),
-        KeyValue::new("cloudevents.event_source", event.source.clone()),
+        KeyValue::new("cloudevents.event_id", id),
+        KeyValue::new("cloudevents.event_source", source),
         KeyValue::new("cloudevents.event_spec_version", "1.0"),
-        KeyValue::new("cloudevents.event_type", event.type_.clone()),
+        KeyValue::new("cloudevents.event_type", type_),
     ]);
     if let Some(kind) = kind {
         span.set_attribute(KeyValue::new("messaging.operation.type", kind));
     }
     if let Some(subject) = &event.subject {
-        span.set_attribute(KeyValue::new("cloudevents.event_subject", subject.clone()));
+        span.set_attribute(KeyValue::new("cloudevents.event_subject", cut(subject).into_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 
-use super::{LiveSpan, PARENT, STATE, Spans};
+use super::{LiveSpan, PARENT, Spans, tracestate};
 use crate::Traceparent;
 use evoke_model::event::Event;
 
@@ -33,7 +33,7 @@ impl TraceContext {
     /// Returns the context of an event; `None` if the event has none or an invalid one.
     pub fn of_event(event: &Event) -> Option<Self> {
         let traceparent = event.extensions.get(PARENT).filter(|text| Traceparent::parse(text).is_some())?.clone();
-        Some(Self { traceparent, tracestate: event.extensions.get(STATE).cloned() })
+        Some(Self { traceparent, tracestate: tracestate(event).cloned() })
     }
 
     fn to_parent(&self) -> Option<SpanContext> {
