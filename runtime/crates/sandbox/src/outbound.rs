@@ -9,7 +9,9 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use wasmtime::component::{Linker, Resource};
@@ -25,6 +27,7 @@ use super::log::Level;
 use super::outgoing_request;
 use super::pending_response::PendingResponse;
 use super::refusal::{Refusal, SharedRefusal};
+use super::secrets::Redactor;
 use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, ResponseBody, TLS_MAX};
 use evoke_telemetry::{OutboundStart, TraceContext};
 
@@ -34,6 +37,9 @@ const CALL_BYTES: usize = 16 * 1024;
 const FIELD_BYTES: usize = 128;
 /// The most requests of an attempt that its record names.
 const NOTES_MAX: usize = 10;
+/// Length limits of a method, and of a host, in records and spans, in bytes. The second is that of a name in DNS.
+const METHOD_BYTES_MAX: usize = 64;
+const HOST_BYTES_MAX: usize = 253;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
@@ -165,9 +171,9 @@ async fn send(
         invocation.log().message(Level::Debug, "http", &line);
         return answer;
     }
-    let (method, host) = (request.method().clone(), shown_host(&request));
+    let (method, host) = shown_method_and_host(&request, invocation.redactor());
     let port = request.uri().port_u16();
-    let start = OutboundStart { method: method.as_str(), host: &host, port };
+    let start = OutboundStart { method: &method, host: &host, port };
     let context = invocation.trace();
     let span = invocation.spans().outbound(&start, context.as_ref());
     trace(request.headers_mut(), span.trace_context().or(context));
@@ -176,7 +182,10 @@ async fn send(
     let took = started.elapsed();
     match &result {
         Ok(response) => span.responded(response.status().as_u16()),
-        Err(error) => span.failed_to_send(error.kind(), error.to_string()),
+        Err(error) => {
+            let message = invocation.redactor().redact_text(&error.to_string()).into_owned();
+            span.failed_to_send(error.kind(), message);
+        }
     }
     notes.add(note(invocation, &method, &host, took, &result));
     let response = result.map_err(|error| {
@@ -185,18 +194,32 @@ async fn send(
         }
         to_wasi(error)
     })?;
-    let fields = |headers: &HeaderMap| -> usize {
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
-    };
     if invocation.budget.charge(fields(response.headers())).is_err() {
         return Err(wasi_http::Error::HttpResponseHeaderSectionSize(None));
     }
-    Ok(response.map(|body| body.map_err(to_wasi).boxed_unsync()))
+    let budget = invocation.budget.clone();
+    // Trailers stay with the host until the guest drops them. Those beyond the budget are dropped at once.
+    let bounded = move |frame: Frame<Bytes>| match frame.trailers_ref() {
+        Some(trailers) if budget.charge(fields(trailers)).is_err() => Frame::trailers(HeaderMap::new()),
+        _ => frame,
+    };
+    Ok(response.map(|body| body.map_frame(bounded).map_err(to_wasi).boxed_unsync()))
 }
 
-/// Returns the host of a request without credentials, cut to the length of a name in DNS.
-fn shown_host<B>(request: &Request<B>) -> String {
-    request.uri().host().unwrap_or_default().chars().take(253).collect()
+/// Returns the method of a request and its host without credentials for spans, logs and records: without the values of
+/// secrets, and cut. The guest chooses both texts.
+fn shown_method_and_host<B>(request: &Request<B>, redactor: &Redactor) -> (String, String) {
+    let shown = |text: &str, bytes_max: usize| {
+        let (text, _) = redactor.redact_start(text, bytes_max);
+        text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default().to_owned()
+    };
+    let (method, host) = (request.method().as_str(), request.uri().host().unwrap_or_default());
+    (shown(method, METHOD_BYTES_MAX), shown(host, HOST_BYTES_MAX))
+}
+
+/// Returns the memory of headers or trailers, in bytes.
+fn fields(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
 }
 
 /// Adds the trace context, unless the guest has set one.
@@ -216,7 +239,7 @@ fn trace(headers: &mut HeaderMap, context: Option<TraceContext>) {
 /// Logs a request: method, host, status or error, and duration. Returns the line, with a shorter error. The path and the query may contain personal data.
 fn note(
     invocation: &Invocation,
-    method: &Method,
+    method: &str,
     host: &str,
     took: Duration,
     result: &Result<Response<ResponseBody>, Error>,

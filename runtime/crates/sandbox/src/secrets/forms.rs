@@ -86,6 +86,10 @@ impl Forms {
 
     fn add_encodings(&mut self, value: &str) -> Result<(), SecretsTooLarge> {
         let bytes = value.as_bytes();
+        // The name of a host is written in lower case, also one that a function has put a value into.
+        if value.len() >= LINE_BYTES_MIN {
+            self.add(value.to_ascii_lowercase())?;
+        }
         for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             for offset in 0..3 {
                 self.add(base64_at(&alphabet, offset, bytes))?;

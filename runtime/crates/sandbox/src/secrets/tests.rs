@@ -28,6 +28,13 @@ fn every_occurrence_is_replaced_and_other_text_stays() {
 }
 
 #[test]
+fn a_value_in_the_name_of_a_host_is_replaced_also_in_lower_case() {
+    assert_eq!(redact("Hunter-TWO", "https://a.hunter-two.example"), "https://a.[secret KEY].example");
+    // A short one occurs in other words too often.
+    assert_eq!(redact("Hunter2", "a hunter2"), "a hunter2");
+}
+
+#[test]
 fn without_secrets_the_text_is_not_copied() {
     let redactor = Redactor::default();
     assert!(!redactor.is_active());
