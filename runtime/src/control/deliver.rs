@@ -101,6 +101,8 @@ impl Endpoint {
         let owner = client.owner(&name, vec![target::grant(&deliver, ca)?]);
         let interval = deliver.rate.map(|rate| rate.interval()).unwrap_or_default();
         let target = HttpTarget::new(&deliver, secrets, signer, owner, function_timeout, clock.clone());
+        let of_endpoint = redacted.clone();
+        let target = target.with_redaction(Arc::new(move |text: &str| of_endpoint.redact(text)));
         Some(EndpointRunner { target: Arc::new(target), redacted, circuit: CircuitPolicy { interval }, io })
     }
 }

@@ -39,10 +39,14 @@ pub struct HttpTarget {
     origin: Origin,
     timeout: Duration,
     clock: Clock,
+    redact: Redact,
 }
 
 /// Values of secrets, by name.
 pub type SecretValues = BTreeMap<String, String>;
+
+/// Replaces the values of secrets in a text of the endpoint, which may send back what it received.
+pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// The result of one request.
 #[derive(Debug)]
@@ -79,7 +83,15 @@ impl HttpTarget {
         clock: Clock,
     ) -> Self {
         let template = Template::new(deliver, secrets, signer);
-        Self { owner, template, origin: deliver.url.target().clone(), timeout, clock }
+        let redact: Redact = Arc::new(str::to_owned);
+        Self { owner, template, origin: deliver.url.target().clone(), timeout, clock, redact }
+    }
+
+    /// Replaces the values of secrets in the texts of the endpoint, before they are cut for messages: a cut could leave a
+    /// part of a value.
+    #[must_use]
+    pub fn with_redaction(self, redact: Redact) -> Self {
+        Self { redact, ..self }
     }
 
     /// Sends an event to the endpoint. The request continues the trace of `trace`, or else of the event. Must be called on
@@ -107,8 +119,10 @@ impl HttpTarget {
             Ok(Err(error)) => (outcome::of_error(&error), None),
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                let excerpt = response::read(body, head.status.is_success()).await;
-                outcome::of_response(head.status, &head.headers, excerpt.as_deref(), self.clock.now_ms())
+                let excerpt = response::read(body, head.status.is_success(), &*self.redact).await;
+                let location = outcome::location(&head.headers, &*self.redact);
+                let texts = (location.as_deref(), excerpt.as_deref());
+                outcome::of_response(head.status, &head.headers, texts, self.clock.now_ms())
             }
         }
     }

@@ -57,13 +57,41 @@ pub(super) struct Published {
 impl Publisher<'_> {
     /// Publishes a draft. Returns the id of the event, or the reason for the refusal.
     fn publish_draft(&self, draft: Draft) -> Result<String, String> {
-        self.add(|ordinal| self.origin.event_from_draft(draft, ordinal))
+        let shown = self.redactor.is_active().then(|| self.redacted(&draft));
+        self.add(|ordinal| {
+            let event = self.origin.event_from_draft(draft, ordinal);
+            event.map_err(|reason| match shown {
+                Some(shown) => self.origin.event_from_draft(shown, ordinal).err().unwrap_or(reason),
+                None => reason,
+            })
+        })
+    }
+
+    /// Returns a draft without its data, for the reason of a refusal: the reason quotes the start of an attribute, and the
+    /// cut could leave a part of a secret.
+    fn redacted(&self, draft: &Draft) -> Draft {
+        let redact = |text: &String| self.redactor.redact_text(text).into_owned();
+        Draft {
+            type_: redact(&draft.type_),
+            subject: draft.subject.as_ref().map(redact),
+            datacontenttype: draft.datacontenttype.as_ref().map(redact),
+            dataschema: draft.dataschema.as_ref().map(redact),
+            extensions: draft.extensions.iter().map(|(name, value)| (redact(name), redact(value))).collect(),
+            data: Vec::new(),
+            id: draft.id.as_ref().map(redact),
+        }
     }
 
     /// Publishes an event in CloudEvents JSON form. Only `type` is required. Its source is always the function's own,
     /// whatever the JSON contains.
     pub(super) fn publish_json(&self, json: &[u8]) -> Result<String, String> {
-        self.add(|ordinal| self.origin.event_from_json(json, ordinal))
+        self.add(|ordinal| {
+            self.origin.event_from_json(json, ordinal).map_err(|reason| {
+                // As in a draft.
+                let shown = self.redactor.redact(json);
+                self.origin.event_from_json(&shown, ordinal).err().unwrap_or(reason)
+            })
+        })
     }
 
     /// Removes and returns the published events.

@@ -20,11 +20,18 @@ use evoke_model::outcome::Outcome;
 /// Largest number of characters of a location in a message.
 const LOCATION_CHARS_MAX: usize = 200;
 
-/// Returns the outcome of a response, and the note of a successful attempt. `excerpt` is the beginning of the body.
+/// Returns the beginning of the header `location` for a message.
+pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str) -> String) -> Option<String> {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    Some(redact(location).chars().take(LOCATION_CHARS_MAX).collect())
+}
+
+/// Returns the outcome of a response, and the note of a successful attempt. The texts are the beginnings of its header
+/// `location` and of its body.
 pub(super) fn of_response(
     status: StatusCode,
     headers: &HeaderMap,
-    excerpt: Option<&str>,
+    (location, excerpt): (Option<&str>, Option<&str>),
     now_ms: UnixMs,
 ) -> (Outcome, Option<String>) {
     let mut message = match status.canonical_reason() {
@@ -35,9 +42,7 @@ pub(super) fn of_response(
         return (Outcome::Done, Some(message));
     }
     if status.is_redirection() {
-        let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
         if let Some(location) = location {
-            let location: String = location.chars().take(LOCATION_CHARS_MAX).collect();
             message = format!("{message} to {location}");
         }
         message += ": redirects are not followed; write the final URL in `deliver.url`";
@@ -102,7 +107,8 @@ mod tests {
                 (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
             }),
         );
-        of_response(StatusCode::from_u16(status).unwrap(), &headers, Some("why"), NOW_MS).0
+        let location = location(&headers, &str::to_owned);
+        of_response(StatusCode::from_u16(status).unwrap(), &headers, (location.as_deref(), Some("why")), NOW_MS).0
     }
 
     #[test]
@@ -125,7 +131,7 @@ mod tests {
             moved.starts_with("308 Permanent Redirect to https://new.example/: redirects are not followed"),
             "{moved}"
         );
-        let (done, note) = of_response(StatusCode::NO_CONTENT, &HeaderMap::new(), None, NOW_MS);
+        let (done, note) = of_response(StatusCode::NO_CONTENT, &HeaderMap::new(), (None, None), NOW_MS);
         assert_eq!((done, note.as_deref()), (Outcome::Done, Some("204 No Content")));
     }
 

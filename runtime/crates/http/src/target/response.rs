@@ -14,10 +14,16 @@ const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Largest number of characters of a body in a message.
 const EXCERPT_CHARS_MAX: usize = 200;
+/// Largest number of characters of a body from which the message takes them, with white space.
+const START_CHARS_MAX: usize = 4 * EXCERPT_CHARS_MAX;
 
 /// Reads the body up to its bounds, so that the connection can be used again. Returns the beginning of its text for a
 /// message, unless the endpoint took the event.
-pub(super) async fn read(mut body: ResponseBody, is_success: bool) -> Option<String> {
+pub(super) async fn read(
+    mut body: ResponseBody,
+    is_success: bool,
+    redact: &(dyn Fn(&str) -> String + Sync),
+) -> Option<String> {
     let until = Instant::now() + BODY_WAIT;
     let (mut bytes, mut size) = (Vec::new(), 0);
     while size <= RESPONSE_BYTES_MAX
@@ -25,22 +31,21 @@ pub(super) async fn read(mut body: ResponseBody, is_success: bool) -> Option<Str
     {
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
-        let room = (4 * EXCERPT_CHARS_MAX).saturating_sub(bytes.len());
+        let room = if is_success { 0 } else { RESPONSE_BYTES_MAX.saturating_sub(bytes.len()) };
         bytes.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
     }
-    if is_success { None } else { excerpt(&bytes) }
+    if is_success { None } else { excerpt(&bytes, redact) }
 }
 
 /// Returns the beginning of a text in one line. Control characters become spaces.
-fn excerpt(bytes: &[u8]) -> Option<String> {
+fn excerpt(bytes: &[u8], redact: &dyn Fn(&str) -> String) -> Option<String> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         // The bytes may be cut within a character.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
-        }
-        Err(_) => return None,
+        Err(error) => std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default(),
     };
+    // A value at the end of the bytes may be cut, so the excerpt comes from the start only.
+    let text: String = redact(text).chars().take(START_CHARS_MAX).collect();
     let words: Vec<&str> = text.split(|char: char| char.is_whitespace() || char.is_control()).collect();
     let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(EXCERPT_CHARS_MAX).collect();
@@ -52,7 +57,10 @@ fn excerpt(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+
+    fn excerpt(bytes: &[u8]) -> Option<String> {
+        super::excerpt(bytes, &str::to_owned)
+    }
 
     #[test]
     fn an_excerpt_is_one_line_of_bounded_length_without_control_characters() {
@@ -65,6 +73,18 @@ mod tests {
         assert_eq!(excerpt("aé".as_bytes().get(..2).unwrap()).as_deref(), Some("a"));
         for bytes in [&b""[..], b" \n\0", b"\xff\xfe"] {
             assert_eq!(excerpt(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_replaced_before_the_text_is_cut() {
+        let redact = |text: &str| text.replace("hunter2-hunter2", "[secret KEY]");
+        for before in [0, 150, 190, 195, 199, 200, 790, 799] {
+            for space in [' ', 'x'] {
+                let text = space.to_string().repeat(before) + "hunter2-hunter2";
+                let shown = super::excerpt(text.as_bytes(), &redact).unwrap_or_default();
+                assert!(!shown.contains("hunter"), "{before} {space:?}: {shown}");
+            }
         }
     }
 }

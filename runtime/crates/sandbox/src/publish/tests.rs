@@ -177,3 +177,25 @@ fn nothing_is_published_after_an_http_response_was_set() {
     assert!(refusal.starts_with("the response is set"), "{refusal}");
     assert_eq!(publisher.take().len(), 1);
 }
+
+#[test]
+fn the_reason_of_a_refusal_has_no_part_of_a_secret() {
+    let secret = "hunter2-hunter2";
+    let values = [("KEY".to_owned(), secret.to_owned().into())].into();
+    let secrets = super::super::secrets::Secrets::new(values).unwrap();
+    let harness = Harness::new();
+    let publisher = Publisher { redactor: secrets.redactor(), ..harness.publisher() };
+    // A reason shows the first 64 characters of a wrong value.
+    for before in [0, 40, 50, 60, 64] {
+        let wrong = "x".repeat(before) + secret;
+        let draft = Draft { datacontenttype: Some(wrong.clone()), ..draft("done", b"1") };
+        let line = format!(r#"{{"type":"done","time":"{wrong}"}}"#);
+        for refusal in
+            [publisher.publish_draft(draft).unwrap_err(), publisher.publish_json(line.as_bytes()).unwrap_err()]
+        {
+            assert!(!refusal.contains("hun") && refusal.contains(&"x".repeat(before.min(50))), "{refusal}");
+        }
+    }
+    publisher.publish_draft(draft("done", b"not JSON")).unwrap();
+    assert!(publisher.publish_json(br#"{"type":"done","data":nothing}"#).unwrap_err().contains("JSON"));
+}
