@@ -13,6 +13,7 @@
 //! | 401 | the source has `auth`, and the sender is not verified; nothing more is said |
 //! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; the page of another origin sent it (`cors`) |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
+//! | 422 | another sender has used the id of an event, which was not stored (senders with a password or a certificate) |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
@@ -44,6 +45,7 @@ pub mod cloudevents;
 mod coding;
 mod config;
 mod cors;
+mod duplicates;
 #[cfg(test)]
 mod end_to_end;
 mod form;
@@ -289,8 +291,10 @@ impl Http {
         }
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let first = permit.as_ref().and_then(|_| events.first().cloned());
+        let principal = events.first().and_then(|event| event.principal.clone());
         let target = endpoint.target.clone();
         let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
+        duplicates::check_sender(bus, principal, &ids, &accepted).await?;
         let (Some(reply), Some(permit), Some(event), Some(&result)) =
             (&endpoint.reply, permit, first, accepted.first())
         else {
