@@ -126,6 +126,7 @@
 
 mod access;
 mod bulk;
+mod canonical;
 mod cidr;
 mod condition;
 mod event;
@@ -154,6 +155,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+pub use canonical::{canonical_json, check_json};
 pub use event::{DataView, EventView};
 pub use explain::{Explanation, FieldReport, OperatorReport, explain};
 pub use hints::ReservedValues;

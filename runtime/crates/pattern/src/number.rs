@@ -93,16 +93,9 @@ impl Decimal {
         Self { sign, inexact, point: point as i32, high: (digits >> 64) as u64, low: digits as u64 }
     }
 
-    /// The nearest double; infinite beyond the range of doubles. The conversion is monotonic: a larger number never
-    /// gives a smaller double.
-    pub(super) fn to_f64(self) -> f64 {
+    /// The nearest double of a decimal that is exact.
+    fn to_f64(self) -> f64 {
         let sign = if self.sign < 0 { "-" } else { "" };
-        if self.point > 400 {
-            return f64::INFINITY * f64::from(self.sign);
-        }
-        if self.point < -400 {
-            return 0.0;
-        }
         let digits = (u128::from(self.high) << 64) | u128::from(self.low);
         format!("{sign}0.{digits:038}e{}", self.point).parse().unwrap_or(0.0)
     }
@@ -205,6 +198,16 @@ impl Number {
 
     pub(super) fn decimal(&self) -> Decimal {
         self.decimal
+    }
+
+    /// The double nearest to the number, as the parser of the standard library returns it for the number's text; infinite
+    /// beyond the range of doubles. The conversion is monotonic: a larger number never gives a smaller double.
+    pub(super) fn to_f64(&self) -> f64 {
+        match &self.text {
+            // The decimal has only a part of the digits, whose nearest double can be another one.
+            Some(text) => text.parse().unwrap_or(0.0),
+            None => self.decimal.to_f64(),
+        }
     }
 
     pub(super) fn view(&self) -> NumberRef<'_> {

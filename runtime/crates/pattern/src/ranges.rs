@@ -39,7 +39,7 @@ impl Ranges {
         self.len += 1;
         match (&range.low, &range.high) {
             (Some((low, _)), Some((high, _))) => {
-                let (from, to) = (low.decimal().to_f64(), high.decimal().to_f64());
+                let (from, to) = (low.to_f64(), high.to_f64());
                 match cell_scale(from, to) {
                     Some(scale) => {
                         if let Err(at) = self.scales.binary_search(&scale) {
@@ -110,4 +110,23 @@ fn cell_number(value: f64, scale: i32) -> f64 {
 fn cell_key(cell: f64, scale: i32) -> u64 {
     // Adding 0.0 turns -0.0 into 0.0.
     hash::mix((cell + 0.0).to_bits(), scale as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::matches;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_range_contains_its_bounds_also_where_doubles_round_them_in_different_ways() {
+        // The first digits alone are in the middle between two doubles, and the later digits decide.
+        let beyond = "9007199254740993.00000000000000000000000000000000000000001";
+        for (low, high) in [(format!("-{beyond}"), "-9007199254740990"), ("9007199254740990".to_owned(), beyond)] {
+            let numbers: [Value; 2] = [&low, high].map(|text| serde_json::from_str(text).unwrap());
+            let pattern = json!({ "a": [{ "numeric": [">=", numbers[0], "<=", numbers[1]] }] });
+            for number in &numbers {
+                assert!(matches(&pattern, &json!({ "a": number })), "{number} in {pattern}");
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod cases;
 mod errors;
 mod explain;
 mod hints;
+mod judge;
 mod malformed;
 mod matcher;
 mod published;
@@ -20,7 +21,7 @@ fn pattern(value: &Value) -> Pattern {
 }
 
 /// Returns whether a matcher with one pattern matches an event.
-fn matches(source: &Value, event: &Value) -> bool {
+pub(super) fn matches(source: &Value, event: &Value) -> bool {
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern(source));
     !matcher.matches_json(event.to_string().as_bytes()).unwrap().is_empty()

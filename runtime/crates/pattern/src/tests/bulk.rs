@@ -10,8 +10,9 @@ use super::super::extract::{ExtractedValues, SourceTexts};
 use super::super::index::Index;
 use super::super::verify::{Search, alternative_matches};
 use super::super::{Matcher, Pattern, Scratch};
+use super::judge::is_match;
 use super::pattern;
-use super::random::{Random, is_match};
+use super::random::Random;
 
 /// Returns whether an event matches one of the alternatives, verified one by one.
 pub(super) fn verify_each(
