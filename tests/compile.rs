@@ -37,6 +37,8 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("locals.wasm", bombs::locals_and_loops(600, 1_500), &[MEMORY, "s of processor time to compile"]),
         ("code.wasm", bombs::conversions(300, 1_000), &["compiles to more than 25 MiB of code"]),
         ("table.wat", bombs::table(100_000_000), &["exceeds"]),
+        ("elements.wat", bombs::passive_elements(300_000, 60), &[INSTANCES]),
+        ("globals.wat", bombs::globals(30_000, 60), &[INSTANCES]),
         ("types.wat", bombs::doubling_types(200), &[INVALID]),
         ("deep.wasm", bombs::deep_nesting(20_000), &[MEMORY]),
         ("torn.wasm", bombs::functions(50_000)[..100_000].to_vec(), &[INVALID]),
@@ -50,6 +52,7 @@ fn slow() -> Vec<u8> {
     bombs::locals_and_loops(1_500, 2_000)
 }
 
+const INSTANCES: &str = "KiB for its instances beside their memories; the limit is 8192 KiB";
 const MEMORY: &str = "takes more than 512 MiB of memory to compile";
 /// Limits that keep the tests short. The memory and the time of a component that they refuse have no bound.
 const LIMITS: [&str; 4] = ["--compile-memory", "512MiB", "--compile-time", "15s"];

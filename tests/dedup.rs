@@ -143,3 +143,24 @@ fn an_id_is_accepted_again_after_the_dedup_window() {
     }
     assert_eventually!(send().status == 202, "the id is still a duplicate");
 }
+
+#[test]
+fn a_user_is_told_that_another_one_has_used_the_id_of_its_event() {
+    let users = "{ ada: { env: ADA }, bob: { env: BOB } }";
+    let source = format!("http: {{ path: /in, type: lab.in, auth: {{ basic: {{ users: {users} }} }} }}");
+    let mut evoke = Evoke::with(&format!("evoke: 1\napp: lab\nsources:\n  in:\n    {source}\n"));
+    evoke.set_environment(&[("ADA", "secret-a"), ("BOB", "secret-b")]);
+    evoke.up();
+    // `ada:secret-a` and `bob:secret-b`.
+    let (ada, bob) = ("Basic YWRhOnNlY3JldC1h", "Basic Ym9iOnNlY3JldC1i");
+    let send = |sender: &str, id: &str| {
+        let headers = [("authorization", sender), ("idempotency-key", id), ("content-type", "application/json")];
+        evoke.post_with("/in", &headers, "{}")
+    };
+    assert_eq!(send(ada, "order-1").status, 202);
+    assert_eq!(send(ada, "order-1").json()["duplicates"], 1);
+    let refused = send(bob, "order-1");
+    assert_eq!((refused.status, &refused.json()["attribute"]), (422, &json!("id")), "{refused:?}");
+    assert_eq!(send(bob, "order-2").status, 202);
+    assert_eq!(evoke.events("lab.in").len(), 2);
+}

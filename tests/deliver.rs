@@ -140,6 +140,31 @@ fn a_body_of_its_own_is_signed_by_hmac_and_no_secret_is_shown() {
 }
 
 #[test]
+fn an_endpoint_that_sends_a_secret_back_at_the_limit_of_a_message_shows_no_part_of_it() {
+    // A message has 200 characters of a body or of a location.
+    let endpoint = Endpoint::start(|request| {
+        let text = format!("/{}{}", "x".repeat(186), request.headers["authorization"]);
+        if request.body.contains("move") {
+            (302, vec![("location", text)], String::new())
+        } else {
+            (422, Vec::new(), text)
+        }
+    });
+    let deliver = r#"      headers: { Authorization: "Bearer {secret.TOKEN}" }
+      secrets: { TOKEN: { env: TOKEN } }
+      sign: { hmac: { header: X-Signature, secret: { env: SIGNING } } }"#;
+    let evoke = up_with_secrets(&endpoint.url("/"), deliver);
+    for name in ["move", "fail"] {
+        evoke.post_accepted("/in", &format!(r#"{{"name":"{name}"}}"#));
+    }
+    evoke.settle();
+    let everything = [&["dead", "list", "--json"][..], &["events", "--after", "0", "--json"]];
+    let everything = everything.map(|arguments| evoke.stdout(arguments)).concat() + &evoke.log();
+    assert!(everything.contains("422 Unprocessable") && everything.contains("302 Found to /xxx"), "{everything}");
+    assert!(!everything.contains("hunter"), "{everything}");
+}
+
+#[test]
 fn binary_mode_puts_the_attributes_into_headers() {
     let endpoint = Endpoint::that_takes_all();
     let evoke = up(&endpoint.url(""), "      mode: binary", "");

@@ -3,6 +3,7 @@
 mod escapes;
 mod network;
 mod peer;
+mod secrets;
 mod trust;
 
 use std::sync::Arc;

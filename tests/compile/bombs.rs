@@ -129,6 +129,21 @@ pub(crate) fn table(minimum: usize) -> Vec<u8> {
     format!("(component (core module $m (table {minimum} funcref)) (core instance (instantiate $m)))").into_bytes()
 }
 
+/// Instances of a module with a passive segment of `count` elements, which each instance keeps on the host.
+pub(crate) fn passive_elements(count: usize, instances: usize) -> Vec<u8> {
+    instances_of(&format!("(func) (elem func {})", "0 ".repeat(count)), instances)
+}
+
+/// Instances of a module with `count` globals, which each instance keeps on the host.
+pub(crate) fn globals(count: usize, instances: usize) -> Vec<u8> {
+    instances_of(&"(global i32 (i32.const 0))".repeat(count), instances)
+}
+
+fn instances_of(module: &str, count: usize) -> Vec<u8> {
+    let instances = "(core instance (instantiate $m))".repeat(count);
+    format!("(component (core module $m {module}) {instances})").into_bytes()
+}
+
 /// A chain of types of which each has twice the size of the one before.
 pub(crate) fn doubling_types(depth: usize) -> Vec<u8> {
     let types: String = (1..=depth).map(|n| format!("(type $t{n} (tuple $t{0} $t{0}))", n - 1)).collect();

@@ -126,6 +126,24 @@ fn the_trace_of_a_request_continues() {
 }
 
 #[test]
+fn long_texts_of_an_event_are_cut_in_its_spans() {
+    let collector = Collector::start(Reply::Ok);
+    let source = "http: { path: /in, accept: { types: [\"*\"], sources: [\"/producer/*\"] } }";
+    let evoke = up_with_collector(&format!("evoke: 1\napp: lab\nsources:\n  in:\n    {source}\n"), &collector, &[]);
+    let long = |start: &str| format!("{start}{}", "x".repeat(150_000));
+    let event = serde_json::json!({
+        "specversion": "1.0", "id": long("i"), "source": long("/producer/"), "type": long("t"), "subject": long("s"),
+        "traceparent": format!("00-{TRACE}-{SPAN}-01"), "tracestate": long("a=")
+    });
+    let headers = [("content-type", "application/cloudevents+json")];
+    assert_eq!(evoke.post_with("/in", &headers, &event.to_string()).status, 202);
+    let span = collector.spans(1).remove(0);
+    let longest = span.attributes.values().map(String::len).max();
+    assert_eq!((longest, span.trace.as_str(), span.trace_state.as_str()), (Some(1_024 + '…'.len_utf8()), TRACE, ""));
+    assert!(span.name.starts_with("accept tx") && span.name.len() < 1_100, "{}", span.name);
+}
+
+#[test]
 fn the_trace_context_of_an_event_wins_over_its_request_and_an_invalid_one_is_replaced() {
     let collector = Collector::start(Reply::Ok);
     let accept = "type: order.placed, accept: { types: [lonely], sources: [/x] } }";
