@@ -34,6 +34,7 @@ mod examples;
 mod faults;
 mod files;
 mod files_appear;
+mod floods;
 mod function_tests;
 mod golden;
 mod hostile;
