@@ -11,6 +11,9 @@ use evoke_manifest::paths::has_variable;
 /// Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
+/// Maximum number of globs that the braces of one glob may stand for, to be checked one by one.
+const ALTERNATIVES_MAX: usize = 64;
+
 /// Maximum number of pairs of an include and an exclude glob for which the check for globs that are excluded runs. The
 /// check is slow, and few manifests have more than ten pairs.
 const PAIRS_MAX: usize = 256;
@@ -24,7 +27,8 @@ pub(super) enum List {
 
 /// Compiles a glob.
 fn compile(glob: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(glob).literal_separator(true).build()
+    // As in shells, `{,.gz}` also matches nothing.
+    GlobBuilder::new(glob).literal_separator(true).empty_alternates(true).build()
 }
 
 /// Compiles a list of globs.
@@ -41,12 +45,77 @@ pub(super) fn excludes(exclude: &GlobSet, relative: &Path) -> bool {
     relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| exclude.is_match(part))
 }
 
-/// Returns the glob if it can match the path of a file.
+/// Returns the glob if it can match the path of a file, with each of its alternatives in braces.
 pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     if text.len() > GLOB_BYTES_MAX {
         let message = format!("the glob `{}` is longer than {GLOB_BYTES_MAX} bytes", excerpt(text));
         return Err(ValueError::new(message, "write several globs"));
     }
+    check(text, list)?;
+    for alternative in alternatives(text).iter().filter(|alternative| *alternative != text) {
+        check(alternative, list).map_err(|ValueError { message, help }| {
+            let message = format!("{message}; it is one of the alternatives of `{}`", excerpt(text));
+            ValueError { message, help }
+        })?;
+    }
+    match compile(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            let message = format!("`{}` is not a valid glob: {}", excerpt(text), error.kind());
+            Err(ValueError::new(
+                message,
+                "`*` matches any characters, `**` any folders, `?` one character, `[ab]` one of `a` and `b`, `{a,b}` either text",
+            ))
+        }
+    }
+}
+
+/// Returns the globs without braces that a glob stands for; none if its braces are not closed, or if there are too many.
+fn alternatives(glob: &str) -> Vec<String> {
+    expand(&mut glob.chars(), false).unwrap_or_default()
+}
+
+/// Expands the rest of a glob, `within` braces up to their end.
+fn expand(chars: &mut std::str::Chars<'_>, within: bool) -> Option<Vec<String>> {
+    let (mut all, mut current) = (Vec::new(), vec![String::new()]);
+    while let Some(char) = chars.next() {
+        let ends = match char {
+            '{' => expand(chars, true)?,
+            ',' | '}' if within => {
+                all.append(&mut current);
+                if char == '}' {
+                    return Some(all);
+                }
+                current.push(String::new());
+                continue;
+            }
+            '[' => vec![format!("[{}", class(chars))],
+            '\\' => vec![char.to_string() + &chars.next().map(String::from).unwrap_or_default()],
+            _ => vec![char.to_string()],
+        };
+        if all.len() + current.len() * ends.len() > ALTERNATIVES_MAX {
+            return None;
+        }
+        current = current.iter().flat_map(|start| ends.iter().map(move |end| format!("{start}{end}"))).collect();
+    }
+    (!within).then_some(current)
+}
+
+/// Reads the rest of a class of characters, in which braces and commas are characters, up to its end.
+fn class(chars: &mut std::str::Chars<'_>) -> String {
+    let mut text = String::new();
+    for char in chars.by_ref() {
+        text.push(char);
+        // A `]` at the start is a character of the class.
+        if char == ']' && !matches!(text.as_str(), "]" | "!]" | "^]") {
+            break;
+        }
+    }
+    text
+}
+
+/// Returns the mistake of a glob that can never match the path of a file, whatever its braces stand for.
+fn check(text: &str, list: List) -> Result<(), ValueError> {
     if let Some(glob) = text.strip_prefix('!') {
         let message = format!("the glob `{}` cannot negate: it only matches names that begin with `!`", excerpt(text));
         let help = match list {
@@ -58,6 +127,15 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     let never = |reason: &str, help: String| {
         Err(ValueError::new(format!("the glob `{}` can never match: {reason}", excerpt(text)), help))
     };
+    if text.is_empty() {
+        return never("it is empty", "remove it, or write `*` for all names".to_owned());
+    }
+    if text.contains("[/]") {
+        return never(
+            "a class in brackets never matches `/`",
+            format!("write `{}`", excerpt(&text.replace("[/]", "/"))),
+        );
+    }
     if text.starts_with("~/") || has_variable(text) {
         let help = "remove the folder from the glob, and write it as `path`".to_owned();
         return never("globs are relative to the folder, and neither `~` nor variables are expanded", help);
@@ -97,16 +175,7 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
         };
         return never(reason, format!("write `{}`", excerpt(&plain)));
     }
-    match compile(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => {
-            let message = format!("`{}` is not a valid glob: {}", excerpt(text), error.kind());
-            Err(ValueError::new(
-                message,
-                "`*` matches any characters, `**` any folders, `?` one character, `[ab]` one of `a` and `b`, `{a,b}` either text",
-            ))
-        }
-    }
+    Ok(())
 }
 
 /// Returns the texts before and after the first `\` that escapes a character without a meaning of its own.
@@ -158,16 +227,20 @@ pub(super) fn excluded(include: &[String], exclude: &[String]) -> Vec<usize> {
     }
     let Ok(exclude) = set(exclude) else { return Vec::new() };
     let is_excluded = |glob: &String| {
-        let mut samples = samples(glob).peekable();
-        samples.peek().is_some() && samples.all(|path| excludes(&exclude, Path::new(&path)))
+        let alternatives = alternatives(glob);
+        let is_excluded = |glob: &String| {
+            let mut samples = samples(glob).peekable();
+            samples.peek().is_some() && samples.all(|path| excludes(&exclude, Path::new(&path)))
+        };
+        !alternatives.is_empty() && alternatives.iter().all(is_excluded)
     };
     include.iter().enumerate().filter(|(_, glob)| is_excluded(glob)).map(|(index, _)| index).collect()
 }
 
-/// Returns paths that a glob matches. They differ so much that only a glob for all names matches all of them. Returns
-/// none for a glob with alternatives or classes.
+/// Returns paths that a glob without braces matches. They differ so much that only a glob for all names matches all of
+/// them. Returns none for a glob with classes or escapes.
 fn samples(glob: &str) -> impl Iterator<Item = String> {
-    let is_simple = !glob.contains(['{', '[', '\\']);
+    let is_simple = !glob.contains(['[', '\\']);
     let first = (b'a'..=b'z').chain(b'A'..=b'Z').chain(b'0'..=b'9').chain(*b"._-~").map(char::from);
     let names = first.flat_map(|char| [char.to_string(), format!("{char}q7zkx")]);
     let names: Vec<String> = if is_simple { names.filter(|name| name != ".").collect() } else { Vec::new() };
@@ -224,6 +297,17 @@ mod tests {
             ("${HOME}/*.csv", "relative to the folder", "as `path`"),
             ("!*.tmp", "cannot negate", "write `exclude: [\"*.tmp\"]`"),
             ("dir\\file.csv", "before an ordinary character", "`dir/file.csv`"),
+            ("a[/]b", "never matches `/`", "write `a/b`"),
+            // In braces.
+            ("{tmp/,cache/}", "the glob `tmp/` can never match: a path does not end with `/`; it is one", "`tmp/**`"),
+            ("data/{a,../b}/*.csv", "the glob `data/../b/*.csv`", "parent folder"),
+            ("{*.csv,/abs/*.csv}", "the glob `/abs/*.csv`", "write `abs/*.csv`"),
+            ("{a,{b/,c}}/x", "the glob `b//x`", "write `b/x`"),
+            ("{a,~/b}", "the glob `~/b`", "as `path`"),
+            ("{!a,b}", "the glob `!a` cannot negate", "`exclude: [\"a\"]`"),
+            ("{}", "it is empty", "write `*`"),
+            ("{,a}", "it is empty", "write `*`"),
+            ("", "it is empty", "write `*`"),
         ] {
             let error = parse(glob, List::Include).unwrap_err();
             assert!(error.message.contains(message) && error.help.contains(help), "{glob}: {error:?}");
@@ -250,6 +334,11 @@ mod tests {
             ("\\[1\\]", "[1]"),
             ("a b", "a b"),
             ("50$", "50$"),
+            ("*.csv{,.gz}", "a.csv"),
+            ("*.csv{,.gz}", "a.csv.gz"),
+            ("{a,b{c,d}}/[{,}]?", "bd/,y"),
+            ("[]{]{a,b}", "{b"),
+            ("\\{a,b\\}", "{a,b}"),
         ] {
             assert_eq!(parse(glob, List::Include).as_deref(), Ok(glob));
             assert!(set(&list(&[glob])).unwrap().is_match(path), "{glob}");
@@ -288,6 +377,8 @@ mod tests {
             ("data/a.csv", "**/*.csv"),
             ("data/**", "data/*"),
             ("a?.csv", "a*"),
+            ("*.{csv,tsv}", "*.?sv"),
+            ("{a,b}/*", "[ab]"),
         ] {
             assert_eq!(excluded(&list(&[include]), &list(&[exclude])), [0], "{include} {exclude}");
         }
@@ -302,6 +393,7 @@ mod tests {
             ("**/*", "*/**"),
             ("data/*.csv", "data/a*"),
             ("[ab].csv", "*"),
+            ("*.{csv,txt}", "*.?sv"),
             ("*.csv", ""),
         ] {
             assert_eq!(excluded(&list(&[include]), &list(&[exclude])), [0; 0], "{include} {exclude}");
