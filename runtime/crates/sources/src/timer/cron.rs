@@ -34,20 +34,39 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
         }
         let names = NICKNAMES.map(|(name, _)| name);
         let help = match nearest(text, names) {
+            _ if text.starts_with("@every ") => {
+                let interval = text.split_whitespace().nth(1).unwrap_or_default();
+                format!("for an interval, write `every: {}` instead of `cron`", excerpt(interval))
+            }
             Some(similar) => format!("did you mean `{similar}`?"),
             None => format!("write five fields, or {}", join_with_or(names)),
         };
         return Err(ValueError::new(format!("`{}` is not a cron expression", excerpt(text)), help));
     }
     let fields: Vec<&str> = text.split_whitespace().collect();
+    if let Some((first, rest)) = fields.split_first()
+        && let Some((variable, zone)) = first.split_once('=')
+    {
+        let message = format!("`{}` cannot be in the cron expression `{}`", excerpt(first), excerpt(text));
+        let help = match variable.to_ascii_uppercase().as_str() {
+            "TZ" | "CRON_TZ" => {
+                format!("write `cron: \"{}\"` and beside it `timezone: {}`", excerpt(&rest.join(" ")), excerpt(zone))
+            }
+            _ => "remove it: an expression has no variables".to_owned(),
+        };
+        return Err(ValueError::new(message, help));
+    }
     if !(5..=6).contains(&fields.len()) {
         let message = format!(
             "a cron expression has 5 fields, or 6 with seconds first; `{}` has {}",
             excerpt(text),
             fields.len()
         );
-        let help =
-            "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00";
+        let help = if fields.len() == 7 {
+            "with six fields the first is the second; an expression cannot have a year: remove the last field"
+        } else {
+            "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00"
+        };
         return Err(ValueError::new(message, help));
     }
     Fields::parse(&fields).map_err(|invalid| explain(text, &fields, invalid))?;

@@ -86,6 +86,15 @@ fn the_error_names_the_invalid_field_and_says_what_would_be_right() {
         ("? * * * *", "a minute", "0 to 59"),
         ("0 10 ? * MON-FRI *", "an hour", "remove the last field"),
         ("0 10 * * 1 2027", "a day of the week", "remove the last field"),
+        ("0 0 12 ? * MON 2027", "has 7", "remove the last field"),
+        (
+            "TZ=Europe/Berlin 0 2 * * *",
+            "`TZ=Europe/Berlin`",
+            "`cron: \"0 2 * * *\"` and beside it `timezone: Europe/Berlin`",
+        ),
+        ("CRON_TZ=UTC */5 0 2 * * *", "`CRON_TZ=UTC`", "`timezone: UTC`"),
+        ("MAILTO=x 0 2 * * *", "`MAILTO=x`", "remove it"),
+        ("@every 1h30m", "is not a cron expression", "write `every: 1h30m`"),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.message.contains(what), "{text}: {}", error.message);

@@ -216,16 +216,62 @@ fn a_schedule_that_has_ended_has_no_next_instant() {
     assert_eq!(cron("0 0 12 1 1 * 2020", "UTC").after(at("2021-01-01T00:00:00Z")), None);
 }
 
+/// Gaps and repeated times of an hour and of half an hour, at midnight, of two hours, and in winter.
+const CLOCK_CHANGES: [(&str, &str); 12] = [
+    ("Europe/Berlin", "2025-10-25T12:00:00Z"),
+    ("Europe/Berlin", "2025-03-29T12:00:00Z"),
+    ("Australia/Lord_Howe", "2025-10-04T03:00:00Z"),
+    ("Australia/Lord_Howe", "2025-04-05T03:00:00Z"),
+    ("America/Sao_Paulo", "2017-10-14T15:00:00Z"),
+    ("America/Sao_Paulo", "2018-02-17T15:00:00Z"),
+    ("America/Havana", "2025-11-01T16:00:00Z"),
+    ("Asia/Beirut", "2022-03-26T10:00:00Z"),
+    ("Antarctica/Troll", "2025-03-29T12:00:00Z"),
+    ("Antarctica/Troll", "2025-10-25T12:00:00Z"),
+    ("Europe/Dublin", "2025-10-25T12:00:00Z"),
+    ("Pacific/Apia", "2011-12-29T20:00:00Z"),
+];
+
 #[test]
 fn iterating_gives_the_same_instants_from_any_start() {
-    for (zone, day) in [("Europe/Berlin", "2025-10-25T12:00:00Z"), ("Australia/Lord_Howe", "2025-10-04T03:00:00Z")] {
-        let times = cron("*/20 * * * *", zone);
-        let start = at(day);
-        let all: Vec<UnixMs> = std::iter::successors(times.after(start), |at| times.after(*at)).take(100).collect();
-        for minute in 0..24 * 60 {
-            let from = start + minute * 60_000 + 1;
-            assert_eq!(times.after(from), all.iter().copied().find(|tick| *tick > from));
+    for (zone, day) in CLOCK_CHANGES {
+        for expr in [
+            "*/20 * * * *",
+            "30 0 * * *",
+            "30 23 * * *",
+            "15 1 * * *",
+            "30 2 * * *",
+            "0 0 * * *",
+            "5,35 0-2 * * SAT,SUN",
+        ] {
+            let times = cron(expr, zone);
+            let start = at(day);
+            let all: Vec<UnixMs> = std::iter::successors(times.after(start), |at| times.after(*at)).take(100).collect();
+            assert_eq!(all.len(), 100, "{expr} in {zone} ends");
+            for minute in (0..24 * 60).step_by(5) {
+                let from = start + minute * 60_000 + 1;
+                let next = all.iter().copied().find(|tick| *tick > from);
+                assert_eq!(times.after(from), next, "{expr} in {zone} from minute {minute}");
+            }
         }
+    }
+}
+
+/// The instants of a schedule are those at which the wall clock shows a matching time, found minute by minute.
+#[test]
+fn several_times_of_day_are_those_that_the_wall_clock_shows() {
+    for (zone, day) in CLOCK_CHANGES {
+        let start = at(day);
+        let times = cron("*/15 0-3,22-23 * * *", zone);
+        let found: Vec<UnixMs> = std::iter::successors(times.after(start), |at| times.after(*at))
+            .take_while(|at| *at < start + 36 * 3_600_000)
+            .collect();
+        let zone = TimeZone::get(zone).unwrap();
+        let shown = (1..36 * 60).map(|minute| start + minute * 60_000).filter(|at| {
+            let local = Timestamp::from_millisecond(*at).unwrap().to_zoned(zone.clone());
+            local.minute() % 15 == 0 && [0, 1, 2, 3, 22, 23].contains(&local.hour())
+        });
+        assert_eq!(found, shown.collect::<Vec<_>>(), "{zone:?} {day}");
     }
 }
 
