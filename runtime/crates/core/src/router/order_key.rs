@@ -7,23 +7,25 @@
 //!   canonical text, such as `1` and `"1"`, have the same key, because producers may write an identifier either way.
 //!   The strings `"1.0"` and `"01"` have other keys.
 //! - `true` and `false`: that word.
-//! - An object or an array: its JSON text without white space, with the members of objects sorted by name.
+//! - An object or an array: its JSON text without white space, with the members of objects sorted by name and the
+//!   numbers as above ([`canonical_json`]).
 //! - A text of more than 256 bytes of any of these kinds: `sha256:` and its SHA-256 in hexadecimal. The store keeps each
 //!   key in a row, in an index and in memory, and a producer chooses its length.
 //! - No key: the value is `null`, the field or attribute is missing, or the data is not a JSON object. The event is not
 //!   ordered with any other.
 //!
-//! If an object has two members with the same name, the last one counts, as in patterns.
+//! If an object has two members with the same name, the last one counts, and half of a surrogate pair is U+FFFD, as in
+//! patterns.
 //!
 //! The store keeps the key of each delivery. Earlier versions wrote other keys for numbers with a fraction of zero, an
-//! exponent or more than 64 bits, and for texts of more than 256 bytes: deliveries with such keys that were stored before
-//! an upgrade are not ordered with later ones.
+//! exponent or more than 64 bits, for objects and arrays with such numbers, and for texts of more than 256 bytes:
+//! deliveries with such keys that were stored before an upgrade are not ordered with later ones.
 
 use sha2::{Digest as _, Sha256};
 
 use evoke_model::event::{Event, PRINCIPAL};
 use evoke_model::hex;
-use evoke_pattern::canonical_number;
+use evoke_pattern::{canonical_json, canonical_number};
 
 /// The part of an event that is its order key. A function handles events with the same key one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +60,15 @@ fn text(event: &Event, by: &OrderBy) -> Option<String> {
 /// Returns the key of a JSON value.
 fn key(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
-        b'"' => serde_json::from_str(json).ok(),
+        // Only a string with half of a surrogate pair is no text as it is.
+        b'"' => {
+            serde_json::from_str(json).or_else(|_| serde_json::from_str(&canonical_json(json).unwrap_or_default())).ok()
+        }
         b'n' => None,
         b'-' | b'0'..=b'9' => Some(canonical_number(json)),
         b't' | b'f' => Some(json.to_owned()),
-        _ => Some(serde_json::from_str::<serde_json::Value>(json).ok()?.to_string()),
+        // The router has checked the data.
+        _ => canonical_json(json).ok(),
     }
 }
 
@@ -148,6 +154,22 @@ mod tests {
         assert_eq!(key_of(r#""a\u00fc\"b""#).as_deref(), Some("aü\"b"));
         assert_eq!(key_of("true").as_deref(), Some("true"));
         assert_eq!(key_of(r#"{ "b": [1, 2], "a": "x" }"#).as_deref(), Some(r#"{"a":"x","b":[1,2]}"#));
+        assert_eq!(key_of("[1.0, 1e400]").as_deref(), Some("[1,0.1e401]"));
+    }
+
+    #[test]
+    fn every_value_that_an_event_can_have_has_a_key() {
+        let deep = format!("{}1{}", "[".repeat(126), "]".repeat(126));
+        for (value, key) in [
+            (r#""a\ud800b""#, "a\u{fffd}b"),
+            (r#"["\udc00"]"#, "[\"\u{fffd}\"]"),
+            (r#"{"$serde_json::private::Number":"x"}"#, r#"{"$serde_json::private::Number":"x"}"#),
+            (&deep, &deep),
+        ] {
+            assert_eq!(key_of(value).as_deref(), Some(key));
+        }
+        // A neighbour whose name is no text.
+        assert_eq!(key_at("b", r#"{"\ud800":0,"b":"x","\ud800x":1}"#).as_deref(), Some("x"));
     }
 
     #[test]
