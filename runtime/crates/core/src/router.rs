@@ -10,9 +10,9 @@ pub use self::order_key::OrderBy;
 use self::order_key::order_key;
 use crate::runtime_events;
 use evoke_model::claim::{self, SourceNames};
-use evoke_model::event::Event;
+use evoke_model::event::{Data, Event};
 use evoke_model::{FunctionId, NewDelivery, Origin, StoredEvent};
-use evoke_pattern::{Matcher, Pattern};
+use evoke_pattern::{Matcher, Pattern, check_json};
 
 /// The compiled triggers of every function.
 #[derive(Default)]
@@ -145,11 +145,17 @@ impl Router {
     /// `None` for an event that a function published.
     ///
     /// # Errors
-    /// A message when the event's JSON data is not valid JSON.
+    /// A message when the event's JSON data is not valid JSON, or is nested deeper than 128 levels.
     pub fn route(&self, event: &Event, entered: Option<Origin>, target: &Target) -> Result<Vec<NewDelivery>, String> {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
-            Target::Function { function, trigger } => deliveries.push(self.delivery(event, *function, trigger)),
+            Target::Function { function, trigger } => {
+                // The matcher does not see the event now, but it does in a replay.
+                if let Data::Json(json) = &event.data {
+                    check_json(json).map_err(|e| e.to_string())?;
+                }
+                deliveries.push(self.delivery(event, *function, trigger));
+            }
             Target::Matching => {
                 let is_runtime = event.source == runtime_events::SOURCE;
                 let mut matching = self.matcher.matches(&event.into()).map_err(|e| e.to_string())?;
@@ -175,5 +181,28 @@ impl Router {
     fn delivery(&self, event: &Event, function: FunctionId, trigger: &Arc<str>) -> NewDelivery {
         let order_key = self.order_by.get(&function).and_then(|by| order_key(event, by));
         NewDelivery { function, trigger: trigger.clone(), order_key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evoke_model::{Lineage, Seq};
+
+    #[test]
+    fn an_event_of_a_private_source_is_valid_for_patterns_and_so_for_a_replay() {
+        let (function, origin) = (FunctionId(7), Origin(3));
+        let mut router = Router::default();
+        router.add_private_source(origin, function, "on[0]".into());
+        let target = Target::Function { function, trigger: "on[0]".into() };
+        for (depth, is_valid) in [(128, true), (129, false), (5_000, false)] {
+            let json = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let event = Event { data: Data::Json(json.into()), ..Event::default() };
+            let routed = router.route(&event, Some(origin), &target);
+            assert_eq!(routed.as_ref().map(Vec::len).is_ok(), is_valid, "{depth}: {routed:?}");
+            let lineage = Lineage { origin, ..Lineage::default() };
+            let stored = StoredEvent { seq: Seq(1), accepted_ms: 0, lineage, event: Arc::new(event) };
+            assert_eq!(router.route_replay(&stored, None).is_ok_and(|found| found.len() == 1), is_valid, "{depth}");
+        }
     }
 }

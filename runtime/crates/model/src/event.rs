@@ -15,6 +15,7 @@
 //! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All others stay bytes. |
 //! | A string in `data` is encoded by the charset of `datacontenttype`. | Functions receive UTF-8. A text that would have other bytes in the declared charset gets `charset=utf-8` in its `datacontenttype`. |
 //! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated ones open. | An event with a repeated attribute, `data` or `data_base64` is rejected. Within `data`, nothing is checked. |
+//! | Implementations limit the nesting of JSON (RFC 8259, section 9). | Data of more than 128 levels is rejected. |
 //! | JSON text has no byte order mark; parsers may skip it (RFC 8259, section 8.1). | A byte order mark before an event or before JSON data is skipped, and is no part of the data. |
 //!
 //! # Bytes of the data
