@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 use evoke_egress::Error;
@@ -80,16 +80,19 @@ pub(super) fn of_error(error: &Error) -> Outcome {
     }
 }
 
-/// Returns the wait that the endpoint asks for: seconds, or a date (RFC 9110, section 10.2.3).
+/// Returns the wait that the endpoint asks for: seconds, or a date (RFC 9110, section 10.2.3). The wait until a date is
+/// counted by the clock of the endpoint, from the date of its response (section 6.6.1), because the wall clock here may be
+/// wrong by years. Only a response without its date is compared with the wall clock.
 fn retry_after(headers: &HeaderMap, now_ms: UnixMs) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a wait without end: policies bound it.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
-    let at = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
-    Some(at.saturating_sub(now))
+    let date = |text: &str| httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
+    let sent = headers.get(DATE).and_then(|value| date(value.to_str().ok()?.trim()));
+    let now = sent.unwrap_or_else(|| Duration::from_millis(u64::try_from(now_ms).unwrap_or_default()));
+    Some(date(text)?.saturating_sub(now))
 }
 
 #[cfg(test)]
@@ -159,6 +162,29 @@ mod tests {
         }
         assert!(matches!(of(429, Some(("retry-after", "3"))), Outcome::EndpointFailed { after: Some(_), .. }));
         assert!(matches!(of(400, Some(("retry-after", "3"))), Outcome::Reject { .. }));
+    }
+
+    #[test]
+    fn a_wait_until_a_date_does_not_depend_on_the_wall_clock_of_this_machine() {
+        let until = "Sun, 06 Nov 1994 08:50:37 GMT";
+        for (date, seconds) in [
+            ("Sun, 06 Nov 1994 08:50:27 GMT", 10),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", 0),
+            ("Sun, 06 Nov 1994 09:50:37 GMT", 0),
+            // No date: the wall clock counts.
+            ("yesterday", 60),
+        ] {
+            let headers: HeaderMap = [(RETRY_AFTER, until), (DATE, date)]
+                .map(|(name, value)| (name, value.parse().unwrap()))
+                .into_iter()
+                .collect();
+            assert_eq!(retry_after(&headers, NOW_MS), Some(Duration::from_secs(seconds)), "{date}");
+            if seconds != 60 {
+                for now_ms in [0, NOW_MS - 365 * 86_400_000, NOW_MS + 365 * 86_400_000] {
+                    assert_eq!(retry_after(&headers, now_ms), Some(Duration::from_secs(seconds)), "{date} at {now_ms}");
+                }
+            }
+        }
     }
 
     #[test]
