@@ -69,6 +69,7 @@ impl<'a> Search<'a> {
     ///
     /// The recursion is as deep as the nesting of arrays.
     pub(super) fn solve(&mut self, element: u32, entries: &[Entry], active: &mut [u64]) -> Vec<u64> {
+        let element = self.innermost(element, entries);
         let mut by_value = self.empty_set();
         let mut inner = Vec::new();
         for entry in entries {
@@ -110,6 +111,27 @@ impl<'a> Search<'a> {
             }
         }
         by_value
+    }
+
+    /// Returns the innermost element that contains all candidates of `entries`, within `element`. An element whose values
+    /// are all in one element of an array is satisfied exactly if this one is, so arrays in arrays cost little.
+    fn innermost(&mut self, mut element: u32, entries: &[Entry]) -> u32 {
+        let ends = |entry: &Entry| {
+            let candidates = self.candidates(entry);
+            Some((*candidates.first()?, candidates.last()?.number))
+        };
+        let first = entries.iter().filter_map(ends).map(|(first, _)| first).min_by_key(|first| first.number);
+        let last = entries.iter().filter_map(ends).map(|(_, last)| last).max();
+        let (Some(first), Some(last)) = (first, last) else { return element };
+        let mut steps = entries.len() as u64;
+        while let Some((child, _)) = child_element(self.extracted, element, first.element)
+            && self.extracted.elements.get(child as usize).is_some_and(|bounds| last < bounds.last)
+        {
+            steps += 1;
+            element = child;
+        }
+        self.steps += steps;
+        element
     }
 
     /// Compares one field with its candidates in an element. Removes the alternatives that it rules out, and adds those
