@@ -5,6 +5,7 @@
 //! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second one ends the process at once |
 //! | SIGHUP | reload the manifests; drain and stop if the terminal was closed |
 //! | SIGUSR1, SIGUSR2 | ignored by `up` |
+//! | SIGXFSZ | ignored by `up`: a file that reaches the limit of `ulimit -f` is an error of the write |
 //! | SIGPIPE | ignored (by Rust's runtime): a closed pipe is an error of the write |
 //! | SIGTSTP, SIGCONT, SIGQUIT and the others | the system's default |
 //!
@@ -46,7 +47,7 @@ pub(super) struct Signals {
     stop: StopSignals,
     hangup: Signal,
     /// Received and not read, which ignores them.
-    _ignored: [Signal; 2],
+    _ignored: [Signal; 3],
     /// Whether standard input, output and error were terminals at the start.
     terminals: [bool; 3],
     /// Whether a reload was requested while Evoke waited only for a stop.
@@ -59,7 +60,11 @@ impl Signals {
         Ok(Self {
             stop: StopSignals::new()?,
             hangup: signal(SignalKind::hangup())?,
-            _ignored: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+            _ignored: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+                signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+            ],
             terminals: terminals(),
             reload_pending: false,
         })

@@ -1,9 +1,11 @@
 //! Whether a folder takes more data.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
 
 /// In bytes. More than a file system or a quota leaves over after a write of one page has failed.
 const TRIAL: usize = 64 * 1024;
@@ -14,10 +16,28 @@ const TRIAL: usize = 64 * 1024;
 /// For programs whose library reports such an error as a failed write, without its error number.
 #[must_use]
 pub fn has_room(folder: &Path) -> bool {
-    let mode = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
-    let file = OpenOptions::new().write(true).mode(0o600).custom_flags(mode).open(folder);
-    let written = file.and_then(|mut file| file.write_all(&[0; TRIAL]));
+    let without_name = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+    let write = |file: &mut File| file.write_all(&[0; TRIAL]);
+    let written = match File::options().write(true).mode(0o600).custom_flags(without_name).open(folder) {
+        // Network file systems have no files without a name.
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::IsADirectory) => {
+            let named = folder.join(format!(".room.{}", std::process::id()));
+            let written = File::create_new(&named).and_then(|mut file| write(&mut file));
+            let _ = std::fs::remove_file(named);
+            written
+        }
+        opened => opened.and_then(|mut file| write(&mut file)),
+    };
     !written.is_err_and(|error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+/// Returns true if a file has reached the largest size that this process may write (`ulimit -f`), or nearly so. The signal
+/// SIGXFSZ must be ignored, otherwise a write beyond it ends the process.
+#[must_use]
+pub fn is_at_size_limit(file: &Path) -> bool {
+    let limit = getrlimit(Resource::Fsize).current;
+    let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    limit.is_some_and(|limit| length.saturating_add(TRIAL as u64) > limit)
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! Turns SQLite's errors into messages: which file, which operation failed, and what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Error, ErrorCode, ffi};
 
 use super::checksum;
 use evoke_store::StoreError;
 
-/// Converts an error: [`StoreError::Full`] for a full disk or a quota that is used up, [`StoreError::Busy`] for a lock of another program,
-/// [`StoreError::Damaged`] for damaged data, otherwise [`StoreError::Failed`].
+/// Converts an error: [`StoreError::Full`] for a full disk, a quota that is used up or a file that may not grow,
+/// [`StoreError::Busy`] for a lock of another program, [`StoreError::Damaged`] for damaged data, otherwise
+/// [`StoreError::Failed`].
 pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
-    if is_full(error) || (may_be_quota(error) && !path.parent().is_none_or(evoke_fs::has_room)) {
+    if is_full(error) || (may_be_quota(error) && !may_grow(path)) {
         return StoreError::Full;
     }
     if is_busy(error) {
@@ -28,11 +29,24 @@ pub(super) fn is_full(error: &Error) -> bool {
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
 }
 
-/// Returns true if a quota that is used up (`EDQUOT`) causes this error. SQLite has no code of its own for it, and other
-/// causes of the same codes must latch.
+/// Returns true if a quota that is used up (`EDQUOT`) or the largest size of a file (`EFBIG`) may have caused this error.
+/// SQLite has no codes of its own for these, and other causes of the same codes must latch.
 fn may_be_quota(error: &Error) -> bool {
     let code = error.sqlite_error().map(|e| e.extended_code);
     code.is_some_and(|code| code == ffi::SQLITE_IOERR_WRITE || code & 0xff == ffi::SQLITE_CANTOPEN)
+}
+
+/// Returns false if the quota is used up, or if the database or its log has the largest size of a file.
+fn may_grow(path: &Path) -> bool {
+    let has_room = path.parent().is_none_or(evoke_fs::has_room);
+    has_room && !evoke_fs::is_at_size_limit(path) && !evoke_fs::is_at_size_limit(&log_of(path))
+}
+
+/// Returns the path of the log of a database.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Returns true if a lock prevented the operation. All extended codes of these kinds count, such as `BUSY_SNAPSHOT` and

@@ -7,15 +7,15 @@
 //! recognised by its checksum, which continues that of the frame before. The format is that of "WAL-mode File Format"
 //! in SQLite's documentation.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::failure::remedy;
+use super::failure::{log_of, remedy};
 
-const HEADER: usize = 32;
-const FRAME_HEADER: usize = 24;
+/// Lengths in bytes of the header of the log and of each of its frames.
+pub(super) const HEADER: usize = 32;
+pub(super) const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 /// The unit that a disk writes atomically, in bytes.
 const SECTOR: u64 = 512;
@@ -25,14 +25,13 @@ const SALT_BITS_MAX: u32 = 2;
 /// Describes the damage of the log of the database at `path` and how to recover; returns `None` if the log is intact or
 /// cannot be read.
 pub(super) fn find_damage(path: &Path) -> Option<String> {
-    let mut name: OsString = path.into();
-    name.push("-wal");
-    let found = scan(Path::new(&name)).ok()??;
+    let log = log_of(path);
+    let found = scan(&log).ok()??;
     // A second scan, because another process may have completed a frame since.
-    if scan(Path::new(&name)).ok()?? != found {
+    if scan(&log).ok()?? != found {
         return None;
     }
-    let (log, database) = (Path::new(&name).display(), path.display().to_string());
+    let (log, database) = (log.display(), path.display().to_string());
     let (what, kept_bytes) = match found {
         Found::Header => ("its header is corrupt".to_owned(), 0),
         Found::Frame { number, committed_bytes } => {

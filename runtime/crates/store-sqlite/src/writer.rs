@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
-use super::failure::store_error;
+use super::failure::{log_of, store_error};
 use super::files::StoreFiles;
 use super::queue::{Message, Pending, Reply};
 use super::readers::Readers;
@@ -143,10 +143,13 @@ impl Writer {
         }
         // Do not wait for readers: the next start copies the log if they block it now.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        let closed = self.checkpoint("TRUNCATE").and_then(|_| self.files.verify());
-        self.files.release();
+        // Files of another store, such as a backup that was copied over the database, must not get pages of this log.
+        let closed = self.files.verify().and_then(|()| self.checkpoint("TRUNCATE")).and_then(|_| self.files.verify());
         match closed {
-            Ok(()) => reply_all(closing, &Ok(())),
+            Ok(()) => {
+                self.files.release();
+                reply_all(closing, &Ok(()));
+            }
             Err(reason) => self.reject_all(&reason, closing, &mut queue),
         }
     }
@@ -207,7 +210,11 @@ impl Writer {
                 if error.is_temporary() {
                     self.writes_are_refused(&error);
                 }
-                let latched = to_latch(error.clone());
+                let mut latched = self.to_latch(error.clone());
+                if matches!(error, StoreError::Full) && evoke_fs::is_at_size_limit(&log_of(&self.path)) {
+                    // After its content was copied into the database, the log is written from its beginning.
+                    latched = latched.and_then(|()| self.checkpoint("PASSIVE").map(drop));
+                }
                 if let Err(reason) = &latched {
                     self.latch(reason);
                 }
@@ -276,7 +283,7 @@ impl Writer {
         };
         let pragma = self.connection.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"));
         let done = pragma.and_then(|mut pragma| pragma.query_row([], read));
-        done.or_else(|error| to_latch(store_error(&self.path, &error)).map(|()| None))
+        done.or_else(|error| self.to_latch(store_error(&self.path, &error)).map(|()| None))
     }
 
     /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
@@ -341,6 +348,11 @@ impl Writer {
             self.time.stored();
         }
         Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed })
+    }
+
+    /// Returns the reason if the error must latch: that the files were removed or overwritten, if that is the cause.
+    fn to_latch(&self, error: StoreError) -> Result<(), String> {
+        to_latch(error).map_err(|reason| self.files.verify().err().unwrap_or(reason))
     }
 
     /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store that
