@@ -184,10 +184,50 @@ fn another_program_cannot_delete_the_log_even_if_all_posix_locks_are_lost() {
     assert_eventually!(is_log_deleted(), "a closed store keeps its log from being deleted");
 }
 
+/// Empties a file, which keeps its name and inode.
+fn cut(file: &Path) {
+    fs::File::options().write(true).open(file).unwrap().set_len(0).unwrap();
+}
+
+/// A shell may cut the log between any two commits: what is stored behind the hole must not be acknowledged.
+#[test]
+fn nothing_is_acknowledged_after_the_log_was_cut_under_load() {
+    for events in [1, 7, 40] {
+        let mut evoke = Evoke::up_with(&WATCHING.replace("$PATH", "./empty"));
+        (0..events).for_each(|_| drop(evoke.post_accepted("/in", "{}")));
+        cut(&evoke.path(".evoke/evoke.db-wal"));
+        for _ in 0..2 {
+            // The process may have ended already.
+            let response = post(evoke.http(), "/in", &[("content-type", "application/json")], "{}");
+            assert!(!response.is_ok_and(|response| response.status < 500), "{events}: {}", evoke.log());
+        }
+        assert_eq!(evoke.wait().code(), Some(1), "{}", evoke.log());
+        assert!(evoke.log().contains("evoke.db-wal was cut or overwritten"), "{}", evoke.log());
+    }
+}
+
+#[test]
+fn another_program_may_copy_and_shorten_the_log() {
+    let mut evoke = Evoke::up_with(&WATCHING.replace("$PATH", "./empty"));
+    let other = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
+    for how in ["PASSIVE", "TRUNCATE", "RESTART", "FULL", "TRUNCATE"] {
+        (0..20).for_each(|_| drop(evoke.post_accepted("/in", "{}")));
+        other.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(())).unwrap();
+    }
+    other.execute_batch("VACUUM").unwrap();
+    (0..20).for_each(|_| drop(evoke.post_accepted("/in", "{}")));
+    drop(other);
+    evoke.kill();
+    fs::remove_file(evoke.path(".evoke/listen.json")).unwrap();
+    evoke.up();
+    assert_eq!(evoke.json_lines(&["events", "--type", "order.placed", "--after", "0"]).len(), 120, "{}", evoke.log());
+    evoke.stdout(&["check"]);
+}
+
 #[test]
 fn nothing_is_acknowledged_after_the_files_of_the_store_were_removed_or_replaced() {
     type Replace = fn(&Evoke);
-    let replace: [(&str, Replace); 5] = [
+    let replace: [(&str, Replace); 9] = [
         ("the folder is removed", |evoke| fs::remove_dir_all(evoke.path(".evoke")).unwrap()),
         ("the folder is moved", |evoke| fs::rename(evoke.path(".evoke"), evoke.path("moved")).unwrap()),
         ("the folder is replaced", |evoke| {
@@ -199,6 +239,13 @@ fn nothing_is_acknowledged_after_the_files_of_the_store_were_removed_or_replaced
         ("the database is replaced", |evoke| {
             fs::copy(evoke.path(".evoke/evoke.db"), evoke.path("copy")).unwrap();
             fs::rename(evoke.path("copy"), evoke.path(".evoke/evoke.db")).unwrap();
+        }),
+        ("the lock is removed", |evoke| fs::remove_file(evoke.path(".evoke/lock")).unwrap()),
+        ("the log is cut", |evoke| cut(&evoke.path(".evoke/evoke.db-wal"))),
+        ("the database is cut", |evoke| cut(&evoke.path(".evoke/evoke.db"))),
+        ("a backup is copied over the database", |evoke| {
+            evoke.stdout(&["backup", "backup.db"]);
+            fs::copy(evoke.path("backup.db"), evoke.path(".evoke/evoke.db")).unwrap();
         }),
     ];
     let manifest = WATCHING.replace("$PATH", "./empty");

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::failure::remedy;
+use super::overwritten::Overwritten;
 use evoke_fs::{FileId, PrivateFolder, Reservation, lock_shared, reserve, unlock};
 use evoke_store::{Result, StoreError};
 
@@ -36,11 +38,12 @@ const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 /// The files of an open store.
 pub(super) struct StoreFiles {
     folder: PrivateFolder,
-    /// Each file with its path.
+    /// Each file with its path, and the lock of the folder.
     files: Vec<(PathBuf, FileId)>,
     /// Open while the store is: closing these drops the POSIX locks of this process.
     database: File,
     index: File,
+    overwritten: Overwritten,
     _reservation: Reservation,
 }
 
@@ -58,9 +61,14 @@ impl StoreFiles {
             files.push((folder.path().join(&name), id));
         }
         let reservation = reserve(files.iter().map(|(_, id)| *id).chain([folder.id()]).collect());
+        // Without its lock, another Evoke could use the folder. A store in a test has none.
+        if let Ok(Some(id)) = folder.find("lock") {
+            files.push((folder.path().join("lock"), id));
+        }
         let open = |ending: &str| File::open(folder.path().join(format!("evoke.db{ending}")));
         let database = open("").map_err(|error| failed("open", error))?;
         let index = open("-shm").map_err(|error| failed("open", error))?;
+        let overwritten = Overwritten::new(open("-wal").map_err(|error| failed("open", error))?);
         for (file, bytes) in [(&database, SHARED_BYTES), (&index, INDEX_BYTES)] {
             match lock_shared(file, bytes) {
                 Ok(()) => {}
@@ -72,11 +80,11 @@ impl StoreFiles {
                 Err(error) => return Err(failed("lock", error)),
             }
         }
-        Ok(Self { folder, files, database, index, _reservation: reservation })
+        Ok(Self { folder, files, database, index, overwritten, _reservation: reservation })
     }
 
-    /// Returns an error if a file of the store or its folder was moved, replaced or removed: the next start would not
-    /// find later writes. Takes a few microseconds.
+    /// Returns an error if a file of the store or its folder was moved, replaced or removed, or if another program cut or
+    /// overwrote a file: the next start would not find later writes. Takes a few microseconds.
     pub(super) fn verify(&self) -> std::result::Result<(), String> {
         let folder = (self.folder.path().to_owned(), self.folder.id());
         for (path, id) in [&folder].into_iter().chain(&self.files) {
@@ -92,7 +100,19 @@ impl StoreFiles {
                 path.display()
             ));
         }
-        Ok(())
+        let overwritten = self.overwritten.find(&self.database, &self.index);
+        if let Ok(None) = overwritten {
+            return Ok(());
+        }
+        let database = self.folder.path().join("evoke.db").display().to_string();
+        Err(match overwritten {
+            Err(error) => format!("{database} or its log cannot be read any more: {error}"),
+            Ok(ending) => format!(
+                "{database}{} was cut or overwritten by another program while Evoke runs, so nothing more can be stored: {}",
+                ending.unwrap_or_default(),
+                remedy(&database)
+            ),
+        })
     }
 
     /// Releases the locks, so that SQLite can delete the log when its last connection closes.

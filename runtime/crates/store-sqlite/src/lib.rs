@@ -13,6 +13,7 @@ mod files;
 mod folder;
 mod inspect;
 mod origins;
+mod overwritten;
 mod pending;
 mod queue;
 mod read;

@@ -1,0 +1,197 @@
+//! Notices that another program cut or overwrote the files of an open store, under the same names and inodes: `cp` over
+//! the database, `truncate` of the log. SQLite would append to a log that was cut, and the next start would find nothing
+//! behind the hole.
+//!
+//! The index of the log, which all processes share in memory, has the number of frames of the log ("WAL-mode File Format"
+//! in SQLite's documentation). So the log must be that long, begin with the salts that the index has, and have frames
+//! where it had them before. The database must begin like one in WAL mode.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use super::wal::{FRAME_HEADER, HEADER};
+
+/// Start of the database file, up to the versions that say that it is in WAL mode (offsets 18 and 19).
+const DATABASE_START: &[u8; 16] = b"SQLite format 3\0";
+const IN_WAL_MODE: [u8; 2] = [2, 2];
+/// The index begins with two copies of its header.
+const INDEX_HEADER: usize = 48;
+/// How often the index is read again when it changes at the same moment. After that, the log counts as intact for now.
+const TRIES: usize = 8;
+
+/// Remembers what the log had.
+pub(super) struct Overwritten {
+    /// SQLite takes no locks on the log, so other descriptors of it are harmless.
+    log: File,
+    seen: Mutex<Option<Index>>,
+}
+
+/// The header of the index of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Index {
+    /// Random bytes, which each start of the log from its beginning changes.
+    salts: [u8; 8],
+    /// In bytes.
+    page: u64,
+    /// The number of frames in the log.
+    frames: u64,
+}
+
+impl Overwritten {
+    pub(super) fn new(log: File) -> Self {
+        Self { log, seen: Mutex::default() }
+    }
+
+    /// Returns the ending of the name of a file that was cut or overwritten, given the descriptors of the database and of
+    /// the index. Takes a few microseconds. An error means that a file cannot be read.
+    pub(super) fn find(&self, database: &File, index: &File) -> io::Result<Option<&'static str>> {
+        let mut start = [0; 20];
+        match database.read_exact_at(&mut start, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("")),
+            read => read?,
+        }
+        if !start.starts_with(DATABASE_START) || !start.ends_with(&IN_WAL_MODE) {
+            return Ok(Some(""));
+        }
+        for _ in 0..TRIES {
+            let now = match Index::read(index) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("-shm")),
+                Ok(Some(now)) => now,
+                Ok(None) => continue,
+                Err(error) => return Err(error),
+            };
+            let has_frames = self.has_frames(&now)?;
+            // The log begins anew, or grows, only together with its index.
+            if Index::read(index).ok() != Some(Some(now)) {
+                continue;
+            }
+            if !has_frames {
+                return Ok(Some("-wal"));
+            }
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            break;
+        }
+        Ok(None)
+    }
+
+    /// Returns false if the log has not the frames that its index lists.
+    fn has_frames(&self, now: &Index) -> io::Result<bool> {
+        if now.frames == 0 {
+            return Ok(true);
+        }
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.filter(|seen| seen.frames > 0 && seen.salts == now.salts && seen.page == now.page);
+        // Commits after a cut write behind a hole: then the last frame before the cut is missing.
+        let frames = [now.frames, seen.map_or(now.frames, |seen| seen.frames.min(now.frames))];
+        let [last, earlier] = frames.map(|frames| now.end_of(frames));
+        let is_long_enough = self.log.metadata()?.len() >= last;
+        let has_salts = |at: u64| {
+            let mut salts = [0; 8];
+            match self.log.read_exact_at(&mut salts, at) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                read => read.map(|()| salts == now.salts),
+            }
+        };
+        let frame = FRAME_HEADER as u64 + now.page;
+        Ok(is_long_enough
+            && has_salts(16)?
+            && has_salts(last - frame + 8)?
+            && (earlier == last || has_salts(earlier - frame + 8)?))
+    }
+}
+
+impl Index {
+    /// Reads the header; returns `None` while it is written, because its two copies differ then.
+    fn read(index: &File) -> io::Result<Option<Self>> {
+        let mut copies = [0; 2 * INDEX_HEADER];
+        index.read_exact_at(&mut copies, 0)?;
+        let (first, second) = copies.split_at(INDEX_HEADER);
+        Ok((first == second).then(|| Self::parse(first)))
+    }
+
+    /// All numbers have the byte order of the machine.
+    fn parse(header: &[u8]) -> Self {
+        fn bytes<const LENGTH: usize>(header: &[u8], at: usize) -> [u8; LENGTH] {
+            header.get(at..at + LENGTH).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; LENGTH])
+        }
+        // The format writes 65,536 as 1.
+        let page = match u16::from_ne_bytes(bytes(header, 14)) {
+            1 => 65_536,
+            page => u64::from(page),
+        };
+        Self { salts: bytes(header, 32), page, frames: u32::from_ne_bytes(bytes(header, 16)).into() }
+    }
+
+    /// Returns the length of a log with this many frames.
+    fn end_of(&self, frames: u64) -> u64 {
+        HEADER as u64 + frames * (FRAME_HEADER as u64 + self.page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::SqliteStore;
+    use evoke_model::clock::Clock;
+    use evoke_store::{DeliveryStore as _, Store as _, StoreError};
+    use rusqlite::Connection;
+
+    async fn store_in(folder: &Path) -> SqliteStore {
+        let store = SqliteStore::open(folder, Clock::system()).unwrap();
+        for name in ["lab/one", "lab/two"] {
+            store.register(vec![name.into()]).await.unwrap();
+        }
+        store
+    }
+
+    fn cut(path: &Path, length: u64) {
+        File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_after_a_file_was_cut_or_overwritten_is_an_error_that_names_the_file() {
+        type Overwrite = fn(&Path);
+        let ways: [(&str, Overwrite); 5] = [
+            ("evoke.db-wal", |path| cut(path, 0)),
+            ("evoke.db-wal", |path| cut(path, 32)),
+            // The last frame.
+            ("evoke.db-wal", |path| cut(path, path.metadata().unwrap().len() - 4096 - 24)),
+            ("evoke.db", |path| cut(path, 0)),
+            ("evoke.db", |path| {
+                let folder = tempfile::tempdir().unwrap();
+                let other = folder.path().join("other.db");
+                Connection::open(&other).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
+                std::fs::copy(other, path).unwrap();
+            }),
+        ];
+        for (name, overwrite) in ways {
+            let folder = tempfile::tempdir().unwrap();
+            let store = store_in(folder.path()).await;
+            overwrite(&folder.path().join(name));
+            match store.register(vec!["lab/three".into()]).await {
+                Err(StoreError::Failed(reason)) => {
+                    assert!(reason.contains(&format!("{name} was cut or overwritten")), "{reason}");
+                }
+                result => panic!("{name}: {result:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn checkpoints_and_writes_of_another_program_are_no_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store_in(folder.path()).await;
+        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+        for (number, how) in ["PASSIVE", "TRUNCATE", "RESTART", "FULL", "TRUNCATE"].into_iter().enumerate() {
+            store.register(vec![format!("lab/{number}")]).await.unwrap();
+            other.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(())).unwrap();
+            other.execute_batch("CREATE TABLE x (y); DROP TABLE x; VACUUM").unwrap();
+            store.register(vec![format!("lab/{number}-again")]).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+}
