@@ -57,6 +57,7 @@ mod reload;
 mod replay;
 mod replies;
 mod requests;
+mod resource_limits;
 mod retention;
 mod runtime_events;
 mod scheduled;

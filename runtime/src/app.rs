@@ -3,6 +3,7 @@
 mod activity;
 mod certificates;
 mod data;
+mod descriptors;
 mod health_monitor;
 mod idle_memory;
 mod invoke;
@@ -104,6 +105,7 @@ pub struct UpOptions {
 /// start, and the `build:` command that it may be waiting for. A second signal ends the drain.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
     let mut signals = Signals::new().context("cannot receive signals")?;
+    descriptors::raise_limit();
     let open = async {
         let manifests = prepare(&options, &*host).await?;
         let data = DataFolder::acquire(&options.data)?;
@@ -215,7 +217,8 @@ impl App {
         let parts = self.control.parts();
         let limits = listener::Limits::default();
         let (drain, keep_alive) = (self.options.drain.min(limits.drain), self.options.keep_alive);
-        let limits = listener::Limits { drain, keep_alive, ..limits };
+        let connections_max = descriptors::connections_max(limits.connections_max);
+        let limits = listener::Limits { drain, keep_alive, connections_max, ..limits };
         tasks.http = Some(Task::spawn(|stop| parts.http.clone().serve(public, limits, stop)));
         self.control.set_phase(Phase::Running);
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));

@@ -1,0 +1,28 @@
+//! The number of files and sockets that the process may have open.
+//!
+//! The usual limit of 1,024 is for programs that use `select`. Without a free descriptor, the store cannot open a
+//! connection for reading, a files source cannot read its folder, and no listener accepts a connection, so clients that
+//! only connect could stop all of these.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// More than the connections and files that Evoke has open at once.
+const WANTED: u64 = 16 * 1024;
+
+/// Raises the limit to [`WANTED`], or as far as the system allows.
+pub(super) fn raise_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(WANTED).min(WANTED);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::debug!("cannot raise the limit of open files: {error}");
+    }
+}
+
+/// Returns how many connections the public listener may have, of `wanted`: at most half of the descriptors. The other half
+/// is for the store, files, the admin API and outbound requests.
+pub(super) fn connections_max(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(wanted, |limit| wanted.min(limit / 2).max(1))
+}
