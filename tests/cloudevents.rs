@@ -393,3 +393,27 @@ fn emit_reads_events_by_the_same_rules() {
     }
     assert_eq!(evoke.events("lab.emitted").len(), 2);
 }
+
+#[test]
+fn every_source_accepts_the_same_depth_of_data() {
+    let evoke = Evoke::up_with(
+        r#"
+evoke: 1
+app: lab
+sources:
+  shared:
+    http: { path: /shared, type: lab.in }
+functions:
+  notify:
+    component: $FUNCTIONS/notify.wasm
+    on: [{ http: { path: /private, type: lab.in } }]
+"#,
+    );
+    for (depth, status) in [(1, 202), (128, 202), (129, 400), (4_000, 400)] {
+        let body = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for path in ["/shared", "/private"] {
+            let response = evoke.post(path, &body);
+            assert_eq!(response.status, status, "{path}, {depth} levels: {response:?}");
+        }
+    }
+}

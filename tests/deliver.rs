@@ -1,6 +1,7 @@
 //! Functions with `deliver`: each event is sent to an endpoint of the test.
 
 mod campaign;
+mod clock;
 mod endpoint;
 
 use std::collections::BTreeMap;
