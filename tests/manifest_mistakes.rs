@@ -141,6 +141,14 @@ functions:
     assert_eq!(key("12345678901234567890123"), "12345678901234567890123");
     assert_eq!(key("\"1.0\""), "1.0");
     assert_eq!(key("null"), Value::Null);
+    // Within lists and objects, too, and beside what is no text.
+    assert_eq!(key(r#"{"b":1.0,"a":[99999999999999999999]}"#), r#"{"a":[99999999999999999999],"b":1}"#);
+    assert_eq!(key("[1e400]"), "[0.1e401]");
+    for (customer, key) in [(r#""\ud800x""#, "\u{fffd}x"), (r#""x","\ud800":0"#, "x")] {
+        let id = evoke.post_accepted("/checkout", &format!(r#"{{"customer":{customer}}}"#));
+        let trace = evoke.stdout(&["trace", &id, "--json"]);
+        assert!(trace.contains(&format!("\"order_key\":\"{key}\"")), "{trace}");
+    }
 }
 
 #[test]

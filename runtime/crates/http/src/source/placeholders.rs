@@ -135,7 +135,18 @@ fn advice(template: &RequestTemplate) -> Vec<(String, String)> {
 
 /// Reads the value of `type`.
 pub(super) fn parse_type(reader: &mut Reader<'_>, node: &Node, path: Option<&PathPattern>) -> Option<RequestTemplate> {
-    reader.parse_advised(node, "`type`", |text| type_template(text, path), advice)
+    reader.parse_advised(node, "`type`", |text| type_template(text, path), type_advice)
+}
+
+/// Returns the warnings about a type: those of every attribute, and about a `*`.
+fn type_advice(template: &RequestTemplate) -> Vec<(String, String)> {
+    let mut found = advice(template);
+    if template.texts().any(|text| text.contains('*')) {
+        let message = format!("`{}` is one type, with the character `*` in it", excerpt(template.as_str()));
+        let help = "write the whole type, such as `order.placed`, or a placeholder, as in `order.{header.x-event}`";
+        found.push((message, help.to_owned()));
+    }
+    found
 }
 
 fn type_template(text: &str, path: Option<&PathPattern>) -> Result<RequestTemplate, ValueError> {

@@ -41,6 +41,17 @@ fn a_type_of_the_runtime_or_with_white_space_is_a_mistake() {
 }
 
 #[test]
+fn a_type_with_a_star_gets_a_warning() {
+    let advice = |text: &str| type_advice(&type_template(text, None).unwrap());
+    assert_eq!(advice("order.placed"), []);
+    assert_eq!(advice("order.{header.x}"), []);
+    for text in ["order.*", "*", "{header.x}.*", "order.{header.x|*}"] {
+        let found = advice(text);
+        assert!(found.len() == 1 && found[0].0.contains("is one type, with the character `*`"), "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn credentials_and_double_braces_get_a_warning() {
     let advice = |text: &str| advice(&parse(text, None).unwrap());
     assert!(advice("{header.Authorization}")[0].0.contains("credentials"));
