@@ -1,6 +1,8 @@
 //! Commands that only look read the store of a stopped Evoke, and a backup.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -70,6 +72,22 @@ fn a_stopped_store_and_a_backup_are_read_like_a_running_evoke() {
     }
     let missing = evoke.run(&["events", "--offline", "nowhere"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no store at nowhere/evoke.db"), "{missing:?}");
+}
+
+#[test]
+fn a_stopped_store_in_a_folder_that_cannot_be_written_is_read() {
+    let mut evoke = Evoke::up_with(ORDERS);
+    evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
+    evoke.settle();
+    let events = evoke.stdout(&["events", "--json"]);
+    assert!(evoke.stop().success());
+    std::fs::rename(evoke.path(".evoke"), evoke.path("50% off?#")).unwrap();
+    evoke.respect_permissions();
+    let permit = |mode| std::fs::set_permissions(evoke.path("50% off?#"), Permissions::from_mode(mode)).unwrap();
+    permit(0o500);
+    assert_eq!(evoke.stdout(&["events", "--json", "--offline", "50% off?#"]), events);
+    assert!(evoke.stdout(&["check", "--offline", "50% off?#"]).contains("complete and undamaged"));
+    permit(0o700);
 }
 
 #[test]

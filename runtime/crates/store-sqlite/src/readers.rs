@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::checksum;
-use super::failure::store_error;
+use super::failure::{log_of, store_error};
 use super::files::StoreFiles;
 use evoke_fs::PrivateFolder;
 use evoke_store::{Result, StoreError, StoreFuture};
@@ -17,11 +17,49 @@ use evoke_store::{Result, StoreError, StoreFuture};
 const READERS_MAX: usize = 4;
 
 pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = open_read_only(path, OpenFlags::empty())?;
+    // SQLite opens the file at the first read, and creates an index of the log, also if there is no log.
+    let read = connection.query_row("PRAGMA user_version", [], |_| Ok(()));
+    let is_refused = |error: &rusqlite::Error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+    };
+    if read.is_err_and(|error| is_refused(&error)) && is_stored_read_only(path) {
+        return open_read_only(&immutable(path), OpenFlags::SQLITE_OPEN_URI);
+    }
+    // Each later read returns the same error.
+    Ok(connection)
+}
+
+fn open_read_only(path: &Path, more: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     checksum::register_sql_function(&connection)?;
     Ok(connection)
+}
+
+/// Returns true for a store without a log in a folder to which this user cannot write: on a medium that is read only, or
+/// without the permission. No process has the store open, because its log would exist.
+fn is_stored_read_only(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
+    !is_writable && std::fs::metadata(log_of(path)).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Returns the URI by which SQLite reads a file without locks and without an index of its log.
+fn immutable(path: &Path) -> PathBuf {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        // Writing to a string cannot fail.
+        let _ = match byte {
+            b'/' | b'.' | b'-' | b'_' => write!(uri, "{}", char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => write!(uri, "{}", char::from(*byte)),
+            byte => write!(uri, "%{byte:02X}"),
+        };
+    }
+    PathBuf::from(uri + "?immutable=1")
 }
 
 /// The pool of idle connections.
