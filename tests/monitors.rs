@@ -5,6 +5,7 @@ mod disks;
 mod kills;
 mod many;
 mod network;
+mod units;
 
 use std::process::{Child, Command, Stdio};
 

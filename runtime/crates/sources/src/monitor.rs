@@ -25,6 +25,7 @@
 //! Waits (`every`, `for`, `repeat`, `flap`) run on the monotonic clock; the times in events are those of the wall clock.
 
 mod config;
+mod dbus;
 mod event;
 mod minutes;
 mod monitors;
@@ -33,6 +34,7 @@ mod quantity;
 mod readings;
 mod run;
 mod settings;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod watched;

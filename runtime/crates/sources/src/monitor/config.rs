@@ -205,7 +205,11 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
         let Some(threshold) = threshold else { continue };
         let Quantity { unit, per_ms, .. } = threshold.quantity;
         let examples = measure.units.iter().map(|unit| unit.example());
-        if !measure.units.contains(&unit) {
+        if measure.units.is_empty() {
+            let message = format!("`{name}` has no effect: `{key}` has states, and no value");
+            reader.error(span, message, "remove it; `of: restarts` has a value");
+            is_wrong = true;
+        } else if !measure.units.contains(&unit) {
             let rate = if measure.is_counter { "/s" } else { "" };
             let message = format!("`{name}` is in the wrong unit: `{threshold}` for `{key}`");
             let examples: Vec<String> = examples.map(|example| format!("{example}{rate}")).collect();

@@ -17,6 +17,7 @@ mod process;
 mod tcp;
 mod temperature;
 mod tls;
+mod unit;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) enum Check {
     Network(network::Network),
     Temperature(temperature::Temperature),
     Process(process::Process),
+    Unit(unit::SystemdUnit),
     Tcp(tcp::Tcp),
     Http(http::Http),
     Tls(tls::Tls),
@@ -51,7 +53,7 @@ pub(super) enum Check {
 }
 
 /// The keys of all readings, in the order in which messages list them.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "cpu",
     "load",
     "memory",
@@ -61,6 +63,7 @@ pub(super) const KEYS: [&str; 14] = [
     "network",
     "temperature",
     "process",
+    "unit",
     "tcp",
     "http",
     "tls",
@@ -121,6 +124,9 @@ pub(super) enum Outcome {
     Read(Found),
 }
 
+/// The findings of one reading, or why there is none.
+pub(super) type Reading = Result<Vec<Finding>, String>;
+
 /// The content of a reading.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
@@ -180,6 +186,7 @@ impl Check {
             "network" => Self::Network(network::parse(reader, node, place)?),
             "temperature" => Self::Temperature(temperature::parse(reader, node, place)?),
             "process" => Self::Process(process::parse(reader, node, place)?),
+            "unit" => Self::Unit(unit::parse(reader, node, place)?),
             "tcp" => Self::Tcp(tcp::parse(reader, node, place)?),
             "http" => Self::Http(http::parse(reader, node, place)?),
             "tls" => Self::Tls(tls::parse(reader, node, place)?),
@@ -201,6 +208,7 @@ impl Check {
             "network" => generator.subschema_for::<network::Network>(),
             "temperature" => generator.subschema_for::<temperature::Temperature>(),
             "process" => generator.subschema_for::<process::Process>(),
+            "unit" => generator.subschema_for::<unit::SystemdUnit>(),
             "tcp" => generator.subschema_for::<tcp::Tcp>(),
             "http" => generator.subschema_for::<http::Http>(),
             "tls" => generator.subschema_for::<tls::Tls>(),
@@ -221,11 +229,12 @@ impl Check {
             Self::Network(_) => 6,
             Self::Temperature(_) => 7,
             Self::Process(_) => 8,
-            Self::Tcp(_) => 9,
-            Self::Http(_) => 10,
-            Self::Tls(_) => 11,
-            Self::File(_) => 12,
-            Self::Command(_) => 13,
+            Self::Unit(_) => 9,
+            Self::Tcp(_) => 10,
+            Self::Http(_) => 11,
+            Self::Tls(_) => 12,
+            Self::File(_) => 13,
+            Self::Command(_) => 14,
         };
         KEYS[position]
     }
@@ -241,6 +250,7 @@ impl Check {
             Self::Network(network) => network.measure(),
             Self::Temperature(_) => temperature::MEASURE,
             Self::Process(process) => process.measure(),
+            Self::Unit(unit) => unit.measure(),
             Self::Tcp(_) => tcp::MEASURE,
             Self::Http(http) => http.measure(),
             Self::Tls(_) => tls::MEASURE,
@@ -258,6 +268,7 @@ impl Check {
             Self::Temperature(temperature) => temperature.covers(subject),
             Self::File(file) => file.covers(subject),
             Self::Process(process) => process.subject() == subject,
+            Self::Unit(unit) => unit.covers(subject),
             Self::Tcp(tcp) => tcp.address == subject,
             Self::Http(http) => http.subject() == subject,
             Self::Tls(tls) => tls.address == subject,
@@ -266,19 +277,29 @@ impl Check {
         }
     }
 
-    /// Returns the fixed subject of the check; `None` if it can have several.
-    pub(super) fn subject(&self) -> Option<String> {
-        Some(match self {
-            Self::Disk(disk) => disk.fixed()?,
-            Self::File(file) => file.fixed()?,
-            Self::DiskIo(_) | Self::Network(_) | Self::Temperature(_) => return None,
-            Self::Process(process) => process.subject(),
-            Self::Tcp(tcp) => tcp.address.clone(),
-            Self::Http(http) => http.subject(),
-            Self::Tls(tls) => tls.address.clone(),
-            Self::Command(command) => command.subject(),
-            Self::Cpu(_) | Self::Load(_) | Self::Memory(_) | Self::Swap(_) => self.key().to_owned(),
-        })
+    /// Returns the subjects that are watched whether they exist or not; none for a check with wildcards.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        let fixed = match self {
+            Self::Disk(disk) => disk.fixed(),
+            Self::File(file) => file.fixed(),
+            Self::DiskIo(_) | Self::Network(_) | Self::Temperature(_) => None,
+            Self::Process(process) => Some(process.subject()),
+            Self::Unit(unit) => return unit.fixed(),
+            Self::Tcp(tcp) => Some(tcp.address.clone()),
+            Self::Http(http) => Some(http.subject()),
+            Self::Tls(tls) => Some(tls.address.clone()),
+            Self::Command(command) => Some(command.subject()),
+            Self::Cpu(_) | Self::Load(_) | Self::Memory(_) | Self::Swap(_) => Some(self.key().to_owned()),
+        };
+        fixed.into_iter().collect()
+    }
+
+    /// Returns the outcome for a subject that a reading no longer finds.
+    pub(super) fn gone(&self) -> Outcome {
+        match self {
+            Self::Unit(unit) => unit.gone(),
+            _ => Outcome::Unknown("it does not exist any more".to_owned()),
+        }
     }
 
     /// Returns the reading to run on a thread of its own, for those that the disk or a network file system may block.
@@ -295,10 +316,11 @@ impl Check {
         })
     }
 
-    /// Reads once. Readings that can block are [`Self::blocking`]. The futures of requests and commands have memory of
-    /// their own, because they are large and most monitors need none of them.
-    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Remembered, unit: Unit) -> Vec<Finding> {
-        match self {
+    /// Reads once. Readings that can block are [`Self::blocking`]. An error is a reason that holds for all subjects. The
+    /// futures of requests and commands have memory of their own, because they are large and most monitors need none of
+    /// them.
+    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Remembered, unit: Unit) -> Reading {
+        Ok(match self {
             Self::Cpu(cpu) => cpu.read(&world.files, &mut remembered.cpu),
             Self::Load(load) => load.read(&world.files),
             Self::Memory(memory) => memory.read(&world.files, unit),
@@ -306,12 +328,13 @@ impl Check {
             Self::DiskIo(io) => io.read(&world.files, &mut remembered.disk_io),
             Self::Network(network) => network.read(&world.files, Path::new("/sys/class/net")),
             Self::Process(process) => process.read(&world.processes, &mut remembered.process),
+            Self::Unit(unit) => Box::pin(unit.read(world)).await?,
             Self::Tcp(tcp) => Box::pin(tcp.read(world, &mut remembered.endpoint)).await,
             Self::Http(http) => Box::pin(http.read(world, &mut remembered.endpoint)).await,
             Self::Tls(tls) => Box::pin(tls.read(world, &mut remembered.endpoint)).await,
             Self::Command(command) => Box::pin(command.read(world, unit)).await,
             Self::Disk(_) | Self::File(_) | Self::Temperature(_) => Vec::new(),
-        }
+        })
     }
 }
 

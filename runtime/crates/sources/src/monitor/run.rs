@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::minutes::Minutes;
 use super::monitors::{Entry, Monitors, SubjectStatus, readings_mark, readings_scope};
 use super::quantity::Quantity;
-use super::readings::{Finding, Outcome, Remembered};
+use super::readings::{Finding, Outcome, Reading, Remembered};
 use super::settings::MonitorSource;
 use super::watched::{StateMark, Watched, rounded};
 use super::{event, settings};
@@ -100,7 +100,7 @@ impl Monitor {
                 _ => self.outdated.push(Mark { scope: self.ctx.uri.clone(), key: key.clone(), value: None }),
             }
         }
-        if let Some(subject) = self.config.check.subject() {
+        for subject in self.config.check.subjects() {
             self.watched.entry(subject).or_insert_with(|| Watched::new(None, now));
         }
         let mut minutes: BTreeMap<&str, Minutes> = BTreeMap::new();
@@ -130,8 +130,8 @@ impl Monitor {
             let stop = self.ctx.stop.clone();
             stop.run_until_cancelled(sleep_until(at)).await.ok_or(Stopped)?;
             self.monitors.metrics().lateness.observe(at.elapsed());
-            let findings = stop.run_until_cancelled(self.read()).await.ok_or(Stopped)?;
-            self.process(findings).await?;
+            let reading = stop.run_until_cancelled(self.read()).await.ok_or(Stopped)?;
+            self.process(reading).await?;
             due += self.config.every;
             let late = due.elapsed();
             if !late.is_zero() {
@@ -142,13 +142,13 @@ impl Monitor {
         }
     }
 
-    async fn read(&mut self) -> Vec<Finding> {
+    async fn read(&mut self) -> Reading {
         let world = self.monitors.world().clone();
         let mut findings = match self.config.check.blocking(self.quantity.unit) {
             Some(read) => {
                 if self.remembered.unfinished.is_none() {
                     // A semaphore that is never closed.
-                    let Ok(permit) = world.blocking.clone().acquire_owned().await else { return Vec::new() };
+                    let Ok(permit) = world.blocking.clone().acquire_owned().await else { return Ok(Vec::new()) };
                     let shared = world.clone();
                     self.remembered.unfinished = Some(tokio::task::spawn_blocking(move || {
                         let findings = read(&shared);
@@ -156,40 +156,50 @@ impl Monitor {
                         findings
                     }));
                 }
-                let Some(unfinished) = &mut self.remembered.unfinished else { return Vec::new() };
+                let Some(unfinished) = &mut self.remembered.unfinished else { return Ok(Vec::new()) };
                 match timeout(READING_MAX, unfinished).await {
                     Ok(read) => {
                         self.remembered.unfinished = None;
                         read.unwrap_or_default()
                     }
-                    Err(_) => return self.all_unknown(&format!("the reading did not end within {READING_MAX:?}")),
+                    Err(_) => return Err(format!("the reading did not end within {READING_MAX:?}")),
                 }
             }
             None => Vec::new(),
         };
-        findings.append(&mut self.config.check.read(&world, &mut self.remembered, self.quantity.unit).await);
-        findings
+        findings.append(&mut self.config.check.read(&world, &mut self.remembered, self.quantity.unit).await?);
+        Ok(findings)
     }
 
-    fn all_unknown(&self, reason: &str) -> Vec<Finding> {
-        let unknown =
-            |subject: &String| Finding { subject: subject.clone(), outcome: Outcome::Unknown(reason.to_owned()) };
-        self.watched.keys().map(unknown).collect()
-    }
-
-    /// Processes the findings of one reading: one commit with all changes, if there are some.
-    async fn process(&mut self, mut findings: Vec<Finding>) -> Result<(), Stopped> {
-        let now = self.now();
-        let is_empty = findings.is_empty();
+    /// Returns the findings for all watched subjects, and reports a problem of the reading as a whole. Without a reading,
+    /// all subjects are unknown.
+    fn findings(&mut self, reading: Reading) -> Vec<Finding> {
+        let mut findings = match reading {
+            Ok(findings) => findings,
+            Err(reason) => {
+                let unknown = || Outcome::Unknown(reason.clone());
+                let subjects = self.watched.keys().cloned();
+                let findings = subjects.map(|subject| Finding { subject, outcome: unknown() }).collect();
+                self.set_trouble(Some(reason));
+                return findings;
+            }
+        };
         let found = findings.len();
-        findings.truncate(SUBJECTS_MAX);
         let trouble = if found > SUBJECTS_MAX {
             Some(format!("{found} things match, and a monitor watches at most {SUBJECTS_MAX}; the others are left out"))
         } else {
-            is_empty.then(|| "nothing matches what the monitor watches".to_owned())
+            findings.is_empty().then(|| "nothing matches what the monitor watches".to_owned())
         };
         self.set_trouble(trouble);
+        findings.truncate(SUBJECTS_MAX);
         self.add_gone(&mut findings);
+        findings
+    }
+
+    /// Processes one reading: one commit with all changes, if there are some.
+    async fn process(&mut self, reading: Reading) -> Result<(), Stopped> {
+        let now = self.now();
+        let findings = self.findings(reading);
         let mut events = Vec::new();
         let mut changed = std::mem::take(&mut self.outdated);
         for Finding { subject, outcome } in findings {
@@ -225,20 +235,27 @@ impl Monitor {
         }
         let is_gone = |subject: &&String| !findings.iter().any(|finding| finding.subject == **subject);
         let gone: Vec<String> = self.watched.keys().filter(is_gone).cloned().collect();
-        let unknown = |subject| Finding { subject, outcome: Outcome::Unknown("it does not exist any more".to_owned()) };
-        findings.extend(gone.into_iter().map(unknown));
+        let outcome = |subject| Finding { subject, outcome: self.config.check.gone() };
+        findings.extend(gone.into_iter().map(outcome));
     }
 
-    /// Removes the subjects that nothing has matched for a day.
+    /// Removes the subjects that nothing matches any more: at once if that is ok, otherwise after a day.
     fn forget(&mut self, now: Moment, changed: &mut Vec<Mark>) {
-        let after = settings::millis(FORGET_AFTER);
-        let fixed = self.config.check.subject();
-        let is_old = |(subject, watched): &(&String, &Watched)| {
-            let is_unknown =
-                watched.state() == State::Unknown && now.mono_ms - watched.machine.since().mono_ms >= after;
-            is_unknown && !watched.is_found && fixed.as_ref() != Some(*subject)
+        let gone = match self.config.check.gone() {
+            Outcome::Read(found) => State::from(found.at_least),
+            Outcome::Unknown(_) | Outcome::Pending => State::Unknown,
         };
-        let old: Vec<String> = self.watched.iter().filter(is_old).map(|(subject, _)| subject.clone()).collect();
+        let after = if gone == State::Ok { 0 } else { settings::millis(FORGET_AFTER) };
+        let is_old = |watched: &Watched| {
+            let lasts = now.mono_ms - watched.machine.since().mono_ms;
+            !watched.is_found && watched.state() == gone && lasts >= after
+        };
+        if !self.watched.values().any(is_old) {
+            return;
+        }
+        let fixed = self.config.check.subjects();
+        let old = self.watched.iter().filter(|(subject, watched)| is_old(watched) && !fixed.contains(subject));
+        let old: Vec<String> = old.map(|(subject, _)| subject.clone()).collect();
         for subject in old {
             self.watched.remove(&subject);
             changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value: None });

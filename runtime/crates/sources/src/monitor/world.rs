@@ -1,5 +1,5 @@
-//! What all monitors of the process share: files of /proc, the scan of processes, the client of network
-//! checks, and bounds of work at once.
+//! What all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the client
+//! of network checks, and bounds of work at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use evoke_egress::Client;
 use tokio::sync::Semaphore;
 
 use super::processes::Processes;
+use super::systemd::Systemd;
 
 /// How long a file of /proc is used: monitors of one tick share a reading.
 const FRESH: Duration = Duration::from_millis(50);
@@ -23,6 +24,7 @@ const COMMANDS_MAX: usize = 8;
 pub(super) struct World {
     pub(super) files: SharedFiles,
     pub(super) processes: Processes,
+    pub(super) systemd: Systemd,
     pub(super) client: Client,
     /// Whether monitors may start programs.
     pub(super) allow_commands: bool,
@@ -35,6 +37,7 @@ impl World {
         Self {
             files: SharedFiles::default(),
             processes: Processes::default(),
+            systemd: Systemd::default(),
             client,
             allow_commands,
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),

@@ -27,16 +27,21 @@ pub(super) struct Glob {
 impl Glob {
     /// Parses a glob whose wildcards match no slash.
     pub(super) fn of_name(text: &str) -> Result<Self, ValueError> {
-        Self::parse(text, true)
+        Self::parse(text, GlobBuilder::new(text).literal_separator(true))
     }
 
     /// Parses a glob whose wildcards also match slashes.
     pub(super) fn of_text(text: &str) -> Result<Self, ValueError> {
-        Self::parse(text, false)
+        Self::parse(text, GlobBuilder::new(text).literal_separator(false))
     }
 
-    fn parse(text: &str, literal_separator: bool) -> Result<Self, ValueError> {
-        let glob = GlobBuilder::new(text).literal_separator(literal_separator).build().map_err(|error| {
+    /// Parses a glob without escapes, as names of units contain backslashes.
+    pub(super) fn of_unit(text: &str) -> Result<Self, ValueError> {
+        Self::parse(text, GlobBuilder::new(text).backslash_escape(false))
+    }
+
+    fn parse(text: &str, builder: &GlobBuilder<'_>) -> Result<Self, ValueError> {
+        let glob = builder.build().map_err(|error| {
             let message = format!("`{}` is no valid glob: {}", excerpt(text), error.kind());
             ValueError::new(message, "write a name with `*` or `?`, such as `sd*`")
         })?;

@@ -1,0 +1,178 @@
+//! The states of units, from systemd over a message bus (org.freedesktop.systemd1(5)).
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::dbus::{Argument, Call, CallError, Connection, Malformed};
+
+/// The longest wait for the bus and for systemd.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const SERVICE: &str = "org.freedesktop.systemd1";
+/// The longest word of a state.
+const WORD_CHARS_MAX: usize = 32;
+
+/// A bus with a systemd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "UnitBus")]
+pub(super) enum Bus {
+    /// That of the machine.
+    #[default]
+    System,
+    /// That of the user who runs Evoke, with the units of `systemctl --user`.
+    User,
+}
+
+/// The connections of all monitors, one for each bus; made when they are needed first. Calls take turns.
+#[derive(Debug, Default)]
+pub(super) struct Systemd {
+    system: Mutex<Option<Connection>>,
+    user: Mutex<Option<Connection>>,
+}
+
+/// The units to read.
+#[derive(Debug, Default)]
+pub(super) struct Query<'a> {
+    /// Exact names, which need not exist.
+    pub(super) names: Vec<&'a str>,
+    /// Patterns of the names of loaded units, as in glob(7).
+    pub(super) patterns: Vec<&'a str>,
+    /// Whether to read [`UnitState::restarts`].
+    pub(super) with_restarts: bool,
+}
+
+/// The state of a unit. The words are those of systemd, without other characters than those of words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct UnitState {
+    pub(super) name: String,
+    /// Such as `loaded`, `not-found` or `masked`.
+    pub(super) load: String,
+    /// Such as `active` or `failed`.
+    pub(super) active: String,
+    /// Such as `running` or `exited`.
+    pub(super) sub: String,
+    /// The object of the unit on the bus.
+    pub(super) path: String,
+    /// How often systemd restarted a service by itself; `None` for other units.
+    pub(super) restarts: Option<u32>,
+}
+
+impl Systemd {
+    /// Reads the states of units within 5 s. Those of the exact names come first, in their order. An error is a reason
+    /// for the user.
+    pub(super) async fn read(&self, bus: Bus, query: &Query<'_>) -> Result<Vec<UnitState>, String> {
+        let slot = match bus {
+            Bus::System => &self.system,
+            Bus::User => &self.user,
+        };
+        let read = async {
+            let mut slot = slot.lock().await;
+            // The connection is taken out: an interrupted reading leaves none whose next reply is that of another call.
+            if let Some(mut connection) = slot.take() {
+                match units(&mut connection, query).await {
+                    // The bus may have been restarted since the last reading.
+                    Err(CallError::Lost(_)) => {}
+                    result => {
+                        *slot = Some(connection);
+                        return result.map_err(|error| refused(&error));
+                    }
+                }
+            }
+            let mut connection = Connection::open(&address(bus)?).await.map_err(|error| error.to_string())?;
+            match units(&mut connection, query).await {
+                Err(CallError::Lost(reason)) => Err(reason),
+                result => {
+                    *slot = Some(connection);
+                    result.map_err(|error| refused(&error))
+                }
+            }
+        };
+        timeout(TIMEOUT, read).await.unwrap_or_else(|_| Err(format!("systemd did not reply within {TIMEOUT:?}")))
+    }
+}
+
+fn refused(error: &CallError) -> String {
+    format!("systemd does not report its units: {error}")
+}
+
+/// Returns the address of a bus, as dbus-daemon(1) describes it. `DBUS_SYSTEM_BUS_ADDRESS` and
+/// `DBUS_SESSION_BUS_ADDRESS` set another one.
+fn address(bus: Bus) -> Result<String, String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match bus {
+        Bus::System => Ok(variable("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| {
+            "unix:path=/run/dbus/system_bus_socket;unix:path=/var/run/dbus/system_bus_socket".to_owned()
+        })),
+        Bus::User => variable("DBUS_SESSION_BUS_ADDRESS")
+            .or_else(|| Some(format!("unix:path={}/bus", variable("XDG_RUNTIME_DIR")?)))
+            .ok_or_else(|| "no bus of the user: XDG_RUNTIME_DIR and DBUS_SESSION_BUS_ADDRESS are not set".to_owned()),
+    }
+}
+
+async fn units(connection: &mut Connection, query: &Query<'_>) -> Result<Vec<UnitState>, CallError> {
+    let mut units = Vec::new();
+    if !query.names.is_empty() {
+        units = list(connection, "ListUnitsByNames", &[Argument::Texts(&query.names)]).await?;
+        if units.len() != query.names.len() {
+            return Err(Malformed::Format.into());
+        }
+        // systemd reports the primary name of a unit, not the alias.
+        for (unit, name) in units.iter_mut().zip(&query.names) {
+            unit.name = (*name).to_owned();
+        }
+    }
+    if !query.patterns.is_empty() {
+        let arguments = [Argument::Texts(&[]), Argument::Texts(&query.patterns)];
+        units.extend(list(connection, "ListUnitsByPatterns", &arguments).await?);
+    }
+    if query.with_restarts {
+        for unit in units.iter_mut().filter(|unit| unit.name.ends_with(".service")) {
+            unit.restarts = Some(restarts(connection, &unit.path).await?);
+        }
+    }
+    Ok(units)
+}
+
+/// Calls a method of the manager that lists units.
+async fn list(
+    connection: &mut Connection,
+    member: &str,
+    arguments: &[Argument<'_>],
+) -> Result<Vec<UnitState>, CallError> {
+    let manager = "org.freedesktop.systemd1.Manager";
+    let path = "/org/freedesktop/systemd1";
+    let reply = connection.call(&Call { destination: SERVICE, path, interface: manager, member, arguments }).await?;
+    let units = reply.body("a(ssssssouso)")?.structures(|unit| {
+        let name = unit.text()?.to_owned();
+        let _description = unit.text()?;
+        let [load, active, sub] = [word(unit.text()?), word(unit.text()?), word(unit.text()?)];
+        let _followed = unit.text()?;
+        let path = unit.text()?.to_owned();
+        let (_job, _kind, _path) = (unit.u32()?, unit.text()?, unit.text()?);
+        Ok(UnitState { name, load, active, sub, path, restarts: None })
+    })?;
+    Ok(units)
+}
+
+/// Reads the property `NRestarts` of a service.
+async fn restarts(connection: &mut Connection, path: &str) -> Result<u32, CallError> {
+    let arguments = [Argument::Text("org.freedesktop.systemd1.Service"), Argument::Text("NRestarts")];
+    let properties = "org.freedesktop.DBus.Properties";
+    let call = Call { destination: SERVICE, path, interface: properties, member: "Get", arguments: &arguments };
+    let reply = connection.call(&call).await?;
+    let mut value = reply.body("v")?;
+    match value.signature()? {
+        "u" => Ok(value.u32()?),
+        _ => Err(Malformed::Format.into()),
+    }
+}
+
+/// Returns a word of systemd as it may be shown.
+fn word(text: &str) -> String {
+    let is_valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.chars().filter(is_valid).take(WORD_CHARS_MAX).collect()
+}
