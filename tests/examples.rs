@@ -144,3 +144,29 @@ fn a_verified_issue_of_github_gets_a_comment_and_others_are_refused() {
     assert!(comments[0].starts_with("/stand-in/github/repos/shop/site/issues/7/comments: "), "{comments:?}");
     assert!(comments[0].contains("@ada"), "{comments:?}");
 }
+
+#[test]
+fn a_reminder_is_sent_for_an_order_that_is_not_paid_and_for_no_other() {
+    let text = std::fs::read_to_string(root().join("manifests/reminders.yaml")).unwrap();
+    let text = text.replace("../functions/target/components", "$FUNCTIONS");
+    let text: String = text.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n")).collect();
+    let evoke = Evoke::up_with(&text);
+    let post =
+        |path: &str, order: &str| evoke.post_accepted(path, &json!({ "order": order, "customer": "ada" }).to_string());
+    post("/orders", "waits");
+    let scheduled = || evoke.json_lines(&["pending", "list", "--scheduled"]);
+    assert_eventually!(scheduled().len() == 1, "{:?}\n{}", scheduled(), evoke.log());
+    assert!((3_500_000..=3_600_000).contains(&scheduled()[0]["wait_ms"].as_u64().unwrap()), "{:?}", scheduled());
+    drop(evoke);
+
+    let evoke = Evoke::up_with(&text.replace("REMIND_AFTER_SECONDS: 3600", "REMIND_AFTER_SECONDS: 2"));
+    let post =
+        |path: &str, order: &str| evoke.post_accepted(path, &json!({ "order": order, "customer": "ada" }).to_string());
+    post("/orders", "open");
+    post("/orders", "paid");
+    post("/payments", "paid");
+    assert_eventually!(evoke.done_count("orders/remind") == 2, "{}", evoke.log());
+    let reminded: Vec<_> =
+        evoke.events("payment.reminder").iter().map(|event| event["data"]["order"].clone()).collect();
+    assert_eq!(reminded, ["open"]);
+}

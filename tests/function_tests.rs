@@ -43,7 +43,7 @@ fn results(evoke: &Evoke, arguments: &[&str]) -> (i32, serde_json::Map<String, V
 #[test]
 fn the_tests_of_the_examples_pass() {
     let evoke = Evoke::with(MANIFEST);
-    for (manifest, count) in [("quickstart", 4), ("payments", 4)] {
+    for (manifest, count) in [("quickstart", 4), ("payments", 4), ("reminders", 4)] {
         let path = root().join(format!("manifests/{manifest}.yaml"));
         let (code, results) = results(&evoke, &[path.to_str().unwrap()]);
         assert_eq!((code, results.len()), (0, count), "{results:#?}");

@@ -1,5 +1,7 @@
 //! Methods of received events, and drafts of events to publish.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::{Draft, Event};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -85,6 +87,22 @@ impl Draft {
         self
     }
 
+    /// Lets Evoke deliver the event at this time and not earlier: sets the attribute `notbefore`. The time may be at most
+    /// 366 days ahead; one in the past means now.
+    ///
+    /// ```no_run
+    /// # extern crate evoke_sdk as evoke;
+    /// # fn handle() -> Result<(), evoke::Failure> {
+    /// use std::time::{Duration, SystemTime};
+    /// let due = SystemTime::now() + Duration::from_secs(3_600);
+    /// evoke::publish(evoke::Draft::new("reminder.due").subject("ada").not_before(due))?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn not_before(self, time: SystemTime) -> Self {
+        self.extension("notbefore", rfc3339(time))
+    }
+
     /// Sets the URI of the schema of the data.
     #[must_use]
     pub fn schema(mut self, uri: impl Into<String>) -> Self {
@@ -115,9 +133,45 @@ impl Draft {
     }
 }
 
+/// Returns a time in RFC 3339, in UTC with milliseconds, rounded up so that it is never early. A time before 1970 is
+/// written as the start of 1970.
+fn rfc3339(time: SystemTime) -> String {
+    let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().div_ceil(1_000_000);
+    let (days, ms) = (ms / 86_400_000, ms % 86_400_000);
+    // The proleptic Gregorian calendar in eras of 400 years, with years from March on, so that leap days come last.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u128::from(month <= 2);
+    let (hour, minute, second, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60, ms % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_time_for_later_is_an_attribute() {
+        for (ms, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
+            (1_709_251_199_000, "2024-02-29T23:59:59.000Z"),
+            (1_769_903_999_001, "2026-01-31T23:59:59.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            let draft = Draft::new("a").not_before(UNIX_EPOCH + Duration::from_millis(ms));
+            assert_eq!(draft.extensions, [("notbefore".to_owned(), expected.to_owned())]);
+        }
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_nanos(1)), "1970-01-01T00:00:00.001Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+    }
 
     #[test]
     fn a_draft_carries_its_json_and_its_attributes() {
