@@ -19,7 +19,8 @@
 //!
 //! # Marks
 //! Scope: the source's URI. Key `state/SUBJECT`: [`evoke_threshold::Saved`] as a JSON object with `v` (1). Readings have
-//! the format that `minutes.rs` describes; they are written once a minute, for all monitors together.
+//! the format that `minutes.rs` describes; they are written once a minute, for all monitors together. `removed.rs`
+//! describes what becomes of both when a monitor is removed from its manifest.
 //!
 //! # Time
 //! Waits (`every`, `for`, `repeat`, `flap`) run on the monotonic clock; the times in events are those of the wall clock.
@@ -32,6 +33,7 @@ mod monitors;
 mod processes;
 mod quantity;
 mod readings;
+mod removed;
 mod run;
 mod settings;
 mod systemd;

@@ -18,7 +18,9 @@ use super::world::World;
 /// How often the readings of all monitors are stored. A kill loses those of the last minute.
 const STORE_INTERVAL: Duration = Duration::from_secs(60);
 /// The most marks in one commit: 240 bytes each.
-const MARKS_MAX: usize = 1_000;
+pub(super) const MARKS_MAX: usize = 1_000;
+/// How often the store is searched for what removed monitors left, in store intervals; the first time after one of them.
+const SEARCH_EVERY: u32 = 10;
 
 /// The monitors of the process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,11 +94,20 @@ impl Monitors {
         shown.values().map(with_readings).collect()
     }
 
-    /// Stores the readings of all monitors once a minute, in few commits.
+    /// Stores the readings of all monitors once a minute, in few commits, and removes what removed monitors left.
     pub async fn store_readings(self, bus: Bus, clock: Clock, stop: CancellationToken) {
+        let mut minutes = (0..SEARCH_EVERY).cycle();
         while stop.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
             self.store(&bus, clock.now_ms(), |_| true).await;
+            if minutes.next() == Some(0) {
+                self.remove_gone(&bus, clock.now_ms()).await;
+            }
         }
+    }
+
+    /// Returns the monitors that run, each with the time for which its readings are kept, in hours.
+    pub(super) fn running(&self) -> BTreeMap<Arc<str>, i64> {
+        self.shown().iter().map(|((monitor, _), entry)| (monitor.clone(), entry.keep_hours)).collect()
     }
 
     pub(super) fn world(&self) -> &Arc<World> {

@@ -18,6 +18,7 @@ use super::minutes::Minutes;
 use super::monitors::{Entry, Monitors, SubjectStatus, readings_mark, readings_scope};
 use super::quantity::Quantity;
 use super::readings::{Finding, Outcome, Reading, Remembered};
+use super::removed::known_mark;
 use super::settings::MonitorSource;
 use super::watched::{StateMark, Watched, rounded};
 use super::{event, settings};
@@ -58,8 +59,9 @@ struct Monitor {
     remembered: Remembered,
     /// By subject.
     watched: BTreeMap<String, Watched>,
-    /// Stored states that no settings need any more.
-    outdated: Vec<Mark>,
+    /// Marks to write with the next reading: the removal of states and readings that no settings need any more, and with
+    /// the first state ever, the mark that the monitor is known.
+    unwritten: Vec<Mark>,
     /// The start of the monotonic clock of this monitor.
     start: Instant,
     trouble: Option<String>,
@@ -73,7 +75,7 @@ impl Monitor {
             uri: ctx.uri.as_str().into(),
             remembered: Remembered::default(),
             watched: BTreeMap::new(),
-            outdated: Vec::new(),
+            unwritten: Vec::new(),
             start: Instant::now(),
             trouble: None,
             config,
@@ -97,8 +99,11 @@ impl Monitor {
                 Some(mark) if self.config.check.covers(subject) => {
                     self.watched.insert(subject.to_owned(), Watched::new(Some(&mark.saved), now));
                 }
-                _ => self.outdated.push(Mark { scope: self.ctx.uri.clone(), key: key.clone(), value: None }),
+                _ => self.unwritten.push(Mark { scope: self.ctx.uri.clone(), key: key.clone(), value: None }),
             }
+        }
+        if self.watched.is_empty() {
+            self.unwritten.push(known_mark(&self.uri, self.config.keep_hours()));
         }
         for subject in self.config.check.subjects() {
             self.watched.entry(subject).or_insert_with(|| Watched::new(None, now));
@@ -108,7 +113,7 @@ impl Monitor {
             let Some((subject, hour)) = key.rsplit_once('@') else { continue };
             let Some(hour) = hour.parse::<i64>().ok() else { continue };
             let Some(watched) = self.watched.get_mut(subject) else {
-                self.outdated.push(readings_mark(&self.ctx.uri, subject, hour, None));
+                self.unwritten.push(readings_mark(&self.ctx.uri, subject, hour, None));
                 continue;
             };
             let restored = minutes.entry(subject).or_default().restore(hour, value).unwrap_or_default();
@@ -201,7 +206,7 @@ impl Monitor {
         let now = self.now();
         let findings = self.findings(reading);
         let mut events = Vec::new();
-        let mut changed = std::mem::take(&mut self.outdated);
+        let mut changed = std::mem::take(&mut self.unwritten);
         for Finding { subject, outcome } in findings {
             self.monitors.metrics().readings.increment();
             let is_counter = self.config.check.measure().is_counter;
@@ -307,7 +312,7 @@ impl Monitor {
             flapping: watched.machine.is_flapping(),
             last_hour: Vec::new(),
         };
-        let keep_hours = i64::try_from(config.keep.as_secs().div_ceil(3_600)).unwrap_or(i64::MAX);
+        let keep_hours = config.keep_hours();
         let new = || Entry { status: status.clone(), minutes, keep_hours };
         self.monitors.update(&self.uri, subject, new, |entry| {
             entry.status = status.clone();

@@ -79,6 +79,11 @@ impl MonitorSource {
         matches!(self.check, Check::Command(_))
     }
 
+    /// Returns how long readings are kept, in hours.
+    pub(super) fn keep_hours(&self) -> i64 {
+        i64::try_from(self.keep.as_secs().div_ceil(3_600)).unwrap_or(i64::MAX)
+    }
+
     /// Returns the rules of the state machine.
     pub(super) fn rules(&self) -> Rules {
         let limit = |threshold: Option<Threshold>| threshold.map(Threshold::limit);

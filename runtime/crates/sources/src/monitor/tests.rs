@@ -20,6 +20,7 @@ use super::*;
 
 const START: UnixMs = 1_743_249_600_000;
 const URI: &str = "/host/size";
+const HOUR: UnixMs = 3_600_000;
 
 struct Fixture {
     store: Arc<MemoryStore>,
@@ -220,6 +221,53 @@ async fn readings_outlive_a_stop() {
     assert_eq!(shown[0].last_hour.iter().flatten().last(), Some(&42.0));
     let stored = fixture.store.marks(monitors::readings_scope(URI)).await.unwrap();
     assert!(stored.values().all(|block| block.len() == 240) && !stored.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_monitor_leaves_is_kept_while_it_may_return_and_then_removed() {
+    let fixture = Fixture::new();
+    fixture.write("watched", 85);
+    let keys = async |scope: &str| fixture.store.marks(scope.to_owned()).await.unwrap().into_keys().collect::<Vec<_>>();
+    let warning = ("watched", "ok", "warning", false);
+    let running = fixture.start(SIZE);
+    fixture.await_changes(&[warning]).await;
+    let monitors = running.monitors.clone();
+    running.stop().await;
+    assert_eq!(keys("/evoke#monitors").await, [URI]);
+    let readings = monitors::readings_scope(URI);
+    assert!(!keys(&readings).await.is_empty());
+    let now = Clock::system().now_ms();
+    monitors.remove_gone(&fixture.bus, now).await;
+    monitors.remove_gone(&fixture.bus, now + 23 * HOUR).await;
+    assert_eq!(keys(URI).await, [format!("state/{}", fixture.folder.path().join("watched").display())]);
+    // The monitor returns, continues with its state, and the time begins again.
+    let running = fixture.start(SIZE);
+    running.read_again().await;
+    running.monitors.remove_gone(&fixture.bus, now + 23 * HOUR).await;
+    fixture.await_changes(&[warning]).await;
+    running.stop().await;
+    // A source of another kind that has the name now; its mark is no state of a monitor.
+    let other = evoke_model::Mark { scope: URI.into(), key: "state/other".into(), value: Some(b"{}".to_vec()) };
+    fixture.bus.accept(evoke_core::bus::Offer { marks: vec![other], ..Default::default() }).await.unwrap();
+    monitors.remove_gone(&fixture.bus, now + 25 * HOUR).await;
+    monitors.remove_gone(&fixture.bus, now + 48 * HOUR).await;
+    assert!(!keys(URI).await.is_empty() && !keys(&readings).await.is_empty());
+    monitors.remove_gone(&fixture.bus, now + 49 * HOUR).await;
+    assert_eq!(keys(URI).await, ["state/other"]);
+    assert_eq!((keys(&readings).await.len(), keys("/evoke#monitors").await.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_of_an_older_version_is_known_from_its_first_minute_on() {
+    let fixture = Fixture::new();
+    fixture.write("watched", 85);
+    let running = fixture.start(SIZE);
+    fixture.await_changes(&[("watched", "ok", "warning", false)]).await;
+    let known = evoke_model::Mark { scope: "/evoke#monitors".into(), key: URI.into(), value: None };
+    fixture.bus.accept(evoke_core::bus::Offer { marks: vec![known], ..Default::default() }).await.unwrap();
+    running.monitors.remove_gone(&fixture.bus, START).await;
+    assert_eq!(fixture.store.marks("/evoke#monitors".into()).await.unwrap().len(), 1);
     running.stop().await;
 }
 
