@@ -119,6 +119,12 @@ impl Settings {
         let settings: &dyn Any = &*self.0;
         settings.downcast_ref()
     }
+
+    /// Returns the settings if they have the type `T`, without a copy.
+    pub fn shared<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let settings: Arc<dyn Any + Send + Sync> = self.0.clone();
+        settings.downcast().ok()
+    }
 }
 
 impl PartialEq for Settings {

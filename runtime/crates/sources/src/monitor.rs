@@ -53,7 +53,7 @@ use evoke_manifest::Settings;
 
 impl TaskKind for MonitorKind {
     fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>> {
-        let config = settings.get::<MonitorSource>()?.clone();
+        let config = settings.shared::<MonitorSource>()?;
         Some(Box::pin(run::run(config, ctx, services.monitors.clone())))
     }
 }

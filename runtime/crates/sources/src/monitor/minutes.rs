@@ -16,7 +16,7 @@ type Block = [f32; MINUTES as usize];
 #[derive(Debug, Default)]
 pub(super) struct Minutes {
     /// By hour; the newest two.
-    blocks: BTreeMap<i64, Block>,
+    blocks: BTreeMap<i64, Box<Block>>,
     /// The minute that is being averaged: its number, the sum and the number of its readings.
     current: Option<(i64, f64, u32)>,
     /// Hours whose blocks changed since they were stored.
@@ -43,7 +43,7 @@ impl Minutes {
         };
         self.current = Some((minute, sum, count));
         let (hour, at) = (minute.div_euclid(MINUTES), minute.rem_euclid(MINUTES));
-        let block = self.blocks.entry(hour).or_insert([f32::NAN; MINUTES as usize]);
+        let block = self.blocks.entry(hour).or_insert_with(|| Box::new([f32::NAN; MINUTES as usize]));
         if let Some(slot) = usize::try_from(at).ok().and_then(|at| block.get_mut(at)) {
             *slot = (sum / f64::from(count)) as f32;
         }
@@ -63,7 +63,7 @@ impl Minutes {
     pub(super) fn restore(&mut self, hour: i64, bytes: &[u8]) -> Option<Vec<(i64, f32)>> {
         let block = decode(bytes)?;
         self.stored.insert(hour);
-        self.blocks.insert(hour, block);
+        self.blocks.insert(hour, Box::new(block));
         while self.blocks.len() > 2 {
             self.blocks.pop_first();
         }

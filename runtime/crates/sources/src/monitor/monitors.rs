@@ -12,7 +12,10 @@ use evoke_telemetry::MonitorMetrics;
 use evoke_threshold::State;
 use tokio_util::sync::CancellationToken;
 
-use super::minutes::{Minutes, Write};
+use super::minutes::Write;
+use super::quantity::Quantity;
+use super::settings::MonitorSource;
+use super::watched::{Watched, rounded};
 use super::world::World;
 
 /// How often the readings of all monitors are stored. A kill loses those of the last minute.
@@ -30,17 +33,49 @@ pub struct Monitors(Arc<Shared>);
 struct Shared {
     world: Arc<World>,
     metrics: Arc<MonitorMetrics>,
-    shown: Mutex<BTreeMap<Key, Entry>>,
+    /// By the URI of the source.
+    running: Mutex<BTreeMap<Arc<str>, Arc<Running>>>,
 }
 
-/// The URI of the source, and the subject.
-type Key = (Arc<str>, String);
-
+/// A monitor that runs. Its run loop writes, everybody else reads.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) status: SubjectStatus,
-    pub(super) minutes: Minutes,
-    pub(super) keep_hours: i64,
+pub(super) struct Running {
+    pub(super) config: Arc<MonitorSource>,
+    pub(super) quantity: Quantity,
+    subjects: Mutex<Subjects>,
+}
+
+/// The watched things of a monitor, by subject.
+type Subjects = BTreeMap<String, Box<Watched>>;
+
+impl Running {
+    pub(super) fn new(config: Arc<MonitorSource>) -> Self {
+        Self { quantity: config.quantity(), config, subjects: Mutex::default() }
+    }
+
+    /// Locks the watched things, for a moment without waiting for anything else.
+    pub(super) fn subjects(&self) -> MutexGuard<'_, Subjects> {
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self, monitor: &Arc<str>, subject: &str, watched: &Watched, now_ms: UnixMs) -> SubjectStatus {
+        let value = watched.value.filter(|_| watched.is_read);
+        SubjectStatus {
+            monitor: monitor.clone(),
+            kind: self.config.check.key(),
+            subject: subject.to_owned(),
+            state: watched.is_read.then(|| watched.state()),
+            since_ms: watched.machine.since().wall_ms,
+            value: value.map(rounded),
+            unit: self.quantity.symbol(),
+            shown: value.map(|value| Quantity { value, ..self.quantity }.to_string()),
+            warning: self.config.warning.map(|threshold| threshold.to_string()),
+            critical: self.config.critical.map(|threshold| threshold.to_string()),
+            detail: watched.detail.clone(),
+            flapping: watched.machine.is_flapping(),
+            last_hour: watched.minutes.last_hour(now_ms),
+        }
+    }
 }
 
 /// A watched thing.
@@ -78,7 +113,7 @@ impl Monitors {
     /// Network checks use `client`, and start programs only with `allow_commands`.
     pub fn new(client: Client, allow_commands: bool, metrics: Arc<MonitorMetrics>) -> Self {
         let world = Arc::new(World::new(client, allow_commands));
-        Self(Arc::new(Shared { world, metrics, shown: Mutex::default() }))
+        Self(Arc::new(Shared { world, metrics, running: Mutex::default() }))
     }
 
     /// Returns true if monitors may start programs.
@@ -88,26 +123,28 @@ impl Monitors {
 
     /// Returns every watched thing, by monitor and subject.
     pub fn list(&self, now_ms: UnixMs) -> Vec<SubjectStatus> {
-        let shown = self.shown();
-        let with_readings =
-            |entry: &Entry| SubjectStatus { last_hour: entry.minutes.last_hour(now_ms), ..entry.status.clone() };
-        shown.values().map(with_readings).collect()
+        let mut all = Vec::new();
+        for (monitor, running) in self.running() {
+            let subjects = running.subjects();
+            all.extend(subjects.iter().map(|(subject, watched)| running.status(&monitor, subject, watched, now_ms)));
+        }
+        all
     }
 
     /// Stores the readings of all monitors once a minute, in few commits, and removes what removed monitors left.
     pub async fn store_readings(self, bus: Bus, clock: Clock, stop: CancellationToken) {
         let mut minutes = (0..SEARCH_EVERY).cycle();
         while stop.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
-            self.store(&bus, clock.now_ms(), |_| true).await;
+            self.store(&bus, clock.now_ms(), self.running()).await;
             if minutes.next() == Some(0) {
                 self.remove_gone(&bus, clock.now_ms()).await;
             }
         }
     }
 
-    /// Returns the monitors that run, each with the time for which its readings are kept, in hours.
-    pub(super) fn running(&self) -> BTreeMap<Arc<str>, i64> {
-        self.shown().iter().map(|((monitor, _), entry)| (monitor.clone(), entry.keep_hours)).collect()
+    /// Returns the monitors that run, by the URI of their source.
+    pub(super) fn running(&self) -> BTreeMap<Arc<str>, Arc<Running>> {
+        self.lock().clone()
     }
 
     pub(super) fn world(&self) -> &Arc<World> {
@@ -118,57 +155,62 @@ impl Monitors {
         &self.0.metrics
     }
 
-    /// Adds a watched thing, or changes one.
-    pub(super) fn update(
-        &self,
-        uri: &Arc<str>,
-        subject: &str,
-        new: impl FnOnce() -> Entry,
-        change: impl FnOnce(&mut Entry),
-    ) {
-        change(self.shown().entry((uri.clone(), subject.to_owned())).or_insert_with(new));
+    /// Shows a monitor that starts.
+    pub(super) fn started(&self, uri: &Arc<str>, running: &Arc<Running>) {
+        self.lock().insert(uri.clone(), running.clone());
     }
 
-    /// Removes a watched thing. Returns the hours of its stored readings.
-    pub(super) fn remove(&self, uri: &Arc<str>, subject: &str) -> Vec<i64> {
-        let removed = self.shown().remove(&(uri.clone(), subject.to_owned()));
-        removed.map(|entry| entry.minutes.all_stored().collect()).unwrap_or_default()
-    }
-
-    /// Stores the readings of a source that stops, and forgets it.
+    /// Stores the readings of a monitor that stops, and forgets it.
     pub(super) async fn stopped(&self, bus: &Bus, uri: &Arc<str>, now_ms: UnixMs) {
-        self.store(bus, now_ms, |monitor| monitor == uri).await;
-        self.shown().retain(|(monitor, _), _| monitor != uri);
+        let running = self.lock().get(uri).cloned();
+        self.store(bus, now_ms, running.map(|running| (uri.clone(), running))).await;
+        self.lock().remove(uri);
     }
 
     /// Stores changed readings. Those that cannot be stored now are stored later; no caller waits for them.
-    async fn store(&self, bus: &Bus, now_ms: UnixMs, of: impl Fn(&Arc<str>) -> bool) {
-        let mut writes: Vec<(Key, Vec<Write>)> = Vec::new();
-        for (key, entry) in self.shown().iter_mut().filter(|((monitor, _), _)| of(monitor)) {
-            let changed = entry.minutes.take_writes(now_ms, entry.keep_hours);
-            if !changed.is_empty() {
-                writes.push((key.clone(), changed));
+    async fn store(&self, bus: &Bus, now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) {
+        let mut writes = Vec::new();
+        for (monitor, running) in monitors {
+            let keep_hours = running.config.keep_hours();
+            for (subject, watched) in running.subjects().iter_mut() {
+                let changed = watched.minutes.take_writes(now_ms, keep_hours);
+                if !changed.is_empty() {
+                    writes.push(Changed {
+                        monitor: monitor.clone(),
+                        running: running.clone(),
+                        subject: subject.clone(),
+                        blocks: changed,
+                    });
+                }
             }
         }
         for batch in writes.chunks(MARKS_MAX) {
-            let marks = batch.iter().flat_map(|((monitor, subject), blocks)| {
+            let marks = batch.iter().flat_map(|Changed { monitor, subject, blocks, .. }| {
                 blocks.iter().map(|(hour, value)| readings_mark(monitor, subject, *hour, value.clone()))
             });
             let offer = Offer { marks: marks.collect(), ..Offer::default() };
             if let Err(refused) = bus.accept(offer).await {
                 tracing::debug!("the readings of monitors are not stored now: {refused}");
-                for (key, blocks) in batch {
-                    if let Some(entry) = self.shown().get_mut(key) {
-                        entry.minutes.put_back(blocks);
+                for Changed { running, subject, blocks, .. } in batch {
+                    if let Some(watched) = running.subjects().get_mut(subject) {
+                        watched.minutes.put_back(blocks);
                     }
                 }
             }
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
-        self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Running>>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The changed readings of one watched thing.
+struct Changed {
+    monitor: Arc<str>,
+    running: Arc<Running>,
+    subject: String,
+    blocks: Vec<Write>,
 }
 
 /// Returns the scope of the readings of a source.

@@ -41,9 +41,14 @@ impl Processes {
     /// Scans /proc unless the last scan is fresh; takes milliseconds.
     pub(super) fn refresh(&self) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+        if !is_fresh(&last) {
             *last = Some((Instant::now(), scan()));
         }
+    }
+
+    /// Returns true if there is no need to scan. Does not wait for a scan.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.0.try_lock().is_ok_and(|last| is_fresh(&last))
     }
 
     /// Returns the processes of the last scan that match.
@@ -52,6 +57,10 @@ impl Processes {
         let (_, scan) = last.ok_or("the processes were not read")?;
         Ok(scan?.iter().filter(|running| matches(running)).cloned().collect())
     }
+}
+
+fn is_fresh(last: &Option<(Instant, Scan)>) -> bool {
+    last.as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH)
 }
 
 fn scan() -> Scan {

@@ -303,12 +303,21 @@ impl Check {
     }
 
     /// Returns the reading to run on a thread of its own, for those that the disk or a network file system may block.
-    pub(super) fn blocking(&self, unit: Unit) -> Option<BlockingReading> {
-        Some(match self.clone() {
-            Self::Disk(disk) => Box::new(move |_| disk.read(unit)),
-            Self::File(file) => Box::new(move |_| file.read()),
-            Self::Temperature(temperature) => Box::new(move |_| temperature.read(Path::new("/sys"))),
-            Self::Process(_) => Box::new(|world| {
+    pub(super) fn blocking(&self, world: &World, unit: Unit) -> Option<BlockingReading> {
+        Some(match self {
+            Self::Disk(disk) => {
+                let disk = disk.clone();
+                Box::new(move |_| disk.read(unit))
+            }
+            Self::File(file) => {
+                let file = file.clone();
+                Box::new(move |_| file.read())
+            }
+            Self::Temperature(temperature) => {
+                let temperature = temperature.clone();
+                Box::new(move |_| temperature.read(Path::new("/sys")))
+            }
+            Self::Process(_) if !world.processes.is_fresh() => Box::new(|world| {
                 world.processes.refresh();
                 Vec::new()
             }),

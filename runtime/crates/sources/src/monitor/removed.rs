@@ -62,8 +62,8 @@ impl Monitors {
             stored.iter().map(|(uri, value)| (uri.as_str(), known(value))).collect();
         let running = self.running();
         let mut changed = Vec::new();
-        for (uri, keep_hours) in &running {
-            let now = Known::running(*keep_hours);
+        for (uri, monitor) in &running {
+            let now = Known::running(monitor.config.keep_hours());
             if known.get(&**uri) != Some(&Some(now.clone())) {
                 changed.push(now.mark(uri));
             }

@@ -14,17 +14,17 @@ use evoke_model::event::Event;
 use evoke_threshold::{Moment, Rules, State};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::minutes::Minutes;
-use super::monitors::{Entry, Monitors, SubjectStatus, readings_mark, readings_scope};
-use super::quantity::Quantity;
+use super::monitors::{Monitors, Running, readings_mark, readings_scope};
 use super::readings::{Finding, Outcome, Reading, Remembered};
 use super::removed::known_mark;
 use super::settings::MonitorSource;
-use super::watched::{StateMark, Watched, rounded};
+use super::watched::{StateMark, Watched};
 use super::{event, settings};
 
 /// The first readings after a start are spread over this time, or over the interval if that is shorter.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
+/// Monitors read at multiples of this time: those of one tick wake a thread once, and share what they read of /proc.
+const TICK: Duration = Duration::from_millis(100);
 /// The longest wait for a reading on a thread of its own.
 const READING_MAX: Duration = Duration::from_secs(10);
 /// The most subjects of a monitor.
@@ -36,29 +36,21 @@ const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 struct Stopped;
 
 /// Runs the monitor until the source is stopped.
-pub(super) async fn run(config: MonitorSource, ctx: Context, monitors: Monitors) {
-    let Some(states) = marks(&ctx).await else { return };
-    let readings = ctx.bus.marks(&readings_scope(&ctx.uri)).await.unwrap_or_else(|error| {
-        tracing::warn!("the stored readings of {} cannot be read: {error}", ctx.uri);
-        BTreeMap::new()
-    });
-    let mut monitor = Monitor::new(config, ctx, monitors);
-    monitor.restore(&states, &readings);
+pub(super) async fn run(config: Arc<MonitorSource>, ctx: Context, monitors: Monitors) {
+    let Some(mut monitor) = Monitor::restored(config, ctx, monitors).await else { return };
     let _ = monitor.read_until_stopped().await;
     let Monitor { monitors, ctx, uri, .. } = monitor;
     monitors.stopped(&ctx.bus, &uri, ctx.clock.now_ms()).await;
 }
 
 struct Monitor {
-    config: MonitorSource,
+    /// The settings and the watched things, which are also shown to users.
+    running: Arc<Running>,
     rules: Rules,
-    quantity: Quantity,
     ctx: Context,
     uri: Arc<str>,
     monitors: Monitors,
     remembered: Remembered,
-    /// By subject.
-    watched: BTreeMap<String, Watched>,
     /// Marks to write with the next reading: the removal of states and readings that no settings need any more, and with
     /// the first state ever, the mark that the monitor is known.
     unwritten: Vec<Mark>,
@@ -68,20 +60,28 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn new(config: MonitorSource, ctx: Context, monitors: Monitors) -> Self {
-        Self {
+    /// Returns a monitor that continues with the states and the readings in the store; `None` if it is stopped before
+    /// they are read.
+    async fn restored(config: Arc<MonitorSource>, ctx: Context, monitors: Monitors) -> Option<Self> {
+        let states = marks(&ctx).await?;
+        let readings = ctx.bus.marks(&readings_scope(&ctx.uri)).await.unwrap_or_else(|error| {
+            tracing::warn!("the stored readings of {} cannot be read: {error}", ctx.uri);
+            BTreeMap::new()
+        });
+        let mut monitor = Self {
             rules: config.rules(),
-            quantity: config.quantity(),
+            running: Arc::new(Running::new(config)),
             uri: ctx.uri.as_str().into(),
             remembered: Remembered::default(),
-            watched: BTreeMap::new(),
             unwritten: Vec::new(),
             start: Instant::now(),
             trouble: None,
-            config,
             ctx,
             monitors,
-        }
+        };
+        monitor.restore(&states, &readings);
+        monitor.monitors.started(&monitor.uri, &monitor.running);
+        Some(monitor)
     }
 
     fn now(&self) -> Moment {
@@ -92,87 +92,87 @@ impl Monitor {
     /// removed.
     fn restore(&mut self, states: &BTreeMap<String, Vec<u8>>, readings: &BTreeMap<String, Vec<u8>>) {
         let now = self.now();
+        let config = &self.running.config;
+        let mut subjects = self.running.subjects();
         for (key, value) in states {
             let Some(subject) = key.strip_prefix("state/") else { continue };
             let saved = serde_json::from_slice::<StateMark>(value).ok().filter(|mark| mark.v == 1);
             match saved {
-                Some(mark) if self.config.check.covers(subject) => {
-                    self.watched.insert(subject.to_owned(), Watched::new(Some(&mark.saved), now));
+                Some(mark) if config.check.covers(subject) => {
+                    subjects.insert(subject.to_owned(), Box::new(Watched::new(Some(&mark.saved), now)));
                 }
                 _ => self.unwritten.push(Mark { scope: self.ctx.uri.clone(), key: key.clone(), value: None }),
             }
         }
-        if self.watched.is_empty() {
-            self.unwritten.push(known_mark(&self.uri, self.config.keep_hours()));
+        if subjects.is_empty() {
+            self.unwritten.push(known_mark(&self.uri, config.keep_hours()));
         }
-        for subject in self.config.check.subjects() {
-            self.watched.entry(subject).or_insert_with(|| Watched::new(None, now));
+        for subject in config.check.subjects() {
+            subjects.entry(subject).or_insert_with(|| Box::new(Watched::new(None, now)));
         }
-        let mut minutes: BTreeMap<&str, Minutes> = BTreeMap::new();
         for (key, value) in readings {
             let Some((subject, hour)) = key.rsplit_once('@') else { continue };
             let Some(hour) = hour.parse::<i64>().ok() else { continue };
-            let Some(watched) = self.watched.get_mut(subject) else {
+            let Some(watched) = subjects.get_mut(subject) else {
                 self.unwritten.push(readings_mark(&self.ctx.uri, subject, hour, None));
                 continue;
             };
-            let restored = minutes.entry(subject).or_default().restore(hour, value).unwrap_or_default();
+            let restored = watched.minutes.restore(hour, value).unwrap_or_default();
             for (wall_ms, value) in restored {
                 watched.machine.learn(&self.rules, now.mono_ms - (now.wall_ms - wall_ms), f64::from(value));
             }
         }
-        let subjects: Vec<String> = self.watched.keys().cloned().collect();
-        for subject in subjects {
-            let minutes = minutes.remove(subject.as_str()).unwrap_or_default();
-            self.show(&subject, now, minutes);
-        }
     }
 
     async fn read_until_stopped(&mut self) -> Result<(), Stopped> {
-        let mut due = self.start + first_reading(&self.uri, self.config.every);
+        let (every, jitter) = (self.running.config.every, self.running.config.jitter);
+        let mut due = first_reading(self.monitors.world().start, self.start, &self.uri, every);
         loop {
-            let at = due + random_up_to(self.config.jitter);
+            let at = due + random_up_to(jitter);
             let stop = self.ctx.stop.clone();
             stop.run_until_cancelled(sleep_until(at)).await.ok_or(Stopped)?;
             self.monitors.metrics().lateness.observe(at.elapsed());
             let reading = stop.run_until_cancelled(self.read()).await.ok_or(Stopped)?;
-            self.process(reading).await?;
-            due += self.config.every;
+            let (events, marks) = self.process(reading);
+            if !marks.is_empty() {
+                // A future of its own: it is large, and few readings need it.
+                Box::pin(self.submit(events, marks)).await?;
+            }
+            due += every;
             let late = due.elapsed();
             if !late.is_zero() {
                 // Times that have passed are left out, and the others stay.
-                let passed = late.as_nanos() / self.config.every.as_nanos().max(1) + 1;
-                due += self.config.every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
+                let passed = late.as_nanos() / every.as_nanos().max(1) + 1;
+                due += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
             }
         }
     }
 
     async fn read(&mut self) -> Reading {
         let world = self.monitors.world().clone();
-        let mut findings = match self.config.check.blocking(self.quantity.unit) {
-            Some(read) => {
-                if self.remembered.unfinished.is_none() {
-                    // A semaphore that is never closed.
-                    let Ok(permit) = world.blocking.clone().acquire_owned().await else { return Ok(Vec::new()) };
-                    let shared = world.clone();
-                    self.remembered.unfinished = Some(tokio::task::spawn_blocking(move || {
-                        let findings = read(&shared);
-                        drop(permit);
-                        findings
-                    }));
-                }
-                let Some(unfinished) = &mut self.remembered.unfinished else { return Ok(Vec::new()) };
-                match timeout(READING_MAX, unfinished).await {
-                    Ok(read) => {
-                        self.remembered.unfinished = None;
-                        read.unwrap_or_default()
-                    }
-                    Err(_) => return Err(format!("the reading did not end within {READING_MAX:?}")),
-                }
+        let (check, unit) = (&self.running.config.check, self.running.quantity.unit);
+        if self.remembered.unfinished.is_none()
+            && let Some(read) = check.blocking(&world, unit)
+            && let Some(permit) = world.blocking_permit().await
+        {
+            let shared = world.clone();
+            self.remembered.unfinished = Some(tokio::task::spawn_blocking(move || {
+                let findings = read(&shared);
+                drop(permit);
+                findings
+            }));
+        }
+        let mut findings = match &mut self.remembered.unfinished {
+            Some(unfinished) => {
+                let Ok(read) = timeout(READING_MAX, unfinished).await else {
+                    return Err(format!("the reading did not end within {READING_MAX:?}"));
+                };
+                self.remembered.unfinished = None;
+                read.unwrap_or_default()
             }
             None => Vec::new(),
         };
-        findings.append(&mut self.config.check.read(&world, &mut self.remembered, self.quantity.unit).await?);
+        findings.append(&mut check.read(&world, &mut self.remembered, unit).await?);
         Ok(findings)
     }
 
@@ -182,9 +182,8 @@ impl Monitor {
         let mut findings = match reading {
             Ok(findings) => findings,
             Err(reason) => {
-                let unknown = || Outcome::Unknown(reason.clone());
-                let subjects = self.watched.keys().cloned();
-                let findings = subjects.map(|subject| Finding { subject, outcome: unknown() }).collect();
+                let unknown = |subject| Finding { subject, outcome: Outcome::Unknown(reason.clone()) };
+                let findings = self.running.subjects().keys().cloned().map(unknown).collect();
                 self.set_trouble(Some(reason));
                 return findings;
             }
@@ -201,72 +200,75 @@ impl Monitor {
         findings
     }
 
-    /// Processes one reading: one commit with all changes, if there are some.
-    async fn process(&mut self, reading: Reading) -> Result<(), Stopped> {
+    /// Processes one reading. Returns the events and the marks to commit together.
+    fn process(&mut self, reading: Reading) -> (Vec<Event>, Vec<Mark>) {
         let now = self.now();
         let findings = self.findings(reading);
         let mut events = Vec::new();
         let mut changed = std::mem::take(&mut self.unwritten);
+        let Running { config, quantity, .. } = &*self.running;
+        let is_counter = config.check.measure().is_counter;
+        let mut subjects = self.running.subjects();
         for Finding { subject, outcome } in findings {
             self.monitors.metrics().readings.increment();
-            let is_counter = self.config.check.measure().is_counter;
-            let watched = self.watched.entry(subject.clone()).or_insert_with(|| Watched::new(None, now));
-            let Some(sample) = watched.sample(outcome, now, self.quantity, is_counter) else { continue };
+            if !subjects.contains_key(&subject) {
+                subjects.insert(subject.clone(), Box::new(Watched::new(None, now)));
+            }
+            let Some(watched) = subjects.get_mut(&subject) else { continue };
+            let Some(sample) = watched.sample(outcome, now, *quantity, is_counter) else { continue };
             let change = watched.observe(&self.rules, now, sample);
             if let Some(change) = &change {
-                events.push(event::changed(&self.uri, &self.config, &subject, watched, change, now));
+                events.push(event::changed(&self.uri, config, &subject, watched, change, now));
             }
             if change.is_some() || !watched.is_stored {
                 watched.is_stored = true;
                 let value = Some(watched.mark(now));
                 changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value });
             }
-            self.show(&subject, now, Minutes::default());
         }
+        drop(subjects);
         self.forget(now, &mut changed);
-        if !changed.is_empty() {
-            self.submit(events, changed).await?;
-        }
-        Ok(())
+        (events, changed)
     }
 
     /// Adds a finding for each subject that nothing matches any more.
-    fn add_gone(&mut self, findings: &mut Vec<Finding>) {
-        self.watched.values_mut().for_each(|watched| watched.is_found = false);
+    fn add_gone(&self, findings: &mut Vec<Finding>) {
+        let mut subjects = self.running.subjects();
+        subjects.values_mut().for_each(|watched| watched.is_found = false);
         for finding in &*findings {
-            if let Some(watched) = self.watched.get_mut(&finding.subject) {
+            if let Some(watched) = subjects.get_mut(&finding.subject) {
                 watched.is_found = true;
             }
         }
-        let is_gone = |subject: &&String| !findings.iter().any(|finding| finding.subject == **subject);
-        let gone: Vec<String> = self.watched.keys().filter(is_gone).cloned().collect();
-        let outcome = |subject| Finding { subject, outcome: self.config.check.gone() };
-        findings.extend(gone.into_iter().map(outcome));
+        let gone = subjects.iter().filter(|(_, watched)| !watched.is_found);
+        let outcome =
+            |subject: &String| Finding { subject: subject.clone(), outcome: self.running.config.check.gone() };
+        findings.extend(gone.map(|(subject, _)| outcome(subject)));
     }
 
     /// Removes the subjects that nothing matches any more: at once if that is ok, otherwise after a day.
-    fn forget(&mut self, now: Moment, changed: &mut Vec<Mark>) {
-        let gone = match self.config.check.gone() {
+    fn forget(&self, now: Moment, changed: &mut Vec<Mark>) {
+        let check = &self.running.config.check;
+        let mut subjects = self.running.subjects();
+        if subjects.values().all(|watched| watched.is_found) {
+            return;
+        }
+        let gone = match check.gone() {
             Outcome::Read(found) => State::from(found.at_least),
             Outcome::Unknown(_) | Outcome::Pending => State::Unknown,
         };
         let after = if gone == State::Ok { 0 } else { settings::millis(FORGET_AFTER) };
-        let is_old = |watched: &Watched| {
+        let fixed = check.subjects();
+        subjects.retain(|subject, watched| {
             let lasts = now.mono_ms - watched.machine.since().mono_ms;
-            !watched.is_found && watched.state() == gone && lasts >= after
-        };
-        if !self.watched.values().any(is_old) {
-            return;
-        }
-        let fixed = self.config.check.subjects();
-        let old = self.watched.iter().filter(|(subject, watched)| is_old(watched) && !fixed.contains(subject));
-        let old: Vec<String> = old.map(|(subject, _)| subject.clone()).collect();
-        for subject in old {
-            self.watched.remove(&subject);
-            changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value: None });
-            let hours = self.monitors.remove(&self.uri, &subject).into_iter();
-            changed.extend(hours.map(|hour| readings_mark(&self.uri, &subject, hour, None)));
-        }
+            let stays = watched.is_found || watched.state() != gone || lasts < after || fixed.contains(subject);
+            if !stays {
+                changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value: None });
+                let hours = watched.minutes.all_stored();
+                changed.extend(hours.map(|hour| readings_mark(&self.uri, subject, hour, None)));
+            }
+            stays
+        });
     }
 
     async fn submit(&mut self, events: Vec<Event>, marks: Vec<Mark>) -> Result<(), Stopped> {
@@ -291,47 +293,19 @@ impl Monitor {
         }
         self.trouble = trouble;
     }
-
-    /// Shows the subject to the user; `minutes` are those of a subject that was not shown before.
-    fn show(&self, subject: &str, now: Moment, minutes: Minutes) {
-        let Some(watched) = self.watched.get(subject) else { return };
-        let config = &self.config;
-        let value = watched.value.filter(|_| watched.is_read);
-        let status = SubjectStatus {
-            monitor: self.uri.clone(),
-            kind: config.check.key(),
-            subject: subject.to_owned(),
-            state: watched.is_read.then(|| watched.state()),
-            since_ms: watched.machine.since().wall_ms,
-            value: value.map(rounded),
-            unit: self.quantity.symbol(),
-            shown: value.map(|value| Quantity { value, ..self.quantity }.to_string()),
-            warning: config.warning.map(|threshold| threshold.to_string()),
-            critical: config.critical.map(|threshold| threshold.to_string()),
-            detail: watched.detail.clone(),
-            flapping: watched.machine.is_flapping(),
-            last_hour: Vec::new(),
-        };
-        let keep_hours = config.keep_hours();
-        let new = || Entry { status: status.clone(), minutes, keep_hours };
-        self.monitors.update(&self.uri, subject, new, |entry| {
-            entry.status = status.clone();
-            if let Some(value) = value {
-                entry.minutes.add(now.wall_ms, value);
-            }
-        });
-    }
 }
 
-/// Returns the time from the start to the first reading, so that monitors with one interval do not read all at once: the
-/// same after each start.
-fn first_reading(uri: &str, every: Duration) -> Duration {
+/// Returns the time of the first reading: at a tick, and at a place in the interval that is the same after each start, so
+/// that monitors with one interval do not read all at once. `epoch` is the first tick, before `start`.
+fn first_reading(epoch: Instant, start: Instant, uri: &str, every: Duration) -> Instant {
     let hash = uri
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let spread = u64::try_from(every.min(SPREAD_MAX).as_micros()).unwrap_or(u64::MAX).max(1);
     // The high bits of FNV-1a are mixed best.
-    Duration::from_micros((hash >> 20) % spread)
+    let passed = start.saturating_duration_since(epoch) + Duration::from_micros((hash >> 20) % spread);
+    let ticks = passed.as_nanos().div_ceil(TICK.as_nanos());
+    epoch + TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
 }
 
 fn random_up_to(longest: Duration) -> Duration {

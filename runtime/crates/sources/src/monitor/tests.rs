@@ -29,11 +29,11 @@ struct Fixture {
 }
 
 /// Returns the settings of a monitor as a manifest has them.
-fn settings(folder: &Path, monitor: &str) -> MonitorSource {
+fn settings(folder: &Path, monitor: &str) -> Arc<MonitorSource> {
     let text = format!("evoke: 1\napp: host\nsources:\n  size:\n    monitor: {monitor}\n");
     let registry = Registry::new([&MonitorKind as &'static dyn evoke_manifest::SourceKind]);
     let Checked { manifest, .. } = load_str(&text, &folder.join("evoke.yaml"), &registry).unwrap();
-    manifest.sources[0].settings.get::<MonitorSource>().unwrap().clone()
+    manifest.sources[0].settings.shared().unwrap()
 }
 
 impl Fixture {

@@ -7,6 +7,7 @@ use evoke_threshold::{Counter, Level, Machine, Moment, Rules, Sample, Saved, Sta
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::minutes::Minutes;
 use super::quantity::Quantity;
 use super::readings::{Found, Outcome};
 
@@ -24,6 +25,8 @@ pub(super) struct Watched {
     pub(super) value: Option<f64>,
     /// The text of the last reading.
     pub(super) detail: Option<String>,
+    /// The averages of the last hours.
+    pub(super) minutes: Minutes,
     /// Whether the state is stored.
     pub(super) is_stored: bool,
     /// Whether there was a reading since the start.
@@ -48,6 +51,7 @@ impl Watched {
             readings: VecDeque::new(),
             value: None,
             detail: None,
+            minutes: Minutes::default(),
             is_stored: saved.is_some(),
             is_read: false,
             is_found: true,
@@ -79,10 +83,11 @@ impl Watched {
                 }
                 self.value = value.filter(|value| value.is_finite());
                 if let Some(value) = self.value {
-                    self.readings.push_back((now.wall_ms, value));
-                    while self.readings.len() > READINGS_MAX {
+                    if self.readings.len() == READINGS_MAX {
                         self.readings.pop_front();
                     }
+                    self.readings.push_back((now.wall_ms, value));
+                    self.minutes.add(now.wall_ms, value);
                 }
                 Some(Sample::Read { value, at_least })
             }

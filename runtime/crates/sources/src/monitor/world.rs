@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evoke_egress::Client;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::processes::Processes;
 use super::systemd::Systemd;
 
 /// How long a file of /proc is used: monitors of one tick share a reading.
 const FRESH: Duration = Duration::from_millis(50);
-/// The most readings at once that may block a thread, such as those of disks. Each takes a thread, which a network file
-/// system may hold for long.
-const BLOCKING_MAX: usize = 16;
+/// The most readings at once that may block a thread, such as those of disks. A network file system may hold a thread for
+/// long, so readings that waited for [`PATIENCE`] get further threads.
+const BLOCKING_USUAL: usize = 2;
+const BLOCKING_FURTHER: usize = 14;
+const PATIENCE: Duration = Duration::from_millis(100);
 /// The most commands at once.
 const COMMANDS_MAX: usize = 8;
 
@@ -28,7 +30,10 @@ pub(super) struct World {
     pub(super) client: Client,
     /// Whether monitors may start programs.
     pub(super) allow_commands: bool,
-    pub(super) blocking: Arc<Semaphore>,
+    /// The start of the ticks of all monitors.
+    pub(super) start: tokio::time::Instant,
+    /// Permits for readings that may block, the usual ones and further ones.
+    blocking: [Arc<Semaphore>; 2],
     pub(super) commands: Semaphore,
 }
 
@@ -40,8 +45,21 @@ impl World {
             systemd: Systemd::default(),
             client,
             allow_commands,
-            blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
+            start: tokio::time::Instant::now(),
+            blocking: [BLOCKING_USUAL, BLOCKING_FURTHER].map(|permits| Arc::new(Semaphore::new(permits))),
             commands: Semaphore::new(COMMANDS_MAX),
+        }
+    }
+}
+
+impl World {
+    /// Waits for the permit of a reading that may block its thread. Most readings take microseconds: few threads, whose
+    /// memory stays, serve all of them.
+    pub(super) async fn blocking_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let [usual, further] = &self.blocking;
+        match tokio::time::timeout(PATIENCE, usual.clone().acquire_owned()).await {
+            Ok(permit) => permit.ok(),
+            Err(_) => further.clone().acquire_owned().await.ok(),
         }
     }
 }

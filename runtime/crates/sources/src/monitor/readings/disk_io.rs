@@ -46,7 +46,8 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let mut table =
         Table::read(reader, node, place.key_span, "DiskIoReading", "`disk_io`", "`disk_io: { device: sda }`")?;
     let device = table.required(reader, "device", &["disk", "path", "name"], "`device: sda`, the name of a device");
-    let parse_device = |text: &str| Glob::of_name(text.strip_prefix("/dev/").unwrap_or(text));
+    // Names of devices may have slashes, as in `cciss/c0d0`.
+    let parse_device = |text: &str| Glob::of_text(text.strip_prefix("/dev/").unwrap_or(text));
     let device = device.and_then(|node| reader.parse_text(node, "`device`", parse_device));
     let of = table.optional(reader, "of");
     let words = [("busy", Of::Busy), ("read", Of::Read), ("written", Of::Written), ("operations", Of::Operations)];

@@ -20,8 +20,16 @@ pub(super) fn is_glob(text: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     text: String,
-    /// `None` if the text has no wildcards.
-    matcher: Option<GlobMatcher>,
+    matcher: Matcher,
+}
+
+#[derive(Clone, Debug)]
+enum Matcher {
+    /// The text has no wildcards.
+    Plain,
+    /// The text is `*`, and slashes match. A compiled glob takes some tens of kilobytes.
+    All,
+    Wildcards(GlobMatcher),
 }
 
 impl Glob {
@@ -32,6 +40,9 @@ impl Glob {
 
     /// Parses a glob whose wildcards also match slashes.
     pub(super) fn of_text(text: &str) -> Result<Self, ValueError> {
+        if text == "*" {
+            return Ok(Self::default());
+        }
         Self::parse(text, GlobBuilder::new(text).literal_separator(false))
     }
 
@@ -45,7 +56,8 @@ impl Glob {
             let message = format!("`{}` is no valid glob: {}", excerpt(text), error.kind());
             ValueError::new(message, "write a name with `*` or `?`, such as `sd*`")
         })?;
-        Ok(Self { text: text.to_owned(), matcher: is_glob(text).then(|| glob.compile_matcher()) })
+        let matcher = if is_glob(text) { Matcher::Wildcards(glob.compile_matcher()) } else { Matcher::Plain };
+        Ok(Self { text: text.to_owned(), matcher })
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -53,20 +65,23 @@ impl Glob {
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        self.matcher.is_none()
+        matches!(self.matcher, Matcher::Plain)
     }
 
     /// Returns true if the name matches as a whole.
     pub(super) fn matches(&self, name: &str) -> bool {
-        self.matcher.as_ref().map_or_else(|| name == self.text, |matcher| matcher.is_match(name))
+        match &self.matcher {
+            Matcher::Plain => name == self.text,
+            Matcher::All => true,
+            Matcher::Wildcards(matcher) => matcher.is_match(name),
+        }
     }
 }
 
 /// The glob `*`, also for names with slashes.
 impl Default for Glob {
     fn default() -> Self {
-        let matcher = GlobBuilder::new("*").literal_separator(false).build().ok().map(|glob| glob.compile_matcher());
-        Self { text: "*".to_owned(), matcher }
+        Self { text: "*".to_owned(), matcher: Matcher::All }
     }
 }
 
@@ -103,7 +118,7 @@ pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
             found.retain(|path| path.symlink_metadata().is_ok());
             continue;
         };
-        let Ok(Glob { matcher: Some(matcher), .. }) = Glob::of_name(pattern) else { return Vec::new() };
+        let Ok(Glob { matcher: Matcher::Wildcards(matcher), .. }) = Glob::of_name(pattern) else { return Vec::new() };
         let matching = |folder: &PathBuf| {
             let entries = std::fs::read_dir(folder).into_iter().flatten().take(ENTRIES_MAX).flatten();
             let names = entries.map(|entry| entry.file_name());
@@ -150,6 +165,7 @@ mod tests {
         let name = |glob: &str, name: &str| Glob::of_name(glob).unwrap().matches(name);
         assert!(name("sd*", "sda") && !name("sd?", "sda1") && !name("eth0", "eth01") && name("eth0", "eth0"));
         assert!(!name("a*", "a/b") && name("\\*", "*"));
+        assert!(Glob::of_text("*").unwrap().matches("a/b") && !Glob::of_name("*").unwrap().matches("a/b"));
         let command = Glob::of_text("nginx: *").unwrap();
         assert!(command.matches("nginx: master process /usr/sbin/nginx"));
         assert!(path_matches(Path::new("/mnt/*"), "/mnt/a") && !path_matches(Path::new("/mnt/*"), "/mnt/a/b"));

@@ -45,7 +45,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let example = "`network: { interface: eth0, of: received }`";
     let mut table = Table::read(reader, node, place.key_span, "NetworkReading", "`network`", example)?;
     let interface = table.required(reader, "interface", &["device", "name", "link"], "`interface: eth0`");
-    let interface = interface.and_then(|node| reader.parse_text(node, "`interface`", Glob::of_name));
+    let interface = interface.and_then(|node| reader.parse_text(node, "`interface`", Glob::of_text));
     let of = table.optional(reader, "of");
     let words = [
         ("link", Of::Link),
