@@ -71,23 +71,22 @@ impl Systemd {
         };
         let read = async {
             let mut slot = slot.lock().await;
-            // The connection is taken out: an interrupted reading leaves none whose next reply is that of another call.
-            if let Some(mut connection) = slot.take() {
+            loop {
+                // The connection is taken out: an interrupted reading leaves none whose next reply is that of another call.
+                let kept = slot.take();
+                let is_kept = kept.is_some();
+                let mut connection = match kept {
+                    Some(connection) => connection,
+                    None => Connection::open(&address(bus)?).await.map_err(|error| error.to_string())?,
+                };
                 match units(&mut connection, query).await {
                     // The bus may have been restarted since the last reading.
-                    Err(CallError::Lost(_)) => {}
+                    Err(CallError::Lost(_)) if is_kept => {}
+                    Err(CallError::Lost(reason)) => return Err(reason),
                     result => {
                         *slot = Some(connection);
                         return result.map_err(|error| refused(&error));
                     }
-                }
-            }
-            let mut connection = Connection::open(&address(bus)?).await.map_err(|error| error.to_string())?;
-            match units(&mut connection, query).await {
-                Err(CallError::Lost(reason)) => Err(reason),
-                result => {
-                    *slot = Some(connection);
-                    result.map_err(|error| refused(&error))
                 }
             }
         };
