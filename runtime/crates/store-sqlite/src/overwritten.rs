@@ -47,24 +47,16 @@ impl Overwritten {
     /// Returns the ending of the name of a file that was cut or overwritten, given the descriptors of the database and of
     /// the index. Takes a few microseconds. An error means that a file cannot be read.
     pub(super) fn find(&self, database: &File, index: &File) -> io::Result<Option<&'static str>> {
-        let mut start = [0; 20];
-        match database.read_exact_at(&mut start, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("")),
-            read => read?,
-        }
+        let Some(start) = read_at::<20>(database, 0)? else { return Ok(Some("")) };
         if !start.starts_with(DATABASE_START) || !start.ends_with(&IN_WAL_MODE) {
             return Ok(Some(""));
         }
         for _ in 0..TRIES {
-            let now = match Index::read(index) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("-shm")),
-                Ok(Some(now)) => now,
-                Ok(None) => continue,
-                Err(error) => return Err(error),
-            };
+            let Some(copies) = read_at(index, 0)? else { return Ok(Some("-shm")) };
+            let Some(now) = Index::of(&copies) else { continue };
             let has_frames = self.has_frames(&now)?;
             // The log begins anew, or grows, only together with its index.
-            if Index::read(index).ok() != Some(Some(now)) {
+            if read_at(index, 0).ok() != Some(Some(copies)) {
                 continue;
             }
             if !has_frames {
@@ -87,13 +79,7 @@ impl Overwritten {
         let frames = [now.frames, seen.map_or(now.frames, |seen| seen.frames.min(now.frames))];
         let [last, earlier] = frames.map(|frames| now.end_of(frames));
         let is_long_enough = self.log.metadata()?.len() >= last;
-        let has_salts = |at: u64| {
-            let mut salts = [0; 8];
-            match self.log.read_exact_at(&mut salts, at) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-                read => read.map(|()| salts == now.salts),
-            }
-        };
+        let has_salts = |at: u64| read_at(&self.log, at).map(|salts| salts == Some(now.salts));
         let frame = FRAME_HEADER as u64 + now.page;
         Ok(is_long_enough
             && has_salts(16)?
@@ -103,12 +89,10 @@ impl Overwritten {
 }
 
 impl Index {
-    /// Reads the header; returns `None` while it is written, because its two copies differ then.
-    fn read(index: &File) -> io::Result<Option<Self>> {
-        let mut copies = [0; 2 * INDEX_HEADER];
-        index.read_exact_at(&mut copies, 0)?;
+    /// Parses the header; returns `None` while it is written, because its two copies differ then.
+    fn of(copies: &[u8; 2 * INDEX_HEADER]) -> Option<Self> {
         let (first, second) = copies.split_at(INDEX_HEADER);
-        Ok((first == second).then(|| Self::parse(first)))
+        (first == second).then(|| Self::parse(first))
     }
 
     /// All numbers have the byte order of the machine.
@@ -127,6 +111,15 @@ impl Index {
     /// Returns the length of a log with this many frames.
     fn end_of(&self, frames: u64) -> u64 {
         HEADER as u64 + frames * (FRAME_HEADER as u64 + self.page)
+    }
+}
+
+/// Reads bytes of a file; returns `None` if the file ends before them.
+fn read_at<const LENGTH: usize>(file: &File, at: u64) -> io::Result<Option<[u8; LENGTH]>> {
+    let mut bytes = [0; LENGTH];
+    match file.read_exact_at(&mut bytes, at) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        read => read.map(|()| Some(bytes)),
     }
 }
 

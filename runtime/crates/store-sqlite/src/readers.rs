@@ -1,8 +1,10 @@
 //! A pool of read-only connections.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
@@ -48,18 +50,8 @@ fn is_stored_read_only(path: &Path) -> bool {
 
 /// Returns the URI by which SQLite reads a file without locks and without an index of its log.
 fn immutable(path: &Path) -> PathBuf {
-    use std::fmt::Write as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut uri = "file:".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        // Writing to a string cannot fail.
-        let _ = match byte {
-            b'/' | b'.' | b'-' | b'_' => write!(uri, "{}", char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => write!(uri, "{}", char::from(*byte)),
-            byte => write!(uri, "%{byte:02X}"),
-        };
-    }
-    PathBuf::from(uri + "?immutable=1")
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), ENCODED)).into()
 }
 
 /// The pool of idle connections.
