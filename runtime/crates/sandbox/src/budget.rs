@@ -82,8 +82,8 @@ impl HostBudget {
     }
 }
 
-/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick, or when it returns from a host call after that
-/// time.
+/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick, or when it returns from
+/// a host call after that time.
 pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started: Instant) {
     let end = started + TICK * DIRECT_TICKS_MAX;
     store.set_epoch_deadline(u64::from(DIRECT_TICKS_MAX));

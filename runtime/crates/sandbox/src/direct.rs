@@ -67,8 +67,8 @@ impl DirectRunner {
             return None;
         }
         let _awake = shared.ticker.keep_awake_direct()?;
-        // A direct attempt has no stored state, because reading state may wait.
         let (started, stopwatch) = (Instant::now(), turns.start());
+        // A direct attempt has no stored state, because reading state may wait.
         let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None, started);
         budget::interrupt_at_second_tick(&mut store, started);
         invocation.log().hold();

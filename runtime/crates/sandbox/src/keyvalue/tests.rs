@@ -111,7 +111,7 @@ async fn a_list_of_writes_near_the_quota_ends_at_a_time_limit() {
     let bucket = || Resource::new_borrow(bucket.rep());
     let keys: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     state.get_many(bucket(), keys).await.unwrap();
-    // Each write looks at the 10,000 keys, and the list names one key many times.
+    // Each write reads the 10,000 keys, and the list names one key many times.
     let values = vec![("0".to_owned(), b"2".to_vec()); 100_000];
     let limited = tokio::time::timeout(std::time::Duration::from_millis(100), state.set_many(bucket(), values)).await;
     assert!(limited.is_err(), "the list was not interrupted");

@@ -11,7 +11,7 @@ use evoke_manifest::paths::has_variable;
 /// Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
-/// Maximum number of globs that the braces of one glob may stand for, to be checked one by one.
+/// Maximum number of globs into which the braces of one glob may expand, to be checked one by one.
 const ALTERNATIVES_MAX: usize = 64;
 
 /// Maximum number of pairs of an include and an exclude glob for which the check for globs that are excluded runs. The
@@ -70,7 +70,7 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     }
 }
 
-/// Returns the globs without braces that a glob stands for; none if its braces are not closed, or if there are too many.
+/// Returns the globs without braces into which a glob expands; none if its braces are not closed, or if there are too many.
 fn alternatives(glob: &str) -> Vec<String> {
     expand(&mut glob.chars(), false).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! A client of a message bus (D-Bus Specification 0.43) for the few method calls that monitors make. It owns no name,
-//! listens to no signals, offers no objects, takes no file descriptors, and reaches sockets of this machine only.
+//! A client of a message bus (D-Bus Specification 0.43) for the few method calls that monitors make. The client owns
+//! no name, listens to no signals, offers no objects, takes no file descriptors, and reaches sockets of this machine only.
 //!
 //! The usual crate, zbus, adds some twenty crates to the program, accepts messages of 128 MiB, and starts a program if an
 //! address says so (`unixexec:`).
@@ -19,7 +19,7 @@ use self::wire::{Kind, PREFIX_BYTES, message_bytes};
 
 /// The longest line of the authentication.
 const LINE_BYTES_MAX: u64 = 1_024;
-/// The most bytes of other messages, such as signals that somebody sends to Evoke, that are read before a reply.
+/// The most bytes of other messages, such as signals that a program sends to Evoke, that are read before a reply.
 const SKIPPED_BYTES_MAX: usize = 8 << 20;
 /// The longest text of an error that is shown.
 const ERROR_CHARS_MAX: usize = 200;

@@ -1,7 +1,7 @@
-//! What a monitor leaves in the store when no manifest has it any more.
+//! Removes the states and readings of monitors that no manifest has any more.
 //!
-//! Its states and readings stay for as long as its readings are kept (`keep`), counted from the first time that the
-//! monitor is found to be gone. A monitor that returns in time continues with them. Afterwards they are removed.
+//! The states and readings of a monitor stay for as long as its readings are kept (`keep`), counted from the first time
+//! that the monitor is found to be gone. A monitor that returns in time continues with them.
 //!
 //! # Format
 //! One mark for each monitor that has stored something. Scope: `/evoke#monitors`. Key: the source's URI. Value: [`Known`]

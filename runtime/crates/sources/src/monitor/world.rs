@@ -1,4 +1,4 @@
-//! What all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the client
+//! Parts that all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the client
 //! of network checks, and bounds of work at once.
 
 use std::collections::HashMap;
