@@ -262,6 +262,7 @@ fn requests_are_counted_logged_and_part_of_the_trace() {
     let id = response.json()["events"][0]["id"].as_str().unwrap().to_owned();
     let shown = evoke.stdout(&["trace", &id]);
     assert!(shown.contains("GET 127.0.0.1 200 in "), "{shown}");
+    assert_eq!(peer.seen()[0].header("evoke-hops").as_deref(), Some("1"));
     let parent = peer.seen()[0].header("traceparent").unwrap();
     assert_eq!(parent.split('-').nth(1), Some(trace), "{parent}");
     // The other spans are of the acceptance, the attempt and the published event.

@@ -182,3 +182,42 @@ fn the_limits_of_an_app_hold_for_chains_through_its_sources_and_change_with_a_re
     assert_eq!(evoke.events("storm").len(), 340);
     evoke.stdout(&["check"]);
 }
+
+#[test]
+fn a_chain_that_leaves_through_a_request_and_comes_back_through_a_source_is_stopped() {
+    let source = "
+evoke: 1
+app: lab
+sources:
+  in: { http: { path: /in, type: lab.in } }
+";
+    let mut evoke = Evoke::with(source);
+    evoke.up_with_arguments(&["--watch"]);
+    let url = format!("http://{}/in", evoke.http());
+    // Each request has a body of its own, so its event has an id of its own.
+    evoke.write_manifest(&format!(
+        "{source}
+functions:
+  again:
+    deliver: {{ url: \"{url}\", addresses: [127.0.0.1], body: {{ n: 1 }} }}
+    on: [{{ source: in }}]
+"
+    ));
+    assert_eventually!(evoke.log().contains("added lab/again"), "{}", evoke.log());
+    evoke.post_accepted("/in", "{}");
+    assert_eventually!(!dead(&evoke).is_empty(), "{}", evoke.log());
+    evoke.settle();
+    let letters = dead(&evoke);
+    assert_eq!((letters.len(), evoke.events("lab.in").len()), (1, 65));
+    let letter = letters[0].to_string();
+    assert!(letter.contains("508 Loop Detected") && letter.contains("more than 64 functions"), "{letter}");
+
+    // A sender cannot lengthen the chains of others, and a number that is none is a mistake.
+    for (hops, status) in [("64", 202), ("65", 508), ("-1", 400)] {
+        assert_eq!(evoke.post_with("/in", &[("evoke-hops", hops)], "{}").status, status, "{hops}");
+    }
+    evoke.settle();
+    assert_eq!((dead(&evoke).len(), evoke.events("lab.in").len()), (2, 66));
+    evoke.stop();
+    evoke.stdout(&["check"]);
+}

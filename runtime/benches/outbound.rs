@@ -163,6 +163,7 @@ async fn measure_function(function: Arc<Function>, event: Arc<Event>) -> Vec<Dur
             delivery_id: "d-1".into(),
             attempt: 1,
             replay: false,
+            hops: 0,
             trigger: "in".into(),
             state: None,
             logs: Arc::new(|_| {}),

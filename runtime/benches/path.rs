@@ -59,6 +59,7 @@ impl Runner for Sandboxed {
             delivery_id: call.delivery_id.into(),
             attempt: call.attempt,
             replay: false,
+            hops: 0,
             trigger: call.trigger,
             state: None,
             logs: self.logs.clone(),

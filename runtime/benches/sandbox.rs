@@ -81,6 +81,7 @@ fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Durati
                                 delivery_id: delivery_id.clone(),
                                 attempt: 1,
                                 replay: false,
+                                hops: 0,
                                 trigger: trigger.clone(),
                                 state: None,
                                 logs: logs.clone(),

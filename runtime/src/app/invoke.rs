@@ -82,6 +82,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
         delivery_id: "invoke-1".into(),
         attempt: options.attempt,
         replay: false,
+        hops: 0,
         trigger: trigger_name(0),
         state: Some(Arc::new(StoredState(store))),
         logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),

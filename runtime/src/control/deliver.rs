@@ -119,8 +119,8 @@ pub(super) struct EndpointRunner {
 impl Runner for EndpointRunner {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         async move {
-            let (target, Call { event, delivery_id, trace, .. }) = (self.target.clone(), call);
-            let request = self.io.spawn(async move { target.send(&event, &delivery_id, trace).await });
+            let (target, Call { event, delivery_id, hops, trace, .. }) = (self.target.clone(), call);
+            let request = self.io.spawn(async move { target.send(&event, &delivery_id, hops, trace).await });
             let Sent { outcome, note, duration } = match AbortOnDropHandle::new(request).await {
                 Ok(sent) => sent,
                 Err(error) => {

@@ -78,11 +78,22 @@ struct SandboxRunner {
 
 impl Runner for SandboxRunner {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
-        let Call { event, delivery_id, attempt, trigger, replay, trace, .. } = call;
+        let Call { event, delivery_id, attempt, trigger, replay, hops, trace, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call =
-            sandbox::Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock, answers: None };
+        let call = sandbox::Call {
+            event,
+            trace,
+            delivery_id,
+            attempt,
+            replay,
+            hops,
+            trigger,
+            state,
+            logs,
+            clock,
+            answers: None,
+        };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, note, .. } = self.function.run(call).await;
             AttemptResult { outcome, published, state, duration, note }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use evoke_core::bus::{Bus, Offer, Origin};
+use evoke_core::bus::{Bus, Offer};
 use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
 use evoke_model::clock::Clock;
@@ -67,15 +67,22 @@ impl HttpFunction {
         let Ok(Ok(permit)) = permit else { return Err(HandlerError::Busy) };
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
-        let origin = request.extensions().get::<EnteredThrough>().map_or_else(Origin::default, |entered| entered.0);
+        let entered = request.extensions().get::<EnteredThrough>().copied().unwrap_or_default();
         let trace = trace_context(&request);
-        let call =
-            HttpCall { request, trace, id: id.clone(), permit, logs: self.logs.clone(), clock: self.clock.clone() };
+        let call = HttpCall {
+            request,
+            trace,
+            hops: entered.hops,
+            id: id.clone(),
+            permit,
+            logs: self.logs.clone(),
+            clock: self.clock.clone(),
+        };
         let recorded = Recorded::start(&self.running, &Work::Request(self.function.name()));
         match self.function.call_http(call).await {
             // The instance runs until its body ends.
             Ok(HttpAnswer { response, published }) => {
-                self.store(&id, origin, published).await?;
+                self.store(&id, entered, published).await?;
                 Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
             }
             Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
@@ -85,11 +92,12 @@ impl HttpFunction {
     }
 
     /// Stores the events that the function published, each as the first one of its chain.
-    async fn store(&self, id: &Arc<str>, origin: Origin, events: Vec<Event>) -> Result<(), HandlerError> {
+    async fn store(&self, id: &Arc<str>, entered: EnteredThrough, events: Vec<Event>) -> Result<(), HandlerError> {
         if events.is_empty() {
             return Ok(());
         }
-        let refused = match self.bus.accept(Offer { events, origin, ..Offer::default() }).await {
+        let EnteredThrough { origin, hops } = entered;
+        let refused = match self.bus.accept(Offer { events, origin, hops: hops + 1, ..Offer::default() }).await {
             Ok(_) => return Ok(()),
             Err(refused) => refused,
         };

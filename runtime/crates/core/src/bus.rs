@@ -35,6 +35,8 @@ pub struct Offer {
     /// The source through which the events enter. The events count for its share of the backlog; those of the default
     /// count for no source.
     pub origin: Origin,
+    /// The number of functions that the chain of the events has passed through elsewhere, in this runtime or in another.
+    pub hops: u32,
     /// Set by a source whose producers choose the `source` of their events: the URI of this source. Events whose `source`
     /// belongs to an app or to the runtime are rejected, except for those of this URI.
     pub claims: Option<Claims>,
@@ -286,7 +288,7 @@ impl Bus {
             self.check_room(offer.origin)?;
         }
         let router = self.router();
-        let lineage = Lineage { origin: offer.origin, ..Lineage::default() };
+        let lineage = Lineage { origin: offer.origin, hops: offer.hops, ..Lineage::default() };
         let mut events = Vec::with_capacity(offer.events.len());
         for (index, mut event) in offer.events.into_iter().enumerate() {
             let size = event.size();

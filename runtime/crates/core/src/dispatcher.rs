@@ -78,6 +78,8 @@ pub struct Call {
     pub trigger: Arc<str>,
     /// True if the delivery belongs to a replay.
     pub replay: bool,
+    /// The number of functions that the chain passed through before the event.
+    pub hops: u32,
     /// The trace context of the attempt; `None` if spans are off. The event's own context then continues the trace.
     pub trace: Option<TraceContext>,
 }

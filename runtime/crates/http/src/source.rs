@@ -18,6 +18,7 @@
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
+//! | 508 | the request comes of a chain of events that is too long, most likely a loop, see `hops.rs` |
 //!
 //! A source with `reply` waits for the result of the event, see [`reply`].
 //!
@@ -51,11 +52,13 @@ mod end_to_end;
 mod form;
 mod handler;
 mod handshake;
+mod hops;
 mod memory;
 mod path;
 mod peer;
 mod placeholders;
 mod problem;
+mod receipt;
 mod reply;
 mod routes;
 
@@ -72,7 +75,7 @@ use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::{ClientCertificate, Limits, Listener, RequestBody};
-use crate::problem::{Problem, json};
+use crate::problem::Problem;
 use accept::ClaimPolicy;
 pub use accept::{Accept, SourceGlob};
 use admission::{Admission, Call, owners};
@@ -85,16 +88,17 @@ pub use config::{HttpKind, HttpSource, Method as SourceMethod, claimed_app_error
 pub use cors::{AllowedHeader, AllowedOrigin, Cors};
 use evoke_core::bus::{Bus, Claims, Offer, Origin, Target};
 use evoke_core::source::Health;
+use evoke_model::Accepted;
 use evoke_model::clock::Clock;
 use evoke_model::event::{Data, Event};
-use evoke_model::{Accepted, Seq};
 pub use handler::{EnteredThrough, HandlerError, Payload, RequestHandler};
 pub use handshake::Handshake;
 use memory::{Budget, Memory};
 pub use path::{PathParameters, PathPattern};
 pub use peer::Peer;
 pub use placeholders::{RequestTemplate, RequestValue};
-use reply::{NoReply, NoReplyBody, Stopping};
+use receipt::receipt;
+use reply::Stopping;
 pub use reply::{REPLY_HEADER, ReplyEvent, STATUS_ATTRIBUTE};
 use routes::RouteMiss;
 pub use routes::{RouteConflict, Routes};
@@ -245,15 +249,18 @@ impl Http {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
     {
-        let response = match &endpoint.handler {
-            Some(handler) => match self.call(endpoint, &**handler).run(Request::from_parts(head, body)).await {
-                Ok(response) => return response.map(Either::Right),
-                Err(problem) => Err(problem),
-            },
-            None if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => {
+        let response = match (self.hops(&head.headers), &endpoint.handler) {
+            (Err(problem), _) => Err(problem),
+            (Ok(hops), Some(handler)) => {
+                match self.call(endpoint, hops, &**handler).run(Request::from_parts(head, body)).await {
+                    Ok(response) => return response.map(Either::Right),
+                    Err(problem) => Err(problem),
+                }
+            }
+            (Ok(_), None) if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => {
                 self.head_of_get(endpoint, &head, body).await
             }
-            None => self.take(endpoint, head, body).await.inspect_err(|problem| {
+            (Ok(hops), None) => self.take(endpoint, hops, head, body).await.inspect_err(|problem| {
                 if problem.is_lack_of_room() {
                     endpoint.health.refused(|| problem.detail.clone());
                 }
@@ -263,13 +270,24 @@ impl Http {
         response.unwrap_or_else(Problem::response).map(Either::Left)
     }
 
-    fn call<'e>(&'e self, endpoint: &'e Endpoint, handler: &'e dyn RequestHandler) -> Call<'e> {
+    fn hops(&self, headers: &HeaderMap) -> Result<u32, Problem> {
+        hops::of(headers).inspect_err(|problem| self.0.bus.count_refused(problem.reason()))
+    }
+
+    fn call<'e>(&'e self, endpoint: &'e Endpoint, hops: u32, handler: &'e dyn RequestHandler) -> Call<'e> {
         let (guard, budget, now_ms) = (endpoint.auth.as_deref(), &self.0.budget, self.0.clock.now_ms());
-        Call { handler, guard, budget, source: endpoint.origin, body_max: endpoint.body_max, now_ms }
+        let entered = EnteredThrough { origin: endpoint.origin, hops };
+        Call { handler, guard, budget, entered, body_max: endpoint.body_max, now_ms }
     }
 
     /// Submits the events of a request to the bus, and builds the response.
-    async fn take<B>(&self, endpoint: &Endpoint, head: Parts, mut body: B) -> Result<Response<Full<Bytes>>, Problem>
+    async fn take<B>(
+        &self,
+        endpoint: &Endpoint,
+        hops: u32,
+        head: Parts,
+        mut body: B,
+    ) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
@@ -293,7 +311,7 @@ impl Http {
         let first = permit.as_ref().and_then(|_| events.first().cloned());
         let principal = events.first().and_then(|event| event.principal.clone());
         let target = endpoint.target.clone();
-        let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
+        let accepted = bus.accept(Offer { events, target, origin, hops, claims, ..Offer::default() }).await?;
         duplicates::check_sender(bus, principal, &ids, &accepted).await?;
         let (Some(reply), Some(permit), Some(event), Some(&result)) =
             (&endpoint.reply, permit, first, accepted.first())
@@ -421,47 +439,6 @@ enum Taken {
     Events(Vec<Event>, Option<Claims>, Memory),
     /// A test of the endpoint by a verified sender, with the response body.
     Challenge(String),
-}
-
-/// The response body: the result of each event, in request order.
-#[derive(serde::Serialize)]
-struct Receipt<'a> {
-    /// Events stored by this request.
-    accepted: usize,
-    /// Events that were stored earlier.
-    duplicates: usize,
-    events: Vec<EventReceipt<'a>>,
-    /// Why the response is not the event that the request waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<NoReplyBody>,
-}
-
-#[derive(serde::Serialize)]
-struct EventReceipt<'a> {
-    id: &'a str,
-    seq: Seq,
-    duplicate: bool,
-}
-
-fn receipt(ids: &[String], accepted: &[Accepted], no_reply: Option<(NoReply, NoReplyBody)>) -> Response<Full<Bytes>> {
-    let events: Vec<_> = ids
-        .iter()
-        .zip(accepted)
-        .map(|(id, accepted)| match *accepted {
-            Accepted::New(seq) => EventReceipt { id, seq, duplicate: false },
-            Accepted::Duplicate(seq) => EventReceipt { id, seq, duplicate: true },
-        })
-        .collect();
-    let duplicates = events.iter().filter(|event| event.duplicate).count();
-    let accepted = events.len() - duplicates;
-    // A client that waits for a reply must not take this body for it.
-    let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
-    let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
-    let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));
-    *response.status_mut() = if is_known { StatusCode::OK } else { StatusCode::ACCEPTED };
-    response.headers_mut().extend(header.map(|header| (REPLY_HEADER, header)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// Returns the response to a request that asks for permission: of a page (`cors`), or of a sender of CloudEvents

@@ -94,12 +94,12 @@ impl HttpTarget {
         Self { redact, ..self }
     }
 
-    /// Sends an event to the endpoint. The request continues the trace of `trace`, or else of the event. Must be called on
-    /// the runtime of the owner's sockets.
-    pub async fn send(&self, event: &Event, delivery_id: &str, trace: Option<TraceContext>) -> Sent {
+    /// Sends an event to the endpoint. The chain passed through `hops` functions before the event. The request continues
+    /// the trace of `trace`, or else of the event. Must be called on the runtime of the owner's sockets.
+    pub async fn send(&self, event: &Event, delivery_id: &str, hops: u32, trace: Option<TraceContext>) -> Sent {
         let started = Instant::now();
         let trace = trace.or_else(|| TraceContext::of_event(event));
-        let delivery = Delivery { event, id: delivery_id, trace: trace.as_ref(), now_ms: self.clock.now_ms() };
+        let delivery = Delivery { event, id: delivery_id, hops, trace: trace.as_ref(), now_ms: self.clock.now_ms() };
         let (outcome, note) = self.exchange(delivery, started + self.timeout).await;
         Sent { outcome, note, duration: started.elapsed() }
     }

@@ -16,6 +16,7 @@ pub mod event;
 mod filter;
 mod global_address;
 mod hex;
+mod hops;
 mod id;
 pub mod media_type;
 mod origin;
@@ -39,6 +40,7 @@ pub use self::delivery::{
 pub use self::filter::{DeadFilter, DeadSummary, EventFilter, PendingFilter, Retention};
 pub use self::global_address::{NotGlobal, not_global};
 pub use self::hex::hex;
+pub use self::hops::{HOPS_HEADER, HOPS_MAX};
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};
 pub use self::places::reserved_places;

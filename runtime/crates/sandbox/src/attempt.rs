@@ -35,6 +35,8 @@ pub struct Call {
     pub attempt: u32,
     /// True if the event is a stored event that is replayed.
     pub replay: bool,
+    /// The number of functions that the chain passed through before the event.
+    pub hops: u32,
     /// Name of the trigger that matched.
     pub trigger: Arc<str>,
     /// Where stored state is read from; `None` if the function has no state grant.

@@ -83,8 +83,8 @@ impl Function {
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
-        let Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock, answers } = call;
-        let cause = (Some(event), trace);
+        let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, answers } = call;
+        let cause = (Some(event), trace, hops);
         let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, (clock, answers));
         let delivery = Delivery {
             id: &invocation.delivery_id,

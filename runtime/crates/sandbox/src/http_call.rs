@@ -52,6 +52,8 @@ pub struct HttpCall {
     pub request: GuestRequest,
     /// The trace context of the request; `None` without a trace.
     pub trace: Option<TraceContext>,
+    /// The number of functions that the chain of the request passed through before this one.
+    pub hops: u32,
     /// Id of the request. Log lines carry it in place of a delivery id.
     pub id: Arc<str>,
     /// The caller's concurrency permit, held until the guest has ended.
@@ -76,9 +78,9 @@ impl Function {
     /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
     /// function's log. A function of another kind has the outcome `Unavailable`.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
-        let HttpCall { request, trace, id, permit, logs, clock } = call;
+        let HttpCall { request, trace, hops, id, permit, logs, clock } = call;
         let method = request.method().clone();
-        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace), logs, (clock, None));
+        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace, hops), logs, (clock, None));
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();

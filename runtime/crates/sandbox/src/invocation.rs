@@ -40,6 +40,8 @@ pub(super) struct Invocation {
     pub(super) cause: Option<Arc<Event>>,
     /// The trace context of the attempt; `None` if it has none of its own.
     trace: Option<TraceContext>,
+    /// Number of functions that the chain passed through before this one.
+    hops: u32,
     logs: LogSink,
     clock: Clock,
     /// Answers the requests of the guest in place of the network.
@@ -53,14 +55,32 @@ impl Invocation {
     pub(super) fn new(
         identity: Arc<Identity>,
         (delivery_id, attempt): (Arc<str>, u32),
-        (cause, trace): (Option<Arc<Event>>, Option<TraceContext>),
+        (cause, trace, hops): (Option<Arc<Event>>, Option<TraceContext>, u32),
         logs: LogSink,
         (clock, answers): (Clock, Option<HttpAnswers>),
     ) -> Arc<Self> {
         let (log, published) = Default::default();
         let budget = if cause.is_some() { HostBudget::of_delivery() } else { HostBudget::of_http_request() };
         let budget = Arc::new(budget);
-        Arc::new(Self { identity, delivery_id, attempt, cause, trace, logs, clock, answers, log, published, budget })
+        Arc::new(Self {
+            identity,
+            delivery_id,
+            attempt,
+            cause,
+            trace,
+            hops,
+            logs,
+            clock,
+            answers,
+            log,
+            published,
+            budget,
+        })
+    }
+
+    /// Returns the number of functions that the chain of a request by this one has passed through.
+    pub(super) fn hops_out(&self) -> u32 {
+        self.hops + 1
     }
 
     /// Returns the time of the attempt's clock if the clock stands still.

@@ -29,6 +29,7 @@ use super::pending_response::PendingResponse;
 use super::refusal::{Refusal, SharedRefusal};
 use super::secrets::Redactor;
 use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, ResponseBody, TLS_MAX};
+use evoke_model::HOPS_HEADER;
 use evoke_telemetry::{OutboundStart, TraceContext};
 
 /// The memory that the host needs for a request, without its fields and its body, in bytes.
@@ -177,6 +178,7 @@ async fn send(
     let context = invocation.trace();
     let span = invocation.spans().outbound(&start, context.as_ref());
     trace(request.headers_mut(), span.trace_context().or(context));
+    request.headers_mut().insert(HOPS_HEADER, invocation.hops_out().into());
     let started = Instant::now();
     let result = invocation.outbound().send(request, limits).await;
     let took = started.elapsed();

@@ -160,7 +160,7 @@ mod tests {
         let identity = Identity { name, uri, timeout, memory: 0, grants, outbound, spans };
         let call = ("s-7".into(), 1);
         let outside = (Clock::system(), None);
-        let invocation = Invocation::new(Arc::new(identity), call, (None, None), Arc::new(|_| {}), outside);
+        let invocation = Invocation::new(Arc::new(identity), call, (None, None, 0), Arc::new(|_| {}), outside);
         let mut context = HostContext::new(invocation, Task::Handle, None, Instant::now());
         assert_eq!(limit_outcome(&context, "gateway down"), None);
 

@@ -113,6 +113,7 @@ impl Harness {
             delivery_id: "s-7".into(),
             attempt: 1,
             replay: false,
+            hops: 0,
             trigger: "orders".into(),
             state: None,
             logs: Arc::new(move |line| lines.lock().unwrap().push(line)),

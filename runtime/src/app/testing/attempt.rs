@@ -56,6 +56,7 @@ pub(super) async fn run(function: Arc<sandbox::Function>, app: String, test: Tes
         delivery_id: "test-1".into(),
         attempt: test.attempt,
         replay: false,
+        hops: 0,
         trigger: trigger_name(0),
         state: Some(Arc::new(StoredState(store))),
         logs: Arc::new(move |line| {

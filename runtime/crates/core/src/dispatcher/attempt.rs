@@ -15,13 +15,10 @@ use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{
-    AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, Seq, StoredEvent, Verdict,
+    AttemptRecord, Completion, DamagedEvent, DeliveryId, HOPS_MAX, Lineage, NewEvent, ReadyDelivery, Seq, StoredEvent,
+    Verdict,
 };
 use evoke_store::running::{EXITS_MAX, Recorded, Work};
-
-/// The maximum number of functions in a chain of events. A longer chain is treated as a loop, because no useful chain
-/// is that long.
-pub(super) const HOPS_MAX: u32 = 64;
 
 /// The number of functions that a message lists from each end of a chain.
 const CHAIN_PART: usize = 8;
@@ -325,6 +322,7 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
         attempt,
         trigger: delivery.trigger.clone(),
         replay: delivery.replay.is_some(),
+        hops: delivery.event.as_ref().map_or(0, |stored| stored.lineage.hops),
         trace: None,
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Body;
 
 use super::auth::{self, Admitted, Guard, Sender};
 use super::body::{self, Read};
-use super::handler::{self, Payload, RequestHandler};
+use super::handler::{self, EnteredThrough, Payload, RequestHandler};
 use super::memory::{Budget, Owners};
 use super::peer::Peer;
 use crate::listener::counted_network;
@@ -71,7 +71,7 @@ pub(super) struct Call<'e> {
     pub(super) handler: &'e dyn RequestHandler,
     pub(super) guard: Option<&'e Guard>,
     pub(super) budget: &'e Budget,
-    pub(super) source: Origin,
+    pub(super) entered: EnteredThrough,
     pub(super) body_max: usize,
     pub(super) now_ms: UnixMs,
 }
@@ -83,18 +83,18 @@ impl Call<'_> {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
     {
-        let Self { handler, guard, budget, source, body_max, now_ms } = self;
+        let Self { handler, guard, budget, entered, body_max, now_ms } = self;
         if guard.is_none() {
-            return handler::call(handler, request, source, body_max).await;
+            return handler::call(handler, request, entered, body_max).await;
         }
         let headers = request.headers().clone();
         let admission = Admission::check_headers(guard, &headers, request.body_mut(), now_ms).await?;
         if !admission.needs_body() {
-            return handler::call(handler, request, source, body_max).await;
+            return handler::call(handler, request, entered, body_max).await;
         }
         // The handler gets nothing of a body that is not verified.
         let (head, body) = request.into_parts();
-        let owners = owners(source, &head.extensions);
+        let owners = owners(entered.origin, &head.extensions);
         let Read { bytes, memory } = body::read(budget, owners, &headers, body, body_max).await?;
         if let Some(challenge) = admission.check_body(&bytes)?.and_then(|sender| sender.challenge) {
             let response = auth::challenge_response(challenge);
@@ -105,6 +105,6 @@ impl Call<'_> {
             let _held = &memory;
             frame
         });
-        handler::call(handler, Request::from_parts(head, body), source, body_max).await
+        handler::call(handler, Request::from_parts(head, body), entered, body_max).await
     }
 }

@@ -74,9 +74,14 @@ impl From<Refused> for HandlerError {
 /// The `Retry-After` while the store accepts no events.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// An extension of the requests that a handler receives: the source through which they entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnteredThrough(pub Origin);
+/// An extension of the requests that a handler receives: how they entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EnteredThrough {
+    /// The source.
+    pub origin: Origin,
+    /// The number of functions that the chain passed through before the request.
+    pub hops: u32,
+}
 
 /// The beginning of the names of request headers that only this server sets.
 const OWN_HEADERS: &str = "evoke-";
@@ -99,7 +104,7 @@ fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item 
 pub(super) async fn call<B>(
     handler: &dyn RequestHandler,
     mut request: Request<B>,
-    origin: Origin,
+    entered: EnteredThrough,
     body_max: usize,
 ) -> Result<Response<Payload>, Problem>
 where
@@ -116,7 +121,7 @@ where
     }
     let parameters = request.extensions_mut().remove::<PathParameters>().unwrap_or_default();
     set_path_headers(request.headers_mut(), parameters.iter());
-    request.extensions_mut().insert(EnteredThrough(origin));
+    request.extensions_mut().insert(entered);
     let request = request.map(|body| Limited::new(body, body_max).boxed_unsync());
     Ok(handler.handle(request).await?)
 }

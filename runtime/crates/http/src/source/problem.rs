@@ -46,7 +46,8 @@ impl Problem {
 
     /// Counts the problem among the refusals of a source, unless the function failed that handles its requests.
     pub(super) fn count_in(&self, health: &Health, now_ms: UnixMs) {
-        if self.status.is_client_error() || self.is_lack_of_room() {
+        let is_loop = self.status == StatusCode::LOOP_DETECTED;
+        if self.status.is_client_error() || self.is_lack_of_room() || is_loop {
             health.count_refusal(now_ms, || format!("{}: {}", self.status.as_u16(), self.detail));
         }
     }

@@ -3,8 +3,9 @@
 //! | response | outcome |
 //! |---|---|
 //! | 2xx | done |
-//! | 408, 425, 429, 5xx; no connection, no response in time | `endpoint-failed`: retried by policy, not before `Retry-After` |
+//! | 408, 425, 429, other 5xx; no connection, no response in time | `endpoint-failed`: retried by policy, not before `Retry-After` |
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
+//! | 508, which a runtime sends when the chain of the event has led back to it too often | `loop`: a dead letter |
 //! | 3xx, other 4xx | `reject`: a dead letter |
 //! | an address that is not allowed | `denied`: a dead letter |
 
@@ -53,6 +54,7 @@ pub(super) fn of_response(
     }
     let outcome = match status {
         StatusCode::GONE => Outcome::EndpointGone { message },
+        StatusCode::LOOP_DETECTED => Outcome::Loop { message },
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
             Outcome::EndpointFailed { message, after: retry_after(headers, now_ms) }
         }
@@ -121,6 +123,7 @@ mod tests {
             (&[300, 301, 302, 303, 304, 307, 308], "reject"),
             (&[400, 401, 402, 403, 404, 405, 406, 409, 411, 413, 415, 418, 422, 426, 428, 431, 451, 499], "reject"),
             (&[410], "endpoint-gone"),
+            (&[508], "loop"),
             (&[408, 425, 429, 500, 501, 502, 503, 504, 507, 599, 600, 999], "endpoint-failed"),
         ] {
             for status in statuses {

@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use evoke_manifest::deliver::{self, BodyTemplate, Deliver, Field, Mode};
 use evoke_manifest::template::Template as TextTemplate;
+use evoke_model::HOPS_HEADER;
 use evoke_model::clock::UnixMs;
 use evoke_model::destination::Target as Origin;
 use evoke_model::event::{Data, Event};
@@ -42,6 +43,8 @@ pub(super) struct Delivery<'a> {
     pub(super) event: &'a Event,
     /// Equal for all attempts.
     pub(super) id: &'a str,
+    /// The number of functions that the chain passed through before the event.
+    pub(super) hops: u32,
     pub(super) trace: Option<&'a TraceContext>,
     /// By the wall clock.
     pub(super) now_ms: UnixMs,
@@ -76,7 +79,7 @@ impl Template {
 
     /// Builds the request of a delivery. An error is a message for the operator: the event cannot be sent.
     pub(super) fn request(&self, origin: &Origin, delivery: Delivery<'_>) -> Result<Request<Bytes>, String> {
-        let Delivery { event, id, trace, now_ms } = delivery;
+        let Delivery { event, id, hops, trace, now_ms } = delivery;
         let values = Values { event, secrets: &self.secrets };
         let mut headers = HeaderMap::new();
         let body = self.content(values, &mut headers)?;
@@ -89,6 +92,7 @@ impl Template {
             headers.insert(name, value);
         }
         add_trace_context(trace, &mut headers);
+        headers.insert(HOPS_HEADER, (hops + 1).into());
         headers.insert(USER_AGENT, AGENT);
         let key = HeaderValue::from_str(id).map_err(|error| format!("the id of the delivery: {error}"))?;
         headers.insert(IDEMPOTENCY_KEY, key);

@@ -35,7 +35,8 @@ fn request_for(yaml: &str, event: &Event) -> Result<Request<Bytes>, String> {
     let secrets = secrets.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let template = Template::new(&deliver, Arc::new(secrets), None);
     let trace = TraceContext::of_event(event);
-    template.request(deliver.url.target(), Delivery { event, id: "s1-7", trace: trace.as_ref(), now_ms: 1_000 })
+    template
+        .request(deliver.url.target(), Delivery { event, id: "s1-7", hops: 2, trace: trace.as_ref(), now_ms: 1_000 })
 }
 
 const SECRETS: &str = "secrets: { KEY: { env: KEY }, PATH: { env: PATH }, BROKEN: { env: BROKEN } }";

@@ -38,6 +38,7 @@ impl Harness {
         let call = HttpCall {
             request,
             trace: None,
+            hops: 0,
             id: "r-1".into(),
             permit,
             logs: Arc::new(move |line| lines.lock().unwrap().push(line)),

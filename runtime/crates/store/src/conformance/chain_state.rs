@@ -28,8 +28,10 @@ pub async fn a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing
     let [a, b] = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap()[..] else { unreachable!() };
     // Event 1 has the deliveries 1 and 2, and the other event has delivery 3.
     let deliveries = vec![to(a), keyed(b, "k")];
-    let accepted = store.accept(vec![new_event("1", deliveries), new_event("2", vec![keyed(b, "k")])], vec![]);
-    accepted.await.unwrap();
+    let mut first = new_event("1", deliveries);
+    // It comes of another chain, over an endpoint.
+    first.lineage.hops = 7;
+    store.accept(vec![first, new_event("2", vec![keyed(b, "k")])], vec![]).await.unwrap();
     let root = store.accepted(Seq(1)).await.unwrap().unwrap().unwrap();
     assert_eq!(root.event.id, "1");
     assert!(store.accepted(Seq(9)).await.unwrap().is_none());

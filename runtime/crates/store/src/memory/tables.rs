@@ -240,7 +240,8 @@ impl Inner {
             if (*seq != root && lineage.root != Some(root)) || lineage.origin == Origin::RUNTIME {
                 continue;
             }
-            if lineage.hops > 0 && wanted(&event.type_) {
+            // The request that started the chain may come from another chain.
+            if lineage.root == Some(root) && lineage.hops > 0 && wanted(&event.type_) {
                 return ChainState::Published(Ok((*row.stored).clone()));
             }
             for (id, delivery) in row.deliveries().filter_map(|id| Some((id, self.delivery(id)?))) {
