@@ -257,7 +257,7 @@ fn up_refuses_an_admin_address_beyond_loopback_and_replaces_a_readable_token() {
     std::fs::set_permissions(evoke.path(".evoke/admin.token"), std::fs::Permissions::from_mode(0o644)).unwrap();
     evoke.up();
     assert_ne!(evoke.token(), readable);
-    assert!(evoke.log().contains("it gets a new token"), "{}", evoke.log());
+    assert!(evoke.log().contains("its token is replaced"), "{}", evoke.log());
 }
 
 #[test]

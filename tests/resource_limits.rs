@@ -61,7 +61,7 @@ fn clients_that_only_connect_leave_descriptors_for_everything_else() {
     evoke.set_launcher(&["prlimit", "--nofile=200:200"]);
     evoke.up();
     let idle: Vec<TcpStream> = (0..180).map(|_| TcpStream::connect(evoke.http()).unwrap()).collect();
-    // Those that are open longest have a place; a later one gets a response at once.
+    // The oldest connections keep their place; a later one gets a response at once.
     let mut last = idle.last().unwrap();
     let mut response = [0; 12];
     last.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").and_then(|()| last.read_exact(&mut response)).unwrap();

@@ -189,7 +189,7 @@ fn cut(file: &Path) {
     fs::File::options().write(true).open(file).unwrap().set_len(0).unwrap();
 }
 
-/// A shell may cut the log between any two commits: what is stored behind the hole must not be acknowledged.
+/// A shell may cut the log between any two commits: events that are written after the cut must not be acknowledged.
 #[test]
 fn nothing_is_acknowledged_after_the_log_was_cut_under_load() {
     for events in [1, 7, 40] {

@@ -2,8 +2,8 @@
 //! same GET of a bare hyper client, in one run. Two more rows show where the time goes: the client of functions without a
 //! function, and an attempt of the function without a request.
 //!
-//! `cargo bench -p evoke --bench outbound [-- --smoke]`. Each keeps its connection open and sends one request at a time;
-//! they take turns, so that all see the same machine. `--smoke` only shows that the bench runs.
+//! `cargo bench -p evoke --bench outbound [-- --smoke]`. Each client keeps its connection open and sends one request
+//! at a time. The measurements alternate, so that each sees the same machine. `--smoke` only shows that the bench runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::convert::Infallible;

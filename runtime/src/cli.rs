@@ -329,8 +329,8 @@ struct Up {
     /// How long running deliveries may take after a stop signal, such as 30s
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Maximum number of deliveries that run at once, over all functions. One place is kept free for each function
-    /// that runs nothing, up to an eighth of them. HTTP requests have as many again, with the same rule
+    /// Maximum number of deliveries that run at once, over all functions. Each idle function has one reserved slot;
+    /// at most an eighth of the slots are reserved. HTTP requests have a separate limit of the same size
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]

@@ -100,7 +100,7 @@ pub struct Parts {
     pub sandbox: Sandbox,
     /// Serves the http sources.
     pub http: Http,
-    /// What sources share.
+    /// Services that the sources share.
     pub services: Services,
     /// Receives the log lines of functions.
     pub logs: LogSink,

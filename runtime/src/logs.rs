@@ -95,8 +95,8 @@ impl FunctionLogs {
         })
     }
 
-    /// Returns a snapshot of the selected lines with every line logged so far, or `None` when the writer thread has
-    /// ended.
+    /// Returns a snapshot of the lines that `filter` selects, up to the last line logged before this call; `None` if the
+    /// writer thread has ended.
     pub async fn snapshot(&self, filter: Filter) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
         self.messages.send(Message::Snapshot(filter, reply)).await.ok()?;

@@ -6,7 +6,8 @@ use clap::Parser;
 use evoke::cli::{self, Arguments};
 
 /// glibc's allocator grows its heaps with `mprotect`, which takes the same kernel lock as resetting a guest's memory.
-/// Under full load, two threads spent a fifth of their time waiting for it.
+/// Under full load, two threads spent a fifth of their time waiting for that lock, so Evoke uses another
+/// allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -98,7 +98,7 @@ impl Tokens {
     pub fn open(data: &Path, clock: Clock) -> anyhow::Result<Self> {
         let stored = if files::is_owner_exposed(data) {
             let path = files::owner_path(data);
-            tracing::warn!("other users could read {}; it gets a new token", path.display());
+            tracing::warn!("other users could read {}; its token is replaced", path.display());
             None
         } else {
             files::read_owner(data)?

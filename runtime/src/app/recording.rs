@@ -7,14 +7,14 @@ use super::data::DataFolder;
 use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_store_sqlite::running::{Interrupted, RunningFile};
 
-const NOT_RECORDED: &str = "until the next start, a delivery that ends the process is not recognised";
+const NOT_RECORDED: &str = "until the next start, Evoke cannot identify a delivery that ends the process";
 
 /// The file, unless it could not be opened.
 #[derive(Clone)]
 pub(super) struct Recording(Option<Arc<RunningFile>>);
 
 impl Recording {
-    /// Opens the file, and logs what the process before this one left in it.
+    /// Opens the file, and logs the work that the previous process recorded and did not end.
     pub(super) fn open(data: &DataFolder) -> (Self, Option<Interrupted>) {
         let (file, interrupted) = match RunningFile::open(data.path()) {
             Ok(opened) => opened,

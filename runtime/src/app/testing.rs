@@ -67,7 +67,7 @@ pub struct TestResult {
     pub outcome: &'static str,
     /// The message of the outcome.
     pub message: Option<String>,
-    /// What the attempt did otherwise than expected; empty if the test passed. With updates, the differences from the new
+    /// Differences from the expectation; empty if the test passed. With updates, the differences from the new
     /// expectation.
     pub differences: Vec<Difference>,
     /// Whether the expectation was written.

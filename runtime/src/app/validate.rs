@@ -9,8 +9,8 @@ use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
-/// data folder `data`, the number of manifests and the number of functions. A secret that cannot be read here is a mistake
-/// of this severity. Nothing is written to disk.
+/// data folder `data`, the number of manifests and the number of functions. `missing_secrets` is the severity of a secret
+/// that cannot be read on this machine. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,

@@ -1,5 +1,5 @@
-//! `new`: creates the folder of a function, ready to build and run. It needs no checkout of Evoke: the templates and
-//! the files of the SDKs are part of this program.
+//! `new`: creates the folder of a function, ready to build and run. The command needs no checkout of Evoke: the
+//! templates and the files of the SDKs are part of this program.
 
 mod files;
 

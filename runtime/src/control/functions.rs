@@ -222,8 +222,9 @@ pub(crate) async fn load_one(
 
 fn component_of<'a>(checked: &Checked, function: &'a Function) -> Result<&'a ComponentRef, Diagnostics> {
     function.component.as_ref().ok_or_else(|| {
-        let message = format!("`{}` has no component", function.name.as_str());
-        let help = "functions with `deliver` run with `evoke up`";
+        let message =
+            format!("`{}` has `deliver` and no component, so this command cannot run it", function.name.as_str());
+        let help = "start `evoke up`, which sends its events to the endpoint";
         Diagnostics::from_iter([checked.error_at(function.spans.component, message, help)])
     })
 }

@@ -285,7 +285,7 @@ fn owner_of(name: &str) -> Option<(String, u64)> {
 }
 
 /// Opens a file for appending. If a crash cut off the last line, the first write ends that line, so that the next line
-/// stands alone. Writes nothing yet: a full disk must not prevent the start.
+/// is not appended to it. Writes nothing yet: a full disk must not prevent the start.
 fn open_to_append(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(path)?;
     let mut length = file.metadata()?.len();

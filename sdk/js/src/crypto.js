@@ -1,5 +1,5 @@
-// Random values. The generator of QuickJS starts from the snapshot of the build, so it would return the same numbers in each
-// attempt.
+// Random values from the host. QuickJS seeds its own generator at build time, so every attempt would get the same
+// numbers.
 
 import source from "wasi:random/random@0.2.0";
 

@@ -1,4 +1,4 @@
-//! What strangers, viewers and other sites cannot do.
+//! Actions that strangers, viewers and other sites cannot perform.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

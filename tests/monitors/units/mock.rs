@@ -67,7 +67,7 @@ pub(super) struct Unit {
     pub(super) restarts: u32,
 }
 
-/// What the stand-in reports; the test changes it.
+/// The report of the mock; the test changes it.
 #[derive(Clone, Default)]
 pub(super) struct Units(Arc<Mutex<State>>);
 

@@ -38,7 +38,7 @@ pub struct Offer {
     /// The number of functions that the chain of the events has passed through elsewhere, in this runtime or in another.
     pub hops: u32,
     /// Set by a source whose producers choose the `source` of their events: the URI of this source. Events whose `source`
-    /// belongs to an app or to the runtime are rejected, except for those of this URI.
+    /// belongs to an app or to the runtime are rejected, except events whose `source` is this URI.
     pub claims: Option<Claims>,
 }
 
@@ -387,8 +387,8 @@ impl Bus {
         }
         let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
         if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
-            // `part` is the source's share of the backlog. On average, each pending delivery that ends reduces what the
-            // source owns by `part`, and increases the free room by one.
+            // `part` is the source's share of the backlog. On average, each pending delivery that ends takes `part` of a
+            // delivery from the source, and increases the free room by one.
             let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
             let excess = excess_deliveries(
                 total,

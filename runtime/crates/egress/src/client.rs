@@ -33,8 +33,8 @@ pub(crate) struct Shared {
 }
 
 impl Client {
-    /// Creates a client that resolves names on the runtime `io`. The authorities of the machine are read when the first
-    /// https request needs them.
+    /// Creates a client that resolves names on the runtime `io`. The root certificates of the system are read when the
+    /// first https request needs them.
     pub fn new(io: Handle, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Shared { io, resolver: Resolver::default(), trust: Trust::default(), metrics }))
     }

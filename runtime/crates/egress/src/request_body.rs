@@ -83,8 +83,8 @@ impl Sending {
 /// The body of a request, as the connection reads it.
 pub(crate) struct SentBody {
     inner: RequestBody,
-    /// The bytes that are still to be read, if the header `content-length` says how many there are. After the last one,
-    /// the connection does not ask for the end.
+    /// The bytes that are still to be read, if the header `content-length` says how many there are. After the last byte,
+    /// the connection does not poll the body again.
     remaining: Option<u64>,
     allowance: Arc<Allowance>,
     sending: Arc<Sending>,

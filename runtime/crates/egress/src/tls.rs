@@ -28,7 +28,7 @@ impl Trust {
         }
     }
 
-    /// Returns the authorities of the machine and these.
+    /// Returns the root certificates of the system, and those of `ca`.
     pub(crate) async fn roots(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<RootCertStore>, Error> {
         let roots = self.roots.get_or_try_init(|| read_roots(io)).await?;
         let Some(ca) = ca else { return Ok(roots.clone()) };
@@ -38,7 +38,7 @@ impl Trust {
     }
 }
 
-/// Reads the authorities of the machine, which takes tens of milliseconds.
+/// Reads the root certificates of the system, which takes tens of milliseconds.
 async fn read_roots(io: &Handle) -> Result<Arc<RootCertStore>, Error> {
     let read = io.spawn_blocking(|| {
         let found = rustls_native_certs::load_native_certs();

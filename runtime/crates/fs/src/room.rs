@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// In bytes. More than a file system or a quota leaves over after a write of one page has failed.
+/// Size of the test write in bytes: more than a file system or a quota has left after a write of one page has failed.
 const TRIAL: usize = 64 * 1024;
 
 /// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. Writes a file

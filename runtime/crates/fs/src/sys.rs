@@ -54,8 +54,8 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
 #[allow(unsafe_code)]
 fn mark_inherited() -> io::Result<()> {
     const CLOSE_ON_EXEC: libc::c_uint = 4; // CLOSE_RANGE_CLOEXEC
-    // SAFETY: the call takes no pointers. With this flag it closes no descriptor, and only changes what a later `exec`
-    // does with those that exist now.
+    // SAFETY: the call takes no pointers. With this flag it closes no descriptor: each open descriptor is
+    // marked, and a later `exec` closes it.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_ON_EXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

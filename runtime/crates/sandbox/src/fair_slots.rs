@@ -73,8 +73,8 @@ impl FairSlots {
 }
 
 impl Inner {
-    /// Takes a slot for a function if one is free for it. No function that waits could have the slot: a slot that is
-    /// released goes to it at once.
+    /// Takes a slot for a function if one is free for it. It never overtakes a waiting function: a released slot
+    /// goes to a waiting function at once.
     fn try_take(&mut self, function: u64) -> bool {
         let reserved = self.reserved();
         let Self { free, idle, served_us, functions, .. } = self;

@@ -55,7 +55,7 @@ fn copy(folder: &Path, new: &Path) -> Result<CheckReport> {
     match report.problems.first() {
         None => Ok(report),
         Some(problem) => {
-            Err(StoreError::Failed(format!("the copy is corrupt because {} is: {problem}", from.display())))
+            Err(StoreError::Failed(format!("no backup was made, because {} is corrupt: {problem}", from.display())))
         }
     }
 }

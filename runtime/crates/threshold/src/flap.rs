@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// Detects that a thing is flapping, which is reported once and not at each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flap {
-    /// The number of changes within the window from which on the thing is flapping, at least 2. It stops when half as
-    /// many are left.
+    /// The number of changes within the window at which flapping starts, at least 2. Flapping ends when half as many
+    /// changes are left in the window.
     pub changes: u32,
     /// The window, in milliseconds.
     pub within_ms: i64,

@@ -54,7 +54,7 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
         }
         if previous_trouble.is_none() {
             previous_trouble = Some(ctx.health.trouble());
-            ctx.health.degraded(format!("the bus refuses the source's events, the source keeps retrying: {refused}"));
+            ctx.health.degraded(format!("the bus refuses the events of this source: {refused}; the source retries"));
         }
         let wait = match refused {
             // Retrying earlier than the bus asks for is harmless: one source retries, at most every few seconds.

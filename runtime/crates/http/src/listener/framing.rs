@@ -3,9 +3,8 @@
 //! RFC 9112 lets a server be lenient where two servers in a row may then disagree about the end of a request: a bare
 //! line feed as a line end (section 2.2), `Content-Length` beside `Transfer-Encoding` (section 6.3), a repeated
 //! `Content-Length`, more than one `Host` or an invalid one (section 3.2). The parser behind this filter is lenient in
-//! these cases. The
-//! filter follows the framing of requests and reports where a request becomes ambiguous; [`super::stream`] passes no
-//! byte on from there.
+//! these cases. The filter follows the framing of requests and reports where a request becomes ambiguous;
+//! [`super::stream`] passes no byte on from there.
 
 use super::host::is_host;
 

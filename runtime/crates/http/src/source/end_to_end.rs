@@ -22,7 +22,9 @@ use evoke_core::router::Router;
 use evoke_manifest::{ByteSize, SecretList, SecretRef, TypeGlob};
 use evoke_model::event::Data;
 use evoke_model::state::Transaction;
-use evoke_model::{Actor, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewEvent, Retention, Verdict};
+use evoke_model::{
+    Actor, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewEvent, Retention, Seq, Verdict,
+};
 use evoke_store::memory::MemoryStore;
 use evoke_store::{DeliveryStore, InspectionStore, Store, StoreError};
 

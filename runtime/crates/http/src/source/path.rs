@@ -33,8 +33,8 @@ pub(super) enum Segment {
     Rest(Option<Arc<str>>),
 }
 
-/// The values of the parameters in the path of a request, in the order of the path. An extension of requests to paths
-/// with parameters.
+/// The values of the parameters in the path of a request, in the order of the path. They are among the
+/// extensions of a request if its path has parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathParameters(Vec<(Arc<str>, String)>);
 

@@ -13,9 +13,9 @@ use crate::text::{TextTest, Wildcard, compare_bytes, fold_char};
 
 /// The conditions of several lists on one field. The bit `i` of a row belongs to list `i`.
 ///
-/// A list with several `anything-but` matches a value unless all of them exclude it. The `anything-but` that search the
-/// same form of a text share one bit, of which each is a part; each with wildcards has a bit of its own, of which a
-/// pattern has few. A list has an additional bit for each further one.
+/// A list with several `anything-but` matches a value unless all of them exclude it. All `anything-but` of a list that
+/// test the same form of the text share one bit. Each `anything-but` with wildcards has a bit of its own; a pattern has few
+/// of these. The first bit of a list has the number of the list; the further bits are additional ones.
 pub(super) struct Lists {
     count: usize,
     words: usize,

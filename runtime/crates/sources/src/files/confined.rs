@@ -80,7 +80,7 @@ impl Root {
         Ok(openat(folder.as_ref().unwrap_or(&self.folder), ".", flags, Mode::empty())?)
     }
 
-    /// Opens a regular file below. Any other kind of file is an error, and is not opened: opening a pipe would wake its
+    /// Opens a regular file in the root folder. Any other kind of file is an error, and is not opened: opening a pipe would wake its
     /// writer, and opening a device may do anything. A file of the store is not opened either.
     pub(super) fn file(&self, relative: &Path) -> io::Result<(File, FileInfo)> {
         let Some((parent, last)) = self.parent(relative)? else {

@@ -237,8 +237,8 @@ pub(super) fn excluded(include: &[String], exclude: &[String]) -> Vec<usize> {
     include.iter().enumerate().filter(|(_, glob)| is_excluded(glob)).map(|(index, _)| index).collect()
 }
 
-/// Returns paths that a glob without braces matches. They differ so much that only a glob for all names matches all of
-/// them. Returns none for a glob with classes or escapes.
+/// Returns sample paths that a glob without braces matches. The samples differ so much that another glob matches all of
+/// them only if it matches every name. Returns none for a glob with classes or escapes.
 fn samples(glob: &str) -> impl Iterator<Item = String> {
     let is_simple = !glob.contains(['[', '\\']);
     let first = (b'a'..=b'z').chain(b'A'..=b'Z').chain(b'0'..=b'9').chain(*b"._-~").map(char::from);

@@ -232,8 +232,8 @@ impl Tracker {
         self.pending.len() < PENDING_MAX / 2 && std::mem::take(&mut self.overflowed)
     }
 
-    /// Returns the change between the known version and the version just read of a settled file; `None` when the file
-    /// is gone.
+    /// Returns the change of a settled file since its known version. `version` is the one just read, or `None` if the
+    /// file is gone.
     pub(super) fn change(&self, name: &str, version: Option<&Version>) -> Change {
         match (self.known.get(name), version) {
             (Some(known), None) => Change::Removed(known.clone()),

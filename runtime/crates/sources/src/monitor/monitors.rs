@@ -167,7 +167,7 @@ impl Monitors {
         self.lock().remove(uri);
     }
 
-    /// Stores changed readings. Those that cannot be stored now are stored later; no caller waits for them.
+    /// Stores changed readings. Readings that cannot be stored now are stored later; no caller waits for them.
     async fn store(&self, bus: &Bus, now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) {
         let mut writes = Vec::new();
         for (monitor, running) in monitors {

@@ -20,10 +20,10 @@ const WORD_CHARS_MAX: usize = 32;
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "UnitBus")]
 pub(super) enum Bus {
-    /// That of the machine.
+    /// The system bus.
     #[default]
     System,
-    /// That of the user who runs Evoke, with the units of `systemctl --user`.
+    /// The session bus of the user who runs Evoke, with the units of `systemctl --user`.
     User,
 }
 

@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
             fields.len()
         );
         let help = if fields.len() == 7 {
-            "with six fields the first is the second; an expression cannot have a year: remove the last field"
+            "remove the last field: a cron expression has no year, and the first of six fields is the seconds"
         } else {
             "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00"
         };
@@ -115,7 +115,7 @@ fn explain(text: &str, fields: &[&str], Invalid { field, text: invalid, help }: 
     let message = format!("`{}` is not {} in the cron expression `{}`", excerpt(invalid), field.what, excerpt(text));
     let is_year = |field: &&str| field.len() == 4 && field.bytes().all(|byte| byte.is_ascii_digit());
     let help = if fields.len() == 6 && (fields.contains(&"?") || fields.last().is_some_and(is_year)) {
-        "with six fields the first is the second; an expression cannot have a year: remove the last field".to_owned()
+        "remove the last field: a cron expression has no year, and the first of six fields is the seconds".to_owned()
     } else if let Some(help) = help {
         help
     } else {

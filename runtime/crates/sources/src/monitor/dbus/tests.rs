@@ -4,7 +4,7 @@ use tokio::net::UnixListener;
 
 use super::*;
 
-/// Serves one connection as a bus that authenticates, answers the first call with `Hello`, and then sends these bytes.
+/// Serves one connection as a bus that authenticates, replies to the first call with `Hello`, and then sends these bytes.
 async fn hostile(sent: Vec<u8>) -> Result<Message, CallError> {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("bus")).unwrap();

@@ -35,7 +35,6 @@ pub(in super::super) struct Call<'a> {
     pub(in super::super) path: &'a str,
     pub(in super::super) interface: &'a str,
     pub(in super::super) member: &'a str,
-    /// The arguments.
     pub(in super::super) arguments: &'a [Argument<'a>],
 }
 

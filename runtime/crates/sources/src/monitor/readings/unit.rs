@@ -59,7 +59,7 @@ enum Expect {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "UnitOf")]
 enum Of {
-    /// The state.
+    /// The state of the unit, as `expect` names it.
     #[default]
     State,
     /// How often systemd restarted the service by itself, as in `> 3/h`.
