@@ -75,20 +75,20 @@
 //! failed. Request bodies need a JSON content type.
 
 mod access;
-mod brakes;
 mod console;
 mod dead;
+mod dead_letters;
 mod error;
 mod events;
 mod explain;
 mod guard;
-mod letters;
 mod logs;
 mod manage_tokens;
 mod metrics;
 mod monitors;
 mod names;
 mod pace;
+mod pause;
 mod pending;
 mod permits;
 mod replays;

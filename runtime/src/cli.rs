@@ -3,7 +3,6 @@
 mod address;
 mod apps;
 mod backup;
-mod brakes;
 mod build;
 mod check;
 mod client;
@@ -25,6 +24,7 @@ mod logs;
 mod monitors;
 mod network;
 mod new;
+mod pause;
 mod pending;
 mod process;
 mod replay;
@@ -221,10 +221,10 @@ enum Command {
     Pending(pending::Pending),
     /// Pause a function or an app: its deliveries stay pending, also across restarts
     #[command(after_help = "Example: evoke pause shop/charge")]
-    Pause(WithCommon<brakes::Target>),
+    Pause(WithCommon<pause::Target>),
     /// Resume a paused function or app
     #[command(after_help = "Example: evoke resume shop/charge")]
-    Resume(WithCommon<brakes::Target>),
+    Resume(WithCommon<pause::Target>),
     /// Read and change the stored state of functions
     #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
     State(state::State),

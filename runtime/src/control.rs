@@ -4,7 +4,6 @@
 //! progress and runs `build:` commands.
 
 pub(crate) mod auth;
-mod brakes;
 pub(crate) mod build;
 mod changes;
 mod deliver;
@@ -18,6 +17,7 @@ mod listeners;
 mod logged_runner;
 pub(crate) mod manifests;
 mod outbound;
+mod pause;
 pub(crate) mod secrets;
 pub(crate) mod sources;
 pub(crate) mod state_source;
@@ -30,8 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use self::brakes::Paused;
-pub use self::brakes::{BrakeError, Pause};
 pub use self::changes::Changes;
 use self::changes::Declared;
 use self::functions::{Functions, Wiring};
@@ -41,6 +39,8 @@ pub(crate) use self::kinds::{KINDS, Kind};
 pub use self::listeners::{ListenUrl, ListenerHandle, ListenerStatus, first_end};
 pub use self::logged_runner::FAILED;
 use self::manifests::Fingerprint;
+use self::pause::Paused;
+pub use self::pause::{Pause, PauseError};
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;
@@ -203,7 +203,7 @@ impl Control {
                 failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
                 last_failure: id.and_then(|id| last_failures.remove(id)),
                 rates: rates.get(name.as_str()).copied().unwrap_or_default(),
-                paused: brakes::pause_of(&paused, &name),
+                paused: pause::pause_of(&paused, &name),
                 endpoint: function.deliver.as_ref().map(|deliver| deliver.url.shown()),
                 circuit: id.and_then(|id| circuits.get(id)).map(|open| open.as_ref().map(status::describe_circuit)),
                 name,

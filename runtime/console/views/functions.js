@@ -11,7 +11,7 @@ const REFRESH_MS = 5000;
 const ms = (seconds) => (seconds === undefined ? "–" : duration(seconds * 1000));
 const stateOf = (f) => (!f.in_force ? ["off", "in no manifest"] : f.paused ? ["paused", "paused"] : f.failing ? ["failing", "failing"] : f.circuit ? ["failing", "circuit open"] : ["ok", f.running ? "running" : "ok"]);
 
-export async function brake(name, isPaused) {
+export async function setPaused(name, isPaused) {
   await post(isPaused ? "/api/v1/resume" : "/api/v1/pause", { name });
   return isPaused ? `${name} runs again` : `${name} is paused; its deliveries stay pending`;
 }
@@ -65,7 +65,7 @@ function Whole({ name, seconds }) {
   const isPaused = !!f.paused;
   return html`
     <div class="acts">
-      <${Act} disabled=${!f.in_force} why="The function is in no manifest" data-act="brake" onClick=${() => run(isPaused ? `Resume ${name}` : `Pause ${name}`, () => brake(name, isPaused))}>${isPaused ? "Resume" : "Pause"}<//>
+      <${Act} disabled=${!f.in_force} why="The function is in no manifest" data-act="pause" onClick=${() => run(isPaused ? `Resume ${name}` : `Pause ${name}`, () => setPaused(name, isPaused))}>${isPaused ? "Resume" : "Pause"}<//>
       <a class="button" href=${href("dead", { fn: name })}>Dead letters (${count(f.dead)})</a>
       <a class="button" href=${href("pending", { fn: name })}>Pending (${count(backlog)})</a>
       <a class="button" href=${href("events", { fn: name })}>Events</a>

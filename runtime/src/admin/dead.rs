@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Exchange;
-use super::letters::{self, Conditions, Selection};
+use super::dead_letters::{self, Conditions, Selection};
 use super::request::{Params, PathSegments, json_body, list_limit};
 use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
@@ -68,7 +68,7 @@ async fn write(
         for summary in found.into_iter().take(remaining) {
             lines.ready().await?;
             // A redrive may have changed the delivery meanwhile.
-            let Some(read) = store.delivery(letters::id_of(&summary)).await? else { continue };
+            let Some(read) = store.delivery(dead_letters::id_of(&summary)).await? else { continue };
             if read.as_ref().is_ok_and(|record| record.state != DeliveryState::Dead) {
                 continue;
             }

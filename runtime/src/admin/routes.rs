@@ -16,7 +16,7 @@ use super::permits::Permits;
 use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
 use super::{
-    Admin, brakes, dead, events, explain, logs, manage_tokens, metrics, monitors, pending, replays, scheduled, state,
+    Admin, dead, events, explain, logs, manage_tokens, metrics, monitors, pause, pending, replays, scheduled, state,
     status, timers, trace,
 };
 use evoke_http::problem::Problem;
@@ -45,8 +45,8 @@ pub(super) fn routes() -> Vec<Route> {
         (post_.clone(), "/api/v1/dead/{delivery}/edit", Operator, post(dead::edit)),
         (post_.clone(), "/api/v1/dead/redrive", Operator, post(dead::redrive)),
         (post_.clone(), "/api/v1/dead/purge", Operator, post(dead::purge)),
-        (post_.clone(), "/api/v1/pause", Operator, post(brakes::pause)),
-        (post_.clone(), "/api/v1/resume", Operator, post(brakes::resume)),
+        (post_.clone(), "/api/v1/pause", Operator, post(pause::pause)),
+        (post_.clone(), "/api/v1/resume", Operator, post(pause::resume)),
         (get_.clone(), "/api/v1/pending", Viewer, get(pending::list)),
         (post_.clone(), "/api/v1/pending/retry", Operator, post(pending::retry)),
         (post_.clone(), "/api/v1/pending/cancel", Operator, post(pending::cancel)),

@@ -1,10 +1,10 @@
 //! The JSON types of requests and responses, made from the model here and nowhere else. Times are RFC 3339 in UTC; an
 //! optional field without a value is absent.
 
-mod brakes;
 mod dead;
 mod event;
 mod monitor;
+mod pause;
 mod pending;
 mod replay;
 mod scheduled;
@@ -16,10 +16,10 @@ mod trace;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::brakes::{Changed, PauseTarget};
 pub use self::dead::{DeadGroup, DeadLetter, DeadSelection, Edit, Edited};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::monitor::Monitor;
+pub use self::pause::{Changed, PauseTarget};
 pub use self::pending::{Blocker, Move, Pending, PendingSelection};
 pub use self::replay::Replay;
 pub use self::scheduled::{CancelScheduled, CancelledScheduled, Position, ScheduledEvent};

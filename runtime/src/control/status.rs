@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::brakes::Pause;
+use super::pause::Pause;
 use evoke_core::dispatcher::{Failing, LastFailure, OpenCircuit};
 use evoke_core::source::Refused;
 use evoke_model::clock::rfc3339;

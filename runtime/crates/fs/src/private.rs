@@ -130,7 +130,7 @@ impl PrivateFolder {
             ));
         }
         let tightened = tighten(&folder.pinned, path, own, DEPTH_MAX)?;
-        notes.extend(folder.doubt_parent());
+        notes.extend(folder.parent_warning());
         Ok(Prepared { folder, notes, was_open: mode & OF_OTHERS != 0 || tightened })
     }
 
@@ -149,7 +149,7 @@ impl PrivateFolder {
 
     /// Returns a warning if users other than root and the owner can rename the folder and put another in its place.
     /// Evoke notices that, but it then has to stop.
-    fn doubt_parent(&self) -> Option<String> {
+    fn parent_warning(&self) -> Option<String> {
         let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
         let sticky = permissions(&parent) & 0o1000 != 0;
         // A group of its own for each user is common, and so is a folder that this group may write to.

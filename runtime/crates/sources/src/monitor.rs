@@ -34,13 +34,13 @@ mod processes;
 mod quantity;
 mod readings;
 mod removed;
+mod resources;
 mod run;
 mod settings;
 mod systemd;
 #[cfg(test)]
 mod tests;
 mod watched;
-mod world;
 
 use futures_util::future::BoxFuture;
 

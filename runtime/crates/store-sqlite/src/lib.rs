@@ -32,7 +32,7 @@ mod store;
 mod store_time;
 mod totals;
 mod wal;
-mod wall;
+mod wall_time;
 mod write;
 mod writer;
 
@@ -52,7 +52,7 @@ use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
-use self::wall::AtWall;
+use self::wall_time::AtWallTime;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
 use evoke_model::{DescendantsLimits, Seq};
@@ -208,12 +208,12 @@ impl SqliteStore {
     }
 
     /// Like `read`, for rows that are shown: with times of the wall clock.
-    fn read_at_wall<T: AtWall + Send + 'static>(
+    fn read_at_wall<T: AtWallTime + Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
         let clock = self.clock.clone();
-        self.read(move |c| Ok(query(c)?.at_wall(&clock)))
+        self.read(move |c| Ok(query(c)?.at_wall_time(&clock)))
     }
 
     /// Like `read`, for pending deliveries. When the file is too damaged to find them, the store fails, so that the

@@ -1,7 +1,7 @@
-mod brakes;
 mod circuit;
 mod clock;
 mod isolation;
+mod pause;
 mod places;
 mod state;
 

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::minutes::Write;
 use super::quantity::Quantity;
+use super::resources::Resources;
 use super::settings::MonitorSource;
 use super::watched::{Watched, rounded};
-use super::world::World;
 
 /// How often the readings of all monitors are stored. A kill loses those of the last minute.
 const STORE_INTERVAL: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub struct Monitors(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    world: Arc<World>,
+    resources: Arc<Resources>,
     metrics: Arc<MonitorMetrics>,
     /// By the URI of the source.
     running: Mutex<BTreeMap<Arc<str>, Arc<Running>>>,
@@ -112,13 +112,13 @@ pub struct SubjectStatus {
 impl Monitors {
     /// Network checks use `client`, and start programs only with `allow_commands`.
     pub fn new(client: Client, allow_commands: bool, metrics: Arc<MonitorMetrics>) -> Self {
-        let world = Arc::new(World::new(client, allow_commands));
-        Self(Arc::new(Shared { world, metrics, running: Mutex::default() }))
+        let resources = Arc::new(Resources::new(client, allow_commands));
+        Self(Arc::new(Shared { resources, metrics, running: Mutex::default() }))
     }
 
     /// Returns true if monitors may start programs.
     pub fn allow_commands(&self) -> bool {
-        self.0.world.allow_commands
+        self.0.resources.allow_commands
     }
 
     /// Returns every watched thing, by monitor and subject.
@@ -147,8 +147,8 @@ impl Monitors {
         self.lock().clone()
     }
 
-    pub(super) fn world(&self) -> &Arc<World> {
-        &self.0.world
+    pub(super) fn resources(&self) -> &Arc<Resources> {
+        &self.0.resources
     }
 
     pub(super) fn metrics(&self) -> &MonitorMetrics {

@@ -29,7 +29,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::quantity::Unit;
-use super::world::World;
+use super::resources::Resources;
 
 /// The check of a monitor, under its key in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -171,7 +171,7 @@ pub(super) struct Remembered {
 }
 
 /// A reading that may block its thread.
-type BlockingReading = Box<dyn FnOnce(&World) -> Vec<Finding> + Send>;
+type BlockingReading = Box<dyn FnOnce(&Resources) -> Vec<Finding> + Send>;
 
 impl Check {
     /// Parses the value of one of [`KEYS`].
@@ -303,7 +303,7 @@ impl Check {
     }
 
     /// Returns the reading to run on a thread of its own, for those that the disk or a network file system may block.
-    pub(super) fn blocking(&self, world: &World, unit: Unit) -> Option<BlockingReading> {
+    pub(super) fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
         Some(match self {
             Self::Disk(disk) => {
                 let disk = disk.clone();
@@ -317,8 +317,8 @@ impl Check {
                 let temperature = temperature.clone();
                 Box::new(move |_| temperature.read(Path::new("/sys")))
             }
-            Self::Process(_) if !world.processes.is_fresh() => Box::new(|world| {
-                world.processes.refresh();
+            Self::Process(_) if !resources.processes.is_fresh() => Box::new(|resources| {
+                resources.processes.refresh();
                 Vec::new()
             }),
             _ => return None,
@@ -328,20 +328,20 @@ impl Check {
     /// Reads once. Readings that can block are [`Self::blocking`]. An error is a reason that holds for all subjects. The
     /// futures of requests and commands have memory of their own, because they are large and most monitors need none of
     /// them.
-    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Remembered, unit: Unit) -> Reading {
+    pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Remembered, unit: Unit) -> Reading {
         Ok(match self {
-            Self::Cpu(cpu) => cpu.read(&world.files, &mut remembered.cpu),
-            Self::Load(load) => load.read(&world.files),
-            Self::Memory(memory) => memory.read(&world.files, unit),
-            Self::Swap(swap) => swap.read(&world.files, unit),
-            Self::DiskIo(io) => io.read(&world.files, &mut remembered.disk_io),
-            Self::Network(network) => network.read(&world.files, Path::new("/sys/class/net")),
-            Self::Process(process) => process.read(&world.processes, &mut remembered.process),
-            Self::Unit(unit) => Box::pin(unit.read(world)).await?,
-            Self::Tcp(tcp) => Box::pin(tcp.read(world, &mut remembered.endpoint)).await,
-            Self::Http(http) => Box::pin(http.read(world, &mut remembered.endpoint)).await,
-            Self::Tls(tls) => Box::pin(tls.read(world, &mut remembered.endpoint)).await,
-            Self::Command(command) => Box::pin(command.read(world, unit)).await,
+            Self::Cpu(cpu) => cpu.read(&resources.files, &mut remembered.cpu),
+            Self::Load(load) => load.read(&resources.files),
+            Self::Memory(memory) => memory.read(&resources.files, unit),
+            Self::Swap(swap) => swap.read(&resources.files, unit),
+            Self::DiskIo(io) => io.read(&resources.files, &mut remembered.disk_io),
+            Self::Network(network) => network.read(&resources.files, Path::new("/sys/class/net")),
+            Self::Process(process) => process.read(&resources.processes, &mut remembered.process),
+            Self::Unit(unit) => Box::pin(unit.read(resources)).await?,
+            Self::Tcp(tcp) => Box::pin(tcp.read(resources, &mut remembered.endpoint)).await,
+            Self::Http(http) => Box::pin(http.read(resources, &mut remembered.endpoint)).await,
+            Self::Tls(tls) => Box::pin(tls.read(resources, &mut remembered.endpoint)).await,
+            Self::Command(command) => Box::pin(command.read(resources, unit)).await,
             Self::Disk(_) | Self::File(_) | Self::Temperature(_) => Vec::new(),
         })
     }

@@ -126,7 +126,7 @@ impl Monitor {
 
     async fn read_until_stopped(&mut self) -> Result<(), Stopped> {
         let (every, jitter) = (self.running.config.every, self.running.config.jitter);
-        let mut due = first_reading(self.monitors.world().start, self.start, &self.uri, every);
+        let mut due = first_reading(self.monitors.resources().start, self.start, &self.uri, every);
         loop {
             let at = due + random_up_to(jitter);
             let stop = self.ctx.stop.clone();
@@ -149,15 +149,15 @@ impl Monitor {
     }
 
     async fn read(&mut self) -> Reading {
-        let world = self.monitors.world().clone();
+        let resources = self.monitors.resources().clone();
         let (check, unit) = (&self.running.config.check, self.running.quantity.unit);
         if self.remembered.unfinished.is_none()
-            && let Some(read) = check.blocking(&world, unit)
-            && let Some(permit) = world.blocking_permit().await
+            && let Some(read) = check.blocking(&resources, unit)
+            && let Some(permit) = resources.blocking_permit().await
         {
-            let shared = world.clone();
+            let resources = resources.clone();
             self.remembered.unfinished = Some(tokio::task::spawn_blocking(move || {
-                let findings = read(&shared);
+                let findings = read(&resources);
                 drop(permit);
                 findings
             }));
@@ -172,7 +172,7 @@ impl Monitor {
             }
             None => Vec::new(),
         };
-        findings.append(&mut check.read(&world, &mut self.remembered, unit).await?);
+        findings.append(&mut check.read(&resources, &mut self.remembered, unit).await?);
         Ok(findings)
     }
 

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use self::run::Ended;
 use super::super::quantity::Unit;
-use super::super::world::World;
+use super::super::resources::Resources;
 use super::{Finding, Found, Measure};
 
 /// The most arguments of a command.
@@ -87,16 +87,16 @@ impl Command {
         program.unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
     }
 
-    pub(super) async fn read(&self, world: &Arc<World>, unit: Unit) -> Vec<Finding> {
-        vec![Finding::new(self.subject(), self.check(world, unit).await)]
+    pub(super) async fn read(&self, resources: &Arc<Resources>, unit: Unit) -> Vec<Finding> {
+        vec![Finding::new(self.subject(), self.check(resources, unit).await)]
     }
 
-    async fn check(&self, world: &World, unit: Unit) -> Result<Found, String> {
-        if !world.allow_commands {
+    async fn check(&self, resources: &Resources, unit: Unit) -> Result<Found, String> {
+        if !resources.allow_commands {
             return Err("commands are not allowed; start with `evoke up --allow-commands`".to_owned());
         }
         // A semaphore that is never closed.
-        let _permit = world.commands.acquire().await.map_err(|error| error.to_string())?;
+        let _permit = resources.commands.acquire().await.map_err(|error| error.to_string())?;
         let Ended { code, output } = run::run(&self.run, self.timeout).await?;
         let (text, data) = performance::split(&output);
         let at_least = match code {

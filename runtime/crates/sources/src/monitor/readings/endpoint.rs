@@ -11,7 +11,7 @@ use evoke_model::destination::{AddressRange, Destination, InvalidDestination, Ta
 use evoke_model::not_global;
 use serde::Serializer;
 
-use super::super::world::World;
+use super::super::resources::Resources;
 
 /// Largest file with certificate authorities, in bytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
@@ -33,7 +33,7 @@ impl Endpoint {
     /// machine.
     pub(super) async fn of<'r>(
         remembered: &'r mut Option<Self>,
-        world: &World,
+        resources: &Resources,
         target: &Target,
         addresses: &[AddressRange],
         ca: Option<&PathBuf>,
@@ -53,7 +53,7 @@ impl Endpoint {
             };
             let ca = ca.map(read).transpose()?;
             let grant = Grant { addresses: addresses.to_vec(), ca, ..Grant::new(destination) };
-            let owner = world.client.owner("monitors", vec![grant]);
+            let owner = resources.client.owner("monitors", vec![grant]);
             *remembered = Some(Self { owner, target: target.clone(), ca_modified });
         }
         remembered.as_ref().ok_or_else(String::new)

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
-use super::super::world::World;
+use super::super::resources::Resources;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
@@ -113,13 +113,13 @@ impl Http {
         self.url.split(['?', '#']).next().unwrap_or_default().to_owned()
     }
 
-    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
-        vec![Finding::new(self.subject(), self.request(world, remembered).await)]
+    pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
+        vec![Finding::new(self.subject(), self.request(resources, remembered).await)]
     }
 
-    async fn request(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
+    async fn request(&self, resources: &Resources, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no URL")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref()).await?;
+        let endpoint = Endpoint::of(remembered, resources, target, &self.addresses, self.ca.as_ref()).await?;
         let request = http::Request::get(&self.url).header("user-agent", "evoke-monitor").body(empty());
         let request = request.map_err(|error| error.to_string())?;
         let started = Instant::now();

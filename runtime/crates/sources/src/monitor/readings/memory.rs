@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
-use super::super::world::SharedFiles;
+use super::super::resources::SharedFiles;
 use super::{Finding, Found, Measure, choice};
 
 /// The memory of this machine.

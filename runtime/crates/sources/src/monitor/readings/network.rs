@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
-use super::super::world::SharedFiles;
+use super::super::resources::SharedFiles;
 use super::globs::Glob;
 use super::{Finding, Found, Measure, choice};
 

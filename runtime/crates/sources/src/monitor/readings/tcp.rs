@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
-use super::super::world::World;
+use super::super::resources::Resources;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
@@ -49,13 +49,13 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 }
 
 impl Tcp {
-    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
-        vec![Finding::new(self.address.clone(), self.connect(world, remembered).await)]
+    pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
+        vec![Finding::new(self.address.clone(), self.connect(resources, remembered).await)]
     }
 
-    async fn connect(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
+    async fn connect(&self, resources: &Resources, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no address")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, None).await?;
+        let endpoint = Endpoint::of(remembered, resources, target, &self.addresses, None).await?;
         let started = Instant::now();
         match endpoint.owner.probe_tcp(&endpoint.target, self.timeout).await {
             Ok(()) => Ok(Found::value(started.elapsed().as_secs_f64())),

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
-use super::super::world::World;
+use super::super::resources::Resources;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
@@ -61,13 +61,13 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 }
 
 impl Tls {
-    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
-        vec![Finding::new(self.address.clone(), self.handshake(world, remembered).await)]
+    pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
+        vec![Finding::new(self.address.clone(), self.handshake(resources, remembered).await)]
     }
 
-    async fn handshake(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
+    async fn handshake(&self, resources: &Resources, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
         let target = self.target.as_ref().ok_or("no address")?;
-        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref()).await?;
+        let endpoint = Endpoint::of(remembered, resources, target, &self.addresses, self.ca.as_ref()).await?;
         let name = self.name.as_deref().unwrap_or(&target.host);
         let peer = match endpoint.owner.probe_tls(&endpoint.target, name, self.timeout).await {
             Ok(peer) => peer,

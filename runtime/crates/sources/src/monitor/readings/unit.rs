@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use super::super::quantity::Unit;
+use super::super::resources::Resources;
 use super::super::systemd::{Bus, Query, UnitState};
-use super::super::world::World;
 use super::globs::{self, Glob};
 use super::{Finding, Found, Measure, Outcome, choice};
 
@@ -176,14 +176,14 @@ impl SystemdUnit {
     }
 
     /// Reads the states of all units. An error is a reason that holds for all of them.
-    pub(super) async fn read(&self, world: &World) -> Result<Vec<Finding>, String> {
+    pub(super) async fn read(&self, resources: &Resources) -> Result<Vec<Finding>, String> {
         let (plain, patterns): (Vec<&Glob>, Vec<&Glob>) = self.name.iter().partition(|name| name.is_plain());
         let query = Query {
             names: plain.iter().map(|name| name.as_str()).collect(),
             patterns: patterns.iter().map(|pattern| pattern.as_str()).collect(),
             with_restarts: self.of == Of::Restarts,
         };
-        let units = world.systemd.read(self.bus, &query).await?;
+        let units = resources.systemd.read(self.bus, &query).await?;
         let mut seen = HashSet::new();
         let matches = |(position, unit): &(usize, UnitState)| {
             // systemd matches the patterns, too, but anything may come over the bus.

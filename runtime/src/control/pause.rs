@@ -16,7 +16,7 @@ const SCOPE: &str = "/evoke/paused";
 
 /// Why a function or an app was not paused or resumed.
 #[derive(Debug, thiserror::Error)]
-pub enum BrakeError {
+pub enum PauseError {
     /// There is no such function or app; the message has a suggestion.
     #[error("{0}")]
     NotFound(String),
@@ -80,9 +80,9 @@ impl Control {
     /// continue. Returns `false` if it was paused before.
     ///
     /// # Errors
-    /// [`BrakeError::NotFound`] if no active manifest declares it, [`BrakeError::Conflict`] if the function handles HTTP
-    /// requests and has no deliveries, and [`BrakeError::Store`].
-    pub async fn pause(&self, name: &str) -> Result<bool, BrakeError> {
+    /// [`PauseError::NotFound`] if no active manifest declares it, [`PauseError::Conflict`] if the function handles HTTP
+    /// requests and has no deliveries, and [`PauseError::Store`].
+    pub async fn pause(&self, name: &str) -> Result<bool, PauseError> {
         self.pause_because(name, None).await
     }
 
@@ -90,7 +90,7 @@ impl Control {
     ///
     /// # Errors
     /// The first error; the next call tries again.
-    pub(crate) async fn pause_gone(&self) -> Result<Vec<String>, BrakeError> {
+    pub(crate) async fn pause_gone(&self) -> Result<Vec<String>, PauseError> {
         let gone = self.0.parts.dispatcher.gone();
         let mut paused = Vec::new();
         if gone.is_empty() {
@@ -106,7 +106,7 @@ impl Control {
         Ok(paused)
     }
 
-    async fn pause_because(&self, name: &str, reason: Option<String>) -> Result<bool, BrakeError> {
+    async fn pause_because(&self, name: &str, reason: Option<String>) -> Result<bool, PauseError> {
         let _one_at_a_time = self.0.changing.lock().await;
         self.check_name(name)?;
         if self.paused().contains_key(name) {
@@ -121,16 +121,16 @@ impl Control {
             self.paused().remove(name);
             self.apply_paused();
         }
-        reported.map(|()| true).map_err(BrakeError::from)
+        reported.map(|()| true).map_err(PauseError::from)
     }
 
     /// Resumes a function or an app, also one that no active manifest declares any more. Returns `false` if it was not
     /// paused.
     ///
     /// # Errors
-    /// [`BrakeError::NotFound`] if it is not paused and unknown, [`BrakeError::Conflict`] if it is paused with its app
-    /// only, and [`BrakeError::Store`].
-    pub async fn resume(&self, name: &str) -> Result<bool, BrakeError> {
+    /// [`PauseError::NotFound`] if it is not paused and unknown, [`PauseError::Conflict`] if it is paused with its app
+    /// only, and [`PauseError::Store`].
+    pub async fn resume(&self, name: &str) -> Result<bool, PauseError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let pause = self.paused().get(name).cloned();
         let Some(pause) = pause else {
@@ -139,7 +139,7 @@ impl Control {
             {
                 let message =
                     format!("{name} is paused with its app; `evoke resume {app}` resumes all of its functions");
-                return Err(BrakeError::Conflict(message));
+                return Err(PauseError::Conflict(message));
             }
             self.check_name(name)?;
             return Ok(false);
@@ -183,13 +183,13 @@ impl Control {
 
     /// Returns an error if no active manifest declares a function or app of this name, or if the function handles HTTP
     /// requests, which have no deliveries.
-    fn check_name(&self, name: &str) -> Result<(), BrakeError> {
+    fn check_name(&self, name: &str) -> Result<(), PauseError> {
         let active = self.active();
         let apps = active.manifests.iter().map(|checked| checked.manifest.app.as_str());
         let names: Vec<&str> = active.function_ids.keys().map(String::as_str).chain(apps).collect();
         if names.contains(&name) {
             return match active.request_handlers.contains(name) {
-                true => Err(BrakeError::Conflict(format!(
+                true => Err(PauseError::Conflict(format!(
                     "{name} handles HTTP requests and has no deliveries that could be paused"
                 ))),
                 false => Ok(()),
@@ -200,7 +200,7 @@ impl Control {
             None if names.is_empty() => "no manifest is active".to_owned(),
             None => format!("expected {}", join_with_or(names.iter().copied().take(20))),
         };
-        Err(BrakeError::NotFound(format!("there is no active function or app `{name}`; {help}")))
+        Err(PauseError::NotFound(format!("there is no active function or app `{name}`; {help}")))
     }
 }
 

@@ -14,16 +14,16 @@ use super::systemd::Systemd;
 /// How long a file of /proc is used: monitors of one tick share a reading.
 const FRESH: Duration = Duration::from_millis(50);
 /// The most readings at once that may block a thread, such as those of disks. A network file system may hold a thread for
-/// long, so readings that waited for [`PATIENCE`] get further threads.
+/// long, so readings that waited for [`USUAL_WAIT`] get further threads.
 const BLOCKING_USUAL: usize = 2;
 const BLOCKING_FURTHER: usize = 14;
-const PATIENCE: Duration = Duration::from_millis(100);
+const USUAL_WAIT: Duration = Duration::from_millis(100);
 /// The most commands at once.
 const COMMANDS_MAX: usize = 8;
 
 /// Connections and limits that all monitors of the process share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Resources {
     pub(super) files: SharedFiles,
     pub(super) processes: Processes,
     pub(super) systemd: Systemd,
@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) commands: Semaphore,
 }
 
-impl World {
+impl Resources {
     pub(super) fn new(client: Client, allow_commands: bool) -> Self {
         Self {
             files: SharedFiles::default(),
@@ -52,12 +52,12 @@ impl World {
     }
 }
 
-impl World {
+impl Resources {
     /// Waits for the permit of a reading that may block its thread. Most readings take microseconds: few threads, whose
     /// memory stays, serve all of them.
     pub(super) async fn blocking_permit(&self) -> Option<OwnedSemaphorePermit> {
         let [usual, further] = &self.blocking;
-        match tokio::time::timeout(PATIENCE, usual.clone().acquire_owned()).await {
+        match tokio::time::timeout(USUAL_WAIT, usual.clone().acquire_owned()).await {
             Ok(permit) => permit.ok(),
             Err(_) => further.clone().acquire_owned().await.ok(),
         }

@@ -12,15 +12,15 @@ use super::request::json_body;
 use super::response::Json;
 use super::view::{Changed, PauseTarget};
 use super::{Admin, ApiResult, names};
-use crate::control::BrakeError;
+use crate::control::PauseError;
 use evoke_http::problem::Problem;
 
-impl From<BrakeError> for ApiError {
-    fn from(error: BrakeError) -> Self {
+impl From<PauseError> for ApiError {
+    fn from(error: PauseError) -> Self {
         match error {
-            BrakeError::NotFound(detail) => Problem::not_found(detail).into(),
-            BrakeError::Conflict(detail) => Problem::new(StatusCode::CONFLICT, detail).into(),
-            BrakeError::Store(error) => error.into(),
+            PauseError::NotFound(detail) => Problem::not_found(detail).into(),
+            PauseError::Conflict(detail) => Problem::new(StatusCode::CONFLICT, detail).into(),
+            PauseError::Store(error) => error.into(),
         }
     }
 }
