@@ -27,6 +27,7 @@ pub mod rfc3339;
 pub mod runtime_events;
 pub mod state;
 mod stored;
+mod take_over;
 pub mod text;
 pub mod uri;
 
@@ -46,3 +47,4 @@ pub use self::origin::{Amount, Origin};
 pub use self::places::reserved_places;
 pub use self::replay::{NewReplay, Replay, ReplayState, Step, Stream};
 pub use self::stored::{Accepted, DescendantsLimits, DescendantsMax, Lineage, Mark, NewEvent, StoredEvent};
+pub use self::take_over::{MarkNames, StateConflict, TakeOver, TakenOver};

@@ -54,6 +54,14 @@ pub(super) fn publish(table: &OriginTable, origins: &[Origin], uris: Vec<String>
     }
 }
 
+/// Makes the committed new URIs of origins visible to readers.
+pub(super) fn rename(table: &OriginTable, origins: Vec<(Origin, String)>) {
+    let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+    for (origin, uri) in origins {
+        table.rename(origin, uri.into());
+    }
+}
+
 /// Returns the URI of a committed origin.
 pub(super) fn uri(table: &OriginTable, origin: Origin) -> Option<Arc<str>> {
     table.read().unwrap_or_else(PoisonError::into_inner).uri(origin)

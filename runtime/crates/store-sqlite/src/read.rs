@@ -204,9 +204,13 @@ pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
 }
 
 pub(super) fn event_of(c: &Connection, source: &str, id: &str) -> rusqlite::Result<Option<Seq>> {
-    c.prepare_cached("SELECT seq FROM events WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1")?
-        .query_row([id, source], |r| r.get(0).map(Seq))
-        .optional()
+    c.prepare_cached(
+        "SELECT seq FROM events WHERE id = ?1
+           AND (source = ?2 OR cause IS NULL AND origin = (SELECT id FROM origins WHERE uri = ?2))
+         ORDER BY seq DESC LIMIT 1",
+    )?
+    .query_row([id, source], |r| r.get(0).map(Seq))
+    .optional()
 }
 
 /// Returns true if a live delivery of the event is pending.

@@ -101,6 +101,32 @@ impl<'a> Batch<'a> {
         Ok(existed)
     }
 
+    /// Returns the number of keys in a bucket.
+    pub(super) fn keys_of(&self, bucket: &str) -> u64 {
+        self.bucket(bucket).usage.keys
+    }
+
+    /// Moves the keys of a bucket to one that has none. Returns their number.
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> rusqlite::Result<u64> {
+        let usage = self.bucket(from).usage;
+        if usage.keys == 0 {
+            return Ok(0);
+        }
+        self.tx
+            .prepare_cached(
+                "UPDATE state SET bucket = ?2,
+                   sum = sum - sum_of(bucket, key, value, version) + sum_of(?2, key, value, version)
+                 WHERE bucket = ?1",
+            )?
+            .execute([from, to])?;
+        let (from, to): (Arc<str>, Arc<str>) = (from.into(), to.into());
+        let members = self.state_cache.next_version();
+        self.changes.buckets.insert(from.clone(), Bucket { usage: Usage::default(), members });
+        self.changes.buckets.insert(to.clone(), Bucket { usage, members });
+        self.changes.renamed.extend([from, to]);
+        Ok(usage.keys)
+    }
+
     /// Records that a completion was validated: its staged writes end with the commit.
     pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {

@@ -60,6 +60,8 @@ pub(super) struct Changes {
     /// The new state of the changed buckets.
     pub(super) buckets: HashMap<Arc<str>, Bucket>,
     pub(super) changed: Vec<Changed>,
+    /// The buckets whose keys moved to or from another bucket: their values leave the cache.
+    pub(super) renamed: Vec<Arc<str>>,
     /// Completions that were committed or rejected: their staged writes end.
     pub(super) finished: Vec<Arc<Completion>>,
 }
@@ -161,8 +163,8 @@ impl StateCache {
 
     /// Applies the changes of a commit.
     pub(super) fn committed(&self, changes: Changes) {
-        let Changes { buckets, changed, finished } = changes;
-        if changed.is_empty() && finished.is_empty() {
+        let Changes { buckets, changed, renamed, finished } = changes;
+        if changed.is_empty() && finished.is_empty() && renamed.is_empty() {
             return;
         }
         let mut evicted = Vec::new();
@@ -174,6 +176,14 @@ impl StateCache {
                 *touched += 1;
             }
             evicted.extend(inner.put(&bucket, &key, entry));
+        }
+        if !renamed.is_empty() {
+            // Any key may be one of these buckets.
+            inner.touched.iter_mut().for_each(|touched| *touched += 1);
+        }
+        for bucket in renamed {
+            inner.current.remove(&bucket);
+            inner.previous.remove(&bucket);
         }
         for completion in &finished {
             inner.unstage(&completion.state);
@@ -187,6 +197,11 @@ impl StateCache {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the size of a cached entry.
+fn size(key: &str, entry: &Option<Entry>) -> usize {
+    OVERHEAD_BYTES + key.len() + entry.as_ref().map_or(0, |entry| entry.value.len())
 }
 
 impl Inner {
@@ -233,10 +248,12 @@ impl Generation {
         Some((name, key, entry))
     }
 
+    fn remove(&mut self, bucket: &str) {
+        let removed = self.buckets.remove(bucket).unwrap_or_default();
+        self.bytes -= removed.iter().map(|(key, entry)| size(key, entry)).sum::<usize>();
+    }
+
     fn put(&mut self, bucket: &Arc<str>, key: &Arc<str>, entry: Option<Entry>) {
-        let size = |key: &str, entry: &Option<Entry>| {
-            OVERHEAD_BYTES + key.len() + entry.as_ref().map_or(0, |entry| entry.value.len())
-        };
         self.bytes += size(key, &entry);
         let entries = match self.buckets.get_mut(bucket) {
             Some(entries) => entries,

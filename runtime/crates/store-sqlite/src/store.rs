@@ -14,6 +14,7 @@ use super::write::exits::RecordExit;
 use super::write::register::{Register, RegisterOrigins};
 use super::write::schedule::Release;
 use super::write::state::WriteState;
+use super::write::take_over::{Renamed, TakeOvers};
 use super::{
     SqliteStore, chain, check, inspect, origins, pending, read, replays, retain, schedule, state, totals, write,
 };
@@ -21,14 +22,14 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, ChainState, CheckReport, Completed, Completion, DamagedDelivery, DeadFilter, DeadSummary,
-    DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, NewReplay,
-    Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    Stream, Totals,
+    DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, MarkNames, NewDelivery, NewEvent,
+    NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention,
+    Seq, StateConflict, Step, Stream, TakeOver, TakenOver, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
     Alarm, Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScheduleStore,
-    Scheduled, ScopeStore, StateStore, Store, StoreError, StoreFuture, TypeFilter, log_request,
+    Scheduled, ScopeStore, StateStore, Store, StoreError, StoreFuture, TakeOverStore, TypeFilter, log_request,
 };
 
 impl EventStore for SqliteStore {
@@ -359,6 +360,23 @@ impl InspectionStore for SqliteStore {
     fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
         log_request(actor, format_args!("purge dead letters: {which:?}"));
         self.writes.submit_in_portions(move |after| Purge { which: which.clone(), after })
+    }
+}
+
+impl TakeOverStore for SqliteStore {
+    fn take_over(
+        &self,
+        functions: Vec<TakeOver>,
+        names: &'static [MarkNames],
+    ) -> StoreFuture<std::result::Result<Vec<TakenOver>, StateConflict>> {
+        let table = self.origins.clone();
+        let renamed = self.writes.submit_patiently(move || TakeOvers { functions: functions.clone(), names });
+        StoreFuture::from_future(async move {
+            Ok(renamed.await?.map(|Renamed { taken, origins: renamed }| {
+                origins::rename(&table, renamed);
+                taken
+            }))
+        })
     }
 }
 

@@ -196,6 +196,12 @@ impl Counters {
         *self.changes.entry((scope, name)).or_default() += by;
     }
 
+    /// Returns the numbers of a function's deliveries, with the changes of the current transaction.
+    pub(super) fn of_function(&mut self, tx: &Connection, function: FunctionId) -> rusqlite::Result<Counts> {
+        self.write(tx)?;
+        by_state(tx, Scope::Function(function))
+    }
+
     /// Writes the changes as part of the current transaction.
     pub(super) fn write(&mut self, tx: &Connection) -> rusqlite::Result<()> {
         let mut add = tx.prepare_cached(
@@ -311,9 +317,13 @@ pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>
 
 /// Returns the number of a replay's deliveries in each state.
 pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Counts> {
+    by_state(c, Scope::Replay(replay))
+}
+
+fn by_state(c: &Connection, scope: Scope) -> rusqlite::Result<Counts> {
     let mut counts = Counts::default();
     let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = ?1")?;
-    let mut all = all.query([Scope::Replay(replay).column()])?;
+    let mut all = all.query([scope.column()])?;
     while let Some(row) = all.next()? {
         let name: String = row.get(0)?;
         if let Some(state) = DeliveryState::ALL.into_iter().find(|state| state.name() == name) {

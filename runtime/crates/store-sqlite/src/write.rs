@@ -13,6 +13,7 @@ pub(super) mod retain;
 pub(super) mod retry;
 pub(super) mod schedule;
 pub(super) mod state;
+pub(super) mod take_over;
 pub(super) mod transfer;
 
 use std::sync::Arc;

@@ -32,6 +32,7 @@ mod owners;
 mod replay;
 mod schedule;
 mod state;
+mod take_over;
 mod time;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,7 @@ pub use self::owners::*;
 pub use self::replay::*;
 pub use self::schedule::*;
 pub use self::state::*;
+pub use self::take_over::*;
 pub use self::time::*;
 use super::*;
 

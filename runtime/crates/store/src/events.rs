@@ -29,7 +29,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the position of the newest event with this source and id; `None` when there is none.
+    /// Returns the position of the newest event with this id and source, or that entered with this id through the source
+    /// before it was renamed to this URI; `None` when there is none.
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>>;
 
     /// Returns true if a delivery of the event is pending, not counting those of replays.

@@ -10,6 +10,7 @@
 //! | [`ScheduleStore`] | the scheduler, for events with `notbefore`, and the admin API |
 //! | [`InspectionStore`] | the admin API |
 //! | [`ScopeStore`] | everything that only one owner may run |
+//! | [`TakeOverStore`] | the wiring, when it loads functions that were renamed |
 //!
 //! The store records decisions of the bus; it matches no patterns and runs no functions. Each method documents its own
 //! guarantees. For all of them: writes are applied in call order. When a write's future resolves to `Ok`, the write is
@@ -34,6 +35,7 @@ pub mod running;
 mod schedule;
 mod scopes;
 mod state;
+pub mod take_over;
 pub mod validate;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -54,6 +56,7 @@ pub use self::replays::ReplayStore;
 pub use self::schedule::{Alarm, ScheduleStore, Scheduled};
 pub use self::scopes::{Ownership, ScopeStore, Scopes};
 pub use self::state::StateStore;
+pub use self::take_over::TakeOverStore;
 
 /// Default time for which a source and id are deduplicated: longer than producers retry, and short enough to reuse an
 /// id on the next day.
@@ -61,7 +64,7 @@ pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A durable store, as the wiring opens and closes it. Callers take the smallest of the traits that they need.
 pub trait Store:
-    EventStore + DeliveryStore + StateStore + ReplayStore + ScheduleStore + InspectionStore + ScopeStore
+    EventStore + DeliveryStore + StateStore + ReplayStore + ScheduleStore + InspectionStore + ScopeStore + TakeOverStore
 {
     /// Removes finished events, oldest first, with their deliveries and attempts: those older than the retention age,
     /// and as many more as the store exceeds its size limit. Other writes run in between. The removed source and id are

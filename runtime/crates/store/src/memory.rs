@@ -7,6 +7,7 @@ mod schedule;
 mod state;
 mod store;
 mod tables;
+mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};

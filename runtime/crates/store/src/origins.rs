@@ -35,6 +35,25 @@ impl Origins {
         true
     }
 
+    /// Gives a known origin another URI, unless another origin has that URI. Returns true if it has the URI now.
+    pub fn rename(&mut self, origin: Origin, uri: Arc<str>) -> bool {
+        if self.numbers.contains_key(&uri) {
+            return self.uris.get(&origin) == Some(&uri);
+        }
+        let Some(before) = self.uris.insert(origin, uri.clone()) else {
+            self.uris.remove(&origin);
+            return false;
+        };
+        self.numbers.remove(&before);
+        self.numbers.insert(uri, origin);
+        true
+    }
+
+    /// Returns all origins with their URIs, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Origin, &Arc<str>)> {
+        self.uris.iter().map(|(origin, uri)| (*origin, uri))
+    }
+
     /// Adds a new URI and returns its number.
     pub fn insert(&mut self, uri: &str) -> Origin {
         while self.uris.contains_key(&Origin(self.next)) {

@@ -75,6 +75,11 @@ macro_rules! conformance {
             a_bucket_does_not_grow_past_its_quota
             concurrent_counters_are_exact
             staged_writes_are_visible_and_stale_reads_are_not_staged
+            a_renamed_function_takes_over_everything_once
+            a_function_with_deliveries_of_its_own_takes_over_the_unfinished_ones_in_order
+            a_function_takes_over_no_replayed_delivery_of_an_event_that_it_has
+            two_names_with_state_are_a_conflict_that_changes_nothing
+            marks_and_origins_that_the_new_name_has_are_kept
         }
         $crate::conformance_timed_cases! { $open;
             an_id_is_accepted_again_when_its_dedup_window_ends

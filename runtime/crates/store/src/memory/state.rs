@@ -52,6 +52,19 @@ impl Buckets {
         validation
     }
 
+    /// Moves the keys of a bucket to one that has none. Returns their number.
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> u64 {
+        let Some((bucket, entries)) = self.buckets.get_mut(from).filter(|(bucket, _)| bucket.usage.keys > 0) else {
+            return 0;
+        };
+        self.version += 1;
+        let usage = std::mem::take(&mut bucket.usage);
+        bucket.members = self.version;
+        let entries = std::mem::take(entries);
+        self.buckets.insert(to.into(), (Bucket { usage, members: self.version }, entries));
+        usage.keys
+    }
+
     pub(super) fn apply(&mut self, transaction: &Transaction, valid: Valid) {
         for touched in &transaction.keys {
             let Some(change) = &touched.change else { continue };

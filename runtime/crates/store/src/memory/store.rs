@@ -53,8 +53,12 @@ impl EventStore for MemoryStore {
 
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>> {
         let inner = self.lock();
+        let origin = inner.origins.find(&source);
+        let is_of_source = |StoredEvent { event, lineage, .. }: &StoredEvent| {
+            event.source == source || origin.is_some() && lineage.entered() == origin
+        };
         let mut found = inner.events.iter().flatten().rev();
-        let found = found.find(|row| row.stored.event.id == id && row.stored.event.source == source);
+        let found = found.find(|row| row.stored.event.id == id && is_of_source(&row.stored));
         ready(found.map(|row| row.stored.seq))
     }
 

@@ -1,0 +1,94 @@
+//! A function that takes over the data stored under one of its earlier names.
+
+/// A function with an earlier name. Both are full names, `app/function`, of the same app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The earlier name.
+    pub from: String,
+    /// The present name.
+    pub to: String,
+}
+
+impl TakeOver {
+    /// Returns the new form of the URI of a source of the function's own, or of a text that begins with one; `None` if the
+    /// text is something else.
+    pub fn renamed_uri(&self, text: &str) -> Option<String> {
+        let rest = text.strip_prefix('/')?.strip_prefix(&*self.from)?;
+        rest.starts_with('/').then(|| format!("/{}{rest}", self.to))
+    }
+
+    /// Returns the new key of a mark in the scope of `names` whose key has the earlier name; `None` if it has not.
+    pub fn renamed_key(&self, names: &MarkNames, key: &str) -> Option<String> {
+        let rest = key.strip_prefix(names.prefix)?.strip_prefix(&*self.from)?;
+        let is_name = rest.is_empty() || rest.starts_with('/');
+        is_name.then(|| format!("{}{}{rest}", names.prefix, self.to))
+    }
+
+    /// Returns the new filter of a replay, as JSON, whose field `function` has the earlier name; `None` if it has not.
+    pub fn renamed_filter(&self, filter: &str) -> Option<String> {
+        let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;
+        let function = filter.get_mut("function").filter(|function| **function == *self.from)?;
+        *function = self.to.clone().into();
+        Some(filter.to_string())
+    }
+}
+
+/// Marks whose keys name functions, or sources of functions: `prefix`, then the name, then nothing or `/` and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkNames {
+    /// The scope of the marks.
+    pub scope: &'static str,
+    /// The part of the keys before the name.
+    pub prefix: &'static str,
+}
+
+/// The numbers of deliveries and keys that a function has taken over from an earlier name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The earlier name.
+    pub from: String,
+    /// The present name.
+    pub to: String,
+    /// The number of pending deliveries: ready, retrying and blocked ones.
+    pub pending: u64,
+    /// The number of dead letters.
+    pub dead: u64,
+    /// The number of keys of state.
+    pub keys: u64,
+}
+
+/// A function that cannot take over state, because more than one of the names has some. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateConflict {
+    /// The present name of the function.
+    pub to: String,
+    /// The names that have state, each with its number of keys; the present name first, if it is among them.
+    pub names: Vec<(String, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_replaced_as_a_whole_only() {
+        let take_over = TakeOver { from: "shop/charge".into(), to: "shop/pay".into() };
+        let uri = |text| take_over.renamed_uri(text);
+        assert_eq!(uri("/shop/charge/timer-1").as_deref(), Some("/shop/pay/timer-1"));
+        assert_eq!(uri("/shop/charge/monitor-1#readings").as_deref(), Some("/shop/pay/monitor-1#readings"));
+        assert_eq!(
+            [uri("/shop/charge"), uri("/shop/charged/timer-1"), uri("/other/shop/charge/x")],
+            [None, None, None]
+        );
+        let key = |prefix, key| take_over.renamed_key(&MarkNames { scope: "s", prefix }, key);
+        assert_eq!(key("", "shop/charge").as_deref(), Some("shop/pay"));
+        assert_eq!(key("source ", "source shop/charge/files-1").as_deref(), Some("source shop/pay/files-1"));
+        assert_eq!(
+            [key("", "shop"), key("", "shop/charge-card"), key("function ", "circuit shop/charge")],
+            [const { None }; 3]
+        );
+        let filter = |text| take_over.renamed_filter(text);
+        assert_eq!(filter(r#"{"function":"shop/charge"}"#).as_deref(), Some(r#"{"function":"shop/pay"}"#));
+        assert_eq!([filter(r#"{"type":"shop/charge"}"#), filter("{"), filter("[]")], [const { None }; 3]);
+    }
+}
