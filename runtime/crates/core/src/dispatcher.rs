@@ -9,7 +9,8 @@
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
 //! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
 //! Deliveries that ran when an earlier process ended without a clean stop run alone (`isolation`). A function that sends
-//! its deliveries to an endpoint has a circuit (`circuit`, `endpoint`).
+//! its deliveries to an endpoint has a circuit (`circuit`, `endpoint`). A function that is renamed is suspended until the
+//! store has renamed it (`suspension`).
 
 mod attempt;
 mod circuit;
@@ -24,6 +25,7 @@ mod measure;
 mod run_queue;
 mod scheduling;
 mod state_locks;
+mod suspension;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
@@ -238,10 +240,13 @@ impl Dispatcher {
         self.update_all(schedule);
     }
 
-    /// Suspends the paused functions, and starts what may run now.
+    /// Suspends the functions that are paused or being renamed, and starts what may run now.
     fn update_all(&self, mut schedule: MutexGuard<'_, Schedule>) {
-        let Schedule { functions, paused, .. } = &mut *schedule;
-        functions.iter_mut().for_each(|(id, function)| function.set_paused(paused.contains(id)));
+        let Schedule { functions, paused, suspended, .. } = &mut *schedule;
+        for (id, function) in functions {
+            function.set_paused(paused.contains(id));
+            function.set_suspended(suspended.contains(id));
+        }
         let all: Vec<FunctionId> = schedule.functions.keys().copied().collect();
         all.into_iter().for_each(|id| self.update_queue(&mut schedule, id));
         self.spawn_worker(&mut schedule);

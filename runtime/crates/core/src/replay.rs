@@ -203,10 +203,18 @@ struct ReplayTask {
     replays: Replays,
     dispatcher: Dispatcher,
     /// The compiled filter and the rate limiter of each replay, kept from step to step.
-    prepared: HashMap<ReplayId, (CompiledFilter, RateLimiter)>,
+    prepared: HashMap<ReplayId, Prepared>,
     /// Each replay that this task advances, with its ownership. For a replay that another owner advances: the time of
     /// the next try to own it.
     owned: HashMap<ReplayId, Result<Ownership, Instant>>,
+}
+
+/// A compiled replay, kept from step to step.
+struct Prepared {
+    /// The filter as stored.
+    text: String,
+    filter: CompiledFilter,
+    limiter: RateLimiter,
 }
 
 /// The result of a step.
@@ -336,12 +344,17 @@ impl ReplayTask {
             return Ok(Progress::Wait);
         }
         let inner = self.replays.0.clone();
-        let (filter, limiter) = match self.prepared.entry(replay.id) {
+        // The store changes a filter when its function is renamed.
+        if self.prepared.get(&replay.id).is_some_and(|prepared| prepared.text != replay.filter) {
+            self.prepared.remove(&replay.id);
+        }
+        let Prepared { filter, limiter, .. } = match self.prepared.entry(replay.id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let filter: Filter =
                     serde_json::from_str(&replay.filter).map_err(|e| ReplayError::Filter(e.to_string()))?;
-                new.insert((compile(&*inner.store, &filter).await?, RateLimiter::new(filter.rate)))
+                let (text, limiter) = (replay.filter.clone(), RateLimiter::new(filter.rate));
+                new.insert(Prepared { text, filter: compile(&*inner.store, &filter).await?, limiter })
             }
         };
         let room = limiter.room(STEP_MAX);

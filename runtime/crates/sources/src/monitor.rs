@@ -46,6 +46,7 @@ use futures_util::future::BoxFuture;
 
 pub use self::config::MonitorKind;
 pub use self::monitors::{Monitors, SubjectStatus};
+pub use self::removed::NAMED_MARKS;
 pub use self::settings::MonitorSource;
 use crate::{Services, TaskKind};
 use evoke_core::source::Context;

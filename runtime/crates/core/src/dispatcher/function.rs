@@ -19,11 +19,13 @@ const REPLAY_FUNCTION_DIVISOR: u32 = 4;
 pub(super) struct Function {
     pub(super) spec: Arc<FunctionSpec>,
     /// The maximum number of deliveries that run at once; 0 while the function is suspended, because it is in no active
-    /// manifest, because it is paused, or because its endpoint is gone.
+    /// manifest, because it is paused or being renamed, or because its endpoint is gone.
     pub(super) concurrency: u32,
     /// True if an active manifest declares the function.
     is_active: bool,
     is_paused: bool,
+    /// True while the store renames the function.
+    is_suspended: bool,
     /// Set if the function's attempts are requests to an endpoint.
     pub(super) circuit: Option<Circuit>,
     /// The message of the endpoint's response that the endpoint is gone, until the function was paused and resumed.
@@ -55,6 +57,7 @@ impl Function {
             concurrency: spec.concurrency,
             is_active: true,
             is_paused: false,
+            is_suspended: false,
             circuit: spec.runner.circuit().map(|policy| match open_since_ms {
                 Some(since_ms) => Circuit::open_since(policy, since_ms),
                 None => Circuit::new(policy),
@@ -99,6 +102,22 @@ impl Function {
         self.update_concurrency();
     }
 
+    pub(super) fn set_suspended(&mut self, is_suspended: bool) {
+        self.is_suspended = is_suspended;
+        self.update_concurrency();
+    }
+
+    /// Returns true if no delivery runs, is being loaded, or waits for the commit of its attempt.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.live.lane.is_quiet() && self.replay.lane.is_quiet()
+    }
+
+    /// Makes both lanes load their deliveries from the store again.
+    pub(super) fn load_again(&mut self) {
+        self.live.lane.load_again();
+        self.replay.lane.load_again();
+    }
+
     /// Suspends the function, because its endpoint is gone.
     pub(super) fn set_gone(&mut self, message: String) {
         self.gone = Some(message);
@@ -111,8 +130,8 @@ impl Function {
     }
 
     fn update_concurrency(&mut self) {
-        let is_suspended = self.is_paused || !self.is_active || self.gone.is_some();
-        self.concurrency = if is_suspended { 0 } else { self.spec.concurrency };
+        let is_stopped = self.is_paused || self.is_suspended || !self.is_active || self.gone.is_some();
+        self.concurrency = if is_stopped { 0 } else { self.spec.concurrency };
     }
 
     /// Removes a cancelled delivery that did not start.

@@ -141,6 +141,17 @@ impl Lane {
         self.held.difference(&waiting).copied().collect()
     }
 
+    /// Returns true if no delivery was picked, is being loaded, or waits for the commit of its attempt.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.loading && !self.loading_retries && self.started().is_empty()
+    }
+
+    /// Makes the lane load all deliveries from the store again that it does not hold.
+    pub(super) fn load_again(&mut self) {
+        self.leave(DeliveryId(1));
+        self.next_retry_ms = Some(UnixMs::MIN);
+    }
+
     /// Returns the number of deliveries that wait in memory.
     pub(super) fn waiting(&self) -> u32 {
         u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
@@ -361,6 +372,26 @@ mod tests {
         lane.start_retry_load();
         lane.retries_loaded(vec![delivery(4)], None);
         assert_eq!(run_all(&mut lane), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_lane_that_loads_again_finds_deliveries_before_its_cursor_and_earlier_retries() {
+        let mut lane = Lane::default();
+        lane.offer(delivery(9));
+        assert!(lane.is_quiet());
+        let running = lane.pick().unwrap();
+        lane.release_slot();
+        assert!(!lane.is_quiet(), "its commit is missing");
+        lane.completed(running.id, Some(90));
+        assert!(lane.is_quiet());
+        lane.load_again();
+        assert_eq!((lane.start_load(), lane.next_retry_ms()), (Some(DeliveryId(0)), Some(UnixMs::MIN)));
+        assert!(!lane.is_quiet(), "it loads");
+        lane.loaded(DeliveryId(0), vec![delivery(3)]);
+        lane.start_retry_load();
+        assert!(!lane.is_quiet(), "it loads retries");
+        lane.retries_loaded(vec![delivery(4)], None);
+        assert_eq!(run_all(&mut lane), [3, 4]);
     }
 
     #[test]

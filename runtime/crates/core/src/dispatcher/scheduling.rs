@@ -54,6 +54,8 @@ pub(super) struct Schedule {
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
     /// The functions that an operator paused.
     pub(super) paused: HashSet<FunctionId>,
+    /// The functions that are being renamed.
+    pub(super) suspended: HashSet<FunctionId>,
     /// The deliveries that must run alone.
     pub(super) isolation: Isolation,
     /// The state of the task that watches circuits.

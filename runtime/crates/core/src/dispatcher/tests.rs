@@ -4,6 +4,7 @@ mod isolation;
 mod pause;
 mod places;
 mod state;
+mod suspension;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

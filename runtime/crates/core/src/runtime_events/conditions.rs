@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{RECOVERY_DELAY, SOURCE, new_event, truncated};
-use evoke_model::Mark;
 use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::event::Event;
+use evoke_model::{Mark, MarkNames, TakeOver};
 
 /// The kind of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,23 @@ pub struct Subject {
     /// The name without a leading `/`, such as `shop/charge`; the `subject` of the event.
     pub name: String,
 }
+
+impl Subject {
+    /// Returns the subject after a function was renamed; `None` if it has nothing to do with the function.
+    fn renamed(&self, take_over: &TakeOver) -> Option<Self> {
+        let has_name = matches!(self.kind, Kind::Function | Kind::Circuit | Kind::Source);
+        let no_prefix = MarkNames { scope: SOURCE, prefix: "" };
+        let name = take_over.renamed_key(&no_prefix, &self.name).filter(|_| has_name)?;
+        Some(Self { kind: self.kind, name })
+    }
+}
+
+/// The marks of reported conditions whose keys have the name of a function, or of one of its sources.
+pub const NAMED_MARKS: [MarkNames; 3] = [
+    MarkNames { scope: SOURCE, prefix: "function " },
+    MarkNames { scope: SOURCE, prefix: "circuit " },
+    MarkNames { scope: SOURCE, prefix: "source " },
+];
 
 /// The observed condition of one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,6 +203,24 @@ impl Conditions {
             }
         }
         changes
+    }
+
+    /// Gives a function another name after the store has renamed its marks ([`NAMED_MARKS`]), and so its circuit and its
+    /// sources. A condition that is reported under the new name already stays.
+    pub fn rename(&mut self, take_over: &TakeOver) {
+        let named: Vec<_> =
+            self.troubled.keys().filter_map(|old| Some((old.clone(), old.renamed(take_over)?))).collect();
+        for (old, new) in named {
+            if self.troubled.contains_key(&new) {
+                continue;
+            }
+            if let Some(since_ms) = self.troubled.remove(&old) {
+                self.troubled.insert(new.clone(), since_ms);
+            }
+            if let Some(since) = self.recovering.remove(&old) {
+                self.recovering.insert(new, since);
+            }
+        }
     }
 
     /// Records that a change was reported: its event and mark are stored.
@@ -337,6 +372,27 @@ mod tests {
         }
         assert!(fixture.observe(1, &good).is_empty());
         assert_eq!(fixture.observe(5, &good), ["evoke.source.recovered shop/in"]);
+    }
+
+    #[test]
+    fn a_renamed_function_keeps_its_reported_conditions_and_those_of_its_sources() {
+        use Kind::{Circuit, Function, Source};
+        let mut fixture = Fixture::new();
+        let before = [(Function, "shop/a", true), (Circuit, "shop/a", true), (Source, "shop/a/files-1", true)];
+        assert_eq!(fixture.observe(0, &before).len(), 3);
+        let take_over = TakeOver { from: "shop/a".into(), to: "shop/b".into() };
+        fixture.conditions.rename(&take_over);
+        let marks = std::mem::take(&mut fixture.marks);
+        let renamed = marks.into_iter().map(|(key, value)| {
+            let new = NAMED_MARKS.iter().filter_map(|names| take_over.renamed_key(names, &key)).next();
+            (new.unwrap(), value)
+        });
+        fixture.marks = renamed.collect();
+        let still = [(Function, "shop/b", true), (Circuit, "shop/b", true), (Source, "shop/b/files-1", true)];
+        assert!(fixture.observe(1, &still).is_empty());
+        fixture.restart();
+        let over = fixture.observe(1, &[(Function, "shop/b", false), (Circuit, "shop/b", true), (still[2])]);
+        assert_eq!(over, ["evoke.function.recovered shop/b"]);
     }
 
     #[test]

@@ -10,14 +10,18 @@
 use std::collections::BTreeMap;
 
 use evoke_core::bus::{Bus, Offer};
-use evoke_model::Mark;
 use evoke_model::clock::UnixMs;
+use evoke_model::{Mark, MarkNames};
 use serde::{Deserialize, Serialize};
 
 use super::monitors::{MARKS_MAX, Monitors, readings_scope};
 use super::watched::StateMark;
 
 const SCOPE: &str = "/evoke#monitors";
+
+/// The marks whose keys have the name of the function of a monitor.
+pub const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "/" };
+
 const HOUR_MS: i64 = 3_600_000;
 
 /// A monitor that has something in the store.
