@@ -9,6 +9,7 @@ mod placeholders;
 mod secrets;
 mod source;
 mod trigger;
+mod was;
 
 use super::diagnostics::excerpt;
 use super::model::Manifest;
@@ -95,6 +96,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
     let app = app.unwrap_or_else(|| Name::new_unchecked("app"));
     let manifest = Manifest { evoke: 1, app, sources, functions, limits: limits.unwrap_or_default(), folder, path };
     cross_checks::sources_of_each_kind(reader, &manifest, kinds);
+    was::check_unique(reader, &manifest);
     if has_app_name {
         cross_checks::event_sources(reader, &manifest, &public_uris);
     }

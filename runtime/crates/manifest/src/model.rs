@@ -71,6 +71,12 @@ pub struct Function {
     /// Name in the manifest. The events it publishes have the source `/<app>/<name>`.
     #[schemars(skip)]
     pub name: Name,
+    /// Earlier names of the function in this app. When the manifest is loaded, the function takes over the data stored under
+    /// these names: pending deliveries, dead letters, state, a pause, and the progress of its own sources. The names can
+    /// stay here for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>")]
+    pub was: Vec<EarlierName>,
     /// Path of the component: a `.wasm` or `.wat` file, optionally pinned to a digest as in `charge.wasm@sha256:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
@@ -113,6 +119,17 @@ pub struct Function {
     /// Spans of its parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,
+}
+
+/// An earlier name of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct EarlierName {
+    /// As written: without the app.
+    pub name: Name,
+    /// Span of the entry.
+    #[serde(skip)]
+    pub span: Span,
 }
 
 /// A command that builds a component.

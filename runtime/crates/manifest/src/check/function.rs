@@ -1,7 +1,7 @@
 //! Reads functions: component, triggers, limits, retries and grants.
 
 use super::secrets::{has_nonempty_key, secrets};
-use super::{Context, deliver, http_grant, trigger};
+use super::{Context, deliver, http_grant, trigger, was};
 use crate::component::ComponentRef;
 use crate::diagnostics::excerpt;
 use crate::grants::{StateLimits, TypeGlob};
@@ -63,6 +63,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     let on = "`on:` with a trigger, such as `- events: { type: [order.placed] }`";
     let on = table.required(reader, "on", &["trigger", "triggers", "when", "events"], on);
     let triggers = on.map(|node| trigger::triggers(reader, context, node, &entry.key)).unwrap_or_default();
+    let was = table.optional(reader, "was").map(|node| was::earlier_names(reader, context, node, &entry.key));
     let order_by = table.optional(reader, "order_by").and_then(|node| order_by(reader, node, &triggers));
     let concurrency = table.optional(reader, "concurrency");
     let concurrency = concurrency.and_then(|node| reader.integer(node, "`concurrency`", CONCURRENCY_RANGE));
@@ -92,6 +93,9 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         "events" | "source" => Some(TRIGGER_KEY_HINT),
         "trigger" | "triggers" | "when" => Some("put the triggers under `on`"),
         "wasm" | "module" | "image" | "path" | "file" => Some("write the component as `component: FILE.wasm`"),
+        "previously" | "formerly" | "renamed" | "renamed_from" | "aliases" | "old_name" => {
+            Some("write the earlier names of a function as `was: [NAME]`")
+        }
         "url" | "endpoint" | "webhook" => Some("to send events to an endpoint, write `deliver: { url: URL }`"),
         key if context.kinds.keys().any(|kind| kind == key) => Some(TRIGGER_KEY_HINT),
         _ => None,
@@ -107,6 +111,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     };
     Some(Function {
         name: name?,
+        was: was.unwrap_or_default(),
         component: if deliver_node.is_some() { None } else { Some(component.unwrap_or_default()) },
         deliver,
         build,
