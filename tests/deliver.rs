@@ -4,7 +4,7 @@ mod campaign;
 mod clock;
 mod endpoint;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -96,6 +96,33 @@ fn an_event_arrives_whole_signed_and_with_one_key_for_all_attempts() {
     let letter = evoke.json_lines(&["dead", "list"]).remove(0);
     let cause = letter["delivery"]["cause"].as_str().unwrap();
     assert_eq!(cause, "gave up after 2 attempts; the last ended as endpoint-failed: 503 Service Unavailable");
+}
+
+#[test]
+fn a_renamed_function_sends_what_waits_with_the_same_keys() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let works = is_up.clone();
+    let endpoint =
+        Endpoint::start(move |_| (if works.load(Ordering::SeqCst) { 204 } else { 503 }, Vec::new(), String::new()));
+    let policy = "    retry: { attempts: 100, backoff: 10ms, max_backoff: 20ms }";
+    let before = manifest(&endpoint.url("/"), "", policy);
+    let mut evoke = Evoke::up_with(&before);
+    let ids: BTreeSet<_> = (0..3).map(|_| evoke.post_accepted("/in", "{}")).collect();
+    let keys = |status: u16| {
+        let all = endpoint.received();
+        all.iter().filter(|one| one.status == status).map(|one| one.key().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eventually!(keys(503).len() == 3, "{}", evoke.log());
+    evoke.kill();
+    evoke.write_manifest(&before.replace("  send:", "  ship:\n    was: [send]"));
+    is_up.store(true, Ordering::SeqCst);
+    evoke.up();
+    assert!(evoke.log().contains("lab/ship takes over from lab/send: 3 pending deliveries"), "{}", evoke.log());
+    evoke.settle();
+    let taken: Vec<_> = endpoint.received().into_iter().filter(|one| one.status == 204).collect();
+    assert_eq!((taken.len(), keys(204)), (3, keys(503)));
+    assert_eq!(taken.iter().map(|one| one.json()["id"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), ids);
+    evoke.stdout(&["check"]);
 }
 
 #[test]

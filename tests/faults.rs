@@ -13,6 +13,7 @@ pub(crate) mod neighbours;
 mod power;
 pub(crate) mod producers;
 pub(crate) mod random;
+mod renames;
 mod sample_store;
 pub(crate) mod shim;
 mod torn_wal;

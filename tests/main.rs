@@ -54,6 +54,7 @@ mod pause;
 mod proxies;
 mod redaction;
 mod reload;
+mod renames;
 mod replay;
 mod replies;
 mod requests;

@@ -431,6 +431,12 @@ impl Evoke {
         assert_eventually!(pending() == 0, "still pending: {}\n{}", self.stdout(&["check"]), self.log());
     }
 
+    /// Waits until no delivery of this function is pending; others may be.
+    pub(crate) fn settle_function(&self, function: &str) {
+        let pending = || self.json_lines(&["pending", "list", "--function", function]).len();
+        assert_eventually!(pending() == 0, "still pending: {}\n{}", self.stdout(&["check"]), self.log());
+    }
+
     /// All events of a type, in accept order.
     pub(crate) fn events(&self, type_: &str) -> Vec<Value> {
         self.json_lines(&["events", "--type", type_, "--after", "0"])

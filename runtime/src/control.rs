@@ -22,6 +22,7 @@ pub(crate) mod secrets;
 pub(crate) mod sources;
 pub(crate) mod state_source;
 mod status;
+mod take_over;
 pub(crate) mod unset_secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,12 +44,13 @@ use self::pause::Paused;
 pub use self::pause::{Pause, PauseError};
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
+pub use self::take_over::Successor;
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_manifest::{Checked, Diagnostics, Settings, Severity, Source};
 use evoke_model::clock::Clock;
-use evoke_model::{DescendantsMax, FunctionId, StoredEvent};
+use evoke_model::{DescendantsMax, FunctionId, StoredEvent, TakeOver};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_sources::Services;
@@ -140,6 +142,8 @@ struct ActiveManifests {
     request_handlers: BTreeSet<String>,
     /// The same, to compare the next manifests with; `None` before the first start.
     declared: Option<Declared>,
+    /// The functions that were renamed and of which the health monitor does not know yet.
+    renamed: Vec<TakeOver>,
 }
 
 impl Control {
@@ -275,12 +279,14 @@ impl Control {
         let guards = auth::guards(&manifests, metrics)?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
-        let origins = sources::register_origins(&manifests, &**store).await?;
+        let prepared = self.take_over(&manifests).await?;
+        let origins = self.register_sources(&manifests, !prepared.taken.is_empty()).await?;
         let requests = bus.for_ingress(Kind::Listener(&HttpKind).ingress(), metrics);
         let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests, sandbox };
         let registered = functions::register(&manifests, loaded, wiring).await?;
         let Functions { workers, router, ids, answerers } = registered;
-        let mut sources = self.0.sources.lock().await;
+        let renamed = prepared.renamed();
+        let take_over::Prepared { mut sources, taken } = prepared;
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
         let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
         let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &guards, &mut sources);
@@ -291,22 +297,28 @@ impl Control {
         bus.set_router(router);
         dispatcher.set_paused(self.paused_ids(&ids));
         dispatcher.set_functions(workers);
+        self.end_take_over();
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
         sandbox.remove_outdated();
         let pending = self.pending().await;
         let changes = match &self.active().declared {
-            Some(before) => declared.since(before, &pending),
+            Some(before) => declared.since(before, &renamed, &pending),
             None => declared.only_routes(),
         };
         self.0.host.report(Progress::Changed(&changes));
+        if !taken.is_empty() {
+            self.0.host.report(Progress::TakenOver { functions: &taken });
+        }
         let is_stranded = |(name, pending): &(String, u64)| *pending > 0 && !ids.contains_key(name);
         let stranded: Vec<_> = pending.into_iter().filter(is_stranded).collect();
         if !stranded.is_empty() {
             self.0.host.report(Progress::Stranded { functions: stranded });
         }
         let declared = Some(declared);
-        *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers, declared };
+        let mut active = self.active();
+        let renamed = std::mem::take(&mut active.renamed).into_iter().chain(renamed).collect();
+        *active = ActiveManifests { manifests, function_ids: ids, request_handlers, declared, renamed };
         Ok(())
     }
 

@@ -6,7 +6,8 @@
    EVOKE_FAULTS_TRACE   Append a trace to this file, in the format of trace.rs. The trace excludes SQLite's `-shm` file,
                         which is rebuilt and never trusted after a crash, and all subfolders of the data folder.
    EVOKE_FAULTS_FAIL    CLASS[@FILE]:N:WHAT  The N-th call of a class fails; with @FILE, only calls on that file count.
-                        CLASS is open, read, write, fsync, truncate, rename or unlink. WHAT is EIO, ENOSPC or SHORT.
+                        CLASS is open, read, write, fsync, truncate, rename or unlink. WHAT is EIO, ENOSPC, SHORT or
+                        KILL, which ends the process with SIGKILL before the call.
                         SHORT writes half of the bytes, and the next write to that file fails with ENOSPC. A failed
                         fsync syncs nothing, and a later fsync succeeds, as on Linux.
    EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
@@ -25,6 +26,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -54,7 +56,7 @@ static size_t data_len;
 
 static char fail_class[16], fail_file[64];
 static long fail_at, fail_count;
-static int fail_errno, fail_short;
+static int fail_errno, fail_short, fail_kill;
 static int full_errno = ENOSPC;
 static struct file *full_file; /* the next write to this file fails with ENOSPC */
 
@@ -85,6 +87,7 @@ __attribute__((constructor)) static void start(void) {
       if (sscanf(value, "%15[a-z]:%ld:%15s", fail_class, &fail_at, what) != 3) abort();
     }
     fail_short = !strcmp(what, "SHORT");
+    fail_kill = !strcmp(what, "KILL");
     fail_errno = !strcmp(what, "EIO") ? EIO : ENOSPC;
   }
   unsetenv("LD_PRELOAD");
@@ -125,6 +128,7 @@ static int must_fail(const char *class, const char *name) {
   char line[256];
   int len = snprintf(line, sizeof line, "%s %ld %s\n", class, fail_count, *name ? name : ".");
   if (fired >= 0) syscall(SYS_write, fired, line, len);
+  if (fail_kill) kill(getpid(), SIGKILL);
   return 1;
 }
 

@@ -18,6 +18,7 @@ use crate::disk::disk_space;
 use evoke_core::dispatcher::{Failing, OpenCircuit};
 use evoke_core::runtime_events::SOURCE;
 use evoke_core::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
+use evoke_model::FunctionId;
 use evoke_store::StoreError;
 
 /// Time between two polls.
@@ -70,7 +71,9 @@ impl HealthMonitor {
         loop {
             self.control.parts().metrics.sample();
             self.pause_gone().await;
-            let found = self.observe().await;
+            let (functions, renamed) = self.control.function_ids_and_renamed();
+            renamed.iter().for_each(|take_over| self.conditions.rename(take_over));
+            let found = self.observe(functions).await;
             let changes = self.conditions.observe(found, Instant::now(), self.control.parts().clock.now_ms());
             let is_unchanged = changes.is_empty();
             for change in changes {
@@ -122,10 +125,10 @@ impl HealthMonitor {
 
     /// Returns the current health of the active functions and their circuits, the active sources, the listeners with TLS
     /// and the disk. Subjects without trouble are left out, unless their trouble was reported: there may be thousands.
-    async fn observe(&self) -> BTreeMap<Subject, Observation> {
+    async fn observe(&self, functions: BTreeMap<String, FunctionId>) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
-        let functions = self.control.function_ids().into_iter().flat_map(|(name, id)| {
+        let functions = functions.into_iter().flat_map(|(name, id)| {
             let subject = |kind| Subject { kind, name: name.clone() };
             let circuit = circuits.get(&id).map(Option::as_ref).and_then(|open| {
                 let circuit = subject(Kind::Circuit);

@@ -5,7 +5,8 @@ use futures_util::future::BoxFuture;
 
 use super::text::{count, escape, escape_lines, format_micros, print_error};
 use super::{build, log_format};
-use crate::control::{Activity, AppError, Build, Changes, FAILED, Host, Progress};
+use crate::control::{Activity, AppError, Build, Changes, FAILED, Host, Progress, Successor};
+use evoke_model::TakenOver;
 use evoke_model::clock::rfc3339;
 
 /// Maximum number of routes that are printed.
@@ -26,14 +27,21 @@ impl Host for Terminal {
             Progress::Loading { functions } if functions.is_empty() => say("loading", "no functions"),
             Progress::Loading { functions } => say("loading", &list_names(&functions, "other function")),
             Progress::Changed(changes) => show_changes(changes),
+            Progress::TakingOver { running } => {
+                let (running, verb) = (count(running, "attempt"), if running == 1 { "ends" } else { "end" });
+                say("waiting", &format!("until {running} of renamed functions {verb}"));
+            }
+            Progress::TakenOver { functions } => functions.iter().for_each(show_taken_over),
             Progress::Stranded { functions } => {
                 for (name, pending) in functions {
                     let pending = count(pending, "delivery");
+                    let short = name.split_once('/').map_or(&*name, |(_, short)| short);
                     say(
                         "note",
                         &format!(
-                            "{pending} of {name} wait, but it is in no manifest: `evoke pending move {name} FUNCTION` \
-                             moves them, `evoke pending cancel --function {name}` gives them up"
+                            "{pending} of {name} wait, but it is in no manifest: write `was: [{short}]` in the function \
+                             that replaces it, or `evoke pending move {name} FUNCTION` moves them and `evoke pending \
+                             cancel --function {name}` gives them up"
                         ),
                     );
                 }
@@ -117,6 +125,19 @@ fn show(activity: &Activity<'_>) {
 /// Prints a progress line with details that others wrote: line breaks in them are escaped, too.
 fn say_escaped(verb: &str, details: &str) {
     say(verb, &escape(details));
+}
+
+fn show_taken_over(Successor { taken, is_paused }: &Successor) {
+    let TakenOver { from, to, pending, dead, keys } = taken;
+    let parts = [
+        (*pending, count(*pending, "pending delivery")),
+        (*dead, count(*dead, "dead letter")),
+        (*keys, format!("{} of state", count(*keys, "key"))),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
+    let parts = if parts.is_empty() { "nothing waits".to_owned() } else { parts.join(", ") };
+    let pause = if *is_paused { "; it is paused, as before" } else { "" };
+    say("renamed", &format!("{to} takes over from {from}: {parts}{pause}"));
 }
 
 fn show_changes(changes: &Changes) {

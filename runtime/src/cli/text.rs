@@ -172,7 +172,7 @@ pub(super) fn format_bytes(size: u64) -> String {
 pub(super) fn count(n: impl TryInto<u64>, noun: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
     let (stem, ending) = match noun.strip_suffix('y') {
-        Some(stem) if n != 1 => (stem, "ies"),
+        Some(stem) if n != 1 && !stem.ends_with(['a', 'e', 'o', 'u']) => (stem, "ies"),
         _ if n != 1 => (noun, "s"),
         _ => (noun, ""),
     };
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!([1_023, 1_536, 5_452_595].map(format_bytes), ["1023 B", "1.5 KiB", "5.2 MiB"]);
         assert_eq!([61_000, 3_720_000, 180_000_000].map(format_millis), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
         assert_eq!(
-            [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event")],
-            ["1 delivery", "2 deliveries", "0 events"]
+            [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event"), count(3u64, "key")],
+            ["1 delivery", "2 deliveries", "0 events", "3 keys"]
         );
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::functions::{self, full_name};
 use evoke_http::source::Endpoint;
 use evoke_manifest::Checked;
+use evoke_model::TakeOver;
 
 /// The functions, sources and routes of manifests, as two versions of them are compared.
 #[derive(Debug, Default)]
@@ -34,7 +35,8 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// Those with other settings, or with another component.
     pub changed: Vec<String>,
-    /// The functions with another `order_by`, with their number of pending deliveries, which keep their old keys.
+    /// The functions with another `order_by`, also than under an earlier name, with their number of pending deliveries,
+    /// which keep their old keys.
     pub reordered: Vec<(String, u64)>,
     /// All routes of http sources, such as `POST /checkout to /shop/checkout`; empty if none changed.
     pub routes: Vec<String>,
@@ -59,15 +61,19 @@ impl Declared {
         Self { parts: functions.chain(sources).collect(), routes }
     }
 
-    /// Returns what changes from `before` to this. `pending` has the number of pending deliveries by function.
-    pub(super) fn since(&self, before: &Self, pending: &BTreeMap<String, u64>) -> Changes {
+    /// Returns what changes from `before` to this. `renamed` are the functions that took over from an earlier name, and
+    /// `pending` has the number of pending deliveries by function.
+    pub(super) fn since(&self, before: &Self, renamed: &[TakeOver], pending: &BTreeMap<String, u64>) -> Changes {
         let missing_in = |other: &Self, one: &Self| {
             one.parts.keys().filter(|name| !other.parts.contains_key(*name)).cloned().collect::<Vec<_>>()
         };
         let both = self.parts.iter().filter_map(|(name, part)| Some((name, part, before.parts.get(name)?)));
         let changed: Vec<_> = both.filter(|(_, now, then)| now != then).collect();
-        let reordered = changed.iter().filter(|(_, now, then)| now.settings["order_by"] != then.settings["order_by"]);
-        let reordered = reordered.filter_map(|(name, ..)| Some(((*name).clone(), *pending.get(*name)?)));
+        let from_earlier =
+            renamed.iter().filter_map(|TakeOver { from, to }| Some((to, self.parts.get(to)?, before.parts.get(from)?)));
+        let reordered = changed.iter().copied().chain(from_earlier);
+        let reordered = reordered.filter(|(_, now, then)| now.settings["order_by"] != then.settings["order_by"]);
+        let reordered = reordered.filter_map(|(name, ..)| Some((name.clone(), *pending.get(name)?)));
         Changes {
             added: missing_in(before, self),
             removed: missing_in(self, before),
@@ -111,7 +117,7 @@ mod tests {
             "sources: { tick: { timer: { every: 2m } } }\nfunctions: { two: { ENDPOINT }, three: { ENDPOINT, order_by: data.id }, four: { ENDPOINT } }",
         );
         let pending = BTreeMap::from([("a/three".to_owned(), 3), ("a/two".to_owned(), 1)]);
-        let changes = after.since(&before, &pending);
+        let changes = after.since(&before, &[], &pending);
         let expected = Changes {
             added: vec!["a/four".into()],
             removed: vec!["a/one".into()],
@@ -120,6 +126,17 @@ mod tests {
             routes: Vec::new(),
         };
         assert_eq!(changes, expected);
-        assert_eq!(after.since(&after, &pending), Changes::default());
+        assert_eq!(after.since(&after, &[], &pending), Changes::default());
+    }
+
+    #[test]
+    fn a_renamed_function_with_another_order_is_reported_with_what_waits() {
+        let before = declared("functions: { one: { ENDPOINT }, two: { ENDPOINT } }");
+        let after = declared("functions: { three: { ENDPOINT, order_by: subject }, four: { ENDPOINT } }");
+        let renamed = [("a/one", "a/three"), ("a/two", "a/four")]
+            .map(|(from, to)| TakeOver { from: from.to_owned(), to: to.to_owned() });
+        let pending = BTreeMap::from([("a/three".to_owned(), 3), ("a/four".to_owned(), 1)]);
+        assert_eq!(after.since(&before, &renamed, &pending).reordered, [("a/three".to_owned(), 3)]);
+        assert!(after.since(&before, &[], &pending).reordered.is_empty());
     }
 }

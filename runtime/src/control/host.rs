@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{AppError, Changes, ListenUrl};
+use super::{AppError, Changes, ListenUrl, Successor};
 use crate::logs::Line;
 use evoke_manifest::Diagnostics;
 use evoke_model::clock::UnixMs;
@@ -81,6 +81,16 @@ pub enum Progress<'a> {
     },
     /// Manifests were made active: the routes at the start, and all changes at a reload.
     Changed(&'a Changes),
+    /// Functions that are renamed wait for their running attempts.
+    TakingOver {
+        /// The number of attempts.
+        running: u32,
+    },
+    /// Functions have taken over the data stored under their earlier names.
+    TakenOver {
+        /// Each function with the numbers of its deliveries and keys.
+        functions: &'a [Successor],
+    },
     /// Functions that no active manifest declares have pending deliveries.
     Stranded {
         /// Full names, with the number of pending deliveries.

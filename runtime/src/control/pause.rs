@@ -8,11 +8,14 @@ use serde_json::json;
 use super::Control;
 use evoke_manifest::parser::{join_with_or, nearest};
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::{FunctionId, Mark, runtime_events};
+use evoke_model::{FunctionId, Mark, MarkNames, runtime_events};
 use evoke_store::StoreError;
 
 /// The scope of the marks. Each key is a paused function, `app/function`, or a paused app.
 const SCOPE: &str = "/evoke/paused";
+
+/// The marks whose keys are names of functions.
+pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
 
 /// Why a function or an app was not paused or resumed.
 #[derive(Debug, thiserror::Error)]

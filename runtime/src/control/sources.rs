@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http::Method;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +17,11 @@ use evoke_core::source::{Context, Health};
 use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes, SourceMethod};
 use evoke_manifest::{Checked, Diagnostic, Settings, Source, TriggerSource};
 use evoke_model::clock::Clock;
-use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId};
+use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId, TakeOver};
 use evoke_sources::Services;
 use evoke_sources::monitor::MonitorSource;
 use evoke_sources::timer::TimerSource;
-use evoke_store::{EventStore, Ownership, ScopeStore};
+use evoke_store::{EventStore, Ownership, ScopeStore, StoreError};
 use evoke_telemetry::Metrics;
 
 /// How long a source waits between two tries to own its scope, while another process owns it.
@@ -44,6 +43,7 @@ struct RunningSource {
     /// Key of its kind.
     kind: &'static str,
     settings: Settings,
+    origin: Origin,
     target: Target,
     health: Health,
     stop: CancellationToken,
@@ -97,6 +97,33 @@ impl Sources {
         self.prepared.clear();
     }
 
+    /// Stops the sources of the functions' own that run under earlier names. Returns their URIs with their origins, for
+    /// [`Sources::restart`].
+    pub(super) async fn stop_own_of(&mut self, renamed: &[TakeOver]) -> BTreeMap<String, Origin> {
+        let is_own = |uri: &str| renamed.iter().any(|take_over| take_over.renamed_uri(uri).is_some());
+        let (own, others) = std::mem::take(&mut self.running).into_iter().partition(|(uri, _)| is_own(uri));
+        self.running = others;
+        let own: BTreeMap<String, RunningSource> = own;
+        let origins = own.iter().map(|(uri, running)| (uri.clone(), running.origin)).collect();
+        stop_all(own).await;
+        origins
+    }
+
+    /// Starts stopped sources of these manifests again.
+    pub(super) fn restart(
+        &mut self,
+        manifests: &[Checked],
+        functions: &BTreeMap<String, FunctionId>,
+        stopped: &BTreeMap<String, Origin>,
+    ) {
+        for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
+            if let Some(origin) = stopped.get(&source.uri) {
+                let running = self.start(source, *origin, target);
+                self.running.insert(source.uri.clone(), running);
+            }
+        }
+    }
+
     /// Returns the health handle of an http source that runs or will start. The endpoint of the source updates the
     /// health.
     pub(super) fn health(&mut self, uri: &str) -> Health {
@@ -126,7 +153,7 @@ impl Sources {
             }
             Some(Kind::Listener(_)) | None => (self.health(&source.uri), None),
         };
-        RunningSource { kind, settings, target, health, stop, task }
+        RunningSource { kind, settings, origin, target, health, stop, task }
     }
 
     /// Returns the status of every running source, sorted by URI.
@@ -219,11 +246,11 @@ pub(super) fn descendants_limits(
 pub(super) async fn register_origins(
     manifests: &[Checked],
     store: &dyn EventStore,
-) -> anyhow::Result<BTreeMap<String, Origin>> {
+) -> Result<BTreeMap<String, Origin>, StoreError> {
     let all = manifests.iter().flat_map(|checked| checked.manifest.all_sources());
     let uris: Vec<String> = all.map(|(source, _)| source.uri.clone()).collect();
-    let origins = store.register_origins(uris.clone()).await;
-    Ok(uris.into_iter().zip(origins.context("cannot register the sources in the store, evoke.db")?).collect())
+    let origins = store.register_origins(uris.clone()).await?;
+    Ok(uris.into_iter().zip(origins).collect())
 }
 
 /// Returns the origin of a source. Every source is registered before it is used.

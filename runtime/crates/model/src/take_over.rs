@@ -24,6 +24,11 @@ impl TakeOver {
         is_name.then(|| format!("{}{}{rest}", names.prefix, self.to))
     }
 
+    /// Returns true if the key of a mark has the earlier name of the function itself, not of one of its sources.
+    pub fn is_name(&self, names: &MarkNames, key: &str) -> bool {
+        key.strip_prefix(names.prefix) == Some(&*self.from)
+    }
+
     /// Returns the new filter of a replay, as JSON, whose field `function` has the earlier name; `None` if it has not.
     pub fn renamed_filter(&self, filter: &str) -> Option<String> {
         let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;

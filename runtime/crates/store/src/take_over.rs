@@ -14,7 +14,7 @@ pub trait TakeOverStore: Send + Sync + 'static {
     /// - the function's bucket of state. If several of the names have state, nothing of all this is changed, and the
     ///   result is the conflict.
     /// - marks and origins of the function's own sources (`/app/function/…`), and the keys of the marks `names`, except
-    ///   those that exist under the present name already.
+    ///   those that exist under the present name already: marks of the function itself are then removed, others stay.
     /// - the filters of replays that are not finished.
     ///
     /// Returns the functions for which something was moved, so a repeated call returns an empty list. No attempt of a

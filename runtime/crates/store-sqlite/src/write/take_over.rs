@@ -204,7 +204,8 @@ fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usiz
     Ok(count)
 }
 
-/// Renames the keys of marks that name the function or its sources. Returns their number.
+/// Renames the keys of marks that name the function or its sources, or removes the mark of the function if the present name
+/// has one. Returns their number.
 fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> rusqlite::Result<usize> {
     let mut count = 0;
     for names in names {
@@ -214,13 +215,19 @@ fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> ru
             .collect::<rusqlite::Result<_>>()?;
         for key in keys {
             let Some(new) = take_over.renamed_key(names, &key) else { continue };
-            count += tx
+            let renamed = tx
                 .prepare_cached(
                     "UPDATE OR IGNORE marks SET key = ?3,
                        sum = sum - sum_of(scope, key, value) + sum_of(scope, ?3, value)
                      WHERE scope = ?1 AND key = ?2",
                 )?
                 .execute([names.scope, &key, &new])?;
+            count += match renamed {
+                0 if take_over.is_name(names, &key) => tx
+                    .prepare_cached("DELETE FROM marks WHERE scope = ?1 AND key = ?2")?
+                    .execute([names.scope, &key])?,
+                renamed => renamed,
+            };
         }
     }
     Ok(count)

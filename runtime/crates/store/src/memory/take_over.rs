@@ -126,22 +126,23 @@ impl Inner {
         }
     }
 
-    /// Returns true if a mark was renamed.
+    /// Returns true if a mark was renamed or removed.
     fn rename_marks(&mut self, take_over: &TakeOver, names: &[MarkNames]) -> bool {
         let present: BTreeSet<String> = self.marks.keys().map(|(scope, _)| scope.clone()).collect();
-        let renamed: Vec<_> = (self.marks.keys())
-            .filter_map(|(scope, key)| {
-                if let Some(new) = take_over.renamed_uri(scope) {
-                    return (!present.contains(&new)).then(|| ((scope.clone(), key.clone()), (new, key.clone())));
+        let new_key = |(scope, key): &(String, String)| match take_over.renamed_uri(scope) {
+            Some(new) => (!present.contains(&new)).then(|| Some((new, key.clone()))),
+            None => names.iter().filter(|names| names.scope == scope).find_map(|names| {
+                let new = (scope.clone(), take_over.renamed_key(names, key)?);
+                match self.marks.contains_key(&new) {
+                    true => take_over.is_name(names, key).then_some(None),
+                    false => Some(Some(new)),
                 }
-                let of_scope = names.iter().filter(|names| names.scope == scope);
-                let new = (scope.clone(), of_scope.filter_map(|names| take_over.renamed_key(names, key)).next()?);
-                (!self.marks.contains_key(&new)).then(|| ((scope.clone(), key.clone()), new))
-            })
-            .collect();
-        let is_changed = !renamed.is_empty();
-        for (old, new) in renamed {
-            if let Some(value) = self.marks.remove(&old) {
+            }),
+        };
+        let changed: Vec<_> = self.marks.keys().filter_map(|old| Some((old.clone(), new_key(old)?))).collect();
+        let is_changed = !changed.is_empty();
+        for (old, new) in changed {
+            if let (Some(value), Some(new)) = (self.marks.remove(&old), new) {
                 self.marks.insert(new, value);
             }
         }
