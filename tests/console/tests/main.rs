@@ -2,6 +2,7 @@
 
 mod incident;
 mod large;
+mod rates;
 mod security;
 mod shots;
 mod support;

@@ -89,6 +89,11 @@ impl Evoke {
         self.stdout(&["dead", "list", "--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The owner's token for the admin API.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(".evoke/admin.token")).unwrap().trim().to_owned()
+    }
+
     /// A link that opens the console with a token of this role.
     pub(crate) fn link(&self, role: &str) -> String {
         if role == "operator" {
