@@ -72,6 +72,26 @@ pub(super) fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
+/// Adds an entry to a section that is a list.
+pub(super) fn append(body: &[u8], entry: &[u8]) -> Option<Vec<u8>> {
+    let (count, rest) = leb128(body)?;
+    Some([&unsigned(count + 1), rest, entry].concat())
+}
+
+/// Encodes an unsigned number in LEB128.
+pub(super) fn unsigned(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let byte = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            bytes.push(byte);
+            return bytes;
+        }
+        bytes.push(byte | 0x80);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

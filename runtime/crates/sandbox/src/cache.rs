@@ -47,6 +47,9 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Number of compiled components that are kept besides the active ones, so that a rebuild can be undone quickly.
 const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
+/// The version of what the compiler process does with a component before wasmtime compiles it (`compile/bulk.rs`). Another
+/// version gives components other names in the cache.
+const TRANSLATION: u32 = 2;
 
 pub(super) struct Cache {
     /// `None` keeps everything in memory.
@@ -113,6 +116,7 @@ impl Cache {
     fn new(folder: Option<PathBuf>, key: Key, engine: Engine, compiler: Compiler) -> Self {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        TRANSLATION.hash(&mut hasher);
         let engine_hash = hasher.finish();
         Self {
             folder,

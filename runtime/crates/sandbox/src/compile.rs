@@ -9,6 +9,7 @@
 //! The limits protect the machine and the other functions. They do not protect from a fault in the compiler that makes
 //! it emit wrong code: the parent runs the code that the child wrote.
 
+mod bulk;
 mod cancel;
 mod child;
 mod confine;

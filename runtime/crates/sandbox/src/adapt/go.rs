@@ -6,7 +6,7 @@
 //! start of Go's heap. The heap starts at the address in the field `end` of `runtime.firstmoduledata`
 //! (`runtime/symtab.go`), which is raised by the size of these pages.
 
-use super::super::binary::{Section, leb128, sections};
+use super::super::binary::{Section, append, leb128, sections, unsigned};
 
 const PAGE: u64 = 64 * 1024;
 /// The size of the pages for the adapter: its state, and its stack.
@@ -158,26 +158,6 @@ fn pages_min(body: &[u8]) -> Option<u64> {
 fn memories(body: &[u8], pages: u64) -> Option<Vec<u8>> {
     let (head, rest) = body.split_at_checked(2)?;
     Some([head, &unsigned(pages), leb128(rest)?.1].concat())
-}
-
-/// Adds an entry to a section that is a list.
-fn append(body: &[u8], entry: &[u8]) -> Option<Vec<u8>> {
-    let (count, rest) = leb128(body)?;
-    Some([&unsigned(count + 1), rest, entry].concat())
-}
-
-/// Encodes an unsigned number in LEB128.
-fn unsigned(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
 }
 
 /// Encodes the operand of `i32.const`, which is signed: the sign bit of the last byte must be free.

@@ -1,5 +1,7 @@
 //! Parses and compiles a component: the work of the compiler process.
 
+use std::borrow::Cow;
+
 use object::read::elf::ElfFile64;
 use object::{Object as _, ObjectSection as _};
 use wasmtime::component::Component;
@@ -7,6 +9,7 @@ use wasmtime::{Engine, OutOfMemory};
 
 use super::super::proposals::describe_invalid;
 use super::super::{adapt, binary, producers};
+use super::bulk;
 use super::instances::{INSTANCES_BYTES_MAX, instances_bytes};
 use super::limits::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_TEXT_SIZE_MAX, NAME_BYTES_MAX, NAMES_MAX, Refusal, metadata_bytes_max,
@@ -46,7 +49,19 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
         false => invalid(&describe_invalid("component", bytes, error)),
     };
     check_instances(&bytes)?;
-    let component = Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
+    let whole = || Component::new(engine, &bytes);
+    let component = match bulk::divided(&bytes) {
+        Some(Cow::Borrowed(_)) => whole().map_err(|error| failed(&error, &bytes))?,
+        Some(Cow::Owned(divided)) => Component::new(engine, &divided).map_err(|error| {
+            // The positions in a message are those in the file.
+            let error = if is_out_of_memory(&error) { error } else { whole().err().unwrap_or(error) };
+            failed(&error, &bytes)
+        })?,
+        None => {
+            whole().map_err(|error| failed(&error, &bytes))?;
+            return Err(invalid("has a form that this version of Evoke does not know"));
+        }
+    };
     drop(bytes);
     check_names(engine, &component)?;
     let artefact = component.serialize().map_err(|error| failed(&error, &[]))?;

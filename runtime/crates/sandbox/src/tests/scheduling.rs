@@ -38,6 +38,26 @@ async fn a_spinning_guest_yields_to_others_on_the_same_thread() {
     harness.assert_neighbour_runs_beside(&spin).await;
 }
 
+#[tokio::test]
+async fn one_operation_on_much_memory_yields_to_others_and_ends_at_the_deadline() {
+    const BYTES: u32 = 512 << 20;
+    let harness = Harness::new();
+    let fill = format!("(memory.fill (i32.const 0) (i32.const 0) (i32.const {BYTES}))");
+    let copy = format!("(memory.copy (i32.const 0) (i32.const {0}) (i32.const {0}))", BYTES / 2);
+    let spec = |body: String| {
+        let guest = Guest { pages: BYTES / 65_536, ..guest(&body) };
+        Spec { memory: u64::from(BYTES), ..harness.spec(guest.wat()) }
+    };
+    for operation in [&fill, &copy] {
+        let function = harness.sandbox.load(&spec(format!("{operation} (i32.const 1024)"))).await.unwrap();
+        harness.assert_neighbour_runs_beside(&function).await;
+    }
+    let timeout = Duration::from_millis(20);
+    let long = spec(format!("{fill} (i32.const 1024)"));
+    let function = harness.sandbox.load(&Spec { timeout, ..long }).await.unwrap();
+    assert_eq!(function.run(harness.call()).await.outcome, Outcome::Timeout { limit: timeout });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spinning_guests_that_share_few_threads_all_end_in_time() {
     let harness = Harness::new();

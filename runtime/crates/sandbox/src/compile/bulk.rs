@@ -1,0 +1,323 @@
+//! Divides operations on large parts of memory.
+//!
+//! `memory.fill` and `memory.copy` are one call of the host each, which nothing interrupts: filling 4 GiB takes seconds.
+//! So each of them becomes a call of a function that is added to its module. This function handles [`PART_BYTES`] at a time
+//! in a loop, and wasmtime checks the time there. All else of a component stays as it is, byte for byte.
+//!
+//! `memory.init` copies at most a data segment, which is a part of the file, and the operations on tables at most
+//! 65,536 elements.
+
+use std::borrow::Cow;
+
+use wasmparser::{BinaryReader, CodeSectionReader, ImportSectionReader, Operator, TypeRef};
+
+use super::super::binary::{Section, append, is_module, leb128, sections, unsigned};
+
+/// The part of memory that is filled or copied at once, in bytes. Takes less than a millisecond, also if all of its pages
+/// are new.
+const PART_BYTES: u32 = 1 << 20;
+/// Limit on the depth of nested components: that of wasmparser.
+const DEPTH_MAX: usize = 100;
+
+/// Section ids of the binary format (WebAssembly core 5.5.2; component model, `Binary.md`).
+const MODULE: u8 = 1;
+const COMPONENT: u8 = 4;
+const TYPES: u8 = 1;
+const IMPORTS: u8 = 2;
+const FUNCTIONS: u8 = 3;
+const CODE: u8 = 10;
+
+const CALL: u8 = 0x10;
+
+/// An operation, with the numbers of its memories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bulk {
+    Fill { memory: u32 },
+    Copy { to: u32, from: u32 },
+}
+
+/// Returns a component in which the operations on memory are divided. `None` if it is malformed.
+pub(super) fn divided(component: &[u8]) -> Option<Cow<'_, [u8]>> {
+    divide(component, DEPTH_MAX)
+}
+
+fn divide(part: &[u8], depth: usize) -> Option<Cow<'_, [u8]>> {
+    if is_module(part) {
+        return module(part);
+    }
+    let mut is_changed = false;
+    let mut bodies = Vec::new();
+    for section in all_sections(part)? {
+        let body = match section.id {
+            MODULE | COMPONENT => divide(section.body, depth.checked_sub(1)?)?,
+            _ => Cow::Borrowed(section.body),
+        };
+        is_changed |= matches!(body, Cow::Owned(_));
+        bodies.push((section.id, body));
+    }
+    if is_changed { joined(part, bodies).map(Cow::Owned) } else { Some(Cow::Borrowed(part)) }
+}
+
+fn module(module: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let all = all_sections(module)?;
+    let body = |id| all.iter().find(|section| section.id == id).map(|section| section.body);
+    let Some(code) = body(CODE) else { return Some(Cow::Borrowed(module)) };
+    let mut added = Vec::new();
+    let found = find(code, &mut added)?;
+    if found.iter().all(|function| function.bulks.is_empty()) {
+        return Some(Cow::Borrowed(module));
+    }
+    let first_type = leb128(body(TYPES)?)?.0;
+    let first = imported_functions(body(IMPORTS))? + leb128(body(FUNCTIONS)?)?.0;
+    let mut bodies = Vec::new();
+    for section in &all {
+        let body = match section.id {
+            // (i32, i32, i32) -> ()
+            TYPES => Cow::Owned(append(section.body, &[0x60, 3, 0x7f, 0x7f, 0x7f, 0])?),
+            FUNCTIONS => {
+                let add = |body: Vec<u8>, _: &Bulk| append(&body, &unsigned(first_type));
+                Cow::Owned(added.iter().try_fold(section.body.to_vec(), add)?)
+            }
+            CODE => Cow::Owned(with_calls(section.body, &found, &added, first)?),
+            _ => Cow::Borrowed(section.body),
+        };
+        bodies.push((section.id, body));
+    }
+    joined(module, bodies).map(Cow::Owned)
+}
+
+/// The code of a function, as positions in the code section.
+struct Found {
+    start: usize,
+    end: usize,
+    /// The operations in it: the first byte, the byte after the last, and the position in the list of added functions.
+    bulks: Vec<(usize, usize, usize)>,
+}
+
+/// Finds the operations in a code section. Each kind of operation is added to `added` once.
+fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
+    let mut found = Vec::new();
+    for function in CodeSectionReader::new(BinaryReader::new(code, 0)).ok()? {
+        let function = function.ok()?;
+        let mut bulks = Vec::new();
+        let mut operators = function.get_operators_reader().ok()?;
+        while !operators.eof() {
+            let (operator, start) = operators.read_with_offset().ok()?;
+            let bulk = match operator {
+                Operator::MemoryFill { mem } => Bulk::Fill { memory: mem },
+                Operator::MemoryCopy { dst_mem, src_mem } => Bulk::Copy { to: dst_mem, from: src_mem },
+                _ => continue,
+            };
+            let at = added.iter().position(|other| *other == bulk).unwrap_or_else(|| {
+                added.push(bulk);
+                added.len() - 1
+            });
+            bulks.push((start, operators.original_position(), at));
+        }
+        let range = function.range();
+        found.push(Found { start: range.start, end: range.end, bulks });
+    }
+    Some(found)
+}
+
+/// Returns a code section with calls in place of the operations, and the functions that they call, the first of which has
+/// the index `first`.
+fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Option<Vec<u8>> {
+    let mut new = unsigned((found.len() + added.len()) as u64);
+    for Found { start, end, bulks } in found {
+        let (mut body, mut at) = (Vec::with_capacity(end - start), *start);
+        for (from, to, index) in bulks {
+            body.extend(code.get(at..*from)?);
+            body.push(CALL);
+            body.extend(unsigned(first + *index as u64));
+            at = *to;
+        }
+        body.extend(code.get(at..*end)?);
+        new.extend(unsigned(body.len() as u64));
+        new.extend(body);
+    }
+    for bulk in added {
+        let module = wat::parse_str(bulk.text()).ok()?;
+        let code = sections(&module).find(|section| section.id == CODE)?;
+        // The only entry of the list.
+        new.extend(code.body.strip_prefix(&[1])?);
+    }
+    Some(new)
+}
+
+impl Bulk {
+    /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the whole operation is out of bounds, it
+    /// runs at once and traps.
+    fn text(self) -> String {
+        let out_of_bounds = |address: &str, memory: u32| {
+            format!(
+                "(i64.gt_u (i64.add (i64.extend_i32_u (local.get {address})) (i64.extend_i32_u (local.get $count)))
+                    (i64.shl (i64.extend_i32_u (memory.size {memory})) (i64.const 16)))"
+            )
+        };
+        let add = |name: &str, sign: &str| {
+            format!("(local.set {name} (i32.{sign} (local.get {name}) (i32.const {PART_BYTES})))")
+        };
+        let again = format!("(br_if $again (i32.gt_u (local.get $count) (i32.const {PART_BYTES})))");
+        let small = format!("(br_if $rest (i32.le_u (local.get $count) (i32.const {PART_BYTES})))");
+        let (memories, body) = match self {
+            Self::Fill { memory } => {
+                let (outside, next, less) = (out_of_bounds("$to", memory), add("$to", "add"), add("$count", "sub"));
+                let body = format!(
+                    "(func (param $to i32) (param $value i32) (param $count i32)
+                        (block $rest {small} (br_if $rest {outside})
+                            (loop $again
+                                (memory.fill {memory} (local.get $to) (local.get $value) (i32.const {PART_BYTES}))
+                                {next} {less} {again}))
+                        (memory.fill {memory} (local.get $to) (local.get $value) (local.get $count)))"
+                );
+                (memory, body)
+            }
+            Self::Copy { to, from } => {
+                let (outside_to, outside_from) = (out_of_bounds("$to", to), out_of_bounds("$from", from));
+                let (next_to, next_from, less) = (add("$to", "add"), add("$from", "add"), add("$count", "sub"));
+                // Where the two parts overlap, no byte is overwritten before it is copied.
+                let body = format!(
+                    "(func (param $to i32) (param $from i32) (param $count i32)
+                        (block $rest {small} (br_if $rest {outside_to}) (br_if $rest {outside_from})
+                            (if (i32.le_u (local.get $to) (local.get $from))
+                                (then (loop $again
+                                    (memory.copy {to} {from} (local.get $to) (local.get $from) (i32.const {PART_BYTES}))
+                                    {next_to} {next_from} {less} {again}))
+                                (else (loop $again
+                                    {less}
+                                    (memory.copy {to} {from}
+                                        (i32.add (local.get $to) (local.get $count))
+                                        (i32.add (local.get $from) (local.get $count))
+                                        (i32.const {PART_BYTES}))
+                                    {again}))))
+                        (memory.copy {to} {from} (local.get $to) (local.get $from) (local.get $count)))"
+                );
+                (to.max(from), body)
+            }
+        };
+        format!("(module {} {body})", "(memory 0)".repeat(memories as usize + 1))
+    }
+}
+
+/// Returns the number of imported functions of a module.
+fn imported_functions(imports: Option<&[u8]>) -> Option<u64> {
+    let Some(imports) = imports else { return Some(0) };
+    let mut count = 0;
+    for import in ImportSectionReader::new(BinaryReader::new(imports, 0)).ok()?.into_imports() {
+        count += u64::from(matches!(import.ok()?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
+    }
+    Some(count)
+}
+
+/// Returns all sections of a module or component. `None` if there is anything else in it.
+fn all_sections(part: &[u8]) -> Option<Vec<Section<'_>>> {
+    let all: Vec<_> = sections(part).collect();
+    let end = all.last().map_or(8, |last| last.start + last.body.len());
+    (end == part.len()).then_some(all)
+}
+
+/// Returns a module or component with other sections.
+fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
+    let mut new = part.get(..8)?.to_vec();
+    for (id, body) in sections {
+        new.push(id);
+        new.extend(unsigned(body.len() as u64));
+        new.extend_from_slice(&body);
+    }
+    Some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Config, Engine, Instance, Module, Store};
+
+    use super::*;
+
+    const PART: i32 = PART_BYTES as i32;
+    const SIZE: i32 = 5 * PART;
+
+    /// Runs an operation of a module, and returns whether it trapped, and its memories.
+    fn run(module: &[u8], name: &str, arguments: (i32, i32, i32)) -> (bool, Vec<u8>) {
+        let engine = Engine::new(Config::new().gc_support(false)).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &Module::new(&engine, module).unwrap(), &[]).unwrap();
+        for name in ["a", "b"] {
+            let memory = instance.get_memory(&mut store, name).unwrap();
+            let bytes = memory.data_mut(&mut store).iter_mut().enumerate();
+            bytes.for_each(|(at, byte)| *byte = (at % 251) as u8 ^ (at >> 16) as u8);
+        }
+        let operation = instance.get_typed_func::<(i32, i32, i32), ()>(&mut store, name).unwrap();
+        let has_trapped = operation.call(&mut store, arguments).is_err();
+        let memories = ["a", "b"].map(|name| instance.get_memory(&mut store, name).unwrap().data(&store).to_vec());
+        (has_trapped, memories.concat())
+    }
+
+    #[test]
+    fn divided_operations_have_the_result_of_whole_ones() {
+        let text = r#"(module
+            (func $before (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3)))
+            (memory (export "a") 80) (memory (export "b") 80)
+            (func (export "fill") (param i32 i32 i32)
+                (memory.fill (local.get 0) (local.get 1) (local.get 2)) (drop (call $before (i32.const 1))))
+            (func (export "copy") (param i32 i32 i32) (memory.copy (local.get 0) (local.get 1) (local.get 2)))
+            (func (export "across") (param i32 i32 i32)
+                (memory.copy 1 0 (local.get 0) (local.get 1) (local.get 2))
+                (memory.fill 1 (i32.const 7) (i32.const 9) (i32.const 2))))"#;
+        let whole = wat::parse_str(text).unwrap();
+        let divided = divided(&whole).unwrap();
+        assert_ne!(*divided, *whole);
+        for arguments in [
+            (0, 300, 0),
+            (5, 7, 1),
+            (3, 100, PART),
+            (3, 100, PART + 1),
+            (100, 3, PART + 1),
+            (0, 1, 4 * PART + 17),
+            (1, 0, 4 * PART + 17),
+            (PART / 2, 9, 3 * PART),
+            (9, PART / 2, 3 * PART),
+            (0, 0, SIZE),
+            (SIZE, SIZE, 0),
+            (SIZE, 0, 1),
+            (0, 1, SIZE),
+            (1, 0, SIZE),
+            (SIZE - PART, 0, 2 * PART),
+            (-1, 0, PART + 1),
+            (0, -PART, 2 * PART),
+            (-PART, 0, 2 * PART),
+            (0, 0, -1),
+            (-1, -1, -1),
+        ] {
+            for name in ["fill", "copy", "across"] {
+                let (expected, found) = (run(&whole, name, arguments), run(&divided, name, arguments));
+                assert_eq!(found.0, expected.0, "{name} {arguments:?}");
+                assert!(found.1 == expected.1, "{name} {arguments:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn modules_at_any_depth_are_divided_and_others_stay_as_they_are() {
+        let module = |body: &str| format!("(core module (memory 1) (func (param i32) {body}))");
+        let fill = "(memory.fill (local.get 0) (i32.const 1) (i32.const 2))";
+        for (text, is_changed) in [
+            (format!("(component {})", module("")), false),
+            (format!("(component {})", module(fill)), true),
+            (format!("(component (component (component {}) {}))", module(fill), module("")), true),
+            ("(component)".to_owned(), false),
+            ("(component (core module))".to_owned(), false),
+        ] {
+            let component = wat::parse_str(&text).unwrap();
+            let divided = divided(&component).unwrap();
+            assert_eq!(matches!(divided, Cow::Owned(_)), is_changed, "{text}");
+            assert_eq!(*divided != *component, is_changed, "{text}");
+            wasmparser::Validator::new().validate_all(&divided).unwrap();
+            for end in 0..component.len() {
+                let _ = super::divided(&component[..end]);
+            }
+            // Bytes after the last section could be a module that this parser does not see.
+            assert!(super::divided(&[&component[..], b"\x01"].concat()).is_none(), "{text}");
+        }
+    }
+}
