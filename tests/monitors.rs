@@ -7,6 +7,8 @@ mod many;
 mod network;
 mod units;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -113,6 +115,33 @@ fn monitors_shows_each_watched_thing_with_its_value_and_metrics_have_gauges() {
     assert!(metrics.contains(r#"evoke_monitor_value{monitor="/host/disk",subject="/",unit="%"}"#), "{metrics}");
     assert!(metrics.contains("evoke_monitor_lateness_seconds_count"), "{metrics}");
     assert!(evoke.events("evoke.monitor.changed").is_empty());
+}
+
+#[test]
+fn a_name_that_no_attribute_can_have_hides_no_change() {
+    let monitor = "{ every: 100ms, file: { path: \"./logs/*\", of: size }, critical: 10B }";
+    let evoke = Evoke::up_with(&manifest(monitor));
+    let logs = evoke.path("logs");
+    std::fs::create_dir(&logs).unwrap();
+    // Of the last two, a lossy conversion would make one name.
+    let names = ["a\u{fffe}".as_bytes(), b"b", b"c\xfe", b"c\xff"].map(|name| logs.join(OsStr::from_bytes(name)));
+    names.iter().for_each(|name| std::fs::write(name, "x").unwrap());
+    let watched = || evoke.json_lines(&["monitors"]);
+    assert_eventually!(watched().len() == names.len(), "{:?}", watched());
+    read_again(&evoke);
+    // All in one reading: the folder is hidden while they grow.
+    let hidden = evoke.path("hidden");
+    std::fs::rename(&logs, &hidden).unwrap();
+    names[..3].iter().for_each(|name| std::fs::write(hidden.join(name.file_name().unwrap()), "x".repeat(100)).unwrap());
+    std::fs::rename(&hidden, &logs).unwrap();
+    let shown = ["a\u{fffd}EF\u{fffd}BF\u{fffd}BE", "b", "c\u{fffd}FE", "c\u{fffd}FF"];
+    let subject = |name: &str| logs.join(name).display().to_string();
+    let last = |name: &str| changes(&evoke, &subject(name)).pop().map(|(_, state)| state);
+    for name in &shown[..3] {
+        assert_eventually!(last(name).as_deref() == Some("critical"), "{name}: {}", evoke.log());
+    }
+    read_again(&evoke);
+    assert_ne!(last(shown[3]).as_deref(), Some("critical"));
 }
 
 #[test]

@@ -67,7 +67,7 @@ mod config;
 mod confined;
 mod events;
 mod globs;
-mod name;
+pub(crate) mod name;
 mod offer;
 mod overlap;
 mod problems;

@@ -34,7 +34,8 @@ impl Baseline {
         }
         let is_known = self.readings >= READINGS_MIN && self.last_ms - self.first_ms >= deviation.over_ms / 4;
         let sigma = self.variance.sqrt().max(self.mean.abs() * SIGMA_MIN);
-        let deviates = is_known.then(|| sigma > 0.0 && (reading - self.mean).abs() > deviation.sigmas * sigma);
+        // From a value that was always 0, every other one deviates.
+        let deviates = is_known.then(|| (reading - self.mean).abs() > deviation.sigmas * sigma);
         self.add(deviation, at_ms, reading);
         deviates
     }
@@ -49,8 +50,13 @@ impl Baseline {
         // The first readings count equally, so that the average does not stay at the first one.
         let weight = if self.readings < READINGS_MIN { weight.max(1.0 / f64::from(self.readings + 1)) } else { weight };
         let difference = reading - self.mean;
-        self.mean += weight * difference;
-        self.variance = (1.0 - weight) * (self.variance + weight * difference * difference);
+        let mean = self.mean + weight * difference;
+        let variance = (1.0 - weight) * (self.variance + weight * difference * difference);
+        // The square of the difference is too large for a number. With it, no later reading would deviate.
+        if !(mean.is_finite() && variance.is_finite()) {
+            return;
+        }
+        (self.mean, self.variance) = (mean, variance);
         self.last_ms = self.last_ms.max(at_ms);
         self.readings = self.readings.saturating_add(1);
     }
@@ -94,6 +100,20 @@ mod tests {
         let results = results(usual(400).chain(std::iter::repeat_n(110.0, 2_000)));
         assert_eq!(results[400], Some(true));
         assert_eq!(results.last(), Some(&Some(false)));
+    }
+
+    #[test]
+    fn a_value_that_was_always_zero_deviates_when_it_changes() {
+        let results = results(std::iter::repeat_n(0.0, 400).chain([1.0, 0.0]));
+        assert!(!results[..400].contains(&Some(true)) && results[400] == Some(true), "{results:?}");
+    }
+
+    #[test]
+    fn a_reading_beyond_all_bounds_deviates_and_does_not_hide_later_ones() {
+        for huge in [1e200, -f64::MAX, f64::MAX] {
+            let results = results(usual(400).chain([huge, 100.0, 110.0]));
+            assert_eq!(results[400..], [Some(true), Some(false), Some(true)], "{huge}");
+        }
     }
 
     #[test]

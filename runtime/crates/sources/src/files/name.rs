@@ -13,7 +13,7 @@ use evoke_model::event::is_excluded_char;
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
 /// Returns the name of `entry` in `folder`; the top folder's name is empty.
-pub(super) fn join(folder: &str, entry: &[u8]) -> String {
+pub(crate) fn join(folder: &str, entry: &[u8]) -> String {
     let mut name = String::with_capacity(folder.len() + 1 + entry.len());
     name.push_str(folder);
     if !folder.is_empty() {
@@ -39,7 +39,7 @@ pub(super) fn from_path(relative: &std::path::Path) -> String {
 }
 
 /// Converts a name back to the path relative to the folder.
-pub(super) fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(name.len());
     let mut pieces = name.split(ESCAPE);
     bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());

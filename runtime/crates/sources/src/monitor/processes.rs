@@ -72,7 +72,8 @@ fn scan() -> Scan {
 }
 
 fn read(pid: u32, page_bytes: u64) -> Option<Running> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The kernel cuts names to 15 bytes, also within a character.
+    let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     let mut command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     command.truncate(COMMAND_BYTES_MAX);
     while command.last() == Some(&0) {
@@ -98,6 +99,9 @@ fn parse(pid: u32, stat: &str, command: String, page_bytes: u64) -> Option<Runni
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -108,6 +112,23 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0].memory_bytes > 100_000 && found[0].started > 0, "{found:?}");
         assert!(!found[0].program().is_empty());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_cut_within_a_character_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        // The kernel keeps 15 bytes, the last of which is half of the `ö`.
+        let program = folder.path().join("aaaaaaaaaaaaaaö-worker");
+        std::fs::copy("/bin/cat", &program).unwrap();
+        let mut command = std::process::Command::new(&program);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // The kernel has set the command line when the program responds.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let found = read(child.id(), 4_096);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.map(|running| running.program().to_owned()).as_deref(), Some("aaaaaaaaaaaaaaö-worker"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The run loop of a monitor.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,13 +189,17 @@ impl Monitor {
             }
         };
         let found = findings.len();
+        findings.truncate(SUBJECTS_MAX);
+        // Two things with one name would change the state of one subject at each reading.
+        let twice = if findings.len() > 1 { keep_first_of_each(&mut findings) } else { None };
         let trouble = if found > SUBJECTS_MAX {
             Some(format!("{found} things match, and a monitor watches at most {SUBJECTS_MAX}; the others are left out"))
+        } else if let Some(subject) = twice {
+            Some(format!("several things are called `{subject}`; only the first one is watched"))
         } else {
             findings.is_empty().then(|| "nothing matches what the monitor watches".to_owned())
         };
         self.set_trouble(trouble);
-        findings.truncate(SUBJECTS_MAX);
         self.add_gone(&mut findings);
         findings
     }
@@ -293,6 +297,19 @@ impl Monitor {
         }
         self.trouble = trouble;
     }
+}
+
+/// Removes all findings of a subject but the first one. Returns one of these subjects.
+fn keep_first_of_each(findings: &mut Vec<Finding>) -> Option<String> {
+    let (mut seen, mut twice) = (HashSet::with_capacity(findings.len()), None);
+    findings.retain(|finding| {
+        let is_first = seen.insert(finding.subject.clone());
+        if !is_first && twice.is_none() {
+            twice = Some(finding.subject.clone());
+        }
+        is_first
+    });
+    twice
 }
 
 /// Returns the time of the first reading: at a tick, and at a place in the interval that is the same after each start, so

@@ -122,7 +122,8 @@ pub(super) fn rounded(value: f64) -> f64 {
         return value.round();
     }
     let factor = 10_f64.powi(5 - value.abs().log10().floor() as i32);
-    (value * factor).round() / factor
+    // The factor of the smallest numbers is too large for a number.
+    if factor.is_finite() { (value * factor).round() / factor } else { value }
 }
 
 #[cfg(test)]
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn values_have_six_significant_digits() {
-        for (value, expected) in [(83.123_456_789, 83.123_5), (0.000_123_456_78, 0.000_123_457), (5e9, 5e9), (0.0, 0.0)]
+        for (value, expected) in
+            [(83.123_456_789, 83.123_5), (0.000_123_456_78, 0.000_123_457), (5e9, 5e9), (0.0, 0.0), (1e-310, 1e-310)]
         {
             assert_eq!(rounded(value), expected);
         }

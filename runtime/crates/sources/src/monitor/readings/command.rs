@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::run::Ended;
 use super::super::quantity::Unit;
 use super::super::resources::Resources;
-use super::{Finding, Found, Measure};
+use super::{Finding, Found, Measure, globs};
 
 /// The most arguments of a command.
 const ARGUMENTS_MAX: usize = 256;
@@ -84,7 +84,7 @@ impl Command {
     /// The name of the program.
     pub(super) fn subject(&self) -> String {
         let program = self.run.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
-        program.unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+        globs::shown(Path::new(program.unwrap_or_default()))
     }
 
     pub(super) async fn read(&self, resources: &Arc<Resources>, unit: Unit) -> Vec<Finding> {
@@ -97,8 +97,14 @@ impl Command {
         }
         // A semaphore that is never closed.
         let _permit = resources.commands.acquire().await.map_err(|error| error.to_string())?;
-        let Ended { code, output } = run::run(&self.run, self.timeout).await?;
-        let (text, data) = performance::split(&output);
+        let ended = run::run(&self.run, self.timeout).await?;
+        self.found(&ended, unit)
+    }
+
+    /// Returns the content of the output. The exit code counts even if the performance data lacks the value: plugins that
+    /// could not measure print none.
+    fn found(&self, Ended { code, output }: &Ended, unit: Unit) -> Result<Found, String> {
+        let (text, data) = performance::split(output);
         let at_least = match code {
             Some(0) => Level::Ok,
             Some(1) => Level::Warning,
@@ -107,7 +113,30 @@ impl Command {
             Some(code) => return Err(format!("exit code {code}; monitoring plugins exit with 0 to 3: {text}")),
             None => return Err(format!("the program was killed by a signal: {text}")),
         };
-        let value = performance::find(&data, self.label.as_deref(), unit)?;
+        let value = match performance::find(&data, self.label.as_deref(), unit) {
+            Err(_) if at_least > Level::Ok => None,
+            value => value?,
+        };
         Ok(Found { value, at_least, detail: (!text.is_empty()).then_some(text) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_counts_without_the_performance_data() {
+        let label = Some("load1".to_owned());
+        let check = Command { run: vec!["check_load".to_owned()], label, timeout: timeout_default() };
+        let found =
+            |code, output: &str| check.found(&Ended { code: Some(code), output: output.to_owned() }, Unit::Count);
+        let with_value = found(1, "LOAD WARNING|load1=5").unwrap();
+        assert_eq!((with_value.value, with_value.at_least), (Some(5.0), Level::Warning));
+        for output in ["CRITICAL: timed out", "CRITICAL|load5=1"] {
+            let without = found(2, output).unwrap();
+            assert_eq!((without.value, without.at_least), (None, Level::Critical), "{output}");
+        }
+        assert!(found(0, "OK").is_err() && found(3, "UNKNOWN").is_err() && found(4, "?").is_err());
     }
 }

@@ -1,15 +1,22 @@
 //! Names and paths with wildcards.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use evoke_manifest::parser::{ValueError, excerpt};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Serialize, Serializer};
 
+use crate::files::name;
+
 /// The most paths that a glob finds.
 pub(super) const MATCHES_MAX: usize = 1_000;
-/// The most entries of one folder that are looked at.
+/// The most entries of one folder that are read.
 const ENTRIES_MAX: usize = 10_000;
+/// The most entries of all folders that are read for one part of a path.
+const ENTRIES_TOTAL_MAX: usize = 100_000;
 
 /// Returns true if the text has wildcards.
 pub(super) fn is_glob(text: &str) -> bool {
@@ -102,13 +109,17 @@ pub(super) fn check_path(text: &str) -> Result<String, ValueError> {
     Glob::of_name(text).map(|glob| glob.text)
 }
 
-/// Returns true if the path matches the glob as a whole.
-pub(super) fn path_matches(glob: &Path, path: &str) -> bool {
-    glob.to_str().and_then(|glob| Glob::of_name(glob).ok()).is_some_and(|glob| glob.matches(path))
+/// Returns true if the path with this text, from [`shown`], matches the glob as a whole.
+pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
+    match glob.to_str().and_then(|glob| Glob::of_name(glob).ok()) {
+        Some(Glob { matcher: Matcher::Wildcards(matcher), .. }) => matcher.is_match(name::path(shown)),
+        Some(glob) => glob.matches(shown),
+        None => false,
+    }
 }
 
-/// Returns the existing paths that match an absolute glob, sorted. Names that begin with a dot match only a pattern that
-/// does.
+/// Returns the first [`MATCHES_MAX`] existing paths that match an absolute glob, sorted. Names that begin with a dot match
+/// only a pattern that does. No more paths are in memory at a time: others may be able to create files there.
 pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for component in glob.components().skip(1) {
@@ -119,24 +130,30 @@ pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
             continue;
         };
         let Ok(Glob { matcher: Matcher::Wildcards(matcher), .. }) = Glob::of_name(pattern) else { return Vec::new() };
-        let matching = |folder: &PathBuf| {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().take(ENTRIES_MAX).flatten();
-            let names = entries.map(|entry| entry.file_name());
-            let names = names.filter(|name| {
-                matcher.is_match(name) && (pattern.starts_with('.') || !name.as_encoded_bytes().starts_with(b"."))
-            });
-            names.map(|name| folder.join(name)).collect::<Vec<_>>()
-        };
-        found = found.iter().flat_map(matching).collect();
-        found.sort();
-        found.truncate(MATCHES_MAX);
+        let is_shown = |name: &OsStr| pattern.starts_with('.') || !name.as_encoded_bytes().starts_with(b".");
+        let (mut first, mut entries_left) = (BTreeSet::new(), ENTRIES_TOTAL_MAX);
+        for folder in &found {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().take(ENTRIES_MAX.min(entries_left));
+            for entry in entries {
+                entries_left -= 1;
+                let Ok(name) = entry.map(|entry| entry.file_name()) else { continue };
+                if matcher.is_match(&name) && is_shown(&name) {
+                    first.insert(folder.join(name));
+                }
+                if first.len() > MATCHES_MAX {
+                    first.pop_last();
+                }
+            }
+        }
+        found = first.into_iter().collect();
     }
     found
 }
 
-/// Returns the text of a path for events: without control characters, which attributes cannot have.
+/// Returns the text of a path for events, which has no characters that attributes cannot have. Two paths never have the
+/// same text.
 pub(super) fn shown(path: &Path) -> String {
-    path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    name::join("", path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -158,6 +175,30 @@ mod tests {
         assert_eq!(found("b/*"), ["b/x", "b/y"]);
         assert_eq!(found("b/none"), [""; 0]);
         assert_eq!(found(".*/x/*"), [".c/x/4"]);
+    }
+
+    #[test]
+    fn a_glob_finds_the_first_paths_of_many() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in (0..MATCHES_MAX + 20).rev() {
+            std::fs::write(folder.path().join(format!("{name:05}")), "").unwrap();
+        }
+        let found = expand(&folder.path().join("*"));
+        assert_eq!(found.len(), MATCHES_MAX);
+        assert!(found.is_sorted() && found[MATCHES_MAX - 1].ends_with(format!("{:05}", MATCHES_MAX - 1)));
+    }
+
+    #[test]
+    fn each_path_has_a_text_of_its_own_that_an_attribute_can_have() {
+        let names = ["a\u{fffe}", "a\u{fdd0}", "a\u{fffd}", "a\n", "a\u{85}"].map(str::as_bytes);
+        let names = [&names[..], &[b"a\xff", b"a\xfe", b"a"]].concat();
+        let texts: BTreeSet<String> =
+            names.iter().map(|name| shown(&Path::new("/x").join(OsStr::from_bytes(name)))).collect();
+        assert_eq!(texts.len(), names.len());
+        for text in texts {
+            assert!(!text.chars().any(evoke_model::event::is_excluded_char), "{text:?}");
+            assert!(path_matches(Path::new("/x/a*"), &text) && !path_matches(Path::new("/x/b*"), &text), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `temperature`: the sensors of the kernel's hardware monitoring.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table};
@@ -16,7 +17,8 @@ use super::{Finding, Found, Measure, globs};
 #[schemars(deny_unknown_fields, rename = "TemperatureReading")]
 pub(in super::super) struct Temperature {
     /// Name of the sensor: that of the chip and its label, such as `coretemp/Core 0`. With wildcards, each one that matches
-    /// is a subject; `*` also matches the slash.
+    /// is a subject; `*` also matches the slash. Several sensors with one name, such as those of disks, also have the name
+    /// of their device: `nvme/Composite (nvme0)`; the name without it is that of all of them.
     #[serde(default)]
     #[schemars(with = "String", length(min = 1))]
     sensor: Glob,
@@ -37,27 +39,51 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 
 impl Temperature {
     pub(super) fn covers(&self, subject: &str) -> bool {
-        self.sensor.matches(subject)
+        let name = subject.rsplit_once(DEVICE).map_or(subject, |(name, _)| name);
+        self.sensor.matches(subject) || self.sensor.matches(name)
     }
 
     /// `sys` is /sys. Files by the kernel's hwmon/sysfs-interface: `temp1_input` in thousandths of a degree, `temp1_label`.
     pub(super) fn read(&self, sys: &Path) -> Vec<Finding> {
         let inputs = globs::expand(&sys.join("class/hwmon/hwmon*/temp*_input"));
-        let text = |path: &Path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-        let sensors = inputs.iter().filter_map(|input| {
-            let file = input.file_name()?.to_str()?;
-            let chip = text(&input.with_file_name("name"))?;
-            let label = text(&input.with_file_name(file.replace("_input", "_label")));
-            let label = label.unwrap_or_else(|| file.trim_end_matches("_input").to_owned());
-            let name = format!("{chip}/{label}");
-            self.covers(&name).then(|| {
+        let sensors: Vec<(String, PathBuf)> =
+            inputs.into_iter().filter_map(|input| Some((name(&input)?, input))).collect();
+        let mut with_name: HashMap<&str, usize> = HashMap::new();
+        sensors.iter().for_each(|(name, _)| *with_name.entry(name).or_default() += 1);
+        let read = |(name, input): &(String, PathBuf)| {
+            let is_only = with_name.get(name.as_str()) == Some(&1);
+            let subject = if is_only { name.clone() } else { format!("{name}{DEVICE}{})", device(input)) };
+            self.covers(&subject).then(|| {
                 let value = text(input).and_then(|text| text.parse::<f64>().ok());
                 let found = value.map(|millis| Found::value(millis / 1_000.0));
-                Finding::new(name, found.ok_or_else(|| "the sensor has no value".to_owned()))
+                Finding::new(subject, found.ok_or_else(|| "the sensor has no value".to_owned()))
             })
-        });
-        sensors.collect()
+        };
+        sensors.iter().filter_map(read).collect()
     }
+}
+
+/// The text between the name of a sensor and its device.
+const DEVICE: &str = " (";
+
+/// Returns the name of a sensor: that of its chip and its label.
+fn name(input: &Path) -> Option<String> {
+    let file = input.file_name()?.to_str()?;
+    let chip = text(&input.with_file_name("name"))?;
+    let label = text(&input.with_file_name(file.replace("_input", "_label")));
+    let label = label.unwrap_or_else(|| file.trim_end_matches("_input").to_owned());
+    Some(globs::shown(Path::new(&format!("{chip}/{label}"))))
+}
+
+/// Returns the name of the device of a sensor, such as `nvme0`, or of the chip if it has none.
+fn device(input: &Path) -> String {
+    let chip = input.parent().unwrap_or(input);
+    let device = chip.join("device").canonicalize().unwrap_or_else(|_| chip.to_owned());
+    globs::shown(Path::new(device.file_name().unwrap_or_default()))
+}
+
+fn text(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -78,5 +104,32 @@ mod tests {
         assert_eq!(read("coretemp/Core*"), [Finding::new("coretemp/Core 0", Ok(Found::value(45.5)))]);
         assert_eq!(read("*").len(), 2);
         assert_eq!(read("nvme*"), []);
+    }
+
+    #[test]
+    fn sensors_with_one_name_have_that_of_their_device() {
+        let sys = tempfile::tempdir().unwrap();
+        for (at, device, millis) in [(0, "nvme0", "40000"), (1, "nvme1", "90000"), (2, "", "50000")] {
+            let chip = sys.path().join(format!("class/hwmon/hwmon{at}"));
+            std::fs::create_dir_all(&chip).unwrap();
+            for (file, text) in [("name", "nvme"), ("temp1_input", millis), ("temp1_label", "Composite")] {
+                std::fs::write(chip.join(file), text).unwrap();
+            }
+            if !device.is_empty() {
+                let device = sys.path().join("devices").join(device);
+                std::fs::create_dir_all(&device).unwrap();
+                std::os::unix::fs::symlink(device, chip.join("device")).unwrap();
+            }
+        }
+        let sensor = |sensor: &str| Temperature { sensor: Glob::of_text(sensor).unwrap() };
+        let read =
+            |text: &str| sensor(text).read(sys.path()).into_iter().map(|found| found.subject).collect::<Vec<_>>();
+        let all = ["nvme/Composite (nvme0)", "nvme/Composite (nvme1)", "nvme/Composite (hwmon2)"];
+        for every in ["*", "nvme/Composite", "nvme/*"] {
+            assert_eq!(read(every), all, "{every}");
+            assert!(all.iter().all(|subject| sensor(every).covers(subject)), "{every}");
+        }
+        assert_eq!(read("nvme/Composite (nvme1)"), all[1..2]);
+        assert_eq!(read("nvme"), [""; 0]);
     }
 }

@@ -4,6 +4,8 @@ use super::super::super::quantity::Unit;
 
 /// The longest text for the user, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
+/// A value that the plugin could not find.
+const UNDEFINED: &str = "U";
 /// The most performance data that are read.
 const DATA_MAX: usize = 100;
 
@@ -11,7 +13,8 @@ const DATA_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Datum {
     pub(super) label: String,
-    pub(super) value: f64,
+    /// `None` if the plugin could not find the value.
+    pub(super) value: Option<f64>,
     pub(super) unit: Unit,
 }
 
@@ -56,7 +59,7 @@ pub(super) fn find(data: &[Datum], label: Option<&str>, unit: Unit) -> Result<Op
         let (is, wanted) = (datum.unit.symbol(), unit.symbol());
         return Err(format!("`{}` is in `{is}`, and the thresholds are in `{wanted}`", datum.label));
     }
-    Ok(Some(datum.value))
+    Ok(datum.value)
 }
 
 fn parse(mut text: &str) -> Vec<Datum> {
@@ -68,8 +71,10 @@ fn parse(mut text: &str) -> Vec<Datum> {
         let (entry, rest) = rest.split_at(end);
         text = rest;
         let value = entry.split(';').next().unwrap_or_default();
-        if let Some((value, unit)) = value_of(value) {
-            found.push(Datum { label, value, unit });
+        if value == UNDEFINED {
+            found.push(Datum { label, value: None, unit: Unit::Count });
+        } else if let Some((value, unit)) = value_of(value) {
+            found.push(Datum { label, value: Some(value), unit });
         }
     }
     found
@@ -115,10 +120,20 @@ const UNITS: [(&str, Unit, f64); 15] = [
     ("c", Unit::Count, 1.0),
 ];
 
+/// Returns the length of the exponent at the start of a text, such as `e-05`: some plugins print small and large numbers
+/// with one.
+fn exponent(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix(['e', 'E']) else { return 0 };
+    let digits = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+    let sign = rest.len() - digits.len();
+    let count = digits.bytes().take_while(u8::is_ascii_digit).count();
+    if count == 0 { 0 } else { 1 + sign + count }
+}
+
 fn value_of(text: &str) -> Option<(f64, Unit)> {
     let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+')).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    // `U` is a value that the plugin could not find. Other units count as plain numbers.
+    let (number, unit) = text.split_at_checked(digits + exponent(text.get(digits..)?))?;
+    // Other units count as plain numbers.
     let number: f64 = number.parse().ok()?;
     let known = UNITS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(unit));
     let (unit, factor) = known.map_or((Unit::Count, 1.0), |(_, unit, factor)| (*unit, *factor));
@@ -130,7 +145,7 @@ mod tests {
     use super::*;
 
     fn data(output: &str) -> Vec<(String, f64)> {
-        split(output).1.into_iter().map(|datum| (datum.label, datum.value)).collect()
+        split(output).1.into_iter().filter_map(|datum| Some((datum.label, datum.value?))).collect()
     }
 
     #[test]
@@ -141,7 +156,7 @@ mod tests {
         assert_eq!(text, "DISK OK - free space: / 3326 MB (56%);");
         let mb = 1_048_576.0;
         let expected = [("/", 2643.0 * mb), ("/boot", 68.0 * mb), ("/home", 69_357.0 * mb)];
-        assert_eq!(found.iter().map(|d| (d.label.as_str(), d.value)).collect::<Vec<_>>(), expected);
+        assert_eq!(found.iter().map(|d| (d.label.as_str(), d.value.unwrap())).collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -149,6 +164,11 @@ mod tests {
         let expected = [("a b", 1.0), ("it's", 50.0), ("rta", 0.000_25), ("in", 4_096.0), ("n", -3.5)];
         let found = data("x|'a b'=1;2;3 'it''s'=50%;; rta=0.25ms;;;0 missing=U in=4KB n=-3.5c");
         assert_eq!(found.iter().map(|(label, value)| (label.as_str(), *value)).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            data("x|a=1e3 b=1.5E-02s c=-2e+1;3 d=1e e=2e9e"),
+            [("a", 1e3), ("b", 0.015), ("c", -20.0), ("d", 1.0), ("e", 2e9)]
+                .map(|(label, value)| (label.to_owned(), value))
+        );
         assert_eq!(data("no data"), []);
         assert_eq!(data("x|'open=1"), []);
     }
@@ -160,6 +180,8 @@ mod tests {
         assert_eq!(find(&data, Some("used"), Unit::Percent), Ok(Some(80.0)));
         assert!(find(&data, Some("used"), Unit::Bytes).is_err());
         assert!(find(&data, Some("none"), Unit::Count).is_err());
+        // The value that the plugin could not find is not replaced by that of the next label.
+        assert_eq!(find(&split("x|rta=U;1;2 loss=100%").1, None, Unit::Count), Ok(None));
         assert_eq!(find(&[], None, Unit::Count), Ok(None));
     }
 
