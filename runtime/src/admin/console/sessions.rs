@@ -19,9 +19,9 @@ use evoke_model::clock::UnixMs;
 pub(super) const CODE_TIME: Duration = Duration::from_secs(120);
 /// How long a session lasts: a working day.
 pub(super) const SESSION_TIME: Duration = Duration::from_secs(12 * 60 * 60);
-/// Maximum number of codes that are not used yet. A further one replaces the oldest.
+/// Maximum number of codes that are not used yet. A further one replaces the oldest one of the token that has the most.
 const CODES_MAX: usize = 16;
-/// Maximum number of sessions. A further one ends the oldest.
+/// Maximum number of sessions. A further one ends the oldest one of the token that has the most.
 const SESSIONS_MAX: usize = 64;
 
 /// The codes and sessions.
@@ -62,7 +62,8 @@ impl Sessions {
         let mut inner = self.lock();
         inner.codes.retain(|code| Instant::now() < code.ends);
         if inner.codes.len() >= CODES_MAX {
-            inner.codes.pop_front();
+            let replaced = oldest_of_most(inner.codes.iter().map(|code| &*code.caller.name), &caller.name);
+            inner.codes.remove(replaced);
         }
         inner.codes.push_back(Code { hash: hash(&code), caller, ends: Instant::now() + CODE_TIME });
         Ok(code)
@@ -81,10 +82,9 @@ impl Sessions {
         let until_ms = now_ms.saturating_add(UnixMs::try_from(SESSION_TIME.as_millis()).unwrap_or(UnixMs::MAX));
         let caller = code.caller.for_session(until_ms);
         inner.sessions.retain(|session| session.caller.check(now_ms).is_ok());
-        if inner.sessions.len() >= SESSIONS_MAX
-            && let Some(oldest) = inner.sessions.pop_front()
-        {
-            oldest.caller.end();
+        if inner.sessions.len() >= SESSIONS_MAX {
+            let replaced = oldest_of_most(inner.sessions.iter().map(|session| &*session.caller.name), &caller.name);
+            inner.sessions.remove(replaced).into_iter().for_each(|session| session.caller.end());
         }
         inner.sessions.push_back(Session { cookie: hash(&cookie), key: hash(&key), caller: caller.clone() });
         Ok(Some(Opened { cookie, key, caller }))
@@ -116,6 +116,15 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the position of the first owner that occurs most often, if `new` is added: the holder of one token cannot replace
+/// what belongs to others.
+fn oldest_of_most<'a>(owners: impl Iterator<Item = &'a str>, new: &'a str) -> usize {
+    let owners: Vec<_> = owners.collect();
+    let count = |owner: &str| owners.iter().chain([&new]).filter(|other| **other == owner).count();
+    let most = owners.iter().map(|owner| count(owner)).max().unwrap_or_default();
+    owners.iter().position(|owner| count(owner) == most).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -182,5 +191,27 @@ mod tests {
         }
         assert!(first.caller.check(1_000).is_err());
         assert_eq!(sessions.lock().sessions.len(), SESSIONS_MAX);
+    }
+
+    #[tokio::test]
+    async fn the_holder_of_a_token_ends_no_code_and_no_session_of_another_one() {
+        let (_folder, tokens, viewer) = tokens();
+        let operator = tokens.create("o", Role::Operator, None).unwrap().token;
+        let sessions = Sessions::default();
+        let [viewer, operator] = [viewer, operator].map(|token| tokens.authenticate(&token).unwrap());
+        let open = |caller: &Caller| {
+            let code = sessions.make_code(caller.clone()).unwrap();
+            sessions.open(&code, 1_000).unwrap().unwrap()
+        };
+        let (of_viewer, of_operator) = (open(&viewer), open(&operator));
+        for _ in 0..SESSIONS_MAX {
+            open(&viewer);
+        }
+        assert!(of_operator.caller.check(1_000).is_ok() && of_viewer.caller.check(1_000).is_err());
+        let code = sessions.make_code(operator).unwrap();
+        for _ in 0..CODES_MAX {
+            sessions.make_code(viewer.clone()).unwrap();
+        }
+        assert!(sessions.open(&code, 1_000).unwrap().is_some());
     }
 }
