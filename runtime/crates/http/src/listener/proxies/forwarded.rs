@@ -17,8 +17,13 @@ use crate::listener::host::is_host;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Further headers of this kind, which are removed and never read.
-const OTHERS: [HeaderName; 4] = [
+/// The headers of this kind that are removed from requests of proxies, too. Others, such as `X-Forwarded-User`, are removed
+/// from all requests but those of proxies. A program may read `_` in a name as `-`, so no name with it is kept.
+const REPLACED: [HeaderName; 8] = [
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
@@ -33,6 +38,8 @@ pub(in crate::listener) struct Client {
     pub(in crate::listener) scheme: Scheme,
     /// Whether a proxy named the client: in a header of the request, or of the connection.
     pub(in crate::listener) is_forwarded: bool,
+    /// Whether a proxy has sent the request.
+    is_from_proxy: bool,
     /// The host that the client asked for, if a proxy named it.
     host: Option<HeaderValue>,
 }
@@ -50,7 +57,7 @@ impl Client {
     /// The client of a connection.
     pub(in crate::listener) fn of_connection(address: SocketAddr, is_tls: bool, is_forwarded: bool) -> Self {
         let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
-        Self { address, scheme, is_forwarded, host: None }
+        Self { address, scheme, is_forwarded, is_from_proxy: false, host: None }
     }
 
     /// Returns the client of a request over a connection of this client.
@@ -59,6 +66,7 @@ impl Client {
         if proxies.networks.is_empty() || !proxies.is_trusted(self.address.ip()) {
             return client;
         }
+        client.is_from_proxy = true;
         let named = match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
             (true, false) => x_forwarded(headers, proxies),
             (false, true) => forwarded(headers, proxies),
@@ -87,9 +95,11 @@ impl Client {
         let headers = request.headers_mut();
         // Most requests have no such header.
         if headers.keys().any(is_about_client) {
-            for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST].iter().chain(&OTHERS) {
-                headers.remove(name);
-            }
+            let is_kept =
+                |name: &HeaderName| self.is_from_proxy && !REPLACED.contains(name) && !name.as_str().contains('_');
+            let removed: Vec<HeaderName> =
+                headers.keys().filter(|name| is_about_client(name) && !is_kept(name)).cloned().collect();
+            removed.iter().for_each(|name| drop(headers.remove(name)));
         }
         if self.is_forwarded {
             let address = HeaderValue::from_str(&self.address.ip().to_canonical().to_string());
@@ -115,9 +125,12 @@ impl Client {
     }
 }
 
-/// Returns true for all headers of this kind, and for few others.
+/// Returns true for the headers of this kind, also with `_` in place of `-`.
 fn is_about_client(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded") || name == FORWARDED || name == OTHERS[0]
+    match name.as_str().as_bytes() {
+        [b'x', b'-' | b'_', rest @ ..] => rest.starts_with(b"forwarded") || matches!(rest, b"real-ip" | b"real_ip"),
+        other => other == b"forwarded",
+    }
 }
 
 fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {

@@ -149,3 +149,17 @@ fn a_client_that_the_proxy_protocol_named_is_passed_on() {
     assert_eq!(request.headers()[FOR], "192.0.2.7");
     assert_eq!(request.headers()["x-forwarded-proto"], "https");
 }
+
+#[test]
+fn other_headers_about_the_client_and_other_spellings_are_kept_from_proxies_only() {
+    let names =
+        ["x-forwarded-user", "x-forwarded-prefix", "x-forwarded", "x_forwarded_for", "x-forwarded_for", "x_real_ip"];
+    let left = |peer: &str| {
+        let mut request = request("/", &names.map(|name| (name, "forged")));
+        let connection = Client::of_connection(SocketAddr::new(peer.parse().unwrap(), 1), false, false);
+        connection.of_request(request.headers(), &proxies()).apply(&mut request);
+        request.headers().keys().map(HeaderName::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(left("198.51.100.1"), [""; 0]);
+    assert_eq!(left("10.0.0.1"), names[..3]);
+}
