@@ -136,6 +136,22 @@ fn a_repeated_request_gets_the_answer_of_the_first_one() {
 }
 
 #[test]
+fn the_answer_is_for_the_same_path_and_not_for_another_one_with_the_same_id() {
+    let source =
+        "path: \"/ask/{user}\", attributes: { user: \"{path.user}\", request: \"{header.x-request-id|none}\" }";
+    let evoke = Evoke::up_with(&manifest("60s").replace("path: /ask", source));
+    let body = json!({ "publish": [{ "type": "answer.yes", "data": 7 }] }).to_string();
+    let ask_for = |path: &str, request_id: &str| {
+        let headers = [JSON, ("idempotency-key", "k"), ("x-request-id", request_id)];
+        post(evoke.http(), path, &headers, &body).unwrap()
+    };
+    assert_eq!((ask_for("/ask/ada", "1").status, ask_for("/ask/ada", "2").status), (200, 200));
+    let other = ask_for("/ask/eve", "1");
+    assert!(other.status == 422 && !other.body.contains('7'), "{other:?}");
+    assert_eq!(evoke.events("answer.yes").len(), 1);
+}
+
+#[test]
 fn a_client_that_repeats_its_request_after_a_kill_gets_the_answer() {
     let mut evoke = Evoke::up_with(&manifest("60s"));
     let address = evoke.http().to_owned();

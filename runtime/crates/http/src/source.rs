@@ -318,7 +318,7 @@ impl Http {
         else {
             return Ok(receipt(&ids, &accepted, None));
         };
-        let unread = reply::check_duplicate(bus, result, &event).await?;
+        let unread = reply::check_duplicate(bus, result, &event, endpoint.templates.as_deref()).await?;
         let stopping = head.extensions.get::<Stopping>().cloned();
         // Nothing of the request stays in memory during the wait.
         drop((head, event, memory));

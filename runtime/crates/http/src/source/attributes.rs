@@ -50,6 +50,14 @@ impl Templates {
         })
     }
 
+    /// Returns true if a header of the request is a part of an attribute. Proxies give such headers to repeated requests
+    /// anew, such as an id of the request.
+    pub(super) fn is_of_header(&self, attribute: &str) -> bool {
+        let is_header = |name: &RequestValue| matches!(name, RequestValue::Header(_));
+        let template = self.attributes.get(attribute);
+        template.is_some_and(|template| template.placeholders().any(|placeholder| is_header(&placeholder.name)))
+    }
+
     /// Sets the attributes of an event. `is_raw` is false for CloudEvents, which have their own type, subject and id.
     /// `index` is the position of the event in a batch.
     pub(super) fn apply(

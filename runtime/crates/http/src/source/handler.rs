@@ -2,7 +2,7 @@
 //! publishes are stored before its response is sent.
 //!
 //! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose names
-//! begin with `evoke-` are removed.
+//! begin with `evoke-`, or with `evoke_`, which a program may read as the same, are removed.
 
 use std::error::Error;
 use std::fmt;
@@ -83,19 +83,19 @@ pub struct EnteredThrough {
     pub hops: u32,
 }
 
-/// The beginning of the names of request headers that only this server sets.
-const OWN_HEADERS: &str = "evoke-";
+/// The beginnings of the names of request headers that only this server may set: `evoke-path-NAME`, in each spelling.
+const OWN_HEADERS: [&str; 2] = ["evoke-", "evoke_"];
 
 /// Replaces the headers that only this server sets by those of the path parameters.
 fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item = (&'a str, &'a str)>) {
     let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADERS)).cloned().collect();
+        headers.keys().filter(|name| OWN_HEADERS.iter().any(|own| name.as_str().starts_with(own))).cloned().collect();
     forged.iter().for_each(|name| drop(headers.remove(name)));
     for (name, value) in parameters {
         // A header has visible ASCII characters. `%` is encoded, so that decoding gives the same value.
         const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
         let value = utf8_percent_encode(value, ENCODED).to_string();
-        let name = HeaderName::try_from(format!("{OWN_HEADERS}path-{}", name.to_ascii_lowercase()));
+        let name = HeaderName::try_from(format!("evoke-path-{}", name.to_ascii_lowercase()));
         headers.extend(name.ok().zip(HeaderValue::try_from(value).ok()));
     }
 }
@@ -154,9 +154,13 @@ mod tests {
     #[test]
     fn clients_cannot_set_the_headers_of_path_parameters() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("evoke-path-id", "forged"), ("evoke-path-id", "twice"), ("evoke-other", "x"), ("host", "a")]
-        {
+        for (name, value) in [
+            ("evoke-path-id", "forged"),
+            ("evoke-path-id", "twice"),
+            ("evoke_path_id", "x"),
+            ("evoke-other", "x"),
+            ("host", "a"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         let values = [("Id", "caf\u{e9} 100%\r\nx: y"), ("rest", "a/b")];

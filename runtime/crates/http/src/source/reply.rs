@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::ReplyEvent;
 pub(super) use self::config::{parse, schema};
+use super::attributes::Templates;
 use super::body;
 use crate::problem::Problem;
 use evoke_core::bus::{Bus, Origin, Reply, ReplyPermit};
@@ -42,6 +43,9 @@ use evoke_store::TypeFilter;
 pub const REPLY_HEADER: HeaderName = HeaderName::from_static("evoke-reply");
 /// The extension attribute of an event that sets the status of the response.
 pub const STATUS_ATTRIBUTE: &str = "httpstatus";
+
+/// The attributes of the trace context, which each request has of its own.
+const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
 
 /// The `Retry-After` while too many requests wait. Requests wait for seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -144,9 +148,15 @@ where
 }
 
 /// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply, because
-/// the id alone may be easy to guess, and must have the same principal. Returns why the reply is not read if the events
+/// the id alone may be easy to guess, and must have the same principal. The trace context, and attributes that contain
+/// headers of the request, differ in repeated requests and do not count. Returns why the reply is not read if the events
 /// cannot be compared.
-pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<Option<NoReply>, Problem> {
+pub(super) async fn check_duplicate(
+    bus: &Bus,
+    accepted: Accepted,
+    sent: &Event,
+    templates: Option<&Templates>,
+) -> Result<Option<NoReply>, Problem> {
     let Accepted::Duplicate(seq) = accepted else { return Ok(None) };
     let stored = match bus.accepted(seq).await {
         Ok(Some(Ok(stored))) => stored,
@@ -154,8 +164,15 @@ pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event)
         Ok(None) => return Ok(Some(NoReply::Removed)),
         Ok(Some(Err(_))) | Err(_) => return Ok(Some(NoReply::Unknown)),
     };
+    let counts = |(name, _): &(&String, &String)| {
+        !TRACE_CONTEXT.contains(&name.as_str()) && !templates.is_some_and(|templates| templates.is_of_header(name))
+    };
     let same = |a: &Event, b: &Event| {
-        a.principal == b.principal && a.type_ == b.type_ && a.subject == b.subject && a.data == b.data
+        a.principal == b.principal
+            && a.type_ == b.type_
+            && a.subject == b.subject
+            && a.data == b.data
+            && a.extensions.iter().filter(counts).eq(b.extensions.iter().filter(counts))
     };
     if same(&stored.event, sent) {
         return Ok(None);
