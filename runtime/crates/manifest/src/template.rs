@@ -133,6 +133,12 @@ impl<N> Template<N> {
         })
     }
 
+    /// Returns the number of placeholders before the first text with this character; of all of them without such a text.
+    pub fn placeholders_before(&self, stop: char) -> usize {
+        let before = self.parts.iter().take_while(|part| !matches!(part, Part::Text(text) if text.contains(stop)));
+        before.filter(|part| matches!(part, Part::Placeholder(_))).count()
+    }
+
     /// Iterates over the texts that every result can contain: those between the placeholders, and the defaults.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

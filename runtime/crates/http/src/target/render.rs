@@ -27,17 +27,23 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Renders the path and the query of a URL. Values of the event are percent-encoded, secrets are not.
+    /// Renders the path and the query of a URL. Values of the event are percent-encoded, secrets are not. In the path, an
+    /// empty value counts as missing: `/users/{data.id}` would be the path of all users.
     pub(super) fn path(self, template: &Template<Field>) -> Result<String, String> {
-        let value = |field: &Field| match field {
-            Field::Secret(name) => Ok(self.secret(name)),
-            field => match self.text(field) {
-                // Servers resolve such a segment, and the request would have another path.
-                Some(text) if !text.is_empty() && text.bytes().all(|byte| byte == b'.') => {
-                    Err("consists of dots, which would change the path")
-                }
-                text => Ok(text.map(|text| utf8_percent_encode(&text, ENCODED).to_string().into())),
-            },
+        let (in_path, mut at) = (template.placeholders_before('?'), 0);
+        let value = |field: &Field| {
+            at += 1;
+            let is_in_path = at <= in_path;
+            match field {
+                Field::Secret(name) => Ok(self.secret(name)),
+                field => match self.text(field).filter(|text| !(is_in_path && text.is_empty())) {
+                    // Servers resolve such a segment, and the request would have another path.
+                    Some(text) if is_in_path && text.bytes().all(|byte| byte == b'.') => {
+                        Err("consists of dots, which would change the path")
+                    }
+                    text => Ok(text.map(|text| utf8_percent_encode(&text, ENCODED).to_string().into())),
+                },
+            }
         };
         template.render(PATH_BYTES_MAX, value).map_err(|error| describe(&error, "the URL"))
     }

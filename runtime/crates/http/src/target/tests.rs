@@ -23,7 +23,7 @@ fn event() -> Event {
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1",
         "data": {
             "total": 12.50, "name": "Ada \"the\" \\ {secret.KEY}\n", "none": null, "list": [1, "2"], "yes": true,
-            "deep": { "er": "x" }, "path": "../../admin?x=1#y", "dots": "..", "line": "a\r\nx-evil: 1",
+            "deep": { "er": "x" }, "path": "../../admin?x=1#y", "dots": "..", "empty": "", "line": "a\r\nx-evil: 1",
         },
     });
     Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap()
@@ -103,6 +103,8 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
     for (template, error) in [
         ("url: \"https://crm.example/{data.dots}\"", "`{data.dots}` in the URL consists of dots"),
         ("url: \"https://crm.example/{data.missing}\"", "no value for `{data.missing}` in the URL"),
+        ("url: \"https://crm.example/users/{data.empty}\"", "no value for `{data.empty}` in the URL"),
+        ("url: \"https://crm.example/{data.empty}{data.dots}/x\"", "no value for `{data.empty}` in the URL"),
         (
             "url: \"https://crm.example\", headers: { x: \"{data.line}\" }",
             "in the header `x` contains a control character",
@@ -115,6 +117,10 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
         let message = request_for(&format!("{{ {template}, {SECRETS} }}"), &event()).unwrap_err();
         assert!(message.contains(error), "{template}: {message}");
     }
+    // In the query, and with a default, such values stay in their place.
+    let yaml = "{ url: \"https://crm.example/users/{data.empty|all}?a={data.empty}&b={data.dots}\" }";
+    let request = request_for(yaml, &event()).unwrap();
+    assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/users/all?a=&b=..");
 }
 
 #[test]
