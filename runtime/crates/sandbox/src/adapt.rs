@@ -1,10 +1,12 @@
-//! Converts a core module to a component: a program for WASI 0.1, or any other module that embeds its WIT.
+//! Converts a core module to a component: a program for WASI 0.1, a handler, or any other module that embeds its WIT.
 //!
 //! wasmtime's adapter does the conversion, with one difference: the adapter turns every exit code but 0 into 1, because
-//! `wasi:cli/exit` has no others. So the program's `proc_exit` bypasses the adapter and becomes an import that Evoke
-//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`.
+//! `wasi:cli/exit` has no others. So the `proc_exit` of a program bypasses the adapter and becomes an import that Evoke
+//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no WIT of its own; see
+//! `adapt/handler.rs`.
 
 mod go;
+mod handler;
 
 use wasi_preview1_component_adapter_provider as adapter;
 use wasmtime::{Engine, Module};
@@ -39,11 +41,14 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
     Module::validate(engine, &module).map_err(|error| describe_invalid("core module", &module, &error))?;
     let is_program = has(&module, EXPORTS, b"\x06_start\x00");
     if !is_program && !has(&module, CUSTOM, b"\x0ecomponent-type") {
-        return Err(
-            "is a core module without `_start`, so it is not a program; build it for the target wasm32-wasip2, or as a \
-             program for wasm32-wasip1"
-                .into(),
-        );
+        if !has(&module, EXPORTS, handler::EXPORT) {
+            return Err(
+                "is a core module without `_start`, so it is not a program; build it for the target wasm32-wasip2, as a \
+                 program for wasm32-wasip1, or as a module that exports `evoke:function/handler@0.1.0#handle`"
+                    .into(),
+            );
+        }
+        handler::embed_wit(&mut module).map_err(|error| conversion_error(&error))?;
     }
     if is_program && go::is_program(&module) && !has(&module, EXPORTS, b"\x0ccabi_realloc\x00") {
         module = go::with_reserved_memory(&module).ok_or(
@@ -54,12 +59,15 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
         true => adapter::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
         false => adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
     };
-    encode(module, adapter)
-        .map_err(|error| format!("is a core module that cannot be converted to a component: {error:#}"))
+    encode(module, is_program, adapter).map_err(|error| conversion_error(&error))
 }
 
-fn encode(mut module: Vec<u8>, adapter: &[u8]) -> anyhow::Result<Vec<u8>> {
-    if redirect_exit(&mut module) {
+fn conversion_error(error: &anyhow::Error) -> String {
+    format!("is a core module that cannot be converted to a component: {error:#}")
+}
+
+fn encode(mut module: Vec<u8>, is_program: bool, adapter: &[u8]) -> anyhow::Result<Vec<u8>> {
+    if is_program && redirect_exit(&mut module) {
         let mut wit = Resolve::default();
         let package = wit.push_source("command.wit", WIT)?;
         let world = wit.select_world(&[package], None)?;

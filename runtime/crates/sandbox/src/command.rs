@@ -11,6 +11,8 @@ use evoke_model::outcome::Outcome;
 
 /// The exit code with which a command rejects its event for good: EX_DATAERR of sysexits.h.
 const REJECT_CODE: i32 = 65;
+/// The exit code of a Go program that panics.
+const GO_PANIC_CODE: i32 = 2;
 
 /// Runs the command to its end. An error is a trap.
 pub(super) async fn run(pre: &CommandPre<HostContext>, store: &mut Store<HostContext>) -> wasmtime::Result<Outcome> {
@@ -36,8 +38,10 @@ fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
     if code == 0 {
         return Outcome::Done;
     }
-    let (last_line, redactor) = (context.invocation.log().last_on_stderr(), context.invocation.redactor());
-    let message = last_line.map(|line| outcome::sanitize(redactor, &line));
+    let (log, redactor) = (context.invocation.log(), context.invocation.redactor());
+    // After a panic in Go, the last line is the end of a stack.
+    let panic = (code == GO_PANIC_CODE).then(|| log.panic()).flatten();
+    let message = panic.or_else(|| log.last_on_stderr()).map(|line| outcome::sanitize(redactor, &line));
     let message = message.unwrap_or_else(|| format!("exited with code {code}"));
     if code == REJECT_CODE {
         return Outcome::Reject { message };

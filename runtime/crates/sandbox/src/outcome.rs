@@ -100,7 +100,8 @@ pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outc
 
 fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return format!("called exit({}); a handler must return instead", exit.0);
+        let panic = context.invocation.log().panic();
+        return panic.unwrap_or_else(|| format!("called exit({}); a handler must return instead", exit.0));
     }
     let reason = match (context.invocation.log().panic(), error.downcast_ref::<Trap>()) {
         (Some(panic), _) => panic,

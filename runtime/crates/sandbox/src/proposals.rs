@@ -4,8 +4,7 @@
 //! wasmtime turns new proposals on as they become standard. Therefore the set is built from nothing, and a newer
 //! wasmtime adds nothing to it.
 //!
-//! Guests of these toolchains load and run with this set, as handlers (Go: as a program for WASI 0.1). Beyond the first
-//! version of WebAssembly, they use:
+//! Guests of these toolchains load and run with this set, as handlers. Beyond the first version of WebAssembly, they use:
 //!
 //! | toolchain | proposals |
 //! |---|---|

@@ -3,6 +3,7 @@
 mod budget;
 mod commands;
 mod composed;
+mod core_modules;
 mod direct;
 mod host_calls;
 mod http_guests;

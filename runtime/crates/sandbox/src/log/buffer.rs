@@ -68,7 +68,8 @@ impl Default for LogBuffer {
     }
 }
 
-/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr.
+/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr. A Go
+/// guest prints its message on stderr, in one line before the stacks of its goroutines, and exits.
 enum Panic {
     None,
     Location(String),
@@ -76,6 +77,8 @@ enum Panic {
 }
 
 const PANIC: &str = "panicked at ";
+/// The start of Go's message of a panic, and of an error that no function can recover from.
+const GO_PANICS: [&str; 2] = ["panic: ", "fatal error: "];
 
 impl AttemptLog<'_> {
     /// Logs a message, one log line for each of its lines.
@@ -250,6 +253,8 @@ impl LogBuffer {
                 let text = String::from_utf8_lossy(line);
                 if let Some((_, location)) = text.split_once(PANIC) {
                     self.panic = Panic::Location(format!("{PANIC}{location}"));
+                } else if GO_PANICS.iter().any(|start| text.starts_with(start)) {
+                    self.panic = Panic::Message(start_of(&text, LINE_BYTES_MAX).to_owned());
                 }
             }
             Panic::Location(location) => {

@@ -160,6 +160,12 @@ fn the_panic_message_of_a_guest_is_recorded() {
     let log = harness.log();
     log.message(Level::Error, "panic", "panicked at src/lib.rs:7:5: no such item");
     assert_eq!(log.panic().as_deref(), expected);
+    for message in ["panic: no such item", "fatal error: all goroutines are asleep - deadlock!"] {
+        let harness = Harness::new();
+        let log = harness.log();
+        log.write(Stream::Stderr, format!("started\n{message}\n\ngoroutine 1 [running]:\nmain.main()\n").as_bytes());
+        assert_eq!(log.panic().as_deref(), Some(message));
+    }
 }
 
 const SECRET: &str = "sk-live-0123456789";

@@ -1,0 +1,47 @@
+//! WIT for a handler without any: a core module that exports `evoke:function/handler@0.1.0#handle`.
+//!
+//! The names of its imports and exports say all that the encoder needs besides the types. So a function in Go or C needs
+//! only its compiler, and no tool that embeds types into modules. The types are those of `sdk/wit`; the encoder adds only
+//! interfaces that the module imports.
+
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// The export in binary form, with its length before the name and its kind, a function, after it.
+pub(super) const EXPORT: &[u8] = b"\x23evoke:function/handler@0.1.0#handle\x00";
+
+/// Packages, each before those that use it.
+const PACKAGES: [(&str, &str); 8] = [
+    ("wasi-io.wit", include_str!("../../../../../sdk/wit/deps/wasi-io/package.wit")),
+    ("wasi-clocks.wit", include_str!("../../../../../sdk/wit/deps/wasi-clocks/package.wit")),
+    ("wasi-random.wit", include_str!("../../../../../sdk/wit/deps/wasi-random/package.wit")),
+    ("wasi-http.wit", include_str!("../../../../../sdk/wit/deps/wasi-http/package.wit")),
+    ("wasi-config.wit", include_str!("../../../../../sdk/wit/deps/wasi-config/package.wit")),
+    ("wasi-keyvalue.wit", include_str!("../../../../../sdk/wit/deps/wasi-keyvalue/package.wit")),
+    ("wasi-logging.wit", include_str!("../../../../../sdk/wit/deps/wasi-logging/package.wit")),
+    ("function.wit", include_str!("../../../../../sdk/wit/function.wit")),
+];
+/// Everything that a handler can import of these packages.
+const WORLD: &str = "
+    package evoke:core-module;
+    world handler {
+        import wasi:io/poll@0.2.0;
+        import wasi:io/streams@0.2.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:random/random@0.2.0;
+        import wasi:http/outgoing-handler@0.2.0;
+        import wasi:keyvalue/batch@0.2.0-draft;
+        include evoke:function/function@0.1.0;
+    }
+";
+
+/// Adds the types to the module.
+pub(super) fn embed_wit(module: &mut Vec<u8>) -> anyhow::Result<()> {
+    let mut wit = Resolve::default();
+    for (name, text) in PACKAGES {
+        wit.push_source(name, text)?;
+    }
+    let package = wit.push_source("handler.wit", WORLD)?;
+    let world = wit.select_world(&[package], None)?;
+    embed_component_metadata(module, &wit, world, StringEncoding::UTF8)
+}
