@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-char *evoke_from_base64(const char *text, size_t *size);
-
 static const char *skip_space(const char *at) { return at + strspn(at, " \t\r\n"); }
 
 /* Returns the end of a string that starts with a quote; NULL if it does not end. */
@@ -174,22 +172,4 @@ char *evoke_quote(const char *text) {
   *to++ = '"';
   *to = 0;
   return quoted;
-}
-
-char *evoke_from_base64(const char *text, size_t *size) {
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  char *bytes = malloc(strlen(text) + 1), *to = bytes;
-  uint32_t pending = 0;
-  int bits = 0;
-  if (!bytes) return NULL;
-  for (; *text && *text != '='; text++) {
-    const char *digit = strchr(digits, *text);
-    if (!digit) return NULL;
-    pending = (pending << 6 | (uint32_t)(digit - digits)) & 0xffff;
-    bits += 6;
-    if (bits >= 8) *to++ = (char)(pending >> (bits -= 8));
-  }
-  *size = (size_t)(to - bytes);
-  *to = 0;
-  return bytes;
 }

@@ -1,14 +1,17 @@
 package evoke
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"strings"
+	"time"
+
+	types "evoke/internal/bindings/imports/evoke_function_types"
 )
 
 // Event is a CloudEvents 1.0 event. Attributes that the event does not have are empty.
 type Event struct {
-	ID     string
+	ID string
+	// Source is `/APP/SOURCE`, or `/APP/FUNCTION` if a function published the event.
 	Source string
 	Type   string
 	// Subject is what the event is about.
@@ -34,47 +37,37 @@ func (event Event) JSON(value any) error {
 	return nil
 }
 
-func parse(input []byte) (Event, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(input, &members); err != nil {
-		return Event{}, err
+// Delivery is the reason why the function runs: one event owed to it, and the number of the attempt.
+type Delivery struct {
+	// ID is the same on every attempt, so it can be an idempotency key for external systems.
+	ID string
+	// Attempt is counted from 1.
+	Attempt int
+	// TimeLimit of this attempt, from its start. The attempt is stopped then.
+	TimeLimit time.Duration
+	// Replay is true if this is a stored event that is replayed.
+	Replay bool
+	// Trigger (an entry of the function's `on:`) that matched.
+	Trigger string
+}
+
+func toEvent(event types.Event) Event {
+	extensions := make(map[string]string, len(event.Extensions))
+	for _, extension := range event.Extensions {
+		extensions[extension.F0] = extension.F1
 	}
-	event := Event{Extensions: map[string]string{}}
-	attributes := map[string]*string{
-		"id": &event.ID, "source": &event.Source, "type": &event.Type, "subject": &event.Subject, "time": &event.Time,
-		"datacontenttype": &event.DataContentType, "dataschema": &event.DataSchema,
+	return Event{
+		ID: event.Id, Source: event.Source, Type: event.Type, Subject: event.Subject.SomeOr(""), Time: event.Time.SomeOr(""),
+		DataContentType: event.Datacontenttype.SomeOr(""), DataSchema: event.Dataschema.SomeOr(""),
+		Extensions: extensions, Data: event.Data,
 	}
-	for name, member := range members {
-		if name == "data" || name == "data_base64" || name == "specversion" {
-			continue
-		}
-		var value string
-		if err := json.Unmarshal(member, &value); err != nil {
-			value = string(member)
-		}
-		if attribute := attributes[name]; attribute != nil {
-			*attribute = value
-		} else {
-			event.Extensions[name] = value
-		}
+}
+
+func toDelivery(delivery types.Delivery) Delivery {
+	return Delivery{
+		ID: delivery.Id, Attempt: int(delivery.Attempt), TimeLimit: time.Duration(delivery.DeadlineMs) * time.Millisecond,
+		Replay: delivery.Replay, Trigger: delivery.Trigger,
 	}
-	if data, ok := members["data_base64"]; ok {
-		var encoded string
-		if err := json.Unmarshal(data, &encoded); err != nil {
-			return Event{}, err
-		}
-		decoded, err := base64.StdEncoding.DecodeString(encoded)
-		event.Data = decoded
-		return event, err
-	}
-	data := members["data"]
-	var text string
-	if !isJSON(event.DataContentType) && json.Unmarshal(data, &text) == nil {
-		event.Data = []byte(text)
-	} else {
-		event.Data = data
-	}
-	return event, nil
 }
 
 // isJSON returns true for media types of JSON, and without a media type.
@@ -82,58 +75,4 @@ func isJSON(mediaType string) bool {
 	essence, _, _ := strings.Cut(mediaType, ";")
 	essence = strings.ToLower(strings.TrimSpace(essence))
 	return essence == "" || strings.HasSuffix(essence, "/json") || strings.HasSuffix(essence, "+json")
-}
-
-// Option sets an attribute of an event to publish.
-type Option func(map[string]any)
-
-// Subject sets what the event is about.
-func Subject(subject string) Option { return Attribute("subject", subject) }
-
-// ID sets the id. Without it, the id is derived from the delivery, so it is the same on every attempt.
-func ID(id string) Option { return Attribute("id", id) }
-
-// ContentType sets the media type of the data.
-func ContentType(mediaType string) Option { return Attribute("datacontenttype", mediaType) }
-
-// Attribute sets another attribute of the event, such as an extension.
-func Attribute(name, value string) Option {
-	return func(event map[string]any) { event[name] = value }
-}
-
-// Publish publishes an event when the attempt succeeds. Data of type []byte is the payload; with another media type than
-// JSON, so is a string. Other data is converted to JSON, and nil is no data. The error is a reject.
-//
-// The manifest grants the type with `allow: { publish: [TYPE] }`. An attempt that publishes another one ends as denied.
-func Publish(eventType string, data any, options ...Option) error {
-	event := map[string]any{"specversion": "1.0", "type": eventType}
-	for _, option := range options {
-		option(event)
-	}
-	mediaType, _ := event["datacontenttype"].(string)
-	switch data := data.(type) {
-	case nil:
-	case []byte:
-		if isJSON(mediaType) && json.Valid(data) {
-			event["data"] = json.RawMessage(data)
-			break
-		}
-		if mediaType == "" {
-			event["datacontenttype"] = "application/octet-stream"
-		}
-		event["data_base64"] = base64.StdEncoding.EncodeToString(data)
-	default:
-		if mediaType == "" {
-			event["datacontenttype"] = "application/json"
-		}
-		event["data"] = data
-	}
-	var line strings.Builder
-	encoder := json.NewEncoder(&line)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(event); err != nil {
-		return Reject("the data of %s cannot be converted to JSON: %v", eventType, err)
-	}
-	_, err := published.WriteString(line.String())
-	return err
 }

@@ -1,4 +1,4 @@
-// Package evoke is for writing functions for Evoke in Go. A function is a program for GOOS=wasip1 GOARCH=wasm:
+// Package evoke is for writing functions for Evoke in Go.
 //
 //	func main() { evoke.Handle(handle) }
 //
@@ -14,122 +14,80 @@
 //		return evoke.Publish("payment.taken", order, evoke.Subject(order.Customer))
 //	}
 //
-// The attempt succeeds when handle returns nil. Only then do the events that it published take effect, all of them or
-// none. Reject and Retry choose how it fails; any other error is a retry by the function's policy, and so is a panic,
-// whose stack is in the logs.
+// The attempt succeeds when handle returns nil. Only then do the events that it published and its state writes take effect,
+// all of them or none. Reject and Retry choose how it fails; any other error is a retry by the function's policy, and so is
+// a panic, whose stack is in the logs.
 //
-// A program has configuration, secrets, logs and events. State and HTTP requests need a component that imports their
-// interfaces, which the Go toolchain does not build by itself.
+// The package state is the stored state, and the package http sends requests. Import them only if the function uses them:
+// the component then needs the grants of `allow: { state: true }` and `allow: { http: [ORIGIN] }`.
+//
+// A function is built as a library of GOOS=wasip1 GOARCH=wasm, with
+//
+//	go build -buildmode=c-shared -ldflags=-checklinkname=0 -o function.wasm .
 package evoke
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path"
-	"runtime"
-	"strings"
+	_ "unsafe" // for go:linkname
+
+	"evoke/internal/attempt"
+	handler "evoke/internal/bindings/exports/export_evoke_function_handler"
+	_ "evoke/internal/bindings/exports/wit_exports"
+	types "evoke/internal/bindings/imports/evoke_function_types"
+	wit "evoke/internal/wit/types"
 )
 
-// Exit codes of sysexits.h: Evoke rejects the event for exit code 65 and tries again for any other one.
-const (
-	exitReject = 65
-	exitPanic  = 70
-	exitRetry  = 75
-)
+// handle is the function.
+var handle func(Event, Delivery) error
 
-// Failure is an error that decides what becomes of the event.
-type Failure struct {
-	message string
-	reject  bool
+// Handle sets the function that is called with the event of this attempt. Call it in main, which runs at the start of
+// each attempt.
+func Handle[F func(Event) error | func(Event, Delivery) error](function F) {
+	switch function := any(function).(type) {
+	case func(Event) error:
+		handle = func(event Event, _ Delivery) error { return function(event) }
+	case func(Event, Delivery) error:
+		handle = function
+	}
 }
 
-func (failure *Failure) Error() string { return failure.message }
+// A library does not run main by itself.
+//
+//go:linkname programMain main.main
+func programMain()
 
-// Reject returns an error for an event that the function can never handle: the event becomes a dead letter.
-func Reject(format string, args ...any) error {
-	return &Failure{fmt.Sprintf(format, args...), true}
+func init() { handler.Function = run }
+
+type result = wit.Result[wit.Unit, types.Failure]
+
+// run calls the function, and converts its result.
+func run(event types.Event, delivery types.Delivery) result {
+	attempt.Delivery = delivery.Id
+	err := call(toEvent(event), toDelivery(delivery))
+	if err == nil {
+		return wit.Ok[wit.Unit, types.Failure](wit.Unit{})
+	}
+	var failure *Failure
+	if errors.As(err, &failure) && failure.isReject {
+		return wit.Err[wit.Unit](types.MakeFailureReject(err.Error()))
+	}
+	retry := types.Retry{Message: err.Error(), AfterMs: wit.None[uint64]()}
+	if failure != nil && failure.after > 0 {
+		retry.AfterMs = wit.Some(uint64(failure.after.Milliseconds()))
+	}
+	return wit.Err[wit.Unit](types.MakeFailureRetry(retry))
 }
 
-// Retry returns an error after which the function's policy tries again. Every error that is no Failure does the same.
-func Retry(format string, args ...any) error {
-	return &Failure{fmt.Sprintf(format, args...), false}
-}
-
-// Config returns a setting of `allow: { config: … }`, and whether the manifest has it.
-func Config(name string) (string, bool) { return os.LookupEnv(name) }
-
-// Secret returns a secret of `allow: { secrets: … }`, and whether the manifest has it.
-func Secret(name string) (string, bool) { return os.LookupEnv(name) }
-
-// published has the events until the function returns.
-var published = bufio.NewWriterSize(os.Stdout, 64<<10)
-
-// Handle calls the function with the event of this attempt, and exits.
-func Handle(handle func(Event) error) {
-	input, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		exit(exitRetry, "cannot read the event: "+err.Error())
-	}
-	event, err := parse(input)
-	if err != nil {
-		exit(exitReject, "the event is not valid: "+err.Error())
-	}
-	if err := call(handle, event); err != nil {
-		code := exitRetry
-		var failure *Failure
-		if errors.As(err, &failure) && failure.reject {
-			code = exitReject
-		}
-		exit(code, err.Error())
-	}
-	if err := published.Flush(); err != nil {
-		exit(exitRetry, "cannot publish: "+err.Error())
-	}
-	os.Exit(0)
-}
-
-// call runs the function. A panic ends the program: the stack is logged, and the message names the line.
-func call(handle func(Event) error, event Event) error {
+// call runs main and the function. A panic is an error.
+func call(event Event, delivery Delivery) (err error) {
 	defer func() {
-		cause := recover()
-		if cause == nil {
-			return
+		if cause := recover(); cause != nil {
+			err = reportPanic(cause)
 		}
-		message := fmt.Sprintf("panic: %v", cause)
-		for index, frame := range ownFrames() {
-			place := fmt.Sprintf("%s:%d in %s", path.Base(frame.File), frame.Line, frame.Function)
-			if index == 0 {
-				Error("%s", message)
-				message += ", at " + place
-			}
-			Error("  at %s", place)
-		}
-		exit(exitPanic, message)
 	}()
-	return handle(event)
-}
-
-// ownFrames returns the frames of the function, without those of Go and of this package.
-func ownFrames() []runtime.Frame {
-	callers := make([]uintptr, 64)
-	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers)])
-	var own []runtime.Frame
-	for {
-		frame, more := frames.Next()
-		if frame.Function != "" && !strings.HasPrefix(frame.Function, "runtime.") && !strings.HasPrefix(frame.Function, "evoke.") && frame.Function != "main.main" {
-			own = append(own, frame)
-		}
-		if !more {
-			return own
-		}
+	programMain()
+	if handle == nil {
+		return Reject("the function's main does not call evoke.Handle")
 	}
-}
-
-// exit ends the program. The last line on stderr is the message of the outcome.
-func exit(code int, message string) {
-	Warn("%s", strings.Join(strings.Fields(message), " "))
-	os.Exit(code)
+	return handle(event, delivery)
 }

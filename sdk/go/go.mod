@@ -1,3 +1,3 @@
 module evoke
 
-go 1.21
+go 1.27

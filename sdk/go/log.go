@@ -2,37 +2,22 @@ package evoke
 
 import (
 	"fmt"
-	"os"
-	"strings"
-)
 
-// The level of a line on stderr, as in sd-daemon(3).
-const (
-	levelError = "<3>"
-	levelWarn  = "<4>"
-	levelInfo  = "<6>"
-	levelDebug = "<7>"
+	host "evoke/internal/bindings/imports/wasi_logging_logging"
 )
 
 // Debug logs a line for developers.
-func Debug(format string, args ...any) { log(levelDebug, format, args) }
+func Debug(format string, args ...any) { log(host.Level_Debug, format, args) }
 
-// Info logs a line.
-func Info(format string, args ...any) { log(levelInfo, format, args) }
+// Info logs a line. What the function prints to stdout is logged, too.
+func Info(format string, args ...any) { log(host.Level_Info, format, args) }
 
 // Warn logs a warning.
-func Warn(format string, args ...any) { log(levelWarn, format, args) }
+func Warn(format string, args ...any) { log(host.Level_Warn, format, args) }
 
 // Error logs an error. It does not end the attempt.
-func Error(format string, args ...any) { log(levelError, format, args) }
+func Error(format string, args ...any) { log(host.Level_Error, format, args) }
 
-func log(level, format string, args []any) {
-	text := fmt.Sprintf(format, args...)
-	var lines strings.Builder
-	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
-		lines.WriteString(level)
-		lines.WriteString(line)
-		lines.WriteByte('\n')
-	}
-	os.Stderr.WriteString(lines.String())
+func log(level host.Level, format string, args []any) {
+	host.Log(level, "", fmt.Sprintf(format, args...))
 }

@@ -12,6 +12,7 @@ else
   echo "build: no C compiler for WebAssembly: install clang, lld and wasi-libc, or set WASI_SDK_PATH" >&2
   exit 1
 fi
-"$@" -Os -s -Wall -Wextra -o function.wasm ./*.c sdk/*.c -lc
+# The names of functions stay, for messages of traps.
+"$@" -mexec-model=reactor -Os -Wl,--strip-debug -Wall -Wextra -o function.wasm ./*.c sdk/*.c -lc
 sources=$(find . \( -name '*.c' -o -name '*.h' \) | sed 's/ /\\ /g' | tr '\n' ' ')
 printf 'function.wasm: %s\n' "$sources" > function.d

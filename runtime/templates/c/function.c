@@ -5,6 +5,5 @@ int handle(const evoke_event *event) {
   if (!name || !*name) return evoke_reject("the guest has no name");
   evoke_info("greeting %s", name);
   const char *text = evoke_quote(evoke_format("Hello, %s!", name));
-  evoke_publish("guest.greeted", name, evoke_format("{\"text\": %s}", text));
-  return EVOKE_DONE;
+  return evoke_publish("guest.greeted", name, evoke_format("{\"text\": %s}", text));
 }

@@ -1,6 +1,6 @@
 module {{name}}
 
-go 1.21
+go 1.27
 
 require evoke v0.0.0
 
