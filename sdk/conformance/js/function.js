@@ -21,14 +21,30 @@ const actions = {
     const count = state.increment("count", 3);
     state.update("list", (list) => [...(list ?? []), 1]);
     state.delete("gone");
-    publish("c.state", { count, text: state.get("text"), has: state.has("gone"), keys: state.keys().sort(), before: state.get("before") });
+    const [keys, raw] = [state.keys().sort(), [...state.getBytes("raw")]];
+    publish("c.state", { count, text: state.get("text"), has: state.has("gone"), keys, before: state.get("before"), raw });
   },
+  shared: () => publish("c.shared", state.shared.increment("seen")),
   config: () => publish("c.config", { set: config.get("SET"), unset: config.get("UNSET"), secret: secret("SECRET") }),
+  http: async () => {
+    const url = config.get("URL");
+    const headers = { "content-type": "application/json" };
+    const sent = await fetch(`${url}/echo?n=1`, { method: "POST", headers, body: JSON.stringify({ text: "grün 😀" }) });
+    const second = await (await fetch(`${url}/echo`, { method: "PUT", body: "x".repeat(10_000) })).json();
+    const missing = await fetch(`${url}/missing`);
+    publish("c.http", [await sent.json(), second.size, second.key, missing.status]);
+  },
+  "http status": async (event) => {
+    const { ok, status } = await fetch(config.get("URL") + event.json().path);
+    const message = `HTTP: the response has status ${status}`;
+    if (!ok) throw status < 500 ? new Reject(message) : new Retry(message, { afterMs: 7000 });
+  },
+  "http origin": () => fetch("http://elsewhere.example/"),
   big: () => publish("c.big", "ü".repeat(300_000)),
   log: () => { log.info("grün 😀"); log.warn("careful"); log.error("wrong"); },
   delivery: (_, { id, attempt, replay, trigger }) => publish("c.delivery", { id, attempt, replay, trigger }),
 };
 
 export default function (event, delivery) {
-  actions[event.extensions.how ?? event.json().how](event, delivery);
+  return actions[event.extensions.how ?? event.json().how](event, delivery);
 }

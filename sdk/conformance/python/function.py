@@ -1,6 +1,6 @@
 """The guest of the suite in Python: `how` in the data says what to do."""
 
-from evoke import Delivery, Event, Reject, Retry, config, log, publish, secret, state
+from evoke import Delivery, Event, Reject, Retry, config, http, log, publish, secret, state
 
 
 def look_up(table):
@@ -15,8 +15,16 @@ def on_state():
     state.delete("gone")
     publish("c.state", {
         "count": count, "text": state.get("text"), "has": state.exists("gone"), "keys": sorted(state.keys()),
-        "before": state.get("before"),
+        "before": state.get("before"), "raw": list(state.get_bytes("raw")),
     })  # fmt: skip
+
+
+def on_http():
+    url = config.get("URL")
+    sent = http.post(f"{url}/echo?n=1", json={"text": "grün 😀"}).ok().json()
+    second = http.put(f"{url}/echo", body=b"x" * 10_000).ok().json()
+    missing = http.get(f"{url}/missing").status
+    publish("c.http", [sent, second["size"], second["key"], missing])
 
 
 def handle(event: Event, delivery: Delivery) -> None:
@@ -45,6 +53,14 @@ def handle(event: Event, delivery: Delivery) -> None:
             pass
     elif how == "state":
         on_state()
+    elif how == "shared":
+        publish("c.shared", state.shared.increment("seen"))
+    elif how == "http":
+        on_http()
+    elif how == "http status":
+        http.get(config.get("URL") + event.json()["path"]).ok()
+    elif how == "http origin":
+        http.get("http://elsewhere.example/")
     elif how == "config":
         publish("c.config", {"set": config.get("SET"), "unset": config.get("UNSET"), "secret": secret("SECRET")})
     elif how == "big":
