@@ -189,6 +189,18 @@ const RUST: &[File] = files!("sdk":
     "rust/src/stdio.rs",
 );
 
+/// The crate of the runtime that the Rust SDK uses.
+const THRESHOLD: &[File] = files!("runtime/crates":
+    "threshold/Cargo.toml",
+    "threshold/src/baseline.rs",
+    "threshold/src/counter.rs",
+    "threshold/src/flap.rs",
+    "threshold/src/level.rs",
+    "threshold/src/lib.rs",
+    "threshold/src/machine.rs",
+    "threshold/src/machine/tests.rs",
+);
+
 const RUST_TOOLS: &[File] = &[
     ("build.sh", include_str!("../../../templates/rust/build.sh")),
     ("toolchain.sh", include_str!("../../../../functions/toolchain.sh")),
@@ -272,7 +284,7 @@ pub(super) fn template(language: Language) -> Template {
                 (".cargo/config.toml", include_str!("../../../../functions/.cargo/config.toml")),
                 (".gitignore", template_file!("rust/gitignore")),
             ]),
-            sdk: vec![WIT, RUST, RUST_TOOLS],
+            sdk: vec![WIT, RUST, THRESHOLD, RUST_TOOLS],
             source: "src/lib.rs",
             needs: "cargo with rustup, or Debian's rustc; the first build downloads crates and the target wasm32-wasip2",
             component: "./target/wasm32-wasip2/release/function.wasm",
@@ -283,7 +295,7 @@ pub(super) fn template(language: Language) -> Template {
 }
 
 /// Returns the dependencies that the Rust SDK takes from its workspace, as lines of `[workspace.dependencies]`: the lines of
-/// this repository's own.
+/// this repository's own. Crates of the runtime are in the folder `sdk`.
 fn sdk_dependencies() -> String {
     let manifests = RUST.iter().filter(|(path, _)| path.ends_with("Cargo.toml")).map(|(_, text)| *text);
     let names: Vec<&str> = manifests
@@ -293,7 +305,7 @@ fn sdk_dependencies() -> String {
         .collect();
     let workspace = include_str!("../../../../Cargo.toml").split("[workspace.dependencies]").nth(1).unwrap_or_default();
     let lines = workspace.lines().filter(|line| names.iter().any(|name| line.starts_with(&format!("{name} = "))));
-    lines.collect::<Vec<_>>().join("\n")
+    lines.collect::<Vec<_>>().join("\n").replace("\"runtime/crates/", "\"sdk/")
 }
 
 #[cfg(test)]
@@ -327,6 +339,7 @@ mod tests {
             ("sdk/js", "", JS),
             ("sdk/python", "", PYTHON),
             ("sdk", "rust", RUST),
+            ("runtime/crates", "threshold", THRESHOLD),
             ("sdk/go", "", GO),
             ("sdk/c", "", C),
         ] {
@@ -341,6 +354,13 @@ mod tests {
         let lines = sdk_dependencies();
         for name in ["wit-bindgen", "serde", "serde_json", "base64", "wasip2", "syn", "quote", "proc-macro2"] {
             assert!(lines.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}: {lines}");
+        }
+        let sdk = template(Language::Rust).sdk.concat();
+        let folders: Vec<_> = lines.split("path = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!folders.is_empty(), "{lines}");
+        for folder in folders {
+            let manifest = format!("{folder}/Cargo.toml");
+            assert!(sdk.iter().any(|(path, _)| format!("sdk/{path}") == manifest), "{manifest}");
         }
     }
 }
