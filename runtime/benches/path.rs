@@ -77,6 +77,7 @@ impl Runner for Sandboxed {
                 state: ran.state,
                 duration: ran.duration,
                 note: None,
+                recording: None,
             }
         }
         .boxed()

@@ -168,6 +168,7 @@ impl Api {
             verdict,
             publishes,
             state,
+            recording: None,
         };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }

@@ -129,7 +129,14 @@ impl Runner for EndpointRunner {
                 }
             };
             let outcome = redacted(outcome, &self.redacted);
-            AttemptResult { outcome, published: Vec::new(), state: Transaction::default(), duration, note }
+            AttemptResult {
+                outcome,
+                published: Vec::new(),
+                state: Transaction::default(),
+                duration,
+                note,
+                recording: None,
+            }
         }
         .boxed()
     }

@@ -96,7 +96,7 @@ impl Runner for SandboxRunner {
         };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, note, .. } = self.function.run(call).await;
-            AttemptResult { outcome, published, state, duration, note }
+            AttemptResult { outcome, published, state, duration, note, recording: None }
         }
         .boxed()
     }

@@ -47,6 +47,7 @@ use crate::bus::Bus;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
+use evoke_model::recording::NewRecording;
 use evoke_model::state::Transaction;
 use evoke_model::{Completion, DeliveryId, FunctionId, ReplayId, Stream};
 use evoke_store::DeliveryStore;
@@ -100,6 +101,8 @@ pub struct AttemptResult {
     pub duration: Duration,
     /// The message of a successful attempt, such as the status of a response.
     pub note: Option<String>,
+    /// The recording of the attempt, to store with its outcome.
+    pub recording: Option<NewRecording>,
 }
 
 /// The settings and the runner of a function.

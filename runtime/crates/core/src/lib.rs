@@ -38,7 +38,7 @@
 //!                 Err(closed) => Outcome::Retry { message: closed.to_string(), after: None },
 //!             };
 //!             let (published, state) = (Vec::new(), Transaction::default());
-//!             AttemptResult { outcome, published, state, duration: Duration::ZERO, note: None }
+//!             AttemptResult { outcome, published, state, duration: Duration::ZERO, note: None, recording: None }
 //!         })
 //!     }
 //! }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
+use crate::recording::NewRecording;
 use crate::state::{StateItem, Transaction};
 use crate::{DamagedEvent, DeliveryId, FunctionId, NewEvent, Origin, ReplayId, Seq, StoredEvent};
 
@@ -129,6 +130,8 @@ pub struct Completion {
     pub publishes: Vec<NewEvent>,
     /// State that the attempt read and wrote; contains no writes unless the verdict is `Done`.
     pub state: Transaction,
+    /// The recording of the attempt; `None` if the function is not recorded or did not run.
+    pub recording: Option<NewRecording>,
 }
 
 /// The result of a completion.

@@ -22,6 +22,7 @@ pub mod media_type;
 mod origin;
 pub mod outcome;
 mod places;
+pub mod recording;
 mod replay;
 pub mod rfc3339;
 pub mod runtime_events;

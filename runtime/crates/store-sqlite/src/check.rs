@@ -103,7 +103,7 @@ const RULES: [(&str, &str); 13] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 12] = [
+const CHECKSUMS: [(&str, &str, &str); 13] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
     ("origins", "id", "sum_of(id, uri)"),
@@ -128,6 +128,7 @@ const CHECKSUMS: [(&str, &str, &str); 12] = [
            + sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us)",
     ),
     ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
+    ("recordings", "id", "sum_of(id, function, number, delivery, attempt, start_bytes, expires_ms, data)"),
     ("exits", "delivery", "sum_of(delivery, count)"),
     ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),
     ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),

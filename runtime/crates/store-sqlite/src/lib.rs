@@ -19,6 +19,7 @@ mod queue;
 mod read;
 mod read_only;
 mod readers;
+mod recordings;
 mod replays;
 mod retain;
 mod rows;

@@ -1,4 +1,4 @@
--- The embedded store, version 8 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
+-- The embedded store, version 9 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
 -- `done_ms` and the `due_ms` of scheduled events by the wall clock, the others in store time, which equals the wall
 -- clock until that jumps. The row `clock` of the table meta says which process counted it up to when, and when the wall
 -- clock jumped (JSON, `store_time.rs`).
@@ -118,6 +118,21 @@ CREATE TABLE attempts (                 -- failed ones, and done ones with a mes
   sum         INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
+
+CREATE TABLE recordings (               -- what attempts read and did; the newest ones of each function
+  id          INTEGER PRIMARY KEY,
+  function    INTEGER NOT NULL,
+  number      INTEGER NOT NULL,         -- position among the recordings of the function
+  delivery    INTEGER NOT NULL,
+  attempt     INTEGER NOT NULL,
+  start_bytes INTEGER NOT NULL,         -- size of all earlier recordings of the function, of removed ones, too
+  expires_ms  INTEGER NOT NULL,         -- when it is removed
+  sum         INTEGER NOT NULL,         -- data counts last
+  data        BLOB NOT NULL             -- JSON: `Recording` of the crate model, in `recording.rs`
+);
+CREATE INDEX recordings_of ON recordings (function, number, start_bytes);
+CREATE INDEX recordings_by_delivery ON recordings (delivery, attempt);
+CREATE INDEX recordings_expiry ON recordings (expires_ms);
 
 CREATE TABLE exits (                    -- deliveries that ran when the process ended without a clean stop
   delivery INTEGER PRIMARY KEY,

@@ -1,5 +1,6 @@
 mod conformance;
 mod principal;
+mod recordings;
 mod time;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -361,7 +362,8 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
 fn end(number: i64, function: FunctionId, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
     let (publishes, state, root, origin) = (vec![], Transaction::default(), Seq(1), Origin::default());
-    Arc::new(Completion { delivery: DeliveryId(number), function, root, origin, record, verdict, publishes, state })
+    let (delivery, recording) = (DeliveryId(number), None);
+    Arc::new(Completion { delivery, function, root, origin, record, verdict, publishes, state, recording })
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod exits;
 mod operator;
 mod origins;
 mod owners;
+mod recordings;
 mod replay;
 mod schedule;
 mod state;
@@ -54,6 +55,7 @@ pub use self::exits::*;
 pub use self::operator::*;
 pub use self::origins::*;
 pub use self::owners::*;
+pub use self::recordings::*;
 pub use self::replay::*;
 pub use self::schedule::*;
 pub use self::state::*;
@@ -102,7 +104,7 @@ fn ended(number: i64, attempt: u32, outcome: &'static str, verdict: Verdict) -> 
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
     let (root, origin, publishes, state) = (Seq(1), Origin::default(), Vec::new(), Transaction::default());
-    Arc::new(Completion { delivery, function, root, origin, record, verdict, publishes, state })
+    Arc::new(Completion { delivery, function, root, origin, record, verdict, publishes, state, recording: None })
 }
 
 fn done(number: i64, attempt: u32) -> Arc<Completion> {

@@ -8,6 +8,7 @@
 //! | [`StateStore`] | the sandbox, for the state of functions, and the admin API |
 //! | [`ReplayStore`] | the replays |
 //! | [`ScheduleStore`] | the scheduler, for events with `notbefore`, and the admin API |
+//! | [`RecordingStore`] | the admin API, for tests of recorded attempts |
 //! | [`InspectionStore`] | the admin API |
 //! | [`ScopeStore`] | everything that only one owner may run |
 //! | [`TakeOverStore`] | the wiring, when it loads functions that were renamed |
@@ -30,6 +31,7 @@ mod future;
 mod inspection;
 pub mod memory;
 pub mod origins;
+mod recordings;
 mod replays;
 pub mod running;
 mod schedule;
@@ -52,6 +54,7 @@ pub use self::error::{Result, StoreError};
 pub use self::events::{EventStore, TypeFilter};
 pub use self::future::StoreFuture;
 pub use self::inspection::InspectionStore;
+pub use self::recordings::RecordingStore;
 pub use self::replays::ReplayStore;
 pub use self::schedule::{Alarm, ScheduleStore, Scheduled};
 pub use self::scopes::{Ownership, ScopeStore, Scopes};
@@ -64,7 +67,15 @@ pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A durable store, as the wiring opens and closes it. Callers take the smallest of the traits that they need.
 pub trait Store:
-    EventStore + DeliveryStore + StateStore + ReplayStore + ScheduleStore + InspectionStore + ScopeStore + TakeOverStore
+    EventStore
+    + DeliveryStore
+    + StateStore
+    + ReplayStore
+    + ScheduleStore
+    + RecordingStore
+    + InspectionStore
+    + ScopeStore
+    + TakeOverStore
 {
     /// Removes finished events, oldest first, with their deliveries and attempts: those older than the retention age,
     /// and as many more as the store exceeds its size limit. Other writes run in between. The removed source and id are

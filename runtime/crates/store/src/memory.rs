@@ -1,6 +1,7 @@
 //! An in-memory store for tests and benches, with all guarantees of the trait except durability.
 
 mod operator;
+mod recordings;
 mod replays;
 mod retain;
 mod schedule;
@@ -63,6 +64,8 @@ struct Inner {
     /// The change of the schedule's backlog by the current write.
     schedule_change: Change,
     replays: Vec<Replay>,
+    /// In the order of their commits.
+    recordings: Vec<recordings::Kept>,
     marks: BTreeMap<(String, String), Vec<u8>>,
     /// The counted ends of the process of each delivery that has some.
     exits: BTreeMap<DeliveryId, u32>,
@@ -174,6 +177,7 @@ impl MemoryStore {
             scheduled: BTreeSet::new(),
             schedule_change: Change::default(),
             replays: Vec::new(),
+            recordings: Vec::new(),
             marks: BTreeMap::new(),
             exits: BTreeMap::new(),
             exit_run: None,

@@ -13,6 +13,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
+use evoke_model::recording::NewRecording;
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{
     AttemptRecord, Completion, DamagedEvent, DeliveryId, HOPS_MAX, Lineage, NewEvent, ReadyDelivery, Seq, StoredEvent,
@@ -149,7 +150,7 @@ async fn end(
     result: AttemptResult,
 ) -> (Completion, Measurement) {
     let Started { attempt, started_ms, mut measurement } = started;
-    let AttemptResult { mut outcome, mut published, state, duration, note } = result;
+    let AttemptResult { mut outcome, mut published, state, duration, note, recording } = result;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done
         && let Ok(cause) = &delivery.event
@@ -180,7 +181,8 @@ async fn end(
         outcome: outcome.kind().into(),
         message: outcome.message().or(note),
     };
-    (completion(delivery, record, verdict, publishes, state), measurement)
+    let completion = Completion { recording, ..completion(delivery, record, verdict, publishes, state) };
+    (completion, measurement)
 }
 
 /// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
@@ -192,7 +194,7 @@ fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
 /// The result of an attempt that ended without a run of the function.
 fn not_run(outcome: Outcome) -> AttemptResult {
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    AttemptResult { outcome, published, state, duration, note: None }
+    AttemptResult { outcome, published, state, duration, note: None, recording: None }
 }
 
 /// Returns the outcome of an attempt in a chain that reached a limit. The message names the functions of the chain.
@@ -217,7 +219,7 @@ pub(super) async fn refused(
     inner: &Inner,
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
-    record: AttemptRecord,
+    (record, recording): (AttemptRecord, Option<NewRecording>),
     outcome: Outcome,
 ) -> Completion {
     let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
@@ -226,7 +228,7 @@ pub(super) async fn refused(
         Verdict::Dead(cause) => dead_letter_event(inner, spec, delivery, outcome.kind(), cause).await,
         Verdict::Done | Verdict::RetryAt(_) => Vec::new(),
     };
-    completion(delivery, record, verdict, publishes, Transaction::default())
+    Completion { recording, ..completion(delivery, record, verdict, publishes, Transaction::default()) }
 }
 
 fn completion(
@@ -237,7 +239,7 @@ fn completion(
     state: Transaction,
 ) -> Completion {
     let (id, function, root, origin) = (delivery.id, delivery.function, root(delivery), delivery.origin);
-    Completion { delivery: id, function, root, origin, record, verdict, publishes, state }
+    Completion { delivery: id, function, root, origin, record, verdict, publishes, state, recording: None }
 }
 
 /// Returns the event from outside that started the chain. The chain of a damaged event is unknown: the result is the event

@@ -9,6 +9,7 @@ use super::state_locks::StateLock;
 use super::{Dispatcher, FunctionSpec, STORE_RETRY, attempt};
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
+use evoke_model::recording::NewRecording;
 use evoke_model::{AttemptRecord, Completed, Completion, ReadyDelivery, Stream, Verdict};
 use evoke_store::{Committed, StoreError};
 
@@ -125,13 +126,13 @@ impl Dispatcher {
                 self.update_queue(schedule, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
-                let (spec, record) = (function.spec.clone(), completion.record.clone());
-                let failed = self.clone().fail_refused(spec, delivery, measurement, record, Refused::Quota(message));
+                let (spec, ended) = (function.spec.clone(), (completion.record.clone(), completion.recording.clone()));
+                let failed = self.clone().fail_refused(spec, delivery, measurement, ended, Refused::Quota(message));
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
             Ok(Completed::TooManyDescendants(limit)) => {
-                let (spec, record) = (function.spec.clone(), completion.record.clone());
-                let failed = self.clone().fail_refused(spec, delivery, measurement, record, Refused::Loop(limit));
+                let (spec, ended) = (function.spec.clone(), (completion.record.clone(), completion.recording.clone()));
+                let failed = self.clone().fail_refused(spec, delivery, measurement, ended, Refused::Loop(limit));
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
             Ok(Completed::Committed | Completed::Superseded) | Err(_) => {
@@ -148,14 +149,14 @@ impl Dispatcher {
         spec: Arc<FunctionSpec>,
         delivery: ReadyDelivery,
         measurement: Measurement,
-        record: AttemptRecord,
+        ended: (AttemptRecord, Option<NewRecording>),
         refused: Refused,
     ) {
         let outcome = match refused {
             Refused::Quota(message) => Outcome::Quota { message },
             Refused::Loop(limit) => attempt::loop_of(&self.0, delivery.id, &limit).await,
         };
-        let completion = attempt::refused(&self.0, &spec, &delivery, record, outcome).await;
+        let completion = attempt::refused(&self.0, &spec, &delivery, ended, outcome).await;
         measurement.ended(&spec.metrics, &completion);
         self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
         // As in `commit`, the store reports its permanent failure itself.
@@ -192,7 +193,9 @@ fn can_be_refused(completion: &Completion) -> bool {
 
 /// Returns the approximate size of a completion in bytes, for the limit of uncommitted completions.
 fn completion_bytes(completion: &Completion) -> usize {
-    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
+    let published = completion.publishes.iter().map(|new| new.event.size()).sum::<usize>();
+    let recording = completion.recording.as_ref().map_or(0, |recording| recording.data.len());
+    COMPLETION_BYTES + published + completion.state.size() + recording
 }
 
 /// Returns the time at which the delivery is retried, or `None` if the delivery is done or dead.

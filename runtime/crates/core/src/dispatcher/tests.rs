@@ -39,7 +39,8 @@ impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<Attem
 
 impl From<Outcome> for AttemptResult {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, published: Vec::new(), state: Transaction::default(), duration: Duration::ZERO, note: None }
+        let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
+        Self { outcome, published, state, duration, note: None, recording: None }
     }
 }
 

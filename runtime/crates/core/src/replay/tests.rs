@@ -22,7 +22,14 @@ impl FunctionRunner for Recording {
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.0.lock().unwrap().push((call.event.id.clone(), call.replay));
             let (published, state) = (Vec::new(), evoke_model::state::Transaction::default());
-            AttemptResult { outcome: Outcome::Done, published, state, duration: Duration::ZERO, note: None }
+            AttemptResult {
+                outcome: Outcome::Done,
+                published,
+                state,
+                duration: Duration::ZERO,
+                note: None,
+                recording: None,
+            }
         }
         .boxed()
     }

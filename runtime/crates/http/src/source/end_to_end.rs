@@ -315,7 +315,8 @@ async fn answered(store: &MemoryStore, bus: &Bus, now_ms: &AtomicI64) {
     let publishes = vec![NewEvent { event: Arc::new(answer), lineage, deliveries: Vec::new() }];
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
     let state = Transaction::default();
-    let completion = Completion { delivery, function, root, origin, record, verdict, publishes, state };
+    let completion =
+        Completion { delivery, function, root, origin, record, verdict, publishes, state, recording: None };
     store.complete(Arc::new(completion)).await.unwrap();
 }
 

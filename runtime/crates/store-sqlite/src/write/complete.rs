@@ -7,11 +7,11 @@ use rusqlite::{OptionalExtension, params};
 use super::accept::insert_event;
 use super::deliveries::unblock_next;
 use super::{GroupCommit, Write};
-use crate::read;
 use crate::rows::attempt::{self, Timing};
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, Owner, share_columns};
 use crate::totals::Recent;
+use crate::{read, recordings};
 use evoke_model::clock::UnixMs;
 use evoke_model::{Completed, Completion, DeliveryId, Verdict};
 use evoke_store::backlog::Share;
@@ -26,8 +26,9 @@ impl Write for Complete {
     type Output = Completed;
 
     fn size(&self) -> usize {
-        let Completion { publishes, state, .. } = &*self.completion;
-        publishes.iter().map(|e| e.event.size()).sum::<usize>() + state.size()
+        let Completion { publishes, state, recording, .. } = &*self.completion;
+        let recording = recording.as_ref().map_or(0, |recording| recording.data.len());
+        publishes.iter().map(|e| e.event.size()).sum::<usize>() + state.size() + recording
     }
 
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Completed> {
@@ -81,6 +82,7 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     if done.is_none() {
         attempt::put(commit.tx, *delivery, record)?;
     }
+    recordings::put(commit.tx, completion, commit.now_ms)?;
     if let Some((root, count)) = chain {
         commit.chains.set(root, count);
     }

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 use super::{GroupCommit, Write};
-use crate::read;
 use crate::rows::{self, Owner, delivery};
 use crate::schedule;
 use crate::space::{Space, space};
+use crate::{read, recordings};
 use evoke_model::{DeliveryId, Seq};
 
 /// Ids deleted per write.
@@ -63,6 +63,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery.0])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery.0])?;
+        recordings::remove(tx, delivery)?;
         commit.counters.remove_delivery(owner, state);
     }
     tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq.0])?;
@@ -71,7 +72,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Deletes ids whose dedup window has ended, and truncates the file.
+/// Deletes ids whose dedup window has ended and recordings that have reached their age, and truncates the file.
 pub(crate) struct Maintain {
     /// True if the previous write truncated the file.
     pub(crate) shrinking: bool,
@@ -89,8 +90,9 @@ impl Write for Maintain {
 
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Maintained> {
         let forgotten = commit.dedup.forget(commit.tx, FORGET_MAX, commit.now_ms)?;
+        let expired = recordings::remove_expired(commit.tx, commit.now_ms)?;
         let shrinks = shrink(commit.tx, self.shrinking)?;
-        Ok(Maintained { more: forgotten == FORGET_MAX || shrinks, shrinks })
+        Ok(Maintained { more: forgotten == FORGET_MAX || expired || shrinks, shrinks })
     }
 }
 

@@ -38,6 +38,8 @@ macro_rules! conformance {
             the_backlog_counts_pending_deliveries_by_origin
             a_retry_is_due_at_its_time
             a_successful_attempt_keeps_its_message
+            a_recording_commits_with_its_attempt
+            the_oldest_recordings_of_a_function_give_way_to_its_new_ones
             a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
             many_dead_letters_are_redriven_by_one_call
             deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
@@ -86,6 +88,7 @@ macro_rules! conformance {
             events_are_found_by_function_and_positions_by_time
             retention_removes_only_finished_events
             a_removed_event_is_deduplicated_until_its_window_ends
+            a_recording_is_removed_at_its_age_and_with_its_event
             a_store_over_its_size_limit_removes_the_oldest_events_first
             ages_of_a_scheduled_event_count_from_its_release
         }

@@ -21,6 +21,7 @@ impl Inner {
             }
         }
         finished.iter().for_each(|seq| self.remove(*seq));
+        self.expire_recordings();
         let since_ms = self.clock.store_ms().saturating_sub(self.dedup_window_ms);
         let events = &self.events;
         let is_there = |seq: Seq| events.get(index(seq.0)).is_some_and(Option::is_some);
@@ -43,6 +44,7 @@ impl Inner {
             *if delivery.state == DeliveryState::Purged { purged } else { done } += 1;
             *if delivery.replay.is_some() { &mut self.removed.replayed } else { &mut self.removed.owed } += 1;
             self.published.remove(&id);
+            self.remove_recordings(id);
         }
         self.removed.events += 1;
         self.removed.to = self.removed.to.max(seq);

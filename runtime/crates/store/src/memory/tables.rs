@@ -195,6 +195,7 @@ impl Inner {
         match verdict {
             Verdict::Done => {
                 delivery.state = DeliveryState::Done;
+                self.put_recording(completion);
                 self.insert_all(publishes, ready);
                 self.finish(id, ready);
                 return Completed::Committed;
@@ -209,6 +210,7 @@ impl Inner {
                 delivery.cause = Some(cause.clone());
             }
         }
+        self.put_recording(completion);
         self.insert_all(publishes, ready);
         Completed::Committed
     }

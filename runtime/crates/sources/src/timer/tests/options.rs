@@ -31,7 +31,8 @@ impl Fixture {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome, message: None };
         let (root, origin, state) = (Seq(1), Origin::default(), Transaction::default());
         let (verdict, publishes) = (Verdict::Done, Vec::new());
-        let completion = Completion { delivery, function, root, origin, record, verdict, publishes, state };
+        let completion =
+            Completion { delivery, function, root, origin, record, verdict, publishes, state, recording: None };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

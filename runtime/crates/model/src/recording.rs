@@ -1,0 +1,386 @@
+//! Recordings: what one attempt read from outside, and what it did. A test of the function can give the same reads again.
+//!
+//! The JSON form of [`Recording`] is the format of the store's recordings. Keys that are absent have their default, so a
+//! later version can add some.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::clock::UnixMs;
+use crate::{DeliveryId, FunctionId, hex};
+
+/// All that an attempt read from outside, except its event and its configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reads {
+    /// Readings of the wall clock, in nanoseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wall_ns: Vec<u64>,
+    /// Readings of the monotonic clock, in nanoseconds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monotonic_ns: Vec<u64>,
+    /// The times that the host gave to published events without one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published_ms: Vec<UnixMs>,
+    /// Results of polls of several pollables, and of the readiness of one: the indexes of those that were ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub polls: Vec<Vec<u32>>,
+    /// The seed of all random numbers; `None` if the attempt could not read any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random: Option<Seed>,
+    /// The function's own bucket.
+    #[serde(skip_serializing_if = "BucketReads::is_empty")]
+    pub state: BucketReads,
+    /// The bucket that the functions of the app share.
+    #[serde(skip_serializing_if = "BucketReads::is_empty")]
+    pub shared_state: BucketReads,
+    /// The requests, in the order in which they were sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<Exchange>,
+}
+
+/// Stored state that an attempt read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BucketReads {
+    /// The values by key; `None` if the key did not exist.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Option<Content>>,
+    /// The keys that lists returned.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub keys: BTreeSet<String>,
+    /// The number of keys and of bytes in the bucket, which quotas limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<(u64, u64)>,
+}
+
+impl BucketReads {
+    /// Returns true if nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.keys.is_empty() && self.usage.is_none()
+    }
+}
+
+/// A request of an attempt, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The method of the request.
+    pub method: String,
+    /// The whole URL.
+    pub url: String,
+    /// The part of the request body that was sent.
+    #[serde(default, skip_serializing_if = "Content::is_empty")]
+    pub body: Content,
+    /// True if that is all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_sent: bool,
+    /// The result; `None` if there was none before the attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<ExchangeAnswer>,
+}
+
+/// The result of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExchangeAnswer {
+    /// A response.
+    Response {
+        /// Its status.
+        status: u16,
+        /// Its headers, in order. A name can occur several times.
+        headers: Vec<(String, String)>,
+        /// The part of its body that arrived.
+        #[serde(default, skip_serializing_if = "Content::is_empty")]
+        body: Content,
+        /// The error that ended the body early.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<RequestError>,
+    },
+    /// An error, without a response.
+    Error {
+        /// The kind of the error.
+        kind: RequestError,
+        /// The reason, if the request was refused; an attempt that then fails has it as its message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refusal: Option<String>,
+    },
+}
+
+/// Why a request has no response, or why the body of a response ended early. In JSON and in test files, its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the names say it
+pub enum RequestError {
+    NotGranted,
+    Invalid,
+    AddressRefused,
+    Dns,
+    DnsTimeout,
+    /// The host refused the connection.
+    Refused,
+    /// The host could not be reached.
+    Connect,
+    ConnectTimeout,
+    /// The certificate of the host was not accepted.
+    Certificate,
+    Tls,
+    /// The response did not begin in time.
+    Timeout,
+    /// The body of the response paused for too long.
+    BetweenBytesTimeout,
+    /// There were too many requests or connections at once.
+    TooMany,
+    /// The head of the response was too large.
+    ResponseHead,
+    RequestBytes,
+    ResponseBytes,
+    /// The connection ended before the response was complete.
+    Closed,
+    Protocol,
+    Internal,
+}
+
+impl RequestError {
+    /// All errors with their names.
+    pub const ALL: [(&str, Self); 19] = [
+        ("refused", Self::Refused),
+        ("timeout", Self::Timeout),
+        ("dns", Self::Dns),
+        ("dns-timeout", Self::DnsTimeout),
+        ("connect", Self::Connect),
+        ("connect-timeout", Self::ConnectTimeout),
+        ("certificate", Self::Certificate),
+        ("tls", Self::Tls),
+        ("between-bytes-timeout", Self::BetweenBytesTimeout),
+        ("closed", Self::Closed),
+        ("protocol", Self::Protocol),
+        ("too-many", Self::TooMany),
+        ("response-head", Self::ResponseHead),
+        ("request-bytes", Self::RequestBytes),
+        ("response-bytes", Self::ResponseBytes),
+        ("address-refused", Self::AddressRefused),
+        ("not-granted", Self::NotGranted),
+        ("invalid", Self::Invalid),
+        ("internal", Self::Internal),
+    ];
+
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, error)| *error == self).map_or("internal", |(name, _)| name)
+    }
+}
+
+/// One attempt: its input, what it read, and what it did. The values of secrets are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recording {
+    /// `app/function`.
+    pub function: String,
+    /// Id of the delivery, as the function received it.
+    pub delivery_id: String,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// The trigger that matched.
+    pub trigger: String,
+    /// True if the event was replayed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
+    /// Why the rest is missing: the attempt exceeded a limit, or could not be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_recorded: Option<String>,
+    /// The event in CloudEvents JSON form.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub event: String,
+    /// The configuration by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
+    /// The names of the secrets that the function could read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// What the attempt read.
+    pub reads: Reads,
+    /// The kind of the outcome, such as `done`.
+    pub outcome: String,
+    /// The message of the outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The published events in CloudEvents JSON form.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<String>,
+    /// Changes of the function's state: the new value by key, `None` for a deleted one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub state: BTreeMap<String, Option<Content>>,
+    /// Changes of the app's state.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub shared_state: BTreeMap<String, Option<Content>>,
+    /// The log lines of the function: `LEVEL TEXT`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<String>,
+}
+
+/// A recording to store with the outcome of its attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecording {
+    /// The JSON form of a [`Recording`].
+    pub data: Bytes,
+    /// The limits of the function's recordings.
+    pub limits: RecordingLimits,
+}
+
+/// The limits of the recordings of a function. The oldest ones give way to new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordingLimits {
+    /// The maximum number of recordings.
+    pub count: u32,
+    /// The maximum size of all recordings, in bytes. One recording is kept in any case.
+    pub bytes: u64,
+    /// The age at which a recording is removed.
+    pub age: Duration,
+}
+
+/// The position of a recording among all recordings of its function, from 1. A function may get gaps, never the same
+/// number twice.
+pub type RecordingNumber = i64;
+
+/// A stored recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecording {
+    /// The function.
+    pub function: FunctionId,
+    /// The position among the recordings of the function.
+    pub number: RecordingNumber,
+    /// The delivery of the attempt.
+    pub delivery: DeliveryId,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// The JSON form of a [`Recording`], or a description of the damage to it.
+    pub data: Result<Bytes, String>,
+}
+
+/// The seed of a generator of random numbers. In JSON, 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub [u8; 32]);
+
+impl Seed {
+    /// Parses 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut seed = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in seed.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(Self(seed))
+    }
+}
+
+impl Serialize for Seed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("a seed has 64 hexadecimal digits"))
+    }
+}
+
+/// Bytes that are usually text. In JSON, a string, or `{ "base64": … }` for bytes that are no text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content(pub Vec<u8>);
+
+impl Content {
+    /// Returns true without bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ContentForm<'a> {
+    Text(std::borrow::Cow<'a, str>),
+    Binary { base64: String },
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => ContentForm::Text(text.into()),
+            Err(_) => ContentForm::Binary { base64: BASE64.encode(&self.0) },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match ContentForm::deserialize(deserializer)? {
+            ContentForm::Text(text) => text.into_owned().into_bytes(),
+            ContentForm::Binary { base64 } => BASE64.decode(base64).map_err(D::Error::custom)?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_read_back_from_its_json_form() {
+        let content = |bytes: &[u8]| Content(bytes.to_vec());
+        let values = BTreeMap::from([
+            ("a".to_owned(), Some(content(b"\xff\0"))),
+            ("b".into(), None),
+            ("".into(), Some(content(b"1"))),
+        ]);
+        let response = ExchangeAnswer::Response {
+            status: 200,
+            headers: vec![("set-cookie".into(), "a=b".into())],
+            body: content(b"\"\n\xe4"),
+            error: Some(RequestError::Closed),
+        };
+        let error = ExchangeAnswer::Error { kind: RequestError::Dns, refusal: None };
+        let (method, url) = ("GET".to_owned(), "http://a/".to_owned());
+        let exchange =
+            |answer| Exchange { method: method.clone(), url: url.clone(), body: content(b""), is_sent: true, answer };
+        let reads = Reads {
+            wall_ns: vec![u64::MAX, 0],
+            polls: vec![vec![0, 2], Vec::new()],
+            random: Some(Seed([0xa1; 32])),
+            state: BucketReads { values, keys: BTreeSet::from(["k".into()]), usage: Some((1, 2)) },
+            http: vec![exchange(Some(response)), exchange(Some(error)), exchange(None)],
+            ..Reads::default()
+        };
+        let recording = Recording { function: "a/b".into(), attempt: 3, reads, ..Recording::default() };
+        let json = serde_json::to_string(&recording).unwrap();
+        assert_eq!(serde_json::from_str::<Recording>(&json).unwrap(), recording, "{json}");
+        assert!(json.contains(r#""a":{"base64":"/wA="},"b":null"#), "{json}");
+        assert_eq!(serde_json::from_str::<Recording>("{}").unwrap(), Recording::default());
+    }
+
+    #[test]
+    fn an_error_has_the_same_name_in_json_and_in_test_files() {
+        for (name, error) in RequestError::ALL {
+            assert_eq!(serde_json::to_value(error).unwrap(), name);
+            assert_eq!(error.name(), name);
+        }
+    }
+
+    #[test]
+    fn a_seed_has_64_digits() {
+        assert_eq!(Seed::parse(&"0f".repeat(32)), Some(Seed([15; 32])));
+        for wrong in ["", "0f", &"0g".repeat(32), &"0".repeat(63), &"ä".repeat(32), &"+f".repeat(32)] {
+            assert_eq!(Seed::parse(wrong), None, "{wrong}");
+        }
+    }
+}
