@@ -17,7 +17,7 @@ use evoke_model::clock::Clock;
 use evoke_model::destination::Destination;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{Call, Function, Grants, Sandbox};
+use evoke_sandbox::{Call, Function, Grants, Outside, Sandbox};
 use evoke_telemetry::Spans;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::service::service_fn;
@@ -168,7 +168,7 @@ async fn measure_function(function: Arc<Function>, event: Arc<Event>) -> Vec<Dur
             state: None,
             logs: Arc::new(|_| {}),
             clock: Clock::system(),
-            answers: None,
+            outside: Outside::Live,
         };
         let attempt = function.run(call).await;
         assert_eq!(attempt.outcome, Outcome::Done);

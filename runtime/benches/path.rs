@@ -22,7 +22,7 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::RetryPolicy;
 use evoke_pattern::Pattern;
-use evoke_sandbox::{self as sandbox, Grants, Sandbox};
+use evoke_sandbox::{self as sandbox, Grants, Outside, Sandbox};
 use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 use evoke_store::running::{NoRunningLog, RunningLog};
@@ -64,7 +64,7 @@ impl Runner for Sandboxed {
             state: None,
             logs: self.logs.clone(),
             clock: self.clock.clone(),
-            answers: None,
+            outside: Outside::Live,
         };
         async move {
             let ran = self.function.run(call).await;

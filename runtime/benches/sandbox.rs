@@ -13,7 +13,7 @@ use std::time::Duration;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{Call, Function, Grants, Sandbox};
+use evoke_sandbox::{Call, Function, Grants, Outside, Sandbox};
 use tokio::runtime::Runtime;
 
 #[path = "support/bare.rs"]
@@ -86,7 +86,7 @@ fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Durati
                                 state: None,
                                 logs: logs.clone(),
                                 clock: clock.clone(),
-                                answers: None,
+                                outside: Outside::Live,
                             })
                             .await;
                         assert_eq!(attempt.outcome, Outcome::Done);

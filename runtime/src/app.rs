@@ -40,7 +40,7 @@ pub use self::signals::StopSignals;
 use self::signals::{Request, Signals};
 pub use self::start_check::check_start;
 use self::task::Task;
-pub use self::testing::{Difference, TestOptions, TestReport, TestResult, test};
+pub use self::testing::{Difference, RecordedFile, TestOptions, TestReport, TestResult, test};
 pub use self::validate::{build, validate};
 use crate::admin;
 use crate::admin::{Admin, Readiness};

@@ -185,7 +185,8 @@ enum Command {
     Invoke(WithCommon<invoke::Invoke>),
     /// Run the tests of functions: NAME.test.yaml beside a manifest, each test an attempt in the sandbox without a server
     #[command(after_help = "Exit codes: 0 all tests passed, 1 a test failed or could not run.\n\n\
-        Example: evoke test manifests/quickstart.yaml --junit report.xml")]
+        Example: evoke test manifests/quickstart.yaml --junit report.xml\n\n\
+        A recorded attempt as a test: evoke test --from 42 manifests/quickstart.yaml")]
     Test(WithCommon<test::Test>),
     /// Show the kind of a component and the grants it needs, without running it
     #[command(

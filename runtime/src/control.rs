@@ -18,6 +18,7 @@ mod logged_runner;
 pub(crate) mod manifests;
 mod outbound;
 mod pause;
+mod recording;
 pub(crate) mod secrets;
 pub(crate) mod sources;
 pub(crate) mod state_source;

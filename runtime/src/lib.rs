@@ -11,3 +11,5 @@ mod disk;
 pub mod logs;
 pub mod offline;
 pub mod otlp;
+mod recorded;
+mod yaml;

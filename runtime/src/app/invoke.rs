@@ -13,7 +13,7 @@ use evoke_model::Actor;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::state::{Change, Touched, Transaction};
-use evoke_sandbox::{Attempt, Call, CompileLimits, Compiler, Kind, LogLine, Sandbox, Settings};
+use evoke_sandbox::{Attempt, Call, CompileLimits, Compiler, Kind, LogLine, Outside, Sandbox, Settings};
 use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 
@@ -71,7 +71,9 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     }
     let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new(clock.clone()));
     let (own, shared) = (full_name(&checked.manifest, function), checked.manifest.app.as_str());
+    let bytes = |(key, value): (String, String)| (key, value.into_bytes());
     for (bucket, values) in [(own.as_str(), options.state), (shared, options.shared_state)] {
+        let values = values.into_iter().map(bytes).collect();
         seed(&*store, bucket, values).await?;
     }
     let logs: Arc<Mutex<Vec<LogLine>>> = Arc::default();
@@ -87,7 +89,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
         state: Some(Arc::new(StoredState(store))),
         logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),
         clock,
-        answers: None,
+        outside: Outside::Live,
     };
     let attempt = loaded.run(call).await;
     let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
@@ -95,9 +97,9 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
 }
 
 /// Stores the state of a bucket.
-pub(super) async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
-    let set = |(key, value): (String, String)| {
-        let change = Some(Change::Set(value.into_bytes().into()));
+pub(super) async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
+    let set = |(key, value): (String, Vec<u8>)| {
+        let change = Some(Change::Set(value.into()));
         Touched { bucket: bucket.into(), key: key.into(), seen: None, change }
     };
     let keys = values.into_iter().map(set).collect();

@@ -6,9 +6,10 @@ mod attempt;
 mod compare;
 mod expectation;
 mod files;
+mod from;
 mod functions;
 mod rewrite;
-mod yaml;
+mod state;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,18 +21,23 @@ use futures_util::{StreamExt as _, stream};
 use self::attempt::Actual;
 pub use self::compare::Difference;
 use self::files::Suite;
+pub use self::from::RecordedFile;
 use super::invoke::sandbox;
 use crate::control::functions::full_name;
 use crate::control::{AppError, Host, build};
 use evoke_manifest::test_file::Test;
 use evoke_manifest::{Checked, Diagnostics, Function, TestFile};
+use evoke_model::recording::Recording;
 use evoke_sandbox::CompileLimits;
 
 /// Options of [`test`].
 #[derive(Debug, Clone)]
 pub struct TestOptions {
-    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder.
+    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder. For recorded attempts,
+    /// manifests and folders of manifests, as for `evoke up`.
     pub paths: Vec<PathBuf>,
+    /// Recorded attempts to run again in place of the tests in files, and where their tests are written.
+    pub recorded: Option<(Vec<Recording>, RecordedFile)>,
     /// Runs only tests whose name, or `app/function`, contains this text.
     pub filter: Option<String>,
     /// Whether to write the expectations of tests that fail or have none.
@@ -49,6 +55,8 @@ pub struct TestReport {
     pub results: Vec<TestResult>,
     /// The files with new expectations.
     pub updated: Vec<PathBuf>,
+    /// The new file with the tests of recorded attempts, and its text. The caller writes it.
+    pub recorded: Option<(PathBuf, String)>,
     /// Time of all, with builds and compilation.
     pub duration: Duration,
 }
@@ -95,22 +103,33 @@ struct Case<'a> {
 /// Builds and loads the functions, and runs the tests side by side. A failed test is no error.
 pub async fn test(options: TestOptions, host: &dyn Host) -> Result<TestReport, AppError> {
     let started = Instant::now();
-    let suites = files::load(&options.paths)?;
+    let (suites, recordings, recorded) = match options.recorded {
+        Some((recordings, file)) => {
+            let made = from::suites(&options.paths, recordings, &file)?;
+            (made.suites, made.recordings, made.file)
+        }
+        None => (files::load(&options.paths)?, Vec::new(), None),
+    };
     let cases = select(&suites, options.filter.as_deref())?;
     build_all(&cases, host).await?;
     let parallel = std::thread::available_parallelism().map_or(1, usize::from);
     let sandbox = sandbox(&options.data, options.compile, u32::try_from(parallel).unwrap_or(1))?;
     let functions = functions::load_all(&cases, &sandbox).await?;
     let attempts = cases.iter().zip(functions).map(|(case, function)| {
-        let app = case.checked.manifest.app.as_str().to_owned();
+        let app = case.checked.manifest.app.as_str().into();
         // The attempts of short functions run on the thread that calls them.
         sandbox.guest_threads().spawn(attempt::run(function, app, case.test.clone()))
     });
     let actual: Vec<_> = stream::iter(attempts).buffered(parallel).collect().await;
     let actual = actual.into_iter().collect::<Result<Vec<Actual>, _>>().context("a test ended the thread it ran on")?;
     let mut results: Vec<TestResult> = cases.iter().zip(&actual).map(|(case, actual)| result(case, actual)).collect();
+    for ((recording, actual), result) in recordings.iter().zip(&actual).zip(&mut results) {
+        if result.passed() {
+            result.differences = from::differences(recording, actual);
+        }
+    }
     let updated = if options.update { update(&cases, &actual, &mut results)? } else { Vec::new() };
-    Ok(TestReport { results, updated, duration: started.elapsed() })
+    Ok(TestReport { results, updated, recorded, duration: started.elapsed() })
 }
 
 fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>, AppError> {

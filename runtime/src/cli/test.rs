@@ -1,5 +1,6 @@
 //! `test`: runs the tests of functions, without a server.
 
+mod from;
 mod junit;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::from::From;
 use super::compile::CompileOptions;
 use super::terminal::Terminal;
 use super::text::{BOLD, DIM, colour, count, escape, format_micros, print, print_error, print_json};
@@ -17,13 +19,28 @@ use crate::app::{Difference, TestOptions, TestReport, TestResult};
 
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Test files, manifests whose tests run, and folders of tests [default: the current folder]
+    /// Test files, manifests whose tests run, and folders of tests [default: the current folder]; with --from, the
+    /// manifests [default: evoke.yaml]
     #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    /// Make tests of recorded attempts and run them: of the delivery with this number, or of this app/function
+    #[arg(long, value_name = "DELIVERY|FUNCTION", conflicts_with = "filter")]
+    from: Option<From>,
+    /// Only the attempt with this number
+    #[arg(long, value_name = "N", requires = "from")]
+    attempt: Option<u32>,
+    /// Number of attempts of a function, the newest ones [default: 20]
+    #[arg(long, value_name = "N", requires = "from")]
+    last: Option<usize>,
+    /// Write the tests of recorded attempts into this file, or to standard output with `-` [default: beside the manifest
+    /// for a delivery, none for a function]
+    #[arg(long, value_name = "FILE", requires = "from")]
+    out: Option<PathBuf>,
     /// Run only tests whose name, or app/function, contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write the expectations of tests that fail or have none; the rest of a file stays as it is
+    /// Write the expectations of tests that fail or have none; the rest of a file stays as it is. With --from, replace a
+    /// file that exists
     #[arg(long)]
     update: bool,
     /// Also write the results into this file, in the XML format of JUnit
@@ -35,16 +52,25 @@ pub(super) struct Test {
 
 impl Test {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let Self { paths, filter, update, junit, compile } = self;
+        let Self { paths, from, attempt, last, out, filter, update, junit, compile } = self;
         let (data, compile) = (common.data_folder().to_owned(), compile.limits());
-        let options = TestOptions { paths, filter, update, data, compile };
-        let report = apps::run(common, app::test(options, &Terminal))?;
+        let recorded = match &from {
+            Some(from) => Some((from::fetch(common, from, attempt, last)?, from::file(from, out.as_deref()))),
+            None => None,
+        };
+        let is_recorded = recorded.is_some();
+        let options = TestOptions { paths, recorded, filter, update: update && !is_recorded, data, compile };
+        let mut report = apps::run(common, app::test(options, &Terminal))?;
+        let to_stdout = out.as_deref().is_some_and(from::is_stdout);
+        from::write(report.recorded.take(), to_stdout, update)?;
         if let Some(path) = junit {
             std::fs::write(&path, junit::render(&report))
                 .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
         }
         if common.client_args.json {
             report.results.iter().try_for_each(|result| print_json(&to_json(result)))?;
+        } else if to_stdout {
+            print_error(&format!("{}\n", render(&report)));
         } else {
             print(&render(&report))?;
         }

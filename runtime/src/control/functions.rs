@@ -12,17 +12,21 @@ use super::deliver::{self, Endpoint};
 use super::http_function::{self, HttpFunction};
 use super::logged_runner::LoggedRunner;
 use super::outbound;
+use super::recording::RunningRecording;
 use super::state_source::{self, StoredState};
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
 use evoke_egress::Grant;
 use evoke_http::source::RequestHandler;
-use evoke_manifest::{self as manifest, Checked, ComponentRef, Diagnostics, Function, Source, TriggerSource};
+use evoke_manifest::{self as manifest, Checked, ComponentRef, Diagnostics, Function, Record, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
+use evoke_model::recording::Recording;
 use evoke_model::{FunctionId, Origin};
-use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Secrets, Spec, StateSource};
+use evoke_sandbox::{
+    self as sandbox, Grants, Kind, LoadError, LogSink, Outside, Refusal, Sandbox, Secrets, Spec, StateSource,
+};
 use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
@@ -74,29 +78,31 @@ struct SandboxRunner {
     state: Option<Arc<dyn StateSource>>,
     logs: LogSink,
     clock: Clock,
+    /// The limits of recordings; `None` if attempts are not recorded.
+    record: Option<Record>,
 }
 
 impl Runner for SandboxRunner {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         let Call { event, delivery_id, attempt, trigger, replay, hops, trace, .. } = call;
-        let (delivery_id, state) = (delivery_id.into(), self.state.clone());
-        let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call {
-            event,
-            trace,
-            delivery_id,
-            attempt,
-            replay,
-            hops,
-            trigger,
-            state,
-            logs,
-            clock,
-            answers: None,
+        let recording = self.record.map(|record| {
+            let (function, trigger) = (self.function.name().to_string(), trigger.to_string());
+            let delivery_id = delivery_id.clone();
+            let recording = Recording { function, delivery_id, attempt, trigger, replay, ..Recording::default() };
+            RunningRecording::start(record, recording, event.clone())
+        });
+        let (logs, outside) = match &recording {
+            Some(recording) => (recording.logs(self.logs.clone()), Outside::Recorded(recording.recorder())),
+            None => (self.logs.clone(), Outside::Live),
         };
+        let (delivery_id, state, clock) = (delivery_id.into(), self.state.clone(), self.clock.clone());
+        let call =
+            sandbox::Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside };
         async move {
-            let sandbox::Attempt { outcome, published, state, duration, note, .. } = self.function.run(call).await;
-            AttemptResult { outcome, published, state, duration, note, recording: None }
+            let attempt = self.function.run(call).await;
+            let recording = recording.map(|recording| recording.end(&self.function, &attempt));
+            let sandbox::Attempt { outcome, published, state, duration, note, .. } = attempt;
+            AttemptResult { outcome, published, state, duration, note, recording }
         }
         .boxed()
     }
@@ -201,7 +207,8 @@ pub(super) async fn register(
         }
         let state = function.allow.state.map(|_| stored_state.clone());
         let name = component.name().to_owned();
-        let runner = SandboxRunner { function: component, state, logs: logs.clone(), clock: clock.clone() };
+        let (logs, clock, record) = (logs.clone(), clock.clone(), function.record);
+        let runner = SandboxRunner { function: component, state, logs, clock, record };
         workers.push(spec(Arc::new(runner), &name));
     }
     Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers })

@@ -202,6 +202,10 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
         let message = format!("{handles}: there are no deliveries to order");
         found.push(checked.error_at(function.spans.name, message, "remove `order_by`"));
     }
+    if function.record.is_some() {
+        let message = format!("{handles}: there are no attempts to record");
+        found.push(checked.error_at(function.spans.name, message, "remove `record`"));
+    }
     found
 }
 

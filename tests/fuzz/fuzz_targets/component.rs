@@ -13,7 +13,7 @@ use std::time::Duration;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{Call, Compiler, Grants, Kind, LoadError, Sandbox, Settings, Spec};
+use evoke_sandbox::{Call, Compiler, Grants, Kind, LoadError, Outside, Sandbox, Settings, Spec};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use tempfile::TempDir;
@@ -91,7 +91,7 @@ fn call() -> Call {
         state: None,
         logs: Arc::new(|_| {}),
         clock: Clock::system(),
-        answers: None,
+        outside: Outside::Live,
     }
 }
 

@@ -6,6 +6,7 @@ mod function;
 mod http_grant;
 mod limits;
 mod placeholders;
+mod record;
 mod secrets;
 mod source;
 mod trigger;

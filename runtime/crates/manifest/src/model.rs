@@ -9,6 +9,7 @@ use super::deliver::Deliver;
 use super::grants::{StateLimits, TypeGlob};
 use super::header_template::HeaderTemplate;
 use super::names::{Name, OrderBy};
+use super::record::{Record, record_schema};
 use super::secret::SecretRef;
 use super::source::Source;
 use super::source_text::Span;
@@ -116,6 +117,10 @@ pub struct Function {
     /// Grants of the function. Everything that is not granted here is forbidden.
     #[serde(default)]
     pub allow: Allow,
+    /// Whether attempts are recorded, so that `evoke test --from` makes tests of them. A map sets the limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "record_schema", extend("default" = false))]
+    pub record: Option<Record>,
     /// Spans of its parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,

@@ -22,11 +22,12 @@ use crate::parser::Reader;
 use crate::source_text::{SourceText, Span};
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
+use evoke_model::recording::{Reads, RequestError};
 
 /// The largest number of tests in a file.
 pub const TESTS_MAX: usize = 1_000;
 /// The largest number of HTTP answers of a test.
-pub const ANSWERS_MAX: usize = 100;
+pub const ANSWERS_MAX: usize = 1_000;
 
 /// A file of tests without errors.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub struct Test {
     pub attempt: u32,
     /// The wall clock during the attempt; `None` is that of the machine.
     pub clock_ms: Option<UnixMs>,
+    /// The parts of a test of a recorded attempt that other tests lack.
+    pub recorded: Recorded,
     /// Values that replace those of `allow.config`.
     pub config: BTreeMap<String, Spanned<String>>,
     /// Values of secrets. A secret without a value has the value `test-NAME`.
@@ -77,6 +80,19 @@ pub struct Test {
     pub expect: Expect,
     /// Ranges of the key `expect` and of its value; `None` if the test has none.
     pub expect_spans: Option<(Span, Span)>,
+}
+
+/// The parts of a test that come from a recording of an attempt. Each is optional.
+#[derive(Debug, Clone, Default)]
+pub struct Recorded {
+    /// Id of the delivery, which the function receives.
+    pub delivery: Option<String>,
+    /// The trigger that matched.
+    pub trigger: Option<String>,
+    /// True if the event was replayed.
+    pub replay: bool,
+    /// Readings of clocks, the seed of random numbers, and state that is no JSON. Without answers to requests.
+    pub reads: Reads,
 }
 
 /// The answer to a request with this method and URL. Several answers to the same request are given one after another;
@@ -97,21 +113,14 @@ pub enum Reply {
         /// The status, from 200.
         status: u16,
         headers: HeaderMap,
-        body: String,
+        body: Vec<u8>,
+        /// The error that ends the body early.
+        error: Option<RequestError>,
     },
-    /// With an error, without a response.
-    Error(ReplyError),
-}
-
-/// An error of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplyError {
-    /// The host refused the connection.
-    Refused,
-    /// No response arrived in time.
-    Timeout,
-    /// The name of the host does not exist.
-    Dns,
+    /// With an error, without a response. The reason is that of a request that was refused.
+    Error(RequestError, Option<String>),
+    /// Not before the attempt ends.
+    Never,
 }
 
 /// Expected result of an attempt. An absent part is not checked, except the outcome.
@@ -127,6 +136,10 @@ pub struct Expect {
     pub state: Option<BTreeMap<String, Value>>,
     /// All changes of the app's state.
     pub shared_state: Option<BTreeMap<String, Value>>,
+    /// New values of the function's state that are no JSON; together with `state`.
+    pub state_raw: Option<BTreeMap<String, Vec<u8>>>,
+    /// New values of the app's state that are no JSON; together with `shared_state`.
+    pub shared_state_raw: Option<BTreeMap<String, Vec<u8>>>,
     /// Log lines that occur in this order, perhaps among others: `LEVEL TEXT`.
     pub logs: Option<Vec<String>>,
     /// All requests, in order: `method`, `url` and `body`, of which those are compared that the test names.

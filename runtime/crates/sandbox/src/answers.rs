@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream;
+use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use wasmtime_wasi_http::{self as wasi_http, WasiBody};
 
 use super::refusal::{Refusal, SharedRefusal};
+use super::request_error::kind_to_wasi;
 use evoke_egress::RequestBody;
+use evoke_model::recording::RequestError;
 
 /// Limit on the body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -16,20 +21,21 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// How a request of a function ends in a test.
 #[derive(Debug)]
 pub enum Answer {
-    /// With a response.
-    Response(Response<Bytes>),
-    /// The host refuses the connection.
-    ConnectionRefused,
-    /// No response arrives in time.
-    Timeout,
-    /// The name of the host does not exist.
-    UnknownHost,
-    /// The request is refused, with this reason. The attempt is denied if the function then fails.
-    Denied(String),
+    /// With a response. An error ends the body early.
+    Response(Response<Bytes>, Option<RequestError>),
+    /// With an error. A request that was refused has a reason, and the attempt is denied if the function then fails.
+    Error(RequestError, Option<String>),
+    /// Not before the attempt ends.
+    Never,
+    /// The test has no answer. The attempt is denied for this reason if the function then fails.
+    Missing(String),
 }
 
-/// Returns the answer to a request with its whole body.
-pub type HttpAnswers = Arc<dyn Fn(Request<Bytes>) -> Answer + Send + Sync>;
+/// Starts the answers to requests. Called once for each request, in the order in which the guest sends them.
+pub type HttpAnswers = Arc<dyn Fn(&Parts) -> BodyAnswer + Send + Sync>;
+
+/// Returns the answer to a request, whose whole body this is.
+pub type BodyAnswer = Box<dyn FnOnce(Bytes) -> Answer + Send>;
 
 /// Reads a request body within its limit.
 async fn read(mut body: RequestBody) -> wasi_http::Result<Bytes> {
@@ -47,28 +53,35 @@ async fn read(mut body: RequestBody) -> wasi_http::Result<Bytes> {
 
 /// Returns the test's response to a request, and a line for the log. Errors: the request's body could not be read.
 pub(super) async fn respond(
-    answers: &HttpAnswers,
+    answer: BodyAnswer,
     refusal: &SharedRefusal,
     request: Request<RequestBody>,
 ) -> wasi_http::Result<(wasi_http::Result<Response<WasiBody>>, String)> {
-    use wasi_http::Error as Wasi;
     let (head, body) = request.into_parts();
     let body = read(body).await?;
     let line = format!("{} {}", head.method, head.uri.host().unwrap_or_default());
-    let (answer, shown) = match answers(Request::from_parts(head, body)) {
-        Answer::Response(response) => {
+    let (answer, shown) = match answer(body) {
+        Answer::Response(response, error) => {
             let status = response.status().as_u16().to_string();
-            (Ok(response.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync())), status)
+            (Ok(response.map(|body| body_with_end(body, error))), status)
         }
-        Answer::ConnectionRefused => (Err(Wasi::ConnectionRefused), "failed: connection refused".to_owned()),
-        Answer::Timeout => (Err(Wasi::HttpResponseTimeout), "failed: no response in time".to_owned()),
-        Answer::UnknownHost => {
-            (Err(Wasi::DnsError { rcode: None, info_code: None }), "failed: unknown host".to_owned())
+        Answer::Error(kind, reason) => {
+            reason.into_iter().for_each(|reason| refusal.record(Refusal::Denied(reason)));
+            (Err(kind_to_wasi(kind)), format!("failed: {}", kind.name()))
         }
-        Answer::Denied(reason) => {
+        Answer::Never => std::future::pending().await,
+        Answer::Missing(reason) => {
             refusal.record(Refusal::Denied(reason));
-            (Err(Wasi::HttpRequestDenied), "has no answer".to_owned())
+            (Err(wasi_http::Error::HttpRequestDenied), "has no answer".to_owned())
         }
     };
     Ok((answer, format!("{line} {shown}")))
+}
+
+/// Returns a body with these bytes, and with the error in place of its end.
+fn body_with_end(bytes: Bytes, error: Option<RequestError>) -> WasiBody {
+    let Some(error) = error else { return Full::new(bytes).map_err(|never| match never {}).boxed_unsync() };
+    let first = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+    let parts = first.into_iter().chain([Err(kind_to_wasi(error))]);
+    StreamBody::new(stream::iter(parts)).boxed_unsync()
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::Store;
 
-use super::answers::HttpAnswers;
 use super::context::HostContext;
 use super::keyvalue::StateSource;
 use super::log::LogSink;
 use super::outcome::{self, GuestResult};
+use super::outside::Outside;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
@@ -45,8 +45,9 @@ pub struct Call {
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
-    /// The test's responses to the function's requests; `None` sends requests over the network.
-    pub answers: Option<HttpAnswers>,
+    /// Where the function reads clocks, random numbers, state and responses from. A [`super::Recorder`] has the reads when
+    /// the attempt has ended.
+    pub outside: Outside,
 }
 
 /// The result of one attempt.

@@ -2,12 +2,11 @@
 //! each call.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::config::Config;
@@ -23,7 +22,6 @@ use super::poll::Pollables;
 use super::publish::Bus;
 use super::refusal::Refusals;
 use super::stdio::Output;
-use evoke_model::clock::UnixMs;
 
 /// Limit on the handles (streams, pollables and others) that a guest holds at once.
 const RESOURCES_MAX: usize = 1_000;
@@ -67,6 +65,7 @@ impl HostContext {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(invocation.identity.memory);
+        let state = invocation.outside.state(state, &invocation.identity.name);
         let session = Session::new(state, invocation.identity.grants.state, invocation.budget.clone());
         let (wasi, http, outbound) = (None, WasiHttpCtx::new(), None);
         let deadline = started + invocation.identity.timeout;
@@ -96,7 +95,7 @@ impl HostContext {
     }
 
     pub(super) fn pollables(&mut self) -> Pollables<'_> {
-        Pollables(&mut self.resources)
+        Pollables { table: &mut self.resources, outside: &self.invocation.outside }
     }
 
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
@@ -120,9 +119,7 @@ impl HostContext {
     fn wasi_ctx(&self) -> WasiCtx {
         let lines = |stream| Output(LogLines { invocation: self.invocation.clone(), stream });
         let mut wasi = WasiCtx::builder();
-        if let Some(now_ms) = self.invocation.fixed_ms() {
-            wasi.wall_clock(FixedClock(now_ms));
-        }
+        self.invocation.outside.set_up(&mut wasi, self.invocation.clock());
         wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
         match &self.task {
             Task::Handle => return wasi.stdout(lines(Stream::Stdout)).build(),
@@ -136,19 +133,6 @@ impl HostContext {
         };
         // Programs written for other hosts read their configuration from the environment.
         wasi.envs(&self.invocation.config().values().collect::<Vec<_>>()).build()
-    }
-}
-
-/// A wall clock that always shows this time.
-struct FixedClock(UnixMs);
-
-impl HostWallClock for FixedClock {
-    fn resolution(&self) -> Duration {
-        Duration::from_millis(1)
-    }
-
-    fn now(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0).unwrap_or_default())
     }
 }
 

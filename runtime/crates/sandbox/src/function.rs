@@ -1,5 +1,6 @@
 //! A loaded function, and how one attempt runs.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::handler::{self, Delivery};
 use super::invocation::{Identity, Invocation};
 use super::keyvalue::StateSource;
 use super::kind::Kind;
+use super::secrets::Secrets;
 use super::shared::Shared;
 use super::turns::Turns;
 use super::{budget, command, imports, instance, outcome};
@@ -65,6 +67,16 @@ impl Function {
         &self.identity.name
     }
 
+    /// Returns the configuration that the function reads by name.
+    pub fn config(&self) -> &BTreeMap<String, String> {
+        &self.identity.grants.config
+    }
+
+    /// Returns the secrets of the function.
+    pub fn secrets(&self) -> &Secrets {
+        &self.identity.grants.secrets
+    }
+
     /// Returns how the component is called; its exports determine it.
     pub fn kind(&self) -> Kind {
         match self.entry {
@@ -83,9 +95,9 @@ impl Function {
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
-        let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, answers } = call;
+        let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside } = call;
         let cause = (Some(event), trace, hops);
-        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, (clock, answers));
+        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, (clock, outside));
         let delivery = Delivery {
             id: &invocation.delivery_id,
             attempt,

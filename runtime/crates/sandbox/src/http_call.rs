@@ -34,6 +34,7 @@ use super::context::{HostContext, Task};
 use super::function::{Entry, Function};
 use super::invocation::Invocation;
 use super::log::{Level, LogSink};
+use super::outside::Outside;
 use super::secrets::Redactor;
 use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
@@ -80,7 +81,8 @@ impl Function {
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
         let HttpCall { request, trace, hops, id, permit, logs, clock } = call;
         let method = request.method().clone();
-        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace, hops), logs, (clock, None));
+        let invocation =
+            Invocation::new(self.identity.clone(), (id, 1), (None, trace, hops), logs, (clock, Outside::Live));
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();

@@ -4,16 +4,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::answers::HttpAnswers;
 use super::budget::HostBudget;
 use super::config::Config;
 use super::grants::Grants;
 use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
+use super::outside::Outside;
 use super::publish::{Origin, Published, Publisher};
 use super::secrets::Redactor;
 use super::stdio::ByteSink;
 use evoke_egress::Owner;
-use evoke_model::clock::{Clock, UnixMs};
+use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_telemetry::{Spans, TraceContext};
 
@@ -44,8 +44,8 @@ pub(super) struct Invocation {
     hops: u32,
     logs: LogSink,
     clock: Clock,
-    /// Answers the requests of the guest in place of the network.
-    pub(super) answers: Option<HttpAnswers>,
+    /// Where the guest reads clocks, random numbers, state and responses from.
+    pub(super) outside: Outside,
     log: Mutex<LogBuffer>,
     published: Mutex<Published>,
     pub(super) budget: Arc<HostBudget>,
@@ -57,7 +57,7 @@ impl Invocation {
         (delivery_id, attempt): (Arc<str>, u32),
         (cause, trace, hops): (Option<Arc<Event>>, Option<TraceContext>, u32),
         logs: LogSink,
-        (clock, answers): (Clock, Option<HttpAnswers>),
+        (clock, outside): (Clock, Outside),
     ) -> Arc<Self> {
         let (log, published) = Default::default();
         let budget = if cause.is_some() { HostBudget::of_delivery() } else { HostBudget::of_http_request() };
@@ -71,7 +71,7 @@ impl Invocation {
             hops,
             logs,
             clock,
-            answers,
+            outside,
             log,
             published,
             budget,
@@ -83,9 +83,9 @@ impl Invocation {
         self.hops + 1
     }
 
-    /// Returns the time of the attempt's clock if the clock stands still.
-    pub(super) fn fixed_ms(&self) -> Option<UnixMs> {
-        self.clock.fixed_ms()
+    /// Returns the clock of the attempt.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Returns the log of this attempt.
@@ -127,6 +127,7 @@ impl Invocation {
             delivery_id: &self.delivery_id,
             cause: self.cause.as_deref(),
             clock: &self.clock,
+            outside: &self.outside,
         };
         Publisher {
             origin,
@@ -148,6 +149,7 @@ impl Invocation {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = LogBuffer::default();
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Published::default();
         self.budget.reset();
+        self.outside.reset();
     }
 }
 

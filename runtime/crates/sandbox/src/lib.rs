@@ -15,7 +15,8 @@
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
 //! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; host capabilities, each
 //!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
-//!    `http_types` with `pending_response`, `poll`; `refusal` records refused calls
+//!    `http_types` with `pending_response`, `poll`; `refusal` records refused calls; `outside` is where an attempt reads
+//!    clocks, random numbers, state and responses from (with `answers`, those of a test, and `request_error`)
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
 //!    owns the capabilities; `linker` links them
@@ -55,12 +56,14 @@ mod log;
 mod outbound;
 mod outcome;
 mod outgoing_request;
+mod outside;
 mod pending_response;
 mod poll;
 mod producers;
 mod proposals;
 mod publish;
 mod refusal;
+mod request_error;
 mod response_handle;
 mod sandbox;
 mod secrets;
@@ -72,7 +75,7 @@ mod tests;
 mod threads;
 mod turns;
 
-pub use answers::{Answer, HttpAnswers};
+pub use answers::{Answer, BodyAnswer, HttpAnswers};
 pub use attempt::{Attempt, Call};
 pub use compile::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
@@ -86,5 +89,6 @@ pub use inspect::{Availability, Import, Inspection, Interface, inspect};
 pub use keyvalue::{StateGrant, StateSource};
 pub use kind::{EXPECTED_EXPORTS, Kind};
 pub use log::{Level, LogLine, LogSink};
+pub use outside::{Given, Outside, Recorder};
 pub use sandbox::{Sandbox, SandboxError, Settings, Spec};
 pub use secrets::{REDACTED_BYTES_MIN, Secret, Secrets, SecretsTooLarge};

@@ -20,16 +20,19 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequ
 use wasmtime_wasi_http::p2::{HttpError, HttpResult};
 use wasmtime_wasi_http::{self as wasi_http, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::answers;
+use super::answers::{self, BodyAnswer};
 use super::http_types::{CHUNK_BYTES_MAX, HttpTypes, HttpTypesHost};
 use super::invocation::Invocation;
 use super::log::Level;
 use super::outgoing_request;
+use super::outside::RecordedExchange;
 use super::pending_response::PendingResponse;
 use super::refusal::{Refusal, SharedRefusal};
+use super::request_error::{kind_of, to_wasi};
 use super::secrets::Redactor;
-use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, ResponseBody, TLS_MAX};
+use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, RequestBody, ResponseBody, TLS_MAX};
 use evoke_model::HOPS_HEADER;
+use evoke_model::recording::RequestError;
 use evoke_telemetry::{OutboundStart, TraceContext};
 
 /// The memory that the host needs for a request, without its fields and its body, in bytes.
@@ -135,8 +138,10 @@ impl WasiHttpHooks for Outbound {
     ) -> Sent<(Response<WasiBody>, Sent<()>)> {
         let (invocation, refusal, limits) = (self.invocation.clone(), self.refusal.clone(), self.limits(options));
         let notes = self.notes.clone();
+        // Requests at the same time run in any order, so their answers and records are in the order of these calls.
+        let (way, request) = Way::of(&invocation, request.map(|body| body.map_err(Into::into).boxed_unsync()));
         Box::new(async move {
-            let response = send(&invocation, (&refusal, &notes), request, &limits).await?;
+            let response = send(&invocation, (&refusal, &notes), (way, request), &limits).await?;
             let nothing_left: Sent<()> = Box::new(ready(Ok(())));
             Ok((response, nothing_left))
         })
@@ -156,22 +161,51 @@ impl WasiHttpHooks for Outbound {
     }
 }
 
+/// Where a request goes.
+enum Way {
+    /// Over the network, perhaps recorded.
+    Live(Option<RecordedExchange>),
+    /// To a test.
+    Answered(BodyAnswer),
+    /// Nowhere: in a test, too, only what the manifest grants is reached.
+    Refused(Error),
+}
+
+impl Way {
+    /// Returns the way of a request, and the request to send.
+    fn of(invocation: &Invocation, request: Request<RequestBody>) -> (Self, Request<RequestBody>) {
+        if let Some(recorder) = invocation.outside.recorder() {
+            let (exchange, request) = RecordedExchange::start(recorder, request);
+            return (Self::Live(Some(exchange)), request);
+        }
+        let Some(answers) = invocation.outside.answers() else { return (Self::Live(None), request) };
+        if let Err(error) = invocation.outbound().check(&request) {
+            return (Self::Refused(error), request);
+        }
+        let (head, body) = request.into_parts();
+        let answer = answers(&head);
+        (Self::Answered(answer), Request::from_parts(head, body))
+    }
+}
+
 async fn send(
     invocation: &Invocation,
     (refusal, notes): (&SharedRefusal, &Notes),
-    request: Request<WasiBody>,
+    (way, mut request): (Way, Request<RequestBody>),
     limits: &Limits,
 ) -> wasi_http::Result<Response<WasiBody>> {
-    let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    if let Some(answers) = &invocation.answers {
-        if let Err(error) = invocation.outbound().check(&request) {
+    let exchange = match way {
+        Way::Live(exchange) => exchange,
+        Way::Answered(answer) => {
+            let (answer, line) = answers::respond(answer, refusal, request).await?;
+            invocation.log().message(Level::Debug, "http", &line);
+            return answer;
+        }
+        Way::Refused(error) => {
             refusal.record(Refusal::Denied(error.to_string()));
             return Err(to_wasi(error));
         }
-        let (answer, line) = answers::respond(answers, refusal, request).await?;
-        invocation.log().message(Level::Debug, "http", &line);
-        return answer;
-    }
+    };
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
     let port = request.uri().port_u16();
     let start = OutboundStart { method: &method, host: &host, port };
@@ -191,12 +225,17 @@ async fn send(
     }
     notes.add(note(invocation, &method, &host, took, &result));
     let response = result.map_err(|error| {
-        if error.is_refusal() {
-            refusal.record(Refusal::Denied(invocation.redactor().redact_text(&error.to_string()).into_owned()));
+        let reason = error.is_refusal().then(|| invocation.redactor().redact_text(&error.to_string()).into_owned());
+        if let Some(exchange) = &exchange {
+            exchange.failed(kind_of(&error), reason.as_deref());
         }
+        reason.into_iter().for_each(|reason| refusal.record(Refusal::Denied(reason)));
         to_wasi(error)
     })?;
     if invocation.budget.charge(fields(response.headers())).is_err() {
+        if let Some(exchange) = &exchange {
+            exchange.failed(RequestError::ResponseHead, None);
+        }
         return Err(wasi_http::Error::HttpResponseHeaderSectionSize(None));
     }
     let budget = invocation.budget.clone();
@@ -205,7 +244,12 @@ async fn send(
         Some(trailers) if budget.charge(fields(trailers)).is_err() => Frame::trailers(HeaderMap::new()),
         _ => frame,
     };
-    Ok(response.map(|body| body.map_frame(bounded).map_err(to_wasi).boxed_unsync()))
+    Ok(match exchange {
+        Some(exchange) => {
+            exchange.responded(response).map(|body| body.map_frame(bounded).map_err(to_wasi).boxed_unsync())
+        }
+        None => response.map(|body| body.map_frame(bounded).map_err(to_wasi).boxed_unsync()),
+    })
 }
 
 /// Returns the method of a request and its host without credentials for spans, logs and records: without the values of
@@ -256,32 +300,6 @@ fn note(
     match result {
         Ok(_) => line,
         Err(error) => format!("{request} failed in {milliseconds:.1} ms: {}", error.kind()),
-    }
-}
-
-/// Converts an error to the one of the interface. The guest learns no more than its own request and the fate of it.
-fn to_wasi(error: Error) -> wasi_http::Error {
-    use wasi_http::Error as Wasi;
-    match error {
-        Error::NotGranted { .. } => Wasi::HttpRequestDenied,
-        Error::Invalid(_) => Wasi::HttpRequestUriInvalid,
-        Error::AddressRefused { .. } => Wasi::DestinationIpProhibited,
-        Error::Dns { .. } => Wasi::DnsError { rcode: None, info_code: None },
-        Error::DnsTimeout { .. } => Wasi::DnsTimeout,
-        Error::Connect { is_refused: true, .. } => Wasi::ConnectionRefused,
-        Error::Connect { is_refused: false, .. } => Wasi::DestinationUnavailable,
-        Error::ConnectTimeout { .. } | Error::TlsTimeout { .. } => Wasi::ConnectionTimeout,
-        Error::Tls { is_certificate: true, .. } => Wasi::TlsCertificateError,
-        Error::Tls { is_certificate: false, .. } => Wasi::TlsProtocolError,
-        Error::FirstByteTimeout(_) | Error::Deadline => Wasi::HttpResponseTimeout,
-        Error::BetweenBytesTimeout(_) => Wasi::ConnectionReadTimeout,
-        Error::TooManyCalls | Error::TooManyConnections => Wasi::ConnectionLimitReached,
-        Error::ResponseHead => Wasi::HttpResponseHeaderSectionSize(None),
-        Error::RequestBytes(max) => Wasi::HttpRequestBodySize(Some(max)),
-        Error::ResponseBytes(max) => Wasi::HttpResponseBodySize(Some(max)),
-        Error::Closed => Wasi::HttpResponseIncomplete,
-        Error::Protocol(_) => Wasi::HttpProtocolError,
-        Error::RequestBody(message) | Error::Internal(message) => Wasi::InternalError(Some(message)),
     }
 }
 

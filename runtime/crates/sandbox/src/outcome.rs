@@ -147,6 +147,7 @@ mod tests {
     use super::super::context::Task;
     use super::super::grants::Grants;
     use super::super::invocation::{Identity, Invocation};
+    use super::super::outside::Outside;
     use super::*;
     use evoke_egress::Client;
     use evoke_model::clock::Clock;
@@ -160,7 +161,7 @@ mod tests {
         let (uri, grants) = ("/shop/charge".into(), Grants::default());
         let identity = Identity { name, uri, timeout, memory: 0, grants, outbound, spans };
         let call = ("s-7".into(), 1);
-        let outside = (Clock::system(), None);
+        let outside = (Clock::system(), Outside::Live);
         let invocation = Invocation::new(Arc::new(identity), call, (None, None, 0), Arc::new(|_| {}), outside);
         let mut context = HostContext::new(invocation, Task::Handle, None, Instant::now());
         assert_eq!(limit_outcome(&context, "gateway down"), None);

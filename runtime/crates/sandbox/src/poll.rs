@@ -1,15 +1,21 @@
-//! `wasi:io/poll`, with a limit on the pollables of one call.
+//! `wasi:io/poll`, with a limit on the pollables of one call. Which of several pollables were ready depends on the time
+//! that others take, so it is a part of what an attempt reads from outside.
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::io::poll::{self, Host, HostPollable};
+
+use super::outside::Outside;
 
 /// Limit on the pollables of one call. A guest cannot hold more handles, but its list can name a handle many times, and
 /// the host keeps a record of each entry while it waits.
 const POLLABLES_MAX: usize = 1_000;
 
 /// The host's side of `wasi:io/poll`.
-pub(super) struct Pollables<'a>(pub(super) &'a mut ResourceTable);
+pub(super) struct Pollables<'a> {
+    pub(super) table: &'a mut ResourceTable,
+    pub(super) outside: &'a Outside,
+}
 
 /// Tells the generated bindings that `wasi:io/poll` works on [`Pollables`].
 struct PollHost;
@@ -30,20 +36,46 @@ impl Host for Pollables<'_> {
         if pollables.len() > POLLABLES_MAX {
             wasmtime::bail!("polled {} pollables in one call; the limit is {POLLABLES_MAX}", pollables.len());
         }
-        Host::poll(&mut *self.0, pollables).await
+        // One pollable leaves no choice.
+        if pollables.len() <= 1 {
+            return Host::poll(self.table, pollables).await;
+        }
+        if let Some(ready) = self.outside.given_poll() {
+            return self.wait_for(&pollables, ready).await;
+        }
+        let ready = Host::poll(self.table, pollables).await?;
+        self.outside.record_poll(&ready);
+        Ok(ready)
+    }
+}
+
+impl Pollables<'_> {
+    /// Waits until all of the pollables with these indexes are ready, and returns the indexes.
+    async fn wait_for(&mut self, pollables: &[Resource<DynPollable>], ready: Vec<u32>) -> wasmtime::Result<Vec<u32>> {
+        for index in &ready {
+            let pollable = usize::try_from(*index).ok().and_then(|index| pollables.get(index));
+            let Some(pollable) = pollable else { wasmtime::bail!("the test has other pollables than the function") };
+            HostPollable::block(self.table, Resource::new_borrow(pollable.rep())).await?;
+        }
+        Ok(ready)
     }
 }
 
 impl HostPollable for Pollables<'_> {
     async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        HostPollable::block(&mut *self.0, pollable).await
+        HostPollable::block(self.table, pollable).await
     }
 
     async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        HostPollable::ready(&mut *self.0, pollable).await
+        if let Some(ready) = self.outside.given_poll() {
+            return Ok(!self.wait_for(&[pollable], ready).await?.is_empty());
+        }
+        let is_ready = HostPollable::ready(self.table, pollable).await?;
+        self.outside.record_poll(if is_ready { &[0] } else { &[] });
+        Ok(is_ready)
     }
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        HostPollable::drop(&mut *self.0, pollable)
+        HostPollable::drop(self.table, pollable)
     }
 }

@@ -1,5 +1,6 @@
 //! The secrets of a function, and their replacement in text that the function gives to the host.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ mod redactor;
 mod tests;
 
 pub(super) use redactor::Redactor;
+use redactor::test_value;
 
 /// Length of the shortest value that is redacted, in bytes, without white space at both ends. Shorter values occur in
 /// other words too often.
@@ -23,6 +25,11 @@ impl Secret {
     /// Returns the value. Callers must pass it to the function only, never into a message or a log line.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the value of a secret in tests, unless the test gives another one: `test-NAME`.
+    pub fn for_tests(name: &str) -> Self {
+        Self(test_value(name))
     }
 
     /// Returns true if the value is long enough to be redacted.
@@ -89,6 +96,17 @@ impl Secrets {
     /// Replaces the values in a text with the names of their secrets.
     pub fn redact(&self, text: &str) -> String {
         self.redactor.redact_text(text).into_owned()
+    }
+
+    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. A test of the function then reads what
+    /// the function read, in all places that depend on the value as it is.
+    pub fn replace_for_tests<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        self.redactor.with_test_values(bytes)
+    }
+
+    /// Returns the names of the secrets that the function can read.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

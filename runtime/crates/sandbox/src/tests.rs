@@ -119,7 +119,7 @@ impl Harness {
             state: None,
             logs: Arc::new(move |line| lines.lock().unwrap().push(line)),
             clock: Clock::system(),
-            answers: None,
+            outside: Outside::Live,
         }
     }
 

@@ -1,13 +1,16 @@
 //! Answers the requests of an attempt from its test, and records them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Response, StatusCode};
 use serde_json::{Map, Value};
 
-use evoke_manifest::test_file::{self, Reply, ReplyError};
-use evoke_sandbox::{Answer, HttpAnswers};
+use crate::recorded::json_or_text;
+use evoke_manifest::test_file::{self, Reply};
+use evoke_sandbox::{Answer, BodyAnswer, HttpAnswers, Secrets};
 
 /// The most requests that a test records.
 const REQUESTS_MAX: usize = 1_000;
@@ -18,6 +21,8 @@ const BODIES_BYTES_MAX: usize = 8 << 20;
 #[derive(Default)]
 pub(super) struct Peer {
     answers: Vec<test_file::Answer>,
+    /// The secrets of the function, if the attempt was recorded: the recording has no encoded forms of them.
+    secrets: Option<Secrets>,
     state: Mutex<State>,
 }
 
@@ -30,95 +35,115 @@ struct State {
 }
 
 impl Peer {
-    pub(super) fn new(answers: Vec<test_file::Answer>) -> Arc<Self> {
-        Arc::new(Self { answers, state: Mutex::default() })
+    pub(super) fn new(answers: Vec<test_file::Answer>, secrets: Option<Secrets>) -> Arc<Self> {
+        Arc::new(Self { answers, secrets, state: Mutex::default() })
     }
 
     /// Returns the function that answers requests.
     pub(super) fn answers(self: &Arc<Self>) -> HttpAnswers {
         let peer = self.clone();
-        Arc::new(move |request| peer.answer(&request))
+        Arc::new(move |head| peer.clone().start(head))
     }
 
     /// Returns the requests so far: method, URL, and the body if there is one.
     pub(super) fn requests(&self) -> Vec<Map<String, Value>> {
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).requests)
+        std::mem::take(&mut self.lock().requests)
     }
 
-    fn answer(&self, request: &Request<Bytes>) -> Answer {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bodies_bytes = state.bodies_bytes.saturating_add(request.body().len());
-        if state.requests.len() >= REQUESTS_MAX || state.bodies_bytes > BODIES_BYTES_MAX {
-            return Answer::Denied(format!(
-                "a test records at most {REQUESTS_MAX} requests, with bodies of {} MiB together",
-                BODIES_BYTES_MAX >> 20
-            ));
+    /// Replaces the values of secrets in all their forms, as in a recording.
+    fn plain<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        self.secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes))
+    }
+
+    /// Records a request, and chooses its answer.
+    fn start(self: Arc<Self>, head: &Parts) -> BodyAnswer {
+        let url = head.uri.to_string();
+        let url = String::from_utf8_lossy(&self.plain(url.as_bytes())).into_owned();
+        let mut state = self.lock();
+        if state.requests.len() >= REQUESTS_MAX {
+            return Box::new(|_| too_many());
         }
-        state.requests.push(record(request));
-        let matching = self.answers.iter().enumerate().filter(|(_, answer)| is_for(answer, request));
+        let place = state.requests.len();
+        state.requests.push(Map::from_iter([
+            ("method".to_owned(), head.method.as_str().into()),
+            ("url".to_owned(), url.as_str().into()),
+        ]));
+        let matching = self.answers.iter().enumerate();
+        let matching = matching.filter(|(_, answer)| answer.method == head.method && answer.url == *url);
         let matching: Vec<(usize, &test_file::Answer)> = matching.collect();
         let unused = matching.iter().find(|(index, _)| !state.given.contains(index));
-        match unused.or(matching.last()) {
+        let answer = match unused.or(matching.last()) {
             Some((index, answer)) => {
                 state.given.push(*index);
                 reply(&answer.reply)
             }
-            None => Answer::Denied(format!(
-                "the test has no answer to {} {}; add one under `http`",
-                request.method(),
-                request.uri()
-            )),
+            None => {
+                Answer::Missing(format!("the test has no answer to {} {}; add one under `http`", head.method, head.uri))
+            }
+        };
+        drop(state);
+        Box::new(move |body| self.end(place, &body, answer))
+    }
+
+    /// Records the body of a request.
+    fn end(&self, place: usize, body: &[u8], answer: Answer) -> Answer {
+        let mut state = self.lock();
+        state.bodies_bytes = state.bodies_bytes.saturating_add(body.len());
+        if state.bodies_bytes > BODIES_BYTES_MAX {
+            return too_many();
         }
+        if let Some(request) = state.requests.get_mut(place)
+            && !body.is_empty()
+        {
+            request.insert("body".to_owned(), json_or_text(&self.plain(body)));
+        }
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_for(answer: &test_file::Answer, request: &Request<Bytes>) -> bool {
-    answer.method == *request.method() && answer.url == *request.uri()
+fn too_many() -> Answer {
+    Answer::Missing(format!(
+        "a test records at most {REQUESTS_MAX} requests, with bodies of {} MiB together",
+        BODIES_BYTES_MAX >> 20
+    ))
 }
 
 fn reply(reply: &Reply) -> Answer {
     match reply {
-        Reply::Response { status, headers, body } => {
+        Reply::Response { status, headers, body, error } => {
             let mut response = Response::new(Bytes::from(body.clone()));
             *response.status_mut() = StatusCode::from_u16(*status).unwrap_or_default();
             *response.headers_mut() = headers.clone();
-            Answer::Response(response)
+            Answer::Response(response, *error)
         }
-        Reply::Error(ReplyError::Refused) => Answer::ConnectionRefused,
-        Reply::Error(ReplyError::Timeout) => Answer::Timeout,
-        Reply::Error(ReplyError::Dns) => Answer::UnknownHost,
+        Reply::Error(error, refusal) => Answer::Error(*error, refusal.clone()),
+        Reply::Never => Answer::Never,
     }
-}
-
-fn record(request: &Request<Bytes>) -> Map<String, Value> {
-    let mut record = Map::new();
-    record.insert("method".into(), request.method().as_str().into());
-    record.insert("url".into(), request.uri().to_string().into());
-    if !request.body().is_empty() {
-        record.insert("body".into(), json_or_text(request.body()));
-    }
-    record
-}
-
-/// Parses JSON; other bytes are text.
-pub(super) fn json_or_text(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use evoke_manifest::TestFile;
+    use http::Request;
     use std::path::Path;
+
+    fn head(url: &str) -> Parts {
+        Request::get(url).body(()).unwrap().into_parts().0
+    }
 
     #[test]
     fn answers_to_one_request_are_given_in_order_and_the_last_one_is_repeated() {
         let text = "tests:\n  a:\n    http:\n      - { url: 'http://a/x', status: 503 }\n      - { url: 'http://a/y' }\n      \
                     - { url: 'http://a/x', body: [1] }\n";
         let file = TestFile::parse(text, Path::new("a.test.yaml")).unwrap();
-        let peer = Peer::new(file.tests[0].http.clone());
-        let get = |url: &str| match peer.answer(&Request::get(url).body(Bytes::from_static(b"{}")).unwrap()) {
-            Answer::Response(response) => response.status().as_u16().to_string(),
+        let peer = Peer::new(file.tests[0].http.clone(), None);
+        let get = |url: &str| match peer.clone().start(&head(url))(Bytes::from_static(b"{}")) {
+            Answer::Response(response, _) => response.status().as_u16().to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!([get("http://a/x"), get("http://a/x"), get("http://a/x")], ["503", "200", "200"]);
@@ -129,12 +154,11 @@ mod tests {
 
     #[test]
     fn the_number_of_recorded_requests_is_bounded() {
-        let peer = Peer::new(Vec::new());
-        let request = Request::get("http://a/").body(Bytes::new()).unwrap();
-        (0..REQUESTS_MAX).for_each(|_| drop(peer.answer(&request)));
-        assert!(format!("{:?}", peer.answer(&request)).contains("at most 1000 requests"));
-        let peer = Peer::new(Vec::new());
-        let large = Request::post("http://a/").body(Bytes::from(vec![b'x'; BODIES_BYTES_MAX + 1])).unwrap();
-        assert!(format!("{:?}", peer.answer(&large)).contains("8 MiB"));
+        let peer = Peer::new(Vec::new(), None);
+        let answer = |peer: &Arc<Peer>, body: Bytes| format!("{:?}", peer.clone().start(&head("http://a/"))(body));
+        (0..REQUESTS_MAX).for_each(|_| drop(answer(&peer, Bytes::new())));
+        assert!(answer(&peer, Bytes::new()).contains("at most 1000 requests"));
+        let peer = Peer::new(Vec::new(), None);
+        assert!(answer(&peer, Bytes::from(vec![b'x'; BODIES_BYTES_MAX + 1])).contains("8 MiB"));
     }
 }

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::answers::{Peer, json_or_text};
-use crate::app::invoke::seed;
+use super::answers::Peer;
+use super::state::{GivenBucket, GivenState};
 use crate::control::functions::trigger_name;
-use crate::control::state_source::StoredState;
-use evoke_manifest::test_file::{Spanned, Test};
+use evoke_manifest::test_file::{Recorded, Test};
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{self as sandbox, Call};
-use evoke_store::StateStore;
-use evoke_store::memory::MemoryStore;
+use evoke_model::state::Transaction;
+use evoke_sandbox::{self as sandbox, Call, Given, Outside};
 
 /// Outcome and effects of an attempt.
 #[derive(Debug)]
@@ -23,69 +21,86 @@ pub(super) struct Actual {
     pub(super) duration: Duration,
     pub(super) outcome: &'static str,
     pub(super) message: Option<String>,
-    /// The published events in CloudEvents JSON form.
+    /// The published events in CloudEvents JSON form, as text and parsed.
+    pub(super) published_json: Vec<String>,
     pub(super) published: Vec<Map<String, Value>>,
-    /// Changes of the function's state; null for a deleted key.
-    pub(super) state: BTreeMap<String, Value>,
+    /// Changes of the function's state.
+    pub(super) state: Changes,
     /// Changes of the app's state.
-    pub(super) shared_state: BTreeMap<String, Value>,
+    pub(super) shared_state: Changes,
     /// `LEVEL TEXT`.
     pub(super) logs: Vec<String>,
     /// `method`, `url` and `body`.
     pub(super) http: Vec<Map<String, Value>>,
 }
 
+/// Changes of a bucket: the new value by key, `None` for a deleted key.
+pub(super) type Changes = BTreeMap<String, Option<Vec<u8>>>;
+
 /// Runs one attempt of a function of an app. An error of the store of state is an outcome.
-pub(super) async fn run(function: Arc<sandbox::Function>, app: String, test: Test) -> Actual {
+pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: Test) -> Actual {
     let clock = test.clock_ms.map_or_else(Clock::system, Clock::fixed);
     let mut event = test.event;
     event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
-    let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new(clock.clone()));
     let own = function.name().clone();
-    for (bucket, given) in [(&*own, test.state), (&*app, test.shared_state)] {
-        if let Err(error) = seed(&*store, bucket, stored(given)).await {
-            return Actual::unavailable(format!("cannot store the state of the test: {error:#}"));
-        }
-    }
+    let Recorded { delivery, trigger, replay, mut reads } = test.recorded;
+    let (recorded_own, recorded_shared) = (std::mem::take(&mut reads.state), std::mem::take(&mut reads.shared_state));
+    let buckets = [
+        GivenBucket { name: own.clone(), values: test.state, recorded: recorded_own },
+        GivenBucket { name: app.clone(), values: test.shared_state, recorded: recorded_shared },
+    ];
+    let state = match GivenState::new(buckets, clock.clone()).await {
+        Ok(state) => state,
+        Err(error) => return Actual::unavailable(format!("cannot store the state of the test: {error:#}")),
+    };
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = lines.clone();
-    let peer = Peer::new(test.http);
+    let secrets = delivery.is_some().then(|| function.secrets().clone());
+    let peer = Peer::new(test.http, secrets.clone());
     let call = Call {
         event: Arc::new(event),
         trace: None,
-        delivery_id: "test-1".into(),
+        delivery_id: delivery.unwrap_or_else(|| "test-1".to_owned()).into(),
         attempt: test.attempt,
-        replay: false,
+        replay,
         hops: 0,
-        trigger: trigger_name(0),
-        state: Some(Arc::new(StoredState(store))),
+        trigger: trigger.map_or_else(|| trigger_name(0), Arc::from),
+        state: Some(Arc::new(state)),
         logs: Arc::new(move |line| {
             let text = format!("{} {}", line.level.name(), line.text);
             sink.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }),
         clock,
-        answers: Some(peer.answers()),
+        outside: Outside::Given(Given::new(peer.answers(), reads)),
     };
     let attempt = function.run(call).await;
-    let changes = |bucket: &str| {
-        let touched = attempt.state.keys.iter().filter(|touched| &*touched.bucket == bucket);
-        let changed = touched.filter_map(|touched| {
-            let value = touched.change.as_ref()?.value();
-            Some((touched.key.to_string(), value.map_or(Value::Null, |value| json_or_text(value))))
-        });
-        changed.collect()
-    };
-    let published = attempt.published.iter().filter_map(|event| serde_json::from_str(&event.to_json()).ok());
+    // A recording has the values of secrets replaced in all their forms.
+    let plain =
+        |bytes: &[u8]| secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes)).into_owned();
+    let published_json = attempt.published.iter();
+    let published_json =
+        published_json.map(|event| String::from_utf8_lossy(&plain(event.to_json().as_bytes())).into_owned());
+    let published_json: Vec<String> = published_json.collect();
     Actual {
         duration: attempt.duration,
         outcome: attempt.outcome.kind(),
         message: attempt.outcome.message(),
-        published: published.collect(),
-        state: changes(&own),
-        shared_state: changes(&app),
+        published: published_json.iter().filter_map(|json| serde_json::from_str(json).ok()).collect(),
+        published_json,
+        state: changes(&attempt.state, &own, plain),
+        shared_state: changes(&attempt.state, &app, plain),
         logs: std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)),
         http: peer.requests(),
     }
+}
+
+fn changes(state: &Transaction, bucket: &str, plain: impl Fn(&[u8]) -> Vec<u8>) -> Changes {
+    let touched = state.keys.iter().filter(|touched| &*touched.bucket == bucket);
+    let changed = touched.filter_map(|touched| {
+        let value = touched.change.as_ref()?.value();
+        Some((touched.key.to_string(), value.map(|value| plain(value))))
+    });
+    changed.collect()
 }
 
 impl Actual {
@@ -95,6 +110,7 @@ impl Actual {
             duration: Duration::ZERO,
             outcome: outcome.kind(),
             message: outcome.message(),
+            published_json: Vec::new(),
             published: Vec::new(),
             state: BTreeMap::new(),
             shared_state: BTreeMap::new(),
@@ -102,9 +118,4 @@ impl Actual {
             http: Vec::new(),
         }
     }
-}
-
-/// Returns the values in the form in which the SDKs store them: as JSON.
-fn stored(given: Option<Spanned<BTreeMap<String, Value>>>) -> Vec<(String, String)> {
-    given.into_iter().flat_map(|given| given.value).map(|(key, value)| (key, value.to_string())).collect()
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::attempt::Actual;
+use super::attempt::{Actual, Changes};
+use crate::recorded::json_or_text;
 use evoke_manifest::test_file::Expect;
 
 /// A value that differs from the expected one.
@@ -34,11 +35,12 @@ pub(super) fn differences(expect: &Expect, actual: &Actual) -> Vec<Difference> {
     if let Some(expected) = &expect.published {
         found.maps("published", expected, &actual.published);
     }
-    if let Some(expected) = &expect.state {
-        found.state("state", expected, &actual.state);
+    let none = BTreeMap::new();
+    if let Some(expected) = expect.state.as_ref().or(expect.state_raw.as_ref().map(|_| &none)) {
+        found.state("state", expected, expect.state_raw.as_ref(), &actual.state);
     }
-    if let Some(expected) = &expect.shared_state {
-        found.state("shared_state", expected, &actual.shared_state);
+    if let Some(expected) = expect.shared_state.as_ref().or(expect.shared_state_raw.as_ref().map(|_| &none)) {
+        found.state("shared_state", expected, expect.shared_state_raw.as_ref(), &actual.shared_state);
     }
     if let Some(expected) = &expect.logs {
         found.logs(expected, &actual.logs);
@@ -74,10 +76,26 @@ impl Found {
     }
 
     /// Compares changes of state. All changes must be expected.
-    fn state(&mut self, at: &str, expected: &BTreeMap<String, Value>, actual: &BTreeMap<String, Value>) {
-        let added = actual.keys().filter(|key| !expected.contains_key(*key));
+    /// Raw values are compared byte by byte.
+    fn state(
+        &mut self,
+        at: &str,
+        expected: &BTreeMap<String, Value>,
+        raw: Option<&BTreeMap<String, Vec<u8>>>,
+        actual: &Changes,
+    ) {
+        let value = |value: &Option<Vec<u8>>| value.as_deref().map_or(Value::Null, json_or_text);
+        let is_raw = |key: &str| raw.is_some_and(|raw| raw.contains_key(key));
+        let added = actual.keys().filter(|key| !expected.contains_key(*key) && !is_raw(key));
         for key in expected.keys().chain(added) {
-            self.value(&format!("{at}.{key}"), expected.get(key), actual.get(key));
+            self.value(&format!("{at}.{key}"), expected.get(key), actual.get(key).map(value).as_ref());
+        }
+        for (key, expected) in raw.into_iter().flatten() {
+            let actual = actual.get(key);
+            if actual.and_then(Option::as_ref) != Some(expected) {
+                let actual = actual.map(|value| value.as_deref().map_or(Value::Null, text));
+                self.add(format!("{at}.{key}"), Some(text(expected)), actual);
+            }
         }
     }
 
@@ -109,6 +127,11 @@ impl Found {
     }
 }
 
+/// Returns bytes as text; bytes that are no text have U+FFFD in their places.
+fn text(bytes: &[u8]) -> Value {
+    String::from_utf8_lossy(bytes).into()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -127,8 +150,9 @@ mod tests {
             duration: Duration::ZERO,
             outcome: "retry",
             message: Some("the gateway is down (attempt 1)".into()),
+            published_json: vec![published.to_string()],
             published: vec![map(published)],
-            state: BTreeMap::from([("seen".into(), json!(8)), ("gone".into(), Value::Null)]),
+            state: BTreeMap::from([("seen".into(), Some(b"8".to_vec())), ("gone".into(), None)]),
             shared_state: BTreeMap::new(),
             logs: ["info a", "info b", "warn c"].map(str::to_owned).into(),
             http: vec![map(json!({ "method": "POST", "url": "https://a/", "body": { "n": 1 } }))],

@@ -1,15 +1,15 @@
 //! Makes the expectation of a test from what its attempt did.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::attempt::Actual;
+use super::attempt::{Actual, Changes};
+use crate::recorded::{self, HOST_LINES};
 use evoke_manifest::test_file::Expect;
 
 /// The parts of an expectation, in the order in which they are written.
 pub(super) type Parts = Vec<(&'static str, Value)>;
-
-/// Log lines of the host about requests are not expected: the requests themselves are.
-const HOST_LINE: &str = "debug http: ";
 
 /// Returns a new expectation. An expectation that exists keeps its parts, and the attributes that these compare; without
 /// one, all that the attempt did is expected.
@@ -30,14 +30,16 @@ pub(super) fn of(old: Option<&Expect>, actual: &Actual) -> Parts {
         let old = old.and_then(|old| old.published.as_deref()).unwrap_or_default();
         parts.push(("published", maps(old, &actual.published, &["type", "subject", "data", "data_base64"])));
     }
+    let raw = |old: Option<&BTreeMap<String, Vec<u8>>>| old.map(BTreeMap::len).unwrap_or_default() > 0;
     if has(|old| old.state.is_some(), !actual.state.is_empty()) {
-        parts.push(("state", actual.state.clone().into_iter().collect::<Map<_, _>>().into()));
+        add_changes(&mut parts, ["state", "state_raw"], &actual.state, raw(old.and_then(|old| old.state_raw.as_ref())));
     }
     if has(|old| old.shared_state.is_some(), !actual.shared_state.is_empty()) {
-        parts.push(("shared_state", actual.shared_state.clone().into_iter().collect::<Map<_, _>>().into()));
+        let is_raw = raw(old.and_then(|old| old.shared_state_raw.as_ref()));
+        add_changes(&mut parts, ["shared_state", "shared_state_raw"], &actual.shared_state, is_raw);
     }
     if has(|old| old.logs.is_some(), !actual.logs.is_empty()) {
-        let lines = actual.logs.iter().filter(|line| !line.starts_with(HOST_LINE));
+        let lines = actual.logs.iter().filter(|line| !HOST_LINES.iter().any(|start| line.starts_with(start)));
         parts.push(("logs", lines.map(|line| Value::from(line.as_str())).collect()));
     }
     if has(|old| old.http.is_some(), !actual.http.is_empty()) {
@@ -45,6 +47,20 @@ pub(super) fn of(old: Option<&Expect>, actual: &Actual) -> Parts {
         parts.push(("http", maps(old, &actual.http, &["method", "url", "body"])));
     }
     parts
+}
+
+/// Adds changes of state. With `is_raw`, values that are no JSON in its shortest form are written as they are.
+fn add_changes(parts: &mut Parts, [key, key_raw]: [&'static str; 2], changed: &Changes, is_raw: bool) {
+    if is_raw {
+        let (values, raw) = recorded::changes(changed.iter().map(|(key, value)| (key, value.as_deref())));
+        parts.push((key, values.into()));
+        if !raw.is_empty() {
+            parts.push((key_raw, raw.into()));
+        }
+    } else {
+        let value = |value: &Option<Vec<u8>>| value.as_deref().map_or(Value::Null, recorded::json_or_text);
+        parts.push((key, changed.iter().map(|(key, changed)| (key.clone(), value(changed))).collect()));
+    }
 }
 
 /// Returns the keys of each map that the old expectation compares, else `keys`.

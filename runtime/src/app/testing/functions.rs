@@ -47,8 +47,8 @@ async fn load<K>(key: K, case: &Case<'_>, sandbox: &Sandbox) -> Result<(K, Arc<s
     let mut function: Function = function.clone();
     function.allow.config.extend(values(&test.config));
     let secrets = function.allow.secrets.keys().map(|name| {
-        let given = test.secrets.get(name).map(|secret| secret.value.clone());
-        (name.clone(), Secret::from(given.unwrap_or_else(|| format!("test-{name}"))))
+        let given = test.secrets.get(name).map(|secret| Secret::from(secret.value.clone()));
+        (name.clone(), given.unwrap_or_else(|| Secret::for_tests(name)))
     });
     let secrets = match Secrets::new(secrets.collect()) {
         Ok(secrets) => secrets,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context as _, bail};
 
 use super::expectation::Parts;
-use super::yaml;
+use crate::yaml;
 use evoke_manifest::TestFile;
 use evoke_manifest::test_file::Test;
 

@@ -94,7 +94,7 @@ mod tests {
         };
         let difference = Difference { at: "outcome".to_owned(), expected: Some(json!("done")), actual: None };
         let results = vec![result("takes \"it\"", Vec::new()), result("fails", vec![difference])];
-        let report = TestReport { results, updated: Vec::new(), duration: Duration::from_secs(1) };
+        let report = TestReport { results, updated: Vec::new(), recorded: None, duration: Duration::from_secs(1) };
         let expected = r#"<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="2" failures="1" errors="0" skipped="0" time="1.000000">
   <testsuite name="a&amp;b.test.yaml" tests="2" failures="1" errors="0" skipped="0" time="0.004000">

@@ -1,7 +1,7 @@
 //! Reads functions: component, triggers, limits, retries and grants.
 
 use super::secrets::{has_nonempty_key, secrets};
-use super::{Context, deliver, http_grant, trigger, was};
+use super::{Context, deliver, http_grant, record, trigger, was};
 use crate::component::ComponentRef;
 use crate::diagnostics::excerpt;
 use crate::grants::{StateLimits, TypeGlob};
@@ -74,6 +74,8 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     let allow_span = table.key_span("allow");
     let allow_node = table.optional(reader, "allow");
     let allow = allow_node.and_then(|node| allow(reader, context, node, allow_span)).unwrap_or_default();
+    let record_span = table.key_span("record");
+    let record = table.optional(reader, "record").and_then(|node| record::record(reader, node, record_span));
     if deliver_node.is_some() {
         reject_keys_of_components(reader, &table, allow_node, concurrency);
     }
@@ -96,6 +98,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         "previously" | "formerly" | "renamed" | "renamed_from" | "aliases" | "old_name" => {
             Some("write the earlier names of a function as `was: [NAME]`")
         }
+        "recording" | "recordings" => Some("did you mean `record`?"),
         "url" | "endpoint" | "webhook" => Some("to send events to an endpoint, write `deliver: { url: URL }`"),
         key if context.kinds.keys().any(|kind| kind == key) => Some(TRIGGER_KEY_HINT),
         _ => None,
@@ -122,6 +125,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         memory: memory.unwrap_or_else(Function::default_memory),
         retry: retry.unwrap_or_default(),
         allow,
+        record,
         spans,
     })
 }
@@ -133,7 +137,7 @@ fn reject_keys_of_components(
     allow: Option<&Node>,
     concurrency: Option<u32>,
 ) {
-    for key in ["build", "memory"].into_iter().filter(|key| table.has(key)) {
+    for key in ["build", "memory", "record"].into_iter().filter(|key| table.has(key)) {
         let message = format!("`{key}` has no meaning for {}: it has no component", table.what());
         reader.error(table.key_span(key), message, "remove it");
     }

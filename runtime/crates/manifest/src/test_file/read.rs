@@ -1,5 +1,7 @@
 //! Reads a file of tests from its tree.
 
+mod recorded;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use serde_json::{Map, Value as Json};
 
-use super::{ANSWERS_MAX, Answer, Expect, Reply, ReplyError, Spanned, TESTS_MAX, Test};
+use super::{ANSWERS_MAX, Answer, Expect, Reply, Spanned, TESTS_MAX, Test};
 use crate::diagnostics::{ValueError, excerpt};
 use crate::names::header_name;
 use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, join_with_or, nearest, one_of};
@@ -16,11 +18,12 @@ use crate::source_text::Span;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
+use evoke_model::recording::RequestError;
 use evoke_model::rfc3339::is_date_time;
 use evoke_model::state::KEY_BYTES_MAX;
 
 const ATTEMPT_RANGE: RangeInclusive<u32> = 1..=u32::MAX;
-const STATUS_RANGE: RangeInclusive<u32> = 200..=599;
+const STATUS_RANGE: RangeInclusive<u32> = 200..=999;
 const TEST_EXAMPLE: &str = "`{ event: { data: {} }, expect: { outcome: done } }`";
 
 type Read = (Option<Spanned<PathBuf>>, Vec<Test>);
@@ -73,6 +76,9 @@ fn test(reader: &mut Reader<'_>, entry: &Entry, function_of_file: Option<&Spanne
     };
     let (state, shared_state) = (state(reader, "state"), state(reader, "shared_state"));
     let http = table.optional(reader, "http").map(|node| answers(reader, node)).unwrap_or_default();
+    let recorded_span = table.key_span("recorded");
+    let recorded = table.optional(reader, "recorded");
+    let recorded = recorded.and_then(|node| recorded::recorded(reader, node, recorded_span));
     let expect_span = table.key_span("expect");
     let expect_node = table.optional(reader, "expect");
     let expect = expect_node.and_then(|node| expect(reader, node, expect_span));
@@ -92,6 +98,7 @@ fn test(reader: &mut Reader<'_>, entry: &Entry, function_of_file: Option<&Spanne
         event: event?,
         attempt: attempt.unwrap_or(1),
         clock_ms,
+        recorded: recorded.unwrap_or_default(),
         config: config.unwrap_or_default(),
         secrets: secrets.unwrap_or_default(),
         state,
@@ -118,12 +125,16 @@ fn event(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Event> {
     };
     let Some(node) = node else { return Event::from_json(b"{}", fill).ok() };
     let example = "write its attributes, as in `{ type: order.placed, data: { total: 42 } }`";
-    let Value::Map(_) = &node.value else {
-        reader.error(node.span, format!("`event` must be a map, found {}", node.describe()), example);
-        return None;
+    let json = match &node.value {
+        Value::Map(_) => json(reader, node)?.to_string(),
+        // The JSON form keeps the bytes of the data as they are.
+        Value::Scalar(scalar) if scalar.text.starts_with('{') => scalar.text.clone(),
+        _ => {
+            reader.error(node.span, format!("`event` must be a map, found {}", node.describe()), example);
+            return None;
+        }
     };
-    let json = json(reader, node)?;
-    match Event::from_json(json.to_string().as_bytes(), fill) {
+    match Event::from_json(json.as_bytes(), fill) {
         Ok(event) => Some(event),
         Err(error) => {
             reader.error(node.span, format!("`event` is not a valid event: {error}"), example);
@@ -141,8 +152,12 @@ fn json(reader: &mut Reader<'_>, node: &Node) -> Option<Json> {
 }
 
 fn clock(text: &str) -> Result<UnixMs, ValueError> {
+    point_in_time(text).map(jiff::Timestamp::as_millisecond)
+}
+
+fn point_in_time(text: &str) -> Result<jiff::Timestamp, ValueError> {
     let at = is_date_time(text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
-    at.map(jiff::Timestamp::as_millisecond).filter(|at_ms| *at_ms >= 0).ok_or_else(|| {
+    at.filter(|at| at.as_nanosecond() >= 0).ok_or_else(|| {
         let message = format!("`{}` is not a point in time since 1970", excerpt(text));
         ValueError::new(message, "write date, time and offset, as in `2026-01-31T12:00:00Z`")
     })
@@ -205,9 +220,21 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
         Some(node) => json(reader, node)?,
         None => Json::String(String::new()),
     };
+    let base64 = table.optional(reader, "body_base64").map(|node| recorded::base64(reader, node));
+    if body_node.is_some() {
+        table.reject_key(
+            reader,
+            "body_base64",
+            "an answer has `body` or `body_base64`, not both",
+            "remove one of them",
+        );
+    }
+    let body_error = table.optional(reader, "body_error");
+    let body_error = body_error.and_then(|node| reader.parse_text(node, "`body_error`", request_error));
+    let refusal = table.optional(reader, "refusal").and_then(|node| reader.text(node, "`refusal`"));
     let error = table.optional(reader, "error").and_then(|node| reader.parse_text(node, "`error`", reply_error));
     if error.is_some() {
-        for key in ["status", "headers", "body"] {
+        for key in ["status", "headers", "body", "body_base64", "body_error"] {
             let message = format!("an answer with `error` has no `{key}`");
             table.reject_key(reader, key, &message, "remove one of them: after an error, there is no response");
         }
@@ -218,16 +245,21 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
         "request" => Some("write the request as `method:` and `url:`; the requests to expect are under `expect`"),
         _ => None,
     });
-    let body = match body {
-        Json::String(text) => text,
-        value => {
+    let body = match (base64, body) {
+        (Some(bytes), _) => bytes?,
+        (None, Json::String(text)) => text.into_bytes(),
+        (None, value) => {
             let json = HeaderValue::from_static("application/json");
             headers.entry(CONTENT_TYPE).or_insert(json);
-            value.to_string()
+            value.to_string().into_bytes()
         }
     };
     let status = u16::try_from(status?).ok()?;
-    let reply = error.map_or(Reply::Response { status, headers, body }, Reply::Error);
+    let reply = match error {
+        None => Reply::Response { status, headers, body, error: body_error },
+        Some(None) => Reply::Never,
+        Some(Some(error)) => Reply::Error(error, refusal.map(str::to_owned)),
+    };
     Some(Answer { method: method?, url: url?, reply })
 }
 
@@ -249,22 +281,47 @@ fn url_of(text: &str) -> Result<Uri, ValueError> {
     })
 }
 
-fn reply_error(text: &str) -> Result<ReplyError, ValueError> {
-    let errors = [("refused", ReplyError::Refused), ("timeout", ReplyError::Timeout), ("dns", ReplyError::Dns)];
-    one_of(text, "an error of a request", errors)
+/// Parses an error; `None` is `never`: the request has no end.
+fn reply_error(text: &str) -> Result<Option<RequestError>, ValueError> {
+    if text == "never" {
+        return Ok(None);
+    }
+    request_error(text).map(Some)
+}
+
+fn request_error(text: &str) -> Result<RequestError, ValueError> {
+    one_of(text, "an error of a request", RequestError::ALL)
 }
 
 fn headers(reader: &mut Reader<'_>, node: &Node) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (key, Spanned { value, span }) in settings(reader, node, "`headers`") {
-        let name = reader.ok_or_report(span, header_name(&key));
-        let value = HeaderValue::try_from(&value).map_err(|_| {
-            let message = format!("the value of the header `{}` cannot be sent", excerpt(&key));
-            ValueError::new(message, "a header has no line breaks and no control characters")
-        });
-        let value = reader.ok_or_report(span, value);
-        if let (Some(name), Some(value)) = (name, value) {
-            headers.insert(name, value);
+    for entry in reader.entries(node, "`headers`", "`{ NAME: value }`") {
+        let key = &entry.key;
+        let name = reader.ok_or_report(entry.key_span, header_name(key));
+        // A header that occurs several times has a list of values.
+        let values = match &entry.node.value {
+            Value::List(items) => items.iter().map(|item| &**item).collect(),
+            _ => vec![&*entry.node],
+        };
+        for node in values {
+            let value = match &node.value {
+                Value::Scalar(scalar) if scalar.resolve() != Resolved::Null => Some(&scalar.text),
+                _ => {
+                    let message = format!("`{}` must be a string, found {}", excerpt(key), node.describe());
+                    reader.error(node.span, message, "write one string; for an empty string, write `\"\"`");
+                    None
+                }
+            };
+            let value = value.and_then(|value| {
+                let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+                    let message = format!("the value of the header `{}` cannot be sent", excerpt(key));
+                    ValueError::new(message, "a header has no line breaks and no control characters")
+                });
+                reader.ok_or_report(entry.key_span, value)
+            });
+            if let (Some(name), Some(value)) = (name.clone(), value) {
+                headers.append(name, value);
+            }
         }
     }
     headers
@@ -280,6 +337,10 @@ fn expect(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Expect> {
     let mut state =
         |reader: &mut Reader<'_>, key: &'static str| table.optional(reader, key).map(|node| values(reader, node, key));
     let (state, shared_state) = (state(reader, "state"), state(reader, "shared_state"));
+    let mut raw = |reader: &mut Reader<'_>, key: &'static str| {
+        table.optional(reader, key).map(|node| recorded::raw(reader, node, &format!("`{key}`")))
+    };
+    let (state_raw, shared_state_raw) = (raw(reader, "state_raw"), raw(reader, "shared_state_raw"));
     let logs = table.optional(reader, "logs").map(|node| {
         let items = reader.list(node, "`logs`");
         items.iter().filter_map(|item| reader.parse_text(item, "a log line", log_line)).collect()
@@ -294,7 +355,8 @@ fn expect(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Expect> {
         "result" | "status" => Some("did you mean `outcome`?"),
         _ => None,
     });
-    Some(Expect { outcome, message: message.map(str::to_owned), published, state, shared_state, logs, http })
+    let message = message.map(str::to_owned);
+    Some(Expect { outcome, message, published, state, shared_state, state_raw, shared_state_raw, logs, http })
 }
 
 fn outcome(text: &str) -> Result<String, ValueError> {

@@ -85,6 +85,11 @@ impl TestFile {
             let help = "add `state: true` to its `allow`, or remove the state";
             found.push(self.error_at(state.span, format!("`{name}` has no state"), help));
         }
+        let reads = &test.recorded.reads;
+        if test.state.is_none() && !reads.state.is_empty() && allow.state.is_none() {
+            let help = "add `state: true` to its `allow`, or remove `recorded.state`";
+            found.push(self.error_at(test.name.span, format!("`{name}` has no state"), help));
+        }
         if let Some(state) = &test.shared_state
             && !allow.state.is_some_and(|state| state.shared)
         {

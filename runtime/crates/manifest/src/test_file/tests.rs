@@ -57,12 +57,12 @@ tests:
     assert_eq!((&*all.config["LIMIT"].value, &*all.secrets["KEY"].value), ("10", "abc"));
     assert_eq!(all.state.as_ref().unwrap().value["seen"].to_string(), "7");
     assert!(all.shared_state.as_ref().unwrap().value.is_empty());
-    let Reply::Response { status, headers, body } = &all.http[0].reply else { panic!("{all:?}") };
-    assert_eq!((*status, body.as_str()), (402, r#"{"id":1}"#));
+    let Reply::Response { status, headers, body, .. } = &all.http[0].reply else { panic!("{all:?}") };
+    assert_eq!((*status, &body[..]), (402, &br#"{"id":1}"#[..]));
     assert_eq!(headers["content-type"], "application/json");
-    assert!(matches!(all.http[1].reply, Reply::Error(ReplyError::Timeout)));
+    assert!(matches!(all.http[1].reply, Reply::Error(RequestError::Timeout, None)));
     let Reply::Response { headers, body, .. } = &all.http[2].reply else { panic!("{all:?}") };
-    assert_eq!((headers["content-type"].to_str().unwrap(), body.as_str()), ("text/plain", "plain"));
+    assert_eq!((headers["content-type"].to_str().unwrap(), &body[..]), ("text/plain", &b"plain"[..]));
     let expect = &all.expect;
     assert_eq!((expect.outcome.as_deref(), expect.message.as_deref()), (Some("reject"), Some("no total")));
     assert_eq!(expect.state.as_ref().unwrap()["gone"], Value::Null);
@@ -73,6 +73,49 @@ tests:
     assert_eq!((defaults.attempt, defaults.clock_ms, &*defaults.event.type_), (1, None, "evoke.test"));
     assert_eq!(defaults.expect, Expect::default());
     assert!(defaults.expect_spans.is_none() && all.expect_spans.is_some());
+}
+
+#[test]
+fn a_test_of_a_recorded_attempt_gives_each_reading_and_bytes_that_are_no_text() {
+    let seed = "0f".repeat(32);
+    let file = parse(&format!(
+        "tests:
+  all:
+    event: '{{\"id\":\"1\",\"source\":\"/a\",\"type\":\"t\",\"data\":{{ \"b\": 1,  \"a\": 2 }}}}'
+    recorded:
+      delivery: s-7
+      trigger: on[1]
+      replay: true
+      wall: [2026-01-31T12:00:00.000000001Z]
+      monotonic: [18446744073709551615, 0]
+      published: [2026-01-31T12:00:00.5Z]
+      random: '{seed}'
+      state: {{ raw: {{ a: {{ base64: /wA= }}, empty: '' }}, keys: [a, b], usage: [2, 30] }}
+    http:
+      - {{ url: 'http://a/', body_base64: /wA=, body_error: closed, headers: {{ set-cookie: [a=1, b=2] }} }}
+      - {{ url: 'http://a/', error: never }}
+      - {{ url: 'http://a/', error: address-refused, refusal: not global }}
+    expect: {{ state: {{}}, state_raw: {{ a: '[1, 2]' }} }}
+"
+    ))
+    .unwrap();
+    let test = &file.tests[0];
+    assert!(test.event.to_json().contains(r#"{ "b": 1,  "a": 2 }"#), "{}", test.event.to_json());
+    let Recorded { delivery, trigger, replay, reads } = &test.recorded;
+    assert_eq!((delivery.as_deref(), trigger.as_deref(), *replay), (Some("s-7"), Some("on[1]"), true));
+    assert_eq!((&reads.wall_ns[..], &reads.monotonic_ns[..]), (&[1_769_860_800_000_000_001][..], &[u64::MAX, 0][..]));
+    assert_eq!((&reads.published_ms[..], reads.random.unwrap().0), (&[1_769_860_800_500][..], [15; 32]));
+    assert_eq!((reads.state.values.len(), reads.state.keys.len(), reads.state.usage), (2, 2, Some((2, 30))));
+    let Reply::Response { headers, body, error, .. } = &test.http[0].reply else { panic!("{test:?}") };
+    assert_eq!(
+        (&body[..], *error, headers.get_all("set-cookie").iter().count()),
+        (&[255, 0][..], Some(RequestError::Closed), 2)
+    );
+    assert!(matches!(test.http[1].reply, Reply::Never));
+    assert!(
+        matches!(&test.http[2].reply, Reply::Error(RequestError::AddressRefused, Some(why)) if why == "not global")
+    );
+    assert_eq!(test.expect.state_raw.as_ref().unwrap()["a"], b"[1, 2]");
 }
 
 /// For each `tests/test-files/NAME.test.yaml`, `NAME.stderr` has the exact text of its mistakes. `EVOKE_BLESS=1` writes
@@ -111,7 +154,7 @@ fn the_number_of_tests_and_of_answers_is_bounded() {
     assert!(tests(TESTS_MAX + 1).unwrap_err().plain().contains("the limit is 1000"));
     let answers = |count| parse(&format!("tests:\n  a:\n    http:\n{}", many(count, "      - { url: 'http://a/' }\n")));
     assert_eq!(answers(ANSWERS_MAX).unwrap().tests[0].http.len(), ANSWERS_MAX);
-    assert!(answers(ANSWERS_MAX + 1).unwrap_err().plain().contains("the limit is 100"));
+    assert!(answers(ANSWERS_MAX + 1).unwrap_err().plain().contains("the limit is 1000"));
     let large = parse(&format!("tests: {{ a: {{}} }}\n#{}", "x".repeat(1 << 20))).unwrap_err();
     assert!(large.plain().contains("the test file is larger than 1 MiB"));
 }

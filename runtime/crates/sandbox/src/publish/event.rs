@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::Draft;
+use crate::outside::Outside;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::{Data, EXTENSIONS_MAX, Event};
 
@@ -22,6 +23,7 @@ pub(crate) struct Origin<'a> {
     /// The event being handled; `None` for an HTTP request.
     pub(crate) cause: Option<&'a Event>,
     pub(crate) clock: &'a Clock,
+    pub(crate) outside: &'a Outside,
 }
 
 impl Origin<'_> {
@@ -37,7 +39,7 @@ impl Origin<'_> {
             source: self.source.to_owned(),
             type_,
             subject,
-            time: Some(rfc3339(self.clock.now_ms())),
+            time: Some(self.time()),
             datacontenttype,
             dataschema,
             extensions: self.trace_context(),
@@ -68,12 +70,16 @@ impl Origin<'_> {
             if event.id.is_empty() {
                 event.id = self.default_id(ordinal);
             }
-            event.time.get_or_insert_with(|| rfc3339(self.clock.now_ms()));
+            event.time.get_or_insert_with(|| self.time());
             for (name, value) in self.trace_context() {
                 event.extensions.entry(name).or_insert(value);
             }
         };
         Event::from_json(json, fill).map_err(|e| e.to_string())
+    }
+
+    fn time(&self) -> String {
+        rfc3339(self.outside.publish_ms(self.clock))
     }
 
     fn default_id(&self, ordinal: usize) -> String {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::outside::Outside;
 use evoke_model::clock::Clock;
 
 fn draft(type_: &str, data: &[u8]) -> Draft {
@@ -36,7 +37,8 @@ impl Harness {
 
     fn publisher(&self) -> Publisher<'_> {
         let Self { cause, allowed, clock, published, budget, redactor } = self;
-        let origin = Origin { source: "/shop/charge", delivery_id: "s-7", cause: Some(cause), clock };
+        let (source, delivery_id, outside) = ("/shop/charge", "s-7", &Outside::Live);
+        let origin = Origin { source, delivery_id, cause: Some(cause), clock, outside };
         Publisher { origin, allowed, published, budget, redactor }
     }
 }

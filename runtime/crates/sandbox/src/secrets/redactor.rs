@@ -22,8 +22,15 @@ struct Search {
     /// Index in `replacements` of the secret of each pattern.
     secrets: Vec<usize>,
     replacements: Vec<String>,
+    /// The values for tests that replace the values in recordings.
+    test_values: Vec<String>,
     /// Length of the longest pattern, in bytes.
     longest: usize,
+}
+
+/// Returns the value of a secret in tests, unless a test gives another one.
+pub(crate) fn test_value(name: &str) -> String {
+    format!("test-{name}")
 }
 
 /// A part of a text that is replaced.
@@ -39,6 +46,7 @@ impl Redactor {
     /// Prepares the search for all forms of these values.
     pub(super) fn new(values: &BTreeMap<String, Secret>) -> Result<Self, SecretsTooLarge> {
         let (mut patterns, mut secrets, mut replacements) = (Vec::new(), Vec::new(), Vec::new());
+        let mut test_values = Vec::new();
         let mut bytes = 0;
         for (name, secret) in values {
             let forms = Forms::of(secret.expose())?;
@@ -49,6 +57,7 @@ impl Redactor {
             let texts = forms.into_texts();
             secrets.resize(secrets.len() + texts.len(), replacements.len());
             patterns.extend(texts);
+            test_values.push(test_value(name));
             let name = name.get(..name.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or(name);
             replacements.push(format!("[secret {}]", name.replace(is_deceptive, "\u{fffd}")));
         }
@@ -62,7 +71,7 @@ impl Redactor {
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns)
             .map_err(|_| SecretsTooLarge)?;
-        Ok(Self(Some(Search { automaton, secrets, replacements, longest })))
+        Ok(Self(Some(Search { automaton, secrets, replacements, test_values, longest })))
     }
 
     /// Returns true if there are values to search for.
@@ -72,6 +81,15 @@ impl Redactor {
 
     /// Replaces all values in bytes.
     pub(crate) fn redact<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        self.replace(text, Search::replacement)
+    }
+
+    /// Replaces all values in bytes with the values of the same secrets in tests.
+    pub(super) fn with_test_values<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        self.replace(text, |search, span| search.test_values.get(span.secret).map_or("test", String::as_str))
+    }
+
+    fn replace<'a>(&self, text: &'a [u8], replacement: for<'s> fn(&'s Search, &Span) -> &'s str) -> Cow<'a, [u8]> {
         let Some(search) = &self.0 else { return text.into() };
         let spans = search.spans(text);
         if spans.is_empty() {
@@ -81,7 +99,7 @@ impl Redactor {
         let mut at = 0;
         for span in spans {
             out.extend_from_slice(text.get(at..span.start).unwrap_or_default());
-            out.extend_from_slice(search.replacement(&span).as_bytes());
+            out.extend_from_slice(replacement(search, &span).as_bytes());
             at = span.end;
         }
         out.extend_from_slice(text.get(at..).unwrap_or_default());

@@ -8,7 +8,7 @@ use evoke_manifest::parser::{Resolved, Scalar};
 const LINE_CHARS_MAX: usize = 100;
 
 /// Returns the lines of a map in block style, each indented by this number of spaces.
-pub(super) fn block<'a>(entries: impl IntoIterator<Item = (&'a str, &'a Value)>, indent: usize) -> Vec<String> {
+pub(crate) fn block<'a>(entries: impl IntoIterator<Item = (&'a str, &'a Value)>, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, value) in entries {
         let key = scalar(key);
@@ -50,7 +50,7 @@ fn is_long(flow: &str, indent: usize) -> bool {
 }
 
 /// Returns a value on one line.
-pub(super) fn flow(value: &Value) -> String {
+pub(crate) fn flow(value: &Value) -> String {
     match value {
         Value::Object(map) if map.is_empty() => "{}".to_owned(),
         Value::Object(map) => {

@@ -1,0 +1,40 @@
+//! Reads `record`: `true`, `false`, or a map with limits.
+
+use crate::parser::{Node, Reader, Table, Value};
+use crate::record::Record;
+use crate::source_text::Span;
+use crate::units::ByteSize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// With the maximum, a test file has room for the recording, whose bytes that are no text are in base64 there.
+const SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(512 << 10);
+const KEEP_RANGE: RangeInclusive<u32> = 1..=100_000;
+const TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(16 << 30);
+const AGE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+
+pub(super) fn record(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Record> {
+    if let Value::Scalar(_) = node.value {
+        return reader.boolean(node, "`record`")?.then(Record::default);
+    }
+    let mut table = Table::read(reader, node, span, "Record", "`record`", "`true` or `{ keep: 200 }`")?;
+    let default = Record::default();
+    let max_size = table.optional(reader, "max_size").and_then(|node| reader.size(node, "`max_size`", SIZE_RANGE));
+    let keep = table.optional(reader, "keep").and_then(|node| reader.integer(node, "`keep`", KEEP_RANGE));
+    let max_total = table.optional(reader, "max_total").and_then(|node| reader.size(node, "`max_total`", TOTAL_RANGE));
+    let max_age = table.optional(reader, "max_age").and_then(|node| reader.duration(node, "`max_age`", AGE_RANGE));
+    table.reject_unknown_keys(reader, |key| match key {
+        "size" | "max_bytes" => Some("did you mean `max_size`?"),
+        "count" | "max_count" | "number" | "last" => Some("did you mean `keep`?"),
+        "total" | "max_total_size" => Some("did you mean `max_total`?"),
+        "age" | "retain" | "retention" | "ttl" => Some("did you mean `max_age`?"),
+        "enabled" => Some("write `record: true`, or the limits alone"),
+        _ => None,
+    });
+    Some(Record {
+        max_size: max_size.unwrap_or(default.max_size),
+        keep: keep.unwrap_or(default.keep),
+        max_total: max_total.unwrap_or(default.max_total),
+        max_age: max_age.unwrap_or(default.max_age),
+    })
+}

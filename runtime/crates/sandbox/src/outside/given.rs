@@ -1,0 +1,64 @@
+//! What a test gives to an attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::clocks::Readings;
+use crate::answers::HttpAnswers;
+use evoke_model::clock::UnixMs;
+use evoke_model::recording::Reads;
+
+/// What a test gives to an attempt in place of the machine and the network. The test gives stored state as a
+/// [`crate::StateSource`].
+#[derive(Clone)]
+pub struct Given(Arc<Inner>);
+
+struct Inner {
+    answers: HttpAnswers,
+    reads: Reads,
+    published: AtomicUsize,
+    polls: AtomicUsize,
+}
+
+impl Given {
+    /// Answers requests with `answers`. Clocks have the readings of `reads` and random numbers have its seed; what is
+    /// missing there is that of the machine, or the call's fixed clock.
+    pub fn new(answers: HttpAnswers, reads: Reads) -> Self {
+        Self(Arc::new(Inner { answers, reads, published: AtomicUsize::new(0), polls: AtomicUsize::new(0) }))
+    }
+
+    pub(super) fn answers(&self) -> &HttpAnswers {
+        &self.0.answers
+    }
+
+    pub(super) fn reads(&self) -> &Reads {
+        &self.0.reads
+    }
+
+    /// Returns the wall clock from its first reading; `None` without readings.
+    pub(super) fn wall(&self) -> Option<Readings> {
+        Readings::new(self.0.reads.wall_ns.clone())
+    }
+
+    /// Like [`Self::wall`], for the monotonic clock.
+    pub(super) fn monotonic(&self) -> Option<Readings> {
+        Readings::new(self.0.reads.monotonic_ns.clone())
+    }
+
+    /// Returns the next time of a published event; after the last one, the last one.
+    pub(super) fn publish_ms(&self) -> Option<UnixMs> {
+        let times = &self.0.reads.published_ms;
+        times.get(self.0.published.fetch_add(1, Ordering::Relaxed)).or(times.last()).copied()
+    }
+
+    /// Returns the next result of a poll; after the last one, the machine decides.
+    pub(super) fn poll(&self) -> Option<Vec<u32>> {
+        self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
+    }
+
+    /// Starts again with the first reading.
+    pub(super) fn reset(&self) {
+        self.0.published.store(0, Ordering::Relaxed);
+        self.0.polls.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,137 @@
+//! Makes tests of recorded attempts, and runs them. The tests are written as the text of test files, which is read back: a
+//! file that is written is the one that ran.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+use super::attempt::Actual;
+use super::compare::Difference;
+use super::files::Suite;
+use crate::control::AppError;
+use crate::control::manifests;
+use crate::recorded;
+use evoke_manifest::{Checked, TestFile};
+use evoke_model::recording::{Content, Recording};
+
+/// A file with more text than this gets no further test. Test files have at most 1 MiB.
+const FILE_BYTES: usize = 256 * 1024;
+/// The most tests in a file.
+const FILE_TESTS: usize = 200;
+
+/// Where the tests of recorded attempts are written.
+#[derive(Debug, Clone)]
+pub enum RecordedFile {
+    /// Into no file.
+    None,
+    /// Beside the manifest, as `MANIFEST.NAME.test.yaml`.
+    Beside(String),
+    /// Into this file.
+    At(PathBuf),
+}
+
+/// Recorded attempts with their test files.
+pub(super) struct RecordedSuites {
+    pub(super) suites: Vec<Suite>,
+    /// The recordings, in the order of the tests.
+    pub(super) recordings: Vec<Recording>,
+    /// The file to write, and its text.
+    pub(super) file: Option<(PathBuf, String)>,
+}
+
+/// Makes the tests. All recordings must be of one function.
+pub(super) fn suites(
+    paths: &[PathBuf],
+    recordings: Vec<Recording>,
+    file: &RecordedFile,
+) -> Result<RecordedSuites, AppError> {
+    let (manifests, _) = manifests::load(&manifests::find(paths)?)?;
+    let name = recordings.first().map(|recording| recording.function.clone()).unwrap_or_default();
+    let checked = find(manifests, &name)?;
+    let manifest = checked.manifest.path.clone();
+    let path = match file {
+        RecordedFile::None => manifest.with_file_name("recorded attempts"),
+        RecordedFile::Beside(name) => {
+            let stem = manifest.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            manifest.with_file_name(format!("{stem}.{name}.test.yaml"))
+        }
+        RecordedFile::At(path) => path.clone(),
+    };
+    let head = recorded::head(Some(&relative(&manifest, &path)));
+    let mut texts: Vec<(String, usize)> = Vec::new();
+    for recording in &recordings {
+        let test = recorded::test(recording);
+        match texts.last_mut() {
+            Some((text, tests)) if *tests < FILE_TESTS && text.len() + test.len() <= FILE_BYTES => {
+                text.push_str(&test);
+                *tests += 1;
+            }
+            _ => texts.push((head.clone() + &test, 1)),
+        }
+    }
+    let written = match (file, texts.as_slice()) {
+        (RecordedFile::None, _) => None,
+        (_, [(text, _)]) => Some((path.clone(), text.clone())),
+        _ => return Err(anyhow::anyhow!("the tests do not fit into one file; give fewer with --last").into()),
+    };
+    let parse = |(text, _): &(String, usize)| TestFile::parse(text, &path);
+    let files: Vec<TestFile> = texts.iter().map(parse).collect::<Result<_, _>>()?;
+    for file in &files {
+        file.resolve(&checked)?;
+    }
+    Ok(RecordedSuites { suites: vec![Suite { checked, files }], recordings, file: written })
+}
+
+fn find(manifests: Vec<Checked>, function: &str) -> anyhow::Result<Checked> {
+    let (app, name) = function.split_once('/').unwrap_or_default();
+    let names: Vec<String> = manifests.iter().map(|checked| checked.manifest.app.as_str().to_owned()).collect();
+    let found = manifests.into_iter().find(|checked| checked.manifest.app.as_str() == app);
+    match found {
+        Some(checked) if checked.manifest.function(name).is_some() => Ok(checked),
+        Some(checked) => bail!("{} has no function {name} any more", checked.manifest.path.display()),
+        None => bail!("the manifests declare {}, not {app}; name the manifest of {app}", names.join(", ")),
+    }
+}
+
+/// Returns the path of a manifest from the folder of a test file, if both are in one folder; else the whole path.
+fn relative(manifest: &Path, file: &Path) -> String {
+    let folder = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned);
+    let canonical = |path: Option<PathBuf>| path.unwrap_or_else(|| PathBuf::from(".")).canonicalize().ok();
+    let path = if canonical(folder(manifest)) == canonical(folder(file)) {
+        manifest.file_name().map_or_else(|| manifest.to_owned(), PathBuf::from)
+    } else {
+        manifest.canonicalize().unwrap_or_else(|_| manifest.to_owned())
+    };
+    path.to_string_lossy().into_owned()
+}
+
+/// Returns what an attempt did otherwise than recorded, byte by byte: the published events, and the changes of state.
+pub(super) fn differences(recording: &Recording, actual: &Actual) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut add = |at: String, expected: Option<&str>, actual: Option<&str>| {
+        if expected != actual {
+            found.push(Difference { at, expected: expected.map(Into::into), actual: actual.map(Into::into) });
+        }
+    };
+    let (published, again) = (&recording.published, &actual.published_json);
+    for index in 0..published.len().max(again.len()) {
+        let (expected, actual) = (published.get(index), again.get(index));
+        add(format!("published[{index}]"), expected.map(String::as_str), actual.map(String::as_str));
+    }
+    for (at, expected, actual) in
+        [("state", &recording.state, &actual.state), ("shared_state", &recording.shared_state, &actual.shared_state)]
+    {
+        let keys = expected.keys().chain(actual.keys().filter(|key| !expected.contains_key(*key)));
+        for key in keys {
+            let expected = expected.get(key).map(|value| shown(value.as_ref().map(|Content(bytes)| bytes)));
+            let actual = actual.get(key).map(|value| shown(value.as_ref()));
+            add(format!("{at}.{key}"), expected.as_deref(), actual.as_deref());
+        }
+    }
+    found
+}
+
+/// Returns a value as text; different bytes have different texts.
+fn shown(value: Option<&Vec<u8>>) -> String {
+    value.map_or("deleted".to_owned(), |bytes| format!("\"{}\"", bytes.escape_ascii()))
+}

@@ -1,0 +1,121 @@
+//! `test --from`: fetches recorded attempts from a running Evoke or a folder, and writes the file with their tests.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::app::RecordedFile;
+use crate::cli::client::{Client, parse};
+use crate::cli::text::{escape, print, print_error};
+use crate::cli::{Common, Failure};
+use evoke_model::DeliveryId;
+use evoke_model::recording::Recording;
+
+/// The number of attempts of a function without `--last`.
+const LAST_DEFAULT: usize = 20;
+
+/// The attempts to make tests of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum From {
+    /// All recorded attempts of a delivery.
+    Delivery(DeliveryId),
+    /// The newest recorded attempts of a function, `app/function`.
+    Function(String),
+}
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.parse(), text.contains('/')) {
+            (Ok(delivery), _) => Ok(Self::Delivery(delivery)),
+            (Err(_), true) => Ok(Self::Function(text.to_owned())),
+            (Err(_), false) => {
+                Err("write the number of a delivery, such as 42, or a function, such as shop/charge".into())
+            }
+        }
+    }
+}
+
+/// An entry of the list of recordings.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Damaged { damaged: String },
+    Recording(Box<Recording>),
+}
+
+/// Returns the recordings, the oldest first. Reports attempts that are not recorded.
+pub(super) fn fetch(
+    common: &Common,
+    from: &From,
+    attempt: Option<u32>,
+    last: Option<usize>,
+) -> Result<Vec<Recording>, Failure> {
+    let mut query = match from {
+        From::Delivery(delivery) => vec![("delivery", delivery.to_string())],
+        From::Function(function) => {
+            vec![("function", function.clone()), ("limit", last.unwrap_or(LAST_DEFAULT).to_string())]
+        }
+    };
+    query.extend(attempt.map(|attempt| ("attempt", attempt.to_string())));
+    let (mut recordings, mut left_out) = (Vec::new(), 0);
+    Client::find(common)?.lines("/api/v1/recordings", &query, |line| {
+        match parse(line)? {
+            Entry::Damaged { damaged } => {
+                left_out += 1;
+                print_error(&format!("{}\n", escape(&damaged)));
+            }
+            Entry::Recording(recording) => match &recording.not_recorded {
+                None => recordings.push(*recording),
+                Some(reason) => {
+                    left_out += 1;
+                    let Recording { delivery_id, attempt, .. } = &*recording;
+                    let text = format!("attempt {attempt} of delivery {delivery_id} was not recorded: {reason}");
+                    print_error(&format!("{}\n", escape(&text)));
+                }
+            },
+        }
+        Ok(())
+    })?;
+    if matches!(from, From::Function(_)) {
+        recordings.reverse();
+    }
+    match (recordings.is_empty(), left_out) {
+        (false, _) => Ok(recordings),
+        (true, 0) => Err(Failure::Failed("there is no recorded attempt".to_owned())),
+        (true, _) => Err(Failure::Reported),
+    }
+}
+
+/// Returns where the tests are written: beside the manifest for a delivery, into no file for a function.
+pub(super) fn file(from: &From, out: Option<&Path>) -> RecordedFile {
+    match (out, from) {
+        (Some(out), _) if is_stdout(out) => RecordedFile::Beside("recorded".to_owned()),
+        (Some(out), _) => RecordedFile::At(out.to_owned()),
+        (None, From::Delivery(delivery)) => RecordedFile::Beside(format!("delivery-{delivery}")),
+        (None, From::Function(_)) => RecordedFile::None,
+    }
+}
+
+pub(super) fn is_stdout(out: &Path) -> bool {
+    out == Path::new("-")
+}
+
+/// Writes the tests. A file that exists is replaced only on request.
+pub(super) fn write(recorded: Option<(PathBuf, String)>, to_stdout: bool, replace: bool) -> Result<(), Failure> {
+    let Some((path, text)) = recorded else { return Ok(()) };
+    if to_stdout {
+        return print(text.trim_end());
+    }
+    let failed = |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+    if !replace && path.try_exists().map_err(failed)? {
+        let path = path.display();
+        return Err(Failure::Failed(format!(
+            "{path} exists; replace it with --update, or name another file with --out"
+        )));
+    }
+    std::fs::write(&path, text).map_err(failed)?;
+    print_error(&format!("wrote {}\n", path.display()));
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Recordings of attempts: what an attempt read and did becomes a part of the commit of its outcome. Values of secrets are
+//! replaced before anything is stored. A recording never changes an attempt: one that exceeds a limit, or cannot be made,
+//! is stored as the reason for that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use evoke_manifest::Record;
+use evoke_model::event::Event;
+use evoke_model::outcome::Outcome;
+use evoke_model::recording::{
+    BucketReads, Content, Exchange, ExchangeAnswer, NewRecording, Reads, Recording, RecordingLimits,
+};
+use evoke_model::state::Transaction;
+use evoke_sandbox::{Attempt, Function, LogSink, Recorder, Secrets};
+
+/// The recording of one attempt while it runs.
+pub(super) struct RunningRecording {
+    record: Record,
+    recorder: Recorder,
+    logs: Arc<Mutex<Vec<String>>>,
+    /// The input of the attempt.
+    recording: Recording,
+    event: Arc<Event>,
+}
+
+impl RunningRecording {
+    pub(super) fn start(record: Record, recording: Recording, event: Arc<Event>) -> Self {
+        let recorder = Recorder::new(usize::try_from(record.max_size.0).unwrap_or(usize::MAX));
+        Self { record, recorder, logs: Arc::default(), recording, event }
+    }
+
+    /// Returns the recorder of what the attempt reads.
+    pub(super) fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Returns a sink that also records the lines. The sandbox bounds the lines of an attempt.
+    pub(super) fn logs(&self, sink: LogSink) -> LogSink {
+        let logs = self.logs.clone();
+        Arc::new(move |line| {
+            let text = format!("{} {}", line.level.name(), line.text);
+            logs.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            sink(line);
+        })
+    }
+
+    /// Returns the recording of the attempt that has ended.
+    pub(super) fn end(self, function: &Function, attempt: &Attempt) -> NewRecording {
+        let Self { record, recorder, logs, recording, event } = self;
+        let Record { max_size, keep, max_total, max_age } = record;
+        let limits = RecordingLimits { count: keep, bytes: max_total.0, age: max_age };
+        let head = Recording { outcome: attempt.outcome.kind().to_owned(), ..recording };
+        let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
+        let whole = match (&attempt.outcome, recorder.take()) {
+            (Outcome::Unavailable { message }, _) => Err(format!("the function could not run: {message}")),
+            (_, reads) => reads.and_then(|reads| complete(head.clone(), reads, logs, function, &event, attempt)),
+        };
+        let json = whole.and_then(|recording| {
+            // Strings, numbers and maps with text as keys always serialise.
+            let json = serde_json::to_vec(&recording).unwrap_or_default();
+            if json.len() as u64 <= max_size.0 {
+                return Ok(json);
+            }
+            let bytes = json.len();
+            Err(format!(
+                "the recording has {bytes} bytes and the limit is {max_size}; raise `record: {{ max_size: … }}`"
+            ))
+        });
+        let data = json.unwrap_or_else(|reason| {
+            serde_json::to_vec(&Recording { not_recorded: Some(reason), ..head }).unwrap_or_default()
+        });
+        NewRecording { data: data.into(), limits }
+    }
+}
+
+/// Returns the whole recording, without the values of secrets; or why it cannot be stored.
+fn complete(
+    head: Recording,
+    reads: Reads,
+    logs: Vec<String>,
+    function: &Function,
+    event: &Event,
+    attempt: &Attempt,
+) -> Result<Recording, String> {
+    let secrets = function.secrets();
+    let app = function.name().split_once('/').map_or(&**function.name(), |(app, _)| app);
+    let json = |event: &Event, what: &str| {
+        let text = plain_text(secrets, event.to_json());
+        match Event::from_json(text.as_bytes(), |_| {}) {
+            Ok(_) => Ok(text),
+            Err(_) => Err(format!("{what} has the value of a secret in a place that is no text")),
+        }
+    };
+    let published = attempt.published.iter().map(|event| json(event, "a published event"));
+    let config = function.config().iter();
+    Ok(Recording {
+        event: json(event, "the event")?,
+        config: config.map(|(name, value)| (name.clone(), plain_text(secrets, value.clone()))).collect(),
+        secrets: secrets.names().map(str::to_owned).collect(),
+        reads: plain_reads(secrets, reads),
+        message: attempt.outcome.message(),
+        published: published.collect::<Result<_, _>>()?,
+        state: changes(secrets, &attempt.state, function.name()),
+        shared_state: changes(secrets, &attempt.state, app),
+        logs,
+        ..head
+    })
+}
+
+fn changes(
+    secrets: &Secrets,
+    state: &Transaction,
+    bucket: &str,
+) -> std::collections::BTreeMap<String, Option<Content>> {
+    let touched = state.keys.iter().filter(|touched| &*touched.bucket == bucket);
+    let changed = touched.filter_map(|touched| {
+        let value = touched.change.as_ref()?.value();
+        let value = value.map(|value| Content(secrets.replace_for_tests(value).into_owned()));
+        Some((plain_text(secrets, touched.key.to_string()), value))
+    });
+    changed.collect()
+}
+
+fn plain_reads(secrets: &Secrets, reads: Reads) -> Reads {
+    let bucket = |reads: BucketReads| BucketReads {
+        values: reads
+            .values
+            .into_iter()
+            .map(|(key, value)| (plain_text(secrets, key), value.map(|value| plain(secrets, value))))
+            .collect(),
+        keys: reads.keys.into_iter().map(|key| plain_text(secrets, key)).collect(),
+        usage: reads.usage,
+    };
+    Reads {
+        state: bucket(reads.state),
+        shared_state: bucket(reads.shared_state),
+        http: reads.http.into_iter().map(|exchange| plain_exchange(secrets, exchange)).collect(),
+        ..reads
+    }
+}
+
+fn plain_exchange(secrets: &Secrets, exchange: Exchange) -> Exchange {
+    let answer = exchange.answer.map(|answer| match answer {
+        ExchangeAnswer::Response { status, headers, body, error } => {
+            let plain_header = |(name, value): (String, String)| (name, plain_text(secrets, value));
+            let headers = headers.into_iter().map(plain_header).collect();
+            ExchangeAnswer::Response { status, headers, body: plain(secrets, body), error }
+        }
+        // The sandbox has redacted the reason, as in the message of the outcome.
+        error @ ExchangeAnswer::Error { .. } => error,
+    });
+    let (method, url) = (plain_text(secrets, exchange.method), plain_text(secrets, exchange.url));
+    Exchange { method, url, body: plain(secrets, exchange.body), answer, ..exchange }
+}
+
+fn plain(secrets: &Secrets, Content(bytes): Content) -> Content {
+    Content(secrets.replace_for_tests(&bytes).into_owned())
+}
+
+fn plain_text(secrets: &Secrets, text: String) -> String {
+    let plain = secrets.replace_for_tests(text.as_bytes());
+    // A value that is replaced begins and ends with a character, so the rest is text.
+    String::from_utf8_lossy(&plain).into_owned()
+}

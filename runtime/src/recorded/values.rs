@@ -1,0 +1,99 @@
+//! Converts recorded bytes to values of a test file, so that reading the file gives the same bytes. Text that is JSON in
+//! its shortest form is written as a value, so that users can read and change it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value};
+
+use evoke_model::event::Event;
+use evoke_model::recording::{BucketReads, Content};
+
+/// Longer JSON is written as text: a test file has room for a limited number of values.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// Parses JSON; other bytes are text.
+pub(crate) fn json_or_text(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+}
+
+/// Returns the value whose shortest JSON form is these bytes.
+fn exact(bytes: &[u8]) -> Option<Value> {
+    if bytes.len() > VALUE_BYTES_MAX {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    (value.to_string().as_bytes() == bytes).then_some(value)
+}
+
+/// Returns bytes as text, or in base64.
+fn raw_value(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => [("base64".to_owned(), Value::from(BASE64.encode(bytes)))].into_iter().collect::<Map<_, _>>().into(),
+    }
+}
+
+/// Returns an event as a map, or as text if the map would not give back each byte of its data.
+pub(super) fn event_value(json: &str) -> Value {
+    let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
+    let value = serde_json::from_str::<Value>(json).ok().filter(|_| json.len() <= VALUE_BYTES_MAX);
+    match value.filter(|value| parse(&value.to_string()) == parse(json)) {
+        Some(value) => value,
+        None => json.into(),
+    }
+}
+
+/// Returns the values that were read from a bucket, and the rest of what was read from it.
+pub(super) fn bucket(reads: &BucketReads) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut values, mut raw, mut others) = (Map::new(), Map::new(), Map::new());
+    for (key, content) in &reads.values {
+        let Some(Content(content)) = content else { continue };
+        match exact(content) {
+            Some(value) => values.insert(key.clone(), value),
+            None => raw.insert(key.clone(), raw_value(content)),
+        };
+    }
+    let has_value = |key: &&String| reads.values.get(*key).is_some_and(Option::is_some);
+    let keys: Vec<Value> = reads.keys.iter().filter(|key| !has_value(key)).map(|key| key.as_str().into()).collect();
+    if !raw.is_empty() {
+        others.insert("raw".to_owned(), raw.into());
+    }
+    if !keys.is_empty() {
+        others.insert("keys".to_owned(), keys.into());
+    }
+    if let Some((keys, bytes)) = reads.usage {
+        others.insert("usage".to_owned(), vec![keys, bytes].into());
+    }
+    (values, others)
+}
+
+/// Returns changes of state: those that are values (null for a deleted key), and those that are no JSON in its shortest
+/// form.
+pub(crate) fn changes<'a>(
+    changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
+) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut values, mut raw) = (Map::new(), Map::new());
+    for (key, content) in changed {
+        // In an expectation, null is a deleted key.
+        match content.map(|content| (exact(content).filter(|value| !value.is_null()), content)) {
+            None => drop(values.insert(key.clone(), Value::Null)),
+            Some((Some(value), _)) => drop(values.insert(key.clone(), value)),
+            Some((None, content)) => drop(raw.insert(key.clone(), raw_value(content))),
+        }
+    }
+    (values, raw)
+}
+
+/// Returns headers by name. One that occurs several times has a list of values.
+pub(super) fn headers(given: &[(String, String)]) -> Map<String, Value> {
+    let mut map: Map<String, Value> = Map::new();
+    for (name, value) in given {
+        let value = Value::from(value.as_str());
+        match map.get_mut(name) {
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = vec![first.take(), value].into(),
+            None => drop(map.insert(name.clone(), value)),
+        }
+    }
+    map
+}
