@@ -52,6 +52,7 @@ mod outcomes;
 mod overload;
 mod pause;
 mod proxies;
+mod recordings;
 mod redaction;
 mod reload;
 mod renames;

@@ -2,7 +2,7 @@
 
 mod escapes;
 mod network;
-mod peer;
+pub(crate) mod peer;
 mod secrets;
 mod trust;
 

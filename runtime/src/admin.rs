@@ -91,6 +91,7 @@ mod pace;
 mod pause;
 mod pending;
 mod permits;
+mod recordings;
 mod replays;
 mod request;
 mod response;

@@ -57,7 +57,7 @@ pub struct Offline {
 impl Offline {
     /// Opens the store in a folder for reading. Nothing in the folder is changed.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        Self::open_at(folder, ADDRESS.parse().context("the address")?, start_threads()?)
+        Self::open_at(folder, ADDRESS.parse().context("the address")?, start_threads()?, false)
     }
 
     /// Opens the store in a folder like [`Self::open`], and serves the API and the console on a loopback address. With
@@ -66,12 +66,12 @@ impl Offline {
         let runtime = start_threads()?;
         let listener = runtime.block_on(Listener::bind(address)).and_then(|bound| Ok((bound.local_addr()?, bound)));
         let (address, listener) = listener.with_context(|| format!("cannot listen on {address}"))?;
-        let offline = Self::open_at(folder, address, runtime)?;
+        let offline = Self::open_at(folder, address, runtime, true)?;
         drop(offline.runtime.spawn(admin::serve(offline.admin.clone(), listener)));
         Ok(offline)
     }
 
-    fn open_at(folder: &Path, address: SocketAddr, runtime: Runtime) -> anyhow::Result<Self> {
+    fn open_at(folder: &Path, address: SocketAddr, runtime: Runtime, is_served: bool) -> anyhow::Result<Self> {
         if !folder.join("evoke.db").exists() {
             bail!("there is no store at {}", folder.join("evoke.db").display());
         }
@@ -104,7 +104,7 @@ impl Offline {
         control.set_phase(Phase::Running);
         runtime.block_on(control.restore_paused())?;
         let tokens = Tokens::open(temporary.path(), clock.clone())?;
-        let token = tokens.create_viewer(TOKEN)?;
+        let token = if is_served { tokens.create_viewer(TOKEN)? } else { tokens.create_local(TOKEN)? };
         let admin = Admin {
             control,
             replays: Replays::new(store.clone(), bus.clone()),

@@ -53,7 +53,7 @@ fn completion(number: i64, function: FunctionId, attempt: u32, verdict: Verdict)
     let record =
         AttemptRecord { attempt, started_ms: 1_000 + number, duration_us: 77, outcome: outcome.into(), message };
     let (root, origin, publishes, state) = (Seq(1), Origin::of("/lab/in"), Vec::new(), Transaction::default());
-    Completion { delivery, function, root, origin, record, verdict, publishes, state }
+    Completion { delivery, function, root, origin, record, verdict, publishes, state, recording: None }
 }
 
 fn json(text: String) -> Data {

@@ -163,7 +163,7 @@ function Letter({ id, after }) {
         <dt>event</dt><dd><a href=${href("events", { event: event.seq })}>${event.event?.type ?? "damaged"}, ${event.seq}</a>, accepted <${Time} at=${event.accepted} /></dd>
         ${delivery.order_key && html`<dt>order key</dt><dd class="mono">${delivery.order_key} ${isDead && html`<span class="dim">(later deliveries with this key wait)</span>`}</dd>`}
       </dl>
-      <section class="stack tight"><h3>Attempts</h3><${Attempts} attempts=${delivery.attempts} /></section>
+      <section class="stack tight"><h3>Attempts</h3><${Attempts} delivery=${delivery.id} attempts=${delivery.attempts} /></section>
       <section class="stack tight"><h3>Data</h3>${event.damaged ? html`<p class="state bad">${event.damaged}</p>` : html`<div class="tree"><${DataTree} value=${event.event.data ?? event.event.data_base64 ?? null} /></div>`}</section>`;
   }}<//>`;
 }

@@ -1,10 +1,10 @@
 // One event whole: attributes, data, who received it, who did not and why, and what can be done with it.
-import { useState } from "../vendor/hooks.js";
-import { get, getExact, post, segment } from "../api.js";
+import { useEffect, useMemo, useState } from "../vendor/hooks.js";
+import { get, getExact, post, request, segment } from "../api.js";
 import { go, href } from "../route.js";
 import { bytes, clock, duration, exact, plural, shell } from "../format.js";
-import { DataTree, Id, Loaded, State, Time, copy, html, useLoad } from "../parts.js";
-import { Act, checkEvent, edit, run } from "../acts.js";
+import { DataTree, Dialog, Id, Loaded, State, Time, copy, html, toast, useLoad } from "../parts.js";
+import { Act, checkEvent, dialog, edit, run } from "../acts.js";
 
 /** The source of events that are sent from here; sources of apps belong to their sources and functions. */
 export const SOURCE = "/console";
@@ -117,13 +117,39 @@ export function Delivery({ delivery }) {
       </div>
       ${delivery.cause && html`<p class="state bad">${delivery.cause}</p>`}
       ${delivery.due && html`<p class="dim">next attempt <${Time} at=${delivery.due} /></p>`}
-      <${Attempts} attempts=${delivery.attempts} />
+      <${Attempts} delivery=${delivery.id} attempts=${delivery.attempts} />
       ${(delivery.state === "dead" || delivery.state === "purged") && html`<a href=${href("dead", { dead: delivery.id })}>Open the dead letter</a>`}
     </div>`;
 }
 
-export function Attempts({ attempts }) {
+export function Attempts({ delivery, attempts }) {
   if (!attempts.length) return html`<p class="dim">No attempt has ended yet.</p>`;
-  return html`<table class="attempts"><thead><tr><th class="num">Attempt</th><th>Started</th><th class="num">Took</th><th>Outcome</th></tr></thead>
-    <tbody>${attempts.map((one) => html`<tr key=${one.attempt}><td class="num" data-label="attempt">${one.attempt}</td><td class="nowrap" title=${exact(one.started)}>${clock(one.started)}</td><td class="num">${duration(one.duration_us / 1000)}</td><td><${State} name=${one.outcome === "done" ? "done" : "dead"} text=${one.outcome} />${one.message && html` <span>${one.message}</span>`}</td></tr>`)}</tbody></table>`;
+  return html`<table class="attempts"><thead><tr><th class="num">Attempt</th><th>Started</th><th class="num">Took</th><th>Outcome</th><th><span class="hidden">Test</span></th></tr></thead>
+    <tbody>${attempts.map((one) => html`<tr key=${one.attempt}><td class="num" data-label="attempt">${one.attempt}</td><td class="nowrap" title=${exact(one.started)}>${clock(one.started)}</td><td class="num">${duration(one.duration_us / 1000)}</td><td><${State} name=${one.outcome === "done" ? "done" : "dead"} text=${one.outcome} />${one.message && html` <span>${one.message}</span>`}</td><td><${Act} class="plain" onClick=${() => saveAsTest(delivery, one.attempt)} data-act="save-test">Save as a test<//></td></tr>`)}</tbody></table>`;
+}
+
+/** Shows the test of a recorded attempt. Without a recording, the response says how to get one. */
+async function saveAsTest(delivery, attempt) {
+  try {
+    const text = await (await request("GET", `/api/v1/recordings/${segment(delivery)}/test`, { params: { attempt } })).text();
+    dialog.value = () => html`<${TestFile} name=${`delivery-${delivery}.test.yaml`} text=${text} />`;
+  } catch (error) {
+    toast(error.message, "bad");
+  }
+}
+
+function TestFile({ name, text }) {
+  const url = useMemo(() => URL.createObjectURL(new Blob([text], { type: "application/yaml" })), [text]);
+  useEffect(() => () => URL.revokeObjectURL(url), [url]);
+  const close = () => { dialog.value = null; };
+  return html`
+    <${Dialog} title="The attempt as a test" wide onClose=${close}>
+      <p class="dim">Put the file beside the manifest, as <code>MANIFEST.test.yaml</code> or with a line <code>manifest: FILE</code>, and run <code>evoke test</code>. The value of each secret is <code>test-NAME</code>.</p>
+      <pre data-test-file>${text}</pre>
+      <div class="buttons">
+        <button onClick=${close}>Close</button>
+        <button onClick=${() => copy(text)}>Copy</button>
+        <a class="button" href=${url} download=${name} data-focus>Download</a>
+      </div>
+    <//>`;
 }

@@ -16,8 +16,8 @@ use super::permits::Permits;
 use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
 use super::{
-    Admin, dead, events, explain, logs, manage_tokens, metrics, monitors, pause, pending, replays, scheduled, state,
-    status, timers, trace,
+    Admin, dead, events, explain, logs, manage_tokens, metrics, monitors, pause, pending, recordings, replays,
+    scheduled, state, status, timers, trace,
 };
 use evoke_http::problem::Problem;
 
@@ -51,6 +51,8 @@ pub(super) fn routes() -> Vec<Route> {
         (post_.clone(), "/api/v1/pending/retry", Operator, post(pending::retry)),
         (post_.clone(), "/api/v1/pending/cancel", Operator, post(pending::cancel)),
         (post_.clone(), "/api/v1/pending/move", Operator, post(pending::transfer)),
+        (get_.clone(), "/api/v1/recordings", Operator, get(recordings::list)),
+        (get_.clone(), "/api/v1/recordings/{delivery}/test", Operator, get(recordings::test)),
         (get_.clone(), "/api/v1/timers", Viewer, get(timers::list)),
         (get_.clone(), "/api/v1/scheduled", Viewer, get(scheduled::list)),
         (post_.clone(), "/api/v1/scheduled/cancel", Operator, post(scheduled::cancel)),

@@ -85,7 +85,7 @@ fn complete(
     let secrets = function.secrets();
     let app = function.name().split_once('/').map_or(&**function.name(), |(app, _)| app);
     let json = |event: &Event, what: &str| {
-        let text = plain_text(secrets, event.to_json());
+        let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
             Err(_) => Err(format!("{what} has the value of a secret in a place that is no text")),
@@ -95,7 +95,7 @@ fn complete(
     let config = function.config().iter();
     Ok(Recording {
         event: json(event, "the event")?,
-        config: config.map(|(name, value)| (name.clone(), plain_text(secrets, value.clone()))).collect(),
+        config: config.map(|(name, value)| (name.clone(), plain_text(secrets, value))).collect(),
         secrets: secrets.names().map(str::to_owned).collect(),
         reads: plain_reads(secrets, reads),
         message: attempt.outcome.message(),
@@ -116,7 +116,7 @@ fn changes(
     let changed = touched.filter_map(|touched| {
         let value = touched.change.as_ref()?.value();
         let value = value.map(|value| Content(secrets.replace_for_tests(value).into_owned()));
-        Some((plain_text(secrets, touched.key.to_string()), value))
+        Some((plain_text(secrets, &touched.key), value))
     });
     changed.collect()
 }
@@ -126,9 +126,9 @@ fn plain_reads(secrets: &Secrets, reads: Reads) -> Reads {
         values: reads
             .values
             .into_iter()
-            .map(|(key, value)| (plain_text(secrets, key), value.map(|value| plain(secrets, value))))
+            .map(|(key, value)| (plain_text(secrets, &key), value.map(|value| plain(secrets, value))))
             .collect(),
-        keys: reads.keys.into_iter().map(|key| plain_text(secrets, key)).collect(),
+        keys: reads.keys.into_iter().map(|key| plain_text(secrets, &key)).collect(),
         usage: reads.usage,
     };
     Reads {
@@ -142,14 +142,14 @@ fn plain_reads(secrets: &Secrets, reads: Reads) -> Reads {
 fn plain_exchange(secrets: &Secrets, exchange: Exchange) -> Exchange {
     let answer = exchange.answer.map(|answer| match answer {
         ExchangeAnswer::Response { status, headers, body, error } => {
-            let plain_header = |(name, value): (String, String)| (name, plain_text(secrets, value));
+            let plain_header = |(name, value): (String, String)| (name, plain_text(secrets, &value));
             let headers = headers.into_iter().map(plain_header).collect();
             ExchangeAnswer::Response { status, headers, body: plain(secrets, body), error }
         }
         // The sandbox has redacted the reason, as in the message of the outcome.
         error @ ExchangeAnswer::Error { .. } => error,
     });
-    let (method, url) = (plain_text(secrets, exchange.method), plain_text(secrets, exchange.url));
+    let (method, url) = (plain_text(secrets, &exchange.method), plain_text(secrets, &exchange.url));
     Exchange { method, url, body: plain(secrets, exchange.body), answer, ..exchange }
 }
 
@@ -157,7 +157,7 @@ fn plain(secrets: &Secrets, Content(bytes): Content) -> Content {
     Content(secrets.replace_for_tests(&bytes).into_owned())
 }
 
-fn plain_text(secrets: &Secrets, text: String) -> String {
+fn plain_text(secrets: &Secrets, text: &str) -> String {
     let plain = secrets.replace_for_tests(text.as_bytes());
     // A value that is replaced begins and ends with a character, so the rest is text.
     String::from_utf8_lossy(&plain).into_owned()

@@ -175,3 +175,23 @@ functions: {}
     browser.read("[data-drawer]", "critical 100%").await;
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_attempt_is_shown_as_a_test_and_another_says_how_to_record() {
+    let evoke = Evoke::up(&SHOP.replacen("    order_by", "    record: true\n    order_by", 1)).await;
+    evoke.order(&json!({ "customer": "ada", "total": 42, "items": ["book"] }));
+    let browser = Browser::start().await;
+    browser.open(&evoke, "operator", "events?event=1").await;
+    browser.read("[data-drawer]", "done").await;
+    browser.click("[data-act=save-test]").await;
+    let file = browser.read("dialog [data-test-file]", "delivery 1, attempt 1:").await;
+    assert!(file.contains("function: charge") && file.contains("payment.taken"), "{file}");
+    let link = browser.run("return document.querySelector('dialog a[download]').download").await;
+    assert_eq!(link, json!("delivery-1.test.yaml"));
+    browser.click("dialog .buttons button").await;
+    browser.go("events?event=2").await;
+    browser.read("[data-drawer]", "shop/receipt").await;
+    browser.click("[data-act=save-test]").await;
+    browser.read(".toasts", "record: true").await;
+    browser.close().await;
+}

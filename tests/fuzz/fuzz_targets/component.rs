@@ -87,6 +87,7 @@ fn call() -> Call {
         delivery_id: "fuzz-1".into(),
         attempt: 1,
         replay: false,
+        hops: 0,
         trigger: "in".into(),
         state: None,
         logs: Arc::new(|_| {}),

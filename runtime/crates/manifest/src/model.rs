@@ -118,7 +118,7 @@ pub struct Function {
     #[serde(default)]
     pub allow: Allow,
     /// Whether attempts are recorded, so that `evoke test --from` makes tests of them. A map sets the limits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "record_schema", extend("default" = false))]
     pub record: Option<Record>,
     /// Spans of its parts, for diagnostics.

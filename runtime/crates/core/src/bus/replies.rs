@@ -248,7 +248,8 @@ mod tests {
         let publishes = vec![NewEvent { event: Arc::new(event), lineage, deliveries: Vec::new() }];
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
         let (function, verdict, state) = (FunctionId(1), Verdict::Done, Transaction::default());
-        let completion = Completion { delivery, function, root, origin: SOURCE, record, verdict, publishes, state };
+        let completion =
+            Completion { delivery, function, root, origin: SOURCE, record, verdict, publishes, state, recording: None };
         store.settle(Arc::new(completion)).await.unwrap();
     }
 

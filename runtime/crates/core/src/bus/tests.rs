@@ -34,7 +34,17 @@ impl Fixture {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
         let (verdict, state) = (Verdict::Done, Transaction::default());
         let (root, origin) = (Seq(1), Origin::default());
-        let completion = Completion { delivery, function: FUNCTION, root, origin, record, verdict, publishes, state };
+        let completion = Completion {
+            delivery,
+            function: FUNCTION,
+            root,
+            origin,
+            record,
+            verdict,
+            publishes,
+            state,
+            recording: None,
+        };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

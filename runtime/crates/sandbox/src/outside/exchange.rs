@@ -49,7 +49,7 @@ impl RecordedExchange {
     pub(crate) fn failed(&self, kind: RequestError, refusal: Option<&str>) {
         let refusal = refusal.map(str::to_owned);
         self.change(refusal.as_ref().map_or(0, String::len), |exchange| {
-            exchange.answer = Some(ExchangeAnswer::Error { kind, refusal })
+            exchange.answer = Some(ExchangeAnswer::Error { kind, refusal });
         });
     }
 

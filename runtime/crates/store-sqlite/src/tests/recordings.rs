@@ -14,7 +14,7 @@ fn to(function: FunctionId) -> NewDelivery {
     NewDelivery { function, trigger: "on[0]".into(), order_key: None }
 }
 
-async fn contents(store: &SqliteStore) -> Vec<Result<String, String>> {
+async fn contents(store: &SqliteStore) -> Vec<std::result::Result<String, String>> {
     let found = store.newest_recordings("shop/a".into(), RecordingNumber::MAX, 10).await.unwrap();
     found.into_iter().map(|stored| stored.data.map(|data| String::from_utf8(data.to_vec()).unwrap())).collect()
 }
