@@ -3,6 +3,7 @@
 mod cross_checks;
 mod deliver;
 mod function;
+mod grant_spans;
 mod http_grant;
 mod limits;
 mod placeholders;

@@ -15,6 +15,7 @@ use super::source::Source;
 use super::source_text::Span;
 use super::trust::Trust;
 use super::units::{ByteSize, DurationText};
+use evoke_model::GrantKey;
 use evoke_model::destination::Destination;
 use evoke_pattern::Pattern;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -124,6 +125,9 @@ pub struct Function {
     /// Spans of its parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,
+    /// Spans of its grants, for diagnostics.
+    #[serde(skip)]
+    pub grant_spans: GrantSpans,
 }
 
 /// An earlier name of a function.
@@ -160,6 +164,9 @@ pub struct FunctionSpans {
     /// Span of the key `allow`, or of the name if there is none.
     pub allow: Span,
 }
+
+/// Spans of the entries of `allow:`, and of the secrets of `deliver`.
+pub type GrantSpans = BTreeMap<GrantKey, Span>;
 
 /// One entry of a function's `on:`. An event matches the trigger if it comes from `source` and matches `events`.
 #[derive(Clone, Debug, Serialize)]

@@ -191,6 +191,11 @@ impl Destination {
         self.target.https
     }
 
+    /// Returns the origin without the port that is the scheme's own, as a manifest usually has it.
+    pub fn origin(&self) -> String {
+        format!("{}://{}{}", self.target.scheme(), if self.is_wildcard { "*." } else { "" }, self.target.authority())
+    }
+
     /// Returns the host as granted, for labels of metrics: a name, an address, or a name after `*.`.
     pub fn host_pattern(&self) -> String {
         if self.is_wildcard { format!("*.{}", self.target.host) } else { self.target.host.clone() }

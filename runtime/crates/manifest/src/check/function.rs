@@ -1,5 +1,6 @@
 //! Reads functions: component, triggers, limits, retries and grants.
 
+use super::grant_spans::grant_spans;
 use super::secrets::{has_nonempty_key, secrets};
 use super::{Context, deliver, http_grant, record, trigger, was};
 use crate::component::ComponentRef;
@@ -127,6 +128,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         allow,
         record,
         spans,
+        grant_spans: grant_spans(allow_node, deliver_node),
     })
 }
 
