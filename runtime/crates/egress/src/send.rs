@@ -43,13 +43,16 @@ const OF_CONNECTION: [HeaderName; 10] = [
 const ECHOING: [&str; 2] = ["TRACE", "TRACK"];
 
 impl Owner {
-    /// Checks that a grant covers a request. Sends nothing.
+    /// Returns the position of the grant that covers a request, and the target of the request. Sends nothing.
     ///
     /// # Errors
     /// The URI is not valid, or no grant covers it.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
+    pub fn grant_of<B>(&self, request: &Request<B>) -> Result<(usize, Target), Error> {
         let target = target_of(request)?;
-        if self.grant(&target).is_some() { Ok(()) } else { Err(Error::NotGranted { target }) }
+        match self.grant(&target) {
+            Some((at, _)) => Ok((at, target)),
+            None => Err(Error::NotGranted { target }),
+        }
     }
 
     /// Sends a request to the origin of its URI, and returns the response when its head has arrived. Redirects are

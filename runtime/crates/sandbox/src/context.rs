@@ -87,7 +87,8 @@ impl HostContext {
 
     pub(super) fn keyvalue(&mut self) -> KeyValue<'_> {
         let Self { invocation, session, resources, refusals, .. } = self;
-        KeyValue { function: &invocation.identity.name, session, resources, refusals }
+        let grant_use = &*invocation.identity.grant_use;
+        KeyValue { function: &invocation.identity.name, grant_use, session, resources, refusals }
     }
 
     pub(super) fn handles(&mut self) -> &mut ResourceTable {
@@ -132,7 +133,7 @@ impl HostContext {
                 .stdout(Output(stdout.clone())),
         };
         // Programs written for other hosts read their configuration from the environment.
-        wasi.envs(&self.invocation.config().values().collect::<Vec<_>>()).build()
+        wasi.envs(&self.invocation.config().environment().collect::<Vec<_>>()).build()
     }
 }
 

@@ -15,6 +15,7 @@ use super::context::{HostContext, Task};
 use super::direct::DirectRunner;
 use super::event_lines::EventLines;
 use super::fair_slots::Share;
+use super::grant_use::GrantUse;
 use super::handler::{self, Delivery};
 use super::invocation::{Identity, Invocation};
 use super::keyvalue::StateSource;
@@ -32,6 +33,7 @@ pub struct Function {
     pub(super) shared: Arc<Shared>,
     pub(super) turns: Turns,
     pub(super) can_send_requests: bool,
+    pub(super) refusing_imports: Vec<&'static str>,
 }
 
 /// The export to call, with all imports of the component linked.
@@ -50,6 +52,7 @@ impl Function {
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
         let can_send_requests = imports::imports_outgoing_handler(pre.engine(), pre.component());
+        let refusing_imports = imports::refusing_imports(pre.engine(), pre.component(), identity.outbound.is_empty());
         let entry = match kind {
             Kind::Handler => {
                 let direct = DirectRunner::new(&pre, identity.timeout)?;
@@ -59,7 +62,7 @@ impl Function {
             Kind::Http => Entry::Http(ProxyPre::new(pre)?, shared.requests.share()),
         };
         let turns = Turns::new(&shared.processors);
-        Ok(Self { identity: Arc::new(identity), entry, shared, turns, can_send_requests })
+        Ok(Self { identity: Arc::new(identity), entry, shared, turns, can_send_requests, refusing_imports })
     }
 
     /// Returns the name in the form `app/function`.
@@ -91,10 +94,22 @@ impl Function {
         self.can_send_requests
     }
 
+    /// Returns the record of which grants the function uses.
+    pub fn grant_use(&self) -> &Arc<GrantUse> {
+        &self.identity.grant_use
+    }
+
+    /// Returns the packages of interfaces that the component imports and that refuse every call, because no grant allows
+    /// them: toolchains import them whether a program uses them or not.
+    pub fn refusing_imports(&self) -> &[&'static str] {
+        &self.refusing_imports
+    }
+
     /// Runs one attempt in a fresh instance, which is dropped before this returns. There is no error: every way a guest
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
+        self.identity.grant_use.attempt();
         let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside } = call;
         let cause = (Some(event), trace, hops);
         let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, (clock, outside));

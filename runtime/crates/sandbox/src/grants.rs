@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::grant_use::GrantUse;
 use super::keyvalue::StateGrant;
 use super::secrets::Secrets;
 use evoke_egress::Grant;
@@ -19,4 +20,12 @@ pub struct Grants {
     pub config: BTreeMap<String, String>,
     /// Secrets by name. `wasi:config` returns them together with the configuration.
     pub secrets: Secrets,
+}
+
+impl Grants {
+    /// Starts a record of their use.
+    pub(super) fn grant_use(&self) -> GrantUse {
+        let config = self.config.keys().map(String::as_str);
+        GrantUse::new(&self.publish, &self.http, config, &self.secrets)
+    }
 }

@@ -79,6 +79,7 @@ impl Function {
     /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
     /// function's log. A function of another kind has the outcome `Unavailable`.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
+        self.identity.grant_use.attempt();
         let HttpCall { request, trace, hops, id, permit, logs, clock } = call;
         let method = request.method().clone();
         let invocation =

@@ -16,6 +16,16 @@ pub(super) fn imports_outgoing_handler(engine: &Engine, component: &Component) -
     ty.imports(engine).any(|(name, _)| name.split('@').next() == Some(OUTGOING))
 }
 
+/// Returns the packages of imports that are linked and refuse every call. `no_http` is true without a grant for requests.
+pub(super) fn refusing_imports(engine: &Engine, component: &Component, no_http: bool) -> Vec<&'static str> {
+    let ty = component.component_type();
+    let refuses = |package: &str| {
+        ty.imports(engine).any(|(name, _)| name.strip_prefix(package).is_some_and(|rest| rest.starts_with(['/', '@'])))
+    };
+    let http = Some(OUTGOING).filter(|_| no_http);
+    http.into_iter().chain(["wasi:filesystem", "wasi:sockets"]).filter(|package| refuses(package)).collect()
+}
+
 /// Returns the imports that the grants do not cover, each with the change that would help.
 pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Kind, grants: &Grants) -> Vec<String> {
     let ty = component.component_type();

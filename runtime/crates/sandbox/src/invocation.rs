@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::budget::HostBudget;
 use super::config::Config;
+use super::grant_use::GrantUse;
 use super::grants::Grants;
 use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
 use super::outside::Outside;
@@ -24,6 +25,8 @@ pub(super) struct Identity {
     pub(super) timeout: Duration,
     pub(super) memory: u64,
     pub(super) grants: Grants,
+    /// The use of the grants.
+    pub(super) grant_use: Arc<GrantUse>,
     /// Sends the requests of the function.
     pub(super) outbound: Owner,
     pub(super) spans: Spans,
@@ -101,6 +104,11 @@ impl Invocation {
         }
     }
 
+    /// Returns the record of which grants the function uses.
+    pub(super) fn grant_use(&self) -> &GrantUse {
+        &self.identity.grant_use
+    }
+
     /// Returns the sender of the function's requests.
     pub(super) fn outbound(&self) -> &Owner {
         &self.identity.outbound
@@ -132,6 +140,7 @@ impl Invocation {
         Publisher {
             origin,
             allowed: &self.identity.grants.publish,
+            grant_use: self.grant_use(),
             published: &self.published,
             budget: &self.budget,
             redactor: self.redactor(),
@@ -141,7 +150,7 @@ impl Invocation {
     /// Returns the configuration of the function.
     pub(super) fn config(&self) -> Config<'_> {
         let Grants { config, secrets, .. } = &self.identity.grants;
-        Config { config, secrets }
+        Config { config, secrets, grant_use: self.grant_use() }
     }
 
     /// Discards everything that was logged and published, so that the attempt can run again.

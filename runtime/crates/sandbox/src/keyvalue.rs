@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
+use super::grant_use::{GrantUse, StateOperation};
 use super::refusal::{Refusal, Refusals};
 use evoke_model::state::{Entry, Keys, Quota, Usage};
 
@@ -17,7 +18,7 @@ mod tests;
 
 use bindings::wasi::keyvalue::store::{self, Error, KeyResponse};
 use bindings::wasi::keyvalue::{atomics, batch};
-use bucket::{BucketName, StateError};
+use bucket::{BucketName, SHARED_BUCKET, StateError};
 pub(super) use session::Session;
 
 /// The source that an attempt reads its stored state from.
@@ -47,6 +48,7 @@ pub struct StateGrant {
 pub(super) struct KeyValue<'a> {
     /// The function, as `app/function`.
     pub(super) function: &'a Arc<str>,
+    pub(super) grant_use: &'a GrantUse,
     pub(super) session: &'a mut Session,
     pub(super) resources: &'a mut ResourceTable,
     pub(super) refusals: &'a mut Refusals,
@@ -84,8 +86,10 @@ async fn pause_after(index: usize) {
 }
 
 impl KeyValue<'_> {
-    fn bucket(&self, bucket: &Resource<BucketName>) -> HostResult<BucketName> {
+    /// Returns the bucket of a handle, and records the operation on it.
+    fn bucket(&self, bucket: &Resource<BucketName>, operation: StateOperation) -> HostResult<BucketName> {
         let bucket = self.resources.get(bucket).map_err(|error| Error::Other(error.to_string()))?;
+        self.grant_use.state(operation);
         Ok(*bucket)
     }
 
@@ -104,7 +108,16 @@ impl KeyValue<'_> {
 
 impl store::Host for KeyValue<'_> {
     fn open(&mut self, identifier: String) -> HostResult<Resource<BucketName>> {
-        let name = self.session.open(self.function, &identifier).ok_or(Error::NoSuchStore)?;
+        let Some(name) = self.session.open(self.function, &identifier) else {
+            if identifier == SHARED_BUCKET {
+                self.grant_use.shared_state_refused();
+            }
+            return Err(Error::NoSuchStore);
+        };
+        self.grant_use.state(match name {
+            BucketName::Own => StateOperation::Open,
+            BucketName::Shared => StateOperation::OpenShared,
+        });
         let full = |_| Error::Other("the function holds too many handles; close buckets that it is done with".into());
         self.resources.push(name).map_err(full)
     }
@@ -112,31 +125,31 @@ impl store::Host for KeyValue<'_> {
 
 impl store::HostBucket for KeyValue<'_> {
     async fn get(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<Option<Vec<u8>>> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Read)?;
         let value = self.session.get(name, &key).await;
         Ok(self.record(value)?.map(Vec::from))
     }
 
     async fn set(&mut self, bucket: Resource<BucketName>, key: String, value: Vec<u8>) -> HostResult<()> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Write)?;
         let written = self.session.set(name, &key, value).await;
         self.record(written)
     }
 
     async fn delete(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<()> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Write)?;
         let deleted = self.session.delete(name, &key).await;
         self.record(deleted)
     }
 
     async fn exists(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<bool> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Read)?;
         let value = self.session.get(name, &key).await;
         Ok(self.record(value)?.is_some())
     }
 
     async fn list_keys(&mut self, bucket: Resource<BucketName>, cursor: Option<u64>) -> HostResult<KeyResponse> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Read)?;
         let page = self.session.list(name, cursor).await;
         let (keys, cursor) = self.record(page)?;
         Ok(KeyResponse { keys, cursor })
@@ -150,7 +163,8 @@ impl store::HostBucket for KeyValue<'_> {
 
 impl atomics::Host for KeyValue<'_> {
     async fn increment(&mut self, bucket: Resource<BucketName>, key: String, delta: u64) -> HostResult<u64> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Write)?;
+        self.grant_use.state(StateOperation::Read);
         let sum = self.session.increment(name, &key, delta).await;
         self.record(sum)
     }
@@ -162,7 +176,7 @@ impl batch::Host for KeyValue<'_> {
         bucket: Resource<BucketName>,
         keys: Vec<String>,
     ) -> HostResult<Vec<Option<(String, Vec<u8>)>>> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Read)?;
         let (mut found, mut bytes) = (Vec::with_capacity(keys.len()), 0);
         for (index, key) in keys.into_iter().enumerate() {
             let value = self.session.get(name, &key).await;
@@ -180,7 +194,7 @@ impl batch::Host for KeyValue<'_> {
     }
 
     async fn set_many(&mut self, bucket: Resource<BucketName>, values: Vec<(String, Vec<u8>)>) -> HostResult<()> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Write)?;
         for (index, (key, value)) in values.into_iter().enumerate() {
             let written = self.session.set(name, &key, value).await;
             self.record(written)?;
@@ -190,7 +204,7 @@ impl batch::Host for KeyValue<'_> {
     }
 
     async fn delete_many(&mut self, bucket: Resource<BucketName>, keys: Vec<String>) -> HostResult<()> {
-        let name = self.bucket(&bucket)?;
+        let name = self.bucket(&bucket, StateOperation::Write)?;
         for (index, key) in keys.into_iter().enumerate() {
             let deleted = self.session.delete(name, &key).await;
             self.record(deleted)?;

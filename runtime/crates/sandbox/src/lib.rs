@@ -13,7 +13,8 @@
 //!
 //! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`,
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
-//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; host capabilities, each
+//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; `grant_use` records which
+//!    grants are used; host capabilities, each
 //!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
 //!    `http_types` with `pending_response`, `poll`; `refusal` records refused calls; `outside` is where an attempt reads
 //!    clocks, random numbers, state and responses from (with `answers`, those of a test, and `request_error`)
@@ -40,6 +41,7 @@ mod event_lines;
 mod exit;
 mod fair_slots;
 mod function;
+mod grant_use;
 mod grants;
 mod handler;
 mod http_call;
@@ -83,6 +85,7 @@ pub use compile::{
 };
 pub use component::LoadError;
 pub use function::Function;
+pub use grant_use::{GrantUse, Used, Uses};
 pub use grants::Grants;
 pub use http_call::{BodyError, HttpAnswer, HttpCall, ResponseBody};
 pub use inspect::{Availability, Import, Inspection, Interface, inspect};

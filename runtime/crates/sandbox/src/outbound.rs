@@ -206,6 +206,8 @@ async fn send(
             return Err(to_wasi(error));
         }
     };
+    // Before the request is sent: the guest may end while it waits.
+    invocation.grant_use().request_checked(&invocation.outbound().grant_of(&request));
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
     let port = request.uri().port_u16();
     let start = OutboundStart { method: &method, host: &host, port };
@@ -221,6 +223,7 @@ async fn send(
         Err(error) => {
             let message = invocation.redactor().redact_text(&error.to_string()).into_owned();
             span.failed_to_send(error.kind(), message);
+            invocation.grant_use().request_failed(error);
         }
     }
     notes.add(note(invocation, &method, &host, took, &result));

@@ -159,7 +159,8 @@ mod tests {
         let client = Client::new(tokio::runtime::Handle::current(), Arc::default());
         let (outbound, spans) = (client.owner("shop/charge", Vec::new()), Spans::default());
         let (uri, grants) = ("/shop/charge".into(), Grants::default());
-        let identity = Identity { name, uri, timeout, memory: 0, grants, outbound, spans };
+        let grant_use = Default::default();
+        let identity = Identity { name, uri, timeout, memory: 0, grants, grant_use, outbound, spans };
         let call = ("s-7".into(), 1);
         let outside = (Clock::system(), Outside::Live);
         let invocation = Invocation::new(Arc::new(identity), call, (None, None, 0), Arc::new(|_| {}), outside);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wasmtime::component::{HasData, Linker};
 
 use super::budget::HostBudget;
+use super::grant_use::GrantUse;
 use super::refusal::{Refusal, Refusals};
 use super::secrets::Redactor;
 use evoke_model::event::{EVENT_SIZE_MAX, Event};
@@ -40,6 +41,8 @@ pub(super) struct Publisher<'a> {
     pub(super) origin: Origin<'a>,
     /// The grant: patterns of event types, in which `*` matches any run of characters.
     pub(super) allowed: &'a [String],
+    /// The use of the grant.
+    pub(super) grant_use: &'a GrantUse,
     pub(super) published: &'a Mutex<Published>,
     pub(super) budget: &'a HostBudget,
     pub(super) redactor: &'a Redactor,
@@ -113,7 +116,7 @@ impl Publisher<'_> {
             return Err(format!("an attempt may publish at most {EVENTS_MAX} events"));
         }
         let event = event(published.events.len())?;
-        may_publish(self.allowed, &event.type_, self.redactor)?;
+        self.may_publish(&event.type_)?;
         let size = event.size();
         if size > EVENT_SIZE_MAX {
             return Err(format!("the event has {size} bytes; the limit is {EVENT_SIZE_MAX}"));
@@ -128,25 +131,32 @@ impl Publisher<'_> {
         Ok(id)
     }
 
+    fn may_publish(&self, type_: &str) -> Result<(), String> {
+        // The event's source needs no check: it is always the function's own.
+        if let Some(refusal) = runtime_events::reserved_type_error(type_) {
+            return Err(refusal);
+        }
+        // All globs, also after the first match: each that matches is in use.
+        let mut is_granted = false;
+        for (position, _) in self.allowed.iter().enumerate().filter(|(_, glob)| glob_matches(glob, type_)) {
+            self.grant_use.published(position, type_);
+            is_granted = true;
+        }
+        if is_granted {
+            return Ok(());
+        }
+        self.grant_use.publish_refused(type_);
+        // Redacted before it is cut, which could leave a part of a secret.
+        let type_ = self.redactor.redact_text(type_);
+        let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
+        Err(format!(
+            "`{shown}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{shown}\"] }}`"
+        ))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Published> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn may_publish(allowed: &[String], type_: &str, redactor: &Redactor) -> Result<(), String> {
-    // The event's source needs no check: it is always the function's own.
-    if let Some(refusal) = runtime_events::reserved_type_error(type_) {
-        return Err(refusal);
-    }
-    if allowed.iter().any(|glob| glob_matches(glob, type_)) {
-        return Ok(());
-    }
-    // Redacted before it is cut, which could leave a part of a secret.
-    let type_ = redactor.redact_text(type_);
-    let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
-    Err(format!(
-        "`{shown}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{shown}\"] }}`"
-    ))
 }
 
 /// Returns true if `text` matches `glob`, in which `*` matches any run of characters.

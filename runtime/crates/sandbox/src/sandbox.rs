@@ -218,8 +218,10 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
         return Err(LoadError::Memory { path, needed: needed / 1024, limit: spec.memory / 1024 });
     }
     let Spec { name, uri, timeout, memory, mut grants, .. } = spec;
+    let grant_use = Arc::new(grants.grant_use());
     let outbound = shared.client.owner(&name, std::mem::take(&mut grants.http));
-    let identity = Identity { name, uri, timeout, memory, grants, outbound, spans: shared.spans.clone() };
+    let spans = shared.spans.clone();
+    let identity = Identity { name, uri, timeout, memory, grants, grant_use, outbound, spans };
     shared
         .linker
         .instantiate_pre(&component)

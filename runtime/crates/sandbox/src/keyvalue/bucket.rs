@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use evoke_model::state::{Change, Version};
 
+/// The name by which functions open the bucket that the functions of an app share.
+pub(super) const SHARED_BUCKET: &str = "app";
 /// Number of cursors that an attempt can create.
 const CURSORS_MAX: usize = 10_000;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bucket::{Bucket, BucketName, KeyAccess, Seen, StateError};
+use super::bucket::{Bucket, BucketName, KeyAccess, SHARED_BUCKET, Seen, StateError};
 use super::{StateGrant, StateSource};
 use crate::budget::{BytesExceeded, HostBudget};
 use evoke_model::state::{Change, KEY_BYTES_MAX, Keys, Quota, Touched, Transaction, Usage};
@@ -70,7 +70,7 @@ impl Session {
                 self.own.get_or_insert_with(|| Bucket::new(function.clone()));
                 Some(BucketName::Own)
             }
-            "app" if self.grant.shared => {
+            SHARED_BUCKET if self.grant.shared => {
                 let app = || function.split_once('/').map_or(&**function, |(app, _)| app).into();
                 self.shared.get_or_insert_with(|| Bucket::new(app()));
                 Some(BucketName::Shared)

@@ -28,8 +28,14 @@ async fn the_latest_operation_is_recorded_if_it_was_refused() {
     let (mut session, mut resources) =
         (Session::new(Some(Arc::new(Nothing)), Some(grant), budget), ResourceTable::new());
     let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
-    let mut state =
-        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    let grant_use = GrantUse::default();
+    let mut state = KeyValue {
+        function: &function,
+        grant_use: &grant_use,
+        session: &mut session,
+        resources: &mut resources,
+        refusals: &mut refusals,
+    };
     assert!(state.open("shop/other".into()).is_err());
     let bucket = state.open(String::new()).unwrap();
     let bucket = || Resource::new_borrow(bucket.rep());
@@ -69,8 +75,14 @@ async fn a_list_that_names_a_key_many_times_is_bounded() {
     let budget = Arc::new(HostBudget::of_delivery());
     let (mut session, mut resources) = (Session::new(Some(Arc::new(Large)), Some(grant), budget), ResourceTable::new());
     let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
-    let mut state =
-        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    let grant_use = GrantUse::default();
+    let mut state = KeyValue {
+        function: &function,
+        grant_use: &grant_use,
+        session: &mut session,
+        resources: &mut resources,
+        refusals: &mut refusals,
+    };
     let bucket = state.open(String::new()).unwrap();
     let bucket = || Resource::new_borrow(bucket.rep());
     assert_eq!(state.get_many(bucket(), vec!["a".into(); 16]).await.unwrap().len(), 16);
@@ -105,8 +117,14 @@ async fn a_list_of_writes_near_the_quota_ends_at_a_time_limit() {
     let budget = Arc::new(HostBudget::of_delivery());
     let (mut session, mut resources) = (Session::new(Some(Arc::new(Full)), Some(grant), budget), ResourceTable::new());
     let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
-    let mut state =
-        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    let grant_use = GrantUse::default();
+    let mut state = KeyValue {
+        function: &function,
+        grant_use: &grant_use,
+        session: &mut session,
+        resources: &mut resources,
+        refusals: &mut refusals,
+    };
     let bucket = state.open(String::new()).unwrap();
     let bucket = || Resource::new_borrow(bucket.rep());
     let keys: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();

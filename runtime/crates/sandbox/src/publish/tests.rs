@@ -24,6 +24,7 @@ struct Harness {
     published: Mutex<Published>,
     budget: HostBudget,
     redactor: Redactor,
+    grant_use: GrantUse,
 }
 
 impl Harness {
@@ -32,14 +33,14 @@ impl Harness {
         let cause = Event::from_json(cause, |_| {}).unwrap();
         let allowed = ["payment.*".into(), "done".into()];
         let (clock, published, budget) = (Clock::system(), Mutex::default(), HostBudget::of_delivery());
-        Self { cause, allowed, clock, published, budget, redactor: Redactor::default() }
+        Self { cause, allowed, clock, published, budget, redactor: Redactor::default(), grant_use: GrantUse::default() }
     }
 
     fn publisher(&self) -> Publisher<'_> {
-        let Self { cause, allowed, clock, published, budget, redactor } = self;
+        let Self { cause, allowed, clock, published, budget, redactor, grant_use } = self;
         let (source, delivery_id, outside) = ("/shop/charge", "s-7", &Outside::Live);
         let origin = Origin { source, delivery_id, cause: Some(cause), clock, outside };
-        Publisher { origin, allowed, published, budget, redactor }
+        Publisher { origin, allowed, grant_use, published, budget, redactor }
     }
 }
 
