@@ -4,6 +4,7 @@ mod activity;
 mod certificates;
 mod data;
 mod descriptors;
+mod grant_records;
 mod health_monitor;
 mod idle_memory;
 mod invoke;
@@ -194,6 +195,7 @@ struct Tasks {
     scheduler: Option<Task>,
     monitor: Option<Task>,
     readings: Option<Task>,
+    grant_records: Option<Task>,
 }
 
 impl App {
@@ -212,6 +214,8 @@ impl App {
         self.recording.begin(self.options.concurrency);
         let paused = self.control.restore_paused().await;
         paused.context("cannot read the paused functions from the store, evoke.db")?;
+        let records = self.control.restore_grant_records().await;
+        records.context("cannot read the use of grants from the store, evoke.db")?;
         self.control.apply(manifests).await?;
 
         let parts = self.control.parts();
@@ -229,6 +233,8 @@ impl App {
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
         tasks.readings = Some(Task::spawn(|stop| monitors.store_readings(bus, parts.clock.clone(), stop)));
+        let (control, keep) = (self.control.clone(), self.options.retention.age);
+        tasks.grant_records = Some(Task::spawn(|stop| grant_records::run(control, keep, stop)));
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
         drop(tokio::spawn(idle_memory::run(runtimes)));
@@ -294,7 +300,7 @@ impl App {
     /// Stops everything: first the sources of events, then the attempts, then the store. Returns an error if the store
     /// does not close cleanly.
     async fn drain(self, tasks: Tasks) -> anyhow::Result<()> {
-        let Tasks { admin, http, retention, replays, scheduler, monitor, readings } = tasks;
+        let Tasks { admin, http, retention, replays, scheduler, monitor, readings, grant_records } = tasks;
         self.service.stopping();
         let parts = self.control.parts();
         // A start that failed has accepted no event yet.
@@ -317,6 +323,8 @@ impl App {
             self.host.report(Progress::Interrupted { deliveries });
         }
         task::stop(retention).await;
+        // After the last attempt.
+        task::stop(grant_records).await;
         let closed = parts.store.close().await;
         task::stop(admin).await;
         self.logs.flush().await;

@@ -10,6 +10,7 @@ mod deliver;
 mod explain;
 pub(crate) mod flow;
 pub(crate) mod functions;
+pub mod grants;
 mod host;
 mod http_function;
 mod kinds;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 pub use self::changes::Changes;
 use self::changes::Declared;
 use self::functions::{Functions, Wiring};
+use self::grants::GrantRecords;
 pub use self::host::{Activity, Build, Host, Progress};
 pub use self::kinds::registry;
 pub(crate) use self::kinds::{KINDS, Kind};
@@ -127,6 +129,7 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     paused: Mutex<Paused>,
+    grants: GrantRecords,
     sources: tokio::sync::Mutex<Sources>,
     /// [`Control::apply`] and [`Control::reload`] hold this lock from start to end, so they run one after another.
     /// Otherwise a call that read older manifests could make them active after a call that read newer ones.
@@ -164,6 +167,7 @@ impl Control {
             phase: watch::Sender::new(Phase::Starting),
             active: Mutex::default(),
             paused: Mutex::default(),
+            grants: GrantRecords::default(),
             sources: tokio::sync::Mutex::new(sources),
             changing: tokio::sync::Mutex::default(),
         }))
@@ -285,7 +289,7 @@ impl Control {
         let requests = bus.for_ingress(Kind::Listener(&HttpKind).ingress(), metrics);
         let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests, sandbox };
         let registered = functions::register(&manifests, loaded, wiring).await?;
-        let Functions { workers, router, ids, answerers } = registered;
+        let Functions { workers, router, ids, answerers, grant_uses } = registered;
         let renamed = prepared.renamed();
         let take_over::Prepared { mut sources, taken } = prepared;
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
@@ -301,6 +305,7 @@ impl Control {
         self.end_take_over();
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
+        self.0.grants.declare(grants::declared(&manifests, grant_uses), clock.now_ms());
         sandbox.remove_outdated();
         let pending = self.pending().await;
         let changes = match &self.active().declared {

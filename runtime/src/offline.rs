@@ -103,6 +103,7 @@ impl Offline {
         let control = Control::new(parts, Vec::new(), Arc::new(NoHost));
         control.set_phase(Phase::Running);
         runtime.block_on(control.restore_paused())?;
+        runtime.block_on(control.restore_grant_records())?;
         let tokens = Tokens::open(temporary.path(), clock.clone())?;
         let token = if is_served { tokens.create_viewer(TOKEN)? } else { tokens.create_local(TOKEN)? };
         let admin = Admin {

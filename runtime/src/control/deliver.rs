@@ -1,6 +1,7 @@
 //! Functions with `deliver`: reads what they refer to, and sends their deliveries as requests.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -19,7 +20,7 @@ use evoke_manifest::{Checked, Diagnostics, Function};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
-use evoke_sandbox::{Secret, Secrets};
+use evoke_sandbox::{GrantUse, Secret, Secrets};
 
 /// The name of the signature's secret in place of its value.
 const SIGNING_SECRET: &str = "deliver.sign";
@@ -98,26 +99,42 @@ impl Endpoint {
     /// be parsed and its origin could not.
     pub(super) fn into_runner(self, client: &Client, io: Handle, clock: &Clock) -> Option<EndpointRunner> {
         let Self { name, deliver, function_timeout, secrets, redacted, signer, ca } = self;
-        let owner = client.owner(&name, vec![target::grant(&deliver, ca)?]);
+        let grants = vec![target::grant(&deliver, ca)?];
+        let grant_use = Arc::new(GrantUse::new(&[], &grants, iter::empty(), &Secrets::default()));
+        let owner = client.owner(&name, grants);
+        let origin = deliver.url.target().to_string();
         let interval = deliver.rate.map(|rate| rate.interval()).unwrap_or_default();
         let target = HttpTarget::new(&deliver, secrets, signer, owner, function_timeout, clock.clone());
         let of_endpoint = redacted.clone();
         let target = target.with_redaction(Arc::new(move |text: &str| of_endpoint.redact(text)));
-        Some(EndpointRunner { target: Arc::new(target), redacted, circuit: CircuitPolicy { interval }, io })
+        let circuit = CircuitPolicy { interval };
+        Some(EndpointRunner { target: Arc::new(target), origin, grant_use, redacted, circuit, io })
     }
 }
 
 /// Sends the deliveries of a function to its endpoint, for the dispatcher.
 pub(super) struct EndpointRunner {
     target: Arc<HttpTarget>,
+    /// Scheme, host and port of the endpoint.
+    origin: String,
+    /// The use of the endpoint, and so of the secrets in its requests.
+    grant_use: Arc<GrantUse>,
     redacted: Secrets,
     circuit: CircuitPolicy,
     /// The runtime of connections. The threads of the dispatcher's workers may be busy with guests.
     io: Handle,
 }
 
+impl EndpointRunner {
+    pub(super) fn grant_use(&self) -> &Arc<GrantUse> {
+        &self.grant_use
+    }
+}
+
 impl Runner for EndpointRunner {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
+        self.grant_use.attempt();
+        self.grant_use.request(0, &self.origin);
         async move {
             let (target, Call { event, delivery_id, hops, trace, .. }) = (self.target.clone(), call);
             let request = self.io.spawn(async move { target.send(&event, &delivery_id, hops, trace).await });

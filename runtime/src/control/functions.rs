@@ -25,7 +25,7 @@ use evoke_model::outcome::RetryPolicy;
 use evoke_model::recording::Recording;
 use evoke_model::{FunctionId, Origin};
 use evoke_sandbox::{
-    self as sandbox, Grants, Kind, LoadError, LogSink, Outside, Refusal, Sandbox, Secrets, Spec, StateSource,
+    self as sandbox, GrantUse, Grants, Kind, LoadError, LogSink, Outside, Refusal, Sandbox, Secrets, Spec, StateSource,
 };
 use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
@@ -39,7 +39,12 @@ pub(super) struct Functions {
     pub(super) ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests.
     pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
+    /// The records of the use of grants, by full name.
+    pub(super) grant_uses: BTreeMap<String, LoadedGrants>,
 }
+
+/// The record of the use of a function's grants, and its imports that have no effect.
+pub(super) type LoadedGrants = (Arc<GrantUse>, Vec<&'static str>);
 
 /// A function that is loaded; nothing refers to it yet.
 pub(super) struct Loaded<'a> {
@@ -174,6 +179,7 @@ pub(super) async fn register(
     let mut router = Router::default();
     manifests.iter().for_each(|checked| router.add_app(checked.manifest.app.as_str()));
     let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
+    let mut grant_uses = BTreeMap::new();
     for (Loaded { checked, function, code }, id) in loaded.into_iter().zip(&ids) {
         let spec = |runner: Arc<dyn Runner>, name: &str| FunctionSpec {
             id: *id,
@@ -189,10 +195,13 @@ pub(super) async fn register(
                 let name = endpoint.name().to_owned();
                 let runner = endpoint.into_runner(sandbox.client(), Handle::current(), clock);
                 let runner = runner.with_context(|| format!("the URL of {name} has no valid origin"))?;
+                grant_uses.insert(name.clone(), (runner.grant_use().clone(), Vec::new()));
                 workers.push(spec(Arc::new(runner), &name));
                 continue;
             }
         };
+        let grant_use = (component.grant_use().clone(), component.refusing_imports().to_vec());
+        grant_uses.insert(component.name().to_string(), grant_use);
         let is_http = component.kind() == Kind::Http;
         add_routes(&mut router, *id, checked, function, origins, is_http);
         if is_http {
@@ -211,7 +220,7 @@ pub(super) async fn register(
         let runner = SandboxRunner { function: component, state, logs, clock, record };
         workers.push(spec(Arc::new(runner), &name));
     }
-    Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers })
+    Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers, grant_uses })
 }
 
 /// Loads a function's component under its grants, without a store. Returns all errors at once.

@@ -179,7 +179,7 @@ impl Way {
             return (Self::Live(Some(exchange)), request);
         }
         let Some(answers) = invocation.outside.answers() else { return (Self::Live(None), request) };
-        if let Err(error) = invocation.outbound().check(&request) {
+        if let Err(error) = invocation.outbound().grant_of(&request) {
             return (Self::Refused(error), request);
         }
         let (head, body) = request.into_parts();
