@@ -36,6 +36,7 @@ mod files_appear;
 mod floods;
 mod function_tests;
 mod golden;
+mod grants;
 mod hostile;
 mod hostile_http;
 mod http;

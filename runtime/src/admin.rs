@@ -81,6 +81,7 @@ mod dead_letters;
 mod error;
 mod events;
 mod explain;
+mod grants;
 mod guard;
 mod logs;
 mod manage_tokens;

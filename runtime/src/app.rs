@@ -17,6 +17,7 @@ mod signals;
 mod start_check;
 mod task;
 mod testing;
+mod unused_grants;
 mod validate;
 mod watch;
 

@@ -14,6 +14,7 @@ mod event;
 mod events;
 mod explain;
 mod failure;
+mod grants;
 mod inspect;
 mod invoke;
 mod json_text;
@@ -174,7 +175,11 @@ enum Command {
     #[command(after_help = "Example: evoke new greeter --lang js")]
     New(WithCommon<new::New>),
     /// Check manifests and report all errors at once
-    #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
+    #[command(
+        after_help = "With --strict, a grant that its function has run without is an error, too. What functions used is read from the\n\
+        running Evoke, from the data folder of one that is stopped, or from --offline DIR.\n\n\
+        Example: evoke validate manifests/quickstart.yaml --strict"
+    )]
     Validate(WithCommon<Validate>),
     /// Run the `build:` command of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
@@ -242,6 +247,14 @@ enum Command {
     /// Show the log lines of functions
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(WithCommon<logs::Logs>),
+    /// Show what functions were granted and what they used, and propose the smallest `allow:`
+    #[command(
+        after_help = "A call of the function counts as a use, also in an attempt that fails. The time of the last use is exact to the hour.\n\
+        If Evoke is killed, the uses of its last 5 seconds may be missing. Grants that were removed from a manifest are\n\
+        forgotten with the events of their time (--retain).\n\n\
+        Example: evoke grants shop/charge"
+    )]
+    Grants(WithCommon<grants::Grants>),
     /// Print the JSON schema of manifests
     #[command(after_help = "Example: evoke schema > evoke.schema.json")]
     Schema,
@@ -298,6 +311,9 @@ struct Manifests {
 struct Validate {
     #[command(flatten)]
     manifests: Manifests,
+    /// Also report grants that functions did not use
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     compile: compile::CompileOptions,
 }
@@ -409,6 +425,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Man { folder } => write_manual(&folder),
         Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Grants(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Timers(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Console(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),

@@ -23,7 +23,7 @@ pub(super) async fn optional_function(admin: &Admin, given: Option<&str>) -> Api
 }
 
 /// Returns the full name that `given` means, or the error for the user.
-fn find<'a>(known: &BTreeSet<&'a str>, given: &str) -> Result<&'a str, String> {
+pub(super) fn find<'a>(known: &BTreeSet<&'a str>, given: &str) -> Result<&'a str, String> {
     if let Some(exact) = known.get(given) {
         return Ok(exact);
     }

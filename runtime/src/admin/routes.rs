@@ -16,7 +16,7 @@ use super::permits::Permits;
 use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
 use super::{
-    Admin, dead, events, explain, logs, manage_tokens, metrics, monitors, pause, pending, recordings, replays,
+    Admin, dead, events, explain, grants, logs, manage_tokens, metrics, monitors, pause, pending, recordings, replays,
     scheduled, state, status, timers, trace,
 };
 use evoke_http::problem::Problem;
@@ -67,6 +67,7 @@ pub(super) fn routes() -> Vec<Route> {
         (get_.clone(), "/api/v1/state/{bucket}/{key}", Viewer, get(state::show)),
         (put_, "/api/v1/state/{bucket}/{key}", Operator, put(state::set)),
         (delete_.clone(), "/api/v1/state/{bucket}/{key}", Operator, delete(state::delete)),
+        (get_.clone(), "/api/v1/grants", Viewer, get(grants::list)),
         (get_.clone(), "/api/v1/logs", Viewer, get(logs::list)),
         (get_.clone(), "/api/v1/monitors", Viewer, get(monitors::list)),
         (get_.clone(), "/api/v1/tokens", Operator, get(manage_tokens::list)),

@@ -3,6 +3,7 @@
 
 mod dead;
 mod event;
+mod grant;
 mod monitor;
 mod pause;
 mod pending;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::dead::{DeadGroup, DeadLetter, DeadSelection, Edit, Edited};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
+pub use self::grant::{FunctionGrants, Grant, RefusedUse};
 pub use self::monitor::Monitor;
 pub use self::pause::{Changed, PauseTarget};
 pub use self::pending::{Blocker, Move, Pending, PendingSelection};

@@ -13,7 +13,7 @@ use evoke_telemetry::Metrics;
 /// warnings, the number of manifests and the number of functions. Nothing is written to disk. The addresses are not
 /// checked while another Evoke runs with the data folder: it uses them.
 pub async fn check_start(options: &UpOptions) -> Result<(Diagnostics, usize, usize), AppError> {
-    let checked = validate(&options.manifests, &options.data, options.compile, Severity::Error).await?;
+    let checked = validate(&options.manifests, &options.data, options.compile, Severity::Error, None).await?;
     if options.data.join("evoke.db").exists() {
         let opened = SqliteStore::open_read_only(&options.data, Clock::system());
         opened.with_context(|| format!("cannot open the store in the data folder {}", options.data.display()))?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::unused_grants;
+use crate::admin::view::FunctionGrants;
 use crate::control::functions::Code;
 use crate::control::{AppError, Host, auth, build, functions, manifests, secrets, sources, unset_secrets};
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function, Severity, Source};
@@ -10,12 +12,14 @@ use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
 /// data folder `data`, the number of manifests and the number of functions. `missing_secrets` is the severity of a secret
-/// that cannot be read on this machine. Nothing is written to disk.
+/// that cannot be read on this machine. With `used`, a grant that its function did not use
+/// is a mistake, too. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
     compile: CompileLimits,
     missing_secrets: Severity,
+    used: Option<&[FunctionGrants]>,
 ) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
     manifests.iter().flat_map(|checked| overlaps(checked, data)).for_each(|warning| found.push(warning));
@@ -25,6 +29,7 @@ pub async fn validate(
         Diagnostic::warning(&checked.source, source.span, message).help(help)
     };
     manifests.iter().flat_map(|checked| sources::commands(checked, warning)).for_each(|one| found.push(one));
+    used.iter().for_each(|used| found.extend(unused_grants::find(&manifests, used)));
     let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
     let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
     let all: Vec<_> = functions::all(&manifests).collect();

@@ -4,9 +4,11 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use super::address::AdminAddress;
+use super::client::Client;
 use super::terminal::Terminal;
 use super::text::{count, print, print_error, print_json};
-use super::{Common, Failure, Manifests, Up, Validate};
+use super::{ClientArgs, Common, Failure, Manifests, Up, Validate, grants};
+use crate::admin::view::FunctionGrants;
 use crate::app;
 use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
@@ -52,15 +54,32 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
 }
 
 pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
-    let Validate { manifests, compile } = validate;
+    let Validate { manifests, strict, compile } = validate;
+    let used = if *strict { Some(used_grants(common)?) } else { None };
     // A machine that only checks manifests need not have the secrets.
-    let validated = app::validate(&manifests.manifests, common.data_folder(), compile.limits(), Severity::Warning);
+    let (data, limits) = (common.data_folder(), compile.limits());
+    let validated = app::validate(&manifests.manifests, data, limits, Severity::Warning, used.as_deref());
     let (warnings, apps, functions) = run(common, validated)?;
     if common.client_args.json {
         return print_json(&warnings);
     }
     print_error(&warnings.styled());
     print(&format!("{} with {}: no errors", count(apps, "manifest"), count(functions, "function")))
+}
+
+/// Reads the use of grants: of a running Evoke, or of the store in the data folder of one that is stopped.
+fn used_grants(common: &Common) -> Result<Vec<FunctionGrants>, Failure> {
+    let stopped = match Client::find(common).and_then(|client| grants::read(&client, &[])) {
+        Err(Failure::NotRunning(reason)) => reason,
+        found => return found,
+    };
+    let folder = common.existing_data_folder();
+    if common.client_args.admin.is_some() || !folder.join("evoke.db").exists() {
+        let help = "--strict needs the store of an Evoke that ran these functions: name its folder with --offline";
+        return Err(Failure::NotRunning(format!("{stopped}; {help}")));
+    }
+    let client_args = ClientArgs { offline: Some(folder), ..common.client_args.clone() };
+    grants::read(&Client::find(&Common { client_args, ..common.clone() })?, &[])
 }
 
 pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failure> {

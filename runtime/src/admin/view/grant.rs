@@ -1,0 +1,120 @@
+//! The JSON form of grants and their use.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::control::grants::{GrantRecord, Record, line, propose};
+use evoke_model::GrantKey;
+use evoke_model::clock::rfc3339;
+
+/// The grants of a function, and what it used of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FunctionGrants {
+    /// `app/function`.
+    pub function: String,
+    /// False if no manifest has the function any more.
+    pub active: bool,
+    /// When the recording began.
+    pub since: String,
+    /// Number of attempts, and of HTTP requests, since then.
+    pub attempts: u64,
+    /// When the last end of Evoke without a clean stop was found. Uses of the last seconds before it may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclean_end: Option<String>,
+    /// The grants that the manifest has.
+    pub grants: Vec<Grant>,
+    /// The uses that were refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedUse>,
+    /// The imports of the component that have no effect: no grant allows what they are for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusing_imports: Vec<String>,
+    /// The smallest `allow:` that covers all uses; absent if the grants are that small, or if the function has not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<Value>,
+}
+
+/// A grant with its use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Grant {
+    /// Kind and name of the entry in `allow:`.
+    #[serde(flatten)]
+    pub key: GrantKey,
+    /// Since when the function has it.
+    pub since: String,
+    /// Number of attempts since then.
+    pub attempts: u64,
+    /// False if the function did without it so far.
+    pub used: bool,
+    /// When it was last used, to the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// The published event types, the hosts of requests, the operations on state (`open`, `read`, `write`), or how a
+    /// setting or secret was read: `read`; with all others, `get-all` or `environment`; in a `header` of a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<String>,
+    /// True if it was used for more than `seen` has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// The headers that are added to requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// The addresses that may be reached although they are not global.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+}
+
+/// A use that was refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusedUse {
+    /// Kind and name of the missing grant.
+    #[serde(flatten)]
+    pub key: GrantKey,
+    /// When it was last tried, to the hour.
+    pub last: String,
+    /// What to add to `allow:` to allow it.
+    pub allow: Value,
+}
+
+impl FunctionGrants {
+    /// Returns the JSON form of a record.
+    pub fn new(function: String, record: &Record) -> Self {
+        let refused = record.refused.iter().map(|refused| RefusedUse {
+            key: refused.key.clone(),
+            last: rfc3339(refused.last_ms),
+            allow: line(&refused.key),
+        });
+        Self {
+            function,
+            active: record.gone_ms.is_none(),
+            since: rfc3339(record.since_ms),
+            attempts: record.attempts,
+            unclean_end: record.unclean_ms.map(rfc3339),
+            grants: record.current().map(|grant| Grant::new(record, grant)).collect(),
+            refused: refused.collect(),
+            refusing_imports: record.refusing_imports.clone(),
+            proposal: propose(record),
+        }
+    }
+}
+
+impl Grant {
+    fn new(record: &Record, grant: &GrantRecord) -> Self {
+        Self {
+            key: grant.key.clone(),
+            since: rfc3339(grant.since_ms),
+            attempts: record.attempts_of(grant),
+            used: grant.is_used(),
+            last: grant.last_ms().map(rfc3339),
+            seen: grant.seen.keys().cloned().collect(),
+            more: grant.more,
+            headers: grant.headers.clone(),
+            addresses: grant.addresses.clone(),
+        }
+    }
+
+    /// Returns true if attempts have shown that the function does without the grant.
+    pub fn is_unused(&self) -> bool {
+        !self.used && self.attempts > 0
+    }
+}
