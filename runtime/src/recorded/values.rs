@@ -43,7 +43,7 @@ pub(super) fn event_value(json: &str) -> Value {
     }
 }
 
-/// Returns the values that were read from a bucket, and the rest of what was read from it.
+/// Returns the values that an attempt read from a bucket, and its other reads of the bucket.
 pub(super) fn bucket(reads: &BucketReads) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw, mut others) = (Map::new(), Map::new(), Map::new());
     for (key, content) in &reads.values {

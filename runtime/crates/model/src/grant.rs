@@ -27,7 +27,7 @@ pub enum GrantKind {
 /// One entry of a function's `allow:`. The order is that of the manifest's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GrantKey {
-    /// What the entry allows.
+    /// The kind of permission.
     pub kind: GrantKind,
     /// The glob of event types, the origin, or the name of the setting or secret; empty for state.
     #[serde(default, skip_serializing_if = "String::is_empty")]

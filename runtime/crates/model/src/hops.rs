@@ -2,7 +2,7 @@
 //! chain passed through. A request to an endpoint carries the number, so that a chain that leaves through a request and
 //! comes back through an http source, also over other runtimes, is known as one.
 
-/// The most functions that a chain passes through. What goes on beyond that is a dead letter with the cause `loop`.
+/// The most functions that a chain passes through. A longer chain ends in a dead letter with the cause `loop`.
 pub const HOPS_MAX: u32 = 64;
 
 /// The request header with the number of functions that the chain of a request has passed through: a decimal number. The

@@ -91,7 +91,7 @@ pub struct Exchange {
 pub enum ExchangeAnswer {
     /// A response.
     Response {
-        /// Its status.
+        /// The HTTP status.
         status: u16,
         /// Its headers, in order. A name can occur several times.
         headers: Vec<(String, String)>,
@@ -203,7 +203,7 @@ pub struct Recording {
     /// The names of the secrets that the function could read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
-    /// What the attempt read.
+    /// The values that the attempt read.
     pub reads: Reads,
     /// The kind of the outcome, such as `done`.
     pub outcome: String,
@@ -251,7 +251,7 @@ pub type RecordingNumber = i64;
 /// A stored recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecording {
-    /// The function.
+    /// The function whose attempt was recorded.
     pub function: FunctionId,
     /// The position among the recordings of the function.
     pub number: RecordingNumber,

@@ -12,8 +12,8 @@ use evoke_egress::{Error, Grant};
 use evoke_model::destination::Target;
 use evoke_model::{GrantKey, GrantKind};
 
-/// The most event types of a glob, and hosts of a wildcard, that are told apart: one more than a list of them may have
-/// that replaces the glob.
+/// The most event types of a glob, and hosts of a wildcard, that are kept: one more than a list of them may have that replaces
+/// the glob.
 const VALUES_MAX: usize = 6;
 /// The most refused uses of one kind that are recorded.
 const REFUSED_MAX: usize = 16;
@@ -39,7 +39,7 @@ pub struct GrantUse {
     refused_shared_state: Flag,
 }
 
-/// What was used since the last read.
+/// The uses since the last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Number of attempts, and of HTTP requests, that started.

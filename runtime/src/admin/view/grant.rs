@@ -72,7 +72,7 @@ pub struct RefusedUse {
     pub key: GrantKey,
     /// When it was last tried, to the hour.
     pub last: String,
-    /// What to add to `allow:` to allow it.
+    /// The addition to `allow:` that allows it.
     pub allow: Value,
 }
 

@@ -55,7 +55,7 @@ pub struct GrantRecord {
     pub since_ms: UnixMs,
     /// The number of attempts before that.
     pub attempts_before: u64,
-    /// What it was used for, and when it was last used for that, to the hour.
+    /// The values that it was used for, each with its last use, to the hour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seen: BTreeMap<String, UnixMs>,
     /// True if it was used for more than `seen` has.

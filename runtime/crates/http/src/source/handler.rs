@@ -77,7 +77,6 @@ const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// An extension of the requests that a handler receives: how they entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EnteredThrough {
-    /// The source.
     pub origin: Origin,
     /// The number of functions that the chain passed through before the request.
     pub hops: u32,

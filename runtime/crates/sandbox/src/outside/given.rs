@@ -1,4 +1,4 @@
-//! What a test gives to an attempt.
+//! The values that a test gives to an attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

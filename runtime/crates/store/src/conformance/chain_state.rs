@@ -29,7 +29,7 @@ pub async fn a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing
     // Event 1 has the deliveries 1 and 2, and the other event has delivery 3.
     let deliveries = vec![to(a), keyed(b, "k")];
     let mut first = new_event("1", deliveries);
-    // It comes of another chain, over an endpoint.
+    // The request comes of another chain, over an endpoint.
     first.lineage.hops = 7;
     store.accept(vec![first, new_event("2", vec![keyed(b, "k")])], vec![]).await.unwrap();
     let root = store.accepted(Seq(1)).await.unwrap().unwrap().unwrap();
