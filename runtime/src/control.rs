@@ -300,7 +300,10 @@ impl Control {
         store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
-        dispatcher.set_paused(self.paused_ids(&ids));
+        // A paused function that this load removes stays paused until it is removed.
+        let mut paused = self.paused_ids(&self.function_ids());
+        paused.extend(self.paused_ids(&ids));
+        dispatcher.set_paused(paused);
         dispatcher.set_functions(workers);
         self.end_take_over();
         sources.apply(&manifests, &ids, &origins).await;
