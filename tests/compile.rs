@@ -165,13 +165,13 @@ fn a_refused_component_is_not_tried_again_until_its_limit_is_raised() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let first = up("16MiB");
-    assert!(first.contains("takes more than 16 MiB of memory") && !first.contains("not tried again"), "{first}");
-    for memory in ["16MiB", "8MiB"] {
+    let first = up("8MiB");
+    assert!(first.contains("takes more than 8 MiB of memory") && !first.contains("not tried again"), "{first}");
+    for memory in ["8MiB", "4MiB"] {
         let again = up(memory);
         assert!(
             again.contains(
-                "takes more than 16 MiB of memory to compile; it was refused before, and was not tried again"
+                "takes more than 8 MiB of memory to compile; it was refused before, and was not tried again"
             ),
             "{again}"
         );
@@ -186,7 +186,7 @@ fn a_refused_component_is_not_tried_again_until_its_limit_is_raised() {
     let record: Vec<PathBuf> = record.filter(|path| path.extension().is_some_and(|e| e == "refused")).collect();
     assert!(!record.is_empty());
     record.iter().for_each(|record| std::fs::remove_file(record).unwrap());
-    let retried = up("16MiB");
+    let retried = up("8MiB");
     assert!(!retried.contains("not tried again"), "{retried}");
 }
 
