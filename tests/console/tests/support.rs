@@ -1,6 +1,6 @@
 //! Starts Evoke and a browser, and finds things in the page.
 
-use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -114,24 +114,6 @@ impl Evoke {
         let mut link = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut link).unwrap();
         (server, link.trim().to_owned())
-    }
-
-    /// Sends events of a type, with data for each, as fast as they are accepted.
-    pub(crate) fn emit_lines(&self, type_: &str, lines: impl Iterator<Item = String>) {
-        let mut command = Command::new(program());
-        command.args(["emit", "--type", type_, "-"]).current_dir(self.folder.path());
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut input = BufWriter::new(process.stdin.take().unwrap());
-        lines.for_each(|line| writeln!(input, "{line}").unwrap());
-        drop(input.into_inner().unwrap());
-        assert!(process.wait().unwrap().success());
-    }
-
-    /// The memory of the process that is in use, in MiB, without files that it has mapped.
-    pub(crate) fn memory_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     /// Sends an order to the http source.
