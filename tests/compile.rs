@@ -170,9 +170,8 @@ fn a_refused_component_is_not_tried_again_until_its_limit_is_raised() {
     for memory in ["8MiB", "4MiB"] {
         let again = up(memory);
         assert!(
-            again.contains(
-                "takes more than 8 MiB of memory to compile; it was refused before, and was not tried again"
-            ),
+            again
+                .contains("takes more than 8 MiB of memory to compile; it was refused before, and was not tried again"),
             "{again}"
         );
         assert!(again.contains("--compile-memory") && again.contains(".refused"), "{again}");

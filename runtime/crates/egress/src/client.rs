@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use evoke_model::destination::Target;
 use evoke_telemetry::{Metrics, OutboundMetrics};
 
+use super::error::Error;
 use super::grant::Grant;
 use super::limits::CALLS_MAX;
 use super::pool::Pool;
@@ -108,8 +109,10 @@ impl Owner {
     }
 
     /// Returns the position and the state of the grant that covers a target.
-    pub(crate) fn grant(&self, target: &Target) -> Option<(usize, &GrantState)> {
-        self.0.grants.iter().enumerate().find(|(_, state)| state.grant.destination.matches(target))
+    pub(crate) fn granted(&self, target: &Target) -> Result<(usize, &GrantState), Error> {
+        let mut grants = self.0.grants.iter().enumerate();
+        let found = grants.find(|(_, state)| state.grant.destination.matches(target));
+        found.ok_or_else(|| Error::NotGranted { target: target.clone() })
     }
 }
 

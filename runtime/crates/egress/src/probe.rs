@@ -74,10 +74,6 @@ impl Owner {
         seen.ok_or_else(|| Error::Protocol("the server presented no certificate".into()))
     }
 
-    fn granted(&self, target: &Target) -> Result<(usize, &GrantState), Error> {
-        self.grant(target).ok_or_else(|| Error::NotGranted { target: target.clone() })
-    }
-
     /// Connects to an address of the target that may be reached.
     async fn open(&self, state: &GrantState, target: &Target, time: Duration) -> Result<TcpStream, Error> {
         let open = async { dial(target, &resolve(self, &state.grant, target).await?, time).await };

@@ -49,10 +49,8 @@ impl Owner {
     /// The URI is not valid, or no grant covers it.
     pub fn grant_of<B>(&self, request: &Request<B>) -> Result<(usize, Target), Error> {
         let target = target_of(request)?;
-        match self.grant(&target) {
-            Some((at, _)) => Ok((at, target)),
-            None => Err(Error::NotGranted { target }),
-        }
+        let (at, _) = self.granted(&target)?;
+        Ok((at, target))
     }
 
     /// Sends a request to the origin of its URI, and returns the response when its head has arrived. Redirects are
@@ -62,9 +60,9 @@ impl Owner {
     /// See [`Error`]. After an error, the peer may have received the request, except where the variant says otherwise.
     pub async fn send(&self, request: Request<RequestBody>, limits: &Limits) -> Result<Response<ResponseBody>, Error> {
         let started = Instant::now();
-        let granted = target_of(&request).and_then(|target| match self.grant(&target) {
-            Some((at, state)) => Ok((Key { grant: at, target }, state)),
-            None => Err(Error::NotGranted { target }),
+        let granted = target_of(&request).and_then(|target| {
+            let (grant, state) = self.granted(&target)?;
+            Ok((Key { grant, target }, state))
         });
         let (key, state) = match granted {
             Ok(granted) => granted,

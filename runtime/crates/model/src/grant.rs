@@ -4,7 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a grant allows.
+/// The most different values of a grant whose use is recorded, such as published types: one more than a list of them may
+/// have that replaces a glob.
+pub const GRANT_VALUES_MAX: usize = 6;
+
+/// The permission of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GrantKind {

@@ -42,7 +42,7 @@ pub use self::delivery::{
 };
 pub use self::filter::{DeadFilter, DeadSummary, EventFilter, PendingFilter, Retention};
 pub use self::global_address::{NotGlobal, not_global};
-pub use self::grant::{GrantKey, GrantKind};
+pub use self::grant::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 pub use self::hex::hex;
 pub use self::hops::{HOPS_HEADER, HOPS_MAX};
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};

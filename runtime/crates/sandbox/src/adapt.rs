@@ -13,6 +13,7 @@ use wasmtime::{Engine, Module};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use super::binary::section_id::{CUSTOM, EXPORTS, IMPORTS};
 use super::binary::sections;
 use super::proposals::describe_invalid;
 
@@ -28,11 +29,6 @@ pub(super) const WIT: &str = "
     interface commands { exit-code: func(code: u32); }
     world command { import commands; }
 ";
-
-/// Section ids of the binary format (WebAssembly core 5.5.2).
-const CUSTOM: u8 = 0;
-const IMPORTS: u8 = 2;
-const EXPORTS: u8 = 7;
 
 /// Returns the component made from `module`. An error continues a sentence that starts with the file name: "`x.wasm`
 /// …".

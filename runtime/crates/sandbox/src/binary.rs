@@ -4,13 +4,31 @@
 //! The binary format is a list of sections, each with an id byte, a LEB128 size and a body (WebAssembly core 5.5.2;
 //! component model, `Binary.md`). Parsing stops at malformed input without an error; the compiler reports it.
 
+/// The ids of sections (WebAssembly core 5.5.2; component model, `Binary.md`).
+pub(crate) mod section_id {
+    // of core modules
+    pub(crate) const CUSTOM: u8 = 0;
+    pub(crate) const TYPES: u8 = 1;
+    pub(crate) const IMPORTS: u8 = 2;
+    pub(crate) const FUNCTIONS: u8 = 3;
+    pub(crate) const MEMORIES: u8 = 5;
+    pub(crate) const GLOBALS: u8 = 6;
+    pub(crate) const EXPORTS: u8 = 7;
+    pub(crate) const CODE: u8 = 10;
+    pub(crate) const DATA: u8 = 11;
+    // of components
+    pub(crate) const CORE_MODULE: u8 = 1;
+    pub(crate) const COMPONENT: u8 = 4;
+    pub(crate) const CANONICAL_FUNCTIONS: u8 = 8;
+}
+use section_id::{CANONICAL_FUNCTIONS, COMPONENT, CORE_MODULE, FUNCTIONS};
+
 /// Returns the number of functions of a binary module or component. For a component: the functions of all core modules
 /// in it, and its conversions between core functions and component functions.
 pub(super) fn function_count(component: &[u8]) -> u64 {
     let count_in = |part| {
-        // Section 3 of a module lists its functions; section 8 of a component lists its canonical functions.
-        let section_id = if is_module(part) { 3 } else { 8 };
-        let lists = sections(part).filter(move |section| section.id == section_id);
+        let id = if is_module(part) { FUNCTIONS } else { CANONICAL_FUNCTIONS };
+        let lists = sections(part).filter(move |section| section.id == id);
         lists.map(|list| leb128(list.body).map_or(0, |(n, _)| n)).fold(0, u64::saturating_add)
     };
     parts(component).into_iter().map(count_in).fold(0, u64::saturating_add)
@@ -27,8 +45,8 @@ pub(super) fn parts(component: &[u8]) -> Vec<&[u8]> {
     let mut next = 0;
     while let Some(&part) = parts.get(next) {
         if !is_module(part) {
-            // Section 1 is a nested core module; section 4 is a nested component.
-            parts.extend(sections(part).filter(|section| matches!(section.id, 1 | 4)).map(|section| section.body));
+            let nested = |section: &Section<'_>| matches!(section.id, CORE_MODULE | COMPONENT);
+            parts.extend(sections(part).filter(nested).map(|section| section.body));
         }
         next += 1;
     }

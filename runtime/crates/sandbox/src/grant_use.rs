@@ -10,11 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::secrets::Secrets;
 use evoke_egress::{Error, Grant};
 use evoke_model::destination::Target;
-use evoke_model::{GrantKey, GrantKind};
+use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 
-/// The most event types of a glob, and hosts of a wildcard, that are kept: one more than a list of them may have that replaces
-/// the glob.
-const VALUES_MAX: usize = 6;
 /// The most refused uses of one kind that are recorded.
 const REFUSED_MAX: usize = 16;
 /// Length limit of a recorded text, in bytes.
@@ -25,9 +22,9 @@ const TEXT_BYTES_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
-    publish: Vec<(String, Values<VALUES_MAX>)>,
+    publish: Vec<(String, Values<GRANT_VALUES_MAX>)>,
     state: StateUse,
-    http: Vec<(String, Values<VALUES_MAX>)>,
+    http: Vec<(String, Values<GRANT_VALUES_MAX>)>,
     config: BTreeMap<String, Reads>,
     secrets: BTreeMap<String, Reads>,
     /// The values that no text may show.
@@ -340,7 +337,7 @@ mod tests {
         grant_use.published(1, &"x".repeat(TEXT_BYTES_MAX + 1));
         (0..1_000).for_each(|n| grant_use.publish_refused(&n.to_string()));
         let uses = grant_use.take();
-        assert_eq!((uses.used[0].values.len(), uses.used[0].more), (VALUES_MAX, true));
+        assert_eq!((uses.used[0].values.len(), uses.used[0].more), (GRANT_VALUES_MAX, true));
         assert_eq!((uses.used[1].values.len(), uses.used[1].more), (0, true));
         assert_eq!(uses.refused.len(), REFUSED_MAX);
     }
@@ -365,12 +362,12 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..1_000 {
                         grant_use.attempt();
-                        grant_use.published(0, &format!("payment.{}", (n + thread) % VALUES_MAX));
+                        grant_use.published(0, &format!("payment.{}", (n + thread) % GRANT_VALUES_MAX));
                     }
                 });
             }
         });
         let uses = grant_use.take();
-        assert_eq!((uses.attempts, uses.used[0].values.len(), uses.used[0].more), (4_000, VALUES_MAX, false));
+        assert_eq!((uses.attempts, uses.used[0].values.len(), uses.used[0].more), (4_000, GRANT_VALUES_MAX, false));
     }
 }

@@ -7,14 +7,12 @@ use serde_json::Value;
 
 use super::declared::{Declared, DeclaredGrant};
 use evoke_model::clock::UnixMs;
-use evoke_model::{GrantKey, GrantKind};
+use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 use evoke_sandbox::Uses;
 
 const VERSION: u32 = 1;
 /// The step of the time of a use: a grant in use changes its record once in this time.
 const STEP_MS: i64 = 3_600_000;
-/// The most different values of a grant; a list of event types that may replace a glob has one less.
-const VALUES_MAX: usize = 6;
 /// The most refused uses.
 const REFUSED_MAX: usize = 32;
 
@@ -103,7 +101,7 @@ impl GrantRecord {
         let count = self.seen.len();
         match self.seen.get_mut(&value) {
             Some(last_ms) => step(last_ms, now_ms),
-            None if count < VALUES_MAX => self.seen.insert(value, now_ms).is_none(),
+            None if count < GRANT_VALUES_MAX => self.seen.insert(value, now_ms).is_none(),
             None => !std::mem::replace(&mut self.more, true),
         }
     }

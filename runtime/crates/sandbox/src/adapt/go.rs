@@ -6,6 +6,7 @@
 //! start of Go's heap. The heap starts at the address in the field `end` of `runtime.firstmoduledata`
 //! (`runtime/symtab.go`), which is raised by the size of these pages.
 
+use super::super::binary::section_id::{CODE, CUSTOM, DATA, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, TYPES};
 use super::super::binary::{Section, append, leb128, sections, unsigned};
 
 const PAGE: u64 = 64 * 1024;
@@ -16,23 +17,13 @@ const SLACK: u64 = 1 << 20;
 /// The addresses at which Go's data begins are higher: the linker keeps these free.
 const DATA_MIN: u64 = 12_288;
 
-/// Section ids of the binary format (WebAssembly core 5.5.2).
-const TYPES: u8 = 1;
-const IMPORTS: u8 = 2;
-const FUNCTIONS: u8 = 3;
-const MEMORIES: u8 = 5;
-const GLOBALS: u8 = 6;
-const EXPORTS: u8 = 7;
-const CODE: u8 = 10;
-const DATA: u8 = 11;
-
 /// The fields of `runtime.moduledata` from `noptrdata` to `end`, each an address of 8 bytes.
 const FIELDS: usize = 11;
 const FIELD_BYTES: usize = 8;
 
 /// Returns true for a program of Go's own toolchain. Its linker adds this section.
 pub(super) fn is_program(module: &[u8]) -> bool {
-    sections(module).any(|section| section.id == 0 && section.body.starts_with(b"\x0ago:buildid"))
+    sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
 }
 
 /// Returns the valid program with memory for the adapter. `None` if its layout is not that of Go's linker.

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use wasmparser::{BinaryReader, CodeSectionReader, ImportSectionReader, Operator, TypeRef};
 
+use super::super::binary::section_id::{CODE, COMPONENT, CORE_MODULE, FUNCTIONS, IMPORTS, TYPES};
 use super::super::binary::{Section, append, is_module, leb128, sections, unsigned};
 
 /// The part of memory that is filled or copied at once, in bytes. Takes less than a millisecond, also if all of its pages
@@ -19,14 +20,7 @@ const PART_BYTES: u32 = 1 << 20;
 /// Limit on the depth of nested components: that of wasmparser.
 const DEPTH_MAX: usize = 100;
 
-/// Section ids of the binary format (WebAssembly core 5.5.2; component model, `Binary.md`).
-const MODULE: u8 = 1;
-const COMPONENT: u8 = 4;
-const TYPES: u8 = 1;
-const IMPORTS: u8 = 2;
-const FUNCTIONS: u8 = 3;
-const CODE: u8 = 10;
-
+/// The instruction `call`.
 const CALL: u8 = 0x10;
 
 /// An operation, with the numbers of its memories.
@@ -49,7 +43,7 @@ fn divide(part: &[u8], depth: usize) -> Option<Cow<'_, [u8]>> {
     let mut bodies = Vec::new();
     for section in all_sections(part)? {
         let body = match section.id {
-            MODULE | COMPONENT => divide(section.body, depth.checked_sub(1)?)?,
+            CORE_MODULE | COMPONENT => divide(section.body, depth.checked_sub(1)?)?,
             _ => Cow::Borrowed(section.body),
         };
         is_changed |= matches!(body, Cow::Owned(_));
