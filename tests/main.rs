@@ -27,6 +27,7 @@ mod damage;
 mod data_folder;
 mod dedup;
 mod deliver;
+mod early_responses;
 mod emit_lines;
 mod exact_numbers;
 mod examples;

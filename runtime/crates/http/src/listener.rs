@@ -228,7 +228,7 @@ where
         let service = service_fn(|request: Request<Incoming>| {
             let is_further = sender.borrow().requests > 0;
             let guard = InFlight::new(&sender);
-            let mut request = request.map(|body| RequestBody::new(body, &self.limits));
+            let (mut request, close) = RequestBody::of(request, &self.limits, &self.stop);
             let client = client.of_request(request.headers(), &self.opening.proxies);
             let address = client.address;
             client.apply(&mut request);
@@ -239,10 +239,12 @@ where
             let permit = is_further.then(|| self.streams.acquire(address.ip()));
             let response = (!matches!(permit, Some(None))).then(|| (self.service)(request, address));
             async move {
-                Ok::<_, Infallible>(match response {
+                let mut response = match response {
                     Some(response) => response.await.map(|body| ResponseBody::new(Some(body), guard, permit.flatten())),
                     None => too_many_requests().map(|()| ResponseBody::new(None, guard, None)),
-                })
+                };
+                close.announce(&mut response);
+                Ok::<_, Infallible>(response)
             }
         });
         let plain_peer = (client.scheme == Scheme::HTTP).then_some(peer);

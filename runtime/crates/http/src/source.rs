@@ -286,7 +286,7 @@ impl Http {
         endpoint: &Endpoint,
         hops: u32,
         head: Parts,
-        mut body: B,
+        body: B,
     ) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -297,15 +297,14 @@ impl Http {
         let mut permit = None;
         // Where senders are verified, only they can take a place among the requests that wait.
         if endpoint.reply.is_some() && endpoint.auth.is_none() {
-            permit = Some(reply::reserve(bus, origin, &head.headers, &mut body).await.inspect_err(refused)?);
+            permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
         }
         let (events, claims, memory) = match self.events(endpoint, &head, body).await.inspect_err(refused)? {
             Taken::Events(events, claims, memory) => (events, claims, memory),
             Taken::Challenge(challenge) => return Ok(auth::challenge_response(challenge)),
         };
         if endpoint.reply.is_some() && permit.is_none() {
-            let mut read = Full::<Bytes>::default();
-            permit = Some(reply::reserve(bus, origin, &head.headers, &mut read).await.inspect_err(refused)?);
+            permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
         }
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let first = permit.as_ref().and_then(|_| events.first().cloned());
@@ -331,22 +330,17 @@ impl Http {
     }
 
     /// Responds to a HEAD request for a source of GET requests. The response makes no event.
-    async fn head_of_get<B>(
-        &self,
-        endpoint: &Endpoint,
-        head: &Parts,
-        mut body: B,
-    ) -> Result<Response<Full<Bytes>>, Problem>
+    async fn head_of_get<B>(&self, endpoint: &Endpoint, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
         let verified = async {
             let (guard, now_ms) = (endpoint.auth.as_deref(), self.0.clock.now_ms());
-            let admission = Admission::check_headers(guard, &head.headers, &mut body, now_ms).await?;
+            let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
             if admission.needs_body() {
                 let owners = owners(endpoint.origin, &head.extensions);
-                let read = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
+                let read = body::read(&self.0.budget, owners, body, endpoint.body_max).await?;
                 admission.check_body(&read.bytes)?;
             }
             Ok::<_, Problem>(())
@@ -358,7 +352,7 @@ impl Http {
     }
 
     /// Reads the events of a request. The returned memory permit must be held until the events are committed.
-    async fn events<B>(&self, endpoint: &Endpoint, head: &Parts, mut body: B) -> Result<Taken, Problem>
+    async fn events<B>(&self, endpoint: &Endpoint, head: &Parts, body: B) -> Result<Taken, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
@@ -366,18 +360,15 @@ impl Http {
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let guard = endpoint.auth.as_deref();
-        let admission = Admission::check_headers(guard, &head.headers, &mut body, now_ms).await?;
+        let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
         // Only verified senders get the other mistakes of a request.
         let form = Mode::of(&head.headers, &raw)
             .map_err(Problem::from)
             .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
         let form = if admission.needs_body() { form } else { Ok(form?) };
-        if let Err(refused) = self.0.bus.check_room(endpoint.origin) {
-            body::discard(&mut body).await;
-            return Err(refused.into());
-        }
+        self.0.bus.check_room(endpoint.origin)?;
         let owners = owners(endpoint.origin, &head.extensions);
-        let Read { bytes, memory } = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
+        let Read { bytes, memory } = body::read(&self.0.budget, owners, body, endpoint.body_max).await?;
         // The raw bytes are verified, before anything decodes or parses them.
         let sender = admission.check_body(&bytes)?;
         if let Some(challenge) = sender.as_ref().and_then(|sender| sender.challenge.clone()) {

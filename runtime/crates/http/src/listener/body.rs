@@ -1,22 +1,66 @@
 //! Request bodies with time limits, and response bodies that count their request as in flight.
+//!
+//! A response may be ready before the body of its request has arrived, as with 404 and 413. If the server then closes its
+//! socket, the kernel resets the connection when the rest of the body arrives, and the client may lose the response. A
+//! client that keeps the connection would lose its next request. So a body that is dropped early is read to its end, for
+//! at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue` sends no body after another
+//! response; its connection is closed, and the response says so.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, EXPECT, HeaderValue};
+use http::{Request, Response, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::pace::Pace;
 use super::streams::StreamPermit;
 
+/// How long the rest of a dropped body may take to arrive. Then the connection is closed.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
 pub struct RequestBody {
+    /// `None` once it is being dropped.
+    body: Option<TimedBody>,
+    rest: Rest,
+}
+
+/// What happens to the rest of a body that is dropped.
+enum Rest {
+    /// There is none, or the streams of HTTP/2 end by themselves.
+    Nothing,
+    /// It is read on this runtime, until the listener stops.
+    Read(Handle, CancellationToken),
+    /// The client sends none. The flag is set to close the connection.
+    Close(Arc<AtomicBool>),
+}
+
+/// Whether a response must announce the end of its connection.
+#[derive(Default)]
+pub(super) struct ConnectionClose(Option<Arc<AtomicBool>>);
+
+impl ConnectionClose {
+    pub(super) fn announce<B>(&self, response: &mut Response<B>) {
+        if self.0.as_ref().is_some_and(|is_set| is_set.load(Ordering::Relaxed)) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+struct TimedBody {
     body: Incoming,
+    is_ended: bool,
     idle: Duration,
     deadline: Instant,
     pace: Pace,
@@ -43,9 +87,38 @@ pub enum BodyError {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, limits: &Limits) -> Self {
+    /// Takes the body of a request. The response is to call [`ConnectionClose::announce`].
+    pub(super) fn of(
+        request: Request<Incoming>,
+        limits: &Limits,
+        stop: &CancellationToken,
+    ) -> (Request<Self>, ConnectionClose) {
+        let (head, body) = request.into_parts();
+        let mut close = ConnectionClose::default();
+        let rest = if body.is_end_stream() || head.version > Version::HTTP_11 {
+            Rest::Nothing
+        } else if head.headers.contains_key(EXPECT) {
+            Rest::Close(close.0.insert(Arc::default()).clone())
+        } else {
+            Rest::Read(Handle::current(), stop.clone())
+        };
         let (idle, deadline) = (limits.body_idle, Instant::now() + limits.body_total);
-        Self { body, idle, deadline, pace: Pace::new(limits.rate_min), wait: None }
+        let body = TimedBody { body, is_ended: false, idle, deadline, pace: Pace::new(limits.rate_min), wait: None };
+        (Request::from_parts(head, Self { body: Some(body), rest }), close)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Nothing => {}
+            Rest::Close(is_set) => is_set.store(true, Ordering::Relaxed),
+            Rest::Read(runtime, stop) => drop(runtime.spawn(async move {
+                let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+                tokio::select! { _ = timeout(LINGER, rest) => {}, () = stop.cancelled() => {} }
+            })),
+        }
     }
 }
 
@@ -57,8 +130,29 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(TimedBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), TimedBody::size_hint)
+    }
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.is_ended = !matches!(frame, Some(Ok(_)));
             this.wait = None;
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             this.pace.progress(data.map_or(0, Bytes::len));
@@ -85,7 +179,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use http::header::EXPECT;
 use http::{Extensions, HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
@@ -26,27 +25,14 @@ pub(super) struct Admission<'g> {
 }
 
 impl<'g> Admission<'g> {
-    /// Checks the headers of a request. The body of a refused request is discarded.
-    pub(super) async fn check_headers<B>(
+    /// Checks the headers of a request.
+    pub(super) fn check_headers(
         guard: Option<&'g Guard>,
         headers: &HeaderMap,
-        body: &mut B,
         now_ms: UnixMs,
-    ) -> Result<Self, Problem>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
+    ) -> Result<Self, Problem> {
         let Some(guard) = guard else { return Ok(Self { pending: None }) };
-        match guard.check_headers(headers, now_ms) {
-            Ok(admitted) => Ok(Self { pending: Some((guard, admitted)) }),
-            Err(problem) => {
-                // With `Expect: 100-continue` the client waits for the response before it sends the body.
-                if !headers.contains_key(EXPECT) {
-                    body::discard(body).await;
-                }
-                Err(problem)
-            }
-        }
+        Ok(Self { pending: Some((guard, guard.check_headers(headers, now_ms)?)) })
     }
 
     /// Returns true if the body has to be verified.
@@ -78,7 +64,7 @@ pub(super) struct Call<'e> {
 
 impl Call<'_> {
     /// Passes a request to the handler after its sender is verified.
-    pub(super) async fn run<B>(self, mut request: Request<B>) -> Result<Response<Payload>, Problem>
+    pub(super) async fn run<B>(self, request: Request<B>) -> Result<Response<Payload>, Problem>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
@@ -87,15 +73,14 @@ impl Call<'_> {
         if guard.is_none() {
             return handler::call(handler, request, entered, body_max).await;
         }
-        let headers = request.headers().clone();
-        let admission = Admission::check_headers(guard, &headers, request.body_mut(), now_ms).await?;
+        let admission = Admission::check_headers(guard, request.headers(), now_ms)?;
         if !admission.needs_body() {
             return handler::call(handler, request, entered, body_max).await;
         }
         // The handler gets nothing of a body that is not verified.
         let (head, body) = request.into_parts();
         let owners = owners(entered.origin, &head.extensions);
-        let Read { bytes, memory } = body::read(budget, owners, &headers, body, body_max).await?;
+        let Read { bytes, memory } = body::read(budget, owners, body, body_max).await?;
         if let Some(challenge) = admission.check_body(&bytes)?.and_then(|sender| sender.challenge) {
             let response = auth::challenge_response(challenge);
             return Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()));

@@ -4,18 +4,13 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use tokio::time::timeout;
 
 use super::memory::{Budget, Memory, Owners, Refused};
 use crate::listener::BodyError;
 use crate::problem::Problem;
-
-/// How much of a refused body is still read, in bytes and time. A client that sends its whole body before it reads the
-/// response then sees why the body was refused.
-const DISCARD_MAX: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
 
 /// A body and its memory.
 pub(super) struct Read {
@@ -25,21 +20,15 @@ pub(super) struct Read {
 }
 
 /// Reads a body of at most `max` bytes. A larger one is a 413. Memory is taken as the bytes arrive, whatever length is
-/// announced; without free memory the result is a 503.
-pub(super) async fn read<B>(
-    budget: &Budget,
-    owners: Owners,
-    headers: &HeaderMap,
-    mut body: B,
-    max: usize,
-) -> Result<Read, Problem>
+/// announced; without free memory the result is a 503. The listener reads the rest of a body that is refused.
+pub(super) async fn read<B>(budget: &Budget, owners: Owners, mut body: B, max: usize) -> Result<Read, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Error + 'static,
 {
     let announced = body.size_hint();
     if announced.lower() > max as u64 {
-        return Err(announced_too_large(headers, &mut body, max).await);
+        return Err(Problem::too_large(max));
     }
     let length_max = announced.exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(max);
     let memory = budget.register(owners);
@@ -54,8 +43,6 @@ where
         let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > max {
-            drop((bytes, memory));
-            discard(&mut body).await;
             return Err(Problem::too_large(max));
         }
         if length > bytes.capacity() {
@@ -83,32 +70,6 @@ impl From<Refused> for Problem {
     }
 }
 
-/// Refuses a body whose announced length is too large.
-pub(super) async fn announced_too_large<B>(headers: &HeaderMap, body: &mut B, max: usize) -> Problem
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    // With `Expect: 100-continue` the client waits for the response before it sends the body.
-    if !headers.contains_key(header::EXPECT) {
-        discard(body).await;
-    }
-    Problem::too_large(max)
-}
-
-/// Reads and drops a limited part of the rest of the body, see [`DISCARD_MAX`].
-pub(super) async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
-    let (mut left, time) = DISCARD_MAX;
-    let _ = timeout(time, async {
-        while let Some(Ok(frame)) = body.frame().await {
-            match frame.data_ref().map_or(0, Bytes::len) {
-                length if length > left => return,
-                length => left -= length,
-            }
-        }
-    })
-    .await;
-}
-
 fn broken(error: &(dyn Error + 'static)) -> Problem {
     match error.downcast_ref::<BodyError>() {
         Some(BodyError::Slow) => Problem::slow(),
@@ -132,7 +93,7 @@ mod tests {
     const OWNERS: Owners = Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) };
 
     async fn read_all(budget: &Budget, body: &'static str, max: usize) -> Result<Read, Problem> {
-        read(budget, OWNERS, &HeaderMap::new(), Full::<Bytes>::from(body), max).await
+        read(budget, OWNERS, Full::<Bytes>::from(body), max).await
     }
 
     #[tokio::test]
@@ -170,7 +131,7 @@ mod tests {
         };
         let slow = (0..TOTAL_BYTES / 2 / SMALL_MAX).map(|_| {
             let (budget, body) = (budget.clone(), never_ends());
-            tokio::spawn(async move { read(&budget, OWNERS, &HeaderMap::new(), body, 1 << 20).await.err().unwrap() })
+            tokio::spawn(async move { read(&budget, OWNERS, body, 1 << 20).await.err().unwrap() })
         });
         let slow: Vec<_> = slow.collect();
         tokio::time::sleep(YIELD_AGE * 2).await;

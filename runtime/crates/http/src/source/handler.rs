@@ -17,7 +17,6 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::body::announced_too_large;
 use super::path::PathParameters;
 use crate::problem::Problem;
 use evoke_core::bus::{Origin, Refused};
@@ -111,8 +110,7 @@ where
     B::Error: Error + Send + Sync + 'static,
 {
     if request.body().size_hint().lower() > body_max as u64 {
-        let headers = request.headers().clone();
-        return Err(announced_too_large(&headers, request.body_mut(), body_max).await);
+        return Err(Problem::too_large(body_max));
     }
     let host = request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
     if request.uri().authority().is_none() && !host {

@@ -23,7 +23,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Body;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::ReplyEvent;
 pub(super) use self::config::{parse, schema};
 use super::attributes::Templates;
-use super::body;
 use crate::problem::Problem;
 use evoke_core::bus::{Bus, Origin, Reply, ReplyPermit};
 use evoke_model::event::{Data, Event};
@@ -124,24 +122,14 @@ impl NoReply {
 }
 
 /// Reserves a place for a request that will wait, before its body is read.
-pub(super) async fn reserve<B>(
-    bus: &Bus,
-    source: Origin,
-    headers: &HeaderMap,
-    request_body: &mut B,
-) -> Result<ReplyPermit, Problem>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+pub(super) fn reserve(bus: &Bus, source: Origin, headers: &HeaderMap) -> Result<ReplyPermit, Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if essence(content_type).eq_ignore_ascii_case("application/cloudevents-batch+json") {
-        body::discard(request_body).await;
         let detail = "a batch has no single reply; send each event in a request of its own, or the batch to a source \
                       without `reply`";
         return Err(Problem::malformed(detail));
     }
     let Some(permit) = bus.reserve_reply(source) else {
-        body::discard(request_body).await;
         return Err(Problem::later(RETRY_AFTER, "too many requests wait for a reply; retry later"));
     };
     Ok(permit)
