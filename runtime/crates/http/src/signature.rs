@@ -7,6 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::hmac;
 
 use evoke_manifest::hmac::{Algorithm, Encoding};
+use evoke_model::hex_byte;
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -44,12 +45,7 @@ pub(crate) fn decode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
 
 /// Decodes hexadecimal digits in lower case.
 pub(crate) fn decode_lower_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |[high, low]: &[u8; 2]| Some(digit(high)? * 16 + digit(low)?);
-    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+    let (pairs, []) = text.as_bytes().as_chunks() else { return None };
+    let is_lower = !text.bytes().any(|digit| digit.is_ascii_uppercase());
+    pairs.iter().map(|pair| hex_byte(*pair).filter(|_| is_lower)).collect()
 }

@@ -1,6 +1,7 @@
 //! References to component files: a path and an optional SHA-256 digest.
 
 use super::diagnostics::{ValueError, excerpt};
+use evoke_model::hex_bytes;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
@@ -54,13 +55,7 @@ fn parse_digest(text: &str) -> Result<[u8; 32], ValueError> {
             digits.chars().count()
         )));
     }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        *byte = value.ok_or_else(|| error(format!("`{}` is not hexadecimal", excerpt(digits))))?;
-    }
-    Ok(digest)
+    hex_bytes(digits).ok_or_else(|| error(format!("`{}` is not hexadecimal", excerpt(digits))))
 }
 
 impl fmt::Display for ComponentRef {

@@ -4,6 +4,8 @@
 //! person or another system may take `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` for
 //! `/shop/charge`. So a producer can claim none of them.
 
+use crate::hex_byte;
+
 /// The first segment of the sources that belong to the runtime itself, and the first part of its event types.
 pub const RUNTIME_NAME: &str = "evoke";
 
@@ -58,9 +60,9 @@ fn decode_all(text: &str) -> String {
         bytes.push(byte);
         // A decoded byte may complete another escape with the bytes before it.
         while let Some(&[b'%', high, low]) = bytes.last_chunk() {
-            let (Some(high), Some(low)) = ((high as char).to_digit(16), (low as char).to_digit(16)) else { break };
+            let Some(decoded) = hex_byte([high, low]) else { break };
             bytes.truncate(bytes.len() - 3);
-            bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+            bytes.push(decoded);
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

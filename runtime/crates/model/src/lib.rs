@@ -43,7 +43,7 @@ pub use self::delivery::{
 pub use self::filter::{DeadFilter, DeadSummary, EventFilter, PendingFilter, Retention};
 pub use self::global_address::{NotGlobal, not_global};
 pub use self::grant::{GRANT_VALUES_MAX, GrantKey, GrantKind};
-pub use self::hex::hex;
+pub use self::hex::{hex, hex_byte, hex_bytes};
 pub use self::hops::{HOPS_HEADER, HOPS_MAX};
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};

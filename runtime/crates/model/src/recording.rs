@@ -13,7 +13,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::UnixMs;
-use crate::{DeliveryId, FunctionId, hex};
+use crate::{DeliveryId, FunctionId, hex, hex_bytes};
 
 /// All that an attempt read from outside, except its event and its configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,14 +270,7 @@ pub struct Seed(pub [u8; 32]);
 impl Seed {
     /// Parses 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut seed = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        for (at, byte) in seed.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-        }
-        Some(Self(seed))
+        hex_bytes(text).map(Self)
     }
 }
 

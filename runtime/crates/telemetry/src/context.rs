@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use evoke_model::hex_bytes;
+
 /// A valid `traceparent` (section 3.2): the trace, the parent span, and whether the trace is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traceparent {
@@ -22,7 +24,7 @@ impl Traceparent {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let (known, more) = text.split_at_checked(55)?;
-        let [version] = hex::<1>(known.get(..2)?)?;
+        let [version] = lower_hex_bytes::<1>(known.get(..2)?)?;
         let dashes = [2, 35, 52].into_iter().all(|at| known.get(at) == Some(&b'-'));
         let whole = match (version, more) {
             (0xff, _) => false,
@@ -30,9 +32,9 @@ impl Traceparent {
             (0, _) => false,
             (_, [next, ..]) => *next == b'-',
         };
-        let trace_id = hex(known.get(3..35)?)?;
-        let span_id = hex(known.get(36..52)?)?;
-        let [flags] = hex::<1>(known.get(53..)?)?;
+        let trace_id = lower_hex_bytes(known.get(3..35)?)?;
+        let span_id = lower_hex_bytes(known.get(36..52)?)?;
+        let [flags] = lower_hex_bytes::<1>(known.get(53..)?)?;
         let valid = dashes && whole && trace_id != [0; 16] && span_id != [0; 8];
         valid.then_some(Self { trace_id, span_id, flags: flags & FLAGS_KNOWN })
     }
@@ -46,21 +48,9 @@ impl fmt::Display for Traceparent {
 }
 
 /// Parses exactly `N` bytes of lower-case hexadecimal.
-fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
-    let mut bytes = [0; N];
-    if pairs.len() != N {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
+fn lower_hex_bytes<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let text = str::from_utf8(text).ok().filter(|text| !text.bytes().any(|digit| digit.is_ascii_uppercase()))?;
+    hex_bytes(text)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hash, Role, is_token};
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::hex;
+use evoke_model::{hex, hex_bytes};
 
 /// Maximum size of each file, in bytes.
 const BYTES_MAX: u64 = 256 * 1024;
@@ -100,11 +100,8 @@ pub(super) fn write_tokens(data: &Path, tokens: Vec<StoredToken>) -> io::Result<
 fn stored(entry: Entry) -> anyhow::Result<StoredToken> {
     let Entry { name, role, sha256, created, expires } = entry;
     let parse_time = |text: &str| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond);
-    let digit = |at: usize| sha256.get(2 * at..2 * at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    let mut hash = Hash::default();
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = digit(at).with_context(|| format!("the hash of the token {name} is not 64 hexadecimal digits"))?;
-    }
+    let hash: Hash =
+        hex_bytes(&sha256).with_context(|| format!("the hash of the token {name} is not 64 hexadecimal digits"))?;
     let created_ms = parse_time(&created)?;
     let expires_ms = expires.as_deref().map(parse_time).transpose()?;
     Ok(StoredToken { name, role, hash, created_ms, expires_ms })

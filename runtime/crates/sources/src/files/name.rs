@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use evoke_model::event::is_excluded_char;
+use evoke_model::hex_byte;
 
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
@@ -44,13 +45,10 @@ pub(crate) fn path(name: &str) -> PathBuf {
     let mut pieces = name.split(ESCAPE);
     bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
     for piece in pieces {
-        match piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(piece.as_bytes().get(2..).unwrap_or_default());
-            }
-            None => bytes.extend_from_slice(piece.as_bytes()),
-        }
+        let escaped = piece.as_bytes().split_first_chunk().and_then(|(digits, rest)| Some((hex_byte(*digits)?, rest)));
+        let (byte, rest) = escaped.map_or((None, piece.as_bytes()), |(byte, rest)| (Some(byte), rest));
+        bytes.extend(byte);
+        bytes.extend_from_slice(rest);
     }
     PathBuf::from(OsString::from_vec(bytes))
 }

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 
 pub(super) use self::wire::{Argument, Call, Malformed, Message};
 use self::wire::{Kind, PREFIX_BYTES, message_bytes};
+use evoke_model::hex_byte;
 
 /// The longest line of the authentication.
 const LINE_BYTES_MAX: u64 = 1_024;
@@ -169,10 +170,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut unescaped = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
         unescaped.push(match byte {
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
+            b'%' => hex_byte([bytes.next()?, bytes.next()?])?,
             other => other,
         });
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use evoke_model::hex_byte;
 use http::{HeaderMap, HeaderName};
 
 /// Returns the bytes of a header; `None` if it is missing, and an error if it is repeated.
@@ -24,18 +25,12 @@ pub(super) fn decode(value: &[u8]) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = &*value;
     while let Some((&byte, after)) = rest.split_first() {
-        let digits = if byte == b'%' { after.first_chunk().and_then(hexadecimal) } else { None };
+        let digits = if byte == b'%' { after.first_chunk().and_then(|digits| hex_byte(*digits)) } else { None };
         bytes.push(digits.unwrap_or(byte));
         rest = if digits.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
     String::from_utf8(bytes)
         .map_err(|_| "not UTF-8 after percent-decoding; percent-encode the bytes of UTF-8, such as caf%C3%A9".into())
-}
-
-/// Returns the byte that two hexadecimal digits stand for.
-fn hexadecimal(digits: &[u8; 2]) -> Option<u8> {
-    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-    u8::try_from(high? * 16 + low?).ok()
 }
 
 /// Returns the content of a quoted string (RFC 9110, section 5.6.4), with its escapes removed. A value that is not one
