@@ -57,7 +57,7 @@ fn a_second_stop_signal_ends_the_drain_at_once_and_the_running_delivery_stays_pe
         assert_eventually!(evoke.log().contains("draining"), "{}", evoke.log());
         signal(evoke.pid(), second);
         assert_eq!(evoke.wait().code(), Some(1), "{}", evoke.log());
-        assert!(evoke.log().contains("1 deliveries were running and stay pending"), "{}", evoke.log());
+        assert!(evoke.log().contains("1 delivery was running and stays pending: it runs again"), "{}", evoke.log());
         assert_eq!(evoke.delivery_count("ready"), 1);
         assert!(!evoke.path(".evoke/listen.json").exists());
         // The operator ended the delivery; it did not end the process.

@@ -54,6 +54,7 @@ use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_manifest::{Checked, Diagnostics, Settings, Severity, Source};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsMax, FunctionId, StoredEvent, TakeOver};
+use evoke_model::text::count;
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_sources::Services;
@@ -83,10 +84,7 @@ impl From<Diagnostics> for AppError {
 }
 
 fn summary(diagnostics: &Diagnostics) -> String {
-    match diagnostics.count(Severity::Error) {
-        1 => "1 error".to_owned(),
-        n => format!("{n} errors"),
-    }
+    count(diagnostics.count(Severity::Error), "error")
 }
 
 /// Handle to the running apps; cheap to clone.

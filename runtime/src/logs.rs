@@ -36,6 +36,7 @@ pub use self::follower::{Followed, Follower};
 pub use self::line::{Filter, Line};
 use self::queue::Queue;
 pub use self::reader::Reader;
+use evoke_model::text::{count, fitting};
 use evoke_sandbox::{LogLine, LogSink};
 
 /// Limit on the bytes of all files.
@@ -163,9 +164,8 @@ impl Writer {
 
     fn write_dropped_count(&mut self, function: Arc<str>, dropped: u64) {
         if dropped > 0 {
-            let text = format!(
-                "{dropped} lines of this function were dropped: they arrived faster than they could be written"
-            );
+            let (lines, were) = (count(dropped, "line"), fitting(dropped, "was", "were"));
+            let text = format!("{lines} of this function {were} dropped: more arrived than could be written");
             self.write(Line::notice(Some(function), text));
         }
     }

@@ -56,7 +56,7 @@ export function graphOf({ sources, functions, edges: ways, window_ms }, status) 
       node(`?${type}`, "type", type, { sub: type.startsWith("evoke.") ? "made by Evoke" : "sent by `evoke emit` only" });
       for (const one of takers) edge(`?${type}`, one.f.name, { type, trigger: one.named });
     } else if (takers.length > 1) {
-      node(`?${type}`, "type", type, { sub: `${takers.length} functions` });
+      node(`?${type}`, "type", type, { sub: plural(takers.length, "function") });
       for (const maker of makers) edge(maker, `?${type}`, { type });
       for (const one of takers) edge(`?${type}`, one.f.name, { type, trigger: one.named });
     } else {

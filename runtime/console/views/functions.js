@@ -118,7 +118,7 @@ function Declared({ one }) {
       <dt>timeout</dt><dd>${settings.timeout}</dd>
       <dt>memory</dt><dd>${settings.memory}</dd>
       <dt>concurrency</dt><dd>${settings.concurrency}${settings.order_by && html`, in order of <code>${settings.order_by}</code>`}</dd>
-      <dt>retry</dt><dd>${retry.attempts} attempts, ${retry.backoff} to ${retry.max_backoff}, for ${retry.max_age}</dd>
+      <dt>retry</dt><dd>${plural(retry.attempts, "attempt")}, ${retry.backoff} to ${retry.max_backoff}, for ${retry.max_age}</dd>
       <dt>may publish</dt><dd class="mono">${one.publishes.join(", ") || "nothing"}</dd>
       <dt>may use</dt><dd>${[allow.state && "state", ...(allow.http ?? []).map((grant) => grant.url ?? grant), ...Object.keys(allow.config ?? {}).map((key) => `setting ${key}`), ...Object.keys(allow.secrets ?? {}).map((key) => `secret ${key}`)].filter(Boolean).join(", ") || "nothing else"}</dd>
     </dl>

@@ -15,7 +15,7 @@ use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::{Admin, ApiResult, names};
 use crate::logs::{Filter, Followed, Follower, Line, Reader};
 use evoke_http::problem::Problem;
-use evoke_model::DeliveryId;
+use evoke_model::{DeliveryId, text};
 
 const LIMIT_DEFAULT: usize = 100;
 
@@ -90,7 +90,8 @@ async fn follow(mut new_lines: Follower, mut lines: Lines) -> Result<(), StreamE
         match next {
             Followed::Line(line) => lines.json(&*line).await?,
             Followed::Missed(count) => {
-                let text = format!("{count} lines were dropped: the client reads more slowly than lines are written");
+                let (number, were) = (text::count(count, "line"), text::fitting(count, "was", "were"));
+                let text = format!("{number} {were} dropped: the client reads more slowly than lines are written");
                 lines.json(&Line::notice(None, text)).await?;
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use evoke_model::text::count;
 use evoke_model::{Actor, Retention};
 use evoke_store::{Store, StoreError};
 
@@ -21,7 +22,7 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
     while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         match run_once(&*store, retention).await {
             Ok(0) => {}
-            Ok(removed) => tracing::info!("retention removed {removed} events"),
+            Ok(removed) => tracing::info!("retention removed {}", count(removed, "event")),
             // Keep trying: the disk may get room again, also through retention.
             Err(StoreError::Full) => tracing::warn!("retention cannot run: the disk is full"),
             // The store has logged the lock.

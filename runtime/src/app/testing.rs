@@ -28,6 +28,7 @@ use crate::control::{AppError, Host, build};
 use evoke_manifest::test_file::Test;
 use evoke_manifest::{Checked, Diagnostics, Function, TestFile};
 use evoke_model::recording::Recording;
+use evoke_model::text::{count, fitting};
 use evoke_sandbox::CompileLimits;
 
 /// Options of [`test`].
@@ -143,7 +144,8 @@ fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>
     }
     if let Some(filter) = filter {
         let names: BTreeSet<&str> = cases.iter().map(|case| case.test.name.value.as_str()).collect();
-        let message = format!("no test has {filter} in its name; there are {} tests", names.len());
+        let (are, tests) = (fitting(names.len(), "is", "are"), count(names.len(), "test"));
+        let message = format!("no test has {filter} in its name; there {are} {tests}");
         cases.retain(|case| {
             case.test.name.value.contains(filter) || full_name(&case.checked.manifest, case.function).contains(filter)
         });

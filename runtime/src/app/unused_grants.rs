@@ -4,6 +4,7 @@ use crate::admin::view::{FunctionGrants, Grant};
 use crate::control::functions::{self, full_name};
 use evoke_manifest::diagnostics::excerpt;
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
+use evoke_model::text::count;
 use evoke_model::{GrantKey, GrantKind};
 
 /// Returns an error for each grant that a function has run without, and a warning for each function with grants of which
@@ -40,10 +41,7 @@ fn message(function: &Function, grant: &Grant) -> String {
         GrantKind::SharedState => "the shared state of the app".to_owned(),
         _ => format!("`{}`", excerpt(&grant.key.name)),
     };
-    let attempts = match grant.attempts {
-        1 => "1 attempt".to_owned(),
-        attempts => format!("{attempts} attempts"),
-    };
+    let attempts = count(grant.attempts, "attempt");
     format!("`{}` did not use {what} in {attempts} since {}", function.name.as_str(), grant.since)
 }
 

@@ -7,6 +7,7 @@ use super::table::table;
 use super::text::{colour, columns, count, escape, print, print_json};
 use super::{Common, Failure};
 use crate::admin::view::Status;
+use evoke_model::text::fitting;
 use evoke_model::{CheckReport, Counts, Totals};
 use evoke_store_sqlite as sqlite;
 
@@ -47,7 +48,7 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 
 fn render(report: &CheckReport, columns: Option<usize>) -> String {
     let CheckReport { totals: Totals { events, owed, replayed, scheduled, removed, functions }, problems } = report;
-    let verb = if *events == 1 { "has" } else { "have" };
+    let verb = fitting(*events, "has", "have");
     let mut text = format!("{} {verb} {}\n", count(*events, "event"), count(*owed, "delivery"));
     if *replayed > 0 {
         text += &format!("replays added {}\n", count(*replayed, "delivery"));
@@ -57,7 +58,7 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
         text += &format!("of these, retention removed {events} with {owed}\n");
     }
     if *scheduled > 0 {
-        let verb = if *scheduled == 1 { "waits for its" } else { "wait for their" };
+        let verb = fitting(*scheduled, "waits for its", "wait for their");
         text += &format!("{} {verb} notbefore\n", count(*scheduled, "event"));
     }
     let row = |(name, c): (&String, &Counts)| {

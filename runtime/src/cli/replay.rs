@@ -13,6 +13,7 @@ use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, 
 use super::{Common, Failure, WithCommon};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
+use evoke_model::text::fitting;
 use evoke_model::{ReplayId, Seq};
 use evoke_pattern::Pattern;
 
@@ -232,7 +233,7 @@ fn render(replay: &view::Replay) -> String {
 fn render_plan(plan: &Plan) -> String {
     let Plan { events, deliveries, functions, examples, complete } = plan;
     let least = if *complete { "" } else { "at least " };
-    let verb = if *events == 1 { "makes" } else { "make" };
+    let verb = fitting(*events, "makes", "make");
     let mut text = format!("{least}{} {verb} {}", count(*events, "event"), count(*deliveries, "delivery"));
     for (function, number) in functions {
         text += &format!("\n  {BOLD}{}{BOLD:#} {number}", escape(function));

@@ -8,6 +8,7 @@ use super::{build, log_format};
 use crate::control::{Activity, AppError, Build, Changes, FAILED, Host, Progress, Successor};
 use evoke_model::TakenOver;
 use evoke_model::clock::rfc3339;
+use evoke_model::text::fitting;
 
 /// Maximum number of routes that are printed.
 const ROUTES_SHOWN: usize = 20;
@@ -28,20 +29,21 @@ impl Host for Terminal {
             Progress::Loading { functions } => say("loading", &list_names(&functions, "other function")),
             Progress::Changed(changes) => show_changes(changes),
             Progress::TakingOver { running } => {
-                let (running, verb) = (count(running, "attempt"), if running == 1 { "ends" } else { "end" });
-                say("waiting", &format!("until {running} of renamed functions {verb}"));
+                let (attempts, end) = (count(running, "attempt"), fitting(running, "ends", "end"));
+                say("waiting", &format!("until {attempts} of renamed functions {end}"));
             }
             Progress::TakenOver { functions } => functions.iter().for_each(show_taken_over),
             Progress::Stranded { functions } => {
                 for (name, pending) in functions {
+                    let (waits, them) = (fitting(pending, "waits", "wait"), fitting(pending, "it", "them"));
                     let pending = count(pending, "delivery");
                     let short = name.split_once('/').map_or(&*name, |(_, short)| short);
                     say(
                         "note",
                         &format!(
-                            "{pending} of {name} wait, but it is in no manifest: write `was: [{short}]` in the function \
-                             that replaces it, or `evoke pending move {name} FUNCTION` moves them and `evoke pending \
-                             cancel --function {name}` gives them up"
+                            "{pending} of {name} {waits}, but it is in no manifest: write `was: [{short}]` in the function \
+                             that replaces it, or `evoke pending move {name} FUNCTION` moves {them} and `evoke pending \
+                             cancel --function {name}` gives {them} up"
                         ),
                     );
                 }
@@ -69,17 +71,18 @@ impl Host for Terminal {
             Progress::Draining { limit } => {
                 say("draining", &format!("at most {limit:?}; press Ctrl-C again to end at once"));
             }
-            Progress::Ended { deliveries } => say(
-                "ended",
-                &format!(
-                    "at once; {deliveries} deliveries were running and stay pending: they run again at the next start"
-                ),
-            ),
-            Progress::Interrupted { deliveries } => {
+            Progress::Ended { deliveries } => {
+                let (were, stay) = (fitting(deliveries, "was", "were"), fitting(deliveries, "stays", "stay"));
+                let (they, running) = (fitting(deliveries, "it runs", "they run"), count(deliveries, "delivery"));
                 say(
-                    "drained",
-                    &format!("{deliveries} deliveries were still running; they run again at the next start"),
+                    "ended",
+                    &format!("at once; {running} {were} running and {stay} pending: {they} again at the next start"),
                 );
+            }
+            Progress::Interrupted { deliveries } => {
+                let (were, they) = (fitting(deliveries, "was", "were"), fitting(deliveries, "it runs", "they run"));
+                let running = count(deliveries, "delivery");
+                say("drained", &format!("{running} {were} still running; {they} again at the next start"));
             }
         }
     }
@@ -118,7 +121,9 @@ fn show(activity: &Activity<'_>) {
         Activity::Line(line) => {
             say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
         }
-        Activity::LeftOut(number) => say_escaped("…", &format!("{number} more lines; --quiet leaves all out")),
+        Activity::LeftOut(number) => {
+            say_escaped("…", &format!("{}; --quiet leaves all out", count(*number, "more line")));
+        }
     }
 }
 
@@ -148,8 +153,11 @@ fn show_changes(changes: &Changes) {
         }
     }
     for (name, pending) in reordered {
-        let pending = count(*pending, "delivery");
-        say("note", &format!("{pending} of {name} wait in the order of the old `order_by`; new ones use the new keys"));
+        let (waits, pending) = (fitting(*pending, "waits", "wait"), count(*pending, "delivery"));
+        say(
+            "note",
+            &format!("{pending} of {name} {waits} in the order of the old `order_by`; new ones use the new keys"),
+        );
     }
     for route in routes.iter().take(ROUTES_SHOWN) {
         say_escaped("route", route);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Failure;
+pub(super) use evoke_model::text::count;
 use evoke_model::text::{escape_json, is_deceptive};
 
 /// Style of secondary information.
@@ -168,17 +169,6 @@ pub(super) fn format_bytes(size: u64) -> String {
     }
 }
 
-/// Formats a number with its noun, which gets a plural ending unless the number is 1.
-pub(super) fn count(n: impl TryInto<u64>, noun: &str) -> String {
-    let n = n.try_into().unwrap_or(u64::MAX);
-    let (stem, ending) = match noun.strip_suffix('y') {
-        Some(stem) if n != 1 && !stem.ends_with(['a', 'e', 'o', 'u']) => (stem, "ies"),
-        _ if n != 1 => (noun, "s"),
-        _ => (noun, ""),
-    };
-    format!("{n} {stem}{ending}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,14 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_sizes_and_counts_have_readable_units() {
+    fn durations_and_sizes_have_readable_units() {
         assert_eq!([850, 1_240, 2_500_000].map(format_micros), ["850 µs", "1.2 ms", "2.5 s"]);
         assert_eq!([1_023, 1_536, 5_452_595].map(format_bytes), ["1023 B", "1.5 KiB", "5.2 MiB"]);
         assert_eq!([61_000, 3_720_000, 180_000_000].map(format_millis), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
-        assert_eq!(
-            [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event"), count(3u64, "key")],
-            ["1 delivery", "2 deliveries", "0 events", "3 keys"]
-        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::pause::Pause;
 use evoke_core::dispatcher::{Failing, LastFailure, OpenCircuit};
 use evoke_core::source::Refused;
 use evoke_model::clock::rfc3339;
+use evoke_model::text::count;
 use evoke_pattern::Explanation;
 use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry as telemetry;
@@ -94,12 +95,12 @@ pub struct TriggerExplanation {
 /// Describes how a function is failing, as text for users.
 pub(super) fn describe_failing(failing: &Failing) -> String {
     let Failing { since_ms, attempts, outcome, message, .. } = failing;
-    let since = rfc3339(*since_ms);
+    let (since, failed) = (rfc3339(*since_ms), count(*attempts, "attempt"));
     match (attempts, message) {
         // The function was failing before the start; the attempts are unknown.
         (0, _) => format!("since {since}"),
-        (_, Some(message)) => format!("{attempts} attempts failed since {since}, the last as {outcome}: {message}"),
-        (_, None) => format!("{attempts} attempts failed since {since}, the last as {outcome}"),
+        (_, Some(message)) => format!("{failed} failed since {since}, the last as {outcome}: {message}"),
+        (_, None) => format!("{failed} failed since {since}, the last as {outcome}"),
     }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn describe_circuit(open: &OpenCircuit) -> String {
     let OpenCircuit { since_ms, failures, outcome, message, next_probe, .. } = open;
     let mut text = format!("since {}", rfc3339(*since_ms));
     if *failures > 0 {
-        text += &format!(": {failures} requests in a row failed, the last as {outcome}");
+        text += &format!(": {} in a row failed, the last as {outcome}", count(*failures, "request"));
         text.extend(message.iter().map(|message| format!(": {message}")));
     }
     match next_probe {

@@ -16,6 +16,7 @@ use super::sources::Sources;
 use super::{AppError, Control, Parts, pause, sources};
 use evoke_core::runtime_events::conditions;
 use evoke_manifest::{Checked, Diagnostics, Span};
+use evoke_model::text::count;
 use evoke_model::{FunctionId, MarkNames, Origin, StateConflict, TakeOver, TakenOver};
 use evoke_sources::monitor;
 use evoke_store::StoreError;
@@ -182,10 +183,7 @@ fn store_error(error: StoreError, what: &str) -> AppError {
 /// The error at the last of the earlier names that have state.
 fn conflict_error(manifests: &[Checked], conflict: &StateConflict) -> Diagnostics {
     let StateConflict { to, names } = conflict;
-    let with_counts: Vec<_> = names
-        .iter()
-        .map(|(name, keys)| format!("{name} has {keys} key{}", if *keys == 1 { "" } else { "s" }))
-        .collect();
+    let with_counts: Vec<_> = names.iter().map(|(name, keys)| format!("{name} has {}", count(*keys, "key"))).collect();
     let message = format!("`{to}` cannot take over: {}", with_counts.join(", and "));
     let (kept, others) = match names.as_slice() {
         [(kept, _), others @ ..] => (kept.as_str(), others),

@@ -18,6 +18,7 @@ use crate::runtime_events;
 use evoke_model::claim;
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::event::Event;
+use evoke_model::text::{count, fitting};
 use evoke_model::{Accepted, Lineage, Mark, NewEvent};
 pub use evoke_model::{Amount, Origin};
 use evoke_store::{EventStore, StoreError, StoreFuture};
@@ -88,8 +89,9 @@ pub enum Refused {
     },
     /// The backlog is full.
     #[error(
-        "{} deliveries are pending, with {} bytes of events; the limits are {} deliveries and {} bytes",
-        backlog.deliveries, backlog.bytes, max.deliveries, max.bytes
+        "{} {} pending, with {} of events; the limits are {} and {}",
+        count(backlog.deliveries, "delivery"), fitting(backlog.deliveries, "is", "are"), count(backlog.bytes, "byte"),
+        count(max.deliveries, "delivery"), count(max.bytes, "byte")
     )]
     Overloaded {
         /// The pending deliveries of all sources.
@@ -102,9 +104,9 @@ pub enum Refused {
     /// The pending deliveries of this source already take as much of the backlog as is free. The free part is reserved
     /// for other sources.
     #[error(
-        "{} deliveries from this source are pending, with {} bytes of events; the remaining room of {} deliveries and \
-         {} bytes is reserved for other sources",
-        owned.deliveries, owned.bytes, free.deliveries, free.bytes
+        "{} from this source {} pending, with {} of events; the remaining room of {} and {} is reserved for other sources",
+        count(owned.deliveries, "delivery"), fitting(owned.deliveries, "is", "are"), count(owned.bytes, "byte"),
+        count(free.deliveries, "delivery"), count(free.bytes, "byte")
     )]
     Crowding {
         /// The pending deliveries that this source's events caused.
@@ -117,9 +119,9 @@ pub enum Refused {
     /// The events that wait for their `notbefore` already take as much of the schedule as is free. A source may own as
     /// many of them as are free for others.
     #[error(
-        "{} events wait for their `notbefore`, with {} bytes; {} events and {} bytes more can be scheduled, by other \
-         sources",
-        scheduled.deliveries, scheduled.bytes, free.deliveries, free.bytes
+        "{} {} `notbefore`, with {}; {} and {} more can be scheduled, by other sources",
+        count(scheduled.deliveries, "event"), fitting(scheduled.deliveries, "waits for its", "wait for their"),
+        count(scheduled.bytes, "byte"), count(free.deliveries, "event"), count(free.bytes, "byte")
     )]
     ScheduleFull {
         /// The scheduled events of all sources.

@@ -3,6 +3,7 @@
 use super::source_text::{Position, SourceText, Span};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use evoke_model::text::count;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
@@ -225,7 +226,7 @@ impl Diagnostics {
     fn render(&self, renderer: &Renderer) -> String {
         let mut text: String = self.items.iter().map(|item| item.render(renderer) + "\n\n").collect();
         if self.omitted > 0 {
-            text.push_str(&format!("… and at least {} more errors\n\n", self.omitted));
+            text.push_str(&format!("… and at least {}\n\n", count(self.omitted, "more error")));
         }
         text.truncate(text.len().saturating_sub(1));
         text

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::text::count;
+
 /// How one attempt at a delivery ended. The messages are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -146,8 +148,9 @@ impl Outcome {
                 Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
             }
             Self::Crashed { exits } => Some(format!(
-                "Evoke ended {exits} times without a clean stop (a crash, a kill or a lack of memory) while this \
-                 delivery ran, the last time alone"
+                "Evoke ended {} without a clean stop (a crash, a kill or a lack of memory) while this delivery ran, the last \
+                 time alone",
+                count(*exits, "time")
             )),
         }
     }
@@ -232,7 +235,9 @@ pub fn decide(
         return Next::Dead { cause: why() };
     }
     if attempt >= policy.attempts {
-        return Next::Dead { cause: format!("gave up after {attempt} attempts; the last ended as {}", why()) };
+        return Next::Dead {
+            cause: format!("gave up after {}; the last ended as {}", count(attempt, "attempt"), why()),
+        };
     }
     let wait = match outcome {
         Outcome::Retry { after: Some(after), .. } | Outcome::EndpointFailed { after: Some(after), .. } => *after,

@@ -1,7 +1,23 @@
-//! Characters that untrusted text may use to deceive a reader.
+//! Texts for users: numbers with their nouns and verbs, and characters that untrusted text may use to deceive a reader.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+
+/// Formats a number with its noun, which gets a plural ending unless the number is 1: `1 delivery`, `2 dead letters`.
+pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    let (stem, ending) = match noun.strip_suffix('y') {
+        Some(stem) if n != 1 && !stem.ends_with(['a', 'e', 'o', 'u']) => (stem, "ies"),
+        _ if n != 1 => (noun, "s"),
+        _ => (noun, ""),
+    };
+    format!("{n} {stem}{ending}")
+}
+
+/// Returns `one` if the number is 1, else `many`: the verb that fits a number, as in `1 delivery waits`.
+pub fn fitting<'a>(n: impl TryInto<u64>, one: &'a str, many: &'a str) -> &'a str {
+    if n.try_into().unwrap_or(u64::MAX) == 1 { one } else { many }
+}
 
 /// Whether a character can move the cursor of a terminal, change its colours, or change the order in which the text is
 /// shown: control characters (U+0000–U+001F, U+007F–U+009F) and bidirectional ones.
@@ -32,6 +48,15 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_and_verbs_agree_with_their_numbers() {
+        assert_eq!(
+            [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event"), count(3usize, "key")],
+            ["1 delivery", "2 deliveries", "0 events", "3 keys"]
+        );
+        assert_eq!([0u32, 1, 2].map(|n| fitting(n, "waits", "wait")), ["wait", "waits", "wait"]);
+    }
 
     #[test]
     fn escaped_json_has_no_deceptive_characters_and_the_same_value() {

@@ -16,6 +16,7 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 use evoke_model::state::{Change, Transaction};
+use evoke_model::text::count;
 use evoke_telemetry::TraceContext;
 
 /// The most changed keys that the record of an attempt names.
@@ -94,7 +95,7 @@ fn changes_note(state: &Transaction) -> Option<String> {
     let mut changes = state.keys.iter().filter_map(|touched| Some((&touched.key, touched.change.as_ref()?)));
     let listed: Vec<_> = changes.by_ref().take(CHANGES_MAX).map(describe).collect();
     let more = changes.count();
-    let more = if more == 0 { String::new() } else { format!(", and {more} more keys") };
+    let more = if more == 0 { String::new() } else { format!(", and {}", count(more, "more key")) };
     (!listed.is_empty()).then(|| format!("state: {}{more}", listed.join(", ")))
 }
 

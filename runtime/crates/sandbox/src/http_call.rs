@@ -40,6 +40,7 @@ use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
+use evoke_model::text::count;
 use evoke_telemetry::TraceContext;
 
 /// The error type of a body.
@@ -220,7 +221,8 @@ async fn complete_response(
     }
     let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if !length_without_body(method, head.status) && announced.is_some_and(|announced: u64| announced != length) {
-        return Err(trap(format!("the function's response has {length} bytes, but its content-length is different")));
+        let bytes = count(length, "byte");
+        return Err(trap(format!("the function's response has {bytes}, but its content-length is different")));
     }
     // Trailers require a chunked body.
     let left = (!has_trailers).then_some(length);

@@ -33,6 +33,7 @@ use super::secrets::Redactor;
 use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, RequestBody, ResponseBody, TLS_MAX};
 use evoke_model::HOPS_HEADER;
 use evoke_model::recording::RequestError;
+use evoke_model::text::count;
 use evoke_telemetry::{OutboundStart, TraceContext};
 
 /// The memory that the host needs for a request, without its fields and its body, in bytes.
@@ -109,7 +110,7 @@ impl Outbound {
         let (lines, more) = &*notes;
         let mut text = lines.join("; ");
         if *more > 0 {
-            text += &format!("; and {more} more requests");
+            text += &format!("; and {}", count(*more, "more request"));
         }
         (!text.is_empty()).then_some(text)
     }

@@ -27,7 +27,7 @@ const RULES: [(&str, &str); 13] = [
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
            AND d.replay = 0
          GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
-        "event {0} has {1} deliveries; expected {2}",
+        "deliveries of event {0}: {1}; expected: {2}",
     ),
     (
         "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
@@ -42,7 +42,7 @@ const RULES: [(&str, &str); 13] = [
     (
         "SELECT d.id, d.attempts, COUNT(a.attempt) + (d.done_ms IS NOT NULL) AS recorded
          FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id GROUP BY d.id HAVING recorded <> d.attempts",
-        "delivery {0} counts {1} attempts and has {2} on record",
+        "attempts of delivery {0}: {1}; on record: {2}",
     ),
     (
         // A missing delivery was removed by retention, so it was done. Runtime events (`/evoke`) are caused by
@@ -76,19 +76,19 @@ const RULES: [(&str, &str); 13] = [
             WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
          FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
            WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
-        "replay {0} has {1} pending deliveries, but its running total is {2}",
+        "pending deliveries of replay {0}: {1}; their running total: {2}",
     ),
     (
         "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
            ifnull((SELECT count FROM totals WHERE function = 0 AND name = 'replayed'), 0) AS of_all, 0
          WHERE of_each <> of_all",
-        "the running totals of replays add up to {0} deliveries, but {1} were replayed",
+        "deliveries in the running totals of all replays: {0}; replayed deliveries: {1}",
     ),
     (
         "SELECT ifnull(SUM(count) FILTER (WHERE name = 'deliveries'), 0) AS given,
            ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS created, 0
          FROM totals WHERE function = 0 HAVING given <> created",
-        "{0} delivery ids were assigned, but {1} deliveries were created",
+        "assigned delivery ids: {0}; created deliveries: {1}",
     ),
     (
         // The newest removed event must be gone, and all events after it must exist.
@@ -265,26 +265,26 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let stored: u64 = counted.functions.values().map(Counts::total).sum();
     let due = counted.owed + counted.replayed;
     if stored != due {
-        problems.push(format!("events and replays have {due} deliveries, but {stored} are stored"));
+        problems.push(format!("deliveries of events and replays: {due}; stored: {stored}"));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
     let expected = counted.removed.owed + counted.removed.replayed;
     if removed != expected {
-        problems.push(format!("functions have {removed} removed deliveries, but events have {expected}"));
+        problems.push(format!("removed deliveries of functions: {removed}; of events: {expected}"));
     }
     if (running.events, running.owed) != (counted.events, counted.owed) {
         problems.push(format!(
-            "{} events with {} deliveries were accepted, but {} with {} are stored or were removed",
+            "accepted events: {}, with deliveries: {}; stored or removed: {}, with {}",
             running.events, running.owed, counted.events, counted.owed
         ));
     }
     if running.replayed != counted.replayed {
         let (expected, stored) = (running.replayed, counted.replayed);
-        problems.push(format!("{expected} deliveries were replayed, but {stored} are stored or were removed"));
+        problems.push(format!("replayed deliveries: {expected}; stored or removed: {stored}"));
     }
     if running.scheduled != counted.scheduled {
         let (expected, stored) = (running.scheduled, counted.scheduled);
-        problems.push(format!("{stored} events are scheduled, but their running total is {expected}"));
+        problems.push(format!("scheduled events: {stored}; their running total: {expected}"));
     }
     let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
     for name in names {
@@ -294,7 +294,7 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
             let (expected, stored) = (running.get(state), counted.get(state));
             if expected != stored {
                 let state = state.name();
-                problems.push(format!("{name} has {stored} {state} deliveries, but its running total is {expected}"));
+                problems.push(format!("{state} deliveries of {name}: {stored}; their running total: {expected}"));
             }
         }
     }

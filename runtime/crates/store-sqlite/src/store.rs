@@ -20,6 +20,7 @@ use super::{
 };
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
+use evoke_model::text::count;
 use evoke_model::{
     Accepted, Actor, ChainState, CheckReport, Completed, Completion, DamagedDelivery, DeadFilter, DeadSummary,
     DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, MarkNames, NewDelivery, NewEvent,
@@ -174,7 +175,7 @@ impl StateStore for SqliteStore {
     }
 
     fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64> {
-        log_request(actor, format_args!("write {} keys of state", changes.keys.len()));
+        log_request(actor, format_args!("write {} of state", count(changes.keys.len(), "key")));
         self.writes.submit(WriteState { changes })
     }
 }
@@ -233,7 +234,7 @@ impl ScheduleStore for SqliteStore {
     }
 
     fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64> {
-        log_request(actor, format_args!("cancel {} scheduled events", events.len()));
+        log_request(actor, format_args!("cancel {}", count(events.len(), "scheduled event")));
         self.writes.submit(Release { events, cancel: Some(cause.into()) })
     }
 

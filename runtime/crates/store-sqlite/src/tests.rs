@@ -451,8 +451,8 @@ async fn check_counts_rows_and_reports_wrong_running_totals() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "2 events with 0 deliveries were accepted, but 0 with 0 are stored or were removed",
-        "shop/a has 0 done deliveries, but its running total is 3",
+        "accepted events: 2, with deliveries: 0; stored or removed: 0, with 0",
+        "done deliveries of shop/a: 0; their running total: 3",
     ];
     assert_eq!(problems[..2], expected);
     assert!(problems.len() == 3 && problems[2].contains("backup"), "{problems:?}");

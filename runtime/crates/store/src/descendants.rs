@@ -3,7 +3,7 @@
 //! A backend counts the stored events of a chain when the chain publishes for the first time since the start, and keeps
 //! the count in memory. So the limit holds across restarts, and the count needs no row of its own.
 
-use evoke_model::{DescendantsLimits, NewEvent, Seq};
+use evoke_model::{DescendantsLimits, NewEvent, Seq, text};
 use foldhash::{HashMap, HashMapExt};
 
 /// The maximum number of chains whose counts are in memory. The count of another chain is read again.
@@ -54,14 +54,14 @@ impl Chains {
         };
         if after.events > max.events || after.bytes > max.bytes {
             return Ok(Err(format!(
-                "event {root} caused {} events with {} bytes; with {} more and {bytes} bytes they would exceed the limits \
-                 of {} events or {} bytes; the manifest sets them as `limits` (`descendants`, `descendants_bytes`), and \
+                "event {root} caused {} with {}; with {} more and {} they would exceed the limits of {} or {}; the manifest sets them as `limits` (`descendants`, `descendants_bytes`), and \
                  --descendants-max and --descendants-bytes-max where it does not",
-                before.events,
-                before.bytes,
+                text::count(before.events, "event"),
+                text::count(before.bytes, "byte"),
                 publishes.len(),
-                max.events,
-                max.bytes
+                text::count(bytes, "byte"),
+                text::count(max.events, "event"),
+                text::count(max.bytes, "byte")
             )));
         }
         Ok(Ok(Some((root, after))))

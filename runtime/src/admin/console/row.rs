@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Data;
+use evoke_model::text::count;
 use evoke_model::{DamagedEvent, DeliveryId, DeliveryState, ReadEvent, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
@@ -122,7 +123,7 @@ impl Row {
 /// Returns the start of the data as one line.
 fn preview(data: &Data) -> String {
     if let Data::Binary(bytes) = data {
-        return format!("{} bytes", bytes.len());
+        return count(bytes.len(), "byte");
     }
     // A character has at most four bytes.
     let start = data.as_bytes().get(..PREVIEW_CHARS_MAX * 4).unwrap_or(data.as_bytes());

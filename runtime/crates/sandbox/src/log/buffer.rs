@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::line::{Level, LogLine, LogSink, escape_controls};
 use crate::secrets::Redactor;
 use evoke_model::clock::Clock;
+use evoke_model::text::{count, fitting};
 
 /// Limits on the log of one attempt, with control characters escaped. Lines past a limit are counted and dropped, and
 /// one line reports the number. 16 concurrent attempts of a function can hold 1 MiB.
@@ -163,7 +164,9 @@ impl AttemptLog<'_> {
         let dropped = std::mem::take(&mut log.lines_dropped);
         if dropped > 0 {
             let text = format!(
-                "{dropped} more lines were dropped: an attempt may log {LINES_MAX} lines and {} KiB",
+                "{} {} dropped: an attempt may log {LINES_MAX} lines and {} KiB",
+                count(dropped, "more line"),
+                fitting(dropped, "was", "were"),
                 BYTES_MAX / 1024
             );
             log.emit(self, Level::Warn, text);

@@ -145,7 +145,7 @@ async fn ticks_wait_while_the_bus_refuses_events() {
     let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
     let worker = tokio::spawn(run(every(Duration::from_millis(100), Missed::None), ctx));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(health.trouble().unwrap().contains("1 deliveries are pending"));
+    assert!(health.trouble().unwrap().contains("1 delivery is pending"));
     assert_eq!(fixture.ids().await.len(), 0);
     fixture.store.set_pending(0);
     tokio::time::sleep(Duration::from_secs(10)).await;

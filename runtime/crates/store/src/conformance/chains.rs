@@ -56,7 +56,7 @@ pub async fn the_events_of_a_chain_are_limited_in_number_and_size(store: &dyn St
     store.limit_descendants(DescendantsLimits { default: DescendantsMax { events: 5, bytes: 2 * size }, origins });
     let refused = complete(through(Origin::of("/shop/in"))).await;
     assert!(
-        matches!(&refused, Completed::TooManyDescendants(why) if why.contains("limits of 1 events")),
+        matches!(&refused, Completed::TooManyDescendants(why) if why.contains("limits of 1 event or")),
         "{refused:?}"
     );
     assert_eq!(complete(through(other)).await, Completed::Committed);

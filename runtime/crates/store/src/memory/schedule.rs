@@ -7,6 +7,7 @@ use super::{ById, Inner, MemoryStore, index, ready};
 use crate::backlog::Share;
 use crate::{Alarm, ScheduleStore, Scheduled, StoreFuture, log_request};
 use evoke_model::clock::UnixMs;
+use evoke_model::text::count;
 use evoke_model::{Actor, DeliveryId, DeliveryState, NewDelivery, Seq, StoredEvent};
 
 impl Inner {
@@ -88,7 +89,7 @@ impl ScheduleStore for MemoryStore {
     }
 
     fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64> {
-        log_request(actor, format_args!("cancel {} scheduled events", events.len()));
+        log_request(actor, format_args!("cancel {}", count(events.len(), "scheduled event")));
         self.write(|inner, _| {
             let mut count = 0;
             for (seq, deliveries) in events {

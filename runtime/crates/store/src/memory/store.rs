@@ -16,6 +16,7 @@ use crate::{
 };
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
+use evoke_model::text::count;
 use evoke_model::{
     Accepted, Actor, ChainState, CheckReport, Completed, Completion, Counts, DamagedDelivery, DamagedEvent, DeadFilter,
     DeadSummary, DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay,
@@ -194,7 +195,7 @@ impl StateStore for MemoryStore {
     }
 
     fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64> {
-        log_request(actor, format_args!("write {} keys of state", changes.keys.len()));
+        log_request(actor, format_args!("write {} of state", count(changes.keys.len(), "key")));
         self.write(|inner, _| match inner.buckets.validate(&changes) {
             Validation::Valid(valid) => {
                 let existed = valid.existed;
@@ -383,7 +384,7 @@ impl InspectionStore for MemoryStore {
         let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("events and replays have {due} deliveries, but {counted} are stored")]
+            vec![format!("deliveries of events and replays: {due}; stored: {counted}")]
         };
         ready(CheckReport { totals, problems })
     }

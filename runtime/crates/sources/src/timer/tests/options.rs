@@ -140,7 +140,7 @@ async fn a_tick_that_cannot_be_stored_before_its_deadline_is_skipped() {
     let worker = tokio::spawn(run(config(), ctx));
     fixture.store.set_pending(1);
     tokio::time::sleep(minutes(5) + Duration::from_secs(30)).await;
-    assert!(health.trouble().unwrap().contains("1 deliveries are pending"));
+    assert!(health.trouble().unwrap().contains("1 delivery is pending"));
     fixture.store.set_pending(0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!((fixture.minutes().await, health.trouble()), (vec![4, 5], None));
