@@ -1,10 +1,11 @@
 //! What functions use of their grants is recorded, shown with the smallest grants, and checked by `validate --strict`.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
 use crate::outbound::peer::{self, Peer};
-use crate::support::Evoke;
+use crate::support::{Evoke, signal};
 
 /// A manifest with the fixture `use-grants`, which has this `allow:`.
 fn manifest(allow: &str) -> String {
@@ -179,6 +180,56 @@ fn a_changed_manifest_keeps_the_record_of_the_other_grants() {
     let line = json!({ "http": [{ "url": peer.url(), "addresses": ["127.0.0.1"] }] });
     assert_eq!(after["refused"][0]["allow"], line, "{after}");
     assert!(used(&after).contains(&"shared-state: open".to_owned()), "{after}");
+}
+
+#[test]
+fn a_renamed_function_keeps_the_record_of_its_grants_through_a_kill_and_a_reload() {
+    let named = |name: &str, was: &str| {
+        manifest("    allow: { publish: [\"used.*\", spare], state: true }")
+            .replace("part:", &format!("{name}:\n    {was}"))
+    };
+    let mut evoke = with(&named("part", ""));
+    run(&evoke, &json!({ "publish": ["used.a", "other"], "get": ["k"] }));
+    let record = |evoke: &Evoke, name: &str| {
+        let found = evoke.json_lines(&["grants", name]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    };
+    let before = record(&evoke, "lab");
+    let stored = || {
+        let output = evoke.run(&["grants", "lab", "--offline", ".evoke", "--json"]);
+        // Before the first write, the store has no such record.
+        serde_json::from_slice(&output.stdout).map_or_else(|_| Vec::new(), |record| used(&record))
+    };
+    assert_eventually!(stored() == used(&before), "{:?}", stored());
+    evoke.kill();
+
+    evoke.write_manifest(&named("whole", "was: [part]"));
+    evoke.up();
+    let after = record(&evoke, "lab");
+    assert_eq!(after["function"], "lab/whole");
+    for key in ["since", "attempts", "grants", "refused", "proposal"] {
+        assert_eq!(after[key], before[key], "{key}: {after}");
+    }
+    // A reload takes over uses that are not stored yet, and an earlier name is not stored again.
+    run(&evoke, &json!({ "publish": ["used.b"] }));
+    evoke.write_manifest(&named("last", "was: [whole, part]"));
+    signal(evoke.pid(), Signal::HUP);
+    assert_eventually!(evoke.log().contains("lab/last takes over from lab/whole"), "{}", evoke.log());
+    let renamed = || evoke.json_lines(&["grants", "lab"]).iter().any(|record| record["function"] == "lab/last");
+    assert_eventually!(renamed(), "{:?}", evoke.json_lines(&["grants", "lab"]));
+    let last = record(&evoke, "lab");
+    assert_eq!((&last["since"], &last["attempts"]), (&before["since"], &json!(2)), "{last}");
+    assert_eq!(used(&last), ["publish used.*: used.a,used.b", "state: open,read"]);
+    assert!(evoke.stop().success());
+    assert_eq!(record_offline(&evoke), last);
+}
+
+/// The only record in the store, which may be in use.
+fn record_offline(evoke: &Evoke) -> Value {
+    let found = evoke.json_lines(&["grants", "lab", "--offline", ".evoke"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::shim::Shim;
+use crate::assert_eventually;
 use crate::support::{Evoke, shell};
 
 fn manifest(name: &str, was: &str) -> String {
@@ -23,7 +24,8 @@ functions:
     )
 }
 
-/// Leaves a store with a done delivery, a dead letter, state, a pause and pending deliveries of `lab/worker`.
+/// Leaves a store with a done delivery, a dead letter, state, a record of grants, a pause and pending deliveries of
+/// `lab/worker`.
 fn prepare() -> Evoke {
     let mut evoke = Evoke::up_with(&manifest("worker", ""));
     let count = |evoke: &Evoke, end: &str| {
@@ -32,6 +34,8 @@ fn prepare() -> Evoke {
     count(&evoke, "");
     count(&evoke, "reject");
     evoke.settle();
+    let stored = || evoke.run(&["grants", "worker", "--offline", ".evoke"]).stdout;
+    assert_eventually!(String::from_utf8_lossy(&stored()).contains("publish saw"), "{:?}", stored());
     evoke.stdout(&["pause", "worker"]);
     (0..3).for_each(|_| count(&evoke, ""));
     evoke.kill();
@@ -56,6 +60,7 @@ fn names(evoke: &Evoke) -> Value {
         "state": of(offline(&["state", "list"]), "bucket"),
         "totals": totals["functions"],
         "pauses": text("SELECT key FROM marks WHERE scope = '/evoke/paused'"),
+        "grants": text("SELECT key FROM marks WHERE scope = '/evoke/grants'"),
         "origins": text("SELECT uri FROM origins WHERE uri LIKE '/lab/%'"),
     })
 }
@@ -70,6 +75,7 @@ fn a_kill_at_any_call_of_a_start_leaves_one_name_and_the_next_start_completes_th
     let prepared = prepare();
     let before = names(&prepared);
     let after: Value = serde_json::from_str(&before.to_string().replace("lab/worker", "lab/job")).unwrap();
+    let record = prepared.json(&["grants", "worker", "--offline", ".evoke"]);
     let data = prepared.path(".evoke");
     let (mut kills, mut renamed) = (0, 0);
     for class in ["write@evoke.db-wal", "fsync@evoke.db-wal"] {
@@ -96,6 +102,11 @@ fn a_kill_at_any_call_of_a_start_leaves_one_name_and_the_next_start_completes_th
             evoke.settle();
             assert_eq!(evoke.stdout(&["state", "get", "lab/job", "n"]).trim(), "4", "{fault}");
             assert_eq!(evoke.events("saw").len(), 4, "{fault}");
+            let grants = evoke.json(&["grants", "job"]);
+            // At least one for each of the three deliveries that waited; one that read a changed value ran again.
+            let attempts = |record: &Value| record["attempts"].as_u64().unwrap();
+            let is_continued = grants["since"] == record["since"] && attempts(&grants) >= attempts(&record) + 3;
+            assert!(is_continued, "{fault}: {grants}, before {record}");
             assert!(evoke.stop().success(), "{fault}: {}", evoke.log());
             evoke.stdout(&["check"]);
         }

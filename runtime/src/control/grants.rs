@@ -4,6 +4,8 @@
 //! are stored as marks: a record with a new kind of use at once, one with only more attempts once a minute, and all at a
 //! clean stop. An unclean end loses the uses of the last seconds; the record notes when one was found.
 //!
+//! A function that was renamed takes over the record of its earlier name, unless it has one of its own.
+//!
 //! # Format
 //! One mark for each function. Scope: `/evoke/grants`. Key: `app/function`. Value: [`Record`] as JSON, with `v` (1).
 
@@ -19,13 +21,15 @@ pub(super) use self::declared::{Declared, declared};
 pub use self::propose::{line, propose};
 pub use self::record::{GrantRecord, Record, RefusedRecord};
 use super::Control;
-use evoke_model::Mark;
 use evoke_model::clock::UnixMs;
+use evoke_model::{Mark, MarkNames, TakeOver};
 use evoke_sandbox::GrantUse;
 use evoke_store::StoreError;
 
 /// The scope of the marks.
 const SCOPE: &str = "/evoke/grants";
+/// The marks whose keys name functions.
+pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
 /// The most marks in a commit.
 const MARKS_MAX: usize = 100;
 /// Time between two writes of a record in which only the number of attempts changes.
@@ -33,7 +37,11 @@ const ATTEMPTS_INTERVAL_MS: i64 = 60_000;
 
 /// The records of all functions, also of those that no manifest has any more. Shared by clones of the control.
 #[derive(Default)]
-pub(super) struct GrantRecords(Mutex<Tables>);
+pub(super) struct GrantRecords {
+    tables: Mutex<Tables>,
+    /// Locked while records are stored or renamed, so that no record is stored under a name after the store renamed it.
+    storing: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct Tables {
@@ -87,7 +95,23 @@ impl Tracked {
 
 impl GrantRecords {
     fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no record is being stored, and lets none be stored while the result exists.
+    pub(super) async fn pause_storing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.storing.lock().await
+    }
+
+    /// Renames the records in the way in which the store has renamed their marks. The caller holds the result of
+    /// [`Self::pause_storing`] since before the store did that.
+    pub(super) fn rename(&self, renamed: &[TakeOver]) {
+        let records = &mut self.lock().records;
+        for TakeOver { from, to } in renamed {
+            let Some(tracked) = records.remove(from) else { continue };
+            // Uses may be newer than the stored record.
+            records.entry(to.clone()).or_insert(Tracked { is_changed: true, ..tracked });
+        }
     }
 
     /// Reads the stored records. With `unclean_ms`, notes that the process before this one ended without a clean stop.
@@ -143,7 +167,8 @@ impl GrantRecords {
             }
             !is_expired
         });
-        marks.extend(std::mem::take(removed).iter().map(|name| mark(name, None)));
+        let gone = std::mem::take(removed).into_iter().filter(|name| !records.contains_key(name));
+        marks.extend(gone.map(|name| mark(&name, None)));
         marks
     }
 
@@ -190,6 +215,7 @@ impl Control {
     /// # Errors
     /// The first error of the store; the next call tries again.
     pub(crate) async fn store_grant_records(&self, keep: Duration, all: bool) -> Result<(), StoreError> {
+        let _storing = self.0.grants.pause_storing().await;
         let marks = self.0.grants.take_writes(self.0.parts.clock.now_ms(), keep, all);
         for (at, chunk) in marks.chunks(MARKS_MAX).enumerate() {
             if let Err(error) = self.0.parts.store.accept(Vec::new(), chunk.to_vec()).await {

@@ -13,7 +13,7 @@ use tokio::sync::MutexGuard;
 use super::functions::{self, full_name};
 use super::host::Progress;
 use super::sources::Sources;
-use super::{AppError, Control, Parts, pause, sources};
+use super::{AppError, Control, Parts, grants, pause, sources};
 use evoke_core::runtime_events::conditions;
 use evoke_manifest::{Checked, Diagnostics, Span};
 use evoke_model::text::count;
@@ -23,8 +23,9 @@ use evoke_store::StoreError;
 use evoke_store::take_over::find_conflict;
 
 /// The marks whose keys name functions or sources of functions.
-const MARK_NAMES: [MarkNames; 5] = [
+const MARK_NAMES: [MarkNames; 6] = [
     pause::NAMED_MARKS,
+    grants::NAMED_MARKS,
     conditions::NAMED_MARKS[0],
     conditions::NAMED_MARKS[1],
     conditions::NAMED_MARKS[2],
@@ -83,8 +84,13 @@ impl Control {
         dispatcher.suspend(suspended).await;
         let mut sources = self.0.sources.lock().await;
         let stopped = sources.stop_own_of(&all).await;
-        let taken: Result<_, AppError> = match store.take_over(all, &MARK_NAMES).await {
-            Ok(Ok(taken)) => Ok(taken),
+        let _storing = self.0.grants.pause_storing().await;
+        let taken: Result<_, AppError> = match store.take_over(all.clone(), &MARK_NAMES).await {
+            Ok(Ok(taken)) => {
+                // Also without a change in the store, which may not have the newest records yet.
+                self.0.grants.rename(&all);
+                Ok(taken)
+            }
             Ok(Err(conflict)) => Err(conflict_error(manifests, &conflict).into()),
             Err(error) => Err(store_error(error, "cannot rename functions")),
         };

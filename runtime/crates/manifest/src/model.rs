@@ -74,8 +74,8 @@ pub struct Function {
     #[schemars(skip)]
     pub name: Name,
     /// Earlier names of the function in this app. When the manifest is loaded, the function takes over the data stored under
-    /// these names: pending deliveries, dead letters, state, a pause, and the progress of its own sources. The names can
-    /// stay here for ever.
+    /// these names: pending deliveries, dead letters, state, a pause, the record of its grants, and the progress of its own
+    /// sources. The names can stay here for ever.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Name>")]
     pub was: Vec<EarlierName>,

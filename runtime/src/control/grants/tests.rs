@@ -99,6 +99,39 @@ fn attempts_of_a_replaced_function_are_recorded_until_the_last_one_ends() {
 }
 
 #[test]
+fn a_renamed_function_takes_over_the_record_with_uses_that_are_not_stored() {
+    let take_over = |from: &str, to: &str| TakeOver { from: from.into(), to: to.into() };
+    let records = GrantRecords::default();
+    let grant_use = declare(&records, "{ http: [\"https://a.example\"] }", 5);
+    writes(&records, 5, false);
+    grant_use.request(0, "https://a.example");
+    records.rename(&[take_over("a/e", "a/g"), take_over("a/f", "a/g")]);
+    let marks = records.take_writes(10, KEEP, false);
+    assert_eq!(marks.iter().map(|mark| &*mark.key).collect::<Vec<_>>(), ["a/g"]);
+    let record = Record::from_mark(marks[0].value.as_deref().unwrap()).unwrap();
+    assert_eq!((record.since_ms, record.grants[0].last_ms()), (5, Some(10)));
+    // A record under the present name stays, as in the store.
+    declare(&records, "{}", 20);
+    records.rename(&[take_over("a/f", "a/g")]);
+    assert!(!records.lock().records.contains_key("a/f"));
+    assert_eq!(records.lock().records["a/g"].record.since_ms, 5);
+}
+
+#[test]
+fn a_function_that_is_declared_again_keeps_its_record_although_an_earlier_one_is_to_be_removed() {
+    let keep_ms = i64::try_from(KEEP.as_millis()).unwrap();
+    let records = GrantRecords::default();
+    declare(&records, "{}", 0);
+    records.declare(Vec::new(), 0);
+    let removal = records.take_writes(keep_ms, KEEP, false);
+    assert_eq!(removal, [mark("a/f", None)]);
+    records.put_back(&removal);
+    declare(&records, "{}", keep_ms);
+    let marks = records.take_writes(keep_ms, KEEP, false);
+    assert!(marks.len() == 1 && marks[0].value.is_some(), "{marks:?}");
+}
+
+#[test]
 fn removed_grants_and_functions_expire() {
     let keep_ms = i64::try_from(KEEP.as_millis()).unwrap();
     let records = GrantRecords::default();
