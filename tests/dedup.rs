@@ -4,11 +4,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::assert_eventually;
 use crate::faults::random::is_long_form;
-use crate::support::{Evoke, post};
+use crate::support::{Evoke, post, signal};
+use crate::{assert_eventually, webhooks};
 
 const MANIFEST: &str = r#"
 evoke: 1
@@ -163,4 +164,28 @@ fn a_user_is_told_that_another_one_has_used_the_id_of_its_event() {
     assert_eq!((refused.status, &refused.json()["attribute"]), (422, &json!("id")), "{refused:?}");
     assert_eq!(send(bob, "order-2").status, 202);
     assert_eq!(evoke.events("lab.in").len(), 2);
+}
+
+#[test]
+fn a_dedup_window_in_which_a_signature_outlives_its_id_is_refused() {
+    let mut evoke = webhooks::up();
+    assert!(evoke.stop().success());
+    let window = |window| ["--dedup-window", window];
+    let check = evoke.run(&[&["up", "evoke.yaml", "--check"][..], &window("9m")].concat());
+    assert!(evoke.try_up(&window("9m"), &[]).is_err());
+    for text in [String::from_utf8_lossy(&check.stderr).into_owned(), evoke.log()] {
+        for source in ["billing", "stripe", "slack", "dated"] {
+            let expected = format!("/hooks/{source} accepts a signed request for 10m, and the dedup window is only 9m");
+            assert!(text.contains(&expected), "{expected}: {text}");
+        }
+        assert!(text.contains("start Evoke with `--dedup-window 10m` or longer"), "{text}");
+        assert!(text.contains("or lower `tolerance` to 270s"), "{text}");
+        assert_eq!(text.matches("the dedup window is only").count(), 4, "the others sign no time: {text}");
+    }
+    evoke.up_with_arguments(&window("10m"));
+    // A reload is refused, too, and changes nothing.
+    evoke.write_manifest(&webhooks::MANIFEST.replace("{ header: X-Time }", "{ header: X-Time, tolerance: 6m }"));
+    signal(evoke.pid(), Signal::HUP);
+    let refused = || evoke.log().contains("/hooks/dated accepts a signed request for 12m");
+    assert_eventually!(refused() && evoke.log().contains("the previous manifests stay active"), "{}", evoke.log());
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::assert_eventually;
 use crate::support::{Evoke, Response, request, signal};
 
-const MANIFEST: &str = r#"
+pub(crate) const MANIFEST: &str = r#"
 evoke: 1
 app: hooks
 sources:

@@ -30,6 +30,7 @@ pub(crate) mod unset_secrets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -53,8 +54,8 @@ use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_manifest::{Checked, Diagnostics, Settings, Severity, Source};
 use evoke_model::clock::Clock;
-use evoke_model::{DescendantsMax, FunctionId, StoredEvent, TakeOver};
 use evoke_model::text::count;
+use evoke_model::{DescendantsMax, FunctionId, StoredEvent, TakeOver};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_sources::Services;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The default limits of chains, for the sources of apps whose manifest sets none.
     pub descendants_max: DescendantsMax,
+    /// How long the ids of events are remembered.
+    pub dedup_window: Duration,
     /// Records the running work.
     pub running: Arc<dyn RunningLog>,
     /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
@@ -276,6 +279,7 @@ impl Control {
                 return Err(refused.into());
             }
         }
+        auth::check_dedup_window(&manifests, self.0.parts.dedup_window)?;
         let functions = functions::all(&manifests).map(|(c, f)| functions::full_name(&c.manifest, f)).collect();
         self.0.host.report(Progress::Loading { functions });
         let loaded = functions::load_all(&manifests, sandbox, running).await?;

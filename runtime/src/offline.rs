@@ -33,8 +33,8 @@ use evoke_model::clock::Clock;
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::Services;
 use evoke_sources::monitor::Monitors;
-use evoke_store::Store;
 use evoke_store::running::NoRunningLog;
+use evoke_store::{DEDUP_WINDOW, Store};
 use evoke_store_sqlite::SqliteStore;
 use evoke_telemetry::Metrics;
 
@@ -96,6 +96,7 @@ impl Offline {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             descendants_max: DescendantsMax::default(),
+            dedup_window: DEDUP_WINDOW,
             running: Arc::new(NoRunningLog),
             services: Services { monitors },
             interrupted: None,

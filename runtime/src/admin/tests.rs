@@ -60,6 +60,7 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
         metrics,
         clock,
         descendants_max,
+        dedup_window: evoke_store::DEDUP_WINDOW,
         running,
         interrupted: None,
     };

@@ -113,6 +113,7 @@ pub(super) async fn open(
         metrics,
         clock,
         descendants_max,
+        dedup_window: window,
         running,
         interrupted,
     };

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::{UpOptions, open, validate};
-use crate::control::AppError;
+use crate::control::{AppError, auth, manifests};
 use evoke_manifest::{Diagnostics, Severity};
 use evoke_model::clock::Clock;
 use evoke_store_sqlite::SqliteStore;
@@ -14,6 +14,8 @@ use evoke_telemetry::Metrics;
 /// checked while another Evoke runs with the data folder: it uses them.
 pub async fn check_start(options: &UpOptions) -> Result<(Diagnostics, usize, usize), AppError> {
     let checked = validate(&options.manifests, &options.data, options.compile, Severity::Error, None).await?;
+    let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
+    auth::check_dedup_window(&manifests, options.dedup_window)?;
     if options.data.join("evoke.db").exists() {
         let opened = SqliteStore::open_read_only(&options.data, Clock::system());
         opened.with_context(|| format!("cannot open the store in the data folder {}", options.data.display()))?;

@@ -10,7 +10,8 @@ use evoke_model::DescendantsMax;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Limits {
-    /// How long source and id of an event are remembered: the same event sent again within this time is a duplicate
+    /// How long source and id of an event are remembered: the same event sent again within this time is a duplicate. At
+    /// least twice the time by which a signed request of a webhook may differ, which is 5 minutes for most
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
     /// Maximum number of pending deliveries; beyond it events are refused, from a single source beyond half of it.

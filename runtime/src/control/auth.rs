@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::secrets;
 use evoke_http::source::HttpSource;
-use evoke_http::source::auth::{Guard, SecretError};
+use evoke_http::source::auth::{Auth, Guard, SecretError};
+use evoke_manifest::units::duration_text;
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, SecretRef, Source};
 use evoke_telemetry::{AuthMetrics, Metrics};
 
@@ -30,6 +32,34 @@ pub(super) fn guards(manifests: &[Checked], metrics: &Metrics) -> Result<Guards,
         }
     }
     if errors.is_empty() { Ok(guards) } else { Err(errors.into_iter().collect()) }
+}
+
+/// Returns an error for each source that would accept a recorded request again: the id of an event is remembered for
+/// `dedup_window` only, and its signature is valid for longer.
+pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) -> Result<(), Diagnostics> {
+    let of_source = |checked: &Checked, source: &Source| {
+        let auth = source.settings.get::<HttpSource>()?.auth.as_ref()?;
+        let lifetime = auth.signature_lifetime().filter(|lifetime| dedup_window < *lifetime)?;
+        let message = format!(
+            "{} accepts a signed request for {}, and the dedup window is only {}: within this time, a recorded request \
+             that is sent again would be a new event",
+            source.uri,
+            duration_text(lifetime),
+            duration_text(dedup_window)
+        );
+        let tolerance = match auth {
+            Auth::Hmac(_) => format!(", or lower `tolerance` to {}", duration_text(dedup_window / 2)),
+            _ => String::new(),
+        };
+        let window = duration_text(lifetime);
+        let help = format!("start Evoke with `--dedup-window {window}` or longer, or without it, for 24h{tolerance}");
+        Some(checked.error_at(source.span, message, help))
+    };
+    let errors = manifests
+        .iter()
+        .flat_map(|checked| checked.manifest.all_sources().filter_map(move |(source, _)| of_source(checked, source)));
+    let errors: Diagnostics = errors.collect();
+    if errors.has_errors() { Err(errors) } else { Ok(()) }
 }
 
 /// Returns a warning for each secret of an http source that cannot be used here. `up` refuses such a manifest.

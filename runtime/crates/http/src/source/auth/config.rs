@@ -9,6 +9,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::headers::TOLERANCE_S;
 use evoke_manifest::hmac::HmacFormat;
 use evoke_manifest::names::{header_name, header_text};
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
@@ -101,7 +102,20 @@ const SECRET_EXAMPLE: &str = "`secret: { env: VARIABLE }`";
 const KEYS: [&str; 7] = ["standard-webhooks", "github", "stripe", "slack", "hmac", "bearer", "basic"];
 
 fn default_tolerance() -> Duration {
-    Duration::from_secs(300)
+    Duration::from_secs(TOLERANCE_S.into())
+}
+
+impl Auth {
+    /// Returns how long the same signed request is accepted: from its time minus the tolerance to its time plus the
+    /// tolerance. `None` if nothing limits this, because no time is signed.
+    pub fn signature_lifetime(&self) -> Option<Duration> {
+        let tolerance = match self {
+            Self::StandardWebhooks(_) | Self::Stripe(_) | Self::Slack(_) => default_tolerance(),
+            Self::Hmac(hmac) => hmac.timestamp.as_ref()?.tolerance,
+            Self::Github(_) | Self::Bearer(_) | Self::Basic(_) => return None,
+        };
+        Some(2 * tolerance)
+    }
 }
 
 impl Default for SignedTemplate {
