@@ -272,3 +272,65 @@ fn a_viewer_reads_no_recordings_and_the_console_gets_a_test_file() {
     let missing = evoke.get_admin(&format!("/api/v1/recordings/{delivery}/test?attempt=9"), &[]);
     assert!(missing.status == 404 && missing.body.contains("no attempt 9"), "{missing:?}");
 }
+
+#[test]
+fn attempts_from_before_a_rename_run_again_under_the_new_name() {
+    let peer = Peer::start(respond);
+    let text = manifest(&peer, "true");
+    let mut evoke = up(&text);
+    let order = json!({ "do": [{ "increment": ["n", 1] }] }).to_string();
+    evoke.post_accepted("/in/state", &order);
+    evoke.settle();
+    let [delivery] = deliveries(&evoke, "state").try_into().unwrap();
+    assert!(evoke.stop().success());
+    evoke.write_manifest(&text.replace("  state:\n", "  job:\n    was: [state]\n"));
+    evoke.up();
+    evoke.post_accepted("/in/state", &order);
+    evoke.settle();
+    assert_eq!(evoke.stdout(&["state", "get", "lab/job", "n"]).trim(), "2");
+    for from in [&delivery.to_string(), "lab/job"] {
+        let (ok, results) = test(&evoke, &["--from", from]);
+        assert!(ok && !results.is_empty(), "{from}: {results:#?}");
+        assert!(results.iter().all(|result| result["function"] == "lab/job"), "{results:#?}");
+    }
+    assert_eq!(test(&evoke, &["--from", "lab/job"]).1.len(), 2);
+}
+
+/// A response in parts, one that never ends, and JSON that no test file has room for as values.
+#[test]
+fn bodies_in_parts_and_values_that_are_too_deep_or_too_many_run_again() {
+    let peer = Peer::start(|request| match request.path() {
+        "/parts" => {
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n3\r\nbcd\r\n2\r\nef\r\n0\r\n\r\n".to_vec()
+        }
+        _ => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart".to_vec(),
+    });
+    let mut text = manifest(&peer, "{ max_size: 512KiB }");
+    text = text.replace("  call:\n", "  call:\n    timeout: 300ms\n").replace("max_total: 4KiB", "max_total: 16MiB");
+    let evoke = up(&text);
+    for path in ["/parts", "/stalls"] {
+        evoke.post_accepted("/in/call", &json!({ "url": format!("{}{path}", peer.url()) }).to_string());
+    }
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let many = vec![1; 6_000];
+    let long = json!({ ("k".repeat(2_000)): 1 });
+    let set: Vec<Value> = (0..20).map(|n| json!({ "set": [format!("many{n}"), many] })).collect();
+    let get: Vec<Value> = (0..20).map(|n| json!({ "get": format!("many{n}") })).collect();
+    let steps = [json!([{ "set": ["deep", deep] }, { "set": ["long", long] }]), set.into(), get.into()];
+    for steps in steps {
+        evoke.post_accepted("/in/state", &json!({ "do": steps }).to_string());
+        evoke.settle();
+    }
+    evoke.post_accepted("/in/state", &json!({ "do": [{ "get": "deep" }, { "get": "long" }] }).to_string());
+    evoke.settle();
+    assert_eq!(evoke.function_status("lab/state")["done"], 4, "{}", evoke.log());
+    let (ok, results) = test(&evoke, &["--from", "lab/state"]);
+    assert!(ok && results.len() == 4, "{:#?}", failed(&results));
+    let (ok, results) = test(&evoke, &["--from", "lab/call"]);
+    let outcomes: Vec<_> = results.iter().map(|result| result["outcome"].as_str().unwrap()).collect();
+    assert!(ok, "{:#?}", failed(&results));
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == "timeout").count(), 2, "{outcomes:?}");
+    let [parts, _] = deliveries(&evoke, "call").try_into().unwrap();
+    let text = evoke.stdout(&["test", "--from", &parts.to_string(), "--out", "-"]);
+    assert!(text.contains("body_parts: [1, 3, 2]"), "{text}");
+}

@@ -4,7 +4,7 @@ mod values;
 
 use serde_json::{Map, Value};
 
-use self::values::{bucket, event_value, headers};
+use self::values::{Form, bucket, changes_in, count_values, event_value, headers, is_writable};
 pub(crate) use self::values::{changes, json_or_text};
 use crate::yaml;
 use base64::Engine as _;
@@ -14,6 +14,9 @@ use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, Request
 
 /// The start of the log lines of the host about requests. They have times, and the requests themselves are expected.
 pub(crate) const HOST_LINES: [&str; 2] = ["debug http: ", "warn http: "];
+
+/// The most values of a test that are written as such; a test file may have 100,000.
+const VALUES_MAX: usize = 20_000;
 
 type Entries = Vec<(&'static str, Value)>;
 
@@ -35,11 +38,19 @@ pub(crate) fn head(manifest: Option<&str>) -> String {
 
 /// Returns the text of a test: the attempt reads what it read when it was recorded, and must do the same.
 pub(crate) fn test(recording: &Recording) -> String {
+    let count = |entries: &Entries| entries.iter().map(|(_, value)| count_values(value)).sum::<usize>();
+    let entries = Some(entries(recording, Form::Values)).filter(|entries| count(entries) <= VALUES_MAX);
+    let entries = entries.unwrap_or_else(|| self::entries(recording, Form::Text));
+    let lines = yaml::block(entries.iter().map(|(key, value)| (*key, value)), 4);
+    format!("  {}:\n{}\n", test_name(recording), lines.join("\n"))
+}
+
+fn entries(recording: &Recording, form: Form) -> Entries {
     let mut entries: Entries = Vec::new();
     let Recording { function, event, attempt, config, reads, .. } = recording;
     let name = function.split_once('/').map_or(function.as_str(), |(_, name)| name);
     entries.push(("function", name.into()));
-    entries.push(("event", event_value(event)));
+    entries.push(("event", event_value(event, form)));
     entries.push(("attempt", (*attempt).into()));
     if !config.is_empty() {
         entries
@@ -47,7 +58,7 @@ pub(crate) fn test(recording: &Recording) -> String {
     }
     let mut recorded = Map::new();
     for (key, reads) in [("state", &reads.state), ("shared_state", &reads.shared_state)] {
-        let (values, others) = bucket(reads);
+        let (values, others) = bucket(reads, form);
         if !values.is_empty() {
             entries.push((key, values.into()));
         }
@@ -61,10 +72,9 @@ pub(crate) fn test(recording: &Recording) -> String {
     }
     add_context(recording, &mut recorded);
     entries.push(("recorded", recorded.into()));
-    let expect = expectation(recording).into_iter().map(|(key, value)| (key.to_owned(), value));
+    let expect = expectation(recording, form).into_iter().map(|(key, value)| (key.to_owned(), value));
     entries.push(("expect", expect.collect()));
-    let lines = yaml::block(entries.iter().map(|(key, value)| (*key, value)), 4);
-    format!("  {}:\n{}\n", test_name(recording), lines.join("\n"))
+    entries
 }
 
 /// Adds the context of the delivery, the readings of clocks and the seed of random numbers.
@@ -117,7 +127,7 @@ fn answer(exchange: &Exchange) -> Value {
             add("error", kind.name().into());
             refusal.iter().for_each(|reason| add("refusal", reason.as_str().into()));
         }
-        Some(ExchangeAnswer::Response { status, headers: given, body, error }) => {
+        Some(ExchangeAnswer::Response { status, headers: given, body, parts, error, is_stalled }) => {
             add("status", (*status).into());
             if !given.is_empty() {
                 add("headers", headers(given).into());
@@ -127,14 +137,21 @@ fn answer(exchange: &Exchange) -> Value {
                 Ok(text) => add("body", text.into()),
                 Err(_) => add("body_base64", BASE64.encode(&body.0).into()),
             }
-            error.iter().for_each(|error| add("body_error", error.name().into()));
+            if parts.len() > 1 {
+                add("body_parts", parts.as_slice().into());
+            }
+            match error {
+                Some(error) => add("body_error", error.name().into()),
+                None if *is_stalled => add("body_error", "never".into()),
+                None => {}
+            }
         }
     }
     map.into()
 }
 
-/// Returns what the attempt did, as the expectation of a test.
-fn expectation(recording: &Recording) -> Entries {
+/// Returns what the attempt did, as the expectation of a test. Data that cannot be written as a value is left out.
+fn expectation(recording: &Recording, form: Form) -> Entries {
     let Recording { reads, outcome, message, published, logs, .. } = recording;
     let mut entries: Entries = vec![("outcome", outcome.as_str().into())];
     if let Some(message) = message.as_deref().filter(|message| !message.trim().is_empty()) {
@@ -142,6 +159,14 @@ fn expectation(recording: &Recording) -> Entries {
     }
     if outcome == "done" {
         let published = published.iter().filter_map(|json| serde_json::from_str::<Value>(json).ok());
+        let published = published.map(|mut event| {
+            if let Some(map) = event.as_object_mut()
+                && map.get("data").is_some_and(|data| !is_expectable(data, form))
+            {
+                map.remove("data");
+            }
+            event
+        });
         entries.push(("published", published.collect()));
     }
     let buckets = [
@@ -149,7 +174,8 @@ fn expectation(recording: &Recording) -> Entries {
         ("shared_state", "shared_state_raw", &recording.shared_state, &reads.shared_state),
     ];
     for (key, key_raw, changed, read) in buckets {
-        let (values, raw) = changes(changed.iter().map(|(key, value)| (key, value.as_ref().map(|value| &value.0[..]))));
+        let changed_bytes = changed.iter().map(|(key, value)| (key, value.as_ref().map(|value| &value.0[..])));
+        let (values, raw) = changes_in(changed_bytes, form);
         if !changed.is_empty() || !read.is_empty() {
             entries.push((key, values.into()));
         }
@@ -162,19 +188,25 @@ fn expectation(recording: &Recording) -> Entries {
     if !lines.is_empty() {
         entries.push(("logs", lines.into()));
     }
-    let requests: Vec<Value> = reached(reads).map(request).collect();
+    let requests: Vec<Value> = reached(reads).map(|exchange| request(exchange, form)).collect();
     if !requests.is_empty() {
         entries.push(("http", requests.into()));
     }
     entries
 }
 
-fn request(exchange: &Exchange) -> Value {
+/// Returns true if a value can be a part of an expectation: a text, or a value that the form has room for.
+fn is_expectable(value: &Value, form: Form) -> bool {
+    !(value.is_array() || value.is_object()) || (form == Form::Values && is_writable(value))
+}
+
+fn request(exchange: &Exchange, form: Form) -> Value {
     let mut map = Map::new();
     map.insert("method".to_owned(), exchange.method.as_str().into());
     map.insert("url".to_owned(), exchange.url.as_str().into());
-    if exchange.is_sent && !exchange.body.is_empty() {
-        map.insert("body".to_owned(), json_or_text(&exchange.body.0));
+    let body = json_or_text(&exchange.body.0);
+    if exchange.is_sent && !exchange.body.is_empty() && is_expectable(&body, form) {
+        map.insert("body".to_owned(), body);
     }
     map.into()
 }
@@ -187,7 +219,7 @@ mod tests {
     use super::*;
     use evoke_manifest::TestFile;
     use evoke_manifest::test_file::Reply;
-    use evoke_model::recording::{BucketReads, Content, Seed};
+    use evoke_model::recording::{BodyEnd, BucketReads, Content, GivenBody, Seed};
 
     fn content(bytes: &[u8]) -> Option<Content> {
         Some(Content(bytes.to_vec()))
@@ -197,8 +229,10 @@ mod tests {
         let response = ExchangeAnswer::Response {
             status: 201,
             headers: vec![("set-cookie".into(), "a=1".into()), ("set-cookie".into(), "b: 2".into())],
-            body: Content(b"\xff".to_vec()),
+            body: Content(b"\xff\xfe".to_vec()),
+            parts: vec![1, 1],
             error: Some(RequestError::Closed),
+            is_stalled: false,
         };
         let refused = ExchangeAnswer::Error { kind: RequestError::AddressRefused, refusal: Some("not global".into()) };
         let not_granted = ExchangeAnswer::Error { kind: RequestError::NotGranted, refusal: Some("no".into()) };
@@ -251,6 +285,48 @@ mod tests {
     }
 
     #[test]
+    fn deep_long_and_many_values_are_read_back_too() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let key = format!("{{\"{}\":1}}", "k".repeat(2_000));
+        let many = format!("[{}1]", "1,".repeat(8_000));
+        for data in [&nested(20), &nested(100), &key, &many, &format!("{{\"a\":{}}}", nested(60))] {
+            let event =
+                |id: &str| format!(r#"{{"specversion":"1.0","id":"{id}","source":"/a","type":"t","data":{data}}}"#);
+            let values: BTreeMap<_, _> = (0..20).map(|n| (n.to_string(), content(data.as_bytes()))).collect();
+            let state = BucketReads { values: values.clone(), ..BucketReads::default() };
+            let exchange = Exchange {
+                method: "POST".into(),
+                url: "https://a.example/".into(),
+                body: Content(data.clone().into_bytes()),
+                is_sent: true,
+                answer: None,
+            };
+            let recording = Recording {
+                function: "shop/charge".into(),
+                delivery_id: "0193-7".into(),
+                attempt: 1,
+                trigger: "on[1]".into(),
+                event: event("1"),
+                reads: Reads { state, http: vec![exchange], ..Reads::default() },
+                outcome: "done".into(),
+                published: vec![event("2")],
+                state: values.clone(),
+                ..Recording::default()
+            };
+            let text = head(None) + &test(&recording);
+            let file = TestFile::parse(&text, Path::new("a.test.yaml"));
+            let file = file.unwrap_or_else(|errors| panic!("{errors}\n{}", text.get(..2_000).unwrap_or(&text)));
+            let [test] = file.tests.as_slice() else { panic!("{text}") };
+            assert_eq!(test.event.to_json(), recording.event);
+            let as_value = test.state.as_ref().and_then(|given| given.value.get("7").map(Value::to_string));
+            let as_text = test.recorded.reads.state.values.get("7").cloned().flatten();
+            assert_eq!(as_value.map(String::into_bytes).or(as_text.map(|raw| raw.0)).as_deref(), Some(data.as_bytes()));
+            let expected = test.expect.published.as_ref().unwrap();
+            assert_eq!(expected[0]["id"], "2");
+        }
+    }
+
+    #[test]
     fn a_test_file_gives_back_what_was_recorded() {
         let recording = recording();
         let text = head(Some("shop.yaml")) + &test(&recording);
@@ -270,9 +346,10 @@ mod tests {
         assert_eq!(reads.state.values["spaced"], content(b"[1, 2]"));
         assert_eq!(test.state.as_ref().unwrap().value["json"].to_string(), r#"{"a":[1.50]}"#);
         assert_eq!(test.http.len(), 3);
-        let Reply::Response { headers, body, error, .. } = &test.http[0].reply else { panic!("{text}") };
+        let Reply::Response { headers, body, .. } = &test.http[0].reply else { panic!("{text}") };
         assert_eq!(headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b: 2"]);
-        assert_eq!((&body[..], *error), (&[255][..], Some(RequestError::Closed)));
+        let end = BodyEnd::Error(RequestError::Closed);
+        assert_eq!(*body, GivenBody { bytes: vec![255, 254].into(), parts: vec![1, 1], end });
         assert!(matches!(test.http[1].reply, Reply::Error(RequestError::AddressRefused, Some(_))));
         assert!(matches!(test.http[2].reply, Reply::Never));
         let expect = &test.expect;

@@ -81,15 +81,30 @@ fn scalar(text: &str) -> String {
     if starts_plain && is_text && !is_ambiguous && text.chars().all(is_plain) {
         return text.to_owned();
     }
+    // JSON in a text is easier to read in single quotes, which need no escapes.
+    if text.contains('"') && !text.chars().any(is_escaped) {
+        return format!("'{}'", text.replace('\'', "''"));
+    }
     // A JSON string is valid in double quotes, except for characters that YAML does not allow.
     let json = Value::from(text).to_string();
-    let escape = |char: char| match char {
-        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{fe00}'..='\u{feff}' | '\u{fff0}'..='\u{ffff}' => {
-            format!("\\u{:04x}", u32::from(char))
-        }
-        char => char.to_string(),
+    let escape = |char: char| match is_escaped(char) {
+        true => format!("\\u{:04x}", u32::from(char)),
+        false => char.to_string(),
     };
     json.chars().map(escape).collect()
+}
+
+/// Returns true for characters that YAML does not allow, or that are not visible.
+fn is_escaped(char: char) -> bool {
+    matches!(
+        char,
+        '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{fe00}'..='\u{feff}'
+            | '\u{fff0}'..='\u{ffff}'
+    )
 }
 
 #[cfg(test)]
@@ -105,7 +120,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let long = "a word ".repeat(20);
         let values = json!({
-            "texts": ["", " ", "a", "a: b", "a:", "a #b", "- a", "{a}", "x, y", "null", "true", "7", "1e3", "~", "POST https://a:80/b?c=d",
+            "texts": ["", " ", " \"'' ", "{\"a\": \"it's\"}", "\"\t\"", "a", "a: b", "a:", "a #b", "- a", "{a}", "x, y", "null", "true", "7", "1e3", "~", "POST https://a:80/b?c=d",
                 "grün 😀", "\u{0}\t\n\"\\\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}", "2026-01-01T00:00:00Z", "*a", "&a", "!a", "%a", "@a", "a  b", "yes"],
             "a: b": { "": [[{}], []], "numbers": [0, -1.50, 1e300], "x": null, "y": false },
             "long": [{ "type": long, "data": { "text": long, "list": [long, long] } }, long, [long, long]],

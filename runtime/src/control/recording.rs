@@ -51,7 +51,8 @@ impl RunningRecording {
         let limits = RecordingLimits { count: keep, bytes: max_total.0, age: max_age };
         let head = Recording { outcome: attempt.outcome.kind().to_owned(), ..recording };
         let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
-        let whole = match (&attempt.outcome, recorder.take()) {
+        let is_timed_out = matches!(attempt.outcome, Outcome::Timeout { .. });
+        let whole = match (&attempt.outcome, recorder.take(is_timed_out)) {
             (Outcome::Unavailable { message }, _) => Err(format!("the function could not run: {message}")),
             (_, reads) => reads.and_then(|reads| complete(head.clone(), reads, logs, function, &event, attempt)),
         };
@@ -141,16 +142,36 @@ fn plain_reads(secrets: &Secrets, reads: Reads) -> Reads {
 
 fn plain_exchange(secrets: &Secrets, exchange: Exchange) -> Exchange {
     let answer = exchange.answer.map(|answer| match answer {
-        ExchangeAnswer::Response { status, headers, body, error } => {
+        ExchangeAnswer::Response { status, headers, body, parts, error, is_stalled } => {
             let plain_header = |(name, value): (String, String)| (name, plain_text(secrets, &value));
             let headers = headers.into_iter().map(plain_header).collect();
-            ExchangeAnswer::Response { status, headers, body: plain(secrets, body), error }
+            let bytes = body.0.len();
+            let body = plain(secrets, body);
+            let parts = resized(parts, bytes, body.0.len());
+            ExchangeAnswer::Response { status, headers, body, parts, error, is_stalled }
         }
         // The sandbox has redacted the reason, as in the message of the outcome.
         error @ ExchangeAnswer::Error { .. } => error,
     });
     let (method, url) = (plain_text(secrets, &exchange.method), plain_text(secrets, &exchange.url));
     Exchange { method, url, body: plain(secrets, exchange.body), answer, ..exchange }
+}
+
+/// Returns parts of a body that has another size without the values of secrets. Their number stays, because the function
+/// waits for each of them.
+fn resized(parts: Vec<u32>, before: usize, after: usize) -> Vec<u32> {
+    if before == after {
+        return parts;
+    }
+    let (mut at, mut taken) = (0, 0);
+    let resize = |size: u32| {
+        at += u128::from(size);
+        let end = at * (after as u128) / (before.max(1) as u128);
+        let size = u32::try_from(end - taken).unwrap_or(u32::MAX);
+        taken = end;
+        size
+    };
+    parts.into_iter().map(resize).collect()
 }
 
 fn plain(secrets: &Secrets, Content(bytes): Content) -> Content {

@@ -10,19 +10,56 @@ use evoke_model::recording::{BucketReads, Content};
 
 /// Longer JSON is written as text: a test file has room for a limited number of values.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
+/// The most levels of a value, of the 64 that a test file may have.
+const VALUE_LEVELS_MAX: usize = 32;
+/// The longest key in a value, in characters. In YAML, a key has at most 1,024, with its escapes.
+const KEY_CHARS_MAX: usize = 128;
+
+/// How much of a test is written as values that users can read and change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All JSON of moderate size.
+    Values,
+    /// Nothing: a test file has no room for so many values.
+    Text,
+}
+
+/// Returns true if a value can be read back from a test file.
+pub(super) fn is_writable(value: &Value) -> bool {
+    fn fits(value: &Value, levels: usize) -> bool {
+        match (value, levels.checked_sub(1)) {
+            (Value::Array(items), Some(levels)) => items.iter().all(|item| fits(item, levels)),
+            (Value::Object(map), Some(levels)) => {
+                map.iter().all(|(key, value)| key.chars().nth(KEY_CHARS_MAX).is_none() && fits(value, levels))
+            }
+            (Value::Array(_) | Value::Object(_), None) => false,
+            _ => true,
+        }
+    }
+    fits(value, VALUE_LEVELS_MAX)
+}
+
+/// Returns the number of values in a value, and the value itself.
+pub(super) fn count_values(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(count_values).sum(),
+        Value::Object(map) => map.values().map(count_values).sum::<usize>(),
+        _ => 0,
+    }
+}
 
 /// Parses JSON; other bytes are text.
 pub(crate) fn json_or_text(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
-/// Returns the value whose shortest JSON form is these bytes.
-fn exact(bytes: &[u8]) -> Option<Value> {
-    if bytes.len() > VALUE_BYTES_MAX {
+/// Returns the value whose shortest JSON form is these bytes, if it can be written as a value.
+fn exact(bytes: &[u8], form: Form) -> Option<Value> {
+    if bytes.len() > VALUE_BYTES_MAX || form == Form::Text {
         return None;
     }
     let value: Value = serde_json::from_slice(bytes).ok()?;
-    (value.to_string().as_bytes() == bytes).then_some(value)
+    (value.to_string().as_bytes() == bytes && is_writable(&value)).then_some(value)
 }
 
 /// Returns bytes as text, or in base64.
@@ -34,9 +71,10 @@ fn raw_value(bytes: &[u8]) -> Value {
 }
 
 /// Returns an event as a map, or as text if the map would not give back each byte of its data.
-pub(super) fn event_value(json: &str) -> Value {
+pub(super) fn event_value(json: &str, form: Form) -> Value {
     let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
-    let value = serde_json::from_str::<Value>(json).ok().filter(|_| json.len() <= VALUE_BYTES_MAX);
+    let is_short = json.len() <= VALUE_BYTES_MAX && form == Form::Values;
+    let value = serde_json::from_str::<Value>(json).ok().filter(|value| is_short && is_writable(value));
     match value.filter(|value| parse(&value.to_string()) == parse(json)) {
         Some(value) => value,
         None => json.into(),
@@ -44,11 +82,11 @@ pub(super) fn event_value(json: &str) -> Value {
 }
 
 /// Returns the values that an attempt read from a bucket, and its other reads of the bucket.
-pub(super) fn bucket(reads: &BucketReads) -> (Map<String, Value>, Map<String, Value>) {
+pub(super) fn bucket(reads: &BucketReads, form: Form) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw, mut others) = (Map::new(), Map::new(), Map::new());
     for (key, content) in &reads.values {
         let Some(Content(content)) = content else { continue };
-        match exact(content) {
+        match exact(content, form) {
             Some(value) => values.insert(key.clone(), value),
             None => raw.insert(key.clone(), raw_value(content)),
         };
@@ -72,10 +110,18 @@ pub(super) fn bucket(reads: &BucketReads) -> (Map<String, Value>, Map<String, Va
 pub(crate) fn changes<'a>(
     changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
 ) -> (Map<String, Value>, Map<String, Value>) {
+    changes_in(changed, Form::Values)
+}
+
+/// Like [`changes`], in this form.
+pub(super) fn changes_in<'a>(
+    changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
+    form: Form,
+) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw) = (Map::new(), Map::new());
     for (key, content) in changed {
         // In an expectation, null is a deleted key.
-        match content.map(|content| (exact(content).filter(|value| !value.is_null()), content)) {
+        match content.map(|content| (exact(content, form).filter(|value| !value.is_null()), content)) {
             None => drop(values.insert(key.clone(), Value::Null)),
             Some((Some(value), _)) => drop(values.insert(key.clone(), value)),
             Some((None, content)) => drop(raw.insert(key.clone(), raw_value(content))),

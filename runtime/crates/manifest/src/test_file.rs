@@ -22,7 +22,7 @@ use crate::parser::Reader;
 use crate::source_text::{SourceText, Span};
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
-use evoke_model::recording::{Reads, RequestError};
+use evoke_model::recording::{GivenBody, Reads, RequestError};
 
 /// The largest number of tests in a file.
 pub const TESTS_MAX: usize = 1_000;
@@ -113,9 +113,7 @@ pub enum Reply {
         /// The status, from 200.
         status: u16,
         headers: HeaderMap,
-        body: Vec<u8>,
-        /// The error that ends the body early.
-        error: Option<RequestError>,
+        body: GivenBody,
     },
     /// With an error, without a response. The reason is that of a request that was refused.
     Error(RequestError, Option<String>),

@@ -98,9 +98,16 @@ pub enum ExchangeAnswer {
         /// The part of its body that arrived.
         #[serde(default, skip_serializing_if = "Content::is_empty")]
         body: Content,
+        /// The sizes of the parts in which the body arrived, in bytes: a function may wait for each of them. Empty if it
+        /// arrived whole.
+        #[serde(default, skip_serializing_if = "is_whole")]
+        parts: Vec<u32>,
         /// The error that ended the body early.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<RequestError>,
+        /// True if the attempt waited for more of the body, which did not arrive.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_stalled: bool,
     },
     /// An error, without a response.
     Error {
@@ -110,6 +117,45 @@ pub enum ExchangeAnswer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refusal: Option<String>,
     },
+}
+
+fn is_whole(parts: &[u32]) -> bool {
+    parts.len() <= 1
+}
+
+/// The body of a response that a test gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenBody {
+    /// All bytes that arrive.
+    pub bytes: Bytes,
+    /// The sizes of the parts in which they arrive. The rest arrives as one part.
+    pub parts: Vec<u32>,
+    /// The end of the body.
+    pub end: BodyEnd,
+}
+
+impl GivenBody {
+    /// Returns the parts in which the bytes arrive, none of them empty.
+    pub fn into_parts(self) -> (Vec<Bytes>, BodyEnd) {
+        let Self { mut bytes, parts, end } = self;
+        let sizes = parts.into_iter().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let mut split: Vec<Bytes> = sizes.map(|size| bytes.split_to(size.min(bytes.len()))).collect();
+        split.push(bytes);
+        split.retain(|part| !part.is_empty());
+        (split, end)
+    }
+}
+
+/// How a body ends after its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// The body is complete.
+    #[default]
+    Complete,
+    /// With an error.
+    Error(RequestError),
+    /// Not before the attempt ends.
+    Never,
 }
 
 /// Why a request has no response, or why the body of a response ended early. In JSON and in test files, its name.
@@ -340,7 +386,9 @@ mod tests {
             status: 200,
             headers: vec![("set-cookie".into(), "a=b".into())],
             body: content(b"\"\n\xe4"),
+            parts: vec![1, 2],
             error: Some(RequestError::Closed),
+            is_stalled: true,
         };
         let error = ExchangeAnswer::Error { kind: RequestError::Dns, refusal: None };
         let (method, url) = ("GET".to_owned(), "http://a/".to_owned());
@@ -367,6 +415,19 @@ mod tests {
             assert_eq!(serde_json::to_value(error).unwrap(), name);
             assert_eq!(error.name(), name);
         }
+    }
+
+    #[test]
+    fn a_given_body_arrives_in_its_parts() {
+        let parts = |sizes: &[u32]| {
+            let body = GivenBody { bytes: "abcdef".into(), parts: sizes.to_vec(), end: BodyEnd::Never };
+            let (parts, end) = body.into_parts();
+            assert_eq!(end, BodyEnd::Never);
+            parts.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let of = [&[][..], &[1, 2, 3], &[0, 4], &[9], &[6, 1]];
+        assert_eq!(of.map(parts), ["abcdef", "a bc def", "abcd ef", "abcdef", "abcdef"]);
+        assert!(GivenBody::default().into_parts().0.is_empty());
     }
 
     #[test]

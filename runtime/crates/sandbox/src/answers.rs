@@ -1,19 +1,20 @@
 //! HTTP responses that a test gives to a function's requests, in place of the network.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use wasmtime_wasi_http::{self as wasi_http, WasiBody};
 
 use super::refusal::{Refusal, SharedRefusal};
 use super::request_error::kind_to_wasi;
 use evoke_egress::RequestBody;
-use evoke_model::recording::RequestError;
+use evoke_model::recording::{BodyEnd, GivenBody, RequestError};
 
 /// Limit on the body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -21,8 +22,8 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// How a request of a function ends in a test.
 #[derive(Debug)]
 pub enum Answer {
-    /// With a response. An error ends the body early.
-    Response(Response<Bytes>, Option<RequestError>),
+    /// With a response.
+    Response(Response<GivenBody>),
     /// With an error. A request that was refused has a reason, and the attempt is denied if the function then fails.
     Error(RequestError, Option<String>),
     /// Not before the attempt ends.
@@ -61,9 +62,9 @@ pub(super) async fn respond(
     let body = read(body).await?;
     let line = format!("{} {}", head.method, head.uri.host().unwrap_or_default());
     let (answer, shown) = match answer(body) {
-        Answer::Response(response, error) => {
+        Answer::Response(response) => {
             let status = response.status().as_u16().to_string();
-            (Ok(response.map(|body| body_with_end(body, error))), status)
+            (Ok(response.map(to_body)), status)
         }
         Answer::Error(kind, reason) => {
             reason.into_iter().for_each(|reason| refusal.record(Refusal::Denied(reason)));
@@ -78,10 +79,14 @@ pub(super) async fn respond(
     Ok((answer, format!("{line} {shown}")))
 }
 
-/// Returns a body with these bytes, and with the error in place of its end.
-fn body_with_end(bytes: Bytes, error: Option<RequestError>) -> WasiBody {
-    let Some(error) = error else { return Full::new(bytes).map_err(|never| match never {}).boxed_unsync() };
-    let first = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
-    let parts = first.into_iter().chain([Err(kind_to_wasi(error))]);
-    StreamBody::new(stream::iter(parts)).boxed_unsync()
+/// Returns a body that arrives as the test gives it.
+fn to_body(given: GivenBody) -> WasiBody {
+    let (parts, end) = given.into_parts();
+    let parts = stream::iter(parts).map(|part| Ok(Frame::data(part)));
+    let error = match end {
+        BodyEnd::Complete => return StreamBody::new(parts).boxed_unsync(),
+        BodyEnd::Error(error) => stream::once(ready(Err(kind_to_wasi(error)))).left_stream(),
+        BodyEnd::Never => stream::pending().right_stream(),
+    };
+    StreamBody::new(parts.chain(error)).boxed_unsync()
 }

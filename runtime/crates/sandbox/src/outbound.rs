@@ -232,6 +232,7 @@ async fn send(
         let reason = error.is_refusal().then(|| invocation.redactor().redact_text(&error.to_string()).into_owned());
         if let Some(exchange) = &exchange {
             exchange.failed(kind_of(&error), reason.as_deref());
+            exchange.ended(&error);
         }
         reason.into_iter().for_each(|reason| refusal.record(Refusal::Denied(reason)));
         to_wasi(error)

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value};
@@ -114,11 +113,11 @@ fn too_many() -> Answer {
 
 fn reply(reply: &Reply) -> Answer {
     match reply {
-        Reply::Response { status, headers, body, error } => {
-            let mut response = Response::new(Bytes::from(body.clone()));
+        Reply::Response { status, headers, body } => {
+            let mut response = Response::new(body.clone());
             *response.status_mut() = StatusCode::from_u16(*status).unwrap_or_default();
             *response.headers_mut() = headers.clone();
-            Answer::Response(response, *error)
+            Answer::Response(response)
         }
         Reply::Error(error, refusal) => Answer::Error(*error, refusal.clone()),
         Reply::Never => Answer::Never,
@@ -127,6 +126,8 @@ fn reply(reply: &Reply) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use evoke_manifest::TestFile;
     use http::Request;
@@ -143,7 +144,7 @@ mod tests {
         let file = TestFile::parse(text, Path::new("a.test.yaml")).unwrap();
         let peer = Peer::new(file.tests[0].http.clone(), None);
         let get = |url: &str| match peer.clone().start(&head(url))(Bytes::from_static(b"{}")) {
-            Answer::Response(response, _) => response.status().as_u16().to_string(),
+            Answer::Response(response) => response.status().as_u16().to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!([get("http://a/x"), get("http://a/x"), get("http://a/x")], ["503", "200", "200"]);

@@ -12,6 +12,7 @@ use crate::control::AppError;
 use crate::control::manifests;
 use crate::recorded;
 use evoke_manifest::{Checked, TestFile};
+use evoke_model::event::Event;
 use evoke_model::recording::{Content, Recording};
 
 /// A file with more text than this gets no further test. Test files have at most 1 MiB.
@@ -48,6 +49,7 @@ pub(super) fn suites(
     let (manifests, _) = manifests::load(&manifests::find(paths)?)?;
     let name = recordings.first().map(|recording| recording.function.clone()).unwrap_or_default();
     let checked = find(manifests, &name)?;
+    let recordings: Vec<Recording> = recordings.into_iter().map(|recording| renamed(recording, &checked)).collect();
     let manifest = checked.manifest.path.clone();
     let path = match file {
         RecordedFile::None => manifest.with_file_name("recorded attempts"),
@@ -87,10 +89,31 @@ fn find(manifests: Vec<Checked>, function: &str) -> anyhow::Result<Checked> {
     let names: Vec<String> = manifests.iter().map(|checked| checked.manifest.app.as_str().to_owned()).collect();
     let found = manifests.into_iter().find(|checked| checked.manifest.app.as_str() == app);
     match found {
-        Some(checked) if checked.manifest.function(name).is_some() => Ok(checked),
+        Some(checked) if present_name(&checked, name).is_some() => Ok(checked),
         Some(checked) => bail!("{} has no function {name} any more", checked.manifest.path.display()),
         None => bail!("the manifests declare {}, not {app}; name the manifest of {app}", names.join(", ")),
     }
+}
+
+/// Returns the name that a function has in a manifest by now; `None` if it has none.
+fn present_name<'a>(checked: &'a Checked, name: &str) -> Option<&'a str> {
+    let manifest = &checked.manifest;
+    let was = |function: &&evoke_manifest::Function| function.was.iter().any(|earlier| earlier.name.as_str() == name);
+    let found = manifest.function(name).or_else(|| manifest.functions.iter().find(was));
+    found.map(|function| function.name.as_str())
+}
+
+/// Gives the present name of its function to a recording under an earlier one, also in what the attempt published.
+fn renamed(recording: Recording, checked: &Checked) -> Recording {
+    let Some((app, name)) = recording.function.split_once('/') else { return recording };
+    let Some(present) = present_name(checked, name).filter(|present| *present != name) else { return recording };
+    let (from, to) = (format!("/{app}/{name}"), format!("/{app}/{present}"));
+    let published = recording.published.iter().map(|json| match Event::from_json(json.as_bytes(), |_| {}) {
+        Ok(event) if event.source == from => Event { source: to.clone(), ..event }.to_json(),
+        _ => json.clone(),
+    });
+    let published = published.collect();
+    Recording { function: format!("{app}/{present}"), published, ..recording }
 }
 
 /// Returns the path of a manifest from the folder of a test file, if both are in one folder; else the whole path.

@@ -18,7 +18,7 @@ use crate::source_text::Span;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_model::recording::RequestError;
+use evoke_model::recording::{BodyEnd, GivenBody, RequestError};
 use evoke_model::rfc3339::is_date_time;
 use evoke_model::state::KEY_BYTES_MAX;
 
@@ -229,12 +229,13 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
             "remove one of them",
         );
     }
+    let parts = table.optional(reader, "body_parts").map(|node| recorded::parts(reader, node)).unwrap_or_default();
     let body_error = table.optional(reader, "body_error");
-    let body_error = body_error.and_then(|node| reader.parse_text(node, "`body_error`", request_error));
+    let body_error = body_error.and_then(|node| reader.parse_text(node, "`body_error`", reply_error));
     let refusal = table.optional(reader, "refusal").and_then(|node| reader.text(node, "`refusal`"));
     let error = table.optional(reader, "error").and_then(|node| reader.parse_text(node, "`error`", reply_error));
     if error.is_some() {
-        for key in ["status", "headers", "body", "body_base64", "body_error"] {
+        for key in ["status", "headers", "body", "body_base64", "body_parts", "body_error"] {
             let message = format!("an answer with `error` has no `{key}`");
             table.reject_key(reader, key, &message, "remove one of them: after an error, there is no response");
         }
@@ -256,7 +257,14 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
     };
     let status = u16::try_from(status?).ok()?;
     let reply = match error {
-        None => Reply::Response { status, headers, body, error: body_error },
+        None => {
+            let end = match body_error {
+                None => BodyEnd::Complete,
+                Some(None) => BodyEnd::Never,
+                Some(Some(error)) => BodyEnd::Error(error),
+            };
+            Reply::Response { status, headers, body: GivenBody { bytes: body.into(), parts, end } }
+        }
         Some(None) => Reply::Never,
         Some(Some(error)) => Reply::Error(error, refusal.map(str::to_owned)),
     };
@@ -286,11 +294,7 @@ fn reply_error(text: &str) -> Result<Option<RequestError>, ValueError> {
     if text == "never" {
         return Ok(None);
     }
-    request_error(text).map(Some)
-}
-
-fn request_error(text: &str) -> Result<RequestError, ValueError> {
-    one_of(text, "an error of a request", RequestError::ALL)
+    one_of(text, "an error of a request", RequestError::ALL).map(Some)
 }
 
 fn headers(reader: &mut Reader<'_>, node: &Node) -> HeaderMap {

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::Registry;
+use evoke_model::recording::BodyEnd;
 
 fn parse(text: &str) -> Result<TestFile, Diagnostics> {
     TestFile::parse(text, Path::new("folder/shop.test.yaml"))
@@ -58,11 +59,11 @@ tests:
     assert_eq!(all.state.as_ref().unwrap().value["seen"].to_string(), "7");
     assert!(all.shared_state.as_ref().unwrap().value.is_empty());
     let Reply::Response { status, headers, body, .. } = &all.http[0].reply else { panic!("{all:?}") };
-    assert_eq!((*status, &body[..]), (402, &br#"{"id":1}"#[..]));
+    assert_eq!((*status, &body.bytes[..]), (402, &br#"{"id":1}"#[..]));
     assert_eq!(headers["content-type"], "application/json");
     assert!(matches!(all.http[1].reply, Reply::Error(RequestError::Timeout, None)));
     let Reply::Response { headers, body, .. } = &all.http[2].reply else { panic!("{all:?}") };
-    assert_eq!((headers["content-type"].to_str().unwrap(), &body[..]), ("text/plain", &b"plain"[..]));
+    assert_eq!((headers["content-type"].to_str().unwrap(), &body.bytes[..]), ("text/plain", &b"plain"[..]));
     let expect = &all.expect;
     assert_eq!((expect.outcome.as_deref(), expect.message.as_deref()), (Some("reject"), Some("no total")));
     assert_eq!(expect.state.as_ref().unwrap()["gone"], Value::Null);
@@ -92,9 +93,10 @@ fn a_test_of_a_recorded_attempt_gives_each_reading_and_bytes_that_are_no_text() 
       random: '{seed}'
       state: {{ raw: {{ a: {{ base64: /wA= }}, empty: '' }}, keys: [a, b], usage: [2, 30] }}
     http:
-      - {{ url: 'http://a/', body_base64: /wA=, body_error: closed, headers: {{ set-cookie: [a=1, b=2] }} }}
+      - {{ url: 'http://a/', body_base64: /wA=, body_parts: [1], body_error: closed, headers: {{ set-cookie: [a=1, b=2] }} }}
       - {{ url: 'http://a/', error: never }}
       - {{ url: 'http://a/', error: address-refused, refusal: not global }}
+      - {{ url: 'http://a/', body: ab, body_error: never }}
     expect: {{ state: {{}}, state_raw: {{ a: '[1, 2]' }} }}
 "
     ))
@@ -106,11 +108,12 @@ fn a_test_of_a_recorded_attempt_gives_each_reading_and_bytes_that_are_no_text() 
     assert_eq!((&reads.wall_ns[..], &reads.monotonic_ns[..]), (&[1_769_860_800_000_000_001][..], &[u64::MAX, 0][..]));
     assert_eq!((&reads.published_ms[..], reads.random.unwrap().0), (&[1_769_860_800_500][..], [15; 32]));
     assert_eq!((reads.state.values.len(), reads.state.keys.len(), reads.state.usage), (2, 2, Some((2, 30))));
-    let Reply::Response { headers, body, error, .. } = &test.http[0].reply else { panic!("{test:?}") };
-    assert_eq!(
-        (&body[..], *error, headers.get_all("set-cookie").iter().count()),
-        (&[255, 0][..], Some(RequestError::Closed), 2)
-    );
+    let Reply::Response { headers, body, .. } = &test.http[0].reply else { panic!("{test:?}") };
+    let end = BodyEnd::Error(RequestError::Closed);
+    assert_eq!(*body, GivenBody { bytes: vec![255, 0].into(), parts: vec![1], end });
+    assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+    let Reply::Response { body, .. } = &test.http[3].reply else { panic!("{test:?}") };
+    assert_eq!(*body, GivenBody { bytes: "ab".into(), end: BodyEnd::Never, ..GivenBody::default() });
     assert!(matches!(test.http[1].reply, Reply::Never));
     assert!(
         matches!(&test.http[2].reply, Reply::Error(RequestError::AddressRefused, Some(why)) if why == "not global")

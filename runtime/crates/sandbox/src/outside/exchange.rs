@@ -17,6 +17,8 @@ use evoke_model::recording::{Content, Exchange, ExchangeAnswer, RequestError};
 const EXCHANGE_BYTES: usize = 128;
 /// Estimate of the size of a header in a recording without its name and its value, in bytes.
 const HEADER_BYTES: usize = 8;
+/// The same for a part of a body.
+const PART_BYTES: usize = 8;
 /// The most requests of a recording.
 const EXCHANGES_MAX: usize = 1_000;
 
@@ -45,6 +47,13 @@ impl RecordedExchange {
         (exchange, request)
     }
 
+    /// Records that the deadline of the attempt ended the request, if that is the error.
+    pub(crate) fn ended(&self, error: &Error) {
+        if *error == Error::Deadline {
+            self.recorder.past_deadline(self.index);
+        }
+    }
+
     /// Records that there is no response. `refusal` is the reason if the request was refused.
     pub(crate) fn failed(&self, kind: RequestError, refusal: Option<&str>) {
         let refusal = refusal.map(str::to_owned);
@@ -62,7 +71,8 @@ impl RecordedExchange {
             Some(headers) => {
                 let bytes = headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_BYTES).sum();
                 let status = response.status().as_u16();
-                let answer = ExchangeAnswer::Response { status, headers, body: Content::default(), error: None };
+                let (body, parts) = Default::default();
+                let answer = ExchangeAnswer::Response { status, headers, body, parts, error: None, is_stalled: false };
                 self.change(bytes, |exchange| exchange.answer = Some(answer));
             }
             None => self.recorder.refuse("a response had a header that is no text".to_owned()),
@@ -84,8 +94,8 @@ fn texts(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     headers.iter().map(text).collect()
 }
 
-/// Records a part of a body.
-type Record<B> = fn(&RecordedExchange, &B, Option<Result<&Frame<Bytes>, &<B as Body>::Error>>);
+/// Records the result of a poll of a body: a part, an error or the end, or that none of them has arrived.
+type Record<B> = fn(&RecordedExchange, &B, Poll<Option<Result<&Frame<Bytes>, &<B as Body>::Error>>>);
 
 /// A body that is recorded while it is read.
 struct Recorded<B: Body> {
@@ -99,9 +109,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Recorded<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let part = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        (self.record)(&self.exchange, &self.body, part.as_ref().map(Result::as_ref));
-        Poll::Ready(part)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let result = match &polled {
+            Poll::Ready(part) => Poll::Ready(part.as_ref().map(Result::as_ref)),
+            Poll::Pending => Poll::Pending,
+        };
+        (self.record)(&self.exchange, &self.body, result);
+        polled
     }
 
     // The sender sets the length of a request by these.
@@ -114,7 +128,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Recorded<B> {
     }
 }
 
-fn sent(exchange: &RecordedExchange, body: &RequestBody, part: Option<Result<&Frame<Bytes>, &BodyError>>) {
+fn sent(exchange: &RecordedExchange, body: &RequestBody, polled: Poll<Option<Result<&Frame<Bytes>, &BodyError>>>) {
+    let Poll::Ready(part) = polled else { return };
     let is_end = part.is_none() || body.is_end_stream();
     let data = part.and_then(Result::ok).and_then(Frame::data_ref).map_or(&[][..], |data| data);
     exchange.change(data.len(), |exchange| {
@@ -123,24 +138,29 @@ fn sent(exchange: &RecordedExchange, body: &RequestBody, part: Option<Result<&Fr
     });
 }
 
-fn received(exchange: &RecordedExchange, _: &ResponseBody, part: Option<Result<&Frame<Bytes>, &Error>>) {
-    let Some(part) = part else { return };
-    match part {
-        Ok(frame) if frame.trailers_ref().is_some_and(|trailers| !trailers.is_empty()) => {
+fn received(exchange: &RecordedExchange, _: &ResponseBody, polled: Poll<Option<Result<&Frame<Bytes>, &Error>>>) {
+    let (mut data, mut failure) = (None, None);
+    match polled {
+        Poll::Ready(Some(Ok(frame))) if frame.trailers_ref().is_some_and(|trailers| !trailers.is_empty()) => {
             exchange.recorder.refuse("a response had trailers".to_owned());
         }
-        Ok(frame) => {
-            let Some(data) = frame.data_ref() else { return };
-            exchange.change(data.len(), |exchange| {
-                if let Some(ExchangeAnswer::Response { body, .. }) = &mut exchange.answer {
-                    body.0.extend_from_slice(data);
-                }
-            });
+        Poll::Ready(Some(Ok(frame))) => data = frame.data_ref(),
+        Poll::Ready(Some(Err(error))) => {
+            exchange.ended(error);
+            failure = Some(kind_of(error));
         }
-        Err(failure) => exchange.change(0, |exchange| {
-            if let Some(ExchangeAnswer::Response { error, .. }) = &mut exchange.answer {
-                *error = Some(kind_of(failure));
-            }
-        }),
+        Poll::Ready(None) | Poll::Pending => {}
     }
+    let bytes = data.map_or(0, |data| data.len() + PART_BYTES);
+    exchange.change(bytes, |exchange| {
+        let Some(ExchangeAnswer::Response { body, parts, error, is_stalled, .. }) = &mut exchange.answer else {
+            return;
+        };
+        if let Some(data) = data {
+            body.0.extend_from_slice(data);
+            parts.push(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        }
+        *error = error.or(failure);
+        *is_stalled = polled.is_pending();
+    });
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evoke_model::clock::{Clock, UnixMs};
-use evoke_model::recording::{BucketReads, Content, Reads, Seed};
+use evoke_model::recording::{BucketReads, Content, ExchangeAnswer, Reads, Seed};
 
 /// Estimate of the size of a reading of a clock in a recording, in bytes.
 const READING_BYTES: usize = 24;
@@ -21,6 +21,8 @@ struct Shared {
 struct Recorded {
     reads: Reads,
     bytes: usize,
+    /// The requests that the deadline of the attempt ended, by their positions.
+    past_deadline: Vec<usize>,
     /// Why nothing is recorded any more.
     refused: Option<String>,
 }
@@ -31,10 +33,23 @@ impl Recorder {
         Self(Arc::new(Shared { bytes_max, recorded: Mutex::default() }))
     }
 
-    /// Returns all that was read, or why it is not complete.
-    pub fn take(&self) -> Result<Reads, String> {
-        let Recorded { reads, refused, .. } = std::mem::take(&mut *self.lock());
+    /// Returns all that was read, or why it is not complete. `is_timed_out` is true if the attempt reached its deadline: then
+    /// it waited until its end for the requests that the same deadline ended.
+    pub fn take(&self, is_timed_out: bool) -> Result<Reads, String> {
+        let Recorded { mut reads, past_deadline, refused, .. } = std::mem::take(&mut *self.lock());
+        for index in past_deadline.into_iter().filter(|_| is_timed_out) {
+            let Some(exchange) = reads.http.get_mut(index) else { continue };
+            match &mut exchange.answer {
+                Some(ExchangeAnswer::Response { error, is_stalled, .. }) => (*error, *is_stalled) = (None, true),
+                answer => *answer = None,
+            }
+        }
         refused.map_or(Ok(reads), Err)
+    }
+
+    /// Records that the deadline of the attempt ended a request.
+    pub(super) fn past_deadline(&self, index: usize) {
+        self.lock().past_deadline.push(index);
     }
 
     /// Gives up the recording. The first reason is kept.
@@ -107,20 +122,21 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evoke_model::recording::{Exchange, RequestError};
 
     #[test]
     fn beyond_its_limit_a_recorder_keeps_only_the_reason() {
         let recorder = Recorder::new(3 * READING_BYTES);
         (0..3).for_each(|now_ns| recorder.wall(now_ns));
-        assert_eq!(recorder.take().unwrap().wall_ns, [0, 1, 2]);
+        assert_eq!(recorder.take(false).unwrap().wall_ns, [0, 1, 2]);
         (0..4).for_each(|now_ns| recorder.wall(now_ns));
         recorder.monotonic(1);
         recorder.refuse("another reason".to_owned());
-        let reason = recorder.take().unwrap_err();
+        let reason = recorder.take(false).unwrap_err();
         assert!(reason.contains("more than 72 bytes") && reason.contains("max_size"), "{reason}");
         recorder.refuse("trailers".to_owned());
         recorder.monotonic(1);
-        assert_eq!(recorder.take(), Err("trailers".to_owned()));
+        assert_eq!(recorder.take(false), Err("trailers".to_owned()));
     }
 
     #[test]
@@ -132,7 +148,34 @@ mod tests {
         recorder.wall(2);
         recorder.value(|reads| &mut reads.state, "k".to_owned(), None);
         recorder.value(|reads| &mut reads.state, "k".to_owned(), Some(Content(b"later".to_vec())));
-        let reads = recorder.take().unwrap();
+        let reads = recorder.take(false).unwrap();
         assert_eq!((&reads.wall_ns[..], &reads.state.values["k"]), (&[2][..], &None));
+    }
+
+    #[test]
+    fn requests_that_the_deadline_ended_have_no_end_if_the_attempt_timed_out() {
+        let recorder = Recorder::new(1_000);
+        let exchange = |answer| Exchange {
+            method: "GET".into(),
+            url: "http://a/".into(),
+            body: Content::default(),
+            is_sent: true,
+            answer,
+        };
+        let timeout = Some(RequestError::Timeout);
+        let failed = || Some(ExchangeAnswer::Error { kind: RequestError::Timeout, refusal: None });
+        let (headers, body, parts) = Default::default();
+        let cut = ExchangeAnswer::Response { status: 200, headers, body, parts, error: timeout, is_stalled: false };
+        let http = vec![exchange(failed()), exchange(failed()), exchange(Some(cut))];
+        for is_timed_out in [true, false] {
+            recorder.add(0, |reads| reads.http = http.clone());
+            [1, 2].iter().for_each(|index| recorder.past_deadline(*index));
+            let found = recorder.take(is_timed_out).unwrap().http;
+            assert_eq!((&found[0], found[1].answer.is_none()), (&http[0], is_timed_out));
+            let Some(ExchangeAnswer::Response { error, is_stalled, .. }) = &found[2].answer else {
+                panic!("{found:?}")
+            };
+            assert_eq!((error.is_none(), *is_stalled), (is_timed_out, is_timed_out));
+        }
     }
 }

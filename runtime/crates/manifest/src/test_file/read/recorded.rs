@@ -66,6 +66,12 @@ pub(super) fn recorded(reader: &mut Reader<'_>, node: &Node, span: Span) -> Opti
     Some(Recorded { delivery, trigger, replay: replay.unwrap_or(false), reads })
 }
 
+/// Reads the sizes of the parts of a body.
+pub(super) fn parts(reader: &mut Reader<'_>, node: &Node) -> Vec<u32> {
+    let sizes = reader.list(node, "`body_parts`").iter();
+    sizes.filter_map(|size| u32::try_from(number(reader, size)?).ok()).collect()
+}
+
 fn bucket(reader: &mut Reader<'_>, node: &Node, span: Span, key: &str) -> Option<BucketReads> {
     let what = format!("`recorded.{key}`");
     let mut table = Table::read(reader, node, span, "RecordedState", what, "`{ keys: [a, b] }`")?;
