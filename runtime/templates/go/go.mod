@@ -1,4 +1,5 @@
-module {{name}}
+// With a prefix, so that every name of a function is valid: Go reserves some, such as `go`.
+module function/{{name}}
 
 go 1.27
 
