@@ -7,7 +7,7 @@ use sha2::Sha256;
 use crate::assert_eventually;
 use crate::support::{Evoke, root};
 
-const STAND_IN: &str = "
+pub(crate) const STAND_IN: &str = "
 evoke: 1
 app: services
 functions:
@@ -17,7 +17,7 @@ functions:
 ";
 
 /// Returns an example that calls the services at this address instead of its own.
-fn example(name: &str, services: &Evoke) -> String {
+pub(crate) fn example(name: &str, services: &Evoke) -> String {
     let text = std::fs::read_to_string(root().join("manifests").join(name)).unwrap();
     let text = text.replace("../functions/target/components", "$FUNCTIONS").replace("127.0.0.1:8080", services.http());
     text.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n")).collect()

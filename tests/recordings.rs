@@ -1,5 +1,7 @@
 //! Recorded attempts, and the tests that `evoke test --from` makes of them.
 
+mod campaign;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

@@ -1,6 +1,8 @@
 /* The guest of the suite in C: `how` in the data says what to do. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "sdk/evoke.h"
 
@@ -113,6 +115,13 @@ int handle(const evoke_event *event) {
     evoke_response response;
     TRY(evoke_http_get(url(evoke_string(event->data, "path")), &response));
     return evoke_http_ok(&response);
+  } else if (!strcmp(how, "outside")) {
+    struct timespec now;
+    unsigned long long random[2];
+    if (clock_gettime(CLOCK_REALTIME, &now) || getentropy(random, sizeof random)) return evoke_retry("no time or entropy");
+    return evoke_publish("c.outside", NULL,
+                         evoke_format("{\"wall\": %llu, \"random\": [\"%llx\", \"%llx\"]}",
+                                      now.tv_sec * 1000ULL + now.tv_nsec / 1000000, random[0], random[1]));
   } else if (!strcmp(how, "http origin")) {
     evoke_response response;
     return evoke_http_get("http://elsewhere.example/", &response);

@@ -2,8 +2,11 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"io"
+	math "math/rand/v2"
 	"sort"
 	"strings"
 	"sync"
@@ -19,7 +22,10 @@ func lookUp(table map[string][]string) string { return table["missing"][3] }
 
 func main() { evoke.Handle(handle) }
 
-type request struct{ How, Path string }
+type request struct {
+	How, Path string
+	Paths     []string
+}
 
 func handle(event evoke.Event, delivery evoke.Delivery) error {
 	var asked request
@@ -90,6 +96,13 @@ func handle(event evoke.Event, delivery evoke.Delivery) error {
 		}
 		_, err = response.OK()
 		return err
+	case "outside":
+		uuid := make([]byte, 16)
+		rand.Read(uuid)
+		random := []any{math.Float64(), hex.EncodeToString(uuid)}
+		return evoke.Publish("c.outside", map[string]any{"wall": time.Now().UnixMilli(), "random": random})
+	case "race":
+		return race(asked.Paths)
 	case "http origin":
 		_, err := http.Get("http://elsewhere.example/")
 		return err
@@ -181,6 +194,20 @@ func together() error {
 	}
 	group.Wait()
 	return evoke.Publish("c.together", statuses)
+}
+
+// race sends requests at the same time, and publishes the order in which they end.
+func race(paths []string) error {
+	var group sync.WaitGroup
+	var order [][]any
+	for _, path := range paths {
+		group.Go(func() {
+			response := must(http.Get(url(path)))
+			order = append(order, []any{path, len(response.Body)})
+		})
+	}
+	group.Wait()
+	return evoke.Publish("c.race", order)
 }
 
 // onMemory fills more than the first area of Go's heap, so that the garbage collector runs while the host passes data.

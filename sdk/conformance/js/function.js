@@ -39,6 +39,18 @@ const actions = {
     const message = `HTTP: the response has status ${status}`;
     if (!ok) throw status < 500 ? new Reject(message) : new Retry(message, { afterMs: 7000 });
   },
+  outside: () => {
+    const [first, second] = [Math.random(), crypto.randomUUID()];
+    publish("c.outside", { wall: Date.now(), random: [first, second] });
+  },
+  race: async (event) => {
+    const url = config.get("URL");
+    const order = [];
+    const ask = async (path) => order.push([path, (await (await fetch(url + path)).text()).length]);
+    const sleep = (ms) => new Promise((resolve) => setTimeout(() => resolve(order.push(["sleep", ms])), ms));
+    await Promise.all([...event.json().paths.map(ask), sleep(1), sleep(5)]);
+    publish("c.race", order);
+  },
   "http origin": () => fetch("http://elsewhere.example/"),
   big: () => publish("c.big", "ü".repeat(300_000)),
   log: () => { log.info("grün 😀"); log.warn("careful"); log.error("wrong"); },

@@ -1,5 +1,9 @@
 """The guest of the suite in Python: `how` in the data says what to do."""
 
+import random
+import time
+import uuid
+
 from evoke import Delivery, Event, Reject, Retry, config, http, log, publish, secret, state
 
 
@@ -59,6 +63,8 @@ def handle(event: Event, delivery: Delivery) -> None:
         on_http()
     elif how == "http status":
         http.get(config.get("URL") + event.json()["path"]).ok()
+    elif how == "outside":
+        publish("c.outside", {"wall": int(time.time() * 1000), "random": [random.random(), str(uuid.uuid4())]})
     elif how == "http origin":
         http.get("http://elsewhere.example/")
     elif how == "config":

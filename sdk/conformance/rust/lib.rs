@@ -1,7 +1,8 @@
 //! The guest of the suite in Rust: `how` in the data says what to do.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evoke::{Delivery, Draft, Event, Failure, config, http, log, publish, secret, state};
 use serde_json::{Value, json};
@@ -70,7 +71,10 @@ fn handle(event: Event, delivery: Delivery) -> Result<(), Failure> {
             put("shared", json!(seen))?;
         }
         "config" => {
-            put("config", json!({ "set": config::get("SET"), "unset": config::get("UNSET"), "secret": secret("SECRET") }))?;
+            put(
+                "config",
+                json!({ "set": config::get("SET"), "unset": config::get("UNSET"), "secret": secret("SECRET") }),
+            )?;
         }
         "http" => {
             let url = config::get("URL").unwrap_or_default();
@@ -84,6 +88,11 @@ fn handle(event: Event, delivery: Delivery) -> Result<(), Failure> {
             let data: Value = event.json()?;
             let url = config::get("URL").unwrap_or_default() + data["path"].as_str().unwrap_or_default();
             http::get(url).send()?.ok()?;
+        }
+        "outside" => {
+            let random = [0, 1].map(|n: u64| RandomState::new().hash_one(n));
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            put("outside", json!({ "wall": wall, "random": random }))?;
         }
         "http origin" => {
             http::get("http://elsewhere.example/").send()?.ok()?;
