@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::in_order::{self, DEAD, End, Range};
 use super::rows;
 use super::rows::delivery::COLUMNS as DELIVERY_COLUMNS;
 use evoke_model::clock::UnixMs;
@@ -35,42 +36,44 @@ pub(super) fn newest_dead(
     before: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<Result<DeadSummary, DamagedDelivery>>> {
-    let select = |condition: &str| {
-        format!(
-            "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum,
-               (SELECT MAX(a.started_ms + a.duration_us / 1000) FROM attempts a WHERE a.delivery = d.id)
-             FROM deliveries d LEFT JOIN functions f ON f.id = d.function
-             WHERE d.state = 4 AND d.id < ?1 AND {condition} ORDER BY d.id DESC LIMIT ?2"
-        )
-    };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let read = |row: &Row<'_>| summary(c, row);
-    let found: Vec<_> = match which {
-        DeadFilter::All => {
-            c.prepare_cached(&select("TRUE"))?.query_map(params![before.0, limit], read)?.collect::<Result<_, _>>()?
-        }
-        DeadFilter::Function(name) => c
-            .prepare_cached(&select("d.function = (SELECT id FROM functions WHERE name = ?3)"))?
-            .query_map(params![before.0, limit, name], read)?
-            .collect::<Result<_, _>>()?,
-        DeadFilter::Delivery(id) => c
-            .prepare_cached(&select("d.id = ?3"))?
-            .query_map(params![before.0, limit, id.0], read)?
-            .collect::<Result<_, _>>()?,
+    let range = Range { after: DeliveryId(0), before };
+    let ids = dead_ids(c, which, range, End::Newest, limit)?;
+    let mut one = c.prepare_cached(&format!(
+        "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum,
+           (SELECT MAX(a.started_ms + a.duration_us / 1000) FROM attempts a WHERE a.delivery = d.id)
+         FROM deliveries d LEFT JOIN functions f ON f.id = d.function WHERE d.state = 4 AND d.id = ?1"
+    ))?;
+    let mut found = Vec::new();
+    for id in ids {
+        // A damaged index may return deliveries in another state.
+        found.extend(one.query_row([id.0], |row| summary(c, row)).optional()?.flatten());
+    }
+    Ok(found)
+}
+
+/// Returns the ids of the first `limit` dead letters from one end of a range, in order from there.
+pub(super) fn dead_ids(
+    c: &Connection,
+    which: &DeadFilter,
+    range: Range,
+    end: End,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeliveryId>> {
+    let is_within = |id: &DeliveryId| *id > range.after && *id < range.before;
+    let function = match which {
+        DeadFilter::All => None,
+        DeadFilter::Function(name) => Some(name.as_str()),
+        // The caller reads each delivery and leaves out those in another state.
+        DeadFilter::Delivery(id) => return Ok(Some(*id).filter(is_within).into_iter().take(limit).collect()),
         DeadFilter::Deliveries(ids) => {
-            let mut one = c.prepare_cached(&select("d.id = ?3"))?;
-            let mut found = Vec::new();
-            for id in ids.iter().rev() {
-                if let Some(row) = one.query_row(params![before.0, limit, id.0], read).optional()? {
-                    found.push(row);
-                }
-            }
-            found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-            found
+            let ids = ids.iter().copied().filter(is_within);
+            return Ok(match end {
+                End::Oldest => ids.take(limit).collect(),
+                End::Newest => ids.rev().take(limit).collect(),
+            });
         }
     };
-    // A damaged index may return deliveries in another state.
-    Ok(found.into_iter().flatten().collect())
+    in_order::ids(c, DEAD.iter(), function, range, end, limit)
 }
 
 /// Reads a dead letter; `None` for a delivery in another state.

@@ -11,6 +11,7 @@ mod dedup;
 mod failure;
 mod files;
 mod folder;
+mod in_order;
 mod inspect;
 mod origins;
 mod overwritten;

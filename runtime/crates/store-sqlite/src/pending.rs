@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::in_order::{self, End, PENDING, Range};
 use super::queue::WriteQueue;
 use super::readers::Readers;
 use super::rows;
@@ -11,10 +12,10 @@ use super::write::PORTION_MAX;
 use super::write::cancel::Cancel;
 use super::write::retry::RetryNow;
 use super::write::transfer::Transfer;
-use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter};
+use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter, Seq};
 use evoke_store::Result;
 
-/// The maximum number of ids per search. A search reads all pending deliveries, so it must find many at once.
+/// The maximum number of ids per search.
 const SEARCH_MAX: usize = 16 * 1024;
 
 /// Cancels the pending deliveries that exist now. Returns their number.
@@ -91,17 +92,7 @@ fn newest_id(c: &Connection) -> rusqlite::Result<DeliveryId> {
     c.query_row("SELECT ifnull(MAX(id), 0) FROM deliveries", [], |r| r.get(0).map(DeliveryId))
 }
 
-/// The conditions of the partial indexes over each pending state, for live deliveries and for those of replays.
-const PARTS: [(DeliveryState, &str); 5] = [
-    (DeliveryState::Ready, "state = 0 AND replay = 0"),
-    (DeliveryState::Retrying, "state = 1 AND replay = 0"),
-    (DeliveryState::Ready, "state = 0 AND replay <> 0"),
-    (DeliveryState::Retrying, "state = 1 AND replay <> 0"),
-    (DeliveryState::Blocked, "order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2"),
-];
-
-/// Searches through the partial indexes of the pending states, so that the time does not depend on the number of
-/// finished deliveries. With a function, reads the part of each index that belongs to it.
+/// Returns the ids of the pending deliveries after `after` and up to `until`.
 fn ids(
     c: &Connection,
     which: &PendingFilter,
@@ -110,7 +101,11 @@ fn ids(
     until: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<DeliveryId>> {
-    let (function, root) = match which {
+    let is_wanted = |found: DeliveryState| state.is_none_or(|wanted| wanted == found);
+    let function = match which {
+        PendingFilter::All => None,
+        PendingFilter::Function(name) => Some(name.as_str()),
+        PendingFilter::Root(root) => return of_chain(c, *root, is_wanted, after, until, limit),
         PendingFilter::Delivery(id) => {
             let found = c
                 .prepare_cached(
@@ -118,38 +113,44 @@ fn ids(
                 )?
                 .query_row(params![id.0, after.0, until.0], |r| Ok((DeliveryId(r.get(0)?), rows::state(r.get(1)?)?)))
                 .optional()?;
-            let meant = found.filter(|(_, found)| state.is_none_or(|wanted| wanted == *found));
-            return Ok(meant.into_iter().map(|(id, _)| id).take(limit).collect());
+            let wanted = found.filter(|(_, state)| is_wanted(*state)).map(|(id, _)| id);
+            return Ok(wanted.into_iter().take(limit).collect());
         }
-        PendingFilter::All => (None, None),
-        PendingFilter::Function(name) => (Some(name.as_str()), None),
-        PendingFilter::Root(seq) => (None, Some(seq.0)),
     };
-    let of_function = match function {
-        Some(_) => "function = (SELECT id FROM functions WHERE name = :function)",
-        None => ":function IS NULL",
-    };
-    let parts: Vec<String> = PARTS
-        .iter()
-        .filter(|(of, _)| state.is_none_or(|wanted| wanted == *of))
-        .map(|(_, condition)| format!("SELECT id, event FROM deliveries WHERE {of_function} AND {condition}"))
-        .collect();
-    if parts.is_empty() {
-        return Ok(Vec::new());
+    let parts = PENDING.iter().filter(|part| is_wanted(part.state));
+    let range = Range { after, before: DeliveryId(until.0.saturating_add(1)) };
+    in_order::ids(c, parts, function, range, End::Oldest, limit)
+}
+
+/// Reads the pending deliveries of an event and of all events that it caused, through the deliveries of each. The size of
+/// a chain is limited.
+fn of_chain(
+    c: &Connection,
+    root: Seq,
+    is_wanted: impl Fn(DeliveryState) -> bool,
+    after: DeliveryId,
+    until: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeliveryId>> {
+    let mut select = c.prepare_cached(
+        "WITH chain (seq, first, owed) AS (
+           SELECT seq, first_delivery, owed FROM events WHERE seq = ?1 UNION ALL
+           SELECT seq, first_delivery, owed FROM events WHERE root = ?1)
+         SELECT d.id, d.state FROM chain CROSS JOIN deliveries d
+           WHERE d.id >= first AND d.id < first + owed AND d.event = seq AND d.state < 3 AND d.id > ?2 AND d.id <= ?3
+         UNION
+         SELECT d.id, d.state FROM chain CROSS JOIN deliveries d
+           WHERE d.event = seq AND d.replay <> 0 AND d.state < 3 AND d.id > ?2 AND d.id <= ?3
+         ORDER BY 1",
+    )?;
+    let mut rows = select.query(params![root.0, after.0, until.0])?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        if is_wanted(rows::state(row.get(1)?)?) {
+            found.push(DeliveryId(row.get(0)?));
+        }
     }
-    c.prepare_cached(&format!(
-        "SELECT id FROM ({}) p
-         WHERE id > :after AND id <= :until
-           AND (:root IS NULL OR event = :root OR EXISTS (SELECT 1 FROM events e WHERE e.seq = p.event AND e.root = :root))
-         ORDER BY id LIMIT :limit",
-        parts.join(" UNION ALL ")
-    ))?
-    .query_map(
-        named_params! {
-            ":after": after.0, ":until": until.0, ":function": function, ":root": root,
-            ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
-        },
-        |r| r.get(0).map(DeliveryId),
-    )?
-    .collect()
+    Ok(found)
 }

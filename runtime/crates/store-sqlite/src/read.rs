@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::checksum;
+use super::in_order::{End, Range};
 use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected, WithoutEvent};
 use super::rows::{self, attempt::COLUMNS as ATTEMPT_COLUMNS, event::COLUMNS as EVENT_COLUMNS};
+use super::{checksum, inspect};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, EventFilter, FunctionId, ReadDelivery, ReadEvent,
@@ -320,48 +321,24 @@ pub(super) fn dead(
     after: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadDelivery>> {
-    let limit = count(limit);
-    let found = match which {
-        DeadFilter::All => {
-            delivery_records(c, "d.state = 4 AND d.id > ?1 ORDER BY d.id LIMIT ?2", params![after.0, limit])
-        }
-        DeadFilter::Function(name) => delivery_records(
-            c,
-            "d.state = 4 AND d.id > ?1 AND f.name = ?2 ORDER BY d.id LIMIT ?3",
-            params![after.0, name, limit],
-        ),
-        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id > ?1 AND d.id = ?2", [after.0, id.0]),
-        DeadFilter::Deliveries(ids) => {
-            let wanted = ids.iter().filter(|id| **id > after).take(usize::try_from(limit).unwrap_or(usize::MAX));
-            let records = wanted.map(|id| delivery_records(c, "d.state = 4 AND d.id = ?1", [id.0]));
-            records.collect::<rusqlite::Result<Vec<_>>>().map(|found| found.into_iter().flatten().collect())
-        }
-    };
+    let mut found = Vec::new();
+    for id in dead_ids(c, which, after, limit)? {
+        found.extend(delivery_records(c, "d.state = 4 AND d.id = ?1", [id.0])?);
+    }
     // A damaged index may return deliveries in another state.
-    let is_dead = |record: &ReadDelivery| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead);
-    Ok(found?.into_iter().filter(is_dead).collect())
+    found.retain(|record| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead));
+    Ok(found)
 }
 
-/// Returns the first `limit` dead letters with an id greater than `after`.
+/// Returns the first `limit` dead letters with an id greater than `after`. Those of a list of ids that are no dead letters
+/// are left out when each is changed.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,
     after: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<DeliveryId>> {
-    let (function, delivery) = match which {
-        // Those of the ids that are no dead letters are left out when each is changed.
-        DeadFilter::Deliveries(ids) => return Ok(ids.iter().copied().filter(|id| *id > after).take(limit).collect()),
-        DeadFilter::All => (None, None),
-        DeadFilter::Function(name) => (Some(name.as_str()), None),
-        DeadFilter::Delivery(id) => (None, Some(id.0)),
-    };
-    c.prepare_cached(
-        "SELECT d.id FROM deliveries d WHERE d.state = 4 AND d.id > ?1 AND (?2 IS NULL OR d.id = ?2)
-         AND (?3 IS NULL OR d.function = (SELECT id FROM functions WHERE name = ?3)) ORDER BY d.id LIMIT ?4",
-    )?
-    .query_map(params![after.0, delivery, function, count(limit)], |r| r.get(0).map(DeliveryId))?
-    .collect()
+    inspect::dead_ids(c, which, Range { after, before: DeliveryId(i64::MAX) }, End::Oldest, limit)
 }
 
 fn count(limit: usize) -> i64 {

@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -17,6 +18,8 @@ use evoke_store::{Result, StoreError, StoreFuture};
 /// Maximum number of concurrent queries on blocking threads; each connection has a page cache of about 2 MiB. Queries
 /// on the caller's thread add at most one connection per such thread.
 const READERS_MAX: usize = 4;
+/// Steps of SQLite's virtual machine after which a query checks whether its caller has left: some 100 µs.
+const STEPS_PER_CHECK: std::ffi::c_int = 10_000;
 
 pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let connection = open_read_only(path, OpenFlags::empty())?;
@@ -108,6 +111,8 @@ impl Readers {
         result
     }
 
+    /// Runs a query on a thread for blocking work. Dropping the future ends the query: a client that has left keeps no
+    /// thread and no connection busy.
     pub(super) fn run<T: Send + 'static>(
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -115,13 +120,15 @@ impl Readers {
         StoreFuture::from_future(async move {
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
+            let caller = Caller::default();
+            let has_left = caller.has_left.clone();
             let work = move || {
                 let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let connection = idle.map_or_else(|| open_for_reading(&pool.path), Ok)?;
+                let mut connection = idle.map_or_else(|| open_for_reading(&pool.path), Ok)?;
+                connection.progress_handler(STEPS_PER_CHECK, Some(move || has_left.load(Ordering::Relaxed)))?;
                 // One transaction, so that several queries see one snapshot.
-                let transaction = connection.unchecked_transaction()?;
-                let result = query(&connection);
-                drop(transaction);
+                let result = connection.unchecked_transaction().and_then(|_transaction| query(&connection));
+                connection.progress_handler(0, None::<fn() -> bool>)?;
                 pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
                 result
             };
@@ -130,5 +137,49 @@ impl Readers {
                 .map_err(|_| StoreError::Closed)?
                 .map_err(|e| store_error(&readers.path, &e))
         })
+    }
+}
+
+/// Notes that the caller of a query has dropped the future.
+#[derive(Default)]
+struct Caller {
+    has_left: Arc<AtomicBool>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::SqliteStore;
+    use evoke_model::clock::Clock;
+
+    #[tokio::test]
+    async fn a_query_whose_caller_has_left_ends_and_its_connection_serves_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        let readers = store.readers.clone();
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // Counts without an end.
+        let endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n";
+        let query = Readers::run(readers.clone(), move |c| {
+            let result = c.query_row(endless, [], |r| r.get::<_, i64>(0));
+            let _ = ended.send(result.as_ref().err().and_then(rusqlite::Error::sqlite_error_code));
+            result
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), query).await.is_err());
+        let started = Instant::now();
+        assert_eq!(end.await.unwrap(), Some(ErrorCode::OperationInterrupted));
+        assert!(started.elapsed() < Duration::from_secs(30));
+        for n in 0..8 {
+            let one = Readers::run(readers.clone(), move |c| c.query_row("SELECT ?1", [n], |r| r.get::<_, i64>(0)));
+            assert_eq!(one.await.unwrap(), n);
+        }
     }
 }

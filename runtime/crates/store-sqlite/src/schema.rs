@@ -9,7 +9,7 @@ use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The changes from each version to the next, starting with version 2.
-pub(super) const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("migrate/2.sql"),
     include_str!("migrate/3.sql"),
     include_str!("migrate/4.sql"),
@@ -18,6 +18,7 @@ pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("migrate/7.sql"),
     include_str!("migrate/8.sql"),
     include_str!("migrate/9.sql"),
+    include_str!("migrate/10.sql"),
 ];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 

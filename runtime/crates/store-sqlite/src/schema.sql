@@ -1,4 +1,4 @@
--- The embedded store, version 9 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
+-- The embedded store, version 10 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
 -- `done_ms` and the `due_ms` of scheduled events by the wall clock, the others in store time, which equals the wall
 -- clock until that jumps. The row `clock` of the table meta says which process counted it up to when, and when the wall
 -- clock jumped (JSON, `store_time.rs`).
@@ -103,7 +103,8 @@ CREATE INDEX replayed_ready ON deliveries (function, id) WHERE state = 0 AND rep
 CREATE INDEX replayed_due ON deliveries (function, due_ms) WHERE state = 1 AND replay <> 0;
 CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state < 3 AND replay <> 0;
 CREATE INDEX replayed_events ON deliveries (event) WHERE replay <> 0;
-CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
+CREATE INDEX deliveries_blocked ON deliveries (function, id) WHERE state = 2;
+CREATE INDEX deliveries_dead ON deliveries (function, id) WHERE state = 4;
 -- The unfinished deliveries of an order key: the first one may run, the others are blocked.
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
   WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);

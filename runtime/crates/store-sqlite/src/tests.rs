@@ -1,4 +1,5 @@
 mod conformance;
+mod indexes;
 mod principal;
 mod recordings;
 mod time;

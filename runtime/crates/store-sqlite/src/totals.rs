@@ -227,8 +227,7 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
            SELECT origin, bytes, event, replay FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
            SELECT origin, bytes, event, replay FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
            SELECT origin, bytes, event, replay FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
-           SELECT origin, bytes, event, replay FROM deliveries
-             WHERE order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2)
+           SELECT origin, bytes, event, replay FROM deliveries WHERE state = 2)
          GROUP BY 1, 2",
     ))?;
     let mut groups = groups.query([])?;

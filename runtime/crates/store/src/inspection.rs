@@ -50,7 +50,7 @@ pub trait InspectionStore: Send + Sync + 'static {
     ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>>;
 
     /// Returns the ids of pending deliveries greater than `after`, ascending, at most `limit`; with a state only those
-    /// in it. One call reads all pending deliveries of the filter, so a caller asks for many ids at once.
+    /// in it. The time depends on `limit` and on the number of retrying deliveries, and for a root on the size of its chain.
     fn pending_ids(
         &self,
         which: PendingFilter,

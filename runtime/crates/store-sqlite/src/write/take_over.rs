@@ -107,8 +107,7 @@ fn unfinished(tx: &Connection, function: FunctionId) -> rusqlite::Result<Vec<Del
          SELECT id FROM deliveries WHERE function = ?1 AND state = 1 AND replay = 0 UNION ALL
          SELECT id FROM deliveries WHERE function = ?1 AND state = 0 AND replay <> 0 UNION ALL
          SELECT id FROM deliveries WHERE function = ?1 AND state = 1 AND replay <> 0 UNION ALL
-         SELECT id FROM deliveries WHERE function = ?1 AND order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2
-         UNION ALL
+         SELECT id FROM deliveries WHERE function = ?1 AND state = 2 UNION ALL
          SELECT id FROM deliveries WHERE function = ?1 AND state = 4
          ORDER BY id",
     )?
