@@ -28,6 +28,7 @@ mod new;
 mod pause;
 mod pending;
 mod process;
+mod progress;
 mod replay;
 mod select;
 mod state;

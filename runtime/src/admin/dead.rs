@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Exchange;
-use super::dead_letters::{self, Conditions, Selection};
+use super::dead_letters::{self, Conditions, Groups, Selection};
 use super::request::{Params, PathSegments, json_body, list_limit};
 use super::response::Json;
+use super::search::Sender;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Edit, Edited, Envelope};
 use super::{Admin, ApiResult};
@@ -39,17 +40,22 @@ pub(super) struct DeadQuery {
     until: Option<String>,
     before: Option<DeliveryId>,
     limit: Option<usize>,
+    /// Whether to send lines with the progress of the search.
+    #[serde(default)]
+    progress: bool,
 }
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<DeadQuery>,
 ) -> ApiResult<Response<Body>> {
-    let DeadQuery { function, cause, r#type: type_, since, until, before, limit } = query;
+    let DeadQuery { function, cause, r#type: type_, since, until, before, limit, progress } = query;
     let limit = list_limit(limit, LIMIT_DEFAULT, LIMIT_MAX, "dead letters")?;
     let selection = Selection::new(&admin, Conditions { function, cause, type_, since, until }).await?;
     let (store, before) = (admin.store.clone(), before.unwrap_or(DeliveryId(i64::MAX)));
-    Ok(ndjson(&admin, async move |lines| write(&*store, selection, before, limit, lines).await))
+    Ok(ndjson(&admin, async move |mut lines: Lines| {
+        write(&*store, selection, before, limit, Sender::new(&mut lines, progress)).await
+    }))
 }
 
 /// Writes the newest selected dead letters before `before` with their events, but without the data of the events.
@@ -58,28 +64,33 @@ async fn write(
     selection: Selection,
     before: DeliveryId,
     limit: usize,
-    mut lines: Lines,
+    mut sender: Sender<'_>,
 ) -> Result<(), StreamError> {
     let (mut remaining, mut next) = (limit, Some(before));
     while remaining > 0
         && let Some(before) = next
     {
+        sender.lines().ready().await?;
         let (found, after) = selection.page(store, before, remaining).await?;
         for summary in found.into_iter().take(remaining) {
-            lines.ready().await?;
+            sender.lines().ready().await?;
             // A redrive may have changed the delivery meanwhile.
-            let Some(read) = store.delivery(dead_letters::id_of(&summary)).await? else { continue };
+            let id = dead_letters::id_of(&summary);
+            let Some(read) = store.delivery(id).await? else { continue };
             if read.as_ref().is_ok_and(|record| record.state != DeliveryState::Dead) {
                 continue;
             }
             remaining -= 1;
             let event = event_without_data(store, &read).await?;
-            lines.json(&DeadLetter { delivery: read.into(), event }).await?;
+            sender.lines().json(&DeadLetter { delivery: read.into(), event }).await?;
+            sender.searched(id).await?;
         }
-        lines.flush().await?;
         next = after;
+        if let Some(after) = after {
+            sender.searched(after).await?;
+        }
     }
-    Ok(())
+    Ok(sender.lines().flush().await?)
 }
 
 #[derive(Deserialize)]
@@ -90,6 +101,9 @@ pub(super) struct GroupsQuery {
     r#type: Option<String>,
     since: Option<String>,
     until: Option<String>,
+    /// Whether to send lines with the progress of the count.
+    #[serde(default)]
+    progress: bool,
 }
 
 pub(super) async fn groups(
@@ -97,17 +111,28 @@ pub(super) async fn groups(
     exchange: Exchange,
     Params(query): Params<GroupsQuery>,
 ) -> ApiResult<Response<Body>> {
-    let GroupsQuery { function, cause, r#type: type_, since, until } = query;
+    let GroupsQuery { function, cause, r#type: type_, since, until, progress } = query;
     let selection = Selection::new(&admin, Conditions { function, cause, type_, since, until }).await?;
-    let groups = {
-        let _scan = exchange.permits().scan().await;
-        selection.groups(&*admin.store).await?
-    };
+    let store = admin.store.clone();
     Ok(ndjson(&admin, async move |mut lines: Lines| {
-        for group in groups {
-            lines.json(&group).await?;
+        let mut sender = Sender::new(&mut lines, progress);
+        let (mut groups, mut next) = (Groups::default(), Some(DeliveryId(i64::MAX)));
+        while let Some(before) = next {
+            sender.lines().ready().await?;
+            let (found, after) = {
+                let _scan = exchange.permits().scan().await;
+                selection.page(&*store, before, usize::MAX).await?
+            };
+            found.into_iter().for_each(|read| groups.add(read));
+            next = after;
+            if let Some(after) = after {
+                sender.searched(after).await?;
+            }
         }
-        Ok(lines.flush().await?)
+        for group in groups.into_sorted() {
+            sender.lines().json(&group).await?;
+        }
+        Ok(sender.lines().flush().await?)
     }))
 }
 

@@ -110,8 +110,16 @@ impl Selection {
             && self.until_ms.is_none_or(|until_ms| at_ms < until_ms))
     }
 
-    /// Returns the number of selected dead letters.
+    /// Returns the number of selected dead letters. Those of a function, or all, are counted in the running totals.
     pub(super) async fn count(&self, store: &dyn InspectionStore) -> Result<u64, StoreError> {
+        if self.is_plain() && matches!(self.which, DeadFilter::All | DeadFilter::Function(_)) {
+            let totals = store.totals().await?;
+            let of_meant = totals.functions.iter().filter(|(name, _)| match &self.which {
+                DeadFilter::Function(function) => *name == function,
+                _ => true,
+            });
+            return Ok(of_meant.map(|(_, counts)| counts.dead).sum());
+        }
         let (mut count, mut next) = (0, Some(DeliveryId(i64::MAX)));
         while let Some(before) = next {
             let (found, after) = self.page(store, before, usize::MAX).await?;
@@ -144,30 +152,32 @@ impl Selection {
         }
         Ok(count)
     }
+}
 
-    /// Groups the selected dead letters by function and cause; the largest group is first.
-    pub(super) async fn groups(&self, store: &dyn InspectionStore) -> Result<Vec<DeadGroup>, StoreError> {
-        let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
-        let mut next = Some(DeliveryId(i64::MAX));
-        while let Some(before) = next {
-            let (found, after) = self.page(store, before, usize::MAX).await?;
-            for read in found {
-                let (function, cause, ended_ms, id) = match read {
-                    Ok(DeadSummary { id, function, cause, ended_ms, .. }) => (function, general(&cause), ended_ms, id),
-                    Err(damaged) => (String::new(), "damaged on disk".to_owned(), None, damaged.id),
-                };
-                let is_full = groups.len() >= GROUPS_MAX && !groups.contains_key(&(function.clone(), cause.clone()));
-                let cause = if is_full { "other causes".to_owned() } else { cause };
-                let group = groups.entry((function, cause)).or_insert_with(|| Group { newest: id, ..Group::default() });
-                group.count += 1;
-                group.first_ms = group.first_ms.into_iter().chain(ended_ms).min();
-                group.last_ms = group.last_ms.into_iter().chain(ended_ms).max();
-            }
-            next = after;
-        }
-        let mut groups: Vec<DeadGroup> = groups.into_iter().map(DeadGroup::from).collect();
+/// Counts dead letters by function and cause.
+#[derive(Default)]
+pub(super) struct Groups(BTreeMap<(String, String), Group>);
+
+impl Groups {
+    pub(super) fn add(&mut self, read: ReadSummary) {
+        let groups = &mut self.0;
+        let (function, cause, ended_ms, id) = match read {
+            Ok(DeadSummary { id, function, cause, ended_ms, .. }) => (function, general(&cause), ended_ms, id),
+            Err(damaged) => (String::new(), "damaged on disk".to_owned(), None, damaged.id),
+        };
+        let is_full = groups.len() >= GROUPS_MAX && !groups.contains_key(&(function.clone(), cause.clone()));
+        let cause = if is_full { "other causes".to_owned() } else { cause };
+        let group = groups.entry((function, cause)).or_insert_with(|| Group { newest: id, ..Group::default() });
+        group.count += 1;
+        group.first_ms = group.first_ms.into_iter().chain(ended_ms).min();
+        group.last_ms = group.last_ms.into_iter().chain(ended_ms).max();
+    }
+
+    /// Returns the groups; the largest one is first.
+    pub(super) fn into_sorted(self) -> Vec<DeadGroup> {
+        let mut groups: Vec<DeadGroup> = self.0.into_iter().map(DeadGroup::from).collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-        Ok(groups)
+        groups
     }
 }
 

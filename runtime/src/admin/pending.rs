@@ -20,7 +20,7 @@ use super::view::{Blocker, Count, Move, Pending, PendingSelection};
 use super::{Admin, ApiResult, names};
 use evoke_http::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::{DeliveryId, DeliveryState, PendingFilter, Seq};
+use evoke_model::{Counts, DeliveryId, DeliveryState, PendingFilter, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -178,11 +178,21 @@ pub(super) async fn transfer(
     Ok(Json(Count { count }))
 }
 
+/// Returns the number of pending deliveries. Those of a function, or all, are counted in the running totals.
 async fn count(
     store: &dyn InspectionStore,
     filter: PendingFilter,
     state: Option<DeliveryState>,
 ) -> Result<u64, StoreError> {
+    if let PendingFilter::All | PendingFilter::Function(_) = &filter {
+        let totals = store.totals().await?;
+        let of_meant = totals.functions.iter().filter(|(name, _)| match &filter {
+            PendingFilter::Function(function) => *name == function,
+            _ => true,
+        });
+        let pending = |counts: &Counts| state.map_or_else(|| counts.pending(), |state| counts.get(state));
+        return Ok(of_meant.map(|(_, counts)| pending(counts)).sum());
+    }
     let (mut count, mut after) = (0, DeliveryId(0));
     loop {
         let found = store.pending_ids(filter.clone(), state, after, COUNT_PAGE).await?;

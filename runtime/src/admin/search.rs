@@ -18,14 +18,18 @@ use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::Matcher;
 use evoke_store::{InspectionStore, StoreError};
 
-/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size.
-const PAGE: usize = 64;
+/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. With a pattern or a text,
+/// a search reads every event, so each page must be worth the switch to another thread.
+const PAGE: usize = 256;
 /// Number of positions that the first step scans for events that match: some milliseconds.
 const SPAN_FIRST: i64 = 8 * 1024;
-/// Steps get longer while they are quick, as over positions whose events retention has removed.
-const SPAN_MAX: i64 = 4 * 1024 * 1024;
+/// Steps get longer while they are quick. The length is bounded, so that a step into a range where each event takes longer
+/// takes some tenths of a second at most.
+const SPAN_MAX: i64 = 64 * 1024;
 /// The time that a step may take.
 const STEP_TIME: Duration = Duration::from_millis(20);
+/// A step that takes less time has read next to nothing: its positions have no events, because retention removed them.
+const EMPTY_STEP_TIME: Duration = Duration::from_millis(1);
 /// How often found events and the progress are sent while a search finds little.
 const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -62,8 +66,8 @@ pub(super) struct Search {
 
 /// The line of a list that reports how far its search has come.
 #[derive(Debug, Serialize)]
-struct Progress {
-    searched: Seq,
+struct Progress<T> {
+    searched: T,
 }
 
 /// Sends the lines of a list while it searches.
@@ -79,6 +83,8 @@ pub(super) struct Sender<'a> {
 struct Pace {
     /// Number of positions of the next step.
     span: i64,
+    /// Whether the last step read next to nothing.
+    was_empty: bool,
 }
 
 impl Search {
@@ -121,10 +127,14 @@ impl Search {
         let page = EventFilter { after: Some(after), before: Some(before), ..self.page(limit) };
         let limit = page.limit;
         let found = sender.pace.measure(store.events(page)).await?;
-        let searched = match found.last() {
+        let mut searched = match found.last() {
             Some(last) if !is_last(&found, limit) => DamagedEvent::seq_of(last),
             _ => Seq(before.0 - 1),
         };
+        if found.is_empty() && sender.pace.was_empty && searched.next() < end {
+            let next = EventFilter { after: Some(searched), before: Some(end), limit: 1, ..EventFilter::default() };
+            searched = Seq(store.events(next).await?.first().map_or(end, DamagedEvent::seq_of).0 - 1);
+        }
         Ok((found.into_iter().filter(|read| self.selects(read)).collect(), searched))
     }
 
@@ -141,10 +151,15 @@ impl Search {
         let page = EventFilter { above: Some(above), before: Some(before), ..self.page(limit) };
         let limit = page.limit;
         let found = pace.measure(store.events(page)).await?;
-        let searched = match found.first() {
+        let mut searched = match found.first() {
             Some(first) if !is_last(&found, limit) => DamagedEvent::seq_of(first),
             _ => above.next(),
         };
+        if found.is_empty() && pace.was_empty && above > self.after {
+            let next =
+                EventFilter { above: Some(self.after), before: Some(searched), limit: 1, ..EventFilter::default() };
+            searched = store.events(next).await?.first().map_or(self.after, DamagedEvent::seq_of).next();
+        }
         Ok((found.into_iter().rev().filter(|read| self.selects(read)).collect(), searched))
     }
 
@@ -197,7 +212,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends the found events and the progress if some time has passed since the last time.
-    pub(super) async fn searched(&mut self, searched: Seq) -> Result<(), StreamError> {
+    pub(super) async fn searched(&mut self, searched: impl Serialize) -> Result<(), StreamError> {
         if self.sent.elapsed() < SEND_INTERVAL {
             return Ok(());
         }
@@ -212,13 +227,14 @@ impl<'a> Sender<'a> {
 
 impl Pace {
     fn new() -> Self {
-        Self { span: SPAN_FIRST }
+        Self { span: SPAN_FIRST, was_empty: false }
     }
 
     /// Runs a step, and adapts the length of the next one to its time.
     async fn measure<T>(&mut self, step: impl Future<Output = T>) -> T {
         let start = Instant::now();
         let result = step.await;
+        self.was_empty = start.elapsed() < EMPTY_STEP_TIME;
         self.span = match start.elapsed() {
             elapsed if elapsed > STEP_TIME => (self.span / 2).max(SPAN_FIRST),
             _ => (self.span * 2).min(SPAN_MAX),

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
 use super::json_text::pretty;
+use super::progress::Progress;
 use super::select::{ChangeOptions, parse_time};
 use super::table::table;
 use super::text::{
@@ -120,21 +121,31 @@ impl List {
             [("function", function), ("cause", cause), ("type", type_), ("since", since), ("until", until)];
         let mut query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = Client::find(common)?;
+        query.push(Progress::parameter());
+        let mut progress = Progress::new("delivery");
         if self.group {
             return groups(&client, &query, common.client_args.json);
         }
         query.extend(self.before.map(|before| ("before", before.to_string())));
         if common.client_args.json {
             query.push(("limit", self.limit.to_string()));
-            return client.lines("/api/v1/dead", &query, print_json_text);
+            client.lines("/api/v1/dead", &query, |line| match progress.takes(line)? {
+                true => Ok(()),
+                false => print_json_text(line),
+            })?;
+            progress.clear();
+            return Ok(());
         }
         // One more shows whether there are more.
         query.push(("limit", self.limit.saturating_add(1).to_string()));
         let mut letters: Vec<DeadLetter> = Vec::new();
         client.lines("/api/v1/dead", &query, |line| {
-            letters.push(parse(line)?);
+            if !progress.takes(line)? {
+                letters.push(parse(line)?);
+            }
             Ok(())
         })?;
+        progress.clear();
         if letters.is_empty() {
             let status: Status = parse(&client.get("/api/v1/status", &[])?)?;
             return print(&match status.pending {
@@ -156,17 +167,24 @@ impl List {
 }
 
 fn groups(client: &Client, query: &[(&str, String)], json: bool) -> Result<(), Failure> {
-    if json {
-        return client.lines("/api/v1/dead/groups", query, print_json_text);
-    }
-    let mut rows = Vec::new();
+    let (mut progress, mut rows) = (Progress::new("delivery"), Vec::new());
     client.lines("/api/v1/dead/groups", query, |line| {
+        if progress.takes(line)? {
+            return Ok(());
+        }
+        if json {
+            return print_json_text(line);
+        }
         let DeadGroup { function, cause, count, first, last, newest } = parse(line)?;
         let time = |at: Option<String>| at.map_or_else(|| "-".to_owned(), |at| local_time(&at));
         let (function, cause) = (escape(&function).into_owned(), escape(&cause).into_owned());
         rows.push(vec![count.to_string(), function, time(first), time(last), newest.to_string(), cause]);
         Ok(())
     })?;
+    progress.clear();
+    if json {
+        return Ok(());
+    }
     if rows.is_empty() {
         return print("no dead letters");
     }

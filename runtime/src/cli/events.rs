@@ -1,12 +1,11 @@
 //! `events`: lists or follows accepted events.
 
-use std::io::IsTerminal;
-
 use clap::Args;
 use serde::Deserialize;
 
 use super::client::{Client, parse};
 use super::json_text::compact;
+use super::progress::Progress;
 use super::replay::read_pattern;
 use super::select::parse_time;
 use super::text::{self, DIM, EventSummary, escape, local_time, print, print_error, print_json_text, truncate};
@@ -63,17 +62,10 @@ pub(super) struct Events {
     envelope: bool,
 }
 
-/// The line of a list that reports how far its search has come.
-#[derive(Deserialize)]
-struct Progress {
-    searched: Seq,
-}
-
 impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let shows_progress = std::io::stderr().is_terminal();
-        let flags = [("follow", self.follow), ("envelope", true), ("progress", shows_progress)];
-        let mut query: Vec<_> = flags.map(|(name, flag)| (name, flag.to_string())).into();
+        let mut query =
+            vec![("follow", self.follow.to_string()), ("envelope", true.to_string()), Progress::parameter()];
         let is_bounded = self.after.is_some() || self.since.is_some();
         let limit = self.limit.or((!is_bounded).then_some(NEWEST));
         query.extend(limit.map(|limit| ("limit", limit.to_string())));
@@ -94,14 +86,11 @@ impl Events {
         ];
         query.extend(texts.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let (columns, json) = (text::columns(), common.client_args.json);
-        let (mut is_complete, mut is_empty, mut status) = (true, true, StatusLine::default());
+        let (mut is_complete, mut is_empty, mut progress) = (true, true, Progress::new("event"));
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
-            if line.starts_with(r#"{"searched":"#) {
-                let Progress { searched } = parse(line)?;
-                status.show(&format!("searching: at event {searched}"));
+            if progress.takes(line)? {
                 return Ok(());
             }
-            status.clear();
             is_empty = false;
             if line.starts_with(r#"{"damaged":"#) {
                 is_complete = false;
@@ -115,30 +104,11 @@ impl Events {
                 (false, _) => print(&render(&parse(line)?, columns)),
             }
         })?;
-        status.clear();
+        progress.clear();
         if is_empty && !json {
             print_error("no events\n");
         }
         if is_complete { Ok(()) } else { Err(Failure::Reported) }
-    }
-}
-
-/// A line on a terminal that is replaced by the next one.
-#[derive(Default)]
-struct StatusLine {
-    is_shown: bool,
-}
-
-impl StatusLine {
-    fn show(&mut self, text: &str) {
-        print_error(&format!("\r{DIM}{text}{DIM:#}\x1b[K"));
-        self.is_shown = true;
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.is_shown) {
-            print_error("\r\x1b[K");
-        }
     }
 }
 

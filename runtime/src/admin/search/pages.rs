@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(pages.next().await.unwrap().unwrap().len(), PAGE);
         tokio::time::advance(TIME_MAX).await;
         assert!(pages.next().await.unwrap().is_none());
-        assert_eq!((pages.rest(), pages.searched), (Some(Seq(237)), 64));
+        assert_eq!((pages.rest(), pages.searched), (Some(Seq(45)), PAGE as u64));
         pages.stop_after(Seq(250));
         assert_eq!(pages.searched, 51);
         let rest = Conditions { before: pages.rest(), ..Conditions::default() };

@@ -1,0 +1,51 @@
+//! The progress of a search: a line on a terminal that is replaced by the next one, until the first result.
+
+use std::io::IsTerminal as _;
+
+use serde::Deserialize;
+
+use super::Failure;
+use super::client::parse;
+use super::text::{DIM, print_error};
+
+/// The line of a list that reports how far its search has come: a number of an event or of a delivery.
+#[derive(Deserialize)]
+struct Searched {
+    searched: i64,
+}
+
+pub(super) struct Progress {
+    /// The name of the searched rows, as in "event".
+    noun: &'static str,
+    is_shown: bool,
+}
+
+impl Progress {
+    pub(super) fn new(noun: &'static str) -> Self {
+        Self { noun, is_shown: false }
+    }
+
+    /// Returns the query parameter that asks for lines with the progress, which are shown on a terminal only.
+    pub(super) fn parameter() -> (&'static str, String) {
+        ("progress", std::io::stderr().is_terminal().to_string())
+    }
+
+    /// Shows the progress if this line of a list reports it. Otherwise removes the progress from the terminal and returns
+    /// `false`.
+    pub(super) fn takes(&mut self, line: &str) -> Result<bool, Failure> {
+        if !line.starts_with(r#"{"searched":"#) {
+            self.clear();
+            return Ok(false);
+        }
+        let Searched { searched } = parse(line)?;
+        print_error(&format!("\r{DIM}searching: at {} {searched}{DIM:#}\x1b[K", self.noun));
+        self.is_shown = true;
+        Ok(true)
+    }
+
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            print_error("\r\x1b[K");
+        }
+    }
+}
