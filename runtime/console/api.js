@@ -60,10 +60,27 @@ export const post = async (path, body, abort) => json(await request("POST", path
 export const put = async (path, body) => json(await request("PUT", path, { body }));
 export const del = async (path) => json(await request("DELETE", path));
 
-/** Reads a list: one JSON object per line. */
-export async function lines(path, params, abort) {
-  const text = await (await request("GET", path, { params, signal: abort })).text();
-  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+/** How often a list shows the lines that have arrived. */
+const PART_MS = 150;
+
+/** Reads a list: one JSON object per line. `onPart` gets the lines so far, while others are still to come. */
+export async function lines(path, params, abort, onPart) {
+  const response = await request("GET", path, { params, signal: abort });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const all = [];
+  let rest = "";
+  let shown = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    const texts = (rest + (value ?? "")).split("\n");
+    rest = done ? "" : texts.pop();
+    for (const text of texts) if (text) all.push(JSON.parse(text));
+    if (done) return all;
+    if (onPart && all.length > 0 && performance.now() - shown > PART_MS) {
+      shown = performance.now();
+      onPart([...all]);
+    }
+  }
 }
 
 export const segment = encodeURIComponent;

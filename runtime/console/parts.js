@@ -1,9 +1,9 @@
 // The parts that all views are made of.
 import { h } from "./vendor/preact.js";
-import { useCallback, useEffect, useRef, useState } from "./vendor/hooks.js";
-import { signal } from "./vendor/signals.js";
+import { useCallback, useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
+import { computed, signal } from "./vendor/signals.js";
 import htm from "./vendor/htm.js";
-import { ago, cut, exact } from "./format.js";
+import { ago, count, cut, exact } from "./format.js";
 
 export const html = htm.bind(h);
 
@@ -28,22 +28,33 @@ export async function copy(text) {
   }
 }
 
-/** Loads data; again when `keys` change, or every `every` milliseconds. Keeps the last data while it loads. */
+/**
+ * Loads data; again when `keys` change, or every `every` milliseconds. Keeps the last data while it loads. The first time,
+ * `load` may show what it has so far, with its second argument.
+ */
 export function useLoad(load, keys, every) {
   const [state, setState] = useState({ data: undefined, error: undefined });
   const [round, setRound] = useState(0);
   const again = useCallback(() => setRound((n) => n + 1), []);
   const last = useRef();
+  const isWhole = useRef(false);
   useEffect(() => {
     const abort = new AbortController();
     let timer = 0;
     const name = JSON.stringify(keys);
-    if (last.current !== name) setState({ data: undefined, error: undefined });
+    if (last.current !== name) {
+      setState({ data: undefined, error: undefined });
+      isWhole.current = false;
+    }
     last.current = name;
+    const onPart = (data) => { if (!abort.signal.aborted && !isWhole.current) setState({ data, error: undefined, isPart: true }); };
     const run = async () => {
       try {
-        const data = await load(abort.signal);
-        if (!abort.signal.aborted) setState({ data, error: undefined });
+        const data = await load(abort.signal, onPart);
+        if (!abort.signal.aborted) {
+          isWhole.current = true;
+          setState({ data, error: undefined });
+        }
       } catch (error) {
         if (!abort.signal.aborted) setState(({ data }) => ({ data, error }));
       }
@@ -58,14 +69,19 @@ export function useLoad(load, keys, every) {
   return { ...state, again };
 }
 
-/** Shows the state of a load until there is data. */
-export function Loaded({ of: { data, error, again }, children }) {
+/** Shows the state of a load until there is data, and that more is to come. */
+export function Loaded({ of: { data, error, isPart, again }, children }) {
   return html`
     ${error && html`<div class="notice bad" role="alert"><span class="grow">${error.message}</span><button onClick=${again}>Try again</button></div>`}
-    ${data === undefined ? !error && html`<p class="loading" aria-busy="true">Loading…</p>` : children(data)}`;
+    ${data !== undefined && children(data)}
+    ${(isPart || (data === undefined && !error)) && html`<p class="loading" aria-busy="true">${isPart ? `Loading… ${count(data.length)} so far` : "Loading…"}</p>`}`;
 }
 
-export const Time = ({ at }) => html`<time datetime=${at} title=${exact(at)}>${ago(at, second.value)}</time>`;
+/** A time such as `3 s ago`. The text alone follows the clock, and changes nothing while it reads the same. */
+export function Time({ at }) {
+  const text = useMemo(() => computed(() => ago(at, second.value)), [at]);
+  return html`<time datetime=${at} title=${exact(at)}>${text}</time>`;
+}
 
 export const Id = ({ text, max }) => html`<button class="text mono" title=${`${text} (click to copy)`} onClick=${(e) => { e.stopPropagation(); copy(String(text)); }}>${cut(String(text), max)}</button>`;
 

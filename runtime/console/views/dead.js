@@ -1,5 +1,5 @@
 // Dead letters, grouped by function and cause; one of them whole in the drawer, and what can be done about it.
-import { useState } from "../vendor/hooks.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { getExact, lines, post, segment } from "../api.js";
 import { beat } from "../live.js";
 import { href, update } from "../route.js";
@@ -9,6 +9,7 @@ import { Act, ViewerNotice, bulk, confirm, edit, run } from "../acts.js";
 import { Attempts } from "./event.js";
 
 const LIMIT = 10_000;
+const REFRESH_MS = 5000;
 const BARS = 24;
 
 const lastOf = (letter) => letter.delivery.attempts.at(-1)?.started ?? letter.event.accepted;
@@ -34,11 +35,29 @@ function groupsOf(letters) {
 const redrive = (id) => post("/api/v1/dead/redrive", { delivery: Number(id) });
 const purge = (id) => post("/api/v1/dead/purge", { delivery: Number(id) });
 
+/** Loads the list again when the number of dead letters changes: not more often than the list can be read. */
+function useRefresh(again, total) {
+  const last = useRef({ total, at: Date.now() });
+  useEffect(() => {
+    if (total === undefined || total === last.current.total) return undefined;
+    if (last.current.total === undefined) {
+      last.current.total = total;
+      return undefined;
+    }
+    const timer = setTimeout(() => {
+      last.current = { total, at: Date.now() };
+      again();
+    }, Math.max(0, last.current.at + REFRESH_MS - Date.now()));
+    return () => clearTimeout(timer);
+  }, [total]);
+}
+
 export function View({ params }) {
   const { fn = "", cause = "", dead } = params;
   const [selected, setSelected] = useState(new Set());
   const total = beat.value?.status.functions.reduce((sum, f) => sum + f.dead, 0);
-  const load = useLoad((abort) => lines("/api/v1/dead", { function: fn, limit: LIMIT }, abort), [fn, total]);
+  const load = useLoad((abort, onPart) => lines("/api/v1/dead", { function: fn, limit: LIMIT }, abort, onPart), [fn]);
+  useRefresh(load.again, total);
   const groups = load.data && groupsOf(load.data);
   const group = groups?.find((one) => one.key === cause);
   const after = () => { setSelected(new Set()); load.again(); };

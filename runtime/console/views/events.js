@@ -9,6 +9,8 @@ import { EventPanel } from "./event.js";
 
 /** Rows that the list keeps. Older ones are a click away. */
 const ROWS_MAX = 500;
+/** Rows of a list that is a sample: it has gaps already, and is drawn anew four times a second. */
+const SAMPLED_MAX = 100;
 const PAGE = 50;
 /** How often the states of unfinished rows are read again. */
 const REFRESH_MS = 1500;
@@ -69,8 +71,9 @@ export function View({ params, Range }) {
     return follow({ type, source }, ({ rows: fresh, skipped }) => {
       setSampled(skipped > 0 ? { skipped, at: Date.now() } : (before) => (before && Date.now() - before.at > 3000 ? null : before));
       const newest = [...fresh].reverse();
-      if (isReading.current) setHeld((all) => [...newest, ...all].slice(0, ROWS_MAX));
-      else setRows((all) => merge(newest, all));
+      const most = skipped > 0 ? SAMPLED_MAX : ROWS_MAX;
+      if (isReading.current) setHeld((all) => [...newest, ...all].slice(0, most));
+      else setRows((all) => merge(newest, all, most));
     });
   }, [type, source, isLive, isPlain]);
 
@@ -104,7 +107,6 @@ export function View({ params, Range }) {
     if (e.target.scrollTop > 40) isReading.current = "scrolled";
     else if (isReading.current === "scrolled") isReading.current = false;
   };
-  const open = (seq) => update({ event: seq }, true);
   const set = (name) => (e) => update({ [name]: e.target.value.trim() });
   const isEmpty = !rows.length && !search.busy && !search.error;
   const isFirstVisit = isEmpty && beat.value?.status.events === 0;
@@ -132,15 +134,7 @@ export function View({ params, Range }) {
           ${isFirstVisit ? html`<${FirstVisit} />` : isEmpty ? html`<${Empty} title="No events here"><p>${search.scanned ? `None of ${plural(search.scanned, "event")} matches these filters.` : "No event was accepted in this time range."}</p>${at.name !== "all" && html`<button onClick=${() => update({ range: "all", since: "", until: "" })}>Search all time</button>`}<//>` : html`
           <table class="flat">
             <thead><tr><th>Accepted</th><th>Type</th><th>Source</th><th class="num">Number</th><th>Data</th><th>Outcome</th></tr></thead>
-            <tbody>${rows.map((row) => html`
-              <tr key=${row.seq} ...${rowProps(() => open(row.seq), String(row.seq) === event)} data-seq=${row.seq}>
-                <td class="nowrap"><${Time} at=${row.accepted} /></td>
-                <td class="nowrap"><a class="mono" href=${`#/events?event=${row.seq}`} onClick=${(e) => { e.preventDefault(); open(row.seq); }}>${row.type || "damaged"}</a></td>
-                <td class="cut mono" title=${row.source}>${row.source}</td>
-                <td class="num dim">${row.seq}</td>
-                <td class="preview" title=${row.preview}>${row.damaged ?? row.preview}</td>
-                <td class="nowrap">${row.damaged ? html`<${State} name="damaged" />` : html`<${Outcome} of=${row.deliveries} />`}</td>
-              </tr>`)}</tbody>
+            <tbody>${rows.map((row) => drawnRow(row, String(row.seq) === event))}</tbody>
           </table>`}
           ${search.busy && html`<p class="loading" aria-busy="true">${search.scanned ? `Searched ${plural(search.scanned, "event")}…` : "Loading…"}</p>`}
           ${search.next !== undefined && !search.busy && html`<p class="row"><button onClick=${() => more(search.next, PAGE, current.current.signal, rows)}>Show older</button></p>`}
@@ -151,9 +145,30 @@ export function View({ params, Range }) {
 }
 
 /** Rows by number, newest first, each once. */
-function merge(fresh, all) {
+function merge(fresh, all, most = ROWS_MAX) {
   const seen = new Set(fresh.map((row) => row.seq));
-  return [...fresh, ...all.filter((row) => !seen.has(row.seq))].sort((a, b) => b.seq - a.seq).slice(0, ROWS_MAX);
+  return [...fresh, ...all.filter((row) => !seen.has(row.seq))].sort((a, b) => b.seq - a.seq).slice(0, most);
+}
+
+const open = (seq) => update({ event: seq }, true);
+
+/** The drawn rows, by row. A row that is drawn already is not compared again when others come. */
+const drawn = new WeakMap();
+
+function drawnRow(row, isChosen) {
+  const known = drawn.get(row);
+  if (known?.isChosen === isChosen) return known.node;
+  const node = html`
+    <tr key=${row.seq} ...${rowProps(() => open(row.seq), isChosen)} data-seq=${row.seq}>
+      <td class="nowrap"><${Time} at=${row.accepted} /></td>
+      <td class="nowrap"><a class="mono" href=${`#/events?event=${row.seq}`} onClick=${(e) => { e.preventDefault(); open(row.seq); }}>${row.type || "damaged"}</a></td>
+      <td class="cut mono" title=${row.source}>${row.source}</td>
+      <td class="num dim">${row.seq}</td>
+      <td class="preview" title=${row.preview}>${row.damaged ?? row.preview}</td>
+      <td class="nowrap">${row.damaged ? html`<${State} name="damaged" />` : html`<${Outcome} of=${row.deliveries} />`}</td>
+    </tr>`;
+  drawn.set(row, { isChosen, node });
+  return node;
 }
 
 function FirstVisit() {

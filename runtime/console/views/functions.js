@@ -56,7 +56,7 @@ function Whole({ name, seconds }) {
   const f = beat.value?.status.functions.find((one) => one.name === name);
   const rates = useLoad((abort) => get("/api/v1/console/rates", { range: seconds, function: name }, abort), [name, seconds], REFRESH_MS);
   const declared = useLoad(async (abort) => (await get("/api/v1/console/flow", {}, abort)).functions.find((one) => one.name === name) ?? null, [name]);
-  const dead = useLoad((abort) => lines("/api/v1/dead", { function: name, limit: 200 }, abort), [name, f?.dead]);
+  const dead = useLoad((abort) => lines("/api/v1/dead", { function: name, limit: 200 }, abort), [name], REFRESH_MS);
   const pending = useLoad((abort) => lines("/api/v1/pending", { function: name, limit: 20 }, abort), [name], REFRESH_MS);
   const logs = useLoad((abort) => lines("/api/v1/logs", { function: name, limit: 50 }, abort), [name], REFRESH_MS);
   if (!f) return html`<p class="dim">${beat.value ? `There is no function ${name}.` : "Loading…"}</p>`;

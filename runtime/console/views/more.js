@@ -13,7 +13,7 @@ const KEYS_MAX = 500;
 export function StateView({ params }) {
   const { bucket, prefix = "", entry } = params;
   const buckets = useLoad((abort) => lines("/api/v1/state", {}, abort), [], 5000);
-  const keys = useLoad((abort) => (bucket ? lines(`/api/v1/state/${segment(bucket)}`, { prefix, limit: KEYS_MAX }, abort) : Promise.resolve([])), [bucket, prefix], 5000);
+  const keys = useLoad((abort, onPart) => (bucket ? lines(`/api/v1/state/${segment(bucket)}`, { prefix, limit: KEYS_MAX }, abort, onPart) : Promise.resolve([])), [bucket, prefix], 5000);
   const after = () => { keys.again(); buckets.again(); };
   return html`
     <div class=${`main ${entry !== undefined && bucket ? "open" : ""}`}>

@@ -28,7 +28,7 @@ function Reason({ one: { delivery, running_since, held, blocked_by } }) {
 export function View({ params }) {
   const { fn = "", state = "" } = params;
   const [selected, setSelected] = useState(new Set());
-  const load = useLoad((abort) => lines("/api/v1/pending", { function: fn, state, limit: LIMIT }, abort), [fn, state], REFRESH_MS);
+  const load = useLoad((abort, onPart) => lines("/api/v1/pending", { function: fn, state, limit: LIMIT }, abort, onPart), [fn, state], REFRESH_MS);
   const status = beat.value?.status;
   const counted = status?.functions.filter((f) => !fn || f.name === fn) ?? [];
   const sum = (of) => counted.reduce((all, f) => all + of(f), 0);
