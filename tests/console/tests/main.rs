@@ -1,6 +1,7 @@
 //! The web console in a browser, on the real program and real functions.
 
 mod incident;
+mod large;
 mod rates;
 mod security;
 mod shots;

@@ -1,10 +1,10 @@
 //! Starts Evoke and a browser, and finds things in the page.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use thirtyfour::prelude::*;
 
 /// How long anything may take: the machine may be busy.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// A shop: orders become payments, payments become receipts.
 pub(crate) const SHOP: &str = r#"
@@ -82,6 +82,30 @@ impl Evoke {
         let output = Command::new(program()).args(arguments).current_dir(self.folder.path()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Sends the CloudEvents that `write` writes, one on each line, through a spool.
+    pub(crate) fn emit(&self, write: impl FnOnce(&mut BufWriter<ChildStdin>)) {
+        let mut command = Command::new(program());
+        command.args(["emit", "--spool", "spool", "--wait", "60s", "-"]).current_dir(self.folder.path());
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut input = BufWriter::with_capacity(1 << 20, process.stdin.take().unwrap());
+        write(&mut input);
+        drop(input.into_inner().unwrap());
+        assert!(process.wait().unwrap().success());
+    }
+
+    /// Starts a command on a terminal of its own, whose output can be read.
+    pub(crate) fn on_terminal(&self, arguments: &[&str]) -> Child {
+        let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+        let line = format!("'{}' {}", program().display(), quoted.join(" "));
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The dead letters.
@@ -283,6 +307,13 @@ impl Browser {
     /// Runs a script, and returns its result.
     pub(crate) async fn run(&self, script: &str) -> Value {
         self.page.execute(script, Vec::new()).await.unwrap().json().clone()
+    }
+
+    /// Runs a script in each page before its own scripts.
+    pub(crate) async fn before_each_page(&self, script: &str) {
+        let params = json!({ "source": script });
+        let body = json!({ "cmd": "Page.addScriptToEvaluateOnNewDocument", "params": params });
+        self.command("goog/cdp/execute", &body).await;
     }
 
     /// Sets the size of the page. A window cannot be as narrow as a phone.
