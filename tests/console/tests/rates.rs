@@ -3,11 +3,11 @@
 //!
 //! - **The page.** 5,000 events a second arrive at the http source. No frame of the page may take longer than
 //!   [`FRAME_MAX_MS`], by the times between frames and by the browser's own long-task observer, and the list must follow.
-//! - **The offered rate.** Events are sent at 5,000 a second, without and with the page, in turns of the same pairs. With
-//!   the page, the rate may be lower by [`SLOWER_MAX`] at most.
+//! - **The offered rate.** Events are sent at 5,000 a second, without and with the page, in turns. With the page, the rate
+//!   may be lower by [`SLOWER_MAX`] at most.
 //! - **The server.** Events are sent as fast as they are taken, without and with a client that follows the live stream of
 //!   the page but draws nothing: a browser on the same machine takes the processor from both sides, which would measure
-//!   the browser. The same limit holds. The pairs with the browser are printed as well.
+//!   the browser. The same limit holds.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::support::{Browser, Evoke, eventually};
 
@@ -31,6 +32,8 @@ const RATE: f64 = 5_000.0;
 const CONNECTIONS: u32 = 16;
 const TURN: Duration = Duration::from_secs(10);
 const PAIRS: usize = 5;
+/// The measurements run one after another.
+static ALONE: Mutex<()> = Mutex::const_new(());
 const FRAME_MAX_MS: f64 = 100.0;
 /// The part of the rate that a page may cost.
 const SLOWER_MAX: f64 = 0.03;
@@ -171,12 +174,12 @@ fn median_ratio(name: &str, pairs: &[(f64, f64)]) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement that needs an idle machine and some minutes"]
-async fn live_events_at_5000_a_second_drop_no_frame_and_do_not_slow_the_ingest() {
+#[ignore = "a measurement that needs an idle machine and two minutes"]
+async fn live_events_slow_the_ingest_by_less_than_can_be_seen() {
+    let _alone = ALONE.lock().await;
     let evoke = Evoke::up(MANIFEST).await;
     // The first turn warms up both sides.
     send_beside(&evoke.http, Some(RATE)).await;
-
     let mut pairs = Vec::new();
     for _ in 0..PAIRS {
         let without = send_beside(&evoke.http, None).await;
@@ -186,10 +189,18 @@ async fn live_events_at_5000_a_second_drop_no_frame_and_do_not_slow_the_ingest()
         pairs.push((without, with));
     }
     let server = median_ratio("server, all that it takes", &pairs);
+    assert!(server >= 1.0 - SLOWER_MAX, "{server:.3}");
+}
 
-    let (mut offered, mut all, mut gaps, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement that needs an idle machine and two minutes"]
+async fn live_events_at_5000_a_second_drop_no_frame_of_the_page() {
+    let _alone = ALONE.lock().await;
+    let evoke = Evoke::up(MANIFEST).await;
+    send_beside(&evoke.http, Some(RATE)).await;
+    let (mut pairs, mut gaps, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PAIRS {
-        let without = (send_beside(&evoke.http, Some(RATE)).await, send_beside(&evoke.http, None).await);
+        let without = send_beside(&evoke.http, Some(RATE)).await;
         let browser = Browser::start().await;
         browser.open(&evoke, "operator", "events").await;
         browser.see("[data-seq]").await;
@@ -201,14 +212,12 @@ async fn live_events_at_5000_a_second_drop_no_frame_and_do_not_slow_the_ingest()
         let last = newest_row(&browser).await;
         let sent = at_rate * TURN.as_secs_f64();
         assert!((last - first) as f64 > sent * 0.8, "the list follows: {first} to {last}, {sent} sent");
-        offered.push((without.0, at_rate));
-        all.push((without.1, send_beside(&evoke.http, None).await));
+        pairs.push((without, at_rate));
         let messages = browser.messages().await;
         assert!(messages.is_empty(), "{messages:?}");
         browser.close().await;
     }
-    let at_rate = median_ratio("page, 5,000 a second offered", &offered);
-    median_ratio("page, all that it takes, browser on the same processors", &all);
+    let at_rate = median_ratio("page, 5,000 a second offered", &pairs);
     gaps.sort_by(f64::total_cmp);
     tasks.sort_by(f64::total_cmp);
     let (longest, task) = (percentile(&gaps, 1.0), percentile(&tasks, 1.0));
@@ -220,7 +229,7 @@ async fn live_events_at_5000_a_second_drop_no_frame_and_do_not_slow_the_ingest()
         tasks.len(),
     );
     assert!(longest <= FRAME_MAX_MS && task <= FRAME_MAX_MS, "a frame took {longest:.1} ms, a task {task:.0} ms");
-    assert!(at_rate >= 1.0 - SLOWER_MAX && server >= 1.0 - SLOWER_MAX, "{at_rate:.3} {server:.3}");
+    assert!(at_rate >= 1.0 - SLOWER_MAX, "{at_rate:.3}");
 }
 
 /// The number of the event in the first row.
