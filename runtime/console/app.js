@@ -5,7 +5,7 @@ import { effect, signal } from "./vendor/signals.js";
 import { enter, leave, refused, session, useCode } from "./api.js";
 import { beat, link, start, stop } from "./live.js";
 import { href, route, update } from "./route.js";
-import { ago, bytes, count, exact, rate } from "./format.js";
+import { ago, brief, bytes, count, exact, rate } from "./format.js";
 import { Command, Dialog, html, second, toasts } from "./parts.js";
 import { dialog, done } from "./acts.js";
 import { KEYS, help } from "./keys.js";
@@ -90,7 +90,7 @@ function Side() {
   return html`
     <nav class="side" aria-label="Views" ref=${nav}>
       ${GROUPS.map((names, at) => html`${at > 0 && html`<hr />`}${names.map((name) => html`
-        <a key=${name} href=${href(name)} aria-current=${name === view ? "page" : undefined}>${VIEWS[name][0]}${tags[name] && html`<span class=${`tag ${tags[name][0]}`}>${count(tags[name][1])}</span>`}</a>`)}`)}
+        <a key=${name} href=${href(name)} aria-current=${name === view ? "page" : undefined}>${VIEWS[name][0]}${tags[name] && html`<span class=${`tag ${tags[name][0]}`} title=${count(tags[name][1])}>${brief(tags[name][1])}</span>`}</a>`)}`)}
       <div class="foot">
         <span>${session.value.name}, ${session.value.role}</span>
         <span>evoke ${session.value.version}</span>

@@ -2,6 +2,11 @@
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
+const compact = new Intl.NumberFormat("en", { notation: "compact" });
+
+/** A number in little room, such as 12K. */
+export const brief = (n) => (n < 10_000 ? count(n) : compact.format(n));
+
 export const count = (n) => (n === undefined || n === null ? "–" : number.format(n));
 
 export function rate(perSecond) {

@@ -149,12 +149,12 @@ function Legend({ graph }) {
 }
 
 function Drawing({ dagre, graph, chosen }) {
-  const shape = JSON.stringify([graph.nodes.map((one) => one.id), graph.edges.map((one) => one.key)]);
+  const shape = JSON.stringify([graph.nodes.map((one) => [one.id, widthOf(one)]), graph.edges.map((one) => one.key)]);
   const layout = useMemo(() => {
     const g = new dagre.graphlib.Graph({ multigraph: true });
     g.setGraph({ rankdir: "LR", nodesep: 24, ranksep: 120, marginx: 16, marginy: 16 });
     g.setDefaultEdgeLabel(() => ({}));
-    for (const one of graph.nodes) g.setNode(one.id, { width: Math.max(120, one.label.length * CHAR + 28, (one.sub?.length ?? 0) * 6 + 28), height: NODE_HEIGHT });
+    for (const one of graph.nodes) g.setNode(one.id, { width: widthOf(one), height: NODE_HEIGHT });
     for (const one of graph.edges) g.setEdge(one.from, one.to, { width: Math.min(180, (one.type?.length ?? 0) * 6.4), height: 36, labelpos: "c" }, one.key);
     dagre.layout(g);
     return g;
@@ -169,11 +169,21 @@ function Drawing({ dagre, graph, chosen }) {
     </svg></div>`;
 }
 
+/** The second line of a node: the state of a function. */
+function subOf({ kind, sub, state: f }) {
+  if (kind !== "function") return sub ?? "";
+  const backlog = f ? f.ready + f.retrying + f.blocked : 0;
+  const parts = [f?.paused && "paused", f?.failing && "failing", backlog > 0 && `${count(backlog)} waiting`, f?.dead > 0 && `${count(f.dead)} dead`].filter(Boolean);
+  return parts.join(", ") || (f?.running ? `${f.running} running` : "idle");
+}
+
+/** The width of a node, in steps: the graph keeps its place while a number in it grows. */
+const widthOf = (one) => Math.max(120, one.label.length * CHAR + 28, Math.ceil((subOf(one).length * 6) / 40) * 40 + 28);
+
 function NodeBox({ one, box }) {
   const f = one.state;
-  const backlog = f ? f.ready + f.retrying + f.blocked : 0;
   const kind = one.trouble || f?.failing || f?.circuit ? "bad" : f?.paused || one.isEnd ? "warn" : "";
-  const sub = one.kind !== "function" ? one.sub : [f?.paused && "paused", f?.failing && "failing", backlog > 0 && `${count(backlog)} waiting`, f?.dead > 0 && `${count(f.dead)} dead`].filter(Boolean).join(", ") || (f?.running ? `${f.running} running` : "idle");
+  const sub = subOf(one);
   const to = one.kind === "function" ? href("functions", { function: one.label }) : one.kind === "source" ? href("sources", { source: one.label }) : href("events", { type: one.label });
   return html`
     <a href=${to} class=${`node ${one.kind} ${kind}`} aria-label=${`${one.kind} ${one.label}, ${sub}`}>

@@ -21,6 +21,8 @@ export function View({ params, Range }) {
   const key = JSON.stringify([text, at.name, params.since, params.until]);
   const abort = useRef();
   const area = useRef();
+  /** The first pattern is searched at once. */
+  const isTyped = useRef(false);
 
   useEffect(() => { if (params.pattern !== undefined && params.pattern !== text) setText(params.pattern); }, [params.pattern]);
 
@@ -49,7 +51,8 @@ export function View({ params, Range }) {
     const timer = setTimeout(() => {
       if (text !== START || params.pattern !== undefined) update({ pattern: text });
       search(undefined, none, SEARCH_MAX);
-    }, WAIT_MS);
+    }, isTyped.current ? WAIT_MS : 0);
+    isTyped.current = true;
     return () => { clearTimeout(timer); abort.current?.abort(); };
   }, [key]);
 
