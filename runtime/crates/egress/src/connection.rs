@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::HEAD_BYTES_MAX;
 use super::request_body::SentBody;
+use super::self_wake::SelfWake;
 
 /// Largest buffer of a connection with HTTP/1.1, in bytes; bodies are read in parts of at most this size.
 const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
@@ -39,6 +40,7 @@ pub(crate) enum Connection {
 pub(crate) struct Http1 {
     sender: http1::SendRequest<SentBody>,
     driver: Driver,
+    wakes: SelfWake,
 }
 
 /// The work on the socket of a connection with HTTP/1.1. Dropping it closes the connection.
@@ -90,7 +92,7 @@ impl Connection {
             let _ = connection.await;
             drop(permit);
         }));
-        Ok(Self::Http1(Http1 { sender, driver }))
+        Ok(Self::Http1(Http1 { sender, driver, wakes: SelfWake::new() }))
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -100,9 +102,10 @@ impl Connection {
     /// Sends a request. The error contains the request if nothing of it was sent.
     pub(crate) async fn send(&mut self, request: Request<SentBody>) -> Sent {
         match self {
-            Self::Http1(Http1 { sender, driver }) => {
+            Self::Http1(Http1 { sender, driver, wakes }) => {
                 let mut response = pin!(sender.try_send_request(request));
-                std::future::poll_fn(|cx| driver.poll_with(cx, |cx| response.as_mut().poll(cx))).await
+                std::future::poll_fn(|cx| wakes.poll(cx, |cx| driver.poll_with(cx, |cx| response.as_mut().poll(cx))))
+                    .await
             }
             Self::Http2(connection) => connection.sender.clone().try_send_request(request).await,
         }
@@ -116,7 +119,7 @@ impl Connection {
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         match self {
-            Self::Http1(connection) => connection.driver.poll_with(cx, poll),
+            Self::Http1(Http1 { driver, wakes, .. }) => wakes.poll(cx, |cx| driver.poll_with(cx, &mut poll)),
             Self::Http2(_) => poll(cx),
         }
     }

@@ -45,6 +45,7 @@ mod probe;
 mod request_body;
 mod resolve;
 mod response_body;
+mod self_wake;
 mod send;
 #[cfg(test)]
 mod tests;
