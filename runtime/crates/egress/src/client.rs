@@ -14,6 +14,7 @@ use super::error::Error;
 use super::grant::Grant;
 use super::limits::CALLS_MAX;
 use super::pool::Pool;
+use super::recent::Recent;
 use super::resolve::{OWNER_LOOKUPS_MAX, Resolver};
 use super::tls::Trust;
 
@@ -58,6 +59,7 @@ impl Client {
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             lookups: Arc::new(Semaphore::new(OWNER_LOOKUPS_MAX)),
             pool: Pool::new(io.clone()),
+            recent: Recent::default(),
             refused: OnceLock::new(),
             shared: self.0.clone(),
         }))
@@ -81,6 +83,7 @@ pub(crate) struct OwnerParts {
     pub(crate) calls: Arc<Semaphore>,
     pub(crate) lookups: Arc<Semaphore>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) recent: Recent,
     refused: OnceLock<Arc<OutboundMetrics>>,
     pub(crate) shared: Arc<Shared>,
 }

@@ -42,6 +42,7 @@ mod grant;
 mod limits;
 mod pool;
 mod probe;
+mod recent;
 mod request_body;
 mod resolve;
 mod response_body;

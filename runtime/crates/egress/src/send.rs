@@ -48,8 +48,14 @@ impl Owner {
     /// # Errors
     /// The URI is not valid, or no grant covers it.
     pub fn grant_of<B>(&self, request: &Request<B>) -> Result<(usize, Target), Error> {
-        let target = target_of(request)?;
+        check_method(request.method())?;
+        let recent = &self.0.recent;
+        if let Some(granted) = recent.get(request.uri()) {
+            return Ok(granted);
+        }
+        let target = target_of(request.uri())?;
         let (at, _) = self.granted(&target)?;
+        recent.set(request.uri(), at, &target);
         Ok((at, target))
     }
 
@@ -59,10 +65,24 @@ impl Owner {
     /// # Errors
     /// See [`Error`]. After an error, the peer may have received the request, except where the variant says otherwise.
     pub async fn send(&self, request: Request<RequestBody>, limits: &Limits) -> Result<Response<ResponseBody>, Error> {
+        let granted = self.grant_of(&request);
+        self.send_granted(request, granted, limits).await
+    }
+
+    /// Same as [`Owner::send`], for a caller that has called [`Owner::grant_of`] for the URI of the request already.
+    ///
+    /// # Errors
+    /// See [`Owner::send`].
+    pub async fn send_granted(
+        &self,
+        request: Request<RequestBody>,
+        granted: Result<(usize, Target), Error>,
+        limits: &Limits,
+    ) -> Result<Response<ResponseBody>, Error> {
         let started = Instant::now();
-        let granted = target_of(&request).and_then(|target| {
-            let (grant, state) = self.granted(&target)?;
-            Ok((Key { grant, target }, state))
+        let granted = granted.and_then(|(grant, target)| match self.0.grants.get(grant) {
+            Some(state) => Ok((Key { grant, target }, state)),
+            None => Err(Error::NotGranted { target }),
         });
         let (key, state) = match granted {
             Ok(granted) => granted,
@@ -131,17 +151,21 @@ impl Owner {
     }
 }
 
-/// Returns the origin of a request.
-fn target_of<B>(request: &Request<B>) -> Result<Target, Error> {
-    if *request.method() == Method::CONNECT {
+fn check_method(method: &Method) -> Result<(), Error> {
+    if *method == Method::CONNECT {
         return Err(Error::Invalid("the method CONNECT is not supported".into()));
     }
-    if ECHOING.iter().any(|method| request.method().as_str().eq_ignore_ascii_case(method)) {
+    if ECHOING.iter().any(|echoing| method.as_str().eq_ignore_ascii_case(echoing)) {
         let message = "the methods TRACE and TRACK are not supported: a server returns the headers of such a request, also \
                        those that the grant adds";
         return Err(Error::Invalid(message.into()));
     }
-    let (scheme, authority) = (request.uri().scheme_str(), request.uri().authority());
+    Ok(())
+}
+
+/// Returns the origin of a URI.
+fn target_of(uri: &Uri) -> Result<Target, Error> {
+    let (scheme, authority) = (uri.scheme_str(), uri.authority());
     let (Some(scheme), Some(authority)) = (scheme, authority) else {
         return Err(Error::Invalid("its URI must have a scheme and a host".into()));
     };

@@ -208,7 +208,8 @@ async fn send(
         }
     };
     // Before the request is sent: the guest may end while it waits.
-    invocation.grant_use().request_checked(&invocation.outbound().grant_of(&request));
+    let granted = invocation.outbound().grant_of(&request);
+    invocation.grant_use().request_checked(&granted);
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
     let port = request.uri().port_u16();
     let start = OutboundStart { method: &method, host: &host, port };
@@ -217,7 +218,7 @@ async fn send(
     trace(request.headers_mut(), span.trace_context().or(context));
     request.headers_mut().insert(HOPS_HEADER, invocation.hops_out().into());
     let started = Instant::now();
-    let result = invocation.outbound().send(request, limits).await;
+    let result = invocation.outbound().send_granted(request, granted, limits).await;
     let took = started.elapsed();
     match &result {
         Ok(response) => span.responded(response.status().as_u16()),

@@ -1,0 +1,60 @@
+//! The grant of the last request of an owner. Most functions send all requests to one origin, and parsing its URL takes
+//! longer than the rest of the check.
+
+use std::sync::{Mutex, PoisonError};
+
+use http::Uri;
+use http::uri::Scheme;
+
+use evoke_model::destination::Target;
+
+/// The last granted origin, by the spelling of scheme and authority in the request.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<Option<Granted>>);
+
+struct Granted {
+    scheme: Scheme,
+    authority: Box<str>,
+    grant: usize,
+    target: Target,
+}
+
+impl Recent {
+    /// Returns the position of the grant and the target if they are known for this URI.
+    pub(crate) fn get(&self, uri: &Uri) -> Option<(usize, Target)> {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Granted { scheme, authority, grant, target } = recent.as_ref()?;
+        // Byte by byte: another spelling is parsed.
+        let is_same = uri.scheme() == Some(scheme) && uri.authority()?.as_str() == &**authority;
+        is_same.then(|| (*grant, target.clone()))
+    }
+
+    /// Stores the result of a check.
+    pub(crate) fn set(&self, uri: &Uri, grant: usize, target: &Target) {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return };
+        let granted =
+            Granted { scheme: scheme.clone(), authority: authority.as_str().into(), grant, target: target.clone() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(granted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_scheme_host_and_port_have_the_last_grant() {
+        let recent = Recent::default();
+        let uri = |text: &'static str| Uri::from_static(text);
+        let target = Target::parse("https", "api.example").unwrap();
+        assert!(recent.get(&uri("https://api.example/")).is_none());
+        recent.set(&uri("https://api.example/orders"), 1, &target);
+        assert_eq!(recent.get(&uri("https://api.example/other?query")), Some((1, target)));
+        for other in
+            ["http://api.example/", "https://api.example:8443/", "https://api.example.evil/", "https://x@api.example/"]
+        {
+            assert!(recent.get(&uri(other)).is_none(), "{other}");
+        }
+        assert!(recent.get(&uri("/orders")).is_none());
+    }
+}
