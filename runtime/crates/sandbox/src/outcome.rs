@@ -1,8 +1,10 @@
 //! Maps how a guest ended to an `Outcome`.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -35,10 +37,21 @@ pub(super) async fn within(
     guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>,
 ) -> GuestResult {
     let mut guest = AssertUnwindSafe(guest).catch_unwind();
-    match futures_util::poll!(&mut guest) {
-        Poll::Ready(ended) => Ok(ended),
-        Poll::Pending => tokio::time::timeout(limit, guest).await,
+    if let Poll::Ready(ended) = futures_util::poll!(&mut guest) {
+        return Ok(ended);
     }
+    // Only the timer is polled now: the guest is polled again when it wakes the task.
+    let mut timer = pin!(tokio::time::timeout(limit, pending::<Infallible>()));
+    let mut is_woken = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_woken, true)
+            && let Poll::Ready(ended) = guest.poll_unpin(context)
+        {
+            return Poll::Ready(Ok(ended));
+        }
+        timer.as_mut().poll(context).map(|Err(elapsed)| Err(elapsed))
+    })
+    .await
 }
 
 /// Returns the outcome of a guest that ended by time-out, by a panic of the host, or by itself.
