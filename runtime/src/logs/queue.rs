@@ -29,14 +29,26 @@ impl Queue {
     /// Sends a line of a function if there is room for it, and counts it as dropped otherwise. `send` must not block; it
     /// returns false if the line was not sent.
     pub(super) fn send(&self, function: &Arc<str>, send: impl FnOnce() -> bool) {
+        // Without the lock, because `send` wakes the thread that takes it next.
+        if self.take_room(function) && !send() {
+            let mut counts = self.lock();
+            counts.waiting = counts.waiting.saturating_sub(1);
+            let count = counts.functions.entry(function.clone()).or_default();
+            count.waiting = count.waiting.saturating_sub(1);
+            count.dropped += 1;
+        }
+    }
+
+    /// Counts a line as waiting if there is room for it, and as dropped otherwise.
+    fn take_room(&self, function: &Arc<str>) -> bool {
         let mut counts = self.lock();
         let free = LINES_MAX.saturating_sub(counts.waiting);
         let has_room = counts.functions.get(function).map_or(0, |count| count.waiting) < free;
-        let sent = has_room && send();
-        counts.waiting += usize::from(sent);
+        counts.waiting += usize::from(has_room);
         let count = counts.functions.entry(function.clone()).or_default();
-        count.waiting += usize::from(sent);
-        count.dropped += u64::from(!sent);
+        count.waiting += usize::from(has_room);
+        count.dropped += u64::from(!has_room);
+        has_room
     }
 
     /// Counts a line as received. Returns the number of lines of the function that were dropped and not yet reported.
