@@ -18,7 +18,7 @@ pub(super) fn exchange(request: &Request) -> Result<Response, Error> {
     let outgoing = outgoing(request)?;
     // The host sends a request whose body was not taken without one.
     let body = if request.body.is_empty() { None } else { outgoing.body().ok() };
-    let future = outgoing_handler::handle(outgoing, Some(options(request)?)).map_err(to_error)?;
+    let future = outgoing_handler::handle(outgoing, options(request)?).map_err(to_error)?;
     // The peer may respond before it has read the body, so a failed write is no error: the response is.
     if let Some(body) = body {
         write(body, &request.body);
@@ -42,7 +42,10 @@ fn outgoing(request: &Request) -> Result<OutgoingRequest, Error> {
     }
     let headers = Fields::from_list(&headers).map_err(|error| Error::Invalid(format!("a header: {error}")))?;
     let outgoing = OutgoingRequest::new(headers);
-    outgoing.set_method(&method(&request.method)).map_err(|()| invalid("the method"))?;
+    // A new request is a GET. Each call of the host costs more than this comparison.
+    if request.method != "GET" {
+        outgoing.set_method(&method(&request.method)).map_err(|()| invalid("the method"))?;
+    }
     outgoing.set_scheme(Some(&scheme)).map_err(|()| invalid("the scheme"))?;
     outgoing.set_authority(Some(authority)).map_err(|()| invalid("the host"))?;
     outgoing.set_path_with_query(Some(&path)).map_err(|()| invalid("the path"))?;
@@ -51,7 +54,6 @@ fn outgoing(request: &Request) -> Result<OutgoingRequest, Error> {
 
 fn method(name: &str) -> Method {
     match name {
-        "GET" => Method::Get,
         "HEAD" => Method::Head,
         "POST" => Method::Post,
         "PUT" => Method::Put,
@@ -62,7 +64,12 @@ fn method(name: &str) -> Method {
     }
 }
 
-fn options(request: &Request) -> Result<RequestOptions, Error> {
+/// Returns the limits of the request; `None` for those of the host.
+fn options(request: &Request) -> Result<Option<RequestOptions>, Error> {
+    let limits = [request.connect_timeout, request.first_byte_timeout, request.between_bytes_timeout];
+    if limits == [None; 3] {
+        return Ok(None);
+    }
     let options = RequestOptions::new();
     let nanos = |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
     let set = options
@@ -70,7 +77,7 @@ fn options(request: &Request) -> Result<RequestOptions, Error> {
         .and_then(|()| options.set_first_byte_timeout(nanos(request.first_byte_timeout)))
         .and_then(|()| options.set_between_bytes_timeout(nanos(request.between_bytes_timeout)));
     set.map_err(|()| Error::Invalid("a time limit is not valid".into()))?;
-    Ok(options)
+    Ok(Some(options))
 }
 
 fn write(body: OutgoingBody, bytes: &[u8]) {
@@ -89,7 +96,9 @@ fn read(response: &IncomingResponse, body_bytes_max: usize) -> Result<Response, 
     let incoming = response.consume().map_err(|()| Error::Failed("the body is gone".into()))?;
     let stream = incoming.stream().map_err(|()| Error::Failed("the body is gone".into()))?;
     let mut body = Vec::new();
-    loop {
+    let length = content_length(&headers);
+    // Without the call that would only find the end of the body.
+    while length != Some(body.len()) {
         match stream.blocking_read(READ_BYTES_MAX) {
             Ok(part) if body.len() + part.len() > body_bytes_max => return Err(Error::BodyTooLarge(body_bytes_max)),
             Ok(part) if body.is_empty() => body = part,
@@ -102,6 +111,12 @@ fn read(response: &IncomingResponse, body_bytes_max: usize) -> Result<Response, 
         }
     }
     Ok(Response { status, headers, body })
+}
+
+/// Returns the number of bytes that the body has if the peer sends all of it; `None` if the head does not determine it.
+fn content_length(headers: &[(String, Vec<u8>)]) -> Option<usize> {
+    let (_, value) = headers.iter().find(|(name, _)| name == "content-length")?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn to_error(code: ErrorCode) -> Error {
