@@ -32,6 +32,11 @@ pub(crate) fn hostile(name: &'static str, body: impl Into<String>, expected: (&'
 }
 
 impl Hostile {
+    /// Sets the pages of its memory at the start.
+    pub(crate) fn with_pages(self, pages: u32) -> Self {
+        Self { pages, ..self }
+    }
+
     pub(crate) fn wat(&self) -> String {
         let Self { body, fields, realloc, lift, pages, .. } = self;
         let core = format!(r#"(func $handle (export "handle") (param i32) (result i32) {body}) {fields}"#);

@@ -238,7 +238,7 @@ impl App {
         tasks.grant_records = Some(Task::spawn(|stop| grant_records::run(control, keep, stop)));
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
-        drop(tokio::spawn(idle_memory::run(runtimes)));
+        drop(tokio::spawn(idle_memory::run(runtimes, parts.sandbox.clone())));
         let is_written = self.data.write_addresses(&self.addresses)?;
         if !is_written {
             tracing::warn!(

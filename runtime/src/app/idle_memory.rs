@@ -1,12 +1,14 @@
 //! Returns freed memory to the system when the process becomes idle.
 //!
 //! An allocator keeps freed memory with the thread that allocated it until that thread allocates again. So after a
-//! burst of large events, threads without work would keep tens of megabytes.
+//! burst of large events, threads without work would keep tens of megabytes. The sandbox keeps the memory of warm
+//! instances for the attempts that follow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use evoke_sandbox::Sandbox;
 use tokio::runtime::Handle;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,7 +20,7 @@ const IDLE_POLLS: u32 = 4;
 const HOLD_MAX: Duration = Duration::from_millis(2);
 
 /// Never returns. `runtimes` are those whose threads allocate memory.
-pub(super) async fn run(runtimes: [Handle; 2]) {
+pub(super) async fn run(runtimes: [Handle; 2], sandbox: Sandbox) {
     let (mut busy, mut idle_polls, mut has_worked) = (Duration::ZERO, 0, true);
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -34,6 +36,9 @@ pub(super) async fn run(runtimes: [Handle; 2]) {
                 return_memory(runtime).await;
             }
             return_memory_of_c();
+            let sandbox = sandbox.clone();
+            // The task cannot fail; at the end of the process it may be cancelled.
+            let _ = tokio::task::spawn_blocking(move || sandbox.release_memory()).await;
         }
     }
 }

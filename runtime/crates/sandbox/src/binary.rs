@@ -21,7 +21,7 @@ pub(crate) mod section_id {
     pub(crate) const COMPONENT: u8 = 4;
     pub(crate) const CANONICAL_FUNCTIONS: u8 = 8;
 }
-use section_id::{CANONICAL_FUNCTIONS, COMPONENT, CORE_MODULE, FUNCTIONS};
+use section_id::{CANONICAL_FUNCTIONS, COMPONENT, CORE_MODULE, DATA, FUNCTIONS};
 
 /// Returns the number of functions of a binary module or component. For a component: the functions of all core modules
 /// in it, and its conversions between core functions and component functions.
@@ -32,6 +32,12 @@ pub(super) fn function_count(component: &[u8]) -> u64 {
         lists.map(|list| leb128(list.body).map_or(0, |(n, _)| n)).fold(0, u64::saturating_add)
     };
     parts(component).into_iter().map(count_in).fold(0, u64::saturating_add)
+}
+
+/// Returns the size of the data of all core modules in a binary module or component, in bytes.
+pub(super) fn data_bytes(component: &[u8]) -> u64 {
+    let modules = parts(component).into_iter().filter(|part| is_module(part));
+    modules.flat_map(sections).filter(|section| section.id == DATA).map(|data| data.body.len() as u64).sum()
 }
 
 /// Returns true for a core module, false for a component.
@@ -126,6 +132,14 @@ mod tests {
         let inner = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module), &section_of(8, b"\x02")].concat();
         let outer = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module), &section_of(4, &inner)].concat();
         assert_eq!(function_count(&outer), 2_000_002);
+    }
+
+    #[test]
+    fn data_of_nested_modules_is_added() {
+        let module = [&b"\0asm\x01\0\0\0"[..], &section_of(11, &[0; 300])].concat();
+        let inner = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module)].concat();
+        let outer = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module), &section_of(4, &inner)].concat();
+        assert_eq!((data_bytes(&module), data_bytes(&outer)), (300, 600));
     }
 
     #[test]

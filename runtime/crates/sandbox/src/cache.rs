@@ -47,15 +47,17 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Number of compiled components that are kept besides the active ones, so that a rebuild can be undone quickly.
 const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
-/// The version of what the compiler process does with a component before wasmtime compiles it (`compile/bulk.rs`). Another
-/// version gives components other names in the cache.
-const TRANSLATION: u32 = 2;
+/// The version of what the compiler process does with a component before wasmtime compiles it (`compile/bulk.rs`), and of
+/// the facts in its output. Another version gives components other names in the cache.
+const TRANSLATION: u32 = 3;
 
 pub(super) struct Cache {
     /// `None` keeps everything in memory.
     folder: Option<PathBuf>,
     key: Key,
     engine: Engine,
+    /// The engine for which components are loaded a second time, and which ones.
+    warm: Option<(Engine, IsFor)>,
     engine_hash: u64,
     compiler: Compiler,
     /// One lock for each component that is being loaded, by its name in the cache, so that several functions with the
@@ -73,10 +75,15 @@ pub(super) struct Cache {
 #[derive(Clone)]
 pub(super) struct Compiled {
     pub(super) component: Component,
+    /// The same component for the second engine; `None` if it is not for that engine.
+    pub(super) warm: Option<Component>,
     pub(super) facts: Facts,
     /// Size of the compiled component, in bytes.
     pub(super) bytes: u64,
 }
+
+/// Selects the components that are loaded for the second engine.
+type IsFor = fn(&Facts, &Component) -> bool;
 
 enum InMemory {
     Compiled(Compiled),
@@ -122,6 +129,7 @@ impl Cache {
             folder,
             key,
             engine,
+            warm: None,
             engine_hash,
             compiler,
             loading: Mutex::default(),
@@ -130,6 +138,13 @@ impl Cache {
             hits: Counter::default(),
             misses: Counter::default(),
         }
+    }
+
+    /// Sets an engine with the same settings for compiled code, for which the components that `is_for` selects are loaded,
+    /// too.
+    pub(super) fn with_second_engine(mut self, engine: Engine, is_for: IsFor) -> Self {
+        self.warm = Some((engine, is_for));
+        self
     }
 
     /// Returns the component of a file (binary or text form, or a core module that can be converted), from the cache if
@@ -278,16 +293,21 @@ impl Cache {
     /// Loads the compiled component in a file with a valid seal.
     fn load(&self, file: &File, output: &Output) -> Result<Compiled, CompileError> {
         let facts = output.facts().cloned().unwrap_or_default();
-        let component = load_own_artefact(&self.engine, Artefact::File(file)).or_else(|error| {
-            // A file on a file system without execute permission cannot be mapped as code; memory can.
-            match error.chain().any(|cause| cause.is::<rustix::io::Errno>() || cause.is::<io::Error>()) {
-                true => load_own_artefact(&self.engine, Artefact::Bytes(&read_start(file, output.artefact_bytes)?)),
-                false => Err(error),
-            }
-        });
-        let component =
-            component.map_err(|error| CompileError::Invalid(format!("is not a valid component: {error:#}")))?;
-        Ok(Compiled { component, facts, bytes: output.artefact_bytes })
+        let load = |engine: &Engine| {
+            load_own_artefact(engine, Artefact::File(file)).or_else(|error| {
+                // A file on a file system without execute permission cannot be mapped as code; memory can.
+                match error.chain().any(|cause| cause.is::<rustix::io::Errno>() || cause.is::<io::Error>()) {
+                    true => load_own_artefact(engine, Artefact::Bytes(&read_start(file, output.artefact_bytes)?)),
+                    false => Err(error),
+                }
+            })
+        };
+        let component = load(&self.engine)
+            .map_err(|error| CompileError::Invalid(format!("is not a valid component: {error:#}")))?;
+        // Without the second one, the component is slower and works.
+        let warm = self.warm.as_ref().filter(|(_, is_for)| is_for(&facts, &component));
+        let warm = warm.and_then(|(engine, _)| load(engine).ok());
+        Ok(Compiled { component, warm, facts, bytes: output.artefact_bytes })
     }
 
     /// Creates an empty file for the compiler's output, under a temporary name if the cache has a folder.

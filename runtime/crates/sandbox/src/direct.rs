@@ -28,21 +28,27 @@ use super::{budget, imports, instance};
 /// pays for the failed try only rarely.
 const SKIPS_AFTER_CUTOFF: u32 = 256;
 
-/// Runs attempts of one function directly.
+/// Number of attempts of one function that still skip the direct run.
+pub(super) type Skips = Arc<AtomicU32>;
+
+/// Runs attempts of one function directly, in instances of one engine.
 pub(super) struct DirectRunner {
     pre: DirectGuestPre<HostContext>,
-    /// Number of attempts that still skip the direct run.
-    skips_left: AtomicU32,
+    skips_left: Skips,
 }
 
 impl DirectRunner {
     /// Returns `None` if the component imports a function that may wait, or if its time limit is too short to absorb an
     /// interrupted direct run.
-    pub(super) fn new(pre: &InstancePre<HostContext>, timeout: Duration) -> wasmtime::Result<Option<Self>> {
+    pub(super) fn new(
+        pre: &InstancePre<HostContext>,
+        timeout: Duration,
+        skips: &Skips,
+    ) -> wasmtime::Result<Option<Self>> {
         if timeout < 4 * TICK || !imports::imports_never_wait(pre.engine(), pre.component()) {
             return Ok(None);
         }
-        Ok(Some(Self { pre: DirectGuestPre::new(pre.clone())?, skips_left: AtomicU32::new(0) }))
+        Ok(Some(Self { pre: DirectGuestPre::new(pre.clone())?, skips_left: skips.clone() }))
     }
 
     /// Returns the number of attempts that still skip the direct run.
@@ -69,7 +75,7 @@ impl DirectRunner {
         let _awake = shared.ticker.keep_awake_direct()?;
         let (started, stopwatch) = (Instant::now(), turns.start());
         // A direct attempt has no stored state, because reading state may wait.
-        let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None, started);
+        let mut store = instance::new_store(self.pre.engine(), Task::Handle, invocation.clone(), None, started);
         budget::interrupt_at_second_tick(&mut store, started);
         invocation.log().hold();
         let result =

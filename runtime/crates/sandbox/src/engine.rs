@@ -25,10 +25,15 @@ pub(super) const CONCURRENCY_MAX: u32 = 4_096;
 /// Limit on concurrent instances for HTTP requests, in addition to those for deliveries.
 pub(super) const REQUESTS_MAX: u32 = 2_048;
 /// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
-const MEMORY_BYTES_MAX: usize = 1 << 32;
+pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
 /// Memory that a slot keeps after its instance ended: eight pages of each linear memory, and two pages of each table.
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
+/// Memory that a slot of the warm pool keeps: the pages that an attempt of Go writes.
+const WARM_RESIDENT_BYTES: usize = 1024 * 1024;
+const WARM_RESIDENT_TABLE_BYTES: usize = 64 * 1024;
+/// Limit on the memories of an instance in the warm pool. Components of QuickJS have a second, small one.
+pub(super) const WARM_MEMORIES_MAX: u32 = 2;
 /// Interval at which a computing guest yields. The interval bounds how long other tasks on the same thread wait (a call
 /// takes 10 to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is
 /// detected. One yield costs about a microsecond.
@@ -48,6 +53,18 @@ pub(super) fn engine(concurrency: u32, requests: u32) -> wasmtime::Result<Engine
         );
         Engine::new(&config())
     })
+}
+
+/// Creates the engine of the warm pool (`warm_pool.rs`) with at most `direct` and `waiting` instances, each of which has at
+/// most [`WARM_MEMORIES_MAX`] memories. Code compiled for the other engines is valid for this one.
+pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine> {
+    let mut pool = pool_of(direct + waiting, waiting);
+    pool.total_memories((direct + waiting) * WARM_MEMORIES_MAX)
+        .linear_memory_keep_resident(WARM_RESIDENT_BYTES)
+        .table_keep_resident(WARM_RESIDENT_TABLE_BYTES);
+    let mut pooled = config();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&pooled)
 }
 
 /// Creates an engine that only compiles. The pool does not affect compiled code.
@@ -71,7 +88,7 @@ fn config() -> Config {
 
 /// Returns the limit on concurrent direct attempts, one for each thread for guests. Their instances are in addition to
 /// those for deliveries and HTTP requests.
-fn direct_max() -> u32 {
+pub(super) fn direct_max() -> u32 {
     2 * processors().min(64)
 }
 
@@ -82,26 +99,30 @@ fn pool(waiting: u32) -> PoolingAllocationConfig {
     // smallest Rust guest writes two. Every slot that was ever used keeps its pages, so after a flood of guests with
     // large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit is on the first bytes of the memory, which
     // hold no page that a Rust guest writes, so it saves nothing.
+    let mut pool = pool_of(waiting + direct_max(), waiting);
+    pool.linear_memory_keep_resident(RESIDENT_BYTES).table_keep_resident(RESIDENT_TABLE_BYTES);
+    pool
+}
+
+/// Returns a pool of `instances`, of which `stacks` have a stack of their own.
+fn pool_of(instances: u32, stacks: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let instances = waiting + direct_max();
     pool.total_component_instances(instances)
         .total_core_instances(instances * INSTANCES_MAX)
         .total_memories(instances * MEMORIES_MAX)
         .total_tables(instances * TABLES_MAX)
-        .total_stacks(waiting)
+        .total_stacks(stacks)
         .max_core_instances_per_component(INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(TABLES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
-        .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(RESIDENT_BYTES)
-        .table_keep_resident(RESIDENT_TABLE_BYTES);
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 
-/// The thread that increments the engine's epoch while attempts run. Dropping the ticker stops the thread.
+/// The thread that increments the epochs of the engines while attempts run. Dropping the ticker stops the thread.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -118,10 +139,10 @@ struct Shared {
 }
 
 impl Ticker {
-    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread_shared = shared.clone();
-        let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engine, &thread_shared))?;
+        let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engines, &thread_shared))?;
         Ok(Self { shared, thread: Some(thread), direct_max: direct_max() as usize })
     }
 
@@ -177,7 +198,7 @@ impl Drop for AwakeGuard<'_> {
     }
 }
 
-fn tick(engine: &Engine, shared: &Shared) {
+fn tick(engines: &[Engine], shared: &Shared) {
     evoke_fs::shorten_time_slice();
     let is_idle = || [&shared.attempts, &shared.direct].iter().all(|count| count.load(Ordering::SeqCst) == 0);
     let must_stop = || shared.stop.load(Ordering::SeqCst);
@@ -192,6 +213,6 @@ fn tick(engine: &Engine, shared: &Shared) {
             shared.asleep.store(false, Ordering::SeqCst);
         }
         thread::park_timeout(TICK);
-        engine.increment_epoch();
+        engines.iter().for_each(Engine::increment_epoch);
     }
 }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use wasmtime::Store;
 use wasmtime::component::InstancePre;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::attempt::{Attempt, Call};
 use super::context::{HostContext, Task};
-use super::direct::DirectRunner;
+use super::direct::{DirectRunner, Skips};
 use super::event_lines::EventLines;
 use super::fair_slots::Share;
 use super::grant_use::GrantUse;
@@ -23,6 +24,7 @@ use super::kind::Kind;
 use super::secrets::Secrets;
 use super::shared::Shared;
 use super::turns::Turns;
+use super::warm_pool::{Use, WarmInstance};
 use super::{budget, command, imports, instance, outcome};
 use evoke_model::outcome::Outcome;
 
@@ -30,39 +32,69 @@ use evoke_model::outcome::Outcome;
 pub struct Function {
     pub(super) identity: Arc<Identity>,
     pub(super) entry: Entry,
+    /// The entry for warm instances; `None` if the function does not use them.
+    pub(super) warm: Option<Entry>,
+    /// The right to take instances for HTTP requests; `None` if the function handles none.
+    pub(super) requests: Option<Share>,
     pub(super) shared: Arc<Shared>,
     pub(super) turns: Turns,
     pub(super) can_send_requests: bool,
     pub(super) refusing_imports: Vec<&'static str>,
 }
 
-/// The export to call, with all imports of the component linked.
+/// The export to call, with all imports of the component linked, for instances of one engine.
 pub(super) enum Entry {
     Handler(handler::GuestPre<HostContext>, Option<DirectRunner>),
     Command(CommandPre<HostContext>),
-    /// With the function's right to take instances for HTTP requests.
-    Http(ProxyPre<HostContext>, Share),
+    Http(ProxyPre<HostContext>),
+}
+
+impl Entry {
+    fn new(kind: Kind, pre: InstancePre<HostContext>, timeout: Duration, skips: &Skips) -> wasmtime::Result<Self> {
+        Ok(match kind {
+            Kind::Handler => {
+                let direct = DirectRunner::new(&pre, timeout, skips)?;
+                Self::Handler(handler::GuestPre::new(pre)?, direct)
+            }
+            Kind::Command => Self::Command(CommandPre::new(pre)?),
+            Kind::Http => Self::Http(ProxyPre::new(pre)?),
+        })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            Self::Handler(pre, _) => pre.engine(),
+            Self::Command(pre) => pre.engine(),
+            Self::Http(pre) => pre.engine(),
+        }
+    }
 }
 
 impl Function {
     pub(super) fn new(
         identity: Identity,
         kind: Kind,
-        pre: InstancePre<HostContext>,
+        (pre, warm): (InstancePre<HostContext>, Option<InstancePre<HostContext>>),
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
         let can_send_requests = imports::imports_outgoing_handler(pre.engine(), pre.component());
         let refusing_imports = imports::refusing_imports(pre.engine(), pre.component(), identity.outbound.is_empty());
-        let entry = match kind {
-            Kind::Handler => {
-                let direct = DirectRunner::new(&pre, identity.timeout)?;
-                Entry::Handler(handler::GuestPre::new(pre)?, direct)
-            }
-            Kind::Command => Entry::Command(CommandPre::new(pre)?),
-            Kind::Http => Entry::Http(ProxyPre::new(pre)?, shared.requests.share()),
-        };
+        let skips = Skips::default();
+        let entry = |pre| Entry::new(kind, pre, identity.timeout, &skips);
+        let (entry, warm) = (entry(pre)?, warm.map(entry).transpose()?);
+        let requests = (kind == Kind::Http).then(|| shared.requests.share());
         let turns = Turns::new(&shared.processors);
-        Ok(Self { identity: Arc::new(identity), entry, shared, turns, can_send_requests, refusing_imports })
+        let identity = Arc::new(identity);
+        Ok(Self { identity, entry, warm, requests, shared, turns, can_send_requests, refusing_imports })
+    }
+
+    /// Returns the entry for an attempt, with the warm instance that it uses if one is free.
+    pub(super) fn entry_for(&self, how: Use) -> (&Entry, Option<WarmInstance<'_>>) {
+        let warm = self.warm.as_ref().zip(self.shared.warm.as_ref());
+        match warm.and_then(|(entry, pool)| Some((entry, pool.try_take(how)?))) {
+            Some((entry, instance)) => (entry, Some(instance)),
+            None => (&self.entry, None),
+        }
     }
 
     /// Returns the name in the form `app/function`.
@@ -85,7 +117,7 @@ impl Function {
         match self.entry {
             Entry::Handler(..) => Kind::Handler,
             Entry::Command(_) => Kind::Command,
-            Entry::Http(..) => Kind::Http,
+            Entry::Http(_) => Kind::Http,
         }
     }
 
@@ -120,7 +152,7 @@ impl Function {
             replay,
             trigger: &trigger,
         };
-        if let Entry::Handler(_, Some(direct)) = &self.entry
+        if let (Entry::Handler(_, Some(direct)), _warm) = self.entry_for(Use::Direct)
             && let Some(attempt) = direct.try_run(&self.shared, &self.turns, &invocation, delivery.clone())
         {
             return attempt;
@@ -140,33 +172,35 @@ impl Function {
         // The semaphore is never closed. Without a permit, the pool itself would still enforce the limit.
         let _permit = self.shared.permits.acquire().await;
         let _awake = self.shared.ticker.keep_awake();
+        let (entry, _warm) = self.entry_for(Use::Waiting);
         let started = Instant::now();
-        let task = match self.entry {
+        let task = match entry {
             Entry::Command(_) => Task::Command(EventLines::new(invocation.clone())),
-            Entry::Handler(..) | Entry::Http(..) => Task::Handle,
+            Entry::Handler(..) | Entry::Http(_) => Task::Handle,
         };
-        let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state, started);
+        let mut store = instance::new_store(entry.engine(), task, invocation.clone(), state, started);
         budget::yield_at_ticks(&mut store, self.identity.timeout, started);
         let limit = self.identity.timeout;
         // One statement, because it borrows the store.
         let result =
-            outcome::within(limit, pin!(self.turns.run(pin!(self.run_guest(&mut store, invocation, delivery))))).await;
+            outcome::within(limit, pin!(self.turns.run(pin!(run_guest(entry, &mut store, invocation, delivery)))))
+                .await;
         Attempt::finish(result, &mut store, started)
     }
+}
 
-    async fn run_guest(
-        &self,
-        store: &mut Store<HostContext>,
-        invocation: &Invocation,
-        delivery: Delivery<'_>,
-    ) -> wasmtime::Result<Outcome> {
-        match &self.entry {
-            Entry::Handler(pre, _) => handler::run(pre, store, invocation, delivery).await,
-            // Boxed so that handlers, the common case, do not carry the large future of a program.
-            Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
-            Entry::Http(..) => Ok(Outcome::Unavailable {
-                message: "the function responds to HTTP requests and receives no events".into(),
-            }),
+async fn run_guest(
+    entry: &Entry,
+    store: &mut Store<HostContext>,
+    invocation: &Invocation,
+    delivery: Delivery<'_>,
+) -> wasmtime::Result<Outcome> {
+    match entry {
+        Entry::Handler(pre, _) => handler::run(pre, store, invocation, delivery).await,
+        // Boxed so that handlers, the common case, do not carry the large future of a program.
+        Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
+        Entry::Http(_) => {
+            Ok(Outcome::Unavailable { message: "the function responds to HTTP requests and receives no events".into() })
         }
     }
 }

@@ -36,6 +36,7 @@ use super::invocation::Invocation;
 use super::log::{Level, LogSink};
 use super::outside::Outside;
 use super::secrets::Redactor;
+use super::warm_pool::Use;
 use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
@@ -135,7 +136,7 @@ impl Function {
         failed: Arc<AtomicBool>,
     ) -> Outcome {
         let limit = self.identity.timeout;
-        let Entry::Http(pre, instances) = &self.entry else {
+        let Some(instances) = &self.requests else {
             return Outcome::Unavailable {
                 message: "the function handles events and receives no HTTP requests".into(),
             };
@@ -146,9 +147,13 @@ impl Function {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
         let _awake = self.shared.ticker.keep_awake();
+        let (entry, _warm) = self.entry_for(Use::Waiting);
+        let Entry::Http(pre) = entry else {
+            return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
+        };
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
-        let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None, started);
+        let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation, None, started);
         budget::yield_at_ticks(&mut store, limit, started);
         let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();

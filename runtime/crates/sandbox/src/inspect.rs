@@ -82,8 +82,8 @@ pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError>
     let engine = engine::engine(1, 0).map_err(|error| machine(format!("{error:#}")))?;
     let cache = Cache::in_memory(engine.clone(), compiler).map_err(|error| machine(error.to_string()))?;
     let compiled = cache.load_or_compile(&input, None).map_err(|error| LoadError::compiling(path, error))?;
-    let Compiled { component, facts, bytes: compiled_bytes } = compiled;
-    let Facts { is_module, modules, functions, producers } = facts;
+    let Compiled { component, facts, bytes: compiled_bytes, .. } = compiled;
+    let Facts { is_module, modules, functions, producers, .. } = facts;
     let (sha256, file_bytes) = (hex(&input.sha256), input.bytes);
     let kind = Kind::of(&engine, &component).ok();
     let ty = component.component_type();

@@ -22,7 +22,7 @@
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
 //!    owns the capabilities; `linker` links them
 //! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
-//! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
+//! 6. `attempt`, `warm_pool`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
 mod adapt;
 mod answers;
@@ -76,6 +76,7 @@ mod symbol;
 mod tests;
 mod threads;
 mod turns;
+mod warm_pool;
 
 pub use answers::{Answer, BodyAnswer, HttpAnswers};
 pub use attempt::{Attempt, Call};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use wasmtime::Engine;
 
 use super::cache::Cache;
 use super::compile::{Cancelled, Compiler, cancellation};
@@ -18,6 +19,7 @@ use super::invocation::Identity;
 use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
 use super::threads::{GuestThreads, processors};
+use super::warm_pool::WarmPool;
 use super::{imports, linker};
 use evoke_egress::Client;
 use evoke_model::{hex, reserved_places};
@@ -105,6 +107,10 @@ impl Sandbox {
         let requests = concurrency.min(engine::REQUESTS_MAX);
         let engine = engine::engine(concurrency, requests).map_err(engine_error)?;
         let linker = linker::linker(&engine).map_err(engine_error)?;
+        let warm = WarmPool::new().inspect_err(|error| {
+            tracing::warn!(error = %format!("{error:#}"), "there are no warm instances; guests with large memories start slower");
+        });
+        let warm = warm.ok();
         let cache = match cache_dir {
             Some(folder) => {
                 let path = folder.display().to_string();
@@ -112,7 +118,12 @@ impl Sandbox {
             }
             None => Cache::in_memory(engine.clone(), compiler).map_err(|e| SandboxError::Engine(e.to_string()))?,
         };
-        let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
+        let cache = match &warm {
+            Some(warm) => cache.with_second_engine(warm.engine.clone(), WarmPool::is_for),
+            None => cache,
+        };
+        let engines = [&engine].into_iter().chain(warm.as_ref().map(|warm| &warm.engine)).cloned().collect();
+        let ticker = Ticker::start(engines).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let threads = GuestThreads::start().map_err(|e| SandboxError::Engine(e.to_string()))?;
         let processors = FairSlots::new(processors(), 0);
         let permits = Semaphore::new(concurrency as usize);
@@ -122,6 +133,7 @@ impl Sandbox {
         let shared = Shared {
             engine,
             linker,
+            warm,
             cache,
             ticker,
             threads,
@@ -144,14 +156,23 @@ impl Sandbox {
 
     /// Returns the current values of the sandbox metrics.
     pub fn figures(&self) -> telemetry::Sandbox {
-        let Shared { engine, permits, concurrency, cache, .. } = &*self.0;
+        let Shared { engine, warm, permits, concurrency, cache, .. } = &*self.0;
         let permits_taken = *concurrency as usize - permits.available_permits().min(*concurrency as usize);
         // Direct attempts take no permit. Without a pool, only attempts that hold a permit are counted.
-        let instances =
-            engine.pooling_allocator_metrics().map_or(permits_taken as u64, |pool| pool.component_instances());
+        let in_pool = |engine: &Engine| engine.pooling_allocator_metrics().map(|pool| pool.component_instances());
+        let warm_instances = warm.as_ref().and_then(|warm| in_pool(&warm.engine)).unwrap_or_default();
+        let instances = in_pool(engine).map_or(permits_taken as u64, |instances| instances + warm_instances);
         let (cache_hits, cache_misses) = cache.load_counts();
         let instances_max = u64::from(*concurrency);
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
+    }
+
+    /// Returns the memory that instances have used and that is kept for the next ones to the system. Call this while no
+    /// function runs: the next attempts take longer.
+    pub fn release_memory(&self) {
+        if let Some(Err(error)) = self.0.warm.as_ref().map(WarmPool::release_memory) {
+            tracing::warn!(error = %format!("{error:#}"), "cannot return the memory of unused instances");
+        }
     }
 
     /// Returns the limit on concurrent loads: one for each core, because a compilation uses a core and its own memory.
@@ -204,7 +225,8 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
         return Err(LoadError::Digest { path, expected, found });
     }
     let compiled = shared.cache.load_or_compile(&input, Some(cancelled));
-    let component = compiled.map_err(|error| LoadError::compiling(path.clone(), error))?.component;
+    let compiled = compiled.map_err(|error| LoadError::compiling(path.clone(), error))?;
+    let (component, warm_component) = (compiled.component, compiled.warm);
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { shorten(exports).join(", ") };
         invalid(format!("exports {exports}; {EXPECTED_EXPORTS}"))
@@ -222,9 +244,11 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
     let outbound = shared.client.owner(&name, std::mem::take(&mut grants.http));
     let spans = shared.spans.clone();
     let identity = Identity { name, uri, timeout, memory, grants, grant_use, outbound, spans };
+    let warm = shared.warm.as_ref().zip(warm_component);
+    let warm = warm.map(|(warm, component)| warm.linker.instantiate_pre(&component)).transpose();
     shared
         .linker
         .instantiate_pre(&component)
-        .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
+        .and_then(|pre| Function::new(identity, kind, (pre, warm?), shared.clone()))
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }

@@ -11,12 +11,15 @@ use super::context::HostContext;
 use super::engine::Ticker;
 use super::fair_slots::FairSlots;
 use super::threads::GuestThreads;
+use super::warm_pool::WarmPool;
 use evoke_egress::Client;
 use evoke_telemetry::Spans;
 
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) linker: Linker<HostContext>,
+    /// `None` if its address space cannot be reserved.
+    pub(super) warm: Option<WarmPool>,
     pub(super) cache: Cache,
     pub(super) ticker: Ticker,
     pub(super) threads: GuestThreads,

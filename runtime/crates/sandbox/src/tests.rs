@@ -13,6 +13,7 @@ mod linked;
 mod load;
 mod outcomes;
 mod scheduling;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

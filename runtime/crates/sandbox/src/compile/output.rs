@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) modules: u64,
     /// Number of functions in all modules, plus conversions between core functions and component functions.
     pub(crate) functions: u64,
+    /// Size of the data of all modules, in bytes.
+    pub(crate) data_bytes: u64,
     /// The tools that made the component, by field.
     pub(crate) producers: BTreeMap<String, BTreeSet<String>>,
 }

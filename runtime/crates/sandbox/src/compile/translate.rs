@@ -41,6 +41,7 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
         is_module: binary::is_module(&bytes),
         modules: binary::parts(&bytes).into_iter().filter(|part| binary::is_module(part)).count() as u64,
         functions: binary::function_count(&bytes),
+        data_bytes: binary::data_bytes(&bytes),
         producers: producers::producers(&bytes),
     };
     let bytes = if facts.is_module { adapt::component(engine, bytes).map_err(|m| invalid(&m))? } else { bytes };

@@ -1,0 +1,116 @@
+//! Warm instances.
+
+use super::*;
+
+/// Pages of the memory of these guests.
+const PAGES: u32 = 24;
+const BYTES: u32 = PAGES * 64 * 1024;
+/// The place and the size of their data, which is large enough for warm instances.
+const DATA_AT: u32 = 1024 * 1024;
+const DATA_BYTES: u32 = 256 * 1024;
+
+/// Returns the component of a guest whose memory is large and begins with this data.
+fn large(guest: Guest, letter: char, data_bytes: u32) -> String {
+    let text = letter.to_string().repeat(data_bytes as usize);
+    let data = format!(r#"(data (i32.const {DATA_AT}) "{text}") (global $next"#);
+    Guest { pages: PAGES, ..guest }.wat().replacen("(global $next", &data, 1)
+}
+
+/// Returns a guest that traps if a byte of its memory beyond the first page is not what it is at the start, and then
+/// writes to all of them.
+fn scan_and_fill(letter: char) -> Guest {
+    let data = u64::from_le_bytes([letter as u8; 8]);
+    let body = format!(
+        "(local i32 i64)
+        (local.set 1 (i32.const 65536))
+        (loop
+          (local.set 2 (if (result i64) (i32.lt_u (i32.sub (local.get 1) (i32.const {DATA_AT})) (i32.const {DATA_BYTES}))
+            (then (i64.const {data})) (else (i64.const 0))))
+          (if (i64.ne (local.get 2) (i64.load (local.get 1))) (then unreachable))
+          (local.set 1 (i32.add (local.get 1) (i32.const 8)))
+          (br_if 0 (i32.lt_u (local.get 1) (i32.const {BYTES}))))
+        (memory.fill (i32.const 65536) (i32.const 255) (i32.const {})) {OK}",
+        BYTES - 65_536
+    );
+    guest(&body)
+}
+
+async fn load(harness: &Harness, component: String) -> Arc<Function> {
+    harness.sandbox.load(&Spec { memory: 16 << 20, ..harness.spec(component) }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_warm_instance_shows_no_byte_of_the_attempts_before() {
+    let harness = Harness::new();
+    let mut functions = Vec::new();
+    for letter in ['x', 'y'] {
+        for may_wait in [false, true] {
+            let guest = Guest { may_wait, ..scan_and_fill(letter) };
+            functions.push(load(&harness, large(guest, letter, DATA_BYTES)).await);
+        }
+    }
+    for round in 0..20 {
+        for function in &functions {
+            assert!(function.warm.is_some());
+            assert_eq!(function.run(harness.call()).await.outcome, Outcome::Done, "round {round}");
+        }
+        if round % 5 == 0 {
+            harness.sandbox.release_memory();
+        }
+    }
+}
+
+#[tokio::test]
+async fn attempts_beyond_the_warm_instances_run_in_the_other_pool() {
+    let harness = Harness::new();
+    let sleep = format!("(call $block (call $in (i64.const 20000000))) {OK}");
+    let function = load(&harness, large(guest(&sleep), 'x', DATA_BYTES)).await;
+    let direct = load(&harness, large(guest(OK), 'x', DATA_BYTES)).await;
+    let warm = function.shared.warm.as_ref().unwrap();
+    let runs = (0..4).map(|_| function.run(harness.call()));
+    let all: Vec<_> = std::iter::from_fn(|| warm.try_take(crate::warm_pool::Use::Waiting)).collect();
+    assert!(!all.is_empty());
+    let attempts = futures_util::future::join_all(runs).await;
+    assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Done));
+    // Attempts that wait take none of the instances for direct ones.
+    assert!(warm.try_take(crate::warm_pool::Use::Direct).is_some());
+    assert_eq!(direct.run(harness.call()).await.outcome, Outcome::Done);
+    drop(all);
+    assert!(warm.try_take(crate::warm_pool::Use::Waiting).is_some());
+}
+
+#[tokio::test]
+async fn only_components_with_much_data_are_loaded_for_warm_instances() {
+    let harness = Harness::new();
+    for (data_bytes, is_warm) in [(0, false), (DATA_BYTES - 10_000, false), (DATA_BYTES, true)] {
+        let function = load(&harness, large(guest(OK), 'x', data_bytes)).await;
+        assert_eq!(function.warm.is_some(), is_warm, "{data_bytes} bytes");
+    }
+}
+
+/// Returns the number of page faults of this thread, which have a place after the name in brackets: see proc(5).
+#[cfg(target_os = "linux")]
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_warm_instance_keeps_its_pages_until_the_memory_is_released() {
+    let harness = Harness::new();
+    let fill = format!("(memory.fill (i32.const 65536) (i32.const 255) (i32.const 900000)) {OK}");
+    let function = load(&harness, large(guest(&fill), 'x', DATA_BYTES)).await;
+    // A direct attempt runs on this thread.
+    let run = async || {
+        let before = page_faults();
+        assert_eq!(function.run(harness.call()).await.outcome, Outcome::Done);
+        page_faults() - before
+    };
+    run().await;
+    let warm = run().await;
+    harness.sandbox.release_memory();
+    let cold = run().await;
+    let warm_again = run().await;
+    assert!(warm < 100 && cold > 200 && warm_again < 100, "{warm}, {cold} and {warm_again} page faults");
+}
