@@ -750,9 +750,9 @@ extern bool wasi_http_outgoing_handler_handle(wasi_http_outgoing_handler_own_out
 // if the attempt fails. An error is the reason of a refusal: no grant for the type, event too large, too many
 // events, or an invalid CloudEvents attribute.
 // 
-// A component that handles HTTP requests publishes before it sets its response. The events are stored before the
-// first byte of the response is sent, and stay stored if the component fails after that. If they cannot be stored,
-// the client gets a 503 in place of the response. Later events are refused.
+// A component that handles HTTP requests publishes before it sets its response; later events are refused. The events
+// are stored before the first byte of the response is sent, and stay stored if the component fails after that. If
+// they cannot be stored, the client gets a 503 in place of the response.
 extern bool evoke_function_bus_publish(evoke_function_bus_draft_t *event, guest_string_t *ret, guest_string_t *err);
 
 // Imported Functions from `wasi:keyvalue/store@0.2.0-draft`

@@ -94,17 +94,17 @@ function Whole({ node, explained, onFilter, again }) {
         <div class="delivery" key=${one.function + one.trigger}>
           <div class="row between"><a class="mono" href=${href("functions", { function: one.function })}>${one.function}</a><span class="dim mono">${one.trigger}</span></div>
           ${one.matched ? html`<p>It matches now, but did not when the event was accepted; a replay delivers it.</p>` : html`<pre>${one.text}</pre>`}
-          ${one.pattern && !one.matched && html`<p class="dim">fails at <${Miss} pattern=${one.pattern} /></p>`}
+          ${one.pattern && !one.matched && html`<p class="dim"><${Miss} pattern=${one.pattern} lead="fails at " /></p>`}
         </div>`)}
     </section>`;
 }
 
-/** The field that does not match: what the pattern wants, and what the event has. */
-export function Miss({ pattern: { failed, fields } }) {
+/** The field that does not match, after a lead: what the pattern wants, and what the event has. */
+export function Miss({ pattern: { failed, fields }, lead = "" }) {
   const field = fields.find((one) => one.place === failed);
-  if (!field) return "arrays: each field matches alone, but not in the same element";
+  if (!field) return "each field matches, but not within the same array element";
   const wants = field.operators.map((operator) => operator.text).join(", ");
-  return html`<code>${failed}</code>: the pattern wants ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
+  return html`${lead}<code>${failed}</code>: the pattern wants ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
 }
 
 /** A delivery with its attempts. */

@@ -1,6 +1,6 @@
 //! Searches the stored events of a range of positions, in either direction. The store has no index over types, sources
-//! and data, so a search reads the events of the range in bounded steps. A list sends found events at once; a page of the
-//! console ends after a time and continues with the next request: [`Pages`].
+//! and data, so a search reads the events of the range in bounded steps. A list streams events while it searches. A
+//! page of the console has a time limit; the next request continues it: [`Pages`].
 
 mod pages;
 

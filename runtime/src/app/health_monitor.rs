@@ -100,7 +100,7 @@ impl HealthMonitor {
                     tracing::warn!("{name} is paused: its endpoint is gone; `evoke resume {name}` continues");
                 }
             }
-            Err(error) => tracing::debug!("a function whose endpoint is gone is not paused yet: {error}"),
+            Err(error) => tracing::debug!("cannot pause a function whose endpoint is gone: {error}"),
         }
     }
 

@@ -21,8 +21,8 @@ pub(super) struct Limits {
     /// Maximum size of the events of pending deliveries, with the same rule
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
-    /// Maximum number of events that one event causes through any number of functions; beyond it the functions are in a
-    /// loop, and their deliveries become dead letters; `limits` in a manifest sets others for the events of its sources
+    /// Maximum number of events that one event causes through any number of functions; a delivery that exceeds it
+    /// becomes a dead letter; `limits` in a manifest overrides it for events that enter through its sources
     #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) descendants_max: u64,
     /// Maximum size of these events, with the same rule

@@ -53,7 +53,9 @@ fn explain_trigger(
             let actual = entered.unwrap_or(&event.source);
             format!("the source is {actual}, but the trigger takes only events of {source}")
         }
-        _ if private.is_some() => format!("{} is the private source of one function", private.unwrap_or_default()),
+        _ if private.is_some() => {
+            format!("only the function that declares {} receives its events", private.unwrap_or_default())
+        }
         // If the pattern does not match, its own explanation is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()

@@ -1,6 +1,6 @@
-//! Recordings of attempts: what an attempt read and did becomes a part of the commit of its outcome. Values of secrets are
-//! replaced before anything is stored. A recording never changes an attempt: one that exceeds a limit, or cannot be made,
-//! is stored as the reason for that.
+//! Recordings of attempts: the reads and effects of an attempt are stored in the commit of its outcome, after the
+//! values of secrets are replaced. A recording never changes an attempt: if it exceeds a limit or cannot be made, the
+//! reason is stored instead.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

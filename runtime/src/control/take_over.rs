@@ -114,8 +114,8 @@ impl Control {
     }
 
     /// Registers the sources of manifests in the store. Returns their origins, by URI. If functions were renamed, also
-    /// registers the functions, and waits while the store has a temporary error: the active manifests have the earlier
-    /// names, so they could not continue.
+    /// registers the functions, and retries after temporary errors of the store: the active functions cannot continue
+    /// under their earlier names.
     pub(super) async fn register_sources(
         &self,
         manifests: &[Checked],

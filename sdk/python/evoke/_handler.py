@@ -72,7 +72,7 @@ def _keep_sources() -> None:
 
 
 def _warm_up() -> None:
-    """Runs what every attempt runs, so that its first run is not in an attempt."""
+    """Runs the common code of attempts once, before the first attempt."""
     Event("", "", "", None, None, "application/json", None, {}, b'{"a": [1, 2.5, "x"]}').json()
     encode({"a": [1, 2.5, "x", None]}, None)
     try:

@@ -41,8 +41,8 @@ impl Client {
         Self(Arc::new(Shared { io, resolver: Resolver::default(), trust: Trust::default(), metrics }))
     }
 
-    /// Creates an owner with these grants: a function, by its name `app/function`, which is the label of its metrics.
-    /// Of several grants for one target, the first counts.
+    /// Creates an owner with these grants. `name` labels its metrics: `app/function`, or `monitors`. If several grants
+    /// cover one target, the first one applies.
     pub fn owner(&self, name: &str, grants: Vec<Grant>) -> Owner {
         let Shared { io, metrics, .. } = &*self.0;
         let grants = grants

@@ -61,7 +61,7 @@ fn check_field(test: &FieldTest) -> Option<PatternError> {
     };
     if !conditions.iter().any(can_match_string) {
         let is_value = |condition: &Condition| matches!(condition, Condition::Exact(_));
-        let help = if conditions.iter().all(is_value) { "write it in quotes" } else { "" };
+        let help = if conditions.iter().all(is_value) { "quote the values" } else { "" };
         return error(format!("`{name}` can never match: attributes are strings"), help);
     }
     None

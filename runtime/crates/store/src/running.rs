@@ -2,8 +2,8 @@
 //! ended without a clean stop, by a crash, a kill, or a lack of memory.
 //!
 //! A delivery that ends the process would end it again after each restart. So the next start reads the record of the
-//! process before it, and counts the end for every delivery that ran: see [`crate::DeliveryStore::record_exit`]. The
-//! dispatcher runs a delivery with a counted end alone, and gives it up after [`EXITS_MAX`] of them.
+//! earlier process, and increments the exit count of every delivery that was running: see
+//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs alone, and is given up at [`EXITS_MAX`] exits.
 
 use std::sync::Arc;
 

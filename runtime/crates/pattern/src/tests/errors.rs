@@ -207,7 +207,7 @@ fn fields_that_no_cloudevent_has_are_reported() {
         (json!({ "Source": ["x"] }), "(did you mean `source`?)"),
         (json!({ "type": [{ "anything-but": { "wildcard": "*" } }] }), "attributes are strings"),
         (json!({ "customer": { "id": ["x"] } }), "never match as an object"),
-        (json!({ "type": [5] }), "in quotes"),
+        (json!({ "type": [5] }), "quote the values"),
         (json!({ "subject": [{ "numeric": [">", 1] }] }), "attributes are strings"),
     ] {
         let found = lint(&source);

@@ -140,8 +140,8 @@ impl AttemptLog<'_> {
         log.put_partial(stream, partial);
     }
 
-    /// Returns the maximum length of an unfinished line before a piece of it is logged. With secrets, this leaves room
-    /// for the start of a value at the end of the line, twice, so that not every write causes a search.
+    /// Returns the maximum length of an unfinished line before a piece of it is logged. A cut keeps at most about twice
+    /// the lookahead, so about `LINE_BYTES_MAX` bytes arrive between two searches for secrets.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }
