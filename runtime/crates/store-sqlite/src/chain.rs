@@ -40,12 +40,11 @@ pub(super) fn state(c: &Connection, root: Seq, wanted: &dyn Fn(&str) -> bool) ->
 }
 
 fn of_deliveries(c: &Connection, links: &[Link]) -> rusqlite::Result<ChainState> {
-    let mut select = c.prepare_cached(
-        "SELECT id, state, event, cause FROM deliveries WHERE id >= ?1 AND id - ?1 < ?2 AND state <> 3",
-    )?;
+    let mut select =
+        c.prepare_cached("SELECT id, state, event, cause FROM deliveries WHERE id >= ?1 AND id < ?2 AND state <> 3")?;
     let mut is_pending = false;
     for Link { seq, first_delivery, owed } in links.iter().filter(|link| link.owed > 0) {
-        let mut found = select.query([first_delivery, owed])?;
+        let mut found = select.query([*first_delivery, first_delivery.saturating_add(*owed)])?;
         while let Some(row) = found.next()? {
             // A damaged event may refer to deliveries of other events.
             if row.get::<_, i64>(2)? != seq.0 {

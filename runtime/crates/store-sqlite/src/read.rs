@@ -291,13 +291,18 @@ fn delivery_records(
     Ok(records)
 }
 
+/// The deliveries from an id up to another one. Both ends are values: SQLite would read on to the last delivery to compute
+/// an end from each row.
+pub(super) const IN_RANGE: &str = "d.id >= ?1 AND d.id < ?2 ORDER BY d.id";
+
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
     let range = c
         .prepare_cached("SELECT first_delivery, owed FROM events WHERE seq = ?1")?
         .query_row([event.0], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
         .optional()?;
     let Some((first, owed)) = range else { return Ok(Vec::new()) };
-    let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
+    let end = first.saturating_add(owed);
+    let mut found = delivery_records(c, IN_RANGE, params![first, end])?;
     found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event.0])?);
     // A damaged event may refer to deliveries of other events.
     found.retain(|record| record.as_ref().map_or(true, |record| record.event == event));

@@ -1,4 +1,4 @@
-//! The indexes of blocked deliveries and of dead letters: their migration.
+//! The indexes of blocked deliveries and of dead letters: their migration. Queries that read a range and no more.
 
 use super::*;
 use evoke_model::PendingFilter;
@@ -39,4 +39,13 @@ async fn a_version_9_store_lists_its_blocked_deliveries_and_dead_letters_by_func
         assert_eq!(waiting, [DeliveryId(blocked)]);
     }
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn the_deliveries_of_an_event_are_read_from_a_range_with_two_ends() {
+    let c = Connection::open_in_memory().unwrap();
+    c.execute_batch(include_str!("../schema.sql")).unwrap();
+    let query = format!("EXPLAIN QUERY PLAN SELECT d.state FROM deliveries d WHERE {}", crate::read::IN_RANGE);
+    let plan: String = c.query_row(&query, [1, 2], |row| row.get(3)).unwrap();
+    assert_eq!(plan, "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)");
 }
