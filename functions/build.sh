@@ -68,4 +68,5 @@ for folder in "${c[@]}"; do
   echo "$PWD/$out/$name.wasm: $PWD/$folder/main.c" >"$out/$name.d"
   place "$name" "target/$name.wasm"
 done
-say "${#names[@]} functions in functions/$out"
+[ ${#names[@]} = 1 ] && noun=function || noun=functions
+say "${#names[@]} $noun in functions/$out"
