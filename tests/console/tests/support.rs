@@ -87,7 +87,9 @@ impl Evoke {
     /// Sends the CloudEvents that `write` writes, one on each line, through a spool.
     pub(crate) fn emit(&self, write: impl FnOnce(&mut BufWriter<ChildStdin>)) {
         let mut command = Command::new(program());
-        command.args(["emit", "--spool", "spool", "--wait", "60s", "-"]).current_dir(self.folder.path());
+        // Ten million lines are read faster than they are stored.
+        command.args(["emit", "--spool", "spool", "--spool-max", "16GiB", "--wait", "60s", "-"]);
+        command.current_dir(self.folder.path());
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut input = BufWriter::with_capacity(1 << 20, process.stdin.take().unwrap());
         write(&mut input);
