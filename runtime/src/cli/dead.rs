@@ -122,10 +122,10 @@ impl List {
         let mut query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = Client::find(common)?;
         query.push(Progress::parameter());
-        let mut progress = Progress::new("delivery");
         if self.group {
             return groups(&client, &query, common.client_args.json);
         }
+        let mut progress = Progress::new("delivery");
         query.extend(self.before.map(|before| ("before", before.to_string())));
         if common.client_args.json {
             query.push(("limit", self.limit.to_string()));

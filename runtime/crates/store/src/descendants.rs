@@ -54,8 +54,9 @@ impl Chains {
         };
         if after.events > max.events || after.bytes > max.bytes {
             return Ok(Err(format!(
-                "event {root} caused {} with {}; with {} more and {} they would exceed the limits of {} or {}; the manifest sets them as `limits` (`descendants`, `descendants_bytes`), and \
-                 --descendants-max and --descendants-bytes-max where it does not",
+                "event {root} caused {} with {}; with {} more and {} they would exceed the limits of {} or {}; the \
+                 manifest sets them as `limits` (`descendants`, `descendants_bytes`), and --descendants-max and \
+                 --descendants-bytes-max where it does not",
                 text::count(before.events, "event"),
                 text::count(before.bytes, "byte"),
                 publishes.len(),

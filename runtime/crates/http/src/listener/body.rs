@@ -36,13 +36,13 @@ pub struct RequestBody {
     rest: Rest,
 }
 
-/// What happens to the rest of a body that is dropped.
+/// How to end the body of a request that is dropped early.
 enum Rest {
-    /// There is none, or the streams of HTTP/2 end by themselves.
+    /// The body has ended, or is a stream of HTTP/2, which ends by itself.
     Nothing,
-    /// It is read on this runtime, until the listener stops.
+    /// The rest is read on this runtime, until the listener stops.
     Read(Handle, CancellationToken),
-    /// The client sends none. The flag is set to close the connection.
+    /// The client sends no body. The flag is set to close the connection.
     Close(Arc<AtomicBool>),
 }
 
