@@ -105,6 +105,27 @@ fn a_client_that_sends_a_large_body_before_it_reads_learns_why_it_was_refused() 
     }
 }
 
+/// curl 7.88 reports an error instead of the response if the stream is reset while it sends.
+#[test]
+fn a_client_with_http_2_that_sends_a_large_body_learns_why_it_was_refused() {
+    let evoke = up();
+    let body = evoke.path("body");
+    std::fs::write(&body, vec![b'x'; 16 * 1024 * 1024]).unwrap();
+    for (path, status) in [("/checkout", 413), ("/nowhere", 404), ("/signed", 401)] {
+        // Without its length, the body may end early: curl stops when it has the response.
+        let curl = std::process::Command::new("curl")
+            .args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"])
+            .args(["--http2-prior-knowledge", "--output", "/dev/null", "--write-out", "%{http_code}"])
+            .args(["--header", "transfer-encoding: chunked", "--data-binary"])
+            .arg(format!("@{}", body.display()))
+            .arg(format!("http://{}{path}", evoke.http()))
+            .output()
+            .expect("curl runs");
+        assert!(curl.status.success(), "{path}: {curl:?}");
+        assert_eq!(String::from_utf8(curl.stdout).unwrap(), status.to_string(), "{path}");
+    }
+}
+
 /// Such a client sends no body after a final response, so nothing could follow on its connection.
 #[test]
 fn a_client_that_waits_before_it_sends_its_body_is_told_that_the_connection_ends() {

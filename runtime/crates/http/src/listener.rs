@@ -228,9 +228,9 @@ where
         let service = service_fn(|request: Request<Incoming>| {
             let is_further = sender.borrow().requests > 0;
             let guard = InFlight::new(&sender);
-            let (mut request, close) = RequestBody::of(request, &self.limits, &self.stop);
             let client = client.of_request(request.headers(), &self.opening.proxies);
             let address = client.address;
+            let (mut request, close) = RequestBody::of(request, &self.limits, &self.stop, &self.streams, address.ip());
             client.apply(&mut request);
             request.extensions_mut().insert(ConnectionHandle(closed.clone()));
             if let Some(certificate) = &certificate {

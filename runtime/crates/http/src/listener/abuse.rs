@@ -64,7 +64,7 @@ impl TestServer {
     }
 }
 
-/// Reads the body, records the path, and returns the length of the body; in headers, the address of the peer and the
+/// Records the path, and refuses `/refused`. Of others, reads the body, and returns its length; in headers, the address of the peer and the
 /// principal of its certificate.
 fn service(
     paths: Arc<Mutex<Vec<String>>>,
@@ -76,6 +76,11 @@ fn service(
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             paths.lock().unwrap().push(path.clone());
+            if path == "/refused" {
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                return response;
+            }
             let (status, text) = match request.into_body().collect().await {
                 Ok(body) => (StatusCode::OK, format!("<{}>", body.to_bytes().len())),
                 Err(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, "slow".to_owned()),

@@ -5,7 +5,12 @@
 //! client that keeps the connection would lose its next request. So a body that is dropped early is read to its end, for
 //! at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue` sends no body after another
 //! response; its connection is closed, and the response says so.
+//!
+//! With HTTP/2, the server could reset the stream after its response (RFC 9113, section 8.1), but some clients, such as
+//! curl 7.88, then report an error and not the response. So these bodies are read, too. Each counts as a request of its
+//! peer meanwhile; beyond that limit, the stream is reset.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::pace::Pace;
-use super::streams::StreamPermit;
+use super::streams::{StreamLimit, StreamPermit};
 
 /// How long the rest of a dropped body may take to arrive. Then the connection is closed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -38,10 +43,10 @@ pub struct RequestBody {
 
 /// How to end the body of a request that is dropped early.
 enum Rest {
-    /// The body has ended, or is a stream of HTTP/2, which ends by itself.
+    /// The body has ended.
     Nothing,
-    /// The rest is read on this runtime, until the listener stops.
-    Read(Handle, CancellationToken),
+    /// The rest is read on this runtime, until the listener stops. With HTTP/2, only with a permit of the peer.
+    Read(Handle, CancellationToken, Option<(StreamLimit, IpAddr)>),
     /// The client sends no body. The flag is set to close the connection.
     Close(Arc<AtomicBool>),
 }
@@ -92,15 +97,18 @@ impl RequestBody {
         request: Request<Incoming>,
         limits: &Limits,
         stop: &CancellationToken,
+        streams: &StreamLimit,
+        peer: IpAddr,
     ) -> (Request<Self>, ConnectionClose) {
         let (head, body) = request.into_parts();
         let mut close = ConnectionClose::default();
-        let rest = if body.is_end_stream() || head.version > Version::HTTP_11 {
+        let is_stream = head.version > Version::HTTP_11;
+        let rest = if body.is_end_stream() {
             Rest::Nothing
-        } else if head.headers.contains_key(EXPECT) {
+        } else if head.headers.contains_key(EXPECT) && !is_stream {
             Rest::Close(close.0.insert(Arc::default()).clone())
         } else {
-            Rest::Read(Handle::current(), stop.clone())
+            Rest::Read(Handle::current(), stop.clone(), is_stream.then(|| (streams.clone(), peer)))
         };
         let (idle, deadline) = (limits.body_idle, Instant::now() + limits.body_total);
         let body = TimedBody { body, is_ended: false, idle, deadline, pace: Pace::new(limits.rate_min), wait: None };
@@ -114,10 +122,17 @@ impl Drop for RequestBody {
         match std::mem::replace(&mut self.rest, Rest::Nothing) {
             Rest::Nothing => {}
             Rest::Close(is_set) => is_set.store(true, Ordering::Relaxed),
-            Rest::Read(runtime, stop) => drop(runtime.spawn(async move {
-                let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-                tokio::select! { _ = timeout(LINGER, rest) => {}, () = stop.cancelled() => {} }
-            })),
+            Rest::Read(runtime, stop, stream) => {
+                let permit = stream.map(|(limit, peer)| limit.acquire(peer));
+                if matches!(permit, Some(None)) {
+                    return;
+                }
+                runtime.spawn(async move {
+                    let _permit = permit;
+                    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+                    tokio::select! { _ = timeout(LINGER, rest) => {}, () = stop.cancelled() => {} }
+                });
+            }
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http_body_util::Empty;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http2;
 
 use super::*;
@@ -33,4 +35,31 @@ async fn requests_beyond_the_first_of_each_connection_are_limited_over_all_conne
         assert_eq!(timeout(CLOSE_WAIT_MAX, responses.next()).await.unwrap(), Some((200, false)));
     }
     assert_eq!((responses.len(), server.paths().len()), (0, 12));
+}
+
+#[tokio::test]
+async fn a_refused_request_counts_until_its_body_has_arrived() {
+    // Beyond the first request of its connection, the peer may have one.
+    let server = TestServer::open(Limits { further_streams_max: 2, ..Limits::default() }).await;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
+    tokio::spawn(connection);
+    let request = |path: &str, body: BoxBody<Bytes, Infallible>| {
+        Request::post(format!("http://{}{path}", server.addr)).body(body).unwrap()
+    };
+    let empty = || Empty::new().boxed();
+    let (unfinished, end) =
+        futures_util::stream::abortable(futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let refused = sender.send_request(request("/refused", BodyExt::boxed(StreamBody::new(unfinished)))).await.unwrap();
+    assert_eq!(refused.status(), 404);
+    let first = sender.send_request(request("/slow", empty()));
+    assert_eq!(sender.send_request(request("/", empty())).await.unwrap().status(), 503);
+    end.abort();
+    timeout(CLOSE_WAIT_MAX, async {
+        while sender.send_request(request("/", empty())).await.unwrap().status() != 200 {}
+    })
+    .await
+    .unwrap();
+    server.gate.add_permits(1);
+    assert_eq!(first.await.unwrap().status(), 200);
 }
