@@ -267,11 +267,7 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
         if text == "." || text == ".." || !own.iter().any(|own| text.starts_with(own)) {
             continue;
         }
-        let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(rustix::io::Errno::NOENT) => continue,
-            Err(error) => return Err(failed(error)),
-        };
+        let Some(stat) = is_there(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)).map_err(failed)? else { continue };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if !matches!(kind, FileType::RegularFile | FileType::Directory) {
             continue;
@@ -280,17 +276,25 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
         check_owner(&below, &stat)?;
         if permissions(&stat) & OF_OTHERS != 0 {
             // No other user can put a link under this name: the folder above is private already.
-            chmodat(folder, name, Mode::from_raw_mode(permissions(&stat) & !OF_OTHERS), AtFlags::empty())
-                .map_err(failed)?;
-            changed = true;
+            let private = Mode::from_raw_mode(permissions(&stat) & !OF_OTHERS);
+            changed |= is_there(chmodat(folder, name, private, AtFlags::empty())).map_err(failed)?.is_some();
         }
         if kind == FileType::Directory && depth > 0 {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let inner = openat(folder, name, flags, Mode::empty()).map_err(failed)?;
-            changed |= tighten(&inner, &below, &[""], depth - 1)?;
+            if let Some(inner) = is_there(openat(folder, name, flags, Mode::empty())).map_err(failed)? {
+                changed |= tighten(&inner, &below, &[""], depth - 1)?;
+            }
         }
     }
     Ok(changed)
+}
+
+/// Returns `None` for an entry that was removed since it was listed: a process that ends removes files of the store.
+fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
+    match result {
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Creates a folder if it does not exist, only for its owner, and syncs the parents of it and of each folder that it

@@ -1,5 +1,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
@@ -103,4 +104,26 @@ fn a_folder_that_was_replaced_is_noticed() {
     fs::create_dir(&path).unwrap();
     fs::hard_link(dir.path().join("moved/file"), path.join("file")).unwrap();
     assert!(folder.confirm("file").is_err(), "the file is the same, and the folder is another");
+}
+
+#[test]
+fn files_that_vanish_while_the_folder_is_prepared_are_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As SQLite does with its log and its index.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for name in ["evoke.db-shm", "evoke.db-wal"] {
+                    let path = dir.path().join(name);
+                    fs::write(&path, "").unwrap();
+                    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+                    fs::remove_file(&path).unwrap();
+                }
+            }
+        });
+        let prepared = (0..500).try_for_each(|_| PrivateFolder::prepare(dir.path(), &["evoke"]).map(drop));
+        stop.store(true, Ordering::Relaxed);
+        prepared.unwrap();
+    });
 }
