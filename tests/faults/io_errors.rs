@@ -32,6 +32,7 @@ fn run_with_fault(fault: &str, items: &Items, count: usize, compiled: &Path) -> 
     let trace = Trace::read(&trace);
     let acknowledged = assert_acknowledged_after_sync(&trace, fault);
     if !status.success() {
+        assert!(!["EDQUOT", "EFBIG"].iter().any(|error| fault.ends_with(error)), "{fault}: {}", evoke.log());
         let file = fired.split_whitespace().nth(2).unwrap_or_else(|| panic!("{fault}: evoke exited without a fault"));
         let named =
             Path::new(if file == "." { ".evoke" } else { file }).file_stem().unwrap().to_str().unwrap().to_owned();
@@ -140,6 +141,18 @@ fn an_error_at_any_write_loses_nothing_acknowledged() {
 #[test]
 fn a_full_disk_at_any_write_loses_nothing_acknowledged() {
     fail_each_call("write", "ENOSPC");
+}
+
+/// The cause of a failed write is the error of that write, not the state of the disk a moment later.
+#[test]
+fn a_quota_that_has_room_again_after_one_write_is_no_storage_failure() {
+    let compiled_by = Evoke::up_with(&manifest());
+    for error in ["EDQUOT", "EFBIG"] {
+        for n in [1, 2, 4, 7, 11] {
+            let fault = format!("write@evoke.db-wal:{n}:{error}");
+            assert!(run_with_fault(&fault, &small_items(), 3, &compiled_by.path(".evoke/compiled")), "{fault}");
+        }
+    }
 }
 
 #[test]

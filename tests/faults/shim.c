@@ -6,8 +6,8 @@
    EVOKE_FAULTS_TRACE   Append a trace to this file, in the format of trace.rs. The trace excludes SQLite's `-shm` file,
                         which is rebuilt and never trusted after a crash, and all subfolders of the data folder.
    EVOKE_FAULTS_FAIL    CLASS[@FILE]:N:WHAT  The N-th call of a class fails; with @FILE, only calls on that file count.
-                        CLASS is open, read, write, fsync, truncate, rename or unlink. WHAT is EIO, ENOSPC, SHORT or
-                        KILL, which ends the process with SIGKILL before the call.
+                        CLASS is open, read, write, fsync, truncate, rename or unlink. WHAT is EIO, ENOSPC, EDQUOT,
+                        EFBIG, SHORT or KILL, which ends the process with SIGKILL before the call.
                         SHORT writes half of the bytes, and the next write to that file fails with ENOSPC. A failed
                         fsync syncs nothing, and a later fsync succeeds, as on Linux.
    EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
@@ -88,7 +88,10 @@ __attribute__((constructor)) static void start(void) {
     }
     fail_short = !strcmp(what, "SHORT");
     fail_kill = !strcmp(what, "KILL");
-    fail_errno = !strcmp(what, "EIO") ? EIO : ENOSPC;
+    fail_errno = !strcmp(what, "EIO")      ? EIO
+                 : !strcmp(what, "EDQUOT") ? EDQUOT
+                 : !strcmp(what, "EFBIG")  ? EFBIG
+                                            : ENOSPC;
   }
   unsetenv("LD_PRELOAD");
 }

@@ -1,8 +1,9 @@
 //! Turns SQLite's errors into messages: which file, which operation failed, and what to do.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Error, ErrorCode, ffi};
+use rusqlite::{Connection, Error, ErrorCode, ffi};
 
 use super::checksum;
 use evoke_store::StoreError;
@@ -21,6 +22,21 @@ pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
         Some(what) => StoreError::Damaged(damage_message(&path.display().to_string(), what)),
         None => StoreError::Failed(describe(path, error)),
     }
+}
+
+/// Like [`store_error`], for an error of this connection that may come from a write. The error number of the failed call
+/// decides; a quota may have room again by the time at which [`may_grow`] looks.
+pub(super) fn write_error(path: &Path, connection: &Connection, error: &Error) -> StoreError {
+    let cause = std::io::Error::from_raw_os_error(system_error(connection)).kind();
+    let is_quota = matches!(cause, ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
+    if may_be_quota(error) && is_quota { StoreError::Full } else { store_error(path, error) }
+}
+
+/// Returns the error number of the last call of this connection that failed with `SQLITE_IOERR` or `SQLITE_CANTOPEN`.
+#[allow(unsafe_code)]
+fn system_error(connection: &Connection) -> i32 {
+    // SAFETY: the handle is open as long as the connection, and SQLite only reads a field of it.
+    unsafe { ffi::sqlite3_system_errno(connection.handle()) }
 }
 
 /// Returns true if the disk is full. SQLite's index of the log (`-shm`) is a file too and has its own error code.

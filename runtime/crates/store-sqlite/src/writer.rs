@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
-use super::failure::{log_of, store_error};
+use super::failure::{log_of, write_error};
 use super::files::StoreFiles;
 use super::queue::{Message, Pending, Reply};
 use super::readers::Readers;
@@ -206,7 +206,7 @@ impl Writer {
                 self.counters.roll_back(before);
                 self.dedup.rolled_back();
                 self.chains.clear();
-                let error = store_error(&self.path, &error);
+                let error = write_error(&self.path, &self.connection, &error);
                 if error.is_temporary() {
                     self.writes_are_refused(&error);
                 }
@@ -283,7 +283,7 @@ impl Writer {
         };
         let pragma = self.connection.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"));
         let done = pragma.and_then(|mut pragma| pragma.query_row([], read));
-        done.or_else(|error| self.to_latch(store_error(&self.path, &error)).map(|()| None))
+        done.or_else(|error| self.to_latch(write_error(&self.path, &self.connection, &error)).map(|()| None))
     }
 
     /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
