@@ -246,14 +246,16 @@ fn each_status_of_the_endpoint_has_its_consequence() {
     }
     status.store(429, Ordering::SeqCst);
     let before = endpoint.count();
-    evoke.post_accepted("/in", "{}");
-    assert_eventually!(endpoint.count() > before, "{}", evoke.log());
+    let first = evoke.post_accepted("/in", "{}");
+    let attempts = || evoke.json(&["trace", &first])["deliveries"][0]["attempts"].as_array().map_or(0, Vec::len);
+    assert_eventually!(attempts() == 1, "{}", evoke.log());
     // Others wait, too: the endpoint asked for it.
     evoke.post_accepted("/in", "{}");
     evoke.settle();
     let received = endpoint.received().split_off(before);
     assert_eq!(received.iter().map(|request| request.status).collect::<Vec<_>>(), [429, 200, 200]);
-    assert!(received[1].at - received[0].at >= Duration::from_secs(2));
+    let wait = received[1].at - received[0].at;
+    assert!(wait >= Duration::from_secs(2), "{wait:?}");
     evoke.stdout(&["check"]);
 }
 
