@@ -225,6 +225,9 @@ fn a_dry_run_reports_its_plan_and_a_replay_of_one_event_is_marked() {
     let pattern = r#"{"data":{"n":[{"numeric":["<",3]}]}}"#;
     let text = evoke.stdout(&["replay", "--pattern", pattern, "--dry-run"]);
     assert!(text.starts_with("3 events make 3 deliveries") && text.contains("lab/witness"), "{text}");
+    for (source, events) in [("/lab/in", 10), ("/lab/other", 0)] {
+        assert_eq!(evoke.json(&["replay", "--source", source, "--dry-run"])["events"], json!(events), "{source}");
+    }
     assert!(evoke.json_lines(&["replay", "list"]).is_empty());
     for incomplete in [&["replay"][..], &["replay", "--rate", "5/s"], &["replay", "--function", "lab/nobody"]] {
         assert!(!evoke.run(incomplete).status.success(), "{incomplete:?}");

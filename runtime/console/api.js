@@ -64,8 +64,12 @@ export const del = async (path) => json(await request("DELETE", path));
 const PART_MS = 150;
 
 /** Reads a list: one JSON object per line. `onPart` gets the lines so far, while others are still to come. */
-export async function lines(path, params, abort, onPart) {
-  const response = await request("GET", path, { params, signal: abort });
+export const lines = async (path, params, abort, onPart) => readLines(await request("GET", path, { params, signal: abort }), onPart);
+
+/** Like `lines`, for a request with a body. */
+export const postLines = async (path, body, abort, onPart) => readLines(await request("POST", path, { body, signal: abort }), onPart);
+
+async function readLines(response, onPart) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const all = [];
   let rest = "";

@@ -33,7 +33,7 @@
 //! | `GET /api/v1/timers?source=&limit=&ticks=` | one [`view::Timer`] per line, by source |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
-//! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
+//! | `POST /api/v1/replays/plan?progress=` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`]; with progress, one per line while it counts, the last one complete |
 //! | `GET /api/v1/replays/{id}` | [`view::Replay`] |
 //! | `POST /api/v1/replays/{id}/pause`, `…/resume`, `…/cancel` | [`view::Replay`] |
 //! | `GET /api/v1/state` | one [`view::StateBucket`] per line |

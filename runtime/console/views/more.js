@@ -1,6 +1,6 @@
 // State, replays, logs and health.
-import { useState } from "../vendor/hooks.js";
-import { del, get, lines, post, put, segment } from "../api.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { del, get, lines, post, postLines, put, segment } from "../api.js";
 import { beat } from "../live.js";
 import { update } from "../route.js";
 import { ago, bytes, count, exact, plural } from "../format.js";
@@ -69,14 +69,20 @@ export function Replays() {
 function NewReplay({ after }) {
   const [filter, setFilter] = useState({});
   const [plan, setPlan] = useState();
-  const set = (name) => (e) => { setFilter({ ...filter, [name]: e.target.value.trim() || undefined }); setPlan(undefined); };
+  const counting = useRef();
+  const stop = () => counting.current?.abort();
+  useEffect(() => stop, []);
+  const set = (name) => (e) => { stop(); setFilter({ ...filter, [name]: e.target.value.trim() || undefined }); setPlan(undefined); };
   const body = () => {
     const { rate, ...rest } = filter;
     return { ...rest, ...(rate ? { rate: Number(rate) } : {}) };
   };
   const dryRun = async (e) => {
     e.preventDefault();
-    try { setPlan({ result: await post("/api/v1/replays/plan", body()) }); } catch (error) { setPlan({ error }); }
+    stop();
+    const { signal } = (counting.current = new AbortController());
+    const show = (all) => { if (!signal.aborted) setPlan({ result: all.at(-1) }); };
+    try { show(await postLines("/api/v1/replays/plan?progress=true", body(), signal, show)); } catch (error) { if (!signal.aborted) setPlan({ error }); }
   };
   return html`
     <form class="panel pad stack tight" onSubmit=${dryRun}>
@@ -85,7 +91,7 @@ function NewReplay({ after }) {
         <input class="half" placeholder="type" aria-label="Type" onChange=${set("type")} /><input class="half" placeholder="source" aria-label="Source" onChange=${set("source")} />
         <input class="half" placeholder="since, such as 2026-01-31T12:00:00Z" aria-label="Since" onChange=${set("since")} /><input class="half" placeholder="until" aria-label="Until" onChange=${set("until")} /><button>Dry run</button></div>
       ${plan?.error && html`<div class="notice bad" role="alert">${plan.error.message}</div>`}
-      ${plan?.result && html`<div class="notice ok"><div class="grow"><p><b>${plural(plan.result.events, "event")}, ${plural(plan.result.deliveries, "delivery", "deliveries")}</b>${plan.result.complete === false && ", and perhaps more: the dry run stopped early"}</p><p>${Object.entries(plan.result.functions ?? {}).map(([name, n]) => html`<span key=${name}><span class="mono">${name}</span> ${count(n)} </span>`)}</p></div>
+      ${plan?.result && html`<div class="notice ok"><div class="grow"><p><b>${plural(plan.result.events, "event")}, ${plural(plan.result.deliveries, "delivery", "deliveries")}</b>${!plan.result.complete && " so far; counting…"}</p><p>${Object.entries(plan.result.functions ?? {}).map(([name, n]) => html`<span key=${name}><span class="mono">${name}</span> ${count(n)} </span>`)}</p></div>
         <${Act} class="primary" onClick=${() => run("Start a replay", async () => { const started = await post("/api/v1/replays", body()); setPlan(undefined); after(); return `Replay ${started.id} was started`; })}>Start it<//></div>`}
     </form>`;
 }

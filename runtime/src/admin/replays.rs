@@ -1,24 +1,33 @@
 //! Lists, plans, starts and controls replays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::response::IntoResponse as _;
 use http::{HeaderMap, Response, StatusCode};
+use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::access::Exchange;
-use super::request::{PathSegments, json_body};
+use super::request::{Params, PathSegments, json_body};
 use super::response::Json;
 use super::stream::ndjson;
 use super::view::Replay;
 use super::{Admin, ApiResult, names};
-use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
+use evoke_core::replay::{DryRun, Filter, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
+use evoke_store::StoreError;
 
 /// Number of replays read from the store at a time: the pattern of each has up to 64 KiB.
 const PAGE: usize = 8;
+/// The maximum duration of a dry run without progress. The client waits for the result.
+const PLAN_TIME_MAX: Duration = Duration::from_secs(20);
+/// How often a dry run with progress sends its counts.
+const PLAN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let store = admin.store.clone();
@@ -57,13 +66,49 @@ pub(super) async fn start(
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    /// Whether to send a line with the counts so far every 100 ms; the last line has all. Without it, the response is one
+    /// object, and the dry run has a time limit.
+    #[serde(default)]
+    progress: bool,
+}
+
 pub(super) async fn plan(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    Params(query): Params<PlanQuery>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> ApiResult<Json<Plan>> {
+) -> ApiResult<Response<Body>> {
     let filter = parse_filter(&admin, &headers, body).await?;
-    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin)).await?))
+    let mut run = admin.replays.dry_run(&filter, active_functions(&admin)).await?;
+    let time_max = if query.progress { PLAN_INTERVAL } else { PLAN_TIME_MAX };
+    // Steps until the time has passed, or all events are counted.
+    let advance = async move |run: &mut DryRun| {
+        let start = Instant::now();
+        while !run.plan().complete && start.elapsed() < time_max {
+            let _scan = exchange.permits().scan().await;
+            run.step().await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    if !query.progress {
+        advance(&mut run).await?;
+        return Ok(Json(run.plan()).into_response());
+    }
+    Ok(ndjson(&admin, async move |mut lines| {
+        loop {
+            lines.ready().await?;
+            advance(&mut run).await?;
+            lines.json(run.plan()).await?;
+            lines.flush().await?;
+            if run.plan().complete {
+                return Ok(());
+            }
+        }
+    }))
 }
 
 pub(super) async fn control(
@@ -89,7 +134,8 @@ fn parse_id(text: &str) -> Result<ReplayId, Problem> {
 
 async fn parse_filter(admin: &Admin, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<Filter> {
     let filter: Filter = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
-        let expected = r#"send {} for all stored events, or any of function, since, until, type, pattern, event, rate"#;
+        let expected =
+            "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
         Problem::malformed(format!("{e}; {expected}"))
     })?;
     // The replay reports an unknown name.

@@ -94,12 +94,29 @@ impl Client {
 
     /// Sends a POST request with a JSON body. Returns the JSON text of the response.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<String, Failure> {
+        self.read_body(self.open_post(path, body)?)
+    }
+
+    /// Sends a POST request with a JSON body. Passes each line of the response to `line`.
+    pub(super) fn post_lines(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut line: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for text in BufReader::new(self.open_post(path, body)?).lines() {
+            line(&text.map_err(|error| self.incomplete(&error))?)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a POST request with a JSON body, and returns the body of its response.
+    fn open_post(&self, path: &str, body: &impl Serialize) -> Result<Box<dyn Read + '_>, Failure> {
         let connection = self.running()?;
         // Strings, numbers and raw JSON always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
         let request = connection.authorize(connection.agent.post(connection.url(path)));
-        let request = request.content_type("application/json");
-        self.read_body(connection.check_status(request.send(&body[..]))?)
+        connection.check_status(request.content_type("application/json").send(&body[..]))
     }
 
     /// Sends a POST request with JSON text, for callers that send it again after an error.

@@ -71,6 +71,9 @@ struct Start {
     /// Only events of this type; a trailing * matches any ending
     #[arg(group = "which", long = "type", value_name = "TYPE")]
     type_: Option<String>,
+    /// Only events of this source, /app/source
+    #[arg(group = "which", long, value_name = "SOURCE")]
+    source: Option<String>,
     /// Only events that match this event pattern, JSON or @FILE
     #[arg(group = "which", long, value_name = "JSON")]
     pattern: Option<String>,
@@ -116,11 +119,11 @@ impl Replay {
 impl Start {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let pattern = self.pattern.as_deref().map(read_pattern).transpose()?;
-        let Self { function, since, until, type_, event, rate, .. } = self;
-        let filter = Filter { function, since, until, r#type: type_, pattern, event, rate };
+        let Self { function, since, until, type_, source, event, rate, .. } = self;
+        let filter = Filter { function, since, until, r#type: type_, source, pattern, event, rate };
         let client = Client::find(common)?;
         if self.dry_run {
-            let plan = client.post("/api/v1/replays/plan", &filter)?;
+            let plan = dry_run(&client, &filter)?;
             return if common.client_args.json { print_json_text(&plan) } else { print(&render_plan(&parse(&plan)?)) };
         }
         let response = client.post("/api/v1/replays", &filter)?;
@@ -148,6 +151,25 @@ pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure>
         }
     }
     Ok(json)
+}
+
+/// Counts what a replay would deliver, and shows the progress on a terminal. Returns the plan, as JSON text.
+fn dry_run(client: &Client, filter: &Filter) -> Result<String, Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let mut last = String::new();
+    client.post_lines("/api/v1/replays/plan?progress=true", filter, |line| {
+        last = line.to_owned();
+        if terminal {
+            let plan: Plan = parse(line)?;
+            let end = if plan.complete { "" } else { "…" };
+            print_error(&format!("\r\x1b[2K{DIM}{}{end}{DIM:#}", count(plan.events, "event")));
+        }
+        Ok(())
+    })?;
+    if terminal {
+        print_error("\r\x1b[2K");
+    }
+    Ok(last)
 }
 
 /// Waits until a replay is no longer running or cancelling, and shows its progress on a terminal. Returns the last

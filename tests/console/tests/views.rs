@@ -195,3 +195,24 @@ async fn a_recorded_attempt_is_shown_as_a_test_and_another_says_how_to_record() 
     browser.read(".toasts", "record: true").await;
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_what_a_replay_would_deliver_and_then_it_runs() {
+    let evoke = Evoke::up(SHOP).await;
+    for customer in ["ada", "bob"] {
+        evoke.order(&json!({ "customer": customer, "total": 42, "items": ["book"] }));
+    }
+    let browser = Browser::start().await;
+    browser.open(&evoke, "operator", "replays").await;
+    browser.fill("[aria-label=Source]", "/shop/checkout").await;
+    browser.press("main", "Dry run").await;
+    let plan = browser.read(".notice.ok", "2 events, 2 deliveries").await;
+    assert!(plan.contains("shop/charge") && !plan.contains("counting"), "{plan}");
+    browser.press("main", "Start it").await;
+    browser.read("tbody tr", "done").await;
+    eventually("each order is paid once more", async || {
+        (evoke.stdout(&["events", "--type", "payment.taken", "--json"]).lines().count() == 4).then_some(())
+    })
+    .await;
+    browser.close().await;
+}

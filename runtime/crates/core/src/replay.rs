@@ -10,7 +10,7 @@ mod plan;
 mod rate_limit;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::filter::CompiledFilter;
 pub use self::filter::{Filter, stored_filter_error};
-pub use self::plan::{Example, Plan};
+pub use self::plan::{DryRun, Example, Plan};
 use self::rate_limit::RateLimiter;
 use crate::bus::Bus;
 use crate::dispatcher::Dispatcher;
@@ -127,12 +127,15 @@ impl Replays {
         store.replay(id).await?.ok_or(ReplayError::NotFound(id))
     }
 
-    /// Returns the events and deliveries that a replay would offer now, without offering them.
-    pub async fn plan(&self, filter: &Filter, functions: &[String]) -> Result<Plan, ReplayError> {
-        let compiled = self.compile(filter, functions).await?;
-        let ids = self.0.store.register(functions.to_vec()).await?;
-        let names: BTreeMap<_, _> = ids.into_iter().zip(functions).collect();
-        Ok(plan::plan(&*self.0.store, &self.0.bus.router(), &compiled, self.range(filter), &names).await?)
+    /// Starts a dry run: it counts what a replay would offer now, and offers nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError::Filter`] or [`ReplayError::Store`].
+    pub async fn dry_run(&self, filter: &Filter, functions: Vec<String>) -> Result<DryRun, ReplayError> {
+        let compiled = self.compile(filter, &functions).await?;
+        let ids = self.0.store.register(functions.clone()).await?;
+        let names = ids.into_iter().zip(functions).collect();
+        Ok(DryRun::new(self.0.store.clone(), self.0.bus.router(), compiled, self.range(filter), names))
     }
 
     /// Pauses, resumes or cancels a replay, requested by `actor`. Returns the replay after the action.
@@ -361,7 +364,7 @@ impl ReplayTask {
         if room == 0 {
             return Ok(Progress::Wait);
         }
-        let (events, position) = filter.next_events(&*inner.store, replay.position, replay.until, room).await?;
+        let (events, position) = filter.next_events(&*inner.store, replay.position, replay.until, room, None).await?;
         let router = inner.bus.router();
         let mut offered = 0;
         let mut offers = Vec::new();

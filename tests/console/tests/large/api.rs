@@ -192,8 +192,8 @@ async fn lists(client: &Client, filled: &Filled, report: &mut Report) {
     }
     report.head("requests before an act");
     for (path, body) in [
-        ("/api/v1/replays/plan", json!({})),
-        ("/api/v1/replays/plan", json!({ "type": "alarm.raised" })),
+        ("/api/v1/replays/plan?progress=true", json!({})),
+        ("/api/v1/replays/plan?progress=true", json!({ "type": "alarm.raised" })),
         ("/api/v1/dead/redrive", json!({ "all": true, "dry_run": true })),
         ("/api/v1/dead/redrive", json!({ "function": "shop/refuse", "dry_run": true })),
         ("/api/v1/pending/cancel", json!({ "all": true, "dry_run": true })),

@@ -25,6 +25,9 @@ pub struct Filter {
     /// Only events of this type; a trailing `*` matches any ending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
+    /// Only events of this source, `/app/source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Only events that match this event pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<serde_json::Value>,
@@ -75,6 +78,7 @@ impl CompiledFilter {
         };
         let events = EventFilter {
             type_: filter.r#type.clone(),
+            source: filter.source.clone(),
             since_ms: parse_time("since", filter.since.as_deref())?,
             until_ms: parse_time("until", filter.until.as_deref())?,
             ..EventFilter::default()
@@ -82,8 +86,8 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Damaged events are left
-    /// out. Also returns the position up to which the store was scanned. [`CompiledFilter::deliveries`] checks the
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`; fewer if they have `bytes_max`
+    /// bytes together. Damaged events are left out. Also returns the position up to which the store was scanned. [`CompiledFilter::deliveries`] checks the
     /// pattern and the function later.
     pub(super) async fn next_events(
         &self,
@@ -91,12 +95,16 @@ impl CompiledFilter {
         position: Seq,
         until: Seq,
         limit: usize,
+        bytes_max: Option<usize>,
     ) -> Result<(Vec<StoredEvent>, Seq), StoreError> {
         let end = until.min(Seq(position.0.saturating_add(SCAN_MAX)));
         let (after, before) = (Some(position), Some(end.next()));
-        let found = store.events(EventFilter { after, before, limit, ..self.events.clone() }).await?;
+        let found = store.events(EventFilter { after, before, limit, bytes_max, ..self.events.clone() }).await?;
+        let bytes: usize = found.iter().map(EventFilter::size_of).sum();
         let scanned_to = match found.last() {
-            Some(last) if found.len() >= limit => DamagedEvent::seq_of(last),
+            Some(last) if found.len() >= limit || bytes_max.is_some_and(|max| bytes >= max) => {
+                DamagedEvent::seq_of(last)
+            }
             _ => end,
         };
         let intact =

@@ -1,19 +1,19 @@
 //! A dry run of a replay.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
-use super::STEP_MAX;
 use super::filter::CompiledFilter;
 use crate::router::Router;
-use evoke_model::{FunctionId, Seq};
-use evoke_store::{InspectionStore, StoreError};
+use evoke_model::{FunctionId, Seq, StoredEvent};
+use evoke_store::{Store, StoreError};
 
-/// The maximum duration of a dry run. The caller waits for the result.
-const TIME_MAX: Duration = Duration::from_secs(20);
+/// The maximum number of events that a step counts.
+const STEP_MAX: usize = 256;
+/// A step ends with the event that reaches this size of all of them.
+const STEP_BYTES_MAX: usize = 1024 * 1024;
 const EXAMPLES_MAX: usize = 5;
 
 /// The result of a dry run.
@@ -27,7 +27,7 @@ pub struct Plan {
     pub functions: BTreeMap<String, u64>,
     /// The first of the events, at most 5.
     pub examples: Vec<Example>,
-    /// True if all events were read. Otherwise the time limit was reached, and the numbers are lower bounds.
+    /// True if all events were read. Otherwise the numbers are lower bounds.
     pub complete: bool,
 }
 
@@ -46,38 +46,66 @@ pub struct Example {
     pub functions: Vec<String>,
 }
 
-/// Applies the filter to the events after `position` up to `until`, and counts the deliveries.
-pub(super) async fn plan(
-    store: &dyn InspectionStore,
-    router: &Router,
-    filter: &CompiledFilter,
-    (mut position, until): (Seq, Seq),
-    names: &BTreeMap<FunctionId, &String>,
-) -> Result<Plan, StoreError> {
-    let started = Instant::now();
-    let mut plan = Plan::default();
-    while position < until && started.elapsed() < TIME_MAX {
-        let (events, scanned_to) = filter.next_events(store, position, until, STEP_MAX).await?;
-        position = scanned_to;
-        for stored in events {
-            let deliveries = filter.deliveries(store, router, &stored);
-            if deliveries.is_empty() {
-                continue;
-            }
-            let name = |id: FunctionId| names.get(&id).map_or_else(|| id.to_string(), |name| (*name).clone());
-            let functions: Vec<String> = deliveries.iter().map(|delivery| name(delivery.function)).collect();
-            plan.events += 1;
-            plan.deliveries += functions.len() as u64;
-            for function in &functions {
-                *plan.functions.entry(function.clone()).or_default() += 1;
-            }
-            if plan.examples.len() < EXAMPLES_MAX {
-                let event = &stored.event;
-                let (r#type, source, id) = (event.type_.clone(), event.source.clone(), event.id.clone());
-                plan.examples.push(Example { seq: stored.seq, r#type, source, id, functions });
-            }
+/// A dry run, which reads the events step by step.
+pub struct DryRun {
+    store: Arc<dyn Store>,
+    router: Arc<Router>,
+    filter: CompiledFilter,
+    /// The events up to here have been read.
+    position: Seq,
+    until: Seq,
+    names: BTreeMap<FunctionId, String>,
+    plan: Plan,
+}
+
+impl DryRun {
+    /// Reads the events after the first position up to the second.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        router: Arc<Router>,
+        filter: CompiledFilter,
+        (position, until): (Seq, Seq),
+        names: BTreeMap<FunctionId, String>,
+    ) -> Self {
+        let plan = Plan { complete: position >= until, ..Plan::default() };
+        Self { store, router, filter, position, until, names, plan }
+    }
+
+    /// What has been counted so far.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Counts the next events: those of some milliseconds.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn step(&mut self) -> Result<(), StoreError> {
+        let (events, scanned_to) =
+            self.filter.next_events(&*self.store, self.position, self.until, STEP_MAX, Some(STEP_BYTES_MAX)).await?;
+        events.iter().for_each(|stored| self.count(stored));
+        self.position = scanned_to;
+        self.plan.complete = self.position >= self.until;
+        Ok(())
+    }
+
+    fn count(&mut self, stored: &StoredEvent) {
+        let deliveries = self.filter.deliveries(&*self.store, &self.router, stored);
+        if deliveries.is_empty() {
+            return;
+        }
+        let name = |id: FunctionId| self.names.get(&id).map_or_else(|| id.to_string(), Clone::clone);
+        let functions: Vec<String> = deliveries.iter().map(|delivery| name(delivery.function)).collect();
+        let plan = &mut self.plan;
+        plan.events += 1;
+        plan.deliveries += functions.len() as u64;
+        for function in &functions {
+            *plan.functions.entry(function.clone()).or_default() += 1;
+        }
+        if plan.examples.len() < EXAMPLES_MAX {
+            let event = &stored.event;
+            let (r#type, source, id) = (event.type_.clone(), event.source.clone(), event.id.clone());
+            plan.examples.push(Example { seq: stored.seq, r#type, source, id, functions });
         }
     }
-    plan.complete = position >= until;
-    Ok(plan)
 }

@@ -154,7 +154,11 @@ async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
         (Filter { event: Some(Seq(3)), ..Filter::default() }, 1, 2),
         (Filter { pattern: Some(json!({ "id": [{ "prefix": "1" }] })), ..Filter::default() }, 10, 15),
     ] {
-        let plan = fixture.replays.plan(&filter, &names).await.unwrap();
+        let mut run = fixture.replays.dry_run(&filter, names.to_vec()).await.unwrap();
+        while !run.plan().complete {
+            run.step().await.unwrap();
+        }
+        let plan = run.plan();
         assert_eq!((plan.events, plan.deliveries, plan.complete), (events, deliveries, true), "{filter:?}");
         assert_eq!(plan.examples.len() as u64, events.min(5));
         let id = fixture.start(filter.clone()).await;
