@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::access::Exchange;
 use super::request::{Params, PathSegments, json_body};
 use super::response::Json;
+use super::search::SEND_INTERVAL;
 use super::stream::ndjson;
 use super::view::Replay;
 use super::{Admin, ApiResult, names};
@@ -26,8 +27,6 @@ use evoke_store::StoreError;
 const PAGE: usize = 8;
 /// The maximum duration of a dry run without progress. The client waits for the result.
 const PLAN_TIME_MAX: Duration = Duration::from_secs(20);
-/// How often a dry run with progress sends its counts.
-const PLAN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let store = admin.store.clone();
@@ -69,7 +68,7 @@ pub(super) async fn start(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanQuery {
-    /// Whether to send a line with the counts so far every 100 ms; the last line has all. Without it, the response is one
+    /// Whether to send a line with the counts so far every [`SEND_INTERVAL`]; the last line has all. Without it, the response is one
     /// object, and the dry run has a time limit.
     #[serde(default)]
     progress: bool,
@@ -84,7 +83,7 @@ pub(super) async fn plan(
 ) -> ApiResult<Response<Body>> {
     let filter = parse_filter(&admin, &headers, body).await?;
     let mut run = admin.replays.dry_run(&filter, active_functions(&admin)).await?;
-    let time_max = if query.progress { PLAN_INTERVAL } else { PLAN_TIME_MAX };
+    let time_max = if query.progress { SEND_INTERVAL } else { PLAN_TIME_MAX };
     // Steps until the time has passed, or all events are counted.
     let advance = async move |run: &mut DryRun| {
         let start = Instant::now();

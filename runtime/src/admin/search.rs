@@ -31,7 +31,7 @@ const STEP_TIME: Duration = Duration::from_millis(20);
 /// A step that takes less time has read next to nothing: its positions have no events, because retention removed them.
 const EMPTY_STEP_TIME: Duration = Duration::from_millis(1);
 /// How often found events and the progress are sent while a search finds little.
-const SEND_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The conditions of a search. Times are wall-clock times.
 #[derive(Default)]
@@ -128,7 +128,7 @@ impl Search {
         let limit = page.limit;
         let found = sender.pace.measure(store.events(page)).await?;
         let mut searched = match found.last() {
-            Some(last) if !is_last(&found, limit) => DamagedEvent::seq_of(last),
+            Some(last) if EventFilter::is_cut(&found, limit, Some(PAGE_BYTES_MAX)) => DamagedEvent::seq_of(last),
             _ => Seq(before.0 - 1),
         };
         if found.is_empty() && sender.pace.was_empty && searched.next() < end {
@@ -152,7 +152,7 @@ impl Search {
         let limit = page.limit;
         let found = pace.measure(store.events(page)).await?;
         let mut searched = match found.first() {
-            Some(first) if !is_last(&found, limit) => DamagedEvent::seq_of(first),
+            Some(first) if EventFilter::is_cut(&found, limit, Some(PAGE_BYTES_MAX)) => DamagedEvent::seq_of(first),
             _ => above.next(),
         };
         if found.is_empty() && pace.was_empty && above > self.after {
@@ -241,12 +241,6 @@ impl Pace {
         };
         result
     }
-}
-
-/// Whether a page has the last events of its range: it reached neither of its limits.
-fn is_last(found: &[ReadEvent], limit: usize) -> bool {
-    let bytes: usize = found.iter().map(EventFilter::size_of).sum();
-    found.len() < limit && bytes < PAGE_BYTES_MAX
 }
 
 /// Parses a pattern in its JSON form, for many events.

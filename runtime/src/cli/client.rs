@@ -102,12 +102,9 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
-        mut line: impl FnMut(&str) -> Result<(), Failure>,
+        line: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for text in BufReader::new(self.open_post(path, body)?).lines() {
-            line(&text.map_err(|error| self.incomplete(&error))?)?;
-        }
-        Ok(())
+        self.each_line(self.open_post(path, body)?, line)
     }
 
     /// Sends a POST request with a JSON body, and returns the body of its response.
@@ -165,9 +162,13 @@ impl Client {
         &self,
         path: &str,
         query: &[(&str, String)],
-        mut line: impl FnMut(&str) -> Result<(), Failure>,
+        line: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for text in BufReader::new(self.open(path, query)?).lines() {
+        self.each_line(self.open(path, query)?, line)
+    }
+
+    fn each_line(&self, body: impl Read, mut line: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        for text in BufReader::new(body).lines() {
             line(&text.map_err(|error| self.incomplete(&error))?)?;
         }
         Ok(())

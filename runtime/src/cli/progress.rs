@@ -38,9 +38,14 @@ impl Progress {
             return Ok(false);
         }
         let Searched { searched } = parse(line)?;
-        print_error(&format!("\r{DIM}searching: at {} {searched}{DIM:#}\x1b[K", self.noun));
-        self.is_shown = true;
+        self.show(&format!("searching: at {} {searched}", self.noun));
         Ok(true)
+    }
+
+    /// Replaces the line on the terminal.
+    pub(super) fn show(&mut self, text: &str) {
+        print_error(&format!("\r{DIM}{text}{DIM:#}\x1b[K"));
+        self.is_shown = true;
     }
 
     pub(super) fn clear(&mut self) {

@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::client::{Client, parse};
 use super::emit::read_argument;
+use super::progress::Progress;
 use super::select::parse_time;
 use super::table::table;
 use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_error, print_json_text};
@@ -155,20 +156,16 @@ pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure>
 
 /// Counts what a replay would deliver, and shows the progress on a terminal. Returns the plan, as JSON text.
 fn dry_run(client: &Client, filter: &Filter) -> Result<String, Failure> {
-    let terminal = std::io::stderr().is_terminal();
-    let mut last = String::new();
+    let is_terminal = std::io::stderr().is_terminal();
+    let (mut last, mut progress) = (String::new(), Progress::new("event"));
     client.post_lines("/api/v1/replays/plan?progress=true", filter, |line| {
         last = line.to_owned();
-        if terminal {
-            let plan: Plan = parse(line)?;
-            let end = if plan.complete { "" } else { "…" };
-            print_error(&format!("\r\x1b[2K{DIM}{}{end}{DIM:#}", count(plan.events, "event")));
+        if is_terminal {
+            progress.show(&format!("{}…", count(parse::<Plan>(line)?.events, "event")));
         }
         Ok(())
     })?;
-    if terminal {
-        print_error("\r\x1b[2K");
-    }
+    progress.clear();
     Ok(last)
 }
 

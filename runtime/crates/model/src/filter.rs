@@ -39,6 +39,12 @@ impl EventFilter {
         read.as_ref().map_or(0, |stored| stored.event.size())
     }
 
+    /// Returns true if a list with these limits has reached one of them, so that more events may follow.
+    pub fn is_cut(found: &[ReadEvent], limit: usize, bytes_max: Option<usize>) -> bool {
+        let bytes = || found.iter().map(Self::size_of).sum::<usize>();
+        found.len() >= limit || bytes_max.is_some_and(|max| bytes() >= max)
+    }
+
     /// Takes events up to the limit of their size.
     pub fn take<E>(&self, events: impl Iterator<Item = Result<ReadEvent, E>>) -> Result<Vec<ReadEvent>, E> {
         let (mut found, mut bytes) = (Vec::new(), 0);

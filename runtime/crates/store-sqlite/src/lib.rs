@@ -113,13 +113,12 @@ impl SqliteStore {
         }
         let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
         let mut connection = Connection::open(&path).map_err(to_store_error)?;
-        let to_write_error = |connection: &Connection, e: rusqlite::Error| write_error(&path, connection, &e);
-        schema::configure(&connection).map_err(|e| to_write_error(&connection, e))?;
+        schema::configure(&connection).map_err(|e| write_error(&path, &connection, &e))?;
         // SQLite creates the files at the first read. SQLite also syncs the folder, but ignores errors of that sync.
-        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(|e| to_write_error(&connection, e))?;
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(|e| write_error(&path, &connection, &e))?;
         evoke_fs::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
-        schema::prepare(&mut connection).map_err(|e| to_write_error(&connection, e))??;
+        schema::prepare(&mut connection).map_err(|e| write_error(&path, &connection, &e))??;
         let instance = connection
             .query_row("SELECT key, value, sum FROM meta WHERE key = 'instance'", [], |r| {
                 checksum::verify(r, 0, 2, || "the store's name".into())?;
@@ -129,8 +128,8 @@ impl SqliteStore {
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(to_store_error)?;
 
-        let time =
-            store_time::StoreTime::resume(&connection, clock.clone()).map_err(|e| to_write_error(&connection, e))?;
+        let time = store_time::StoreTime::resume(&connection, clock.clone())
+            .map_err(|e| write_error(&path, &connection, &e))?;
         let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let files = Arc::new(StoreFiles::protect(prepared.folder)?);

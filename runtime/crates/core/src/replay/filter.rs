@@ -86,9 +86,9 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events after `position`, up to and including `until`; fewer if they have `bytes_max`
-    /// bytes together. Damaged events are left out. Also returns the position up to which the store was scanned. [`CompiledFilter::deliveries`] checks the
-    /// pattern and the function later.
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`; fewer if they have
+    /// `bytes_max` bytes together. Damaged events are left out. Also returns the position up to which the store was
+    /// scanned. [`CompiledFilter::deliveries`] checks the pattern and the function later.
     pub(super) async fn next_events(
         &self,
         store: &dyn InspectionStore,
@@ -100,11 +100,8 @@ impl CompiledFilter {
         let end = until.min(Seq(position.0.saturating_add(SCAN_MAX)));
         let (after, before) = (Some(position), Some(end.next()));
         let found = store.events(EventFilter { after, before, limit, bytes_max, ..self.events.clone() }).await?;
-        let bytes: usize = found.iter().map(EventFilter::size_of).sum();
         let scanned_to = match found.last() {
-            Some(last) if found.len() >= limit || bytes_max.is_some_and(|max| bytes >= max) => {
-                DamagedEvent::seq_of(last)
-            }
+            Some(last) if EventFilter::is_cut(&found, limit, bytes_max) => DamagedEvent::seq_of(last),
             _ => end,
         };
         let intact =

@@ -71,7 +71,7 @@ impl DryRun {
         Self { store, router, filter, position, until, names, plan }
     }
 
-    /// What has been counted so far.
+    /// Returns what has been counted so far.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
