@@ -65,7 +65,10 @@ fn followers_are_limited_and_leave_room_for_health_and_commands() {
     evoke.stdout(&["status"]);
     let refused = evoke.run(&["events", "--follow"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("32 followed lists"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("too many followed lists: the maximum of 32"),
+        "{refused:?}"
+    );
     // The other followers still get events.
     let (_, stream) = opened.into_iter().find(|(status, _)| *status == 200).unwrap();
     evoke.stdout(&["emit", "--type", "t"]);

@@ -240,10 +240,10 @@ fn concurrency_limits_requests_and_a_disconnected_client_frees_its_permit() {
 #[test]
 fn an_http_component_with_event_triggers_is_a_manifest_error() {
     for (extra, reason, help) in [
-        ("    on: [{ events: { type: [order.placed] } }]", "and takes no events", "on: [{ http:"),
-        ("    on: [{ source: in }]", "and takes no events", "on: [{ http:"),
-        ("    on: [{ timer: { every: 1m } }]", "and takes no events", "on: [{ http:"),
-        ("    on: [{ http: { path: /web, type: a.b } }]", "makes no events", "remove `type`"),
+        ("    on: [{ events: { type: [order.placed] } }]", "so it receives no events", "on: [{ http:"),
+        ("    on: [{ source: in }]", "so it receives no events", "on: [{ http:"),
+        ("    on: [{ timer: { every: 1m } }]", "so it receives no events", "on: [{ http:"),
+        ("    on: [{ http: { path: /web, type: a.b } }]", "so there are no events", "remove `type`"),
         ("    on: [{ http: { path: /web } }]\n    order_by: subject", "no deliveries to order", "remove `order_by`"),
     ] {
         let output = Evoke::with(&http_manifest(extra)).run(&["validate", "evoke.yaml"]);

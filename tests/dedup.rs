@@ -175,7 +175,7 @@ fn a_dedup_window_in_which_a_signature_outlives_its_id_is_refused() {
     assert!(evoke.try_up(&window("9m"), &[]).is_err());
     for text in [String::from_utf8_lossy(&check.stderr).into_owned(), evoke.log()] {
         for source in ["billing", "stripe", "slack", "dated"] {
-            let expected = format!("/hooks/{source} accepts a signed request for 10m, and the dedup window is only 9m");
+            let expected = format!("/hooks/{source} accepts a signed request for 10m, but the dedup window is only 9m");
             assert!(text.contains(&expected), "{expected}: {text}");
         }
         assert!(text.contains("start Evoke with `--dedup-window 10m` or longer"), "{text}");

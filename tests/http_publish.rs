@@ -66,7 +66,7 @@ fn a_component_that_fails_before_its_response_publishes_nothing() {
     let response = send(&evoke, "?other-type", "{}");
     assert!(response.status == 403 && response.body.contains("order.other"), "{response:?}");
     let response = send(&evoke, "?late", "{}");
-    assert!(response.status == 200 && response.body.contains("the response is set"), "{response:?}");
+    assert!(response.status == 200 && response.body.contains("the response is already set"), "{response:?}");
     // More events than one request may publish.
     let response = send(&evoke, "?more=1000", "{}");
     assert!(response.status == 403 && response.body.contains("at most 1000 events"), "{response:?}");

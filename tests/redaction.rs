@@ -225,7 +225,7 @@ fn short_secrets_are_reported_and_a_secret_that_is_no_text_is_not_quoted() {
     let mut evoke = Evoke::with(MANIFEST);
     std::fs::write(evoke.path("key.pem"), PEM).unwrap();
     evoke.set_environment(&[("LEAKED_KEY", "abc")]);
-    let warning = "secrets of `leak` with less than 4 bytes are not redacted from log lines and messages: API_KEY";
+    let warning = "secrets of `leak` with fewer than 4 bytes are not redacted from log lines and messages: API_KEY";
     let output = evoke.run(&["validate", "evoke.yaml"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && text.contains(warning), "{text}");

@@ -201,7 +201,7 @@ fn two_names_with_state_are_refused_until_one_is_deleted() {
     reload(&evoke, &with_state("job", "was: [older, worker]"));
     let log = evoke.log();
     for text in [
-        "`lab/job` cannot take over: lab/job has 1 key, and lab/worker has 1 key",
+        "`lab/job` cannot take over the state, because several names have state: lab/job has 1 key, and lab/worker has 1 key",
         "evoke.yaml:9:",
         "evoke state delete lab/worker --all",
         "the previous manifests stay active",

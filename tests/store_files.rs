@@ -90,7 +90,11 @@ fn a_files_source_that_watches_the_data_folder_leaves_it_out_and_loses_nothing()
     let of_store: Vec<_> =
         files(&evoke).into_iter().filter(|file| file.contains("evoke.db") || file.contains(".evoke/")).collect();
     assert_eq!(of_store, [""; 0]);
-    assert!(evoke.log().contains("watches `.evoke`, which belongs to the store; it is left out"), "{}", evoke.log());
+    assert!(
+        evoke.log().contains("watches `.evoke`, which belongs to the store; the source ignores it"),
+        "{}",
+        evoke.log()
+    );
     assert_nothing_is_lost(&mut evoke, ".evoke", &[]);
 }
 
@@ -142,7 +146,11 @@ fn validate_warns_of_a_files_source_that_watches_the_data_folder() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     // Before the folder exists, and with another one.
-    assert!(warning(&[]).contains("the folder of the store, `.evoke`; it is left out"), "{}", warning(&[]));
+    assert!(
+        warning(&[]).contains("the folder of the store, `.evoke`; the source ignores this folder"),
+        "{}",
+        warning(&[])
+    );
     assert!(warning(&["--data", "my/data"]).contains("`my/data`"), "{}", warning(&["--data", "my/data"]));
     assert!(!warning(&["--data", "/elsewhere"]).contains("store"));
     evoke.write_manifest(&WATCHING.replace("path: $PATH", "path: ., exclude: [\".evoke\"]"));

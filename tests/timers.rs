@@ -113,7 +113,10 @@ fn single_times_tick_once_and_timers_are_listed_with_what_became_of_their_ticks(
     assert_eq!(slow["last"][0]["deliveries"][0]["state"], "retrying", "{slow}");
     assert_eq!(ticks(&evoke, "/clock/slow").len(), 1);
     let table = evoke.stdout(&["timers"]);
-    assert!(table.contains("skipped: the one before was pending") && table.contains("clock/heartbeat done"), "{table}");
+    assert!(
+        table.contains("skipped: the previous tick was pending") && table.contains("clock/heartbeat done"),
+        "{table}"
+    );
     evoke.stdout(&["pending", "cancel", "--function", "clock/stuck"]);
     assert_eventually!(ticks(&evoke, "/clock/slow").len() == 2, "{}", timer(&evoke, "/clock/slow"));
     let unknown = evoke.run(&["timers", "/clock/onc"]);

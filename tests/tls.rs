@@ -135,7 +135,7 @@ fn changed_certificates_are_used_at_once_and_wrong_ones_never() {
     let Identity { certificate, key } = other.sign(&["a.example"]);
     for (file, content, reason) in [
         ("a.key", "damaged", "a.key: there is no private key in PEM form"),
-        ("a.key", key.as_str(), "a.key: the key is not that of the certificate"),
+        ("a.key", key.as_str(), "a.key: the key does not belong to the certificate"),
         ("a.pem", "", "a.pem: there is no certificate in PEM form"),
     ] {
         write(&evoke, file, content);
@@ -152,7 +152,7 @@ fn changed_certificates_are_used_at_once_and_wrong_ones_never() {
         listeners(&evoke)
     );
     std::fs::remove_file(evoke.path("a.key")).unwrap();
-    assert_eventually!(evoke.log().contains("stay as they were: cannot read a.key"), "{}", evoke.log());
+    assert_eventually!(evoke.log().contains("stay active: cannot read a.key"), "{}", evoke.log());
     assert!(posts(&other_ca));
     // With the right key, the files are a pair again.
     let reported = |type_: &str| evoke.json_lines(&["events", "--source", "/evoke", "--type", type_, "--after", "0"]);
@@ -222,7 +222,7 @@ fn up_refuses_what_would_be_unsafe_or_cannot_work() {
         (
             &[&own[..], &["--http-cert", "a.pem", "--http-key", "b.key"]].concat(),
             1,
-            "b.key: the key is not that of the certificate",
+            "b.key: the key does not belong to the certificate",
         ),
         (&[&own[..], &["--http-cert", "none.pem", "--http-key", "b.key"]].concat(), 1, "cannot read none.pem"),
         (&[&own[..], &HTTP, &["--http-client-ca", "empty.pem"]].concat(), 1, "empty.pem: there is no certificate"),

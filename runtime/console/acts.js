@@ -9,7 +9,7 @@ export const dialog = signal(null);
 /** What was done in this page, newest first. */
 export const done = signal([]);
 
-const WHY_NOT = "This session has the role viewer: it can look, and change nothing. Open the console with an operator's token to act.";
+const WHY_NOT = "This session has the role viewer, which can read everything and change nothing. To make changes, open the console with an operator's token.";
 
 /** A button of an act: disabled for viewers, with the reason. */
 export function Act({ children, class: name, disabled, why, onClick, ...rest }) {
@@ -110,8 +110,8 @@ function Bulk({ title, items, step, verb, rates, after }) {
 
 /** The mistake in an event that is about to be sent, if there is one. */
 export function checkEvent(event) {
-  if (event === null || typeof event !== "object" || Array.isArray(event)) return "An event is a JSON object";
-  return event.type ? undefined : "An event needs a type";
+  if (event === null || typeof event !== "object" || Array.isArray(event)) return "An event must be a JSON object";
+  return event.type ? undefined : "An event must have a type";
 }
 
 /** Lets the user edit JSON before it is sent. `check(value)` returns a mistake; `send(value)` the text of the result. */

@@ -95,16 +95,16 @@ function Side() {
         <span>${session.value.name}, ${session.value.role}</span>
         <span>evoke ${session.value.version}</span>
         <button class="plain" onClick=${() => { help.value = true; }}>Keys <kbd>?</kbd></button>
-        ${done.value.length > 0 && html`<button class="plain" onClick=${() => { dialog.value = History; }}>What was done (${done.value.length})</button>`}
+        ${done.value.length > 0 && html`<button class="plain" onClick=${() => { dialog.value = History; }}>Actions (${done.value.length})</button>`}
         <button class="plain" onClick=${leave}>Log out</button>
       </div>
     </nav>`;
 }
 
 function History() {
-  return html`<${Dialog} title="What was done in this page" onClose=${() => { dialog.value = null; }}>
+  return html`<${Dialog} title="Actions in this page" onClose=${() => { dialog.value = null; }}>
     <table><tbody>${done.value.map((one) => html`<tr key=${one.at}><td class="nowrap dim">${exact(one.at).slice(11, 19)}</td><td>${one.what}</td><td><span class=${`state ${one.ok ? "ok" : "bad"}`}>${one.ok ? "done" : "failed"}</span></td></tr>`)}</tbody></table>
-    <p class="dim">The log of the process (EVOKE_LOG=info) names each change with the token that asked for it.</p>
+    <p class="dim">The log of the process (EVOKE_LOG=info) lists each change with the name of the token that made it.</p>
     <div class="buttons"><button onClick=${() => { dialog.value = null; }} data-focus>Close</button></div>
   <//>`;
 }
@@ -126,7 +126,7 @@ function Login() {
     <main class="login panel">
       <h1>Evoke</h1>
       ${refused.value && html`<div class="notice bad" role="alert">${refused.value}</div>`}
-      <p>This browser has no session. Run this in the folder of the running Evoke, and open the link that it prints:</p>
+      <p>This browser has no session. Run this command in the folder of the running Evoke, and open the link that it prints:</p>
       <${Command} text="evoke console" />
       <p class="dim">The link is valid once, for two minutes. The session has the rights of your token and lasts 12 hours.</p>
       <form class="row" onSubmit=${open}><input class="grow" value=${code} onInput=${(e) => setCode(e.target.value)} placeholder="or paste the link or its code" aria-label="Link or code" autocomplete="off" /><button class="primary" disabled=${!code.trim()}>Open</button></form>

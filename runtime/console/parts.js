@@ -99,7 +99,7 @@ export function Outcome({ of }) {
   if (pending) return html`<${State} name="pending" text=${`${pending} pending`} />`;
   if (done) return html`<${State} name="done" text=${done > 1 ? `${done} done` : "done"} />`;
   if (purged) return html`<${State} name="purged" />`;
-  return html`<${State} name="nobody" text="no taker" />`;
+  return html`<${State} name="nobody" text="no function" />`;
 }
 
 export const Command = ({ text }) => html`<div class="command"><pre class="grow">${text}</pre><button class="plain" onClick=${() => copy(text)} aria-label="Copy the command">Copy</button></div>`;

@@ -1,10 +1,10 @@
 //! The admin API. Reads and changes everything stored.
 //!
 //! Every request except those for health and for the files of the console (`admin/console.rs`) needs a token, in
-//! `Authorization: Bearer TOKEN` ([`Tokens`]), or a session of the console, which has the rights of a token. A viewer's
-//! suffices for all `GET` requests but that for tokens, and for other requests that change nothing stored. Requests of web pages from
-//! other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1; it listens beyond loopback
-//! addresses only with TLS.
+//! `Authorization: Bearer TOKEN` ([`Tokens`]), or a session of the console, which has the rights of a token. The role
+//! viewer suffices for all requests that change nothing stored, except those for tokens and recordings. Requests of web
+//! pages from other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1. Without TLS, it
+//! listens only on loopback addresses.
 //!
 //! | request | response |
 //! |---|---|
@@ -33,7 +33,7 @@
 //! | `GET /api/v1/timers?source=&limit=&ticks=` | one [`view::Timer`] per line, by source |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
-//! | `POST /api/v1/replays/plan?progress=` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`]; with progress, one per line while it counts, the last one complete |
+//! | `POST /api/v1/replays/plan?progress=` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`]; with `progress=true`, one plan per line while the events are counted, and the complete plan in the last line |
 //! | `GET /api/v1/replays/{id}` | [`view::Replay`] |
 //! | `POST /api/v1/replays/{id}/pause`, `…/resume`, `…/cancel` | [`view::Replay`] |
 //! | `GET /api/v1/state` | one [`view::StateBucket`] per line |
@@ -44,28 +44,32 @@
 //! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
 //! | `GET /api/v1/logs?function=&delivery=&since=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
 //! | `GET /api/v1/monitors` | one [`view::Monitor`] per line, one for each watched thing, by source and subject |
+//! | `GET /api/v1/grants?name=` | one [`view::FunctionGrants`] per line, one for each function |
+//! | `GET /api/v1/recordings?delivery=&function=&attempt=&limit=` | one recording per line |
+//! | `GET /api/v1/recordings/{delivery}/test?attempt=` | a test file with the recorded attempts of the delivery |
 //! | `GET /api/v1/tokens` | one [`view::Token`] per line |
 //! | `POST /api/v1/tokens` | body: [`view::TokenRequest`]; 201 and [`view::NewToken`] |
 //! | `DELETE /api/v1/tokens/{name}` | revokes the token; [`view::Count`] |
 //!
-//! Lists are NDJSON: one JSON object per line. Without `after`, the newest `limit` events are listed, 100 by default;
-//! with it, the next `limit` events, all by default. With `since`, all events since then by default. With `follow=true`,
-//! the list continues with new items until the client disconnects; `limit` is the number of stored items before that.
+//! Lists are NDJSON: one JSON object per line. A list of events without `after` has the newest `limit` events, 100 by
+//! default. With `after`, it has the next `limit` events after this position, all by default. With `since`, it has all
+//! events since this time by default. With `follow=true`, a list continues with new items until the client disconnects;
+//! `limit` limits only the number of stored items before the new ones.
 //!
-//! A page of a list that starts with the newest items is continued by `before`, the number of its last item; a page of
-//! any other list by `after`. The conditions on events other than times and positions need no index: the list searches
-//! the events one after another and sends what it finds at once. With `progress=true`, lines such as `{"searched":4711}`
-//! in between report the position.
+//! The next page of a list that starts with the newest items is requested with `before`, the number of the last item
+//! received; the next page of any other list with `after`. Only the times and the positions of events have an index.
+//! For all other conditions, the list searches the events one after another and sends each match at once. With
+//! `progress=true`, lines such as `{"searched":4711}` between the events report the position of the search.
 //!
-//! Times are RFC 3339. A pattern is an event pattern as JSON. A text is found in the JSON form of an event, in upper or
-//! lower case. The name of a function may leave out the app if only one
-//! function has the rest of the name.
+//! Times are RFC 3339. A pattern is an event pattern as JSON. A `text` is searched in the JSON form of an event, and
+//! upper and lower case are equal. The name of a function may leave out the app if only one function has the rest of
+//! the name.
 //!
 //! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the
-//! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a client
-//! whose token is revoked or expires. A response that fails midway ends without the terminating chunk of its transfer
-//! encoding. The number of requests at a time is limited by kind (`admin/permits.rs`); the others get 503. Health requests have
-//! connections of their own.
+//! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a
+//! client whose token is revoked or expires. A response that fails midway ends without the terminating chunk of its
+//! transfer encoding. The number of requests at a time is limited for each kind of request (`admin/permits.rs`); a
+//! request beyond the limit gets 503. Health requests have connections of their own.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!
@@ -135,7 +139,7 @@ use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
 /// Maximum number of open connections: those of all permitted requests, and 32 for health requests and for refusals,
-/// which are short. Connections without a request give way to new ones.
+/// which are short. A new connection beyond the maximum replaces one that has no request.
 const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
 
 /// Whether the API speaks HTTP/2.
@@ -161,7 +165,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The valid tokens.
     pub tokens: Tokens,
-    /// The listener of the API, which requests have to name.
+    /// The listener of the API. The `Host` of each request must name it.
     pub listener: Arc<ListenerHandle>,
     /// The listener of the http sources, for `GET /api/v1/status`.
     pub public: Option<Arc<ListenerHandle>>,
@@ -171,7 +175,7 @@ pub struct Admin {
     pub readiness: Readiness,
     /// Sessions and counts of the web console.
     pub console: Console,
-    /// Cancelled to stop the API; also ends responses that follow new items.
+    /// Cancelled to stop the API. This also ends the responses of lists with `follow=true`.
     pub stop: CancellationToken,
 }
 

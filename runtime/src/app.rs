@@ -68,15 +68,15 @@ pub struct UpOptions {
     pub data: PathBuf,
     /// Address on which http sources listen; port 0 picks a free port.
     pub http: SocketAddr,
-    /// The certificates for this address; `None` serves plain HTTP.
+    /// The certificates for the http address; `None` serves plain HTTP.
     pub http_tls: Option<TlsFiles>,
-    /// The proxies in front of this address.
+    /// The proxies in front of the http address.
     pub proxies: Proxies,
-    /// How long a connection to this address stays open for its next request.
+    /// How long a connection to the http address stays open for its next request.
     pub keep_alive: Duration,
     /// Address on which the admin API listens.
     pub admin: SocketAddr,
-    /// The certificates for this address; `None` serves plain HTTP.
+    /// The certificates for the admin API; `None` serves plain HTTP.
     pub admin_tls: Option<TlsFiles>,
     /// Whether to report accepted events, ended attempts and the log lines of functions to the host.
     pub activity: bool,
@@ -92,7 +92,7 @@ pub struct UpOptions {
     pub compile: CompileLimits,
     /// How long source and id of an event are remembered for deduplication.
     pub dedup_window: Duration,
-    /// Maximum backlog of pending deliveries; beyond it events are refused.
+    /// Maximum backlog of pending deliveries. Beyond it, events are refused.
     pub backlog_max: bus::Amount,
     /// Maximum number and size of the events that one event causes.
     pub descendants_max: DescendantsMax,
@@ -103,8 +103,8 @@ pub struct UpOptions {
     pub storage_low: Option<u64>,
 }
 
-/// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains. A signal before events are accepted ends the
-/// start, and the `build:` command that it may be waiting for. A second signal ends the drain.
+/// Runs until SIGTERM or Ctrl-C, or until the store fails, and then drains. A signal during the start ends the start,
+/// and also a `build:` command that is running. A second signal ends the drain.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     descriptors::raise_limit();
@@ -136,9 +136,10 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         () = signals.second_stop() => {
             let deliveries = dispatcher.unfinished();
             host.report(Progress::Ended { deliveries });
-            // The operator ended the deliveries: none of them ended the process.
+            // The operator ended the process, not a delivery: so this counts as a clean stop for the running
+            // deliveries.
             recording.close();
-            Err(anyhow::anyhow!("a second signal ended Evoke before it was drained"))
+            Err(anyhow::anyhow!("a second signal ended Evoke before the running deliveries had ended"))
         }
     };
     match ended? {
@@ -150,7 +151,7 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
 /// Loads and builds the manifests. With `--watch`, waits until the user has corrected their mistakes.
 async fn prepare(options: &UpOptions, host: &dyn Host) -> Result<Vec<Checked>, AppError> {
     loop {
-        // Read before the manifests, so that a change during the load is noticed.
+        // The fingerprint is taken before the manifests are read, so that a change during the load is noticed.
         let before = manifests::fingerprint(&options.manifests, &[]);
         match manifests::prepare(&options.manifests, host).await {
             Err(AppError::Manifest(errors)) if options.watch => {
@@ -172,21 +173,22 @@ struct App {
     logs: FunctionLogs,
     /// The valid tokens of the admin API.
     tokens: admin::Tokens,
-    /// Exports spans, if a collector is configured.
+    /// Exports spans to a collector; `None` if no collector is configured.
     otlp: Option<Otlp>,
-    /// Records what runs, for the next start.
+    /// Records the running work, so that the next start knows it after a crash.
     recording: Recording,
     /// The listeners, whose addresses are in `listen.json`.
     addresses: Addresses,
-    /// The certificates of the listeners that have some.
+    /// The certificates of the listeners with TLS.
     certificates: Vec<Certificates>,
     /// When the process started.
     started: Instant,
-    /// Hears of the start, of reloads and of the stop.
+    /// The service manager, which is notified of the start, of reloads and of the stop.
     service: ServiceManager,
 }
 
-/// The tasks of a running application, besides those of its sources and functions. A start that fails has only some.
+/// The tasks of a running application, except those of its sources and functions. After a failed start, only some of
+/// the tasks exist.
 #[derive(Default)]
 struct Tasks {
     admin: Option<Task>,
@@ -200,8 +202,8 @@ struct Tasks {
 }
 
 impl App {
-    /// Serves the admin API, loads the functions, and then accepts events. After an error, the tasks that were started
-    /// need a drain, too.
+    /// Serves the admin API, loads the functions, and then accepts events. Also after an error, the caller must drain,
+    /// because some of the `tasks` may have started.
     async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<(), AppError> {
         let Listeners { public, admin } = listeners;
         let (http_url, admin_url) = (self.addresses.http.url(), self.addresses.admin.url());
@@ -229,7 +231,7 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         let scheduler = Scheduler::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone());
-        // After the functions are loaded: an event that is due is routed at once.
+        // Starts only after the functions are loaded, because it routes events that are due at once.
         tasks.scheduler = Some(Task::spawn(|stop| scheduler.run(stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
@@ -237,7 +239,7 @@ impl App {
         let (control, keep) = (self.control.clone(), self.options.retention.age);
         tasks.grant_records = Some(Task::spawn(|stop| grant_records::run(control, keep, stop)));
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
-        // Ends with the process.
+        // This task ends with the process.
         drop(tokio::spawn(idle_memory::run(runtimes, parts.sandbox.clone())));
         let is_written = self.data.write_addresses(&self.addresses)?;
         if !is_written {
@@ -324,7 +326,7 @@ impl App {
             self.host.report(Progress::Interrupted { deliveries });
         }
         task::stop(retention).await;
-        // After the last attempt.
+        // Stops after the last attempt, so that the uses of all attempts are stored.
         task::stop(grant_records).await;
         let closed = parts.store.close().await;
         task::stop(admin).await;
@@ -336,7 +338,7 @@ impl App {
         closed.context("stopping")
     }
 
-    /// Returns what the admin API needs to serve.
+    /// Returns the handles that the admin API needs.
     fn admin(&self) -> Admin {
         let parts = self.control.parts();
         Admin {

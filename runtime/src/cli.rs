@@ -88,8 +88,8 @@ struct ClientArgs {
     /// connect to it [default: the address in the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
     admin: Option<AdminAddress>,
-    /// Certificates of the authorities to trust when a command connects to the admin API of another machine over TLS, as a
-    /// PEM file [default: those that the machine trusts]
+    /// Certificates of the authorities to trust when a command connects to the admin API of another machine over TLS,
+    /// as a PEM file [default: those that the machine trusts]
     #[arg(long, env = "EVOKE_ADMIN_CA", value_name = "FILE")]
     admin_ca: Option<PathBuf>,
     /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
@@ -118,9 +118,9 @@ impl Common {
         self.data.as_deref().unwrap_or(Path::new(DATA))
     }
 
-    /// Returns the data folder of a command that needs an existing one. Without `--data`, this is the one in the current
-    /// folder or in the nearest folder above it. One above that belongs to another user is not used: it could lead to
-    /// an Evoke of that user.
+    /// Returns the data folder of a command that needs an existing one. Without `--data`, this is the one in the
+    /// current folder or in the nearest folder above it. A data folder above that belongs to another user is not used,
+    /// because it could lead to an Evoke of that user.
     fn existing_data_folder(&self) -> PathBuf {
         if let Some(data) = &self.data {
             return data.clone();
@@ -166,8 +166,8 @@ struct WithCommon<T: Args> {
 enum Command {
     /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
     #[command(
-        after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second one ends at\n\
-        once, and the deliveries that were running stay pending. SIGHUP reloads all manifests and certificates; when the terminal is closed,\n\
+        after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second signal ends\n\
+        Evoke at once, and the deliveries that were running stay pending. SIGHUP reloads all manifests and certificates; when the terminal is closed,\n\
         which also sends SIGHUP, Evoke stops as with Ctrl-C. SIGUSR1 and SIGUSR2 are ignored.\n\n\
         Example: evoke up manifests/quickstart.yaml --watch"
     )]
@@ -177,8 +177,8 @@ enum Command {
     New(WithCommon<new::New>),
     /// Check manifests and report all errors at once
     #[command(
-        after_help = "With --strict, a grant that its function has run without is an error, too. What functions used is read from the\n\
-        running Evoke, from the data folder of one that is stopped, or from --offline DIR.\n\n\
+        after_help = "With --strict, a grant that its function has not used is an error, too. The record of the used grants is read from\n\
+        the running Evoke, from the data folder of a stopped Evoke, or from --offline DIR.\n\n\
         Example: evoke validate manifests/quickstart.yaml --strict"
     )]
     Validate(WithCommon<Validate>),
@@ -189,7 +189,8 @@ enum Command {
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(WithCommon<invoke::Invoke>),
-    /// Run the tests of functions: NAME.test.yaml beside a manifest, each test an attempt in the sandbox without a server
+    /// Run the tests of functions: NAME.test.yaml beside a manifest, each test an attempt in the sandbox without a
+    /// server
     #[command(after_help = "Exit codes: 0 all tests passed, 1 a test failed or could not run.\n\n\
         Example: evoke test manifests/quickstart.yaml --junit report.xml\n\n\
         A recorded attempt as a test: evoke test --from 42 manifests/quickstart.yaml")]
@@ -211,7 +212,8 @@ enum Command {
     /// List events, oldest first
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]
     Events(WithCommon<events::Events>),
-    /// Show one event whole: who received it and what became of it, and who did not receive it and why
+    /// Show one event in full: the functions that received it and the results, and the other functions and why they did
+    /// not
     #[command(after_help = "Example: evoke event 17")]
     Event(WithCommon<event::Event>),
     /// Show an event with its deliveries, their attempts and the events they published
@@ -251,8 +253,8 @@ enum Command {
     /// Show what functions were granted and what they used, and propose the smallest `allow:`
     #[command(
         after_help = "A call of the function counts as a use, also in an attempt that fails. The time of the last use is exact to the hour.\n\
-        If Evoke is killed, the uses of its last 5 seconds may be missing. Grants that were removed from a manifest are\n\
-        forgotten with the events of their time (--retain).\n\n\
+        If Evoke is killed, the uses of its last 5 seconds may be missing. The record of a grant that was removed from a\n\
+        manifest is deleted with the events of that time (--retain).\n\n\
         Example: evoke grants shop/charge"
     )]
     Grants(WithCommon<grants::Grants>),
@@ -272,7 +274,7 @@ enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// List timers with their next ticks, and with what became of the last ones
+    /// List timers with their next ticks, and with their last ticks and the results
     #[command(after_help = "Example: evoke timers /shop/nightly")]
     Timers(WithCommon<timers::Timers>),
     /// Show functions with their delivery counts, and sources with their health
@@ -286,7 +288,7 @@ enum Command {
     Console(WithCommon<console::Console>),
     /// Show what monitors watch: value, state, and the last hour
     #[command(
-        after_help = "The last column has the last hour, three minutes for each character.\n\nExample: evoke monitors"
+        after_help = "The last column shows the last hour; each character stands for three minutes.\n\nExample: evoke monitors"
     )]
     Monitors(Common),
     /// Verify that the store is complete and undamaged; works while Evoke runs or is stopped
@@ -294,7 +296,7 @@ enum Command {
     Check(Common),
     /// Copy the store and verify the copy; works while Evoke runs or is stopped
     #[command(after_help = "Example: evoke backup backups/monday/\n\n\
-        To restore it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
+        To restore the copy, stop Evoke and start it with the folder of the copy: evoke up --data backups/monday")]
     Backup(WithCommon<backup::Backup>),
     /// Compile the component on standard input; the other commands start this one
     #[command(hide = true)]
@@ -312,7 +314,7 @@ struct Manifests {
 struct Validate {
     #[command(flatten)]
     manifests: Manifests,
-    /// Also report grants that functions did not use
+    /// Report a grant that its function has not used as an error, too
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -328,17 +330,18 @@ struct Up {
     http: SocketAddr,
     #[command(flatten)]
     network: network::Network,
-    /// How long a connection of a client stays open for its next request; longer than the idle timeout of a load balancer
+    /// How long a connection of a client stays open for its next request; with a load balancer in front, write more
+    /// than its idle timeout
     #[arg(long, env = "EVOKE_KEEP_ALIVE", default_value = "75s", value_name = "DURATION", value_parser = parse_duration)]
     keep_alive: Duration,
     /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,
-    /// Check all that a start needs, and exit: manifests, components, secrets, the store and the addresses. An Evoke that
-    /// runs with the same data folder is not disturbed
+    /// Check everything that a start needs, and exit: manifests, components, secrets, the store and the addresses. Does
+    /// not disturb an Evoke that runs with the same data folder
     #[arg(long)]
     check: bool,
-    /// On a terminal, show no line for each accepted event, ended attempt and log line of a function
+    /// On a terminal, do not print the lines about accepted events, ended attempts and log lines of functions
     #[arg(long, short)]
     quiet: bool,
     /// Let monitors with `command` start programs, with the rights of this process
@@ -379,8 +382,8 @@ pub fn start_logging() {
         .with_writer(std::io::stderr)
         .with_ansi(is_coloured)
         .with_target(false)
-        // The logger would report a failed write to standard error there again, and panic: on a closed terminal, or on
-        // a full disk.
+        // If standard error cannot be written (a closed terminal, a full disk), the logger would report this on
+        // standard error, and panic.
         .log_internal_errors(false);
     match log_format::is_json() {
         true => log.event_format(log_format::JsonFormat).init(),

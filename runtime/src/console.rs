@@ -1,4 +1,5 @@
-//! The files of the web console. The binary contains the files of `runtime/console/`; the first request compresses them.
+//! The files of the web console. The binary contains the files of `runtime/console/`; the first request compresses
+//! them.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -78,7 +79,7 @@ fn asset(name: &str, content: &'static [u8]) -> Asset {
         _ => "text/javascript; charset=utf-8",
     };
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    // Writing to memory does not fail; without the compressed form, the plain one is sent.
+    // Writing to memory does not fail. If the compressed content were empty, the plain content would be sent.
     let gzip = encoder.write_all(content).and_then(|()| encoder.finish()).unwrap_or_default();
     let digest: String = hex(&Sha256::digest(content)).chars().take(32).collect();
     Asset { media_type, plain: Bytes::from_static(content), gzip: gzip.into(), etag: format!("\"{digest}\"") }

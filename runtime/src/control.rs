@@ -112,11 +112,11 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
-    /// The default limits of chains, for the sources of apps whose manifest sets none.
+    /// The default limits of chains of events, for the sources of apps whose manifest sets no limits.
     pub descendants_max: DescendantsMax,
     /// How long the ids of events are remembered.
     pub dedup_window: Duration,
-    /// Records the running work.
+    /// Records which work runs, so that the next start knows it after a crash.
     pub running: Arc<dyn RunningLog>,
     /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
@@ -145,9 +145,10 @@ struct ActiveManifests {
     function_ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests and have no deliveries, by full name.
     request_handlers: BTreeSet<String>,
-    /// The same, to compare the next manifests with; `None` before the first start.
+    /// The declared functions, sources and routes, with which the next manifests are compared; `None` before the first
+    /// start.
     declared: Option<Declared>,
-    /// The functions that were renamed and of which the health monitor does not know yet.
+    /// The renamed functions that the health monitor has not read yet.
     renamed: Vec<TakeOver>,
 }
 
@@ -237,8 +238,8 @@ impl Control {
         self.0.sources.lock().await.timers()
     }
 
-    /// Matches an event against every active trigger, or those of one function. An error means that the data of the
-    /// event cannot be parsed.
+    /// Matches an event against every active trigger, or only against the triggers of one function. Returns an error if
+    /// the data of the event cannot be parsed.
     pub fn explain(
         &self,
         stored: &StoredEvent,
@@ -261,8 +262,8 @@ impl Control {
         self.activate(manifests).await
     }
 
-    /// Makes manifests active in place of all others. All components are loaded before anything changes. So after an
-    /// error, the previous manifests are still active, and no new function is registered in the store.
+    /// Replaces the active manifests by these. All components are loaded before anything changes. So after an error,
+    /// the previous manifests are still active, and no new function is registered in the store.
     pub async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
         let _one_at_a_time = self.0.changing.lock().await;
         self.activate(manifests).await
@@ -302,7 +303,7 @@ impl Control {
         store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
-        // A paused function that this load removes stays paused until it is removed.
+        // If these manifests remove a paused function, it stays paused until its removal.
         let mut paused = self.paused_ids(&self.function_ids());
         paused.extend(self.paused_ids(&ids));
         dispatcher.set_paused(paused);
@@ -333,7 +334,7 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the number of pending deliveries of each function, also of inactive ones.
+    /// Returns the number of pending deliveries of each function, including inactive functions.
     async fn pending(&self) -> BTreeMap<String, u64> {
         match self.0.parts.store.totals().await {
             Ok(totals) => totals.functions.into_iter().map(|(name, counts)| (name, counts.pending())).collect(),

@@ -1,20 +1,23 @@
-//! The log of functions. Each function has files of its own, which are limited in size. Lines can be read back by filter
-//! and followed live.
+//! The log of functions. Each function has files of its own, which are limited in size. Lines can be read back by
+//! filter and followed live.
 //!
-//! **Files.** `DATA/logs/APP.FUNCTION.NUMBER.jsonl` has one JSON object per line: a [`Line`] with the field `seq` before
-//! the others. `seq` is unique and grows from line to line, over all functions; it is the time in microseconds where
-//! that grows. `NUMBER` is the `seq` of the first line, or a little less. A file that is large enough is followed by
-//! another one and not written any more. `DATA/logs/evoke.jsonl`, `evoke.jsonl.1` and `evoke.jsonl.2`, which earlier
-//! versions wrote for all functions together, are read and not written; the `seq` of their lines is the time.
+//! **Files.** `DATA/logs/APP.FUNCTION.NUMBER.jsonl` has one JSON object per line: a [`Line`] with the field `seq`
+//! before the other fields. `seq` is unique and grows from line to line, over all functions. It is the time in
+//! microseconds, or the previous `seq` plus one if the time has not grown. `NUMBER` is the `seq` of the first line, or
+//! a little less. If a file is large enough, the next line starts a new file, and the old file is not written any more.
+//! Earlier versions wrote `DATA/logs/evoke.jsonl`, `evoke.jsonl.1` and `evoke.jsonl.2` for all functions together.
+//! These files are read, but not written; the `seq` of their lines is the time.
 //!
-//! **Shares.** All files together have at most [`TOTAL_BYTES_MAX`] bytes. When that is reached, the oldest file of the
-//! function with the most bytes is deleted. So a function can use all space that is free, and gives it back when others
-//! need it: with N functions, the lines of one are safe from the others up to an N-th of the total, less one file. Files
-//! of a function that has logged nothing for [`files::STALE_US`] are deleted first. The queue of lines that wait to be
-//! written has the same rule ([`queue`]), and each follower has a queue of its own ([`follower`]).
+//! **Shares.** All files together have at most [`TOTAL_BYTES_MAX`] bytes. When this limit is reached, the oldest file
+//! of the function with the most bytes is deleted. So a function can use all free space, and loses it when other
+//! functions need space. With N functions, other functions cannot displace a function's newest lines up to an N-th of
+//! the total, less one file. Files of a function that has logged nothing for [`files::STALE_US`] are deleted first. The
+//! queue of lines that wait to be written is shared in the same way ([`queue`]), and each follower has a queue of its
+//! own ([`follower`]).
 //!
 //! Lines are for diagnostics and not durable: a background thread writes them and does not sync the files. When lines
-//! arrive faster than they can be written, some are dropped. A line in their place reports how many.
+//! arrive faster than they can be written, some are dropped, and a line in their place reports the number of dropped
+//! lines.
 
 mod files;
 mod follower;
@@ -96,15 +99,15 @@ impl FunctionLogs {
         })
     }
 
-    /// Returns a snapshot of the lines that `filter` selects, up to the last line logged before this call; `None` if the
-    /// writer thread has ended.
+    /// Returns a snapshot of the lines that `filter` selects, up to the last line logged before this call; `None` if
+    /// the writer thread has ended.
     pub async fn snapshot(&self, filter: Filter) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
         self.messages.send(Message::Snapshot(filter, reply)).await.ok()?;
         snapshot.await.ok()
     }
 
-    /// Waits until every line logged so far is in the file.
+    /// Waits until every line logged so far is in its file.
     pub async fn flush(&self) {
         let _ = self.snapshot(Filter::default()).await;
     }
@@ -116,7 +119,7 @@ impl StoredLines {
         self.files.is_empty()
     }
 
-    /// Returns a reader of the last `limit` lines. Blocks on files: not for async tasks.
+    /// Returns a reader of the last `limit` lines. Blocks on files, so it must not be called in async tasks.
     pub fn reader(self, limit: usize) -> io::Result<Reader> {
         Reader::new(self.files, &self.filter, limit)
     }

@@ -1,5 +1,5 @@
-//! The admin API over the store of a stopped Evoke or over a backup, inside the process of a command. The handlers are
-//! those of the running process; the store, opened for reading only, refuses every change.
+//! The admin API over the store of a stopped Evoke or over a backup, inside the process of a command. The request
+//! handlers are the same as in a running Evoke. The store is opened for reading only, so it refuses every change.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,7 +38,7 @@ use evoke_store::{DEDUP_WINDOW, Store};
 use evoke_store_sqlite::SqliteStore;
 use evoke_telemetry::Metrics;
 
-/// The address that requests name. Nothing listens there.
+/// The address that requests have as their `Host`. Nothing listens on it.
 const ADDRESS: &str = "127.0.0.1:1";
 /// The name of the token of the requests, which can read and change nothing.
 const TOKEN: &str = "offline";
@@ -50,7 +50,7 @@ pub struct Offline {
     /// The token of the requests.
     token: String,
     runtime: Runtime,
-    /// Holds the token, and an empty log if the folder has none.
+    /// A temporary folder with the tokens, and with an empty log if the opened folder has no log.
     temporary: TempDir,
 }
 
@@ -135,7 +135,7 @@ impl Offline {
         self.admin.listener.url().to_string()
     }
 
-    /// A private folder that exists as long as this value.
+    /// Returns a private folder that exists as long as this value.
     pub fn temporary(&self) -> &Path {
         self.temporary.path()
     }
@@ -157,7 +157,7 @@ impl Offline {
         self.runtime.block_on(work)
     }
 
-    /// Starts to receive SIGTERM and Ctrl-C; [`Self::wait`] waits for one.
+    /// Starts to receive SIGTERM and Ctrl-C. [`Self::wait`] can wait for such a signal.
     pub fn stop_signals(&self) -> anyhow::Result<StopSignals> {
         let _entered = self.runtime.enter();
         StopSignals::new().context("cannot receive signals")

@@ -1,4 +1,4 @@
-//! Tests of recorded attempts: the text of a test file, made from the recordings of the store.
+//! Makes the text of a test file from the recordings of attempts in the store.
 
 mod values;
 
@@ -12,10 +12,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use evoke_model::clock::rfc3339;
 use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, RequestError};
 
-/// The start of the log lines of the host about requests. They have times, and the requests themselves are expected.
+/// The starts of the log lines of the host about requests. These lines are left out of expectations, because they
+/// contain durations, and because the expectation already has the requests.
 pub(crate) const HOST_LINES: [&str; 2] = ["debug http: ", "warn http: "];
 
-/// The most values of a test that are written as such; a test file may have 100,000.
+/// Maximum number of values of a test that are written as YAML values; with more, they are written as text. A test file
+/// may have 100,000 values.
 const VALUES_MAX: usize = 20_000;
 
 type Entries = Vec<(&'static str, Value)>;
@@ -36,7 +38,8 @@ pub(crate) fn head(manifest: Option<&str>) -> String {
     text + "tests:\n"
 }
 
-/// Returns the text of a test: the attempt reads what it read when it was recorded, and must do the same.
+/// Returns the text of a test. In the test, the attempt reads the recorded values, and must have the recorded outcome
+/// and effects.
 pub(crate) fn test(recording: &Recording) -> String {
     let count = |entries: &Entries| entries.iter().map(|(_, value)| count_values(value)).sum::<usize>();
     let entries = Some(entries(recording, Form::Values)).filter(|entries| count(entries) <= VALUES_MAX);
@@ -107,7 +110,8 @@ fn nanosecond_time(at_ns: u64) -> String {
     jiff::Timestamp::from_nanosecond(at_ns.into()).map(|at| format!("{at:.9}")).unwrap_or_default()
 }
 
-/// Returns the requests that the manifest allowed. The others are refused again, without an answer.
+/// Returns the requests that the manifest allowed. The other requests need no answer in the test, because they are
+/// refused again.
 fn reached(reads: &Reads) -> impl Iterator<Item = &Exchange> {
     let is_refused = |exchange: &&Exchange| match &exchange.answer {
         Some(ExchangeAnswer::Error { kind, .. }) => matches!(kind, RequestError::NotGranted | RequestError::Invalid),
@@ -150,7 +154,8 @@ fn answer(exchange: &Exchange) -> Value {
     map.into()
 }
 
-/// Returns what the attempt did, as the expectation of a test. Data that cannot be written as a value is left out.
+/// Returns the outcome and the effects of the attempt as the expectation of a test. Data that cannot be written as a
+/// value is left out.
 fn expectation(recording: &Recording, form: Form) -> Entries {
     let Recording { reads, outcome, message, published, logs, .. } = recording;
     let mut entries: Entries = vec![("outcome", outcome.as_str().into())];
@@ -195,7 +200,7 @@ fn expectation(recording: &Recording, form: Form) -> Entries {
     entries
 }
 
-/// Returns true if a value can be a part of an expectation: a text, or a value that the form has room for.
+/// Returns true if a value can be a part of an expectation: it is a scalar, or a list or map that the form allows.
 fn is_expectable(value: &Value, form: Form) -> bool {
     !(value.is_array() || value.is_object()) || (form == Form::Values && is_writable(value))
 }

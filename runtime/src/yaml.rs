@@ -63,7 +63,8 @@ pub(crate) fn flow(value: &Value) -> String {
     }
 }
 
-/// Returns the entries of a map; those that say what the map is come first, and the data comes last.
+/// Returns the entries of a map. The entries that identify the map, such as `type`, come first, and the data comes
+/// last.
 fn ordered(map: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     const FIRST: [&str; 4] = ["type", "method", "url", "subject"];
     const LAST: [&str; 3] = ["data", "data_base64", "body"];
@@ -72,7 +73,7 @@ fn ordered(map: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     of(&FIRST).chain(others).chain(of(&LAST)).map(|(key, value)| (key.as_str(), value))
 }
 
-/// Writes text without quotes where YAML reads it as the same text, in block style and in braces.
+/// Writes text without quotes if YAML then reads the same text, both in block style and within braces.
 fn scalar(text: &str) -> String {
     let is_plain = |char: char| char.is_alphanumeric() || " _-./:@=&%+~".contains(char);
     let starts_plain = text.starts_with(|char: char| char.is_alphanumeric() || char == '/');

@@ -70,8 +70,8 @@ export function View({ params }) {
         </header>
         <${ViewerNotice} />
         <${Loaded} of=${load}>${() => html`
-          ${load.data.length >= LIMIT && html`<p class="notice warn">These are the newest ${count(LIMIT)} of ${count(total)}; redrive or purge some to see the others.</p>`}
-          ${groups.length === 0 && html`<div class="panel"><${Empty} title="No dead letters"><p>A delivery that its function rejects, or that fails as often as its retry policy allows, is listed here with its cause. Nothing is lost: it can be redriven.</p><//></div>`}
+          ${load.data.length >= LIMIT && html`<p class="notice warn">Only the newest ${count(LIMIT)} of ${count(total)} dead letters are shown; redrive or purge some to see the others.</p>`}
+          ${groups.length === 0 && html`<div class="panel"><${Empty} title="No dead letters"><p>A delivery that its function rejects, or that fails as often as its retry policy allows, is listed here with its cause. Nothing is lost: you can redrive it.</p><//></div>`}
           ${group ? html`<${Letters} ...${{ group, dead, selected, setSelected, after }} />` : groups.length > 0 && html`
           <div class="panel scroll"><table class="flat">
             <thead><tr><th>Function</th><th>Cause</th><th class="num">Letters</th><th>First</th><th>Last</th><th>When</th><th></th></tr></thead>
@@ -106,7 +106,7 @@ function GroupActs({ group, after, letters = group.letters }) {
     <${Act} data-key="r" onClick=${() => bulk({ title: `Redrive ${what}`, items: ids, step: redrive, verb: "redriven", after })}>Redrive ${letters.length > 1 ? `all ${letters.length}` : ""}<//>
     <${Act} class="danger" onClick=${() => confirm({
       title: `Purge ${what}`, yes: `Purge ${count(letters.length)}`,
-      text: `Their functions will never run on these events again. The records stay, and deliveries that wait behind them can run. This cannot be undone.`,
+      text: `${group.function} will never handle these events again. The purged deliveries stay in the history, and deliveries that wait for them can run. This cannot be undone.`,
       act: async () => { for (const id of ids) await purge(id); after(); return `Purged ${what}`; },
     })}>Purge<//>
   </span>`;
@@ -141,7 +141,7 @@ function Letters({ group, dead, selected, setSelected, after }) {
             <td class="full">${letter.delivery.cause}</td>
           </tr>`)}</tbody>
       </table></div>
-      ${shown.length < group.letters.length && html`<p class="dim">${count(group.letters.length - shown.length)} older ones are not shown; the acts above touch them, too.</p>`}
+      ${shown.length < group.letters.length && html`<p class="dim">${count(group.letters.length - shown.length)} older dead letters are not shown. Without a selection, the buttons above apply to them, too.</p>`}
     </div>`;
 }
 
@@ -156,7 +156,7 @@ function Letter({ id, after }) {
     const isBinary = event.event?.data_base64 !== undefined;
     const fix = () => edit({
       title: `Edit and redrive ${id}`, yes: "Redrive with these data", label: "The data as JSON",
-      text: `A new event with these data takes the place of the dead letter. Only ${delivery.function} receives it; event ${event.seq} stays as it is.`,
+      text: `A new event with these data replaces the dead letter. Only ${delivery.function} receives it; event ${event.seq} stays as it is.`,
       value: event.event.data ?? null,
       send: async (data) => {
         const { seq } = await post(`/api/v1/dead/${segment(id)}/edit`, { data });
@@ -166,12 +166,12 @@ function Letter({ id, after }) {
       },
     });
     return html`
-      ${corrected && html`<div class="notice ok"><span class="grow">Event ${corrected} has the corrected data.</span><a href=${href("trace", { event: corrected, root: "false" })}>See what comes of it</a></div>`}
-      ${isRedriven && html`<div class="notice ok"><span class="grow">Delivery ${id} runs again.</span><a href=${href("trace", { event: event.seq })}>See what comes of it</a></div>`}
+      ${corrected && html`<div class="notice ok"><span class="grow">Event ${corrected} has the corrected data.</span><a href=${href("trace", { event: corrected, root: "false" })}>See the result</a></div>`}
+      ${isRedriven && html`<div class="notice ok"><span class="grow">Delivery ${id} runs again.</span><a href=${href("trace", { event: event.seq })}>See the result</a></div>`}
       <div class="acts">
         <${Act} class="primary" data-key="r" data-act="redrive" disabled=${!isDead} why=${why} onClick=${() => run(`Redrive ${id}`, async () => { await redrive(id); setRedriven(true); after(); return `Delivery ${id} runs again`; })}>Redrive<//>
         <${Act} data-act="edit" disabled=${!isDead || !event.event || isBinary} why=${isDead ? "The data are not JSON" : why} onClick=${fix}>Edit and redrive<//>
-        <${Act} class="danger" data-act="purge" disabled=${!isDead} why=${why} onClick=${() => confirm({ title: `Purge dead letter ${id}`, yes: "Purge", text: `${delivery.function} will never run on this event again. This cannot be undone.`, act: async () => { await purge(id); refresh(); return `Dead letter ${id} was purged`; } })}>Purge<//>
+        <${Act} class="danger" data-act="purge" disabled=${!isDead} why=${why} onClick=${() => confirm({ title: `Purge dead letter ${id}`, yes: "Purge", text: `${delivery.function} will never handle this event again. This cannot be undone.`, act: async () => { await purge(id); refresh(); return `Dead letter ${id} was purged`; } })}>Purge<//>
         <a class="button" href=${href("trace", { event: event.seq })}>Trace</a>
         <a class="button" href=${href("logs", { delivery: id })}>Logs</a>
       </div>

@@ -12,7 +12,7 @@ export const SOURCE = "/console";
 /** Sends an event, and returns its number. An event that exists is an error. */
 export async function emit(event) {
   const { accepted: [one] } = await post("/api/v1/events", event);
-  if (one.duplicate) throw new Error(`event ${one.seq} has this id and source already; nothing was stored`);
+  if (one.duplicate) throw new Error(`event ${one.seq} already has this id and source; nothing was stored`);
   return one.seq;
 }
 
@@ -52,7 +52,7 @@ function Whole({ node, explained, onFilter, again }) {
   const again_ = () => run(`Emit ${event.type} again`, () => send(copyOf(event))).then(again);
   const change = () => edit({
     title: "Edit and emit", yes: "Emit",
-    text: `The event is stored as a new one from ${SOURCE}. Triggers that name a source do not take it.`,
+    text: `The event is stored as a new event with the source ${SOURCE}. Triggers that name another source do not match it.`,
     value: copyOf(event), label: "The event as JSON", check: checkEvent, send,
   });
   const test = () => copy(`evoke invoke FUNCTION --manifest MANIFEST --event ${shell(JSON.stringify(event))}`);
@@ -104,7 +104,7 @@ export function Miss({ pattern: { failed, fields }, lead = "" }) {
   const field = fields.find((one) => one.place === failed);
   if (!field) return "each field matches, but not within the same array element";
   const wants = field.operators.map((operator) => operator.text).join(", ");
-  return html`${lead}<code>${failed}</code>: the pattern wants ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
+  return html`${lead}<code>${failed}</code>: the pattern requires ${wants}; the event has ${field.values.length ? field.values.join(", ") : "no such field"}`;
 }
 
 /** A delivery with its attempts. */

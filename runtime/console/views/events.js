@@ -127,7 +127,7 @@ export function View({ params, Range }) {
           <datalist id="sources">${beat.value?.status.sources.map((s) => html`<option key=${s.uri} value=${s.uri} />`)}</datalist>
           <datalist id="types">${[...new Set(rows.map((row) => row.type))].map((name) => html`<option key=${name} value=${name} />`)}</datalist>
         </header>
-        ${sampled && html`<p class="notice warn" role="status">Events arrive faster than a list can show: this is a sample of the newest ones. The rates above count all of them.</p>`}
+        ${sampled && html`<p class="notice warn" role="status">Events arrive faster than a list can show them: this is a sample of the newest events. The rates above count all events.</p>`}
         <div class="panel" onPointerEnter=${() => { isReading.current ||= "pointer"; }} onPointerLeave=${() => { if (isReading.current === "pointer") { isReading.current = false; if (held.length) release(); } }}>
           ${held.length > 0 && html`<button class="newer" onClick=${release}>${held.length >= ROWS_MAX ? `${ROWS_MAX} or more` : count(held.length)} new</button>`}
           ${search.error && html`<div class="notice bad" role="alert"><span class="grow">${search.error.message}</span><button onClick=${() => more(undefined, PAGE, current.current.signal)}>Try again</button></div>`}

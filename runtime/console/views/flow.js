@@ -68,7 +68,7 @@ export function graphOf({ sources, functions, edges: ways, window_ms }, status) 
     for (const glob of f.publishes) {
       const isTaken = [...consumers.keys()].some((type) => type === "any type" || globMatches(glob, type));
       if (isTaken) continue;
-      node(`!${glob}`, "type", glob, { sub: "nobody takes it", isEnd: true });
+      node(`!${glob}`, "type", glob, { sub: "no function receives it", isEnd: true });
       edge(f.name, `!${glob}`, { type: glob });
     }
   }
@@ -129,10 +129,10 @@ export function View({ params }) {
       <main class="view" id="main" tabindex="-1">
         <header><h1>Flow</h1>
           ${apps.length > 1 && html`<select aria-label="App" value=${app} onChange=${(e) => update({ app: e.target.value, edge: "" })}><option value="">all apps</option>${apps.map((name) => html`<option key=${name}>${name}</option>`)}</select>`}
-          ${load.data && html`<span class="dim">rates from the newest ${plural(load.data.events, "event")}, over ${Math.round(load.data.window_ms / 1000)} s; choose an edge for its pattern</span>`}
+          ${load.data && html`<span class="dim">rates from the newest ${plural(load.data.events, "event")}, over ${Math.round(load.data.window_ms / 1000)} s; select an edge to see its pattern</span>`}
         </header>
         <${Loaded} of=${load}>${() => (graph.nodes.length === 0
-          ? html`<div class="panel"><${Empty} title="Nothing is declared"><p>The sources and functions of the manifests that run are drawn here.</p><//></div>`
+          ? html`<div class="panel"><${Empty} title="Nothing is declared"><p>The sources and functions of the active manifests are drawn here.</p><//></div>`
           : dagre ? html`<${Drawing} ...${{ dagre, graph, chosen }} />` : html`<p class="loading">Loading…</p>`)}<//>
         ${graph && html`<${Legend} graph=${graph} />`}
       </main>
@@ -144,8 +144,8 @@ function Legend({ graph }) {
   const ends = graph.nodes.filter((one) => one.isEnd);
   const circles = graph.edges.filter((one) => one.isCircle);
   return html`<p class="row dim">
-    ${circles.length > 0 && html`<${State} name="retrying" text=${`dashed: ${plural(circles.length, "edge")} of a circle`} />`}
-    ${ends.length > 0 && html`<${State} name="nobody" text=${`${plural(ends.length, "type")} that nobody takes`} />`}</p>`;
+    ${circles.length > 0 && html`<${State} name="retrying" text=${`dashed: ${plural(circles.length, "edge")} of a cycle`} />`}
+    ${ends.length > 0 && html`<${State} name="nobody" text=${`${plural(ends.length, "type")} that no function receives`} />`}</p>`;
 }
 
 function Drawing({ dagre, graph, chosen }) {
@@ -204,7 +204,7 @@ function EdgeLine({ one, line, share, seconds, isOn }) {
   const type = one.type && one.type.length > 28 ? `${one.type.slice(0, 27)}…` : one.type;
   const figures = [one.count > 0 && `${rate(one.count / seconds)}/s`, one.failed > 0 && `${one.failed} failed`, one.pending > 0 && `${one.pending} waiting`].filter(Boolean).join(", ");
   return html`
-    <g class=${`edge ${kind} ${one.isCircle ? "circle" : ""} ${isOn ? "on" : ""}`} role="button" tabindex="0" aria-label=${`from ${one.from} to ${one.to}, ${one.type || "every event"}, ${figures || "no events lately"}`} onClick=${open} onKeyDown=${(e) => e.key === "Enter" && open()}>
+    <g class=${`edge ${kind} ${one.isCircle ? "circle" : ""} ${isOn ? "on" : ""}`} role="button" tabindex="0" aria-label=${`from ${one.from} to ${one.to}, ${one.type || "every event"}, ${figures || "no recent events"}`} onClick=${open} onKeyDown=${(e) => e.key === "Enter" && open()}>
       <path class="hit" d=${path} /><path class="line" d=${path} stroke-width=${1.5 + share * 5} marker-end="url(#arrow)" />
       ${!one.from.startsWith("?") && html`<text x=${middle.x} y=${middle.y - 8} text-anchor="middle">${type}</text>`}
       ${figures && html`<text x=${middle.x} y=${middle.y + 17} text-anchor="middle">${figures}</text>`}
@@ -216,10 +216,10 @@ function Explained({ edge, seconds }) {
   const trigger = edge.triggers[0];
   const near = useLoad(async (abort) => (trigger?.pattern ? post("/api/v1/console/pattern", { pattern: JSON.stringify(trigger.pattern), limit: 5 }, abort) : null), [edge.key]);
   return html`
-    <p class="row">${edge.count > 0 ? html`<b>${rate(edge.count / seconds)}/s</b>` : html`<span class="dim">No event took this way lately.</span>`} ${edge.failed > 0 && html`<${State} name="dead" text=${`${edge.failed} failed`} />`} ${edge.pending > 0 && html`<${State} name="pending" text=${`${edge.pending} waiting`} />`} ${edge.isCircle && html`<${State} name="retrying" text="part of a circle" />`}</p>
+    <p class="row">${edge.count > 0 ? html`<b>${rate(edge.count / seconds)}/s</b>` : html`<span class="dim">No recent event took this edge.</span>`} ${edge.failed > 0 && html`<${State} name="dead" text=${`${edge.failed} failed`} />`} ${edge.pending > 0 && html`<${State} name="pending" text=${`${edge.pending} waiting`} />`} ${edge.isCircle && html`<${State} name="retrying" text="part of a cycle" />`}</p>
     ${edge.triggers.length === 0 && html`<p class="dim">The function may publish <code>${edge.type}</code> by its grant <code>allow.publish</code>.</p>`}
     ${edge.triggers.map((one) => html`<section class="stack tight" key=${one.name}><h3>${one.function} ${one.name}</h3><p class="dim mono">${one.file}:${one.line}</p><pre class="command">${one.text}</pre>
-      ${one.pattern ? html`<a href=${href("patterns", { pattern: JSON.stringify(one.pattern, null, 2) })}>Try the pattern</a>` : html`<p class="dim">Takes every event of ${one.source}.</p>`}</section>`)}
+      ${one.pattern ? html`<a href=${href("patterns", { pattern: JSON.stringify(one.pattern, null, 2) })}>Try the pattern</a>` : html`<p class="dim">Matches every event of ${one.source}.</p>`}</section>`)}
     <section class="stack tight"><h3>Last events</h3>${edge.newest.length ? edge.newest.slice(0, 10).map((seq) => html`<a key=${seq} href=${href("events", { event: seq, range: "all" })}>event ${seq}</a>`) : html`<p class="dim">None of the newest events.</p>`}</section>
     ${trigger?.pattern && html`<section class="stack tight"><h3>Near misses</h3><${Loaded} of=${near}>${(found) => (found?.near.length ? found.near.slice(0, 5).map((one) => html`<div class="delivery" key=${one.row.seq}><a class="mono" href=${href("events", { event: one.row.seq, range: "all" })}>${one.row.type}, event ${one.row.seq}</a><span><${Miss} pattern=${one.pattern} /></span></div>`) : html`<p class="dim">No stored event misses by one field.</p>`)}<//></section>`}`;
 }

@@ -28,7 +28,7 @@ export function View({ params, Range }) {
       <main class="view" id="main" tabindex="-1">
         <header><h1>Functions</h1><div class="filters"><input data-search class="half" placeholder="name" aria-label="Name" value=${text} onInput=${(e) => update({ text: e.target.value })} /><${Range} /></div></header>
         ${rates.error && html`<div class="notice bad" role="alert">${rates.error.message}</div>`}
-        ${!functions ? html`<p class="loading">Loading…</p>` : functions.length === 0 ? html`<div class="panel"><${Empty} title="No functions"><p>The manifests that run declare no function${text && ` whose name contains ${text}`}.</p><//></div>` : html`
+        ${!functions ? html`<p class="loading">Loading…</p>` : functions.length === 0 ? html`<div class="panel"><${Empty} title="No functions"><p>The active manifests declare no function${text && ` whose name contains ${text}`}.</p><//></div>` : html`
         <div class="panel scroll"><table class="flat">
           <thead><tr><th>Function</th><th>State</th><th class="num">Attempts/s</th><th class="num">Errors</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Running</th><th class="num">Backlog</th><th class="num">Dead</th></tr></thead>
           <tbody>${functions.map((f) => {
@@ -81,10 +81,10 @@ function Whole({ name, seconds }) {
       <div class="card"><span>ready, retrying, blocked</span><b>${count(f.ready)}, ${count(f.retrying)}, ${count(f.blocked)}</b></div>
       <div class="card"><span>done since the first start</span><b>${count(f.done)}</b></div>
     </div>
-    <${Loaded} of=${rates}>${(data) => html`<div class="panel pad"><${Spark} label=${`Ended attempts of ${name} over time`} steps=${data.steps.map((step) => ({ at: step.at, good: step.done, bad: step.failed }))} /><p class="dim">done and failed attempts, ${data.step_s} s a bar</p></div>`}<//>
+    <${Loaded} of=${rates}>${(data) => html`<div class="panel pad"><${Spark} label=${`Ended attempts of ${name} over time`} steps=${data.steps.map((step) => ({ at: step.at, good: step.done, bad: step.failed }))} /><p class="dim">done and failed attempts; each bar stands for ${data.step_s} s</p></div>`}<//>
     <section class="stack tight"><h3>Last errors</h3>
       <${Loaded} of=${dead}>${(letters) => html`<${Errors} ...${{ letters, waiting: pending.data ?? [], name }} />`}<//></section>
-    ${pending.data?.length > 0 && html`<section class="stack tight"><h3>What waits or runs</h3>
+    ${pending.data?.length > 0 && html`<section class="stack tight"><h3>Pending deliveries</h3>
       <table><tbody>${pending.data.slice(0, 10).map((one) => html`<tr key=${one.delivery.id}><td><${State} name=${one.delivery.state} /></td><td><a href=${href("trace", { event: one.event.seq })}>${one.event.event?.type ?? "damaged"}</a></td><td class="nowrap dim">accepted <${Time} at=${one.event.accepted} /></td></tr>`)}</tbody></table></section>`}
     <section class="stack tight"><h3>Declared</h3>
       <${Loaded} of=${declared}>${(one) => (one ? html`<${Declared} one=${one} />` : html`<p class="dim">No active manifest declares this function; its deliveries stay pending.</p>`)}<//></section>

@@ -21,7 +21,7 @@ export function StateView({ params }) {
         <header><h1>State</h1>${bucket && html`<button data-close onClick=${() => update({ bucket: "", prefix: "", entry: "" })}>All buckets</button><b class="mono">${bucket}</b>
           <div class="filters"><input data-search placeholder="start of the key" aria-label="Start of the key" value=${prefix} onChange=${(e) => update({ prefix: e.target.value })} /></div>`}</header>
         ${bucket ? html`<${Loaded} of=${keys}>${(all) => html`
-          <div class="panel scroll">${all.length === 0 ? html`<${Empty} title="No keys"><p>Nothing is stored here${prefix && " under this start of a key"}.</p><//>` : html`<table class="flat">
+          <div class="panel scroll">${all.length === 0 ? html`<${Empty} title="No keys"><p>No key ${prefix ? "starts with this text" : "is stored here"}.</p><//>` : html`<table class="flat">
             <thead><tr><th>Key</th><th>Value</th><th class="num">Bytes</th><th class="num">Version</th></tr></thead>
             <tbody>${all.map((one) => html`<tr key=${one.key} ...${rowProps(() => update({ entry: one.key }, true), one.key === entry)}><td class="mono"><button class="text mono" onClick=${() => update({ entry: one.key }, true)}>${one.key}</button></td><td class="preview">${one.value ?? (one.value_base64 ? "binary" : "long")}</td><td class="num">${count(one.bytes)}</td><td class="num">${one.version}</td></tr>`)}</tbody></table>`}</div>
           ${all.length >= KEYS_MAX && html`<p class="dim">These are the first ${KEYS_MAX} keys; give the start of a key to see others.</p>`}`}<//>`
@@ -44,7 +44,7 @@ function Entry({ bucket, name, after }) {
       ${one.value_base64 !== undefined ? html`<pre>${one.value_base64}</pre>` : html`<label class="field">Value<textarea rows="8" spellcheck=${false} value=${value} onInput=${(e) => setText(e.target.value)}></textarea></label>`}
       ${parsed !== null && typeof parsed === "object" && html`<div class="tree"><${DataTree} value=${parsed} /></div>`}
       <div class="acts">
-        <${Act} class="primary" disabled=${text === undefined || text === one.value} why="The value is unchanged" onClick=${() => confirm({ title: `Set ${name} of ${bucket}`, yes: "Set", danger: false, text: "The function reads the new value from now on; the old one is lost.", act: async () => { await put(path, { value: text }); setText(undefined); load.again(); after(); return `Set ${name} of ${bucket}`; } })}>Set<//>
+        <${Act} class="primary" disabled=${text === undefined || text === one.value} why="The value is unchanged" onClick=${() => confirm({ title: `Set ${name} of ${bucket}`, yes: "Set", danger: false, text: "The function reads the new value from now on; the old value is lost.", act: async () => { await put(path, { value: text }); setText(undefined); load.again(); after(); return `Set ${name} of ${bucket}`; } })}>Set<//>
         <${Act} class="danger" onClick=${() => confirm({ title: `Delete ${name} of ${bucket}`, yes: "Delete", text: "The value is lost. This cannot be undone.", act: async () => { await del(path); update({ entry: "" }); after(); return `Deleted ${name} of ${bucket}`; } })}>Delete<//>
       </div>`;
   }}<//>`;
@@ -58,7 +58,7 @@ export function Replays() {
       <header><h1>Replays</h1></header>
       <${ViewerNotice} />
       <${NewReplay} after=${load.again} />
-      <${Loaded} of=${load}>${(all) => html`<div class="panel scroll">${all.length === 0 ? html`<${Empty} title="No replays"><p>A replay delivers stored events again, to the functions that match them now, behind live events.</p><//>` : html`
+      <${Loaded} of=${load}>${(all) => html`<div class="panel scroll">${all.length === 0 ? html`<${Empty} title="No replays"><p>A replay delivers stored events again, to the functions that match them now. Live events have priority.</p><//>` : html`
         <table class="flat"><thead><tr><th class="num">Replay</th><th>State</th><th>Events</th><th>Created</th><th>Progress</th><th class="num">Done</th><th class="num">Dead</th><th></th></tr></thead>
         <tbody>${[...all].reverse().map((one) => html`<tr key=${one.id}><td class="num">${one.id}</td><td><${State} name=${one.state} />${one.reason && html` ${one.reason}`}</td><td class="mono full">${JSON.stringify(one.filter)}</td><td class="nowrap"><${Time} at=${one.created} /></td>
           <td><progress max=${Math.max(1, one.until)} value=${one.position} aria-label="Progress"></progress><span class="dim">${plural(one.events, "event")}</span></td><td class="num" data-label="done">${count(one.done)}</td><td class="num" data-label="dead">${count(one.dead)}</td>
@@ -109,7 +109,7 @@ export function Logs({ params }) {
         <select class="half" aria-label="Level" value=${level} onChange=${set("level")}><option value="">any level</option>${["trace", "debug", "info", "warn", "error"].map((name) => html`<option key=${name}>${name}</option>`)}</select></div></header>
       <${Loaded} of=${load}>${(all) => {
         const shown = all.filter(wanted).reverse();
-        return html`<div class="panel pad lines" role="log" aria-label="Log lines, newest first">${shown.length === 0 ? html`<${Empty} title="No log lines"><p>What functions write to their log, to standard output and to standard error appears here.</p><//>` : shown.map((line, at) => html`<${LogLine} key=${line.at + at} line=${line} />`)}</div>`;
+        return html`<div class="panel pad lines" role="log" aria-label="Log lines, newest first">${shown.length === 0 ? html`<${Empty} title="No log lines"><p>Everything that functions write to their log, to standard output and to standard error appears here.</p><//>` : shown.map((line, at) => html`<${LogLine} key=${line.at + at} line=${line} />`)}</div>`;
       }}<//>
     </main></div>`;
 }

@@ -82,7 +82,7 @@ export function View({ params, Range }) {
             ${next !== undefined && !busy && html` <button onClick=${() => search(next, state, scanned + SEARCH_MAX)}>Search further</button>`}</p>`}
           ${rows.length > 0 && html`<${List} title="Matches" all=${rows.map((row) => ({ row }))} />`}
           ${near.length > 0 && html`<${List} title="Near misses: one field does not match" all=${near} />`}
-          ${!errors.length && !busy && !rows.length && !near.length && html`<p class="dim">No stored event of this time range matches or nearly does.</p>`}
+          ${!errors.length && !busy && !rows.length && !near.length && html`<p class="dim">In this time range, no stored event matches or nearly matches.</p>`}
         </div>
       </div>
     </main></div>`;

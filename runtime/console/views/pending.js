@@ -22,7 +22,7 @@ function Reason({ one: { delivery, running_since, held, blocked_by } }) {
   }
   if (held) return HELD[held] ?? held;
   if (delivery.state === "retrying") return `${last?.outcome ?? "failed"}${last?.message ? `: ${last.message}` : ""}`;
-  return "waits for a free place";
+  return "waits for a free slot";
 }
 
 export function View({ params }) {
@@ -52,7 +52,7 @@ export function View({ params }) {
   });
   const cancel = (ids, what) => confirm({
     title: `Cancel ${what}`, yes: "Cancel them",
-    text: "They become dead letters with the cause `cancelled`, so a redrive undoes it. Attempts that run now are discarded.",
+    text: "They become dead letters with the cause `cancelled`; a redrive undoes this. The results of running attempts are discarded.",
     act: async () => {
       let done = 0;
       for (const id of ids) done += (await post("/api/v1/pending/cancel", { delivery: id })).count;
@@ -63,7 +63,7 @@ export function View({ params }) {
   });
   const cancelAll = () => confirm({
     title: `Cancel all ${count(total)} pending deliveries of ${fn}`, yes: `Cancel ${count(total)}`,
-    text: "They become dead letters with the cause `cancelled`, so a redrive undoes it. Attempts that run now are discarded.",
+    text: "They become dead letters with the cause `cancelled`; a redrive undoes this. The results of running attempts are discarded.",
     act: async () => { const { count: done } = await post("/api/v1/pending/cancel", { function: fn }); load.again(); return `Cancelled ${plural(done, "delivery", "deliveries")}`; },
   });
   const set = (name) => (e) => update({ [name]: e.target.value });
@@ -81,7 +81,7 @@ export function View({ params }) {
       </header>
       <${ViewerNotice} />
       <${Loaded} of=${load}>${() => html`
-        <div class="panel scroll">${rows.length === 0 ? html`<${Empty} title="Nothing is pending"><p>Deliveries that wait, retry or run are listed here, each with what it waits for.</p><//>` : html`
+        <div class="panel scroll">${rows.length === 0 ? html`<${Empty} title="Nothing is pending"><p>Deliveries that wait, retry or run are listed here, each with the reason why it waits.</p><//>` : html`
         <table class="flat">
           <thead><tr><th><span class="hidden">Select</span></th><th class="num">Delivery</th><th>State</th><th>Function</th><th>Event</th><th>Accepted</th><th class="num">Attempts</th><th>Next</th><th>Why it waits</th><th><span class="hidden">Act</span></th></tr></thead>
           <tbody>${rows.map((one) => html`
@@ -98,6 +98,6 @@ export function View({ params }) {
               <td>${one.delivery.state === "retrying" && html`<${Act} data-key="r" onClick=${() => retry(`delivery ${one.delivery.id}`, [{ delivery: one.delivery.id }])}>Retry now<//>`}</td>
             </tr>`)}</tbody>
         </table>`}</div>
-        ${listed > load.data.length && load.data.length >= LIMIT && html`<p class="dim">The oldest ${count(load.data.length)} of ${count(listed)}.</p>`}`}<//>
+        ${listed > load.data.length && load.data.length >= LIMIT && html`<p class="dim">Only the oldest ${count(load.data.length)} of ${count(listed)} deliveries are shown.</p>`}`}<//>
     </main></div>`;
 }

@@ -22,7 +22,7 @@ export function View({ params }) {
     <div class=${`main ${source ? "open" : ""}`}>
       <main class="view" id="main" tabindex="-1">
         <header><h1>Sources</h1></header>
-        ${!status ? html`<p class="loading">Loading…</p>` : status.sources.length === 0 ? html`<div class="panel"><${Empty} title="No sources"><p>The manifests that run declare no source. Events still arrive by <code>evoke emit</code>.</p><//></div>` : html`
+        ${!status ? html`<p class="loading">Loading…</p>` : status.sources.length === 0 ? html`<div class="panel"><${Empty} title="No sources"><p>The active manifests declare no source. Events can still be sent with <code>evoke emit</code>.</p><//></div>` : html`
         <div class="panel scroll"><table class="flat">
           <thead><tr><th>Source</th><th>Kind</th><th>State</th><th>Types</th><th>Taken by</th><th>Newest event</th><th>Next</th><th class="num">Refused</th></tr></thead>
           <tbody>${status.sources.map((one) => html`
@@ -77,7 +77,7 @@ function Subject({ one }) {
   return html`
     <div class="delivery">
       <div class="row between"><b class="mono">${one.subject}</b><span class="row"><b>${one.shown ?? "no value"}</b><${State} name=${one.state} /></span></div>
-      <p class="dim">${one.state} since <${Time} at=${one.since} />${thresholds && `; ${thresholds}`}${one.flapping && "; the state changes all the time, so changes are not reported"}</p>
+      <p class="dim">${one.state} since <${Time} at=${one.since} />${thresholds && `; ${thresholds}`}${one.flapping && "; the state changes so often that its changes are not reported"}</p>
       ${one.detail && html`<p>${one.detail}</p>`}
       <${Line} values=${one.last_hour} label=${`${one.subject} over the last hour, in ${one.unit || "units"}`} />
     </div>`;

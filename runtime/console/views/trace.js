@@ -110,7 +110,7 @@ function Tree({ event, fromRoot, pick }) {
         <thead><tr><th>What happened</th><th>State</th><th class="num">Time</th><th>From ${clock(tree.accepted)}</th></tr></thead>
         <tbody>${rows.map((row) => html`<${Row} key=${row.key} ...${{ row, scale, pick, first: Date.parse(tree.accepted), isOpen: open.has(row.key), toggle }} />`)}</tbody>
       </table></div>
-      ${all.length > rows.length && html`<p class="dim">${all.length - rows.length} further rows are not shown; trace an event of a lower level.</p>`}`;
+      ${all.length > rows.length && html`<p class="dim">${all.length - rows.length} further rows are not shown; to see them, trace an event further down.</p>`}`;
   }}<//>`;
 }
 

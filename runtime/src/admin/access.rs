@@ -29,7 +29,7 @@ pub(super) struct Access {
     pub(super) permits: Arc<Permits>,
 }
 
-/// The request under way: who sent it, and its permit. Handlers extract it.
+/// The current request: the caller and the permit. Handlers get it as an axum extractor.
 #[derive(Clone)]
 pub(super) struct Exchange {
     caller: Caller,
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Returns who asks for a change.
+    /// Returns the caller as the author of a change.
     pub(super) fn actor(&self) -> Actor {
         Actor::Operator(self.caller.name.clone())
     }
@@ -48,14 +48,15 @@ impl Exchange {
         &self.caller
     }
 
-    /// Exchanges the permit for one of a list that is followed. Returns an error if there are too many.
+    /// Replaces the permit of the request by that of a follower, a request that stays open and streams new entries of a
+    /// list. Returns an error if there are too many followers.
     pub(super) fn follow(&self) -> Result<(), Problem> {
         let follower = self.permits.follower(self.caller.role)?;
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(follower);
         Ok(())
     }
 
-    /// The permits for requests that read much before they respond.
+    /// Returns the permits, for handlers that read much before they respond ([`Permits::scan`]).
     pub(super) fn permits(&self) -> &Permits {
         &self.permits
     }
@@ -149,8 +150,8 @@ pub(super) async fn require(
     Ok(next.run(request).await)
 }
 
-/// Adds headers for browsers: responses are not cached, not guessed, not embedded and not run. The files of the console
-/// have a cache control and a policy of their own.
+/// Adds headers that forbid browsers to cache a response, to guess its content type, to embed it in a page, and to run
+/// scripts in it. The files of the console set `Cache-Control` and `Content-Security-Policy` themselves.
 fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CACHE_CONTROL, "no-store"),

@@ -223,7 +223,7 @@ async fn parse_selection(
         (None, true, false) => Ok((Selection::new(admin, conditions).await?, dry_run)),
         (None, false, true) => Ok((DeadFilter::All.into(), dry_run)),
         (None, false, false) => Err(malformed("nothing is selected".into()).into()),
-        _ => Err(malformed("the selection is not clear".into()).into()),
+        _ => Err(malformed("more than one selection is given".into()).into()),
     }
 }
 
@@ -268,8 +268,8 @@ pub(super) async fn edit(
     }
 }
 
-/// Returns a copy of an event with an id of its own and other data. The sender of these data is not verified, so the copy
-/// has no principal.
+/// Returns a copy of an event with a new id and other data. The principal is the verified sender of the old data, not
+/// of the new ones, so the copy has no principal.
 fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
     let mut event = (*stored.event).clone();
     event.id = uuid::Uuid::now_v7().to_string();

@@ -1,4 +1,4 @@
-//! Selects dead letters, newest first: for lists, for groups, and for changes of many at once.
+//! Selects dead letters, newest first: for lists, for groups, and for changes of many dead letters at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use evoke_store::{InspectionStore, StoreError};
 
 /// Number of dead letters read from the store at a time, without their attempts: some milliseconds.
 const PAGE: usize = 1_000;
-/// Maximum number of groups: causes with texts of their own could make one of each dead letter.
+/// Maximum number of groups. If each dead letter had a different cause, each would be a group of its own.
 const GROUPS_MAX: usize = 1_000;
 /// Maximum number of characters of a group's cause.
 const CAUSE_MAX: usize = 200;
@@ -30,9 +30,9 @@ pub(super) struct Conditions {
 /// Selects dead letters.
 pub(super) struct Selection {
     pub(super) which: DeadFilter,
-    /// Only those whose cause contains this text.
+    /// Only dead letters whose cause contains this text.
     cause: Option<String>,
-    /// Only those of events of this type; a trailing `*` matches any ending.
+    /// Only dead letters of events of this type; a trailing `*` matches any ending.
     type_: Option<String>,
     since_ms: Option<UnixMs>,
     until_ms: Option<UnixMs>,
@@ -56,13 +56,13 @@ impl Selection {
         Ok(Self { which, cause, type_, since_ms, until_ms })
     }
 
-    /// Whether the filter of the store alone selects.
+    /// Returns true if there are no conditions besides the filter of the store.
     pub(super) fn is_plain(&self) -> bool {
         self.cause.is_none() && self.type_.is_none() && self.since_ms.is_none() && self.until_ms.is_none()
     }
 
-    /// Returns the selected ones of the next dead letters below `before`, newest first, and where to continue; `None`
-    /// after the last ones.
+    /// Reads the next dead letters with numbers below `before`, newest first. Returns those that are selected, and the
+    /// `before` of the next call, which is `None` if no dead letters are left.
     pub(super) async fn page(
         &self,
         store: &dyn InspectionStore,
@@ -110,7 +110,8 @@ impl Selection {
             && self.until_ms.is_none_or(|until_ms| at_ms < until_ms))
     }
 
-    /// Returns the number of selected dead letters. Those of a function, or all, are counted in the running totals.
+    /// Returns the number of selected dead letters. The totals of the store have the number of all dead letters and of
+    /// those of each function; for other selections, this reads and counts them.
     pub(super) async fn count(&self, store: &dyn InspectionStore) -> Result<u64, StoreError> {
         if self.is_plain() && matches!(self.which, DeadFilter::All | DeadFilter::Function(_)) {
             let totals = store.totals().await?;
@@ -201,7 +202,7 @@ pub(super) fn id_of(read: &ReadSummary) -> DeliveryId {
     read.as_ref().map_or_else(|damaged| damaged.id, |summary| summary.id)
 }
 
-/// Returns a cause with `#` in place of each number, so that causes that differ in numbers only are one group.
+/// Returns a cause with `#` in place of each number, so that causes that differ only in numbers form one group.
 fn general(cause: &str) -> String {
     let (mut text, mut in_number, mut chars) = (String::new(), false, 0);
     for char in cause.chars() {

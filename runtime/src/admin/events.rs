@@ -67,7 +67,7 @@ struct List {
     search: Search,
     order: Order,
     limit: usize,
-    /// Whether the list starts after [`Search::after`], and not at the newest events.
+    /// True if the list starts after [`Search::after`]; false if it has only the newest `limit` events.
     from_start: bool,
     follow: bool,
     envelope: bool,
@@ -96,7 +96,7 @@ pub(super) async fn list(
     let EventsQuery { limit, order, follow, envelope, progress, .. } = query;
     if follow && (order == Order::Newest || until.is_some() || before.is_some()) {
         let detail =
-            "a list that is followed has the oldest events first and no end: leave out order, until and before";
+            "a list with follow=true has the oldest events first and no end: leave out order, until and before";
         return Err(Problem::malformed(detail.to_owned()).into());
     }
     let is_bounded = after.is_some() || since.is_some();
@@ -126,12 +126,12 @@ async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<()
     }
     let mut after = search.after;
     if !list.from_start {
-        // Fewer than `limit` events match if there is no first one.
+        // `first` is the oldest of the newest `limit` events that match. It is `None` if fewer events match.
         let first = search.newest_first(&*store, newest_seq, *limit, &mut sender, |_| None).await?;
         let before_first = first.map_or(after, |first| Seq(first.0 - 1));
         after = if *limit == 0 { newest_seq.max(after) } else { before_first };
     }
-    // The number of stored events; new ones are not limited.
+    // `limit` limits only the stored events, not the new events that follow.
     let mut remaining = *limit;
     loop {
         // Reads after this line see at least all events up to `newest_seq`.
@@ -153,7 +153,7 @@ async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<()
         if !list.follow {
             return Ok(());
         }
-        // The next read starts after the events that were beyond the limit.
+        // Stored events beyond the limit are skipped.
         after = after.max(newest_seq);
         remaining = usize::MAX;
         if newest.changed().await.is_err() {
@@ -250,7 +250,7 @@ pub(super) async fn post(
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
 }
 
-/// Removes the index from a message about a single event.
+/// Removes the index from an error message if the body was one event and not an array.
 fn without_index(mut problem: Problem, is_array: bool) -> Problem {
     if let (Some(detail), false) = (problem.detail.strip_prefix("event 0: "), is_array) {
         problem.detail = detail.to_owned();

@@ -22,7 +22,7 @@ pub(super) struct GrantsQuery {
     name: Option<String>,
 }
 
-/// Each line is a function. Without a name, only functions that a manifest has are listed.
+/// Lists the grants, one function per line. Without a name, only functions that an active manifest declares are listed.
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<GrantsQuery>,

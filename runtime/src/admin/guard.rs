@@ -1,5 +1,5 @@
-//! Refuses requests that web pages of other origins cause in the operator's browser: by DNS rebinding, they carry a
-//! foreign `Host`; from a page elsewhere, a foreign `Origin` or `Sec-Fetch-Site`.
+//! Refuses requests that web pages of other origins cause in the operator's browser. Such a request has a foreign
+//! `Host` if the page uses DNS rebinding, and otherwise a foreign `Origin` or `Sec-Fetch-Site`.
 
 use std::net::IpAddr;
 
@@ -19,8 +19,8 @@ pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Resul
     check_origin(request.headers(), &hosts, listener, opens_page(request))
 }
 
-/// Whether the user follows a link to the page of the console. The page is the same for everybody, cannot be embedded,
-/// and gets its data by requests of its own, so a link to it may be anywhere.
+/// Returns true if the user follows a link to the page of the console. Such a link may be on any site: the page is the
+/// same for everybody, cannot be embedded, and gets its data by further requests, which are checked.
 fn opens_page<B>(request: &Request<B>) -> bool {
     let is = |name: HeaderName, value: &str| request.headers().get(name).is_some_and(|found| found == value);
     *request.method() == Method::GET
@@ -37,7 +37,8 @@ fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Resu
             None => format!("http://localhost:{}", address.port()),
             Some(_) => "a name of its certificate".to_owned(),
         };
-        let detail = format!("the Host of the request is \"{host}\", but this is {address}; use {url} or {or}");
+        let detail =
+            format!("the Host of the request is \"{host}\", but this server listens on {address}; use {url} or {or}");
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     let mut hosts: Vec<&str> = request.uri().authority().map(|authority| authority.as_str()).into_iter().collect();
@@ -67,7 +68,7 @@ fn check_origin(
     for origin in headers.get_all(ORIGIN) {
         let scheme = if listener.tls.is_some() { "https://" } else { "http://" };
         let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme));
-        // A name of the certificate may have other sites on other ports.
+        // A name in the certificate may also be that of other sites, on other ports. So the origin must be the `Host`.
         let is_same = |host: &str| listener.tls.is_none() || hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
         if !own.is_some_and(|host| is_own(host, listener) && is_same(host)) {
             return refused("Origin", origin);
@@ -82,8 +83,9 @@ fn check_origin(
     Ok(())
 }
 
-/// Whether `host[:port]` is the listener: its IP address or `localhost`, which no DNS server can point elsewhere. With TLS,
-/// the names of the certificate are its own, too, and the port may be that of a machine that forwards to it.
+/// Returns true if `host[:port]` names the listener: by its IP address, or by `localhost`, which no DNS server can
+/// point elsewhere. With TLS, also by a name in the certificate; then any port is right, because another machine may
+/// forward its own port to the listener.
 fn is_own(host: &str, listener: &ListenerHandle) -> bool {
     let address = listener.address;
     let (name, port) = match host.rsplit_once(':') {
@@ -99,7 +101,8 @@ fn is_own(host: &str, listener: &ListenerHandle) -> bool {
         Some(name) => name.parse().map(IpAddr::V6).ok(),
         None => name.parse().map(IpAddr::V4).ok(),
     };
-    // A listener on all addresses of the machine does not know them; it always has TLS.
+    // A listener on all addresses of the machine accepts any IP address: it does not know which the machine has. Such a
+    // listener always has TLS.
     let is_own_ip = |ip: IpAddr| address.ip().is_unspecified() || ip.to_canonical() == address.ip().to_canonical();
     name.eq_ignore_ascii_case("localhost")
         || ip.is_some_and(is_own_ip)

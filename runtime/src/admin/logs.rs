@@ -51,13 +51,13 @@ pub(super) async fn list(
             return Err(unreadable("the log is closed".into()).into());
         };
         let (stored, new_lines) = (snapshot.stored, snapshot.new_lines);
-        // A function that handled requests and is no longer active is known to its log only.
+        // An inactive function that handled only HTTP requests has no deliveries. Only its log shows that it existed.
         if is_unknown && stored.is_empty() {
             resolved?;
         }
         let opened = tokio::task::spawn_blocking(move || stored.reader(limit)).await;
         let reader = opened.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
-        // Without a receiver, nothing is kept for this request.
+        // Without `follow`, the receiver is dropped, so that no new lines are queued for this request.
         (reader, query.follow.then_some(new_lines))
     };
     Ok(ndjson(&admin, async move |mut lines: Lines| {

@@ -7,7 +7,8 @@ use evoke_http::problem::Problem;
 use evoke_manifest::parser::nearest;
 
 /// Returns the full name of a function. A user may leave out the app if only one function has the rest of the name.
-/// Functions that only the store knows are found, too. An unknown name is an error with a suggestion.
+/// Finds active functions, and functions that only have deliveries in the store. Returns an error with a suggestion if
+/// the name is unknown.
 pub(super) async fn function(admin: &Admin, given: &str) -> ApiResult<String> {
     let (totals, active) = (admin.store.totals().await?, admin.control.function_ids());
     let known: BTreeSet<&str> = totals.functions.keys().chain(active.keys()).map(String::as_str).collect();
@@ -22,7 +23,7 @@ pub(super) async fn optional_function(admin: &Admin, given: Option<&str>) -> Api
     }
 }
 
-/// Returns the full name that `given` means, or the error for the user.
+/// Returns the full name of the function `given`, or the error message for the user.
 pub(super) fn find<'a>(known: &BTreeSet<&'a str>, given: &str) -> Result<&'a str, String> {
     if let Some(exact) = known.get(given) {
         return Ok(exact);

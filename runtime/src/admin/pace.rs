@@ -1,4 +1,5 @@
-//! Response bodies that end in time: a client that reads too slowly, or whose token is no longer valid, is cut off.
+//! Response bodies with a time limit: the response ends early if the client reads too slowly, or if its token is no
+//! longer valid.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,10 +43,11 @@ pub(super) fn pace(body: Body, hold: Hold) -> Body {
     Body::new(paced)
 }
 
-/// Since when a part waits for the client; `None` while the client waits for the next part.
+/// The time since which a part waits to be sent to the client; `None` while the client waits for the next part.
 type Waiting = Arc<Mutex<Option<Instant>>>;
 
-/// Cuts the response off when the client reads too slowly or its token ends. Drops the permit at the end of the response.
+/// Cuts the response off when the client reads too slowly or its token ends. Drops the permit at the end of the
+/// response.
 async fn watch(waiting: Waiting, hold: Hold, cut: CancellationToken, ended: CancellationToken) {
     let slow = async {
         let is_slow = || {

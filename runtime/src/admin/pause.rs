@@ -45,7 +45,8 @@ pub(super) async fn resume(
     Ok(Json(Changed { changed }))
 }
 
-/// Completes the short name of a function. The name of an app and an unknown name stay as they are.
+/// Returns the full name of a function that is given without its app. Returns the name of an app, and an unknown name,
+/// unchanged.
 async fn full_name(admin: &Admin, name: String) -> String {
     if name.contains('/') || admin.control.has_app(&name) {
         return name;

@@ -62,7 +62,7 @@ pub(super) async fn list(
     Ok(ndjson(&admin, async move |lines| write(&*store, ids, running, lines).await))
 }
 
-/// The running attempts when the list was requested.
+/// The attempts that ran when the list was requested.
 struct Running {
     now_ms: UnixMs,
     running: HashMap<DeliveryId, Duration>,
@@ -71,7 +71,7 @@ struct Running {
 }
 
 impl Running {
-    /// Returns why a function runs no deliveries.
+    /// Returns why a function runs no deliveries; `None` if it runs some.
     fn held(&self, function: &str) -> Option<String> {
         match self.functions.get(function) {
             None => Some("inactive".to_owned()),
@@ -80,14 +80,14 @@ impl Running {
         }
     }
 
-    /// Returns since when an attempt at the delivery has been running.
+    /// Returns when the running attempt at the delivery started; `None` if none runs.
     fn since(&self, id: DeliveryId) -> Option<String> {
         let elapsed_ms = UnixMs::try_from(self.running.get(&id)?.as_millis()).unwrap_or(UnixMs::MAX);
         Some(rfc3339(self.now_ms.saturating_sub(elapsed_ms).max(0)))
     }
 }
 
-/// Writes those of the deliveries that are still pending, with one of them in memory at a time.
+/// Writes the deliveries that are still pending, with one delivery in memory at a time.
 async fn write(
     store: &dyn InspectionStore,
     ids: Vec<DeliveryId>,
@@ -178,7 +178,8 @@ pub(super) async fn transfer(
     Ok(Json(Count { count }))
 }
 
-/// Returns the number of pending deliveries. Those of a function, or all, are counted in the running totals.
+/// Returns the number of pending deliveries, or of those in `state`. The totals of the store have the number of all
+/// deliveries and of those of each function; for other filters, this reads and counts them.
 async fn count(
     store: &dyn InspectionStore,
     filter: PendingFilter,
@@ -215,7 +216,7 @@ async fn parse_selection(
     };
     let selection: PendingSelection =
         serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(error.to_string()))?;
-    let filter = selection.to_filter().ok_or_else(|| malformed("nothing is selected, or more than one way".into()))?;
+    let filter = selection.to_filter().ok_or_else(|| malformed("the body must select in exactly one way".into()))?;
     Ok((check(admin, filter).await?, selection.dry_run))
 }
 

@@ -17,12 +17,12 @@ const CHANGES_MAX: usize = 16;
 /// Maximum number of lists that are followed at a time.
 const FOLLOWERS_MAX: usize = 32;
 /// Maximum number of requests at a time that read much before they respond: a trace reads its tree, a log list searches
-/// the files for its first line. The others wait.
+/// the files for its first line. Further such requests wait.
 const SCANS_MAX: usize = 2;
-/// Number of requests besides health requests.
+/// Maximum number of requests at a time, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
 
-/// `Retry-After` beyond a limit.
+/// `Retry-After` of a request that is refused because of a limit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The permits of all requests.
@@ -38,11 +38,11 @@ struct Kind {
     name: &'static str,
     max: usize,
     all: Arc<Semaphore>,
-    /// Viewers get three of four permits, so that they cannot keep operators out.
+    /// Permits for viewers: three quarters of all, so that viewers cannot use up the permits of operators.
     of_viewers: Arc<Semaphore>,
 }
 
-/// Counts a request until this is dropped.
+/// A permit. The request counts until its permit is dropped.
 pub(super) struct Permit {
     _all: OwnedSemaphorePermit,
     _of_viewers: Option<OwnedSemaphorePermit>,
@@ -58,7 +58,7 @@ impl Permits {
         }
     }
 
-    /// Returns a permit for a request; an error if there are too many of its kind.
+    /// Returns a permit for a request; an error if there are too many requests of this kind.
     pub(super) fn request(&self, method: &Method, role: Role) -> Result<Permit, Problem> {
         if method.is_safe() { self.reads.acquire(role) } else { self.changes.acquire(role) }
     }
@@ -68,8 +68,8 @@ impl Permits {
         self.followers.acquire(role)
     }
 
-    /// Waits until few other requests scan. The permit must be dropped before the response is sent: clients may read
-    /// slowly.
+    /// Waits until fewer than [`SCANS_MAX`] other requests scan. The permit must be dropped before the response is
+    /// sent: clients may read slowly.
     pub(super) async fn scan(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.scans.acquire().await.ok()
@@ -86,7 +86,7 @@ impl Kind {
         let acquire = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_owned();
         let of_viewers = match role {
             Role::Viewer => {
-                acquire(&self.of_viewers).map(Some).map_err(|_| self.too_many(self.max / 4 * 3, " of viewers"))
+                acquire(&self.of_viewers).map(Some).map_err(|_| self.too_many(self.max / 4 * 3, " from viewers"))
             }
             Role::Operator => Ok(None),
         }?;
@@ -96,7 +96,8 @@ impl Kind {
 
     fn too_many(&self, max: usize, whose: &str) -> Problem {
         let name = self.name;
-        let detail = format!("there are {max} {name}{whose} at the moment, the maximum; end one, or try again later");
+        let detail =
+            format!("too many {name}{whose}: the maximum of {max} is reached; end one of them, or try again later");
         Problem::later(RETRY_AFTER, detail)
     }
 }

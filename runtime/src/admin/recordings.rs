@@ -25,7 +25,7 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 100_000;
 /// Number of recordings read from the store at a time. Each has at most 512 KiB.
 const PAGE: usize = 8;
-/// Maximum size of a test file: that of a file that is read.
+/// Maximum size of a test file: `evoke test` reads no larger file.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -43,8 +43,8 @@ pub(super) struct TestQuery {
     attempt: Option<u32>,
 }
 
-/// Lists the recordings of a delivery in order, or those of a function, newest first. A damaged one has the key
-/// `damaged`.
+/// Lists the recordings of a delivery, in order, or those of a function, newest first. The line of a damaged recording
+/// has the key `damaged`.
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<ListQuery>,
@@ -118,7 +118,7 @@ fn line(stored: &StoredRecording) -> String {
     }
 }
 
-/// Returns an error that says why a delivery has no recording.
+/// Returns an error with the reason if a delivery has no recording.
 async fn require_recorded(store: &dyn Store, delivery: DeliveryId, attempt: Option<u32>) -> ApiResult<()> {
     let after = attempt.map_or(0, |attempt| attempt.saturating_sub(1));
     if next_of(store, delivery, after, attempt).await?.is_some() {
@@ -174,7 +174,7 @@ pub(super) async fn test(
     Ok(response)
 }
 
-/// Parses a recording, or returns why there is none.
+/// Parses a recording. Returns the reason if it is damaged, or if the attempt was not recorded.
 fn read(stored: &StoredRecording) -> Result<Recording, String> {
     let recording: Recording =
         serde_json::from_slice(stored.data.as_ref().map_err(Clone::clone)?).map_err(|error| error.to_string())?;

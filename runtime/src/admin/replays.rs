@@ -68,8 +68,8 @@ pub(super) async fn start(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanQuery {
-    /// Whether to send a line with the counts so far every [`SEND_INTERVAL`]; the last line has all. Without it, the response is one
-    /// object, and the dry run has a time limit.
+    /// Whether to send a line with the counts so far every [`SEND_INTERVAL`]; the last line has the final counts. If
+    /// false, the response is one object, and the dry run has a time limit.
     #[serde(default)]
     progress: bool,
 }
@@ -84,7 +84,7 @@ pub(super) async fn plan(
     let filter = parse_filter(&admin, &headers, body).await?;
     let mut run = admin.replays.dry_run(&filter, active_functions(&admin)).await?;
     let time_max = if query.progress { SEND_INTERVAL } else { PLAN_TIME_MAX };
-    // Steps until the time has passed, or all events are counted.
+    // Runs steps of the dry run until the time has passed or all events are counted.
     let advance = async move |run: &mut DryRun| {
         let start = Instant::now();
         while !run.plan().complete && start.elapsed() < time_max {
@@ -137,7 +137,7 @@ async fn parse_filter(admin: &Admin, headers: &HeaderMap, body: Result<Bytes, By
             "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
         Problem::malformed(format!("{e}; {expected}"))
     })?;
-    // The replay reports an unknown name.
+    // An unknown name stays as it is: the replay reports it.
     let function = match filter.function {
         Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),
         None => None,

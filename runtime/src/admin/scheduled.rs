@@ -28,7 +28,8 @@ use evoke_store::{Scheduled, Store};
 const LIMIT_DEFAULT: usize = 100;
 /// Number of events read from the store at a time: 16 MiB if all have the largest size.
 const PAGE: usize = 16;
-/// Number of events that one request to cancel searches: some seconds. The response says where to continue.
+/// Maximum number of events that one request to cancel searches, which takes some seconds. The response has the
+/// position from which the next request continues.
 const SEARCH_MAX: usize = 20_000;
 /// The cause of the purged deliveries.
 const CANCELLED: &str = "cancelled: an operator cancelled the event before it was due";
@@ -130,7 +131,8 @@ pub(super) async fn cancel(
             let read = events::find(&*admin.store, &reference).await?;
             let seq = DamagedEvent::seq_of(&read);
             if !admin.store.is_scheduled(seq).await? {
-                let detail = format!("event {seq} does not wait for its `notbefore`: it was delivered or cancelled");
+                let detail =
+                    format!("event {seq} does not wait for its `notbefore`: it was already delivered or cancelled");
                 return Err(Problem::new(StatusCode::CONFLICT, detail).into());
             }
             let deliveries = scheduler::route(&*admin.store, &admin.bus, &read);

@@ -1,6 +1,6 @@
 //! Searches the stored events of a range of positions, in either direction. The store has no index over types, sources
-//! and data, so a search reads the events of the range in bounded steps. A list streams events while it searches. A
-//! page of the console has a time limit; the next request continues it: [`Pages`].
+//! and data, so a search reads the events of the range in bounded steps. A list streams events while it searches. The
+//! search for a page of the console has a time limit, and the next request continues the search: [`Pages`].
 
 mod pages;
 
@@ -18,19 +18,19 @@ use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::Matcher;
 use evoke_store::{InspectionStore, StoreError};
 
-/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. With a pattern or a text,
-/// a search reads every event, so each page must be worth the switch to another thread.
+/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. With a pattern or a
+/// text, a search reads every event, so each page must be worth the switch to another thread.
 const PAGE: usize = 256;
-/// Number of positions that the first step scans for events that match: some milliseconds.
+/// Number of positions that the first step scans for events that match, which takes some milliseconds.
 const SPAN_FIRST: i64 = 8 * 1024;
-/// Steps get longer while they are quick. The length is bounded, so that a step into a range where each event takes longer
-/// takes some tenths of a second at most.
+/// Maximum number of positions of a step. Steps get longer as long as they are quick. Because of this maximum, a step
+/// takes some tenths of a second at most if it reaches events that take longer to read.
 const SPAN_MAX: i64 = 64 * 1024;
-/// The time that a step may take.
+/// A step that takes longer than this makes the next step shorter.
 const STEP_TIME: Duration = Duration::from_millis(20);
-/// A step that takes less time has read next to nothing: its positions have no events, because retention removed them.
+/// A step that takes less time than this has read almost nothing: retention removed the events at its positions.
 const EMPTY_STEP_TIME: Duration = Duration::from_millis(1);
-/// How often found events and the progress are sent while a search finds little.
+/// How often the events found so far and the progress are sent while a search finds few events.
 pub(super) const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The conditions of a search. Times are wall-clock times.
@@ -64,7 +64,7 @@ pub(super) struct Search {
     pub(super) before: Option<Seq>,
 }
 
-/// The line of a list that reports how far its search has come.
+/// The line of a list that reports the position of the search.
 #[derive(Debug, Serialize)]
 struct Progress<T> {
     searched: T,
@@ -83,12 +83,12 @@ pub(super) struct Sender<'a> {
 struct Pace {
     /// Number of positions of the next step.
     span: i64,
-    /// Whether the last step read next to nothing.
+    /// Whether the last step took less than [`EMPTY_STEP_TIME`].
     was_empty: bool,
 }
 
 impl Search {
-    /// Finds the range of positions that the conditions leave.
+    /// Finds the range of positions to search: those that `since`, `until`, `after` and `before` allow.
     pub(super) async fn new(store: &dyn InspectionStore, conditions: Conditions) -> Result<Self, StoreError> {
         let Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before } =
             conditions;
@@ -104,7 +104,8 @@ impl Search {
         Ok(Self { filter, pattern, text: text.map(|text| text.to_lowercase()), after, before })
     }
 
-    /// Whether an event read by the filter matches the other conditions. A damaged event matches if there are none.
+    /// Returns true if an event that the filter of the store returned also matches the pattern and the text. A damaged
+    /// event matches if there is neither.
     fn selects(&self, read: &ReadEvent) -> bool {
         let Ok(stored) = read else { return self.pattern.is_none() && self.text.is_none() };
         let event = &*stored.event;
@@ -113,8 +114,8 @@ impl Search {
             && self.text.as_ref().is_none_or(|text| event.to_json().to_lowercase().contains(text))
     }
 
-    /// Reads the events after `after`, and returns those that match with the position up to which it searched. At the
-    /// end of the range, this is the last position before `end`.
+    /// Reads a page of events after `after`. Returns the events that match, and the last position that was searched. At
+    /// the end of the range, this is the last position before `end`.
     pub(super) async fn next(
         &self,
         store: &dyn InspectionStore,
@@ -138,8 +139,8 @@ impl Search {
         Ok((found.into_iter().filter(|read| self.selects(read)).collect(), searched))
     }
 
-    /// Reads the events before `before`, and returns those that match, newest first, with the position down to which it
-    /// searched: a later call continues before it.
+    /// Reads a page of events before `before`. Returns the events that match, newest first, and the lowest position
+    /// that was searched: the `before` of the next call.
     async fn previous(
         &self,
         store: &dyn InspectionStore,
@@ -164,17 +165,19 @@ impl Search {
     }
 
     fn page(&self, limit: usize) -> EventFilter {
-        // Only the filter of the store makes a page shorter: with a pattern or a text, any number may not match.
+        // With a pattern or a text, any number of the events may not match, so a small limit does not make a page
+        // smaller.
         let limit = if self.pattern.is_some() || self.text.is_some() { PAGE } else { limit.min(PAGE) };
         EventFilter { limit, bytes_max: Some(PAGE_BYTES_MAX), ..self.filter.clone() }
     }
 
-    /// Returns the position after the last one of the range.
+    /// Returns the first position after the range.
     pub(super) fn end(&self, newest: Seq) -> Seq {
         self.before.map_or(newest.next(), |before| before.min(newest.next()))
     }
 
-    /// Calls `each` with the newest `limit` events that match, newest first.
+    /// Finds the newest `limit` events that match, newest first, and sends the line that `each` returns for each of
+    /// them. Returns the position of the last of them; `None` if fewer than `limit` events match.
     pub(super) async fn newest_first(
         &self,
         store: &dyn InspectionStore,
@@ -211,7 +214,7 @@ impl<'a> Sender<'a> {
         self.lines
     }
 
-    /// Sends the found events and the progress if some time has passed since the last time.
+    /// Sends the found events and the progress if [`SEND_INTERVAL`] has passed since they were last sent.
     pub(super) async fn searched(&mut self, searched: impl Serialize) -> Result<(), StreamError> {
         if self.sent.elapsed() < SEND_INTERVAL {
             return Ok(());

@@ -55,8 +55,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
     }
 }
 
-/// The last check whether the store accepts writes. Requests at the same time share one check: `/readyz` needs no token,
-/// so its callers must not be able to keep the store busy.
+/// The result of the last check whether the store accepts writes. Simultaneous requests share one check: `/readyz`
+/// needs no token, so its callers must not be able to keep the store busy.
 #[derive(Default)]
 pub struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
@@ -71,7 +71,7 @@ impl Readiness {
         }
         let started = Instant::now();
         // If the last write succeeded and the disk has room, an empty commit suffices: it passes through the same queue
-        // as all writes, and writes nothing. Otherwise a small write shows whether there is room for one.
+        // as all writes, and writes nothing. Otherwise a small write shows whether there is room for a write.
         let is_doubtful = !matches!(&*last, Some((_, Ok(())))) || store.refusal().is_some() || is_disk_full(data).await;
         // A new value each time: SQLite does not write a page whose content stays the same.
         let value = || uuid::Uuid::now_v7().into_bytes().to_vec();
@@ -103,7 +103,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<St
     Ok(Json(Status { data: admin.data.display().to_string(), listeners, ..status }))
 }
 
-/// Lists the active functions, and those that only the store knows.
+/// Lists the active functions, and the inactive ones that have deliveries in the store.
 fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) -> Status {
     let of_active = active.functions.into_iter().map(|function| (function.name.clone(), function.into()));
     let mut functions: BTreeMap<String, Function> = of_active.collect();

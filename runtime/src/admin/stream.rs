@@ -14,7 +14,7 @@ use evoke_store::StoreError;
 
 /// Maximum number of chunks that wait for the client, besides the one that is being sent.
 const CHUNKS_MAX: usize = 1;
-/// Number of bytes that a page of objects from the store may have, and a chunk of text. A larger object is a page and a
+/// Maximum size in bytes of a page of objects from the store, and of a chunk of text. A larger object is a page and a
 /// chunk of its own.
 pub(super) const PAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -73,12 +73,12 @@ impl Lines {
         self.text(line).await
     }
 
-    /// Adds text. Sends it when there is enough for a chunk.
+    /// Adds text. Sends the text collected before if both do not fit into one chunk.
     pub(super) async fn text(&mut self, text: String) -> Result<(), ClientGone> {
         if self.chunk.len() + text.len() > PAGE_BYTES_MAX {
             self.flush().await?;
         }
-        // A long text is not copied.
+        // The text becomes the chunk without a copy.
         if self.chunk.is_empty() {
             self.chunk = text;
         } else {
@@ -87,7 +87,7 @@ impl Lines {
         if self.chunk.len() >= PAGE_BYTES_MAX { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends the rest. Waits while the client reads too slowly.
+    /// Sends the text that was not sent yet. Waits while the client reads too slowly.
     pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
         if self.chunk.is_empty() {
             return Ok(());

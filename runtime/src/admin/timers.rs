@@ -1,4 +1,4 @@
-//! Lists timers with their next ticks, and with what became of the last ones.
+//! Lists timers with their next ticks, and with their last ticks and the deliveries of these.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use evoke_sources::timer::{Skip, TimerTimes, inspect};
 use evoke_store::{Store, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// The default number of next and of last ticks of each timer, and the maximum.
+/// The default and the maximum number of next ticks of each timer, and also of its last ticks.
 const TICKS_DEFAULT: usize = 3;
 const TICKS_MAX: usize = 100;
 

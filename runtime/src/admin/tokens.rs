@@ -33,7 +33,7 @@ const TOKENS_MAX: usize = 100;
 /// Maximum length of a token's name.
 const NAME_LENGTH_MAX: usize = 64;
 
-/// SHA-256 of a token. A token has 256 random bits, so a fast hash is as good as a slow one.
+/// SHA-256 of a token. A token has 256 random bits and cannot be guessed, so no slow password hash is needed.
 pub(super) type Hash = [u8; 32];
 
 /// The valid tokens; cheap to clone.
@@ -79,11 +79,11 @@ pub(super) enum Rejected {
 /// Why a token was not made or revoked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
-    #[error("the name of a token has 1 to {} letters, digits, `-`, `_` or `.`", NAME_LENGTH_MAX)]
+    #[error("the name of a token must have 1 to {} letters, digits, `-`, `_` or `.`", NAME_LENGTH_MAX)]
     Name,
-    #[error("there is a token {0} already; choose another name, or revoke that one first")]
+    #[error("a token with the name {0} already exists; choose another name, or revoke that token first")]
     Exists(String),
-    #[error("there are {} tokens already; revoke one first", TOKENS_MAX)]
+    #[error("there are already {} tokens, the maximum; revoke one of them first", TOKENS_MAX)]
     TooMany,
     #[error("there is no token {0}; `evoke token list` lists all tokens")]
     NotFound(String),
@@ -94,7 +94,8 @@ pub(super) enum TokenError {
 }
 
 impl Tokens {
-    /// Reads the tokens of a data folder. Makes the owner's token if the folder has none, or if other users could read it.
+    /// Reads the tokens of a data folder. Makes the owner's token if the folder has none, or if other users could read
+    /// it.
     pub fn open(data: &Path, clock: Clock) -> anyhow::Result<Self> {
         let stored = if files::is_owner_exposed(data) {
             let path = files::owner_path(data);
@@ -125,7 +126,8 @@ impl Tokens {
         Ok(Self(Arc::new(Inner { data: data.to_owned(), clock, valid, changing })))
     }
 
-    /// Returns whose token this is. The time does not depend on how much of the token is right.
+    /// Returns the holder of a token. The comparison takes the same time for any wrong token, so an attacker learns
+    /// nothing from it.
     pub(super) fn authenticate(&self, token: &str) -> Result<Caller, Rejected> {
         let presented = hash(token);
         let mut found = None;
@@ -161,7 +163,7 @@ impl Tokens {
         }
         let to_ms = |duration: Duration| UnixMs::try_from(duration.as_millis()).unwrap_or(UnixMs::MAX);
         let expires_ms = expires_in.map(|duration| now_ms.saturating_add(to_ms(duration)));
-        // A time beyond the calendar cannot be written, and is never reached.
+        // A time after the last year of the calendar cannot be written as text. Such a token never expires.
         let expires_ms = expires_ms.filter(|expires_ms| !rfc3339(*expires_ms).is_empty());
         let token = generate().map_err(|error| self.write_error(std::io::Error::other(error)))?;
         let caller = Caller::new(name, role, expires_ms);
@@ -175,13 +177,13 @@ impl Tokens {
         Ok(self.create(name, Role::Viewer, None)?.token)
     }
 
-    /// Makes a token for requests within this process, over a store that refuses every change, and returns it. It can also
-    /// read recordings: whoever runs the process can read the files.
+    /// Makes a token for requests within this process, whose store refuses every change, and returns it. The token has
+    /// the role operator, so it can also read recordings: the user of this process can read the files anyway.
     pub(crate) fn create_local(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.create(name, Role::Operator, None)?.token)
     }
 
-    /// Revokes a token at once: also responses in progress are cut off. Blocks until the file is on disk.
+    /// Revokes a token at once, and cuts off its responses that are in progress. Blocks until the file is on disk.
     pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
         if name == OWNER {
             return Err(TokenError::Owner(files::owner_path(&self.0.data)));
@@ -246,7 +248,7 @@ impl Caller {
         Self { expires_ms: Some(expires_ms), revoked: self.revoked.child_token(), ..self.clone() }
     }
 
-    /// Ends a session: also responses in progress are cut off. Does not revoke the token.
+    /// Ends a session, and cuts off its responses that are in progress. Does not revoke the token.
     pub(super) fn end(self) {
         self.revoked.cancel();
     }

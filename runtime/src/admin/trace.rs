@@ -18,7 +18,7 @@ use super::{Admin, ApiResult, events};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, ReadDelivery, ReadEvent, Seq};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Maximum number of events in a trace: more than a user reads, and some milliseconds of work.
+/// Maximum number of events in a trace. A user reads fewer, and so many take only some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
 /// Maximum number of deliveries in a trace.
 const DELIVERIES_MAX: usize = 10_000;
@@ -79,7 +79,7 @@ async fn describe_missing(store: &dyn InspectionStore, event: &ReadEvent) -> Res
     })
 }
 
-/// Returns the lineage of an event; a default for a damaged one.
+/// Returns the lineage of an event; the default lineage if the event is damaged.
 fn lineage(read: &ReadEvent) -> Lineage {
     read.as_ref().map(|stored| stored.lineage).unwrap_or_default()
 }
@@ -89,7 +89,8 @@ fn size(read: &ReadEvent) -> usize {
     read.as_ref().map_or(0, |stored| stored.event.size())
 }
 
-/// An event of the tree. The tree has only numbers: events and deliveries are read again when they are sent.
+/// An event of the tree. The tree has only the numbers of events and deliveries, which are read again when they are
+/// sent.
 struct TreeEntry {
     seq: Seq,
     depth: usize,
@@ -180,7 +181,7 @@ impl Writer<'_> {
             let read = self.store.event(entry.seq).await?.unwrap_or_else(gone);
             let node = Node::of(self.store, &read);
             drop(read);
-            // The deliveries are the last member of a node that is not cut.
+            // The deliveries are the last member of the JSON of a node without `cut`.
             lines.text(without_end(&node, "]}")).await?;
             drop(node);
             for (position, delivery) in entry.deliveries.iter().enumerate() {
@@ -225,7 +226,7 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the JSON of a value without its end, so that members can follow.
+/// Returns the JSON of a value without `end`, so that further members can be added.
 fn without_end(value: &impl serde::Serialize, end: &str) -> String {
     // Strings, numbers and JSON always serialise.
     let mut json = serde_json::to_string(value).unwrap_or_default();

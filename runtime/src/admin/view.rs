@@ -1,5 +1,5 @@
-//! The JSON types of requests and responses, made from the model here and nowhere else. Times are RFC 3339 in UTC; an
-//! optional field without a value is absent.
+//! The JSON types of requests and responses, and their conversions from the types of the model. Times are RFC 3339 in
+//! UTC. An optional field without a value is absent.
 
 mod dead;
 mod event;

@@ -10,9 +10,9 @@ use crate::control::{Activity, Control, Host, Progress};
 use crate::logs::{Filter, Followed, FunctionLogs};
 use evoke_model::{Completion, EventFilter, Seq, Verdict};
 
-/// Limit on the ended attempts that wait to be shown; further ones are left out.
+/// Limit on the ended attempts that wait to be shown. Further attempts are left out.
 const WAITING_MAX: usize = 256;
-/// Limit on what is shown in an [`INTERVAL`]; a terminal shows no more, and a reader reads less.
+/// Limit on the lines that are shown in an [`INTERVAL`]: about what fits on a terminal, and more than a user can read.
 const SHOWN_MAX: u32 = 40;
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -55,7 +55,8 @@ pub(super) async fn run(control: &Control, logs: &FunctionLogs, host: &dyn Host)
     }
 }
 
-/// Reports the events up to `newest`, at most as many as are shown. Returns `newest`.
+/// Reports the events after `after` up to `newest`. Events that exceed the limit on lines are left out. Returns
+/// `newest`.
 async fn accepted(control: &Control, after: Seq, newest: Seq, shown: &mut Shown<'_>) -> Seq {
     let room = shown.room();
     let count = u64::try_from(newest.0 - after.0).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The certificates of the listeners: read from files at the start, and again when the files change or SIGHUP is
-//! received. If they cannot be read then, those before stay active.
+//! received. If they cannot be read again, the previous certificates stay active.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,13 @@ use crate::control::{Host, ListenerHandle, Progress, first_end};
 use evoke_http::listener::{CertificatePem, ClientAuthorities, Tls, TlsConfig, TlsPart, TlsSettings};
 use evoke_model::clock::{Clock, rfc3339};
 
-/// The time between two checks of the files for changes. They are read when they have not changed between two checks.
+/// The time between two checks of the files for changes. Changed files are read when they are the same in two checks in
+/// a row.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum size of a file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Permissions of others that a private key should not have: any of all users, and writing by the group.
+/// Permissions that the file of a private key should not have: all permissions for other users, and writing for the
+/// group.
 const OF_OTHERS: u32 = 0o027;
 
 /// The files of a listener's TLS.
@@ -26,7 +28,8 @@ const OF_OTHERS: u32 = 0o027;
 pub struct TlsFiles {
     /// Each certificate with its chain, and its key.
     pub certificates: Vec<(PathBuf, PathBuf)>,
-    /// The certificates of the authorities that sign those of clients, and whether each client needs one.
+    /// The file with the authorities that sign the certificates of clients, and whether each client needs a
+    /// certificate.
     pub clients: Option<(PathBuf, bool)>,
 }
 
@@ -72,7 +75,7 @@ impl TlsFiles {
         keys.collect()
     }
 
-    /// Returns what identifies the content of the files.
+    /// Returns a fingerprint of the files. If a file changes, its fingerprint changes.
     fn fingerprint(&self) -> Fingerprint {
         let of = |path: &Path| {
             let metadata = std::fs::metadata(path).ok()?;
@@ -110,11 +113,12 @@ impl Certificates {
         self.tls.clone()
     }
 
-    /// Reads the files again. After an error, the certificates stay as they are. Returns true if they were replaced.
+    /// Reads the files again, and replaces the certificates. After an error, the previous certificates stay active.
+    /// Returns true if the certificates were replaced.
     async fn reload(&self, handle: &ListenerHandle, clock: &Clock) -> bool {
         let mut read = self.read.lock().await;
         let (files, http2) = (self.files.clone(), self.http2);
-        // A file system that does not respond must not stop anything else.
+        // Reads on a separate thread, so that a file system that does not respond blocks nothing else.
         let result =
             tokio::task::spawn_blocking(move || (files.fingerprint(), files.read(http2), files.doubts())).await;
         let Ok((fingerprint, config, doubts)) = result else { return false };
@@ -136,7 +140,7 @@ impl Certificates {
             }
             Err(error) => {
                 let listener = self.listener;
-                tracing::error!("the certificates of the {listener} listener stay as they were: {error:#}");
+                tracing::error!("the previous certificates of the {listener} listener stay active: {error:#}");
                 handle.set_reload_error(Some(format!("its certificates could not be replaced: {error:#}")));
                 false
             }

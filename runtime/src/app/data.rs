@@ -17,7 +17,7 @@ use evoke_store_sqlite as sqlite;
 const LISTEN: &str = "listen.json";
 const LISTEN_NEW: &str = "listen.json.new";
 
-/// The listeners, for the file with their addresses.
+/// The listeners whose addresses are in `listen.json`.
 pub(super) struct Addresses {
     pub(super) http: Arc<ListenerHandle>,
     pub(super) admin: Arc<ListenerHandle>,
@@ -71,7 +71,8 @@ impl DataFolder {
         self.folder.path()
     }
 
-    /// Reserves what exists in the folder now, so that no source, manifest or secret can name it.
+    /// Reserves the files and folders that exist in the data folder now, so that no source, manifest or secret can use
+    /// them.
     pub(super) fn reserve(&mut self) -> anyhow::Result<()> {
         let reserved = sqlite::reserve_own(&self.folder);
         self.reserved.push(reserved.with_context(|| format!("cannot read the data folder {}", self.path().display()))?);
@@ -79,9 +80,9 @@ impl DataFolder {
     }
 
     /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
-    /// "admin": "ADDR"}`. With TLS, an address begins with `https://`; then `admin_certificates_sha256` has the hashes of
-    /// the certificates by which other commands recognise the admin listener. The file is replaced atomically. Returns
-    /// false if the disk is full.
+    /// "admin": "ADDR"}`. With TLS, an address begins with `https://`; then `admin_certificates_sha256` has the hashes
+    /// of the certificates by which other commands recognise the admin listener. The file is replaced atomically.
+    /// Returns false if the disk is full.
     pub(super) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<bool> {
         let text = addresses.to_json().to_string();
         let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
@@ -96,7 +97,7 @@ impl DataFolder {
         }
     }
 
-    /// Writes `listen.json` as soon as the disk has room, if it is missing. Never returns.
+    /// If `listen.json` is missing, writes it as soon as the disk has room. Never returns.
     pub(super) async fn keep_addresses(&self, addresses: &Addresses) {
         /// Time between two tries on a full disk.
         const INTERVAL: Duration = Duration::from_secs(1);
@@ -125,8 +126,8 @@ impl Drop for DataFolder {
     }
 }
 
-/// Locks the folder's lock file. A lock of another user, who could open the file before the folder became private, does
-/// not count: the file is replaced by one that only this user can open.
+/// Locks the folder's lock file. Another user may have opened and locked the file before the folder became private.
+/// Then the file is replaced by a new file, which only this user can open.
 fn lock(folder: &PrivateFolder) -> anyhow::Result<File> {
     let path = folder.path().join("lock");
     let open = || {
@@ -135,7 +136,10 @@ fn lock(folder: &PrivateFolder) -> anyhow::Result<File> {
     };
     let mut file = open()?;
     if let Some(stranger) = lock_holder::stranger(&file) {
-        tracing::warn!("{} was locked by {stranger}, who could read it before; it is replaced", path.display());
+        tracing::warn!(
+            "{} was locked by {stranger}; it is replaced, so that only this user can lock it",
+            path.display()
+        );
         std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
         file = open()?;
     }

@@ -6,7 +6,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// More than the connections and files that Evoke has open at once.
+/// The wanted limit. It is higher than the number of connections and files that Evoke has open at once.
 const WANTED: u64 = 16 * 1024;
 
 /// Raises the limit to [`WANTED`], or as far as the system allows.
@@ -20,8 +20,8 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// Returns how many connections the public listener may have, of `wanted`: at most half of the descriptors. The other half
-/// is for the store, files, the admin API and outbound requests.
+/// Returns the maximum number of connections of the public listener: `wanted`, but at most half of the descriptors. The
+/// other half is for the store, files, the admin API and outbound requests.
 pub(super) fn connections_max(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
     limit.map_or(wanted, |limit| wanted.min(limit / 2).max(1))

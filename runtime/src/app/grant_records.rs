@@ -16,7 +16,7 @@ pub(super) async fn run(control: Control, keep: Duration, stop: CancellationToke
         let is_last = stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none();
         match control.store_grant_records(keep, is_last).await {
             Ok(()) => {}
-            // Tried again, also after the disk was full or locked.
+            // A full or locked store may recover: the next round tries again.
             Err(StoreError::Full | StoreError::Busy) if !is_last => {}
             Err(error) => tracing::warn!("the last uses of grants are not recorded: {error}"),
         }

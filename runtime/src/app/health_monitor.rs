@@ -29,7 +29,7 @@ const STORAGE: &str = "storage";
 
 pub(super) struct HealthMonitor {
     control: Control,
-    /// The data folder; its disk is monitored.
+    /// The data folder, whose disk is monitored.
     data: PathBuf,
     /// Free space below which the disk counts as low, in bytes; `None` uses the default.
     storage_low: Option<u64>,
@@ -49,7 +49,7 @@ impl HealthMonitor {
     ) -> Result<Self, StoreError> {
         let Parts { bus, dispatcher, .. } = control.parts();
         let reported = match bus.marks(SOURCE).await {
-            // Without the last reported health, each problem that still exists is reported once more.
+            // Without the last reported health, each problem that still exists is reported again.
             Err(StoreError::Damaged(reason)) => {
                 tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
                 BTreeMap::new()
@@ -123,8 +123,9 @@ impl HealthMonitor {
         true
     }
 
-    /// Returns the current health of the active functions and their circuits, the active sources, the listeners with TLS
-    /// and the disk. Subjects without trouble are left out, unless their trouble was reported: there may be thousands.
+    /// Returns the current health of the active functions and their circuits, the active sources, the listeners with
+    /// TLS and the disk. There may be thousands of subjects, so those without trouble are left out, unless a trouble of
+    /// theirs was reported.
     async fn observe(&self, functions: BTreeMap<String, FunctionId>) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
@@ -176,7 +177,7 @@ impl HealthMonitor {
         all
     }
 
-    /// Returns true if a condition of the subject can have changed.
+    /// Returns true if the subject has trouble now, or if a trouble of it was reported.
     fn matters(&self, subject: &Subject, trouble: bool) -> bool {
         trouble || self.conditions.has_trouble(subject)
     }

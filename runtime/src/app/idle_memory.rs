@@ -14,12 +14,13 @@ use tokio::runtime::Handle;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The process counts as idle if all threads together were busy for at most this time since the last poll.
 const IDLE_BUSY_MAX: Duration = Duration::from_millis(20);
-/// Idle polls after which memory is returned. By then the store has released its caches, too.
+/// Number of idle polls in a row after which memory is returned. By then, the store has also released its caches.
 const IDLE_POLLS: u32 = 4;
 /// The longest time for which a thread waits until the other threads of its runtime have returned their memory.
 const HOLD_MAX: Duration = Duration::from_millis(2);
 
-/// Never returns. `runtimes` are those whose threads allocate memory.
+/// Returns memory to the system each time the process becomes idle. Never returns. `runtimes` are the tokio runtimes
+/// whose threads allocate memory.
 pub(super) async fn run(runtimes: [Handle; 2], sandbox: Sandbox) {
     let (mut busy, mut idle_polls, mut has_worked) = (Duration::ZERO, 0, true);
     loop {
@@ -71,10 +72,10 @@ async fn return_memory(runtime: &Handle) {
     }
 }
 
-/// Returns the memory that the current thread has freed, and what is free in all arenas.
+/// Returns to the system the memory that the current thread has freed, and the free memory in all arenas.
 #[allow(unsafe_code, reason = "a function of the allocator that its crate does not export")]
 fn return_memory_of_thread() {
-    // Links the library.
+    // Links the library of the allocator.
     use mimalloc as _;
     unsafe extern "C" {
         safe fn mi_collect(force: bool);
@@ -82,7 +83,7 @@ fn return_memory_of_thread() {
     mi_collect(true);
 }
 
-/// Returns the memory that C libraries have freed: SQLite allocates with the allocator of the system.
+/// Returns to the system the memory that C libraries have freed. SQLite uses the allocator of the system.
 #[allow(unsafe_code, reason = "a function of glibc without a safe binding")]
 fn return_memory_of_c() {
     #[cfg(target_env = "gnu")]

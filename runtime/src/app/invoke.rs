@@ -96,7 +96,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     Ok(Invocation { function: full_name(&checked.manifest, function), attempt, logs })
 }
 
-/// Stores the state of a bucket.
+/// Stores these keys and values in a bucket.
 pub(super) async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
     let set = |(key, value): (String, Vec<u8>)| {
         let change = Some(Change::Set(value.into()));

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Describes the holder of a lock (`flock`) on the file if it is certainly a process of another user than this one and
-/// root; returns `None` otherwise, and on systems without `/proc`.
+/// Describes the holder of a lock (`flock`) on the file if it is certainly a process of a stranger: a user who is
+/// neither root nor the user of this process. Returns `None` otherwise, and on systems without `/proc`.
 pub(super) fn stranger(file: &File) -> Option<String> {
     let inode = file.metadata().ok()?.ino();
     let table = std::fs::read_to_string("/proc/locks").ok()?;
@@ -20,15 +20,15 @@ pub(super) fn stranger(file: &File) -> Option<String> {
     found
 }
 
-/// Returns the effective user id from a process's status: `Uid:` with the real, the effective and two more ids. The owner
-/// of the folder in `/proc` would not do: it is root for a process that hides its memory.
+/// Returns the effective user id from a process's status: `Uid:` with the real, the effective and two more ids. The
+/// owner of the process's folder in `/proc` cannot be used, because it is root for a process that hides its memory.
 fn effective_user(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Returns the processes that hold locks of the kind `flock` on a file with this inode. The device is not compared: some
-/// file systems list another one than the file's metadata. So the result may contain holders of other files, and a
-/// caller must not act unless all of them are strangers.
+/// Returns the processes that hold locks of the kind `flock` on a file with this inode. The device is not compared,
+/// because some file systems list another device than the file's metadata has. So the result may contain holders of
+/// locks on other files, and a caller must not act unless all holders are strangers.
 fn holders(table: &str, inode: u64) -> Vec<u32> {
     let holder = |line: &str| {
         // `1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF`; a waiting process has `->` after the number.

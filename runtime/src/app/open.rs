@@ -45,7 +45,7 @@ pub(super) struct Listeners {
     pub(super) admin: Listener,
 }
 
-/// Opens these parts. Starts nothing that accepts events.
+/// Opens the parts of the application. Starts nothing that accepts events.
 pub(super) async fn open(
     options: UpOptions,
     mut data: DataFolder,
@@ -166,8 +166,9 @@ pub(super) async fn listen(
     Ok((Listeners { public, admin }, addresses, certificates))
 }
 
-/// Opens the store. While another program holds a lock on it, or the disk has no room for the files that SQLite makes
-/// beside it, tries again until the caller stops waiting. A new store on a full disk is an error.
+/// Opens the store. If another program holds a lock on the store, or if the disk has no room for the files that SQLite
+/// makes beside it, tries again until the caller stops waiting. Returns an error if a new store does not fit on the
+/// disk.
 async fn open_store(
     folder: &Path,
     clock: Clock,
@@ -180,15 +181,15 @@ async fn open_store(
     let mut waits_for_room = false;
     loop {
         let (path, clock, metrics) = (folder.to_owned(), clock.clone(), metrics.clone());
-        // Waits for locks, so it runs on a thread of its own, which a stop does not wait for.
+        // Opening waits for locks, so it runs on a thread of its own. A stop does not wait for this thread.
         let opened =
             tokio::task::spawn_blocking(move || SqliteStore::open_measured(&path, clock, dedup_window, metrics));
         match opened.await.map_err(|_| StoreError::Closed)? {
             Err(StoreError::Busy) if waits_since.is_none() => {
                 waits_since = Some(Instant::now());
                 tracing::warn!(
-                    "another program has locked evoke.db in {}: the start waits until it releases its lock; Ctrl-C or \
-                     SIGTERM ends the wait",
+                    "another program has locked evoke.db in {}: the start waits until this program releases the lock; Ctrl-C \
+                     or SIGTERM ends the wait",
                     folder.display()
                 );
             }
@@ -214,8 +215,8 @@ async fn open_store(
     }
 }
 
-/// Counts an unclean end of the process before this one. Returns the counts of all deliveries. On a full disk the end is
-/// not counted, but its deliveries still run alone.
+/// Counts an unclean end of the previous process. Returns for each delivery the number of unclean ends at which it was
+/// running. On a full disk, the end is not counted, but the deliveries that were running still run alone.
 async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
     match store.record_exit(exit.clone()).await {
         Err(StoreError::Full) => {

@@ -9,12 +9,12 @@ use evoke_store_sqlite::running::{Interrupted, RunningFile};
 
 const NOT_RECORDED: &str = "until the next start, Evoke cannot identify a delivery that ends the process";
 
-/// The file, unless it could not be opened.
+/// The file with the record; `None` if it could not be opened.
 #[derive(Clone)]
 pub(super) struct Recording(Option<Arc<RunningFile>>);
 
 impl Recording {
-    /// Opens the file, and logs the work that the previous process recorded and did not end.
+    /// Opens the file. Logs and returns the work that was running when the previous process ended without a clean stop.
     pub(super) fn open(data: &DataFolder) -> (Self, Option<Interrupted>) {
         let (file, interrupted) = match RunningFile::open(data.path()) {
             Ok(opened) => opened,
@@ -45,7 +45,7 @@ impl Recording {
         }
     }
 
-    /// Starts to record. Must be called after the store has counted what the process before left.
+    /// Starts to record. Must be called after the store has counted the unclean end of the previous process.
     pub(super) fn begin(&self, concurrency: u32) {
         if let Some(file) = &self.0
             && let Err(error) = file.begin(concurrency.saturating_mul(2))

@@ -13,7 +13,7 @@ use evoke_store::{Store, StoreError};
 const INTERVAL_MAX: Duration = Duration::from_secs(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The scope whose owner runs retention.
+/// The scope in the store whose owner runs retention.
 const SCOPE: &str = "retention";
 
 /// Runs until `stop` is cancelled, or the store fails or is closed.
@@ -23,12 +23,12 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
         match run_once(&*store, retention).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!("retention removed {}", count(removed, "event")),
-            // Keep trying: the disk may get room again, also through retention.
+            // Tries again later: the disk may get room, also because retention removes events.
             Err(StoreError::Full) => tracing::warn!("retention cannot run: the disk is full"),
             // The store has logged the lock.
             Err(error @ StoreError::Busy) => tracing::debug!("retention cannot run: {error}"),
             Err(error @ StoreError::Unreachable(_)) => tracing::warn!("retention cannot run: {error}"),
-            // Retention of undamaged events may still work.
+            // Retention may still work for undamaged events.
             Err(StoreError::Damaged(reason)) => tracing::error!("retention: {reason}"),
             Err(error) => {
                 tracing::debug!("retention ends: {error}");
@@ -38,7 +38,7 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
     }
 }
 
-/// Removes finished events, and returns their number. Does nothing while another owner does it.
+/// Removes finished events, and returns their number. Does nothing if another process owns the scope.
 async fn run_once(store: &dyn Store, retention: Retention) -> Result<u64, StoreError> {
     match store.own(SCOPE).await? {
         Some(_owned) => store.retain(&Actor::Runtime, retention).await,

@@ -1,6 +1,6 @@
-//! Notifies the service manager (systemd) of the start, of reloads and of the stop, and notifies its watchdog. The protocol
-//! is that of sd_notify(3): datagrams of `NAME=VALUE` lines to the socket in `NOTIFY_SOCKET`. Without that variable
-//! nothing is sent.
+//! Notifies the service manager (systemd) of the start, of reloads and of the stop, and notifies its watchdog. The
+//! protocol is that of sd_notify(3): datagrams of `NAME=VALUE` lines to the socket in `NOTIFY_SOCKET`. Without that
+//! variable nothing is sent.
 
 use std::ffi::OsStr;
 use std::io;
@@ -44,13 +44,13 @@ impl ServiceManager {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={us}\nSTATUS=reloading"));
     }
 
-    /// Reports that running deliveries end.
+    /// Reports that Evoke stops and waits for running deliveries.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=waiting for running deliveries");
     }
 
-    /// Notifies the watchdog twice in its time as long as the store processes commits; a commit that a full disk refuses
-    /// counts, because a restart would not help. Never returns.
+    /// Notifies the watchdog twice in its time limit as long as the store processes commits. A commit that fails
+    /// because the disk is full counts, too, because a restart would not help. Never returns.
     pub(super) async fn answer_watchdog(&self, store: &dyn Store) {
         let (Some(_), Some(time)) = (&self.socket, self.watchdog) else { return std::future::pending().await };
         let mut interval = tokio::time::interval(time / 2);
@@ -60,12 +60,14 @@ impl ServiceManager {
             // An empty commit passes through the queue of all writes, and writes nothing.
             match tokio::time::timeout(time, store.accept(Vec::new(), Vec::new())).await {
                 Ok(_) => self.send("WATCHDOG=1"),
-                Err(_) => tracing::error!("the store has not responded for {time:?}: the watchdog gets no answer"),
+                Err(_) => tracing::error!(
+                    "the store has not responded for {time:?}: the watchdog of the service manager is not notified"
+                ),
             }
         }
     }
 
-    /// Sends a message. An error is logged: the service manager then decides by its own time limits.
+    /// Sends a message. An error is only logged: without the message, the time limits of the service manager apply.
     fn send(&self, message: &str) {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(message.as_bytes(), address)
@@ -75,14 +77,14 @@ impl ServiceManager {
     }
 }
 
-/// Opens a socket for messages to a path, or with `@` to a name in the abstract namespace.
+/// Opens a socket for messages. The address is a path or, if it starts with `@`, a name in the abstract namespace.
 fn open(path: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match path.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(path)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // The service manager reads at once; a full queue must not stop Evoke.
+    // A service manager normally reads at once. If its queue is full, sending must not block Evoke.
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }

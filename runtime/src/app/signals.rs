@@ -2,7 +2,7 @@
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second one ends the process at once |
+//! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second signal ends the process at once |
 //! | SIGHUP | reload the manifests; drain and stop if the terminal was closed |
 //! | SIGUSR1, SIGUSR2 | ignored by `up` |
 //! | SIGXFSZ | ignored by `up`: a file that reaches the limit of `ulimit -f` is an error of the write |
@@ -46,7 +46,7 @@ pub(super) enum Request {
 pub(super) struct Signals {
     stop: StopSignals,
     hangup: Signal,
-    /// Received and not read, which ignores them.
+    /// Signals that are received but never read, so they are ignored.
     _ignored: [Signal; 3],
     /// Whether standard input, output and error were terminals at the start.
     terminals: [bool; 3],
@@ -89,7 +89,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a request to stop. A request to reload is kept for [`Signals::next`].
+    /// Waits for a request to stop. If a reload is requested before, [`Signals::next`] returns that request later.
     pub(super) async fn stop(&mut self) {
         // The caller may drop this future at any time, so the request is recorded before the next wait.
         while let Request::Reload = self.receive().await {
@@ -102,7 +102,7 @@ impl Signals {
         self.stop.received().await;
     }
 
-    /// Returns true if a terminal of the start is gone: the system sends SIGHUP when it closes.
+    /// Returns true if a terminal that existed at the start is closed. The system sends SIGHUP when a terminal closes.
     fn is_terminal_closed(&self) -> bool {
         self.terminals.iter().zip(terminals()).any(|(was, is)| *was && !is)
     }

@@ -1,4 +1,4 @@
-//! Checks all that a start needs, and starts nothing.
+//! Checks everything that a start needs, without starting anything.
 
 use anyhow::Context as _;
 
@@ -11,7 +11,7 @@ use evoke_telemetry::Metrics;
 
 /// Checks the manifests with their components and secrets, the store, the certificates and the addresses. Returns the
 /// warnings, the number of manifests and the number of functions. Nothing is written to disk. The addresses are not
-/// checked while another Evoke runs with the data folder: it uses them.
+/// checked while another Evoke runs with the data folder, because that Evoke uses them.
 pub async fn check_start(options: &UpOptions) -> Result<(Diagnostics, usize, usize), AppError> {
     let checked = validate(&options.manifests, &options.data, options.compile, Severity::Error, None).await?;
     let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
@@ -21,7 +21,7 @@ pub async fn check_start(options: &UpOptions) -> Result<(Diagnostics, usize, usi
         opened.with_context(|| format!("cannot open the store in the data folder {}", options.data.display()))?;
     }
     if !options.data.join("listen.json").exists() {
-        // Closed at once.
+        // The listeners are closed again at once.
         drop(open::listen(options, &Metrics::new(), &Clock::system()).await?);
     }
     Ok(checked)

@@ -34,8 +34,8 @@ use evoke_sandbox::CompileLimits;
 /// Options of [`test`].
 #[derive(Debug, Clone)]
 pub struct TestOptions {
-    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder. For recorded attempts,
-    /// manifests and folders of manifests, as for `evoke up`.
+    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder. For recorded
+    /// attempts, manifests and folders of manifests, as for `evoke up`.
     pub paths: Vec<PathBuf>,
     /// Recorded attempts to run again in place of the tests in files, and where their tests are written.
     pub recorded: Option<(Vec<Recording>, RecordedFile)>,
@@ -58,7 +58,7 @@ pub struct TestReport {
     pub updated: Vec<PathBuf>,
     /// The new file with the tests of recorded attempts, and its text. The caller writes it.
     pub recorded: Option<(PathBuf, String)>,
-    /// Time of all, with builds and compilation.
+    /// Total time, including builds and compilation.
     pub duration: Duration,
 }
 
@@ -101,7 +101,7 @@ struct Case<'a> {
     function: &'a Function,
 }
 
-/// Builds and loads the functions, and runs the tests side by side. A failed test is no error.
+/// Builds and loads the functions, and runs the tests in parallel. A failed test is not an error.
 pub async fn test(options: TestOptions, host: &dyn Host) -> Result<TestReport, AppError> {
     let started = Instant::now();
     let (suites, recordings, recorded) = match options.recorded {
@@ -118,11 +118,12 @@ pub async fn test(options: TestOptions, host: &dyn Host) -> Result<TestReport, A
     let functions = functions::load_all(&cases, &sandbox).await?;
     let attempts = cases.iter().zip(functions).map(|(case, function)| {
         let app = case.checked.manifest.app.as_str().into();
-        // The attempts of short functions run on the thread that calls them.
+        // An attempt of a short function runs on the thread that starts it, so it is started on a thread for guests.
         sandbox.guest_threads().spawn(attempt::run(function, app, case.test.clone()))
     });
     let actual: Vec<_> = stream::iter(attempts).buffered(parallel).collect().await;
-    let actual = actual.into_iter().collect::<Result<Vec<Actual>, _>>().context("a test ended the thread it ran on")?;
+    let actual =
+        actual.into_iter().collect::<Result<Vec<Actual>, _>>().context("a test ended the thread that ran it")?;
     let mut results: Vec<TestResult> = cases.iter().zip(&actual).map(|(case, actual)| result(case, actual)).collect();
     for ((recording, actual), result) in recordings.iter().zip(&actual).zip(&mut results) {
         if result.passed() {
@@ -145,7 +146,7 @@ fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>
     if let Some(filter) = filter {
         let names: BTreeSet<&str> = cases.iter().map(|case| case.test.name.value.as_str()).collect();
         let (are, tests) = (fitting(names.len(), "is", "are"), count(names.len(), "test"));
-        let message = format!("no test has {filter} in its name; there {are} {tests}");
+        let message = format!("no test has {filter} in its name or its function; there {are} {tests}");
         cases.retain(|case| {
             case.test.name.value.contains(filter) || full_name(&case.checked.manifest, case.function).contains(filter)
         });
@@ -156,7 +157,7 @@ fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>
     Ok(cases)
 }
 
-/// Builds the functions of the tests that are missing or outdated.
+/// Builds the components of the tested functions that are missing or outdated.
 async fn build_all(cases: &[Case<'_>], host: &dyn Host) -> Result<(), Diagnostics> {
     let mut failed = Diagnostics::default();
     let mut seen = BTreeSet::new();

@@ -7,8 +7,8 @@ use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
 use evoke_model::text::count;
 use evoke_model::{GrantKey, GrantKind};
 
-/// Returns an error for each grant that a function has run without, and a warning for each function with grants of which
-/// nothing is known. A grant that was added since the last start is neither.
+/// Returns an error for each grant that a function has not used although it has run, and a warning for each function
+/// with grants that has not run. Returns nothing about a grant that was added since the last start.
 pub(super) fn find(manifests: &[Checked], recorded: &[FunctionGrants]) -> Diagnostics {
     let mut found = Diagnostics::default();
     for checked in manifests {
@@ -23,12 +23,12 @@ fn of_function(checked: &Checked, function: &Function, recorded: &[FunctionGrant
     let record = recorded.iter().find(|record| record.function == name);
     let Some(record) = record.filter(|record| record.attempts > 0) else {
         let message = format!("`{}` has not run, so its unused grants are not known", function.name.as_str());
-        let help = "run it with `evoke up`, and check again; a copy of another store can be named with --offline";
+        let help = "run it with `evoke up`, and check again, or name the store of an Evoke that ran it with --offline";
         let warning = Diagnostic::warning(&checked.source, function.spans.name, message).help(help);
         return if function.grant_spans.is_empty() { Vec::new() } else { vec![warning] };
     };
     let unused = |key: &GrantKey| record.grants.iter().find(|grant| grant.key == *key && grant.is_unused());
-    // Without any use of state, the shared bucket has no error of its own.
+    // If the grant of state is unused, its error also covers the shared state, which gets no error of its own.
     let state = unused(&GrantKind::State.key("")).is_some();
     let spans = function.grant_spans.iter().filter(|(key, _)| !(state && key.kind == GrantKind::SharedState));
     let mistakes = spans.filter_map(|(key, span)| Some((unused(key)?, *span)));
@@ -54,7 +54,7 @@ fn help(record: &FunctionGrants, grant: &Grant) -> String {
     }
 }
 
-/// Returns what a grant was used for: event types and hosts by their own names, others by that of the grant.
+/// Returns the uses of a grant by name: the event types or hosts; for other kinds, the name of the grant.
 fn used_names(grant: &Grant) -> Vec<String> {
     match grant.key.kind {
         GrantKind::Publish | GrantKind::Http if !grant.seen.is_empty() => grant.seen.clone(),

@@ -10,10 +10,10 @@ use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function, Severity, Sourc
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
 
-/// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
-/// data folder `data`, the number of manifests and the number of functions. `missing_secrets` is the severity of a secret
-/// that cannot be read on this machine. With `used`, a grant that its function did not use
-/// is a mistake, too. Nothing is written to disk.
+/// Checks manifests, and checks that the existing components load under their grants. Returns the warnings (including
+/// warnings about the data folder `data`), the number of manifests and the number of functions. `missing_secrets` is
+/// the severity of a secret that cannot be read on this machine. With `used`, a grant that its function did not use is
+/// a mistake, too. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
@@ -36,7 +36,7 @@ pub async fn validate(
     let count = all.len();
     // A missing component is no error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.build.is_none() || f.component_path().is_none_or(Path::exists));
-    // A machine that only checks manifests has no secrets: the functions are checked without them.
+    // A machine that only checks manifests may not have the secrets. Then the functions are checked without them.
     let existing: Vec<(&Checked, Function)> = existing.map(|(checked, function)| (checked, function.clone())).collect();
     let (mut checkable, mut unset) = (Vec::new(), Vec::new());
     for (checked, function) in existing {
@@ -49,7 +49,7 @@ pub async fn validate(
         match (unset_here.is_empty(), function.deliver.is_some()) {
             (true, _) => checkable.push((checked, function)),
             (false, false) => checkable.push((checked, without_secrets(function))),
-            // Its request cannot be built.
+            // Without its secrets, the request of a function with `deliver` cannot be built, so it is not checked.
             (false, true) => {}
         }
     }
@@ -68,7 +68,7 @@ pub async fn validate(
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
 }
 
-/// Returns the function without its secrets and without the headers that have some.
+/// Returns the function without its secrets, and without the headers that contain secrets.
 fn without_secrets(mut function: Function) -> Function {
     function.allow.secrets.clear();
     for grant in &mut function.allow.http {
@@ -77,8 +77,8 @@ fn without_secrets(mut function: Function) -> Function {
     function
 }
 
-/// Returns the warning about a component that could send requests and has no grant for them. Some toolchains add the import
-/// to every component.
+/// Returns the warning about a component that could send requests but has no grant for them. It is only a warning,
+/// because some toolchains add the import to every component.
 fn without_http(checked: &Checked, function: &Function) -> Diagnostic {
     let message = format!("`{}` imports wasi:http, and each request that it sends is refused", function.name.as_str());
     let help = "if it sends requests, add the origins: `allow: { http: [\"https://HOST\"] }`";
@@ -96,7 +96,9 @@ fn overlaps(checked: &Checked, data: &Path) -> Vec<Diagnostic> {
             Overlap::Below(path) => {
                 let path = path.display();
                 (
-                    format!("the files source watches the folder of the store, `{path}`; it is left out"),
+                    format!(
+                        "the files source watches the folder of the store, `{path}`; the source ignores this folder"
+                    ),
                     format!("to hide this warning, write `exclude: [\"{path}\"]`"),
                 )
             }

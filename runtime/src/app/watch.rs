@@ -34,8 +34,8 @@ pub(super) async fn run(control: &Control, host: &dyn Host) {
         }
         reload(control, host, "files have changed").await;
         active = control.fingerprint();
-        // The reload may have built components, which cause no second one. Any other file that has changed meanwhile may
-        // have been read before.
+        // The reload may have built components. Their change must not cause another reload. Any other file that changed
+        // during the reload may have been read before its change, so it causes another reload.
         let built = control.built_files();
         for (path, state) in now {
             if let Some(active) = active.get_mut(&path).filter(|_| !built.contains(&path)) {

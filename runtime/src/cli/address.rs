@@ -36,12 +36,12 @@ impl AdminAddress {
         self.port
     }
 
-    /// Whether the address is one of TLS.
+    /// Returns true if the address was written with `https://`.
     pub(super) fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// Returns true if the listener at `listened` has this address, too.
+    /// Returns true if a connection to this address reaches the listener at `listened`.
     pub(super) fn is_of(&self, listened: &Self) -> bool {
         self.port == listened.port && (self.host == listened.host || self.is_loopback() && listened.is_local())
     }
@@ -51,7 +51,7 @@ impl AdminAddress {
         self.is_loopback() || matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
 
-    /// Returns the URL to connect to, without a path. A listener on all addresses is reached on the loopback address.
+    /// Returns the URL to connect to, without a path. For a listener on all addresses, this is a loopback address.
     pub(super) fn base_url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         let host = match &self.host {

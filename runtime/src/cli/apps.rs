@@ -16,8 +16,8 @@ use evoke_core::bus::Amount;
 use evoke_manifest::Severity;
 use evoke_model::{DescendantsMax, Retention};
 
-/// Task polls between two checks of timers and I/O. Parsing a large event takes a millisecond. With tokio's default of 61
-/// polls, a time-out beside many such events could fire 60 ms late. Guests run on threads of their own.
+/// Task polls between two checks of timers and I/O. Parsing a large event takes a millisecond. With tokio's default of
+/// 61 polls, a time-out beside many such events could fire 60 ms late. Guests run on threads of their own.
 const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
@@ -49,14 +49,14 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         print_error(&warnings.styled());
         return print(&format!("{} with {}: ready to start", count(apps, "manifest"), count(functions, "function")));
     }
-    // `up` handles the signals itself: it drains.
+    // `up` handles the signals itself, because it drains before it ends.
     block_on(common, app::up(options, Arc::new(Terminal)))
 }
 
 pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
     let Validate { manifests, strict, compile } = validate;
     let used = if *strict { Some(used_grants(common)?) } else { None };
-    // A machine that only checks manifests need not have the secrets.
+    // A missing secret is only a warning: a machine that only checks manifests may not have the secrets.
     let (data, limits) = (common.data_folder(), compile.limits());
     let validated = app::validate(&manifests.manifests, data, limits, Severity::Warning, used.as_deref());
     let (warnings, apps, functions) = run(common, validated)?;
@@ -67,7 +67,7 @@ pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failu
     print(&format!("{} with {}: no errors", count(apps, "manifest"), count(functions, "function")))
 }
 
-/// Reads the use of grants: of a running Evoke, or of the store in the data folder of one that is stopped.
+/// Reads the grants and their use from a running Evoke or, if none runs, from the store in the data folder.
 fn used_grants(common: &Common) -> Result<Vec<FunctionGrants>, Failure> {
     let stopped = match Client::find(common).and_then(|client| grants::read(&client, &[])) {
         Err(Failure::NotRunning(reason)) => reason,

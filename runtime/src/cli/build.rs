@@ -1,8 +1,8 @@
 //! Runs the `build:` commands of functions with the shell.
 //!
-//! A command is a program of the manifest's author, and Evoke may hold secrets of others: the command gets only the
-//! environment variables in [`PASSED`] and those that the manifest names, no open file of Evoke, and nothing on standard
-//! input. The command runs in a process group of its own, which is killed when the build is cancelled.
+//! The author of the manifest wrote the command, and Evoke may hold secrets of other users. So the command gets only
+//! the environment variables in [`PASSED`] and those that the manifest names, no open file of Evoke, and nothing on
+//! standard input. The command runs in a process group of its own, which is killed when the build is cancelled.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -13,8 +13,8 @@ use tokio::process::Command;
 use super::process::inherited_umask;
 use crate::control::Build;
 
-/// The environment variables that every command gets if Evoke has them: for the shell and its locale, for the folders of
-/// toolchains, and for the network. `LC_*` is passed too.
+/// The environment variables that every command gets if Evoke has them: for the shell and its locale, for the folders
+/// of toolchains, and for the network. `LC_*` is passed too.
 const PASSED: [&str; 34] = [
     "PATH",
     "HOME",
@@ -52,7 +52,7 @@ const PASSED: [&str; 34] = [
     "SSL_CERT_DIR",
 ];
 
-/// Sets the permissions of new files as the user has set them for the shell, not as Evoke sets them for the data folder.
+/// Runs the command with the umask that the user's shell had, not with the stricter umask that Evoke sets for itself.
 const SCRIPT: &str = r#"umask "$1" && exec /bin/sh -c "$2""#;
 
 /// Why a component could not be built.
@@ -122,7 +122,7 @@ pub(super) async fn run(build: Build) -> Result<(), BuildError> {
         Ok(child) => child,
         Err(source) => return Err(BuildError::Start { command, source }),
     };
-    // The child leads a group whose id is its own.
+    // The child is the leader of its process group, so the id of the group is that of the child.
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let status = match child.wait().await {
         Ok(status) => status,

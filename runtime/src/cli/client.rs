@@ -1,4 +1,4 @@
-//! Client of the admin API: over HTTP to a running Evoke, or in this process over a folder.
+//! Client of the admin API: of a running Evoke, over HTTP, or of an API in this process over the store in a folder.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) enum Client {
 pub(super) struct Connection {
     agent: ureq::Agent,
     base_url: String,
-    /// The token, or why there is none.
+    /// The token, or the reason why there is no token.
     token: Result<String, String>,
 }
 
@@ -43,8 +43,8 @@ const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 
 impl Client {
     /// With `--offline`, opens the store in that folder. Otherwise uses the address of `--admin`, else the one in
-    /// `listen.json` in the data folder; and the token of `--token-file`, else of `EVOKE_TOKEN`, else the owner's in the
-    /// data folder. Does not connect yet.
+    /// `listen.json` in the data folder; and the token of `--token-file`, else of `EVOKE_TOKEN`, else the owner's in
+    /// the data folder. Does not connect yet.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
         if let Some(folder) = &common.client_args.offline {
             let opened = Offline::open(folder).map_err(|error| Failure::Failed(format!("{error:#}")))?;
@@ -183,7 +183,9 @@ impl Client {
                 connection.check_status(request.call())
             }
             Self::Offline(_) if query.iter().any(|(name, value)| *name == "follow" && value == "true") => {
-                Err(Failure::Usage("--offline reads what is stored, and nothing new comes: leave out --follow".into()))
+                Err(Failure::Usage(
+                    "--offline reads only stored data, so there is nothing to follow: leave out --follow".into(),
+                ))
             }
             Self::Offline(offline) => {
                 let pairs: Vec<_> =
@@ -198,7 +200,7 @@ impl Client {
         }
     }
 
-    /// Returns the connection. Returns an error offline, where nothing can be changed.
+    /// Returns the connection to a running Evoke. Returns an error with `--offline`, which allows no changes.
     fn running(&self) -> Result<&Connection, Failure> {
         match self {
             Self::Running(connection) => Ok(connection),
@@ -273,7 +275,7 @@ fn refusal(status: u16, body: impl Read, unknown: &str) -> Failure {
     if status == 404 { Failure::NotFound(detail) } else { Failure::Failed(detail) }
 }
 
-/// The body of a response that this process makes.
+/// The body of a response of the API in this process.
 struct OfflineBody<'a> {
     offline: &'a Offline,
     body: Body,
@@ -294,7 +296,7 @@ impl Read for OfflineBody<'_> {
     }
 }
 
-/// Why a POST request had no success, by what the caller does next.
+/// Why a POST request failed. Each variant is a different reaction of the caller.
 #[derive(Debug)]
 pub(super) enum PostError {
     /// There was no complete response: the request may have been handled or not. Send it again.
@@ -303,7 +305,7 @@ pub(super) enum PostError {
     Later(String, Duration),
     /// The content is refused, and would be refused again.
     Refused(String),
-    /// The request is not permitted or not possible.
+    /// The request is not permitted or not possible. Do not send it again.
     Failed(String),
 }
 
@@ -332,8 +334,9 @@ fn read_listened(data: &Path) -> Result<Listened, Failure> {
     listened.ok_or_else(|| Failure::Failed(format!("{} is damaged; restart `evoke up`", path.display())))
 }
 
-/// Returns the token, or why there is none. A token that is named explicitly must be readable. With `is_recognised`, only
-/// the Evoke of the data folder can be reached, wherever the address is.
+/// Returns the token, or the reason why there is none. Returns a failure if `--token-file` or `EVOKE_TOKEN` is given
+/// but has no token. `is_recognised` means that TLS accepts only the Evoke of the data folder, so the owner's token may
+/// be sent to any address.
 fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> Result<Result<String, String>, Failure> {
     let advice = "give a token with --token-file or EVOKE_TOKEN, or the data folder of the running Evoke with --data";
     let checked = |from: &str, text: &str| {
@@ -352,7 +355,7 @@ fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> R
         return Ok(Ok(checked("EVOKE_TOKEN", &text.to_string_lossy())?));
     }
     if !is_recognised && !address.is_loopback() {
-        return Ok(Err(format!("the owner's token is sent to this machine only; {advice}")));
+        return Ok(Err(format!("the owner's token is only sent to this machine; {advice}")));
     }
     let data = &*common.existing_data_folder();
     if !is_recognised && let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {

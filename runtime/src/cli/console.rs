@@ -63,10 +63,10 @@ impl Console {
         Ok(())
     }
 
-    /// Prints the link. Opens it on a desktop, with a file in `folder`.
+    /// Prints the link. On a desktop, also opens it in the browser, by a file in `folder`.
     fn show(&self, base_url: &str, code: Code, folder: &Path, common: &Common) -> Result<(), Failure> {
         let Code { code, expires_in_s } = code;
-        // Browsers send no fragment, so the code is in no log.
+        // Browsers do not send the fragment of a URL, so the code is in no log of a server.
         let url = format!("{base_url}/#code={code}");
         if common.client_args.json {
             return print_json_text(&json!({ "url": url, "expires_in_s": expires_in_s }).to_string());

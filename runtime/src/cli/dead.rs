@@ -29,7 +29,8 @@ pub(super) enum Dead {
     /// Make dead letters ready to run again, with the full number of attempts
     #[command(after_help = "Example: evoke dead redrive --function shop/charge --cause timeout --dry-run")]
     Redrive(WithCommon<Change>),
-    /// Replace a dead letter by an event with other data, and deliver it to the function. The stored event stays as it is
+    /// Replace a dead letter by an event with other data, and deliver it to the function. The stored event stays as it
+    /// is
     #[command(
         after_help = "Example: evoke dead edit 7 --data '{\"customer\":\"ada\",\"total\":42}'\n         evoke dead edit 7"
     )]
@@ -51,8 +52,8 @@ struct Conditions {
     /// Only dead letters of events of this type; a trailing * matches any ending
     #[arg(long = "type", value_name = "TYPE")]
     type_: Option<String>,
-    /// Only dead letters whose last attempt ended at or after this time, such as 2026-01-31T12:00:00Z, or this long ago,
-    /// such as 2h
+    /// Only dead letters whose last attempt ended at or after this time, such as 2026-01-31T12:00:00Z, or this long
+    /// ago, such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
     /// Only dead letters whose last attempt ended before this time, in the same formats
@@ -70,7 +71,7 @@ pub(super) struct List {
     /// Maximum number of dead letters to list
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     limit: usize,
-    /// Count the dead letters of each function and cause; numbers in causes are left out
+    /// Count the dead letters of each function and cause; causes that differ only in numbers count as one
     #[arg(long, conflicts_with_all = ["before", "limit"])]
     group: bool,
 }
@@ -136,7 +137,7 @@ impl List {
             progress.clear();
             return Ok(());
         }
-        // One more shows whether there are more.
+        // Requests one more than the limit, to find out whether there are more.
         query.push(("limit", self.limit.saturating_add(1).to_string()));
         let mut letters: Vec<DeadLetter> = Vec::new();
         client.lines("/api/v1/dead", &query, |line| {

@@ -23,7 +23,8 @@ use super::{ClientArgs, Common, Failure, parse_duration, parse_size};
 use crate::admin::view::{Delivery, Posted, PostedEvent};
 use evoke_model::Seq;
 
-/// Size limit of a file or of standard input as the value of an option, in bytes; many times the largest event.
+/// Maximum size in bytes of a file, or of standard input, that is the value of an option. It is many times the size of
+/// the largest event.
 const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
@@ -56,14 +57,14 @@ pub(super) struct Emit {
     #[arg(long, value_name = "JSON|@FILE", group = "what",
         conflicts_with_all = ["type_", "data", "subject", "source", "id", "not_before", "spool", "when_changed"])]
     event: Option<String>,
-    /// Keep events in this folder until Evoke has stored them, so that none is lost while it does not run. They are sent
-    /// in order, and stored once
+    /// Keep events in this folder until Evoke has stored them, so that no event is lost while Evoke does not run. The
+    /// events are sent in order, and each is stored once
     #[arg(long, group = "what", value_name = "DIR")]
     spool: Option<PathBuf>,
-    /// Maximum size of the spool; beyond it, no more lines are taken
+    /// Maximum size of the spool. If the spool is full, the command reads no more lines, and fails
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, requires = "spool")]
     spool_max: u64,
-    /// With --spool: how long to wait for Evoke after the last line. The next command sends the lines that remain
+    /// With --spool: how long to wait for Evoke after the last line. The next command sends the events that remain
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, requires = "spool")]
     wait: Duration,
     /// Send an event only if its data differs from that of the last event with this key. The last data is kept in the
@@ -103,7 +104,7 @@ impl Emit {
         if self.spool.is_some() {
             return match draft.has_type() {
                 true => stream.one(&draft.event_json(self.id, data.as_deref())?),
-                // Only sends what the spool has.
+                // Without an event in the arguments, only sends the events in the spool.
                 false => stream.none(),
             };
         }
@@ -124,7 +125,7 @@ fn post(common: &Common, event: &RawValue) -> Result<(), Failure> {
         let note = match due {
             _ if *duplicate => " (duplicate: not stored again)".to_owned(),
             Some(due) => format!(" scheduled for {}", local_time(due)),
-            // The event is accepted, whatever this request returns.
+            // The event is already accepted, so a failure of this further request is ignored.
             None if is_single => takers(&client, *seq).unwrap_or_default(),
             None => String::new(),
         };

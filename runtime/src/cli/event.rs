@@ -1,4 +1,5 @@
-//! `event`: shows one event whole, who received it and what became of it, and who did not receive it and why.
+//! `event`: shows one event in full, with the functions that received it and the results, and with the functions that
+//! did not receive it and why.
 
 use clap::Args;
 use serde::Deserialize;
@@ -62,7 +63,7 @@ fn render(envelope: &Envelope, deliveries: &[Delivery], explained: &[Explanation
     for delivery in deliveries {
         text += &render_delivery(delivery);
     }
-    // A function whose trigger matches now and that has no delivery was added after the event.
+    // If a trigger matches now but its function has no delivery, the trigger was added or changed after the event.
     let received = |function: &str| deliveries.iter().any(|delivery| delivery.function == function);
     let others: Vec<_> = explained.iter().filter(|one| !received(&one.function)).collect();
     if !others.is_empty() {

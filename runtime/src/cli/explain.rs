@@ -47,7 +47,7 @@ fn render(explained: &TriggerExplanation) -> String {
     let (style, verdict) = if *matched { (colour("done"), "matches") } else { (colour("dead"), "does not match") };
     let (function, trigger) = (escape(function), escape(trigger));
     let mut lines = format!("{BOLD}{function}{BOLD:#} {DIM}{trigger}{DIM:#} {style}{verdict}{style:#}\n");
-    // The text about a pattern begins with the verdict.
+    // For a pattern, the text begins with the verdict, which is already printed.
     let lines_of_text = text.strip_prefix(verdict).and_then(|rest| rest.strip_prefix('\n')).unwrap_or(text);
     for line in lines_of_text.lines() {
         lines += &format!("  {}\n", escape(line));

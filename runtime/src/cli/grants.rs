@@ -1,4 +1,4 @@
-//! `grants`: shows what functions were granted and what they used, and proposes the smallest grants.
+//! `grants`: shows the grants of functions and their use, and proposes the smallest grants that suffice.
 
 use clap::Args;
 use serde_json::Value;

@@ -23,7 +23,7 @@ pub(super) struct Inspect {
 }
 
 impl Inspect {
-    /// Returns an error when Evoke cannot run the component with any grants.
+    /// Returns an error if Evoke cannot run the component, whatever grants it gets.
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let compiler = Compiler::this_program(self.compile.limits());
         let inspected = sandbox::inspect(&self.component, compiler).map_err(|error| match &error {

@@ -1,19 +1,19 @@
-//! Recognises a listener of another user, so that the owner's token is not sent to it: after Evoke was killed, any user of
-//! the machine can listen on its port, and `listen.json` still names it.
+//! Recognises a listener of another user, so that the owner's token is not sent to it. After Evoke was killed, any user
+//! of the machine can listen on the port that `listen.json` still names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Returns the user id of a listener on the port at a loopback or unspecified address that is neither root's nor of the
-/// user who owns the file `owned`. Always `None` on systems other than Linux.
+/// Returns the user id of a foreign listener on the port, at a loopback or unspecified address. A listener is foreign
+/// if it belongs neither to root nor to the owner of the file `owned`. Always `None` on systems other than Linux.
 pub(super) fn foreign_user(port: u16, owned: &Path) -> Option<u32> {
     let owner = std::fs::metadata(owned).ok()?.uid();
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
     tables.iter().find_map(|table| users(table, port).find(|user| ![0, owner].contains(user)))
 }
 
-/// Returns the user ids of the listeners of a table of the kernel (proc_pid_net(5)).
+/// Returns the user ids of the listeners on the port, from a table of the kernel (proc_pid_net(5)).
 fn users(table: &str, port: u16) -> impl Iterator<Item = u32> + '_ {
     const LISTEN: &str = "0A";
     table.lines().filter_map(move |line| {
@@ -26,7 +26,7 @@ fn users(table: &str, port: u16) -> impl Iterator<Item = u32> + '_ {
     })
 }
 
-/// Parses an address as words of 32 bits, each in the byte order of the machine.
+/// Parses an IP address. The text has words of 32 bits in hexadecimal, each in the byte order of the machine.
 fn parse_ip(hex: &str) -> Option<IpAddr> {
     let words = (0..hex.len() / 8).map(|at| u32::from_str_radix(hex.get(8 * at..8 * at + 8)?, 16).ok());
     let bytes: Vec<u8> = words.collect::<Option<Vec<_>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();

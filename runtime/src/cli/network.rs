@@ -10,8 +10,9 @@ use evoke_http::listener::{Network as Block, Proxies};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Network {
-    /// Certificate for the http sources, with its chain, as a PEM file; then they need TLS. Several ones are chosen by the
-    /// name that the client asks for. The files are read again when they change, and at SIGHUP
+    /// Certificate for the http sources, with its chain, as a PEM file; then clients must use TLS. With several
+    /// certificates, the name in the client's request selects one. The files are read again when they change, and at
+    /// SIGHUP
     #[arg(long, env = "EVOKE_HTTP_CERT", value_name = "FILE", value_delimiter = ',')]
     http_cert: Vec<PathBuf>,
     /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
@@ -23,7 +24,7 @@ pub(super) struct Network {
     /// Whether each client needs a certificate of these authorities
     #[arg(long, env = "EVOKE_HTTP_CLIENT_CERT", default_value = "required", value_name = "WHEN")]
     http_client_cert: ClientCert,
-    /// Serve the http sources to other machines without TLS, such as behind a proxy that has TLS
+    /// Serve the http sources to other machines without TLS, for example behind a proxy that has TLS
     #[arg(long, env = "EVOKE_HTTP_PLAINTEXT")]
     http_plaintext: bool,
     /// Certificate for the admin API, with its chain, as a PEM file; then the API may listen on any address
@@ -33,7 +34,8 @@ pub(super) struct Network {
     #[arg(long, env = "EVOKE_ADMIN_KEY", value_name = "FILE", value_delimiter = ',')]
     admin_key: Vec<PathBuf>,
     /// Addresses of trusted proxies in front of the http sources, such as 10.0.0.0/8,192.0.2.7. Their headers
-    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded are used; those of other peers are ignored
+    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded are used; the same headers from other peers
+    /// are ignored
     #[arg(long, env = "EVOKE_TRUSTED_PROXIES", value_name = "ADDRESSES", value_delimiter = ',')]
     trusted_proxies: Vec<Block>,
     /// Each connection of these proxies begins with a header of the PROXY protocol, version 1 or 2
@@ -46,13 +48,13 @@ pub(super) struct Network {
 enum ClientCert {
     /// A client without a certificate is refused
     Required,
-    /// A client may have no certificate; a wrong one is refused
+    /// A client may have no certificate; a client with a wrong certificate is refused
     Optional,
 }
 
 impl Network {
-    /// Returns the files of the http sources' TLS, and checks that sources are not reachable from other machines without
-    /// TLS by mistake. The error says what to write instead.
+    /// Returns the files of the http sources' TLS, and checks that sources are not reachable from other machines
+    /// without TLS by mistake. The error says what to write instead.
     pub(super) fn http_tls(&self, http: SocketAddr) -> Result<Option<TlsFiles>, String> {
         let is_required = self.http_client_cert == ClientCert::Required;
         let clients = self.http_client_ca.clone().map(|roots| (roots, is_required));

@@ -21,13 +21,15 @@ pub(super) enum Pending {
     /// Run retrying deliveries now instead of at their next time. The attempts still count
     #[command(after_help = "Example: evoke pending retry --function shop/charge")]
     Retry(WithCommon<Change>),
-    /// Move the pending deliveries of a function that is in no manifest any more, such as a renamed one, to another one
+    /// Move the pending deliveries of a function that is in no manifest any more, such as a renamed one, to another
+    /// function
     #[command(after_help = "Example: evoke pending move shop/charge shop/pay")]
     Move(WithCommon<Move>),
-    /// Make pending deliveries dead letters, which `evoke dead redrive` undoes. Attempts that run now have no effect
+    /// Make pending deliveries dead letters; `evoke dead redrive` undoes this. The results of running attempts are
+    /// discarded
     ///
-    /// A scheduled event that is cancelled is never delivered: its deliveries are purged, and `evoke replay` can offer the
-    /// event again.
+    /// A scheduled event that is cancelled is never delivered: its deliveries are purged, and `evoke replay` can offer
+    /// the event again.
     #[command(
         after_help = "Examples:\n  evoke pending cancel --root 17\n  evoke pending cancel --event reminder-7\n  \
                             evoke pending cancel --scheduled --pattern '{\"type\":[\"reminder.due\"]}'"
@@ -116,7 +118,7 @@ pub(super) struct Cancel {
 pub(super) struct Move {
     /// The function that has the deliveries
     from: String,
-    /// The function that receives them
+    /// The function that receives the deliveries
     to: String,
     #[command(flatten)]
     options: ChangeOptions,
@@ -162,7 +164,7 @@ impl List {
             query.push(("limit", limit.to_string()));
             return client.lines("/api/v1/pending", &query, print_json_text);
         }
-        // One more shows whether there are more.
+        // Requests one more than the limit, to find out whether there are more.
         query.push(("limit", limit.saturating_add(1).to_string()));
         let mut pending: Vec<view::Pending> = Vec::new();
         client.lines("/api/v1/pending", &query, |line| {
@@ -231,7 +233,7 @@ fn row(pending: &view::Pending) -> Vec<String> {
         _ if held.as_deref() == Some("paused") => "a resume".to_owned(),
         _ if held.is_some() => "a manifest".to_owned(),
         (.., Some(due)) => format!("retry at {}", local_time(due)),
-        _ => "a free place".to_owned(),
+        _ => "a free slot".to_owned(),
     };
     vec![
         delivery.id.to_string(),

@@ -8,14 +8,14 @@ use super::Failure;
 use super::client::parse;
 use super::text::{DIM, print_error};
 
-/// The line of a list that reports how far its search has come: a number of an event or of a delivery.
+/// The line of a list that reports the position of the search: the number of an event or of a delivery.
 #[derive(Deserialize)]
 struct Searched {
     searched: i64,
 }
 
 pub(super) struct Progress {
-    /// The name of the searched rows, as in "event".
+    /// The name of one searched item, such as "event".
     noun: &'static str,
     is_shown: bool,
 }
@@ -25,13 +25,13 @@ impl Progress {
         Self { noun, is_shown: false }
     }
 
-    /// Returns the query parameter that asks for lines with the progress, which are shown on a terminal only.
+    /// Returns the query parameter that requests lines with the progress if standard error is a terminal.
     pub(super) fn parameter() -> (&'static str, String) {
         ("progress", std::io::stderr().is_terminal().to_string())
     }
 
-    /// Shows the progress if this line of a list reports it. Otherwise removes the progress from the terminal and returns
-    /// `false`.
+    /// Shows the progress and returns true if this line of a list reports the progress. Otherwise removes the progress
+    /// from the terminal and returns false.
     pub(super) fn takes(&mut self, line: &str) -> Result<bool, Failure> {
         if !line.starts_with(r#"{"searched":"#) {
             self.clear();

@@ -140,8 +140,8 @@ impl Start {
     }
 }
 
-/// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or hardly
-/// any. Evoke reports the errors of a pattern.
+/// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or very
+/// few. The errors in a pattern are not checked here: the running Evoke reports them.
 pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
     let json = serde_json::from_str(&read_argument(argument)?)
         .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;

@@ -6,7 +6,7 @@ use super::text::{columns, count, escape, format_micros, format_millis, local_ti
 use super::{Common, Failure};
 use crate::admin::view::{Function, LastError, Listener, Refusal, Source, Status, UncleanExit};
 
-/// Maximum number of characters of an error message; `evoke dead show` shows it whole.
+/// Maximum number of characters of an error message; `evoke dead show` prints the full message.
 const MESSAGE_MAX: usize = 160;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {

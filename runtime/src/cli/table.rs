@@ -5,10 +5,10 @@ use super::text::{DIM, truncate};
 /// Text columns are not narrowed below this number of characters.
 const NARROW: usize = 12;
 
-/// Formats rows under headings. A column is as wide as its widest cell. Marks at the end of a heading are not printed: a
-/// column with `#` is aligned to the right, one with `=` is never narrowed, and one with `?` is left out if the table does
-/// not fit. If the table still
-/// does not fit, its widest text columns are narrowed, and at last each line is truncated.
+/// Formats rows under headings. A column is as wide as its widest cell. A heading may end with marks, which are not
+/// printed. With `#`, the column is aligned to the right; with `=`, it is never narrowed; with `?`, it is left out if
+/// the table is too wide. If the table is still too wide, first the widest text columns are narrowed, then each line is
+/// truncated.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     let mut columns: Vec<Column> =
         headings.iter().enumerate().map(|(index, heading)| Column::new(index, heading, rows)).collect();
@@ -40,12 +40,12 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize
 }
 
 struct Column {
-    /// Index of its cells in the rows.
+    /// Index of the column in the rows.
     index: usize,
     heading: String,
     is_right: bool,
     is_fixed: bool,
-    /// Whether the column is left out of a table that does not fit.
+    /// Whether the column may be left out if the table is too wide.
     can_go: bool,
     width: usize,
 }
@@ -74,7 +74,7 @@ fn narrow(columns: &mut [Column], width: usize) {
         if excess == 0 {
             return;
         }
-        // One at a time, so that columns of similar width share the loss.
+        // Narrows by one character at a time, so that columns of similar width are narrowed equally.
         widest.width -= 1;
     }
 }

@@ -42,8 +42,8 @@ impl Host for Terminal {
                         "note",
                         &format!(
                             "{pending} of {name} {waits}, but it is in no manifest: write `was: [{short}]` in the function \
-                             that replaces it, or `evoke pending move {name} FUNCTION` moves {them} and `evoke pending \
-                             cancel --function {name}` gives {them} up"
+                             that replaces it, run `evoke pending move {name} FUNCTION` to move {them}, or run `evoke \
+                             pending cancel --function {name}` to make {them} dead letters"
                         ),
                     );
                 }
@@ -116,7 +116,7 @@ fn show(activity: &Activity<'_>) {
                 }
             }
         }
-        // The failure of an attempt has a line of its own.
+        // The line about a failed attempt is left out: `Activity` has another entry for the failure.
         Activity::Line(line) if line.text.starts_with(FAILED) => {}
         Activity::Line(line) => {
             say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
@@ -127,7 +127,7 @@ fn show(activity: &Activity<'_>) {
     }
 }
 
-/// Prints a progress line with details that others wrote: line breaks in them are escaped, too.
+/// Prints a progress line whose details come from events or functions, so line breaks in the details are escaped, too.
 fn say_escaped(verb: &str, details: &str) {
     say(verb, &escape(details));
 }
@@ -140,7 +140,7 @@ fn show_taken_over(Successor { taken, is_paused }: &Successor) {
         (*keys, format!("{} of state", count(*keys, "key"))),
     ];
     let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
-    let parts = if parts.is_empty() { "nothing waits".to_owned() } else { parts.join(", ") };
+    let parts = if parts.is_empty() { "it had no deliveries and no state".to_owned() } else { parts.join(", ") };
     let pause = if *is_paused { "; it is paused, as before" } else { "" };
     say("renamed", &format!("{to} takes over from {from}: {parts}{pause}"));
 }
@@ -167,7 +167,7 @@ fn show_changes(changes: &Changes) {
     }
 }
 
-/// Lists names, and counts those beyond the first few.
+/// Lists the first few names, and the number of the other names.
 fn list_names(names: &[String], others: &str) -> String {
     const SHOWN: usize = 8;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");

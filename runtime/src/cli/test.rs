@@ -29,18 +29,18 @@ pub(super) struct Test {
     /// Only the attempt with this number
     #[arg(long, value_name = "N", requires = "from")]
     attempt: Option<u32>,
-    /// Number of attempts of a function, the newest ones [default: 20]
+    /// Number of attempts to take from the newest attempts of a function [default: 20]
     #[arg(long, value_name = "N", requires = "from")]
     last: Option<usize>,
-    /// Write the tests of recorded attempts into this file, or to standard output with `-` [default: beside the manifest
-    /// for a delivery, none for a function]
+    /// Write the tests of recorded attempts into this file, or to standard output with `-` [default: beside the
+    /// manifest for a delivery, none for a function]
     #[arg(long, value_name = "FILE", requires = "from")]
     out: Option<PathBuf>,
     /// Run only tests whose name, or app/function, contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write the expectations of tests that fail or have none; the rest of a file stays as it is. With --from, replace a
-    /// file that exists
+    /// Write the expectations of tests that fail or have none; the rest of a file stays as it is. With --from, replace
+    /// a file that exists
     #[arg(long)]
     update: bool,
     /// Also write the results into this file, in the XML format of JUnit
@@ -141,7 +141,7 @@ fn render(report: &TestReport) -> String {
     text
 }
 
-/// Describes how a failed test failed: each difference, and what the function said.
+/// Describes why a test failed: each difference, the outcome with its message, and the log lines of the function.
 fn details(result: &TestResult) -> String {
     let mut text = String::new();
     if result.passed() {

@@ -41,7 +41,7 @@ pub(super) fn print_error(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Prints JSON text on a line of standard output. Escapes what could deceive the reader of a terminal.
+/// Prints JSON text on a line of standard output. Escapes characters that could deceive the reader of a terminal.
 pub(super) fn print_json_text(json: &str) -> Result<(), Failure> {
     print_verbatim(&escape_json(json))
 }
@@ -98,8 +98,8 @@ impl EventSummary {
     }
 }
 
-/// Escapes control characters and bidirectional ones, so that untrusted text cannot move the cursor, change colours or
-/// reverse the text after it. The result is one line.
+/// Escapes control characters and characters that change the text direction, so that untrusted text cannot move the
+/// cursor, change colours or reverse the text after it. The result is one line.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_deceptive) {
         return text.into();

@@ -1,4 +1,4 @@
-//! `timers`: lists timers with their next ticks, and with what became of the last ones.
+//! `timers`: lists timers with their next ticks, and with their last ticks and the results.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use crate::admin::view::{Tick, TickDelivery, Timer};
 pub(super) struct Timers {
     /// Only this timer, /app/name
     source: Option<String>,
-    /// Number of next and of last ticks of each timer
+    /// Number of next ticks, and of last ticks, of each timer
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     ticks: u32,
     /// Maximum number of timers to list
@@ -43,7 +43,7 @@ impl Timers {
     }
 }
 
-/// The last ticks, then the next ones. Only the first row names the timer.
+/// Returns a row for each of the last ticks, and then for each of the next ticks. Only the first row names the timer.
 fn rows_of(timer: &Timer) -> Vec<Vec<String>> {
     let Timer { source, schedule, next, last, .. } = timer;
     let last = last.iter().map(|tick| (local_time(&tick.scheduled), result(tick)));
@@ -62,7 +62,7 @@ fn rows_of(timer: &Timer) -> Vec<Vec<String>> {
 
 fn result(tick: &Tick) -> String {
     match (tick.skipped.as_deref(), tick.event) {
-        (Some("overlap"), _) => return "skipped: the one before was pending".to_owned(),
+        (Some("overlap"), _) => return "skipped: the previous tick was pending".to_owned(),
         (Some("late"), _) => return "skipped: its start_deadline was over".to_owned(),
         (Some(other), _) => return format!("skipped: {}", escape(other)),
         (None, None) => return "removed by retention".to_owned(),
@@ -92,7 +92,7 @@ mod tests {
         )
         .unwrap();
         let rows = rows_of(&timer);
-        assert_eq!(rows[0], ["/shop/nightly", "every 1m", "a", "skipped: the one before was pending"]);
+        assert_eq!(rows[0], ["/shop/nightly", "every 1m", "a", "skipped: the previous tick was pending"]);
         assert_eq!(rows[1], ["", "", "b", "shop/a done, shop/b dead (reject: no)"]);
         assert_eq!(rows[2], ["", "", "c", "removed by retention"]);
         assert_eq!(rows[3], ["", "", "soon", "next"]);

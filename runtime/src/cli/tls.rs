@@ -1,5 +1,6 @@
 //! TLS of the client for the admin API. The Evoke of the data folder is recognised by the certificates in its
-//! `listen.json`; any other one needs a certificate of an authority that the machine, or an option, trusts.
+//! `listen.json`. Any other Evoke needs a certificate of an authority that the machine trusts, or that `--admin-ca`
+//! names.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -19,11 +20,11 @@ use ureq::unversioned::transport::{
 /// Maximum size of a file with certificates.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Makes TLS connections over those of the connector before it.
+/// Makes TLS connections over the TCP connections of the previous connector.
 pub(super) struct TlsConnector(Arc<ClientConfig>);
 
 impl TlsConnector {
-    /// Accepts only servers with one of these certificates, by SHA-256 in hexadecimal.
+    /// Accepts only servers with one of these certificates, which are given by their SHA-256 in hexadecimal.
     pub(super) fn pinned(certificates: Vec<String>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(Pinned { certificates, provider: provider.clone() });
@@ -32,8 +33,8 @@ impl TlsConnector {
         Ok(Self(Arc::new(builder.with_custom_certificate_verifier(verifier).with_no_client_auth())))
     }
 
-    /// Accepts servers with a certificate of an authority in the file, or of one that the machine trusts if there is no
-    /// file.
+    /// Accepts servers with a certificate of an authority in the file; without a file, of an authority that the machine
+    /// trusts.
     pub(super) fn trusting(authorities: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let certificates = match authorities {
@@ -68,7 +69,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("the host is no valid name"))?.to_owned();
+        let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("the host is not a valid name"))?.to_owned();
         let failed = |error| ureq::Error::from(std::io::Error::other(error));
         let mut conn = ClientConnection::new(self.0.clone(), name).map_err(|error| failed(error.to_string()))?;
         let boxed: Box<dyn Transport> = Box::new(transport);
@@ -120,8 +121,8 @@ impl Transport for TlsTransport {
     }
 }
 
-/// Accepts the certificates of the Evoke that wrote `listen.json`, with any names and from any authority: only the owner
-/// of the data folder can write that file.
+/// Accepts the certificates of the Evoke that wrote `listen.json`, with any names and from any authority: only the
+/// owner of the data folder can write that file.
 #[derive(Debug)]
 struct Pinned {
     certificates: Vec<String>,

@@ -55,7 +55,7 @@ impl Token {
 impl Create {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let Self { name, role, expires } = self;
-        // Rounded up: a token is valid for at least as long as requested.
+        // Rounds up, so that a token is valid for at least as long as requested.
         let seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
         let request = TokenRequest { name, role, expires_in_s: expires.map(seconds) };
         let response = Client::find(common)?.post("/api/v1/tokens", &request)?;

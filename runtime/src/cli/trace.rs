@@ -40,7 +40,7 @@ fn tree(node: &Node) -> String {
 fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     let EventSummary { id, source, type_, .. } = EventSummary::parse(&node.event);
     let time = local_time(&node.accepted);
-    // The producer chose the source, or an operator sent the event.
+    // The origin is shown if it differs from the source: the producer chose the source, or an operator sent the event.
     let origin = node.origin.as_deref().filter(|origin| node.published_by.is_none() && **origin != *source);
     let through = origin.map(|origin| format!(" through {}", escape(origin))).unwrap_or_default();
     let sender = node.principal.as_deref().map(|principal| format!(" by {}", escape(principal))).unwrap_or_default();

@@ -14,7 +14,7 @@ use evoke_telemetry::{AuthMetrics, Metrics};
 /// The guards of http sources, by the URI of the source.
 pub(super) type Guards = BTreeMap<String, Arc<Guard>>;
 
-/// Makes the guards of these manifests, and changes nothing else. Returns an error for each secret that cannot be used.
+/// Makes the guards of the http sources of these manifests. Returns an error for each secret that cannot be used.
 pub(super) fn guards(manifests: &[Checked], metrics: &Metrics) -> Result<Guards, Diagnostics> {
     let (mut guards, mut errors) = (Guards::new(), Vec::new());
     for checked in manifests {
@@ -34,14 +34,14 @@ pub(super) fn guards(manifests: &[Checked], metrics: &Metrics) -> Result<Guards,
     if errors.is_empty() { Ok(guards) } else { Err(errors.into_iter().collect()) }
 }
 
-/// Returns an error for each source that would accept a recorded request again: the id of an event is remembered for
-/// `dedup_window` only, and its signature is valid for longer.
+/// Returns an error for each source whose signatures are valid for longer than `dedup_window`. Such a source would
+/// accept a recorded request again, because the id of its event is only remembered for `dedup_window`.
 pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) -> Result<(), Diagnostics> {
     let of_source = |checked: &Checked, source: &Source| {
         let auth = source.settings.get::<HttpSource>()?.auth.as_ref()?;
         let lifetime = auth.signature_lifetime().filter(|lifetime| dedup_window < *lifetime)?;
         let message = format!(
-            "{} accepts a signed request for {}, and the dedup window is only {}: within this time, a recorded request \
+            "{} accepts a signed request for {}, but the dedup window is only {}: after the window, a recorded request \
              that is sent again would be a new event",
             source.uri,
             duration_text(lifetime),

@@ -14,9 +14,9 @@ use evoke_manifest::{Checked, Diagnostics, Function};
 /// Size limit of a dependency file, in bytes. A thousand sources have about 100 KB.
 const DEPENDENCIES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Builds components one after another: only outdated ones, or all if `even_fresh` is true. Functions may share a
-/// command; its first run then builds the components of all of them. Returns the number of builds. If builds fail,
-/// continues with the others and returns all failures.
+/// Builds components one after another: only outdated components, or all if `even_fresh` is true. If functions share a
+/// command, its first run builds the components of all of them. Returns the number of builds. If a build fails,
+/// continues with the other builds, and returns all failures.
 pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dyn Host) -> Result<usize, Diagnostics> {
     let mut failed = Diagnostics::default();
     let mut count = 0;
@@ -61,7 +61,8 @@ pub(crate) async fn build(
     }
 }
 
-/// Whether `component` must be built: it is missing, has no dependency file, or a source is newer or missing.
+/// Returns true if `component` must be built: it is missing or has no dependency file, or one of its sources is newer
+/// or missing.
 fn is_stale(component: &Path) -> bool {
     let Ok(built) = modified(component) else { return true };
     let Ok(text) = read_dependencies(component) else { return true };

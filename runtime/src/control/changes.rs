@@ -10,7 +10,7 @@ use evoke_http::source::Endpoint;
 use evoke_manifest::Checked;
 use evoke_model::TakeOver;
 
-/// The functions, sources and routes of manifests, as two versions of them are compared.
+/// The functions, sources and routes that manifests declare, in the form in which two versions are compared.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     /// The functions by full name, and the sources by URI.
@@ -22,28 +22,28 @@ pub(super) struct Declared {
 struct Part {
     /// The settings as in the manifest.
     settings: Value,
-    /// The time of the component's file.
+    /// The modification time of the component's file.
     component: Option<SystemTime>,
 }
 
 /// The names of functions, `app/function`, and the URIs of sources that a reload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The new ones.
+    /// The new functions and sources.
     pub added: Vec<String>,
-    /// The ones that no manifest has any more.
+    /// The functions and sources that no manifest has any more.
     pub removed: Vec<String>,
-    /// Those with other settings, or with another component.
+    /// The functions and sources with other settings or another component.
     pub changed: Vec<String>,
-    /// The functions with another `order_by`, also than under an earlier name, with their number of pending deliveries,
-    /// which keep their old keys.
+    /// The functions whose `order_by` has changed, also together with their name. Each with its number of pending
+    /// deliveries, which keep the keys of the old `order_by`.
     pub reordered: Vec<(String, u64)>,
     /// All routes of http sources, such as `POST /checkout to /shop/checkout`; empty if none changed.
     pub routes: Vec<String>,
 }
 
 impl Declared {
-    /// Reads the times of the components' files.
+    /// Collects the functions, sources and routes, and reads the modification times of the components.
     pub(super) fn new(manifests: &[Checked], endpoints: &[Endpoint]) -> Self {
         // Manifests always serialise.
         let functions = functions::all(manifests).map(|(checked, function)| {
@@ -61,8 +61,8 @@ impl Declared {
         Self { parts: functions.chain(sources).collect(), routes }
     }
 
-    /// Returns what changes from `before` to this. `renamed` are the functions that took over from an earlier name, and
-    /// `pending` has the number of pending deliveries by function.
+    /// Returns the changes from `before` to `self`. `renamed` are the functions that took over from an earlier name,
+    /// and `pending` has the number of pending deliveries by function.
     pub(super) fn since(&self, before: &Self, renamed: &[TakeOver], pending: &BTreeMap<String, u64>) -> Changes {
         let missing_in = |other: &Self, one: &Self| {
             one.parts.keys().filter(|name| !other.parts.contains_key(*name)).cloned().collect::<Vec<_>>()
@@ -83,7 +83,7 @@ impl Declared {
         }
     }
 
-    /// Returns the routes as [`Changes`], for the first start.
+    /// Returns [`Changes`] with only the routes, for the first start.
     pub(super) fn only_routes(&self) -> Changes {
         Changes { routes: self.routes.clone(), ..Changes::default() }
     }

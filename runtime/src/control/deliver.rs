@@ -1,4 +1,4 @@
-//! Functions with `deliver`: reads what they refer to, and sends their deliveries as requests.
+//! Functions with `deliver`: reads their secrets and certificates, and sends their deliveries as requests.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -22,10 +22,10 @@ use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
 use evoke_sandbox::{GrantUse, Secret, Secrets};
 
-/// The name of the signature's secret in place of its value.
+/// The name that replaces the value of the signing secret in messages.
 const SIGNING_SECRET: &str = "deliver.sign";
 
-/// A function with `deliver`, and what its settings refer to.
+/// A function with `deliver`, with the values of its secrets and its certificates.
 pub(crate) struct Endpoint {
     /// `app/function`.
     name: String,
@@ -95,8 +95,8 @@ impl Endpoint {
         &self.name
     }
 
-    /// Returns the runner of the function's deliveries. Its requests use the runtime `io`. `None` only if the URL could
-    /// be parsed and its origin could not.
+    /// Returns the runner of the function's deliveries. Its requests use the tokio runtime `io`. Returns `None` only if
+    /// the URL is valid but has no valid origin.
     pub(super) fn into_runner(self, client: &Client, io: Handle, clock: &Clock) -> Option<EndpointRunner> {
         let Self { name, deliver, function_timeout, secrets, redacted, signer, ca } = self;
         let grants = vec![target::grant(&deliver, ca)?];
@@ -117,11 +117,11 @@ pub(super) struct EndpointRunner {
     target: Arc<HttpTarget>,
     /// Scheme, host and port of the endpoint.
     origin: String,
-    /// The use of the endpoint, and so of the secrets in its requests.
+    /// Records the use of the endpoint, and of the secrets in its requests.
     grant_use: Arc<GrantUse>,
     redacted: Secrets,
     circuit: CircuitPolicy,
-    /// The runtime of connections. The threads of the dispatcher's workers may be busy with guests.
+    /// The tokio runtime for connections. The dispatcher's own threads may be busy with guests.
     io: Handle,
 }
 
@@ -163,7 +163,7 @@ impl Runner for EndpointRunner {
     }
 }
 
-/// Removes secrets from the message of an outcome: an endpoint may send back what it received.
+/// Removes secrets from the message of an outcome: an endpoint may send back the secrets that it received.
 fn redacted(outcome: Outcome, secrets: &Secrets) -> Outcome {
     let redact = |message: String| secrets.redact(&message);
     match outcome {

@@ -8,9 +8,9 @@ use evoke_manifest::{Checked, Trigger, TriggerSource};
 use evoke_model::event::Event;
 use evoke_pattern::{MalformedEvent, explain};
 
-/// Matches an event against every trigger, or those of one function. `entered` is the source through which the event
-/// entered; `None` for an event that a function published. An error means that the data of the event cannot
-/// be parsed.
+/// Matches an event against every trigger, or only against the triggers of one function. `entered` is the source
+/// through which the event entered; `None` for an event that a function published. Returns an error if the data of the
+/// event cannot be parsed.
 pub(super) fn explain_event(
     manifests: &[Checked],
     event: &Event,
@@ -51,12 +51,12 @@ fn explain_trigger(
     let text = match (&source, &pattern) {
         (Some(source), _) if !source_matches => {
             let actual = entered.unwrap_or(&event.source);
-            format!("the source is {actual}, but the trigger takes only events of {source}")
+            format!("the source of the event is {actual}, but the trigger accepts only events of {source}")
         }
         _ if private.is_some() => {
-            format!("only the function that declares {} receives its events", private.unwrap_or_default())
+            format!("only the function that declares the source {} receives its events", private.unwrap_or_default())
         }
-        // If the pattern does not match, its own explanation is more useful.
+        // Only if the pattern matches: otherwise the explanation of the pattern is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }
@@ -74,7 +74,7 @@ fn explain_trigger(
     })
 }
 
-/// Returns whether a source is private to one function. The URI of a private source contains the name of the function,
+/// Returns true if a source is private to one function. The URI of a private source contains the name of the function,
 /// as in `/app/function/timer-1`.
 fn is_private(checked: &Checked, source: &str) -> bool {
     checked.manifest.all_sources().any(|(declared, owner)| owner.is_some() && declared.uri == source)

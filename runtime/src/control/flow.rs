@@ -8,9 +8,9 @@ use super::kinds::Kind;
 use evoke_manifest::{Checked, Function, Source, SourceText, Span, Trigger, TriggerSource};
 use evoke_model::clock::{UnixMs, rfc3339};
 
-/// Maximum number of lines that are shown of a trigger.
+/// Maximum number of lines of the manifest that are shown for a trigger.
 const LINES_MAX: usize = 40;
-/// Number of times that a timer shows in advance.
+/// Number of next times that are shown for a timer.
 const NEXT_TIMES: usize = 3;
 
 /// The graph of the active manifests: sources, functions and the types that connect them.
@@ -27,15 +27,16 @@ struct SourceNode {
     uri: String,
     app: String,
     kind: &'static str,
-    /// The function that alone gets the events.
+    /// The only function that receives the events; absent if any function may.
     #[serde(skip_serializing_if = "Option::is_none")]
     private_to: Option<String>,
-    /// The event types that the manifest names; `*` matches any characters. Empty if the kind chooses them.
+    /// The event types that the manifest names; `*` matches any characters. Empty if the kind of the source determines
+    /// the types.
     types: Vec<String>,
-    /// The next times of a timer, RFC 3339.
+    /// The next times at which a timer fires, RFC 3339.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     next: Vec<String>,
-    /// The source as in the manifest; secrets are references.
+    /// The settings of the source in the manifest, with references in place of the values of secrets.
     settings: Value,
 }
 
@@ -48,7 +49,8 @@ struct FunctionNode {
     /// The event types that the function may publish; `*` matches any characters.
     publishes: Vec<String>,
     triggers: Vec<TriggerNode>,
-    /// The function as in the manifest, with defaults; secrets are references.
+    /// The settings of the function in the manifest, with defaults, and with references in place of the values of
+    /// secrets.
     settings: Value,
     /// Path of the manifest, and the line of the function.
     file: String,
@@ -58,23 +60,24 @@ struct FunctionNode {
 /// A trigger.
 #[derive(Debug, Serialize)]
 struct TriggerNode {
-    /// `on[0]`.
+    /// The name of the trigger, such as `on[0]`.
     name: String,
-    /// The source that the event must come from; absent if any source will do.
+    /// The source from which the event must come; absent if events of all sources match.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
-    /// The types to which the pattern restricts the event; absent if it names none exactly.
+    /// The event types that the pattern allows; absent if the pattern does not name all types exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
     types: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pattern: Option<Value>,
     /// The line of the manifest where the trigger begins.
     line: usize,
-    /// The lines of the manifest.
+    /// The lines of the trigger in the manifest.
     text: String,
 }
 
-/// Returns the graph of manifests. The next times of timers are after `now_ms`.
+/// Returns the graph of the manifests. It contains, for each timer, the next times after `now_ms` at which the timer
+/// fires.
 pub(super) fn graph(manifests: &[Checked], now_ms: UnixMs) -> Graph {
     let sources = manifests.iter().flat_map(|checked| {
         checked

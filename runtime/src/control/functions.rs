@@ -31,7 +31,7 @@ use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
 
-/// Functions as the dispatcher, the router and the http sources take them.
+/// The functions in the forms that the dispatcher, the router and the http sources need.
 pub(super) struct Functions {
     pub(super) workers: Vec<FunctionSpec>,
     pub(super) router: Router,
@@ -43,10 +43,10 @@ pub(super) struct Functions {
     pub(super) grant_uses: BTreeMap<String, LoadedGrants>,
 }
 
-/// The record of the use of a function's grants, and its imports that have no effect.
+/// The record of the use of a function's grants, and the imports of its component that refuse every call.
 pub(super) type LoadedGrants = (Arc<GrantUse>, Vec<&'static str>);
 
-/// A function that is loaded; nothing refers to it yet.
+/// A loaded function that is not registered and not active yet.
 pub(super) struct Loaded<'a> {
     checked: &'a Checked,
     function: &'a Function,
@@ -72,7 +72,7 @@ pub(super) struct Wiring<'a> {
     pub(super) origins: &'a BTreeMap<String, Origin>,
     pub(super) running: &'a Arc<dyn RunningLog>,
     pub(super) bus: &'a Bus,
-    /// Has the client of outbound requests.
+    /// Provides the client for outbound requests.
     pub(super) sandbox: &'a Sandbox,
 }
 
@@ -128,8 +128,8 @@ pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Fun
     manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |function| (checked, function)))
 }
 
-/// Loads functions side by side, and changes nothing else. The results are in the order of the functions. `running`
-/// records each load of a component while it lasts.
+/// Loads functions in parallel. Changes nothing that is active. The results are in the order of the functions.
+/// `running` records each load of a component while it runs.
 pub(crate) async fn load_each<'a>(
     functions: impl Iterator<Item = (&'a Checked, &'a Function)>,
     sandbox: &'a Sandbox,
@@ -147,7 +147,7 @@ pub(crate) async fn load_each<'a>(
     stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
 }
 
-/// Loads all functions, and changes nothing else. Returns all errors together.
+/// Loads all functions. Changes nothing that is active. Returns all errors together.
 pub(super) async fn load_all<'a>(
     manifests: &'a [Checked],
     sandbox: &Sandbox,
@@ -164,7 +164,7 @@ pub(super) async fn load_all<'a>(
     if errors.has_errors() { Err(errors) } else { Ok(loaded) }
 }
 
-/// Registers the functions in the store, and makes their workers and routes. An error is one of the store.
+/// Registers the functions in the store, and makes their workers and routes. Returns an error if the store fails.
 pub(super) async fn register(
     manifests: &[Checked],
     loaded: Vec<Loaded<'_>>,
@@ -245,7 +245,7 @@ fn component_of<'a>(checked: &Checked, function: &'a Function) -> Result<&'a Com
     })
 }
 
-/// Like [`load_one`], with these secrets and destinations of requests in place of those of the manifest.
+/// Like [`load_one`], but with the given secrets and destinations of requests instead of those in the manifest.
 pub(crate) async fn load_with(
     checked: &Checked,
     function: &Function,
@@ -292,7 +292,8 @@ pub(crate) async fn load_with(
     }
 }
 
-/// Returns how to change a limit on compiling, or how to try again, if the error is about that.
+/// Returns the help for an error of compilation: how to raise the limit, or how to try again. Returns `None` for other
+/// errors.
 pub(crate) fn compile_help(error: &LoadError) -> Option<String> {
     let (refusal, record) = match error {
         LoadError::Machine { .. } => return Some("the component may be fine; try again".into()),
@@ -328,7 +329,7 @@ fn add_routes(
     origins: &BTreeMap<String, Origin>,
     handles_requests: bool,
 ) {
-    // Every source is registered, and the manifest has a source of every trigger.
+    // All sources are registered before, and the loader has checked that the source of each trigger exists.
     let origin_of = |source: &Source| origins.get(&source.uri).copied().unwrap_or_default();
     if let Some(by) = &function.order_by {
         let by = match by {
@@ -346,8 +347,8 @@ fn add_routes(
                 let source = checked.manifest.source(source.as_str());
                 router.add(id, name, Some(source.map(origin_of).unwrap_or_default()), pattern);
             }
-            // All events of a private source go to the function, so the router needs no pattern matching for them. A
-            // function that handles HTTP requests gets no events from its private source.
+            // All events of a private source go to the function that declares it, so the router does not match patterns
+            // for them. If that function handles HTTP requests, its private source makes no events.
             TriggerSource::Private(_) if handles_requests => {}
             TriggerSource::Private(source) => router.add_private_source(origin_of(source), id, name),
         }

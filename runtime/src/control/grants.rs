@@ -1,10 +1,11 @@
 //! Records which grants each function uses, so that unused ones can be removed from its manifest.
 //!
-//! The sandbox notes each use in memory ([`GrantUse`]). The records here take the uses every few seconds, add the time, and
-//! are stored as marks: a record with a new kind of use at once, one with only more attempts once a minute, and all at a
-//! clean stop. An unclean end loses the uses of the last seconds; the record notes when one was found.
+//! The sandbox notes each use in memory ([`GrantUse`]). Every few seconds, the uses are added to the records here, with
+//! their time, and records are stored as marks. A record with a new kind of use is stored at once, and a record with
+//! only more attempts once a minute. A clean stop stores all records. An unclean end loses the uses of the last
+//! seconds; the record then has the time at which the next start found this end.
 //!
-//! A function that was renamed takes over the record of its earlier name, unless it has one of its own.
+//! A renamed function takes over the record of its earlier name, unless it already has a record.
 //!
 //! # Format
 //! One mark for each function. Scope: `/evoke/grants`. Key: `app/function`. Value: [`Record`] as JSON, with `v` (1).
@@ -30,12 +31,12 @@ use evoke_store::StoreError;
 const SCOPE: &str = "/evoke/grants";
 /// The marks whose keys name functions.
 pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
-/// The most marks in a commit.
+/// Maximum number of marks in a commit.
 const MARKS_MAX: usize = 100;
 /// Time between two writes of a record in which only the number of attempts changes.
 const ATTEMPTS_INTERVAL_MS: i64 = 60_000;
 
-/// The records of all functions, also of those that no manifest has any more. Shared by clones of the control.
+/// The records of all functions, including functions that no manifest has any more. Clones of the control share them.
 #[derive(Default)]
 pub(super) struct GrantRecords {
     tables: Mutex<Tables>,
@@ -50,14 +51,14 @@ struct Tables {
     removed: Vec<String>,
 }
 
-/// The record of a function, and what is to be added to it.
+/// The record of a function, and the sources of further uses.
 struct Tracked {
     record: Record,
-    /// The uses by the loaded function, and by earlier ones that attempts still run in.
+    /// The uses by the loaded function (the last entry), and by replaced versions of it in which attempts still run.
     grant_uses: Vec<Arc<GrantUse>>,
-    /// The secrets in the headers for each origin.
+    /// The secrets that are inserted into the headers of requests, by origin.
     inserted: BTreeMap<String, Vec<String>>,
-    /// True if the store lacks more than attempts.
+    /// True if the record differs from the stored one in more than the number of attempts.
     is_changed: bool,
     stored_attempts: u64,
     stored_ms: UnixMs,
@@ -79,7 +80,7 @@ impl Tracked {
     fn collect(&mut self, now_ms: UnixMs) {
         let mut earlier = self.grant_uses.len().saturating_sub(1);
         self.grant_uses.retain(|grant_use| {
-            // A function that was replaced is referred to until its last attempt has ended.
+            // A replaced version of the function holds a reference until its last attempt has ended.
             let is_over = earlier > 0 && Arc::strong_count(grant_use) == 1;
             earlier = earlier.saturating_sub(1);
             self.is_changed |= self.record.add(grant_use.take(), &self.inserted, now_ms);
@@ -98,27 +99,28 @@ impl GrantRecords {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no record is being stored, and lets none be stored while the result exists.
+    /// Waits until no record is being stored. Until the result is dropped, no record is stored.
     pub(super) async fn pause_storing(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.storing.lock().await
     }
 
-    /// Renames the records in the way in which the store has renamed their marks. The caller holds the result of
-    /// [`Self::pause_storing`] since before the store did that.
+    /// Renames the records in the same way as the store has renamed their marks. The caller must have called
+    /// [`Self::pause_storing`] before the store renamed them, and must still hold the result.
     pub(super) fn rename(&self, renamed: &[TakeOver]) {
         let records = &mut self.lock().records;
         for TakeOver { from, to } in renamed {
             let Some(tracked) = records.remove(from) else { continue };
-            // Uses may be newer than the stored record.
+            // The record in memory may have more uses than the stored record.
             records.entry(to.clone()).or_insert(Tracked { is_changed: true, ..tracked });
         }
     }
 
-    /// Reads the stored records. With `unclean_ms`, notes that the process before this one ended without a clean stop.
+    /// Reads the stored records. `unclean_ms` is the present time if the previous process ended without a clean stop,
+    /// which each record then notes.
     fn restore(&self, marks: BTreeMap<String, Vec<u8>>, unclean_ms: Option<UnixMs>) {
         let mut tables = self.lock();
         for (name, value) in marks {
-            // A record of a version that is not known is replaced.
+            // A record of an unknown version is ignored, and later replaced.
             let Some(mut record) = Record::from_mark(&value) else { continue };
             let is_changed = unclean_ms.is_some();
             record.unclean_ms = unclean_ms.or(record.unclean_ms);
@@ -147,8 +149,8 @@ impl GrantRecords {
         }
     }
 
-    /// Returns the marks to write: those of changed records, of expired ones, and those with more attempts. With `all`,
-    /// also before their time.
+    /// Returns the marks to write: of changed records, of expired records (to remove them), and of records with only
+    /// more attempts. The latter are due once a minute, or at once with `all`.
     fn take_writes(&self, now_ms: UnixMs, keep: Duration, all: bool) -> Vec<Mark> {
         let mut tables = self.lock();
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
@@ -209,8 +211,8 @@ impl Control {
         all.collect()
     }
 
-    /// Stores the records that changed, and removes those of functions and grants that no manifest has had for `keep`.
-    /// With `all`, also stores records with only more attempts.
+    /// Stores the changed records. Removes the records of functions and grants that no manifest has had for `keep`.
+    /// With `all`, also stores the records in which only the number of attempts has changed.
     ///
     /// # Errors
     /// The first error of the store; the next call tries again.

@@ -1,4 +1,4 @@
-//! The caller's side of running apps: shows progress and runs `build:` commands. The command line implements it.
+//! The interface through which running apps show progress and run `build:` commands. The command line implements it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub enum Activity<'a> {
     },
     /// A function logged a line.
     Line(&'a Line),
-    /// This number of the above was left out: too much happened at once.
+    /// This number of events, attempts and lines was left out, because there were too many at once.
     LeftOut(u64),
 }
 
@@ -67,7 +67,7 @@ pub enum Activity<'a> {
 pub enum Progress<'a> {
     /// The manifests have warnings.
     Warnings(&'a Diagnostics),
-    /// The manifests have mistakes, and the start waits for a change of them.
+    /// The manifests have mistakes, and the start waits until a manifest changes.
     Waiting(&'a Diagnostics),
     /// The admin API listens; functions are not loaded yet.
     Starting {
@@ -79,9 +79,9 @@ pub enum Progress<'a> {
         /// Names of the functions of all apps, `app/function`.
         functions: Vec<String>,
     },
-    /// Manifests were made active: the routes at the start, and all changes at a reload.
+    /// Manifests became active. At the start, the changes have only the routes; at a reload, all changes.
     Changed(&'a Changes),
-    /// Functions that are renamed wait for their running attempts.
+    /// Functions are being renamed: the start or reload waits until their running attempts end.
     TakingOver {
         /// The number of attempts.
         running: u32,
@@ -119,16 +119,16 @@ pub enum Progress<'a> {
     Reloaded,
     /// The reload failed; the previous manifests stay active.
     Unchanged(&'a AppError),
-    /// Something happened to an event. Reported only if the caller of `up` asks for it.
+    /// An event was accepted, an attempt ended, or a line was logged. Reported only if the options of `up` request it.
     Activity(Activity<'a>),
-    /// No more events are accepted, and running deliveries end.
+    /// No more events are accepted, and Evoke waits until the running deliveries end.
     Draining {
         /// How long running deliveries may take.
         limit: Duration,
     },
     /// A second signal ended the drain.
     Ended {
-        /// Number of deliveries that were started and not committed. They stay pending.
+        /// Number of deliveries that had started but were not committed. They stay pending.
         deliveries: usize,
     },
     /// Deliveries were still running at the end of the drain. They run again at the next start.

@@ -91,7 +91,7 @@ impl HttpFunction {
         }
     }
 
-    /// Stores the events that the function published, each as the first one of its chain.
+    /// Stores the events that the function published. Each is the first event of a new chain.
     async fn store(&self, id: &Arc<str>, entered: EnteredThrough, events: Vec<Event>) -> Result<(), HandlerError> {
         if events.is_empty() {
             return Ok(());
@@ -107,7 +107,7 @@ impl HttpFunction {
             function: self.function.name().clone(),
             delivery_id: id.clone(),
             attempt: 1,
-            // The reason may quote an event.
+            // The reason may contain text of an event, with characters that could deceive a reader.
             text: reason.chars().map(|char| if is_deceptive(char) { '\u{fffd}' } else { char }).collect(),
             at_ms: self.clock.now_ms(),
         });
@@ -122,7 +122,7 @@ fn trace_context(request: &Request<Payload>) -> Option<TraceContext> {
     Some(TraceContext { traceparent, tracestate: header("tracestate") })
 }
 
-/// A response body that ends the record of its request when it is dropped.
+/// A response body. When it is dropped, the request is no longer recorded as running.
 struct RecordedBody {
     body: Payload,
     _recorded: Recorded,
@@ -173,7 +173,7 @@ impl RequestHandler for HttpFunction {
     }
 }
 
-/// Returns an error for each part of the manifest that a function that handles HTTP requests cannot have.
+/// Returns an error for each setting of the function that is not allowed because its component handles HTTP requests.
 pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
     let name = function.name.as_str();
     let handles = format!("the component of `{name}` handles HTTP requests (it exports wasi:http/incoming-handler)");
@@ -187,14 +187,16 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
                     found.push(checked.error_at(trigger.span, message, "remove `reply`"));
                 }
                 Some(Some(key)) => {
-                    let message = format!("{handles}, and makes no events that could have this `{key}`");
+                    let message = format!("{handles}, so there are no events for which `{key}` could be set");
                     found.push(checked.error_at(trigger.span, message, format!("remove `{key}`")));
                 }
                 Some(None) => {}
-                None => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
+                None => {
+                    found.push(checked.error_at(trigger.span, format!("{handles}, so it receives no events"), help));
+                }
             },
             TriggerSource::Any | TriggerSource::Shared(_) => {
-                found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help));
+                found.push(checked.error_at(trigger.span, format!("{handles}, so it receives no events"), help));
             }
         }
     }

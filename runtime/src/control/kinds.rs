@@ -1,4 +1,4 @@
-//! The registry of the kinds of sources: each has one line in [`KINDS`].
+//! The registry of the kinds of sources: each kind has one line in [`KINDS`].
 
 #[cfg(test)]
 mod golden;
@@ -18,7 +18,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::Task(&evoke_sources::monitor::MonitorKind),
 ];
 
-/// A kind of source, by how its sources run.
+/// A kind of source. The variant says how the sources of the kind run.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// The sources are endpoints of the public HTTP listener, which serves all of them.
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Returns the kinds as the manifest loader and the JSON schema need them.
+/// Returns the registry of all kinds for the manifest loader and the JSON schema.
 pub fn registry() -> Registry {
     Registry::new(KINDS.iter().copied().map(Kind::source_kind))
 }

@@ -49,7 +49,7 @@ pub struct ListenerStatus {
 }
 
 impl ListenerHandle {
-    /// The handle of a listener that is bound to an address.
+    /// Makes the handle of a listener that is bound to an address.
     pub fn new(name: &'static str, address: SocketAddr, tls: Option<Tls>) -> Arc<Self> {
         Arc::new(Self { name, address, tls, reload_error: Mutex::default() })
     }
@@ -59,7 +59,7 @@ impl ListenerHandle {
         ListenUrl { address: self.address, tls: self.tls.is_some() }
     }
 
-    /// Sets why the certificates could not be replaced; `None` after they were.
+    /// Sets the reason why the certificates could not be replaced; `None` after a successful replacement.
     pub fn set_reload_error(&self, error: Option<String>) {
         *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }

@@ -11,9 +11,9 @@ use evoke_model::outcome::Outcome;
 use evoke_model::text::is_deceptive;
 use evoke_sandbox::{Level, LogLine, LogSink};
 
-/// The start of each line.
+/// The start of each line about a failed attempt.
 pub const FAILED: &str = "the attempt failed: ";
-/// Maximum number of characters of a line; the record of the attempt has the whole message.
+/// Maximum number of characters of a line; the record of the attempt has the full message.
 const CHARS_MAX: usize = 2_000;
 
 /// A runner that logs a line when an attempt fails.

@@ -47,8 +47,8 @@ pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns true for `NAME.yaml` and `NAME.yml`, except the tests of functions, `NAME.test.yaml`, and hidden files, among
-/// them the AppleDouble files (`._shop.yaml`) of macOS.
+/// Returns true for `NAME.yaml` and `NAME.yml`, except the tests of functions, `NAME.test.yaml`, and hidden files,
+/// among them the AppleDouble files (`._shop.yaml`) of macOS.
 fn is_yaml(path: &Path) -> bool {
     let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let is_test = path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|part| part == "test"));
@@ -82,7 +82,7 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
 }
 
-/// Returns an error for each glob of an http source's `accept` that only matches sources of another app.
+/// Returns an error for each glob in the `accept` of an http source that matches only sources of another of these apps.
 fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diagnostics {
     let mut found = Vec::new();
     for checked in manifests {
@@ -111,8 +111,8 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
     Ok(manifests)
 }
 
-/// The files that `up` depends on, each with its device, inode, size and modification time; `None` for a file that cannot
-/// be looked at.
+/// The files that `up` depends on, each with its device, inode, size and modification time; `None` if the metadata of
+/// the file cannot be read.
 pub(crate) type Fingerprint = BTreeMap<PathBuf, Option<(u64, u64, u64, SystemTime)>>;
 
 /// Returns the files that `up` depends on. Two different results mean that a file has changed.
@@ -140,7 +140,8 @@ pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> Finge
     files.into_iter().map(|path| (path.clone(), state(&path))).collect()
 }
 
-/// Returns the files that `build:` commands may change: the components that they make, and what these are made of.
+/// Returns the files that `build:` commands may change: the components that they make, and the sources of these
+/// components.
 pub(crate) fn built(manifests: &[Checked]) -> BTreeSet<PathBuf> {
     let functions = manifests.iter().flat_map(|checked| &checked.manifest.functions);
     let components =

@@ -1,4 +1,4 @@
-//! Reads what the grants of a function for outbound requests refer to: secrets in headers, and certificate authorities.
+//! Reads the secrets and the certificate authorities to which the grants for outbound requests refer.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,9 @@ const CA_BYTES_MAX: u64 = 1024 * 1024;
 /// Message and help of an error.
 pub(super) type Mistake = (String, String);
 
-/// Reads the secrets of a function, and its grants for outbound requests. The function can read the secrets of its own
-/// only; the others are redacted from its texts nevertheless. An error never contains the value of a secret.
+/// Reads the secrets of a function, and its grants for outbound requests. The function can read only the secrets in its
+/// `allow: secrets`. The other secrets, which are only in headers, are hidden from it, but are also redacted from its
+/// texts. An error never contains the value of a secret.
 pub(super) fn read(function: &Function) -> Result<(Secrets, Vec<Grant>), Mistake> {
     let mut hidden = BTreeMap::new();
     let grants =
@@ -59,7 +60,8 @@ pub(super) fn authorities(trust: &Trust) -> Result<Option<TrustAnchors>, Mistake
     })
 }
 
-/// Reads a secret of a header: of the grant, of the function, or from the environment variable of the same name.
+/// Reads a secret for a header: from its location in the grant, else in the function, else from the environment
+/// variable of the same name.
 fn secret(function: &Function, grant: &HttpGrant, name: &str) -> Result<Secret, Mistake> {
     let location = grant.secrets.get(name).or_else(|| function.allow.secrets.get(name));
     if let Some(location) = location {
@@ -71,7 +73,7 @@ fn secret(function: &Function, grant: &HttpGrant, name: &str) -> Result<Secret, 
     })
 }
 
-/// Returns a name for a hidden secret: its own, unless another secret of another grant has it.
+/// Returns a unique name for a hidden secret: its own name, unless another grant has a different secret with this name.
 fn hidden_name(hidden: &BTreeMap<String, Secret>, name: &str, secret: &Secret) -> String {
     let mut free = name.to_owned();
     while hidden.get(&free).is_some_and(|other| other != secret) {

@@ -1,5 +1,5 @@
-//! Pauses functions and apps for an operator. A pause is durable: it is a mark in the store, committed together with the
-//! runtime event that reports it.
+//! Pauses functions and apps for an operator. A pause is durable: it is a mark in the store, committed together with
+//! the runtime event that reports it.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub enum PauseError {
     /// There is no such function or app; the message has a suggestion.
     #[error("{0}")]
     NotFound(String),
-    /// The request makes no sense for this function; the message says why.
+    /// The function or app cannot be paused or resumed on its own; the message says why.
     #[error("{0}")]
     Conflict(String),
     /// The store failed.
@@ -34,7 +34,7 @@ pub enum PauseError {
 /// A pause of a function or an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
-    /// Since when.
+    /// The time of the pause.
     pub since_ms: UnixMs,
     /// Why Evoke itself paused the function; `None` if an operator did.
     pub reason: Option<String>,
@@ -61,7 +61,8 @@ impl Pause {
 /// The paused functions and apps, by name.
 pub(super) type Paused = BTreeMap<String, Pause>;
 
-/// Returns the pause of a function, its own or that of its app: the earlier one, with the reason of its own.
+/// Returns the pause of a function. If both the function and its app are paused, the earlier time counts. The reason is
+/// that of the function's own pause.
 pub(super) fn pause_of(paused: &Paused, function: &str) -> Option<Pause> {
     let app = function.split_once('/').map(|(app, _)| app);
     let own = paused.get(function);
@@ -80,11 +81,11 @@ impl Control {
     }
 
     /// Pauses a function, `app/function`, or all functions of an app. Deliveries stay pending; running attempts
-    /// continue. Returns `false` if it was paused before.
+    /// continue. Returns `false` if the function or app was already paused.
     ///
     /// # Errors
-    /// [`PauseError::NotFound`] if no active manifest declares it, [`PauseError::Conflict`] if the function handles HTTP
-    /// requests and has no deliveries, and [`PauseError::Store`].
+    /// [`PauseError::NotFound`] if no active manifest declares the function or app, [`PauseError::Conflict`] if the
+    /// function handles HTTP requests and has no deliveries, and [`PauseError::Store`].
     pub async fn pause(&self, name: &str) -> Result<bool, PauseError> {
         self.pause_because(name, None).await
     }
@@ -116,7 +117,7 @@ impl Control {
             return Ok(false);
         }
         let pause = Pause { since_ms: self.0.parts.clock.now_ms(), reason };
-        // The pause comes before its report, so that a paused function does not receive it.
+        // Pauses first, and reports then, so that the paused function does not receive the event about its pause.
         self.paused().insert(name.to_owned(), pause.clone());
         self.apply_paused();
         let reported = self.report(runtime_events::PAUSED, name, &pause, Some(pause.to_mark())).await;
@@ -127,12 +128,12 @@ impl Control {
         reported.map(|()| true).map_err(PauseError::from)
     }
 
-    /// Resumes a function or an app, also one that no active manifest declares any more. Returns `false` if it was not
+    /// Resumes a function or an app, even if no active manifest declares it any more. Returns `false` if it was not
     /// paused.
     ///
     /// # Errors
-    /// [`PauseError::NotFound`] if it is not paused and unknown, [`PauseError::Conflict`] if it is paused with its app
-    /// only, and [`PauseError::Store`].
+    /// [`PauseError::NotFound`] if the name is unknown and not paused, [`PauseError::Conflict`] if the function is
+    /// paused only because its app is paused, and [`PauseError::Store`].
     pub async fn resume(&self, name: &str) -> Result<bool, PauseError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let pause = self.paused().get(name).cloned();
@@ -167,19 +168,19 @@ impl Control {
         self.0.parts.bus.publish_runtime_event(Some(event), mark).await
     }
 
-    /// Tells the dispatcher which of the active functions are paused.
+    /// Sets the paused functions of the dispatcher.
     fn apply_paused(&self) {
         let ids = self.paused_ids(&self.function_ids());
         self.0.parts.dispatcher.set_paused(ids);
     }
 
-    /// Returns the ids of the paused ones of these functions.
+    /// Returns the ids of those of the given functions that are paused.
     pub(super) fn paused_ids(&self, ids: &BTreeMap<String, FunctionId>) -> foldhash::HashSet<FunctionId> {
         let paused = self.paused();
         ids.iter().filter(|(name, _)| pause_of(&paused, name).is_some()).map(|(_, id)| *id).collect()
     }
 
-    /// Returns true if an active manifest declares an app of this name, or if it is paused.
+    /// Returns true if an active manifest declares an app of this name, or if an app of this name is paused.
     pub(crate) fn has_app(&self, name: &str) -> bool {
         self.paused().contains_key(name) || self.active().manifests.iter().any(|c| c.manifest.app.as_str() == name)
     }

@@ -1,5 +1,5 @@
-//! Recordings of attempts: the reads and effects of an attempt are stored in the commit of its outcome, after the
-//! values of secrets are replaced. A recording never changes an attempt: if it exceeds a limit or cannot be made, the
+//! Recordings of attempts. The reads and effects of an attempt are stored in the commit of its outcome, with the values
+//! of secrets replaced. A recording never changes the attempt: if the recording exceeds a limit or cannot be made, the
 //! reason is stored instead.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,12 +29,12 @@ impl RunningRecording {
         Self { record, recorder, logs: Arc::default(), recording, event }
     }
 
-    /// Returns the recorder of what the attempt reads.
+    /// Returns the recorder of the reads of the attempt.
     pub(super) fn recorder(&self) -> Recorder {
         self.recorder.clone()
     }
 
-    /// Returns a sink that also records the lines. The sandbox bounds the lines of an attempt.
+    /// Returns a sink that records each line, and passes it to `sink`. The sandbox limits the lines of an attempt.
     pub(super) fn logs(&self, sink: LogSink) -> LogSink {
         let logs = self.logs.clone();
         Arc::new(move |line| {
@@ -74,7 +74,7 @@ impl RunningRecording {
     }
 }
 
-/// Returns the whole recording, without the values of secrets; or why it cannot be stored.
+/// Returns the complete recording, without the values of secrets, or the reason why it cannot be stored.
 fn complete(
     head: Recording,
     reads: Reads,
@@ -89,7 +89,9 @@ fn complete(
         let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
-            Err(_) => Err(format!("{what} has the value of a secret in a place that is no text")),
+            Err(_) => {
+                Err(format!("{what} has the value of a secret outside of its texts, where it cannot be replaced"))
+            }
         }
     };
     let published = attempt.published.iter().map(|event| json(event, "a published event"));
@@ -157,8 +159,8 @@ fn plain_exchange(secrets: &Secrets, exchange: Exchange) -> Exchange {
     Exchange { method, url, body: plain(secrets, exchange.body), answer, ..exchange }
 }
 
-/// Returns parts of a body that has another size without the values of secrets. Their number stays, because the function
-/// waits for each of them.
+/// Returns the sizes of the parts of a body whose total size changed from `before` to `after`, because the values of
+/// secrets were replaced. The number of parts stays the same, because the function waits for each part.
 fn resized(parts: Vec<u32>, before: usize, after: usize) -> Vec<u32> {
     if before == after {
         return parts;
@@ -180,6 +182,6 @@ fn plain(secrets: &Secrets, Content(bytes): Content) -> Content {
 
 fn plain_text(secrets: &Secrets, text: &str) -> String {
     let plain = secrets.replace_for_tests(text.as_bytes());
-    // A value that is replaced begins and ends with a character, so the rest is text.
+    // Replaced values begin and end at the boundary of a character, so the result is still valid UTF-8.
     String::from_utf8_lossy(&plain).into_owned()
 }

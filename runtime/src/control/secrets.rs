@@ -39,7 +39,7 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
             return None;
         }
         let message = format!(
-            "secrets of `{}` with less than {REDACTED_BYTES_MIN} bytes are not redacted from log lines and messages: {}",
+            "secrets of `{}` with fewer than {REDACTED_BYTES_MIN} bytes are not redacted from log lines and messages: {}",
             function.name.as_str(),
             short.join(", ")
         );
@@ -55,7 +55,7 @@ pub(super) const NOT_SET: &str = " is not set";
 /// Reads one secret; `what` names it in messages. An error has a message and a hint, and never contains the value.
 pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
     let value = match location {
-        // The error of the system contains the value.
+        // The error of the system is not shown, because it contains the value.
         SecretRef::Env(variable) => std::env::var(variable).map_err(|error| match error {
             VarError::NotPresent => {
                 let message = format!("cannot read {what}: the environment variable {variable}{NOT_SET}");
@@ -86,7 +86,7 @@ pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (Stri
     value.map(Secret::from)
 }
 
-/// Returns the file that a secret is read from; `None` for an environment variable.
+/// Returns the file from which a secret is read; `None` for an environment variable.
 pub(super) fn file_of(location: &SecretRef) -> Option<PathBuf> {
     match location {
         SecretRef::Env(_) => None,
@@ -95,7 +95,7 @@ pub(super) fn file_of(location: &SecretRef) -> Option<PathBuf> {
     }
 }
 
-/// Reads a file with a secret. Editors end a file with a line break, which is not part of the secret.
+/// Reads a file with a secret. A line break at the end is removed: editors add it, and it is not part of the secret.
 fn read_file(path: &Path) -> io::Result<String> {
     let mut text = evoke_fs::read_text(path, SECRET_BYTES_MAX)?;
     if text.ends_with('\n') {

@@ -24,7 +24,7 @@ use evoke_sources::timer::TimerSource;
 use evoke_store::{EventStore, Ownership, ScopeStore, StoreError};
 use evoke_telemetry::Metrics;
 
-/// How long a source waits between two tries to own its scope, while another process owns it.
+/// How long a source waits between two tries to own its scope, while another process owns the scope.
 const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// The running sources, by the URI of their events.
@@ -62,8 +62,8 @@ impl Sources {
         Self { scopes, services, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption, except those
-    /// with a problem that ends with a reload.
+    /// Runs exactly the sources of these manifests. An unchanged source keeps running without interruption, unless it
+    /// has a problem that only a restart of the source can end.
     pub(super) async fn apply(
         &mut self,
         manifests: &[Checked],
@@ -97,8 +97,8 @@ impl Sources {
         self.prepared.clear();
     }
 
-    /// Stops the sources of the functions' own that run under earlier names. Returns their URIs with their origins, for
-    /// [`Sources::restart`].
+    /// Stops the private sources of the renamed functions, which run under the earlier names. Returns their URIs with
+    /// their origins, for [`Sources::restart`].
     pub(super) async fn stop_own_of(&mut self, renamed: &[TakeOver]) -> BTreeMap<String, Origin> {
         let is_own = |uri: &str| renamed.iter().any(|take_over| take_over.renamed_uri(uri).is_some());
         let (own, others) = std::mem::take(&mut self.running).into_iter().partition(|(uri, _)| is_own(uri));
@@ -109,7 +109,7 @@ impl Sources {
         origins
     }
 
-    /// Starts stopped sources of these manifests again.
+    /// Starts again the sources that [`Sources::stop_own_of`] stopped.
     pub(super) fn restart(
         &mut self,
         manifests: &[Checked],
@@ -124,8 +124,8 @@ impl Sources {
         }
     }
 
-    /// Returns the health handle of an http source that runs or will start. The endpoint of the source updates the
-    /// health.
+    /// Returns the health handle of an http source that is running or will be started. The endpoint of the source
+    /// updates the health.
     pub(super) fn health(&mut self, uri: &str) -> Health {
         match self.running.get(uri) {
             Some(running) if running.settings.get::<HttpSource>().is_some() => running.health.clone(),
@@ -194,7 +194,7 @@ async fn run_owned(scopes: Arc<dyn ScopeStore>, context: Context, source: impl F
     }
 }
 
-/// Takes the ownership of a source. Returns `None` when the source is stopped first.
+/// Waits until this process owns the scope of the source. Returns `None` if the source is stopped first.
 async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
     let scope = format!("source{}", context.uri);
     loop {
@@ -205,7 +205,9 @@ async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
                     return owned;
                 }
             }
-            Err(error) => context.health.degraded(format!("cannot find out whether another process runs it: {error}")),
+            Err(error) => {
+                context.health.degraded(format!("cannot find out whether another process runs this source: {error}"));
+            }
         }
         context.stop.run_until_cancelled(tokio::time::sleep(OWN_RETRY)).await?;
     }
@@ -222,7 +224,7 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
     }
 }
 
-/// Returns the limits of chains. An app's limits hold for the chains that enter through its sources.
+/// Returns the limits of chains of events. The limits of an app apply to the chains that enter through its sources.
 pub(super) fn descendants_limits(
     manifests: &[Checked],
     origins: &BTreeMap<String, Origin>,
@@ -268,8 +270,8 @@ pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
     Routes::new(endpoints).map(drop)
 }
 
-/// Returns the message about each monitor that runs a command, in the form of `report`. The operator, not the author of a
-/// manifest, decides whether programs are started.
+/// Returns the result of `report` for each monitor that runs a command. The operator, not the author of a manifest,
+/// decides whether programs are started.
 pub(crate) fn commands(
     checked: &Checked,
     report: fn(&Checked, &Source, String, &'static str) -> Diagnostic,
@@ -301,7 +303,7 @@ pub(super) fn endpoints(
         let health = sources.health(&source.uri);
         let mut endpoint = Endpoint::new(http, &source.uri, origin_of(source, origins), target);
         (endpoint.handler, endpoint.health) = (handler, health);
-        // Without its guard, an endpoint whose source verifies senders refuses all of them.
+        // If the source verifies senders but its guard is missing, the endpoint refuses all requests.
         if let Some(guard) = guards.get(&source.uri) {
             endpoint.auth = Some(guard.clone());
         }
@@ -310,8 +312,9 @@ pub(super) fn endpoints(
     with_all_methods(endpoints.collect())
 }
 
-/// Lets each function that handles requests, and whose manifest names no methods, accept all methods that no other
-/// source with its path names. `endpoints` are paired with whether they have the default methods.
+/// Sets the methods of the endpoints of functions that handle requests. If the manifest names no methods, such an
+/// endpoint accepts all methods that no other source with the same path names. The flag of each of the `endpoints` is
+/// true if the manifest names no methods.
 fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
     let accepts_all = |(endpoint, is_default): &(Endpoint, bool)| *is_default && endpoint.handler.is_some();
     let named: Vec<(String, Method)> = (endpoints.iter().filter(|each| !accepts_all(each)))
@@ -323,7 +326,7 @@ fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
         if is_extended {
             let is_named =
                 |method: &Method| named.iter().any(|(path, other)| *path == endpoint.path && other == method);
-            // HEAD belongs to the source of GET.
+            // HEAD belongs to the source that has GET.
             let is_free = |method: &Method| !(is_named(method) || *method == Method::HEAD && is_named(&Method::GET));
             endpoint.methods = SourceMethod::ALL.into_iter().map(SourceMethod::to_http).filter(is_free).collect();
         }

@@ -10,7 +10,7 @@ use evoke_model::state::{Entry, Keys, Quota, Usage};
 use evoke_sandbox::{StateGrant, StateSource};
 use evoke_store::{StateStore, StoreError};
 
-/// The store as the state source of an attempt.
+/// The store, as the source from which an attempt reads state.
 pub(crate) struct StoredState(pub(crate) Arc<dyn StateStore>);
 
 impl StateSource for StoredState {

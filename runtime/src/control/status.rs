@@ -18,7 +18,7 @@ pub enum Phase {
     Starting,
     /// Events are accepted.
     Running,
-    /// No more events are accepted; running attempts end.
+    /// No more events are accepted; Evoke waits until the running attempts end.
     Draining,
 }
 
@@ -46,7 +46,7 @@ pub struct FunctionStatus {
     pub running: u32,
     /// Number of deliveries that wait in memory.
     pub held: u32,
-    /// How the function is failing; `None` when it works.
+    /// A description of the failure, as text for users, if the function keeps failing; `None` if it works.
     pub failing: Option<String>,
     /// The last failed attempt since the start.
     pub last_failure: Option<LastFailure>,
@@ -56,7 +56,8 @@ pub struct FunctionStatus {
     pub paused: Option<Pause>,
     /// Scheme, host and port of the endpoint of a function with `deliver`.
     pub endpoint: Option<String>,
-    /// Set for a function with an endpoint: how its circuit is open, as text for users, if it is.
+    /// `None` for a component. For a function with an endpoint, a description of its circuit, as text for users, if the
+    /// circuit is open.
     pub circuit: Option<Option<String>>,
 }
 
@@ -65,7 +66,7 @@ pub struct FunctionStatus {
 pub struct SourceStatus {
     /// The `source` of its events.
     pub uri: String,
-    /// `http`, `files` or `timer`.
+    /// `http`, `files`, `timer` or `monitor`.
     pub kind: &'static str,
     /// Why the source is degraded, as text for users; `None` when it works.
     pub trouble: Option<String>,
@@ -92,19 +93,19 @@ pub struct TriggerExplanation {
     pub pattern: Option<Explanation>,
 }
 
-/// Describes how a function is failing, as text for users.
+/// Describes the failure of a function that keeps failing, as text for users.
 pub(super) fn describe_failing(failing: &Failing) -> String {
     let Failing { since_ms, attempts, outcome, message, .. } = failing;
     let (since, failed) = (rfc3339(*since_ms), count(*attempts, "attempt"));
     match (attempts, message) {
-        // The function was failing before the start; the attempts are unknown.
+        // The function was failing before the start, so the number of failed attempts is unknown.
         (0, _) => format!("since {since}"),
         (_, Some(message)) => format!("{failed} failed since {since}, the last as {outcome}: {message}"),
         (_, None) => format!("{failed} failed since {since}, the last as {outcome}"),
     }
 }
 
-/// Describes how a circuit is open, as text for users.
+/// Describes an open circuit, as text for users.
 pub(super) fn describe_circuit(open: &OpenCircuit) -> String {
     let OpenCircuit { since_ms, failures, outcome, message, next_probe, .. } = open;
     let mut text = format!("since {}", rfc3339(*since_ms));

@@ -1,8 +1,9 @@
 //! Functions that were renamed take over the data stored under their earlier names (`was:`).
 //!
-//! The take-over is one commit of the store, at each load of manifests before the functions are registered. Nothing is left
-//! to take over the next time. Until the commit, no attempt of the function may run under either name, and no source of its
-//! own may run under the earlier one: they would go on to write there.
+//! The take-over is one commit of the store, at each load of manifests, before the functions are registered. The next
+//! load finds nothing left to take over. During the take-over, no attempt of the function may run under either name,
+//! and no private source of the function may run under the earlier name: they would continue to write under the earlier
+//! name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,7 +36,7 @@ const MARK_NAMES: [MarkNames; 6] = [
 /// The wait before a retry after a temporary error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The earlier names of the functions of manifests, in the order of the manifests.
+/// Returns the earlier names (`was:`) of the functions of manifests, in the order of the manifests.
 fn declared(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, Span, TakeOver)> {
     functions::all(manifests).flat_map(|(checked, function)| {
         let to = full_name(&checked.manifest, function);
@@ -62,16 +63,16 @@ pub(super) struct Prepared<'a> {
 }
 
 impl Control {
-    /// Lets the functions of manifests take over from their earlier names, and reports it. After an error nothing was
-    /// changed, and the active functions and sources continue. After a success the caller must set the functions and the
-    /// sources, and then call [`Control::end_take_over`].
+    /// Lets the functions of manifests take over from their earlier names, and reports this. After an error, nothing
+    /// has changed, and the active functions and sources continue. After a success, the caller must replace the
+    /// functions and the sources, and then call [`Control::end_take_over`].
     pub(super) async fn take_over(&self, manifests: &[Checked]) -> Result<Prepared<'_>, AppError> {
         let Parts { store, dispatcher, .. } = &self.0.parts;
         let all: Vec<TakeOver> = declared(manifests).map(|(.., take_over)| take_over).collect();
         if all.is_empty() {
             return Ok(Prepared { sources: self.0.sources.lock().await, taken: Vec::new() });
         }
-        // Known without a wait for running attempts. The commit checks it again.
+        // Finds a conflict before the wait for running attempts. The commit checks for conflicts again.
         if let Some(conflict) = find_conflict(&all, |name| store.state_usage(name).keys) {
             return Err(conflict_error(manifests, &conflict).into());
         }
@@ -87,7 +88,8 @@ impl Control {
         let _storing = self.0.grants.pause_storing().await;
         let taken: Result<_, AppError> = match store.take_over(all.clone(), &MARK_NAMES).await {
             Ok(Ok(taken)) => {
-                // Also without a change in the store, which may not have the newest records yet.
+                // Renames the records even if the store had nothing to rename: the newest records may not be stored
+                // yet.
                 self.0.grants.rename(&all);
                 Ok(taken)
             }
@@ -108,7 +110,7 @@ impl Control {
         taken.map(|_| Prepared { sources, taken: Vec::new() })
     }
 
-    /// Lets the functions run that took over, after they were set.
+    /// Ends the suspension of the functions that took over. Must be called after the new functions are set.
     pub(super) fn end_take_over(&self) {
         self.0.parts.dispatcher.end_suspension();
     }
@@ -141,8 +143,8 @@ impl Control {
         (active.function_ids.clone(), std::mem::take(&mut active.renamed))
     }
 
-    /// Returns the active functions that must not run during the take-over: those under an earlier name, and the one that
-    /// takes over if deliveries move to it.
+    /// Returns the active functions that must not run during the take-over: each function under an earlier name, and
+    /// each function that takes over, if deliveries are moved to it.
     fn to_suspend(&self, all: &[TakeOver], unfinished: &BTreeMap<String, u64>) -> HashSet<FunctionId> {
         let active = self.active();
         let id = |name: &String| active.function_ids.get(name).copied();
@@ -153,13 +155,13 @@ impl Control {
         ids.flatten().collect()
     }
 
-    /// Returns the number of pending deliveries and dead letters of each function, also of inactive ones.
+    /// Returns the number of pending deliveries and dead letters of each function, including inactive functions.
     async fn unfinished(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let totals = self.0.parts.store.totals().await?;
         Ok(totals.functions.into_iter().map(|(name, counts)| (name, counts.pending() + counts.dead)).collect())
     }
 
-    /// Renames what this process keeps by name.
+    /// Renames the functions in the memory of this process: in the dispatcher and among the pauses.
     fn taken_over(&self, taken: Vec<TakenOver>) -> Vec<Successor> {
         let renamed = taken.into_iter().map(|taken| {
             let TakenOver { from, to, .. } = &taken;
@@ -186,11 +188,12 @@ fn store_error(error: StoreError, what: &str) -> AppError {
     anyhow::Error::new(error).context(format!("{what} in the store, evoke.db")).into()
 }
 
-/// The error at the last of the earlier names that have state.
+/// Returns the error about a conflict, at the position of the last earlier name in `was:` that has state.
 fn conflict_error(manifests: &[Checked], conflict: &StateConflict) -> Diagnostics {
     let StateConflict { to, names } = conflict;
     let with_counts: Vec<_> = names.iter().map(|(name, keys)| format!("{name} has {}", count(*keys, "key"))).collect();
-    let message = format!("`{to}` cannot take over: {}", with_counts.join(", and "));
+    let message =
+        format!("`{to}` cannot take over the state, because several names have state: {}", with_counts.join(", and "));
     let (kept, others) = match names.as_slice() {
         [(kept, _), others @ ..] => (kept.as_str(), others),
         [] => (to.as_str(), &[][..]),

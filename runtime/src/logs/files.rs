@@ -1,4 +1,4 @@
-//! The files of the log: some for each function, within one limit on the bytes of all.
+//! The files of the log. Each function has its own files; one limit holds for the bytes of all files.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -9,18 +9,19 @@ use std::time::UNIX_EPOCH;
 use super::line::{Line, to_stored};
 use evoke_model::clock::Clock;
 
-/// The maximum size of a file is an eighth of a function's share (all bytes divided by the number of functions), but at
-/// least [`FILE_BYTES_MIN`] and at most this. So the deletion of a file loses little of a function's log.
+/// Upper bound of the maximum size of a file. That maximum is an eighth of a function's share (the limit on all bytes
+/// divided by the number of functions), but at least [`FILE_BYTES_MIN`]. So a deleted file has little of a function's
+/// log.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// With a limit of 48 MiB, there are at most 6,144 full files.
+/// Lower bound of the maximum size of a file. With a limit of 48 MiB on all files, there are at most 6,144 full files.
 const FILE_BYTES_MIN: u64 = 8 * 1024;
-/// Limit on the functions with files: the names of functions can change at each reload. Beyond it, the files of the
-/// function that logged least recently are deleted.
+/// Limit on the number of functions with files, which is needed because names of functions can change at each reload.
+/// Beyond it, the files of the function that logged least recently are deleted.
 const OWNERS_MAX: usize = 4096;
 /// Limit on the files that are open for writing.
 const OPEN_MAX: usize = 64;
 /// A function that has logged nothing for this long, 30 days in microseconds, has probably been removed. When room is
-/// needed, its files are deleted before those of others.
+/// needed, its files are deleted before the files of other functions.
 pub(super) const STALE_US: u64 = 30 * 24 * 3600 * 1_000_000;
 
 /// The longest time by which the last `seq` of a file can be ahead of the time of its last change: many lines in one
@@ -39,7 +40,7 @@ pub(super) struct Files {
     bytes_max: u64,
     /// By full name of the function.
     owners: HashMap<String, Owner>,
-    /// The sum over all owners.
+    /// The bytes of all files of all owners.
     bytes: u64,
     /// The `seq` of the last line.
     last: u64,
@@ -99,11 +100,11 @@ impl Files {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
-            // Other files, links and pipes are not of the log.
+            // Other files, links and pipes do not belong to the log.
             if let Some((owner, number)) = owner_of(&name).filter(|_| metadata.is_file()) {
                 let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
                 let modified = modified.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0));
-                // The clock may have been set back.
+                // If the clock was set back, the modification time may be lower than the number of the file.
                 let last = number.max(modified.saturating_add(SEQ_AHEAD_US));
                 found.push((owner, number, LogFile { name, bytes: metadata.len(), last }));
             }
@@ -229,7 +230,7 @@ impl Files {
         Ok(())
     }
 
-    /// Deletes the oldest file of an owner, and the owner with its last file.
+    /// Deletes the oldest file of an owner. Together with the only file of an owner, also removes the owner.
     fn delete_oldest(&mut self, name: &str) -> io::Result<()> {
         let Some(owner) = self.owners.get_mut(name) else { return Ok(()) };
         let Some(file) = owner.files.pop_front() else {
@@ -247,7 +248,7 @@ impl Files {
         }
     }
 
-    /// Returns the files that can have lines of a function, or of all. Those of one function are in order.
+    /// Returns the files that can have lines of a function, or all files. The files of one function are in order.
     pub(super) fn readers(&mut self, function: Option<&str>) -> Vec<StoredFile> {
         self.flush();
         let is_selected = |name: &str| function.is_none_or(|function| name == function || name == EARLIER);
@@ -271,7 +272,7 @@ impl Files {
     }
 }
 
-/// Returns the owner of a file by its name, and its number; `None` for a file that is not of the log.
+/// Returns the owner and the number of a file by its name; `None` if the file does not belong to the log.
 fn owner_of(name: &str) -> Option<(String, u64)> {
     if let Some(age) = EARLIER_FILES.iter().position(|earlier| *earlier == name) {
         return Some((EARLIER.to_owned(), age as u64));

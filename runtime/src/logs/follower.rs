@@ -1,5 +1,5 @@
-//! Passes new lines to followers. Each has a queue with the lines that it selected, so a flood of other lines does not
-//! reach it.
+//! Passes new lines to followers. Each follower has its own queue, which gets only the lines that the follower selects.
+//! So a flood of other lines does not affect it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 
 use super::line::{Filter, Line};
 
-/// The maximum number of lines that a follower may lag behind. A follower that lags further misses lines. The limit
-/// allows for the lines of an attempt at once.
+/// The maximum number of lines in the queue of a follower. Further lines are dropped for this follower. The limit has
+/// room for all lines that one attempt logs at once.
 const LAG_MAX: usize = 1024;
 
 /// A message to a follower.
@@ -32,7 +32,7 @@ pub struct Follower {
 pub(super) struct Sender {
     filter: Filter,
     lines: mpsc::Sender<Followed>,
-    /// The number of lines that were dropped and not yet reported.
+    /// The number of lines that were dropped and are not reported yet.
     missed: Arc<AtomicU64>,
 }
 

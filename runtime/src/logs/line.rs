@@ -1,4 +1,4 @@
-//! One line of the log, and which lines are selected.
+//! One line of the log, and the filter that selects lines.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl From<LogLine> for Line {
             at: rfc3339(line.at_ms),
             level: line.level.name().into(),
             function: Some(line.function),
-            // Guests know a delivery by the store's id and the delivery's number.
+            // The delivery id that guests get consists of the store's id and the delivery's number.
             delivery: line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok()),
             attempt: Some(line.attempt),
             text: line.text,

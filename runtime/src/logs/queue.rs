@@ -26,10 +26,10 @@ struct Count {
 }
 
 impl Queue {
-    /// Sends a line of a function if there is room for it, and counts it as dropped otherwise. `send` must not block; it
-    /// returns false if the line was not sent.
+    /// Sends a line of a function if there is room for it, and counts it as dropped otherwise. `send` must not block;
+    /// it returns false if the line was not sent.
     pub(super) fn send(&self, function: &Arc<str>, send: impl FnOnce() -> bool) {
-        // Without the lock, because `send` wakes the thread that takes it next.
+        // `send` is called without the lock, because it wakes a thread that takes this lock at once.
         if self.take_room(function) && !send() {
             let mut counts = self.lock();
             counts.waiting = counts.waiting.saturating_sub(1);

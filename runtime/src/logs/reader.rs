@@ -12,17 +12,17 @@ use super::line::{Filter, Line, from_stored};
 /// Limit on the files that are open at once.
 const OPEN_MAX: usize = 16;
 
-/// Reads selected lines, oldest first. Holds one page at most, and 32 bytes for each line to return. Blocks on files: not
-/// for async tasks.
+/// Reads selected lines, oldest first. Keeps at most one page in memory, and 32 bytes for each line to return. Blocks
+/// on files, so it must not be used in async tasks.
 pub struct Reader {
     files: Vec<StoredFile>,
-    /// The lines to return, the next one last.
+    /// The lines to return, in reverse order: the next line is the last entry.
     lines: Vec<Place>,
-    /// Open files by index, the one that was used last at the end.
+    /// Open files with their index; the most recently used file is the last entry.
     open: Vec<(u32, File)>,
 }
 
-/// The position of a line in the files. Positions have the order of the lines.
+/// The position of a line in the files. Positions are ordered like the lines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     seq: u64,
@@ -33,8 +33,8 @@ struct Place {
 }
 
 impl Reader {
-    /// Finds the last `limit` selected lines. Reads the files with the newest lines first, until the others have only
-    /// older lines.
+    /// Finds the last `limit` selected lines. Reads the files with the newest lines first. Stops when `limit` lines are
+    /// found and the remaining files have only older lines.
     pub(super) fn new(files: Vec<StoredFile>, filter: &Filter, limit: usize) -> io::Result<Self> {
         let mut newest_first: Vec<usize> = (0..files.len()).collect();
         newest_first.sort_by_key(|index| Reverse(files.get(*index).map_or(0, |file| file.last)));
@@ -104,8 +104,8 @@ fn open(file: &StoredFile) -> io::Result<Option<File>> {
     }
 }
 
-/// Calls `each` with the `seq`, the offset and the length of each selected line of a file. A line that a crash cut in
-/// half is empty or invalid JSON, also one that ends within a character.
+/// Calls `each` with the `seq`, the offset and the length of each selected line of a file. Skips a line that a crash
+/// cut off: it is empty, invalid UTF-8 or invalid JSON.
 fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u64, u64, u32)) -> io::Result<()> {
     let Some(opened) = open(file)? else { return Ok(()) };
     let mut reader = BufReader::new(opened.take(file.length));
@@ -119,7 +119,7 @@ fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u6
         let length = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
         let text = line.get(..length).and_then(|line| std::str::from_utf8(line).ok());
         if let (Some(text), Ok(length)) = (text, u32::try_from(length))
-            // A line has no field `seq`, so the parser leaves it out.
+            // The type `Line` has no field `seq`, so the parser ignores the `seq` of the stored line.
             && let Ok(parsed) = serde_json::from_str::<Line>(text)
             && filter.matches(&parsed)
         {

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 
-/// The largest response that is read, in bytes: the rejections of one batch.
+/// The maximum size of a response, in bytes. A response lists the rejected spans of one batch.
 const RESPONSE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]

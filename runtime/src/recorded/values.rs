@@ -1,5 +1,5 @@
-//! Converts recorded bytes to values of a test file, so that reading the file gives the same bytes. Text that is JSON in
-//! its shortest form is written as a value, so that users can read and change it.
+//! Converts recorded bytes to values of a test file. Reading the file gives the same bytes again. Text that is JSON in
+//! its shortest form is written as a YAML value, so that users can read and change it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,19 +8,20 @@ use serde_json::{Map, Value};
 use evoke_model::event::Event;
 use evoke_model::recording::{BucketReads, Content};
 
-/// Longer JSON is written as text: a test file has room for a limited number of values.
+/// Maximum size of JSON that is written as a YAML value, in bytes. Longer JSON is written as text, because the number
+/// of values in a test file is limited.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
-/// The most levels of a value, of the 64 that a test file may have.
+/// Maximum number of nested levels of a value. A test file may have 64 levels in total.
 const VALUE_LEVELS_MAX: usize = 32;
-/// The longest key in a value, in characters. In YAML, a key has at most 1,024, with its escapes.
+/// Maximum length of a key in a value, in characters. A YAML key has at most 1,024 characters, including its escapes.
 const KEY_CHARS_MAX: usize = 128;
 
-/// How much of a test is written as values that users can read and change.
+/// Which JSON in a test is written as YAML values, which users can read and change. Other JSON is written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// All JSON of moderate size.
+    /// JSON up to a moderate size.
     Values,
-    /// Nothing: a test file has no room for so many values.
+    /// No JSON, because it has more values than a test file has room for.
     Text,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn is_writable(value: &Value) -> bool {
     fits(value, VALUE_LEVELS_MAX)
 }
 
-/// Returns the number of values in a value, and the value itself.
+/// Returns the number of values in a value, including the value itself.
 pub(super) fn count_values(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(count_values).sum(),
@@ -48,12 +49,12 @@ pub(super) fn count_values(value: &Value) -> usize {
     }
 }
 
-/// Parses JSON; other bytes are text.
+/// Parses bytes as JSON. Returns bytes that are not JSON as text.
 pub(crate) fn json_or_text(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
-/// Returns the value whose shortest JSON form is these bytes, if it can be written as a value.
+/// Returns the value whose shortest JSON form is exactly these bytes, if it can be written as a YAML value.
 fn exact(bytes: &[u8], form: Form) -> Option<Value> {
     if bytes.len() > VALUE_BYTES_MAX || form == Form::Text {
         return None;
@@ -70,7 +71,7 @@ fn raw_value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Returns an event as a map, or as text if the map would not give back each byte of its data.
+/// Returns an event as a map, or as text if an event that is read back from the map would have other bytes as its data.
 pub(super) fn event_value(json: &str, form: Form) -> Value {
     let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
     let is_short = json.len() <= VALUE_BYTES_MAX && form == Form::Values;
@@ -81,7 +82,8 @@ pub(super) fn event_value(json: &str, form: Form) -> Value {
     }
 }
 
-/// Returns the values that an attempt read from a bucket, and its other reads of the bucket.
+/// Returns the values that an attempt read from a bucket, and its other reads: raw values, listed keys, and the size of
+/// the bucket.
 pub(super) fn bucket(reads: &BucketReads, form: Form) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw, mut others) = (Map::new(), Map::new(), Map::new());
     for (key, content) in &reads.values {
@@ -105,22 +107,22 @@ pub(super) fn bucket(reads: &BucketReads, form: Form) -> (Map<String, Value>, Ma
     (values, others)
 }
 
-/// Returns changes of state: those that are values (null for a deleted key), and those that are no JSON in its shortest
-/// form.
+/// Returns changes of state in two maps. The first has the new values that are JSON in its shortest form, and null for
+/// deleted keys. The second has all other new values, as raw values.
 pub(crate) fn changes<'a>(
     changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
 ) -> (Map<String, Value>, Map<String, Value>) {
     changes_in(changed, Form::Values)
 }
 
-/// Like [`changes`], in this form.
+/// Like [`changes`], with values in the given form.
 pub(super) fn changes_in<'a>(
     changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
     form: Form,
 ) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw) = (Map::new(), Map::new());
     for (key, content) in changed {
-        // In an expectation, null is a deleted key.
+        // In an expectation, null means a deleted key, so a value that is JSON null is written as a raw value.
         match content.map(|content| (exact(content, form).filter(|value| !value.is_null()), content)) {
             None => drop(values.insert(key.clone(), Value::Null)),
             Some((Some(value), _)) => drop(values.insert(key.clone(), value)),
@@ -130,7 +132,7 @@ pub(super) fn changes_in<'a>(
     (values, raw)
 }
 
-/// Returns headers by name. One that occurs several times has a list of values.
+/// Returns headers by name. A header that occurs several times has a list of values.
 pub(super) fn headers(given: &[(String, String)]) -> Map<String, Value> {
     let mut map: Map<String, Value> = Map::new();
     for (name, value) in given {

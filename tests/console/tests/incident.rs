@@ -27,7 +27,7 @@ async fn an_order_that_fails_is_found_edited_and_redriven_and_its_trace_shows_it
     browser.fill("[data-edit]", &text.replace("\"total\": 0", "\"total\": 7.10")).await;
     browser.click("[data-confirm]").await;
     browser.read("[data-drawer] dl", "purged").await;
-    browser.read("nav.side", "What was done (1)").await;
+    browser.read("nav.side", "Actions (1)").await;
 
     // The corrected order went the whole way; its number kept its digits.
     browser.go("events?text=7.10").await;

@@ -13,7 +13,7 @@ async fn a_first_visit_shows_how_to_send_an_event_and_then_the_event_appears() {
     browser.read(".empty", "evoke emit --type hello").await;
     evoke.stdout(&["emit", "--type", "hello", "--data", r#"{"from":"me"}"#]);
     let row = browser.read("tbody tr", "hello").await;
-    assert!(row.contains(r#"{"from":"me"}"#) && row.contains("no taker"), "{row}");
+    assert!(row.contains(r#"{"from":"me"}"#) && row.contains("no function"), "{row}");
     browser.close().await;
 }
 

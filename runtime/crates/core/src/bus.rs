@@ -33,13 +33,13 @@ pub struct Offer {
     pub target: Target,
     /// Marks of the source, committed with the events.
     pub marks: Vec<Mark>,
-    /// The source through which the events enter. The events count for its share of the backlog; those of the default
-    /// count for no source.
+    /// The source through which the events enter. The events count towards this source's share of the backlog. With the
+    /// default origin, they count for no source.
     pub origin: Origin,
     /// The number of functions that the chain of the events has passed through elsewhere, in this runtime or in another.
     pub hops: u32,
-    /// Set by a source whose producers choose the `source` of their events: the URI of this source. Events whose `source`
-    /// belongs to an app or to the runtime are rejected, except events whose `source` is this URI.
+    /// Set by a source whose producers choose the `source` of their events. Events whose `source` belongs to an app or
+    /// to the runtime are then rejected, except events whose `source` is the URI of this source.
     pub claims: Option<Claims>,
 }
 
@@ -48,8 +48,8 @@ pub struct Offer {
 pub struct Claims {
     /// The URI of the source.
     pub uri: Arc<str>,
-    /// The authorities of other machines whose URIs the manifest accepts, in lower case: their paths are not taken for
-    /// those of this runtime.
+    /// The URI authorities of other machines that the manifest accepts, in lower case. A `source` with such an
+    /// authority is never taken for a source of this runtime, whatever its path is.
     pub authorities: Arc<[String]>,
 }
 
@@ -66,7 +66,7 @@ pub enum Refused {
     },
     /// The producer of an event claimed a source of an app or of the runtime.
     #[error(
-        "event {index}: the source `{}` belongs to {owner}; only the runtime makes events with it",
+        "event {index}: its `source` is `{}`, which belongs to {owner}; a producer must set another `source`",
         excerpt(claimed)
     )]
     Claimed {
@@ -116,10 +116,10 @@ pub enum Refused {
         /// The estimated time until there is room for this source again.
         retry_after: Duration,
     },
-    /// The events that wait for their `notbefore` already take as much of the schedule as is free. A source may own as
-    /// many of them as are free for others.
+    /// The schedule (the events that wait for their `notbefore`) is at least half full, and this source already owns as
+    /// much of it as is free. The free part is reserved for other sources.
     #[error(
-        "{} {} `notbefore`, with {}; {} and {} more can be scheduled, by other sources",
+        "{} {} `notbefore`, with {}; the remaining room for {} and {} is reserved for other sources than this one",
         count(scheduled.deliveries, "event"), fitting(scheduled.deliveries, "waits for its", "wait for their"),
         count(scheduled.bytes, "byte"), count(free.deliveries, "event"), count(free.bytes, "byte")
     )]
@@ -163,10 +163,12 @@ pub struct Limits {
     /// The maximum size of an event, attributes and data, in bytes.
     pub event_size_max: usize,
     /// The size of the backlog at which the bus starts to reject offers. Events that functions publish, and scheduled
-    /// events that become due, count towards the backlog up to half of this size, and are never rejected because of it.
+    /// events that become due, count towards the backlog up to half of this size, and are never rejected because of
+    /// this limit.
     pub backlog_max: Amount,
     /// The number and size of scheduled events, whose `notbefore` is in the future, at which the bus starts to reject
-    /// more of them. Those of functions count and are never rejected because of it.
+    /// further scheduled events. Scheduled events that functions publish also count, but are never rejected because of
+    /// this limit.
     pub schedule_max: Amount,
 }
 
@@ -432,8 +434,8 @@ impl Bus {
     }
 }
 
-/// Rejects an event whose producer claims a source of an app or of the runtime. The check uses the router of the same
-/// offer: so no event that claims a source of a new app reaches the functions of this app.
+/// Rejects an event whose producer claims a source of an app or of the runtime. The check uses the same router that
+/// routes the event. So an event that claims a source of a newly added app cannot reach the functions of that app.
 fn check_claim(router: &Router, claims: &Claims, index: usize, event: &Event) -> Result<(), Refused> {
     if event.source == *claims.uri {
         return Ok(());

@@ -59,8 +59,8 @@ pub trait Runner: Send + Sync + 'static {
     /// Runs one attempt. The implementation enforces the function's timeout.
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult>;
 
-    /// Returns the settings of the function's circuit, if its attempts are requests to an endpoint. Such attempts run no
-    /// code of others, so they are not recorded as work that can end the process.
+    /// Returns the settings of the function's circuit, if its attempts are requests to an endpoint. Such attempts run
+    /// no code of users, so they are not recorded as work that can end the process.
     fn circuit(&self) -> Option<CircuitPolicy> {
         None
     }
@@ -169,8 +169,8 @@ impl Dispatcher {
     }
 
     /// Like [`Dispatcher::start`]. Records the running attempts in `running`. `exits` is the result of
-    /// [`DeliveryStore::record_exit`]: a delivery in it runs alone, or is given up. Attempts run on the tokio runtime
-    /// `workers`, all other tasks on the current one.
+    /// [`DeliveryStore::record_exit`]: a delivery in `exits` runs alone, or becomes a dead letter. Attempts run on the
+    /// tokio runtime `workers`, all other tasks on the current one.
     pub fn start_recorded(
         store: Arc<dyn DeliveryStore>,
         bus: Bus,
@@ -198,7 +198,8 @@ impl Dispatcher {
             runtime: tokio::runtime::Handle::current(),
             workers,
         }));
-        // A weak reference, because the store outlives the dispatcher: a strong one would keep the dispatcher alive.
+        // A weak reference, because the store outlives the dispatcher: a strong reference would keep the dispatcher
+        // alive.
         let inner = Arc::downgrade(&dispatcher.0);
         dispatcher.0.store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {

@@ -24,7 +24,7 @@ pub struct Router {
     order_by: HashMap<FunctionId, OrderBy>,
     /// The function and trigger of each private source.
     private_sources: HashMap<Origin, (FunctionId, Arc<str>)>,
-    /// The names of the apps: sources that begin with one of them belong to its app.
+    /// The names of the apps. The sources `/<app>/…` belong to the app.
     apps: HashSet<String>,
 }
 
@@ -86,18 +86,18 @@ impl Router {
         self.apps.insert(name.to_owned());
     }
 
-    /// Returns the name of the app or of the runtime that a source belongs to, in any spelling, or whose source it could
-    /// be taken for: see [`claim::source_names`]. `trusted` returns true for an authority of another machine whose paths
-    /// are not taken for those of this runtime.
+    /// Returns the name of the app or of the runtime whose source this is, in any spelling of the URI, or whose source
+    /// it could be taken for; see [`claim::source_names`]. `trusted` returns true for the authority of another machine
+    /// that the manifest accepts: the path of such a URI is not compared with the apps of this runtime.
     pub fn owner_of(&self, source: &str, trusted: impl Fn(&str) -> bool) -> Option<String> {
         let SourceNames { local, remote } = claim::source_names(source);
         let remote = remote.filter(|(authority, _)| !trusted(authority)).map(|(_, name)| name);
         [local, remote].into_iter().flatten().find(|name| name == claim::RUNTIME_NAME || self.apps.contains(name))
     }
 
-    /// Returns the deliveries of a replayed event: the functions that match it, and the owner if the event came from a
-    /// private source. An event whose producer claimed a source that by now belongs to an app has none. `origin_uri` is
-    /// the URI of the event's origin. Errors like [`Router::route`].
+    /// Returns the deliveries of a replayed event: one for each function that matches, and one for the owner of the
+    /// private source that the event came from, if any. Returns none if the producer of the event claimed a source that
+    /// now belongs to an app. `origin_uri` is the URI of the event's origin. Errors like [`Router::route`].
     pub fn route_replay(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -113,8 +113,8 @@ impl Router {
         Ok(deliveries)
     }
 
-    /// Returns the deliveries of a scheduled event that is due: those that it would get if it were accepted now. Leaves
-    /// out claims as [`Router::route_replay`] does. Errors like [`Router::route`].
+    /// Returns the deliveries of a scheduled event that is due: the deliveries that the event would get if it were
+    /// accepted now. Returns none for a claimed source, like [`Router::route_replay`]. Errors like [`Router::route`].
     pub fn route_due(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -135,8 +135,9 @@ impl Router {
             return false;
         }
         let owner = |uri: &str| self.owner_of(uri, |_| true);
-        // An HTTP component publishes as its function, through a source of its app. A producer cannot: the app had this
-        // source at the acceptance, so claims of its name were rejected.
+        // An HTTP component publishes events with the source of its function, and they enter through a source of the
+        // same app: that is no claim. A producer cannot imitate this: its event entered through a source of the app, so
+        // the app existed, and the bus rejected claims of its sources.
         owner(&stored.event.source).is_some_and(|app| origin_uri.and_then(owner) != Some(app))
     }
 
@@ -150,7 +151,7 @@ impl Router {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
             Target::Function { function, trigger } => {
-                // The matcher does not see the event now, but it does in a replay.
+                // The matcher, which checks the JSON data, is not used here. But it is used when the event is replayed.
                 if let Data::Json(json) = &event.data {
                     check_json(json).map_err(|e| e.to_string())?;
                 }

@@ -1,4 +1,5 @@
-//! Which triggers receive the runtime's own events, and which changes of level are reported as such events.
+//! Decides which triggers receive the runtime's own events, and which changes of a condition are reported as runtime
+//! events.
 
 pub mod conditions;
 pub mod storage;
@@ -7,8 +8,9 @@ use evoke_pattern::Pattern;
 
 pub use evoke_model::runtime_events::*;
 
-/// Returns true if a pattern selects runtime events: it names their source or their type exactly. A pattern that
-/// matches everything or a prefix does not select them, because its author most likely did not expect runtime events.
+/// Returns true if a pattern can select runtime events: it lists the exact values of `source` or of `type`. A pattern
+/// that matches everything or a prefix does not select them, because its author most likely did not expect runtime
+/// events.
 pub fn selects_runtime_events(pattern: &Pattern) -> bool {
     pattern.exact_values("source").is_some() || pattern.exact_values("type").is_some()
 }

@@ -77,7 +77,7 @@ impl Scheduler {
 
     /// Releases the first events that are due. Returns the time at which the next one is due.
     async fn release_due(&mut self, now_ms: UnixMs) -> Result<Option<UnixMs>, StoreError> {
-        // Before the read, which then finds every event that the alarm knew.
+        // Reset before the read: the read then finds every event for which the alarm was set.
         self.store.alarm().reset();
         let (due, next_ms) = self.store.due_events(now_ms, BATCH_MAX + self.damaged.len()).await?;
         let mut released = Vec::new();

@@ -50,7 +50,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Problems {
     trouble: Option<String>,
-    /// Whether a reload ends the trouble.
+    /// Whether the trouble lasts until a reload restarts the source.
     until_reload: bool,
     /// The time and the reason of the last recorded refusal.
     refused: Option<(Instant, String)>,

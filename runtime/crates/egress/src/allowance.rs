@@ -29,12 +29,12 @@ impl Allowance {
         Self { sent_max, received_max, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
     }
 
-    /// Takes bytes of a request body. Returns the limit if it is exceeded.
+    /// Counts sent bytes of a request body. Returns the limit as the error if it would be exceeded.
     pub(crate) fn send(&self, bytes: usize) -> Result<(), u64> {
         take(&self.sent, bytes, self.sent_max)
     }
 
-    /// Takes bytes of a response body. Returns the limit if it is exceeded.
+    /// Counts received bytes of a response body. Returns the limit as the error if it would be exceeded.
     pub(crate) fn receive(&self, bytes: usize) -> Result<(), u64> {
         take(&self.received, bytes, self.received_max)
     }

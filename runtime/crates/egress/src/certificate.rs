@@ -29,14 +29,14 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-/// `[0]` and `[3]` of a certificate: its version and its extensions.
+/// The tags `[0]` and `[3]` in a certificate: its version and its extensions.
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
-/// The identifiers 2.5.4.3 and 2.5.29.17.
+/// The object identifiers 2.5.4.3 and 2.5.29.17.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
-/// The rest of a sequence in DER.
+/// Reads the values of a sequence in DER, one after another.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -144,7 +144,7 @@ fn alternative_names(value: &[u8], fields: &mut Fields) {
     }
 }
 
-/// Returns a name that is text without control characters.
+/// Returns a name as text; `None` if it is empty, not UTF-8, or has control characters.
 fn text(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())

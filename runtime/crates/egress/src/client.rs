@@ -72,8 +72,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A function that may send requests: its grants, its connections and its permits. Cheap to clone; when the last clone
-/// is dropped, the idle connections are closed.
+/// A sender of requests, such as a function: its grants, its connections and its permits. Cheap to clone; when the last
+/// clone is dropped, the idle connections are closed.
 #[derive(Clone)]
 pub struct Owner(pub(crate) Arc<OwnerParts>);
 

@@ -1,4 +1,4 @@
-//! Makes a connection: the addresses of a target, their check, and the handshakes.
+//! Makes a connection: resolves the addresses of a target, checks them, connects, and makes the handshakes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +56,8 @@ pub(crate) async fn resolve(owner: &Owner, grant: &Grant, target: &Target) -> Re
     allowed(grant, target, &found)
 }
 
-/// Returns the addresses that may be reached, in their order.
+/// Returns those of the addresses in `found` that may be reached, in the same order. Returns an error if none of them
+/// may be reached.
 fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
     let reason = |address: IpAddr| {
         let is_granted = grant.addresses.iter().any(|range| range.contains(address));
@@ -71,7 +72,8 @@ fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAdd
     }
 }
 
-/// Connects to the first address that accepts. Each has an equal share of the time that is left.
+/// Tries the addresses in order until one accepts the connection. Each try may take an equal share of the time that is
+/// left.
 pub(crate) async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) -> Result<TcpStream, Error> {
     let end = Instant::now() + time;
     let timed_out = || Error::ConnectTimeout { target: target.clone(), after: time };

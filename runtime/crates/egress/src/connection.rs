@@ -1,8 +1,9 @@
 //! One connection: HTTP/1.1, for one call at a time, or HTTP/2, for several.
 //!
 //! A connection with HTTP/1.1 has no task of its own: the call that uses the connection also drives it, so a call wakes
-//! no second task. A connection gets a task if its response may have arrived before its request was sent completely:
-//! the caller may then do either first, or end the call. A connection with HTTP/2 always has tasks.
+//! no second task. It gets a task only if the response begins before the request is known to be sent completely: the
+//! task then sends the rest of the request, even while the caller does not read the response. A connection with HTTP/2
+//! always has tasks.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -45,7 +46,7 @@ pub(crate) struct Http1 {
 
 /// The work on the socket of a connection with HTTP/1.1. Dropping it closes the connection.
 enum Driver {
-    /// The requests on the connection do the work.
+    /// The call that uses the connection does the work.
     Own(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// A task does the work.
     Task { _tasks: Tasks },
@@ -133,8 +134,8 @@ impl Connection {
 }
 
 impl Http1 {
-    /// Returns true if a call can start. Reads from the socket whether the peer has closed the connection, as far as the
-    /// runtime knows of it.
+    /// Returns true if a call can start. Polls the connection first, so that it notices if the peer has closed it and
+    /// the runtime already knows.
     pub(crate) fn is_ready(&mut self) -> bool {
         self.driver.drive(&mut Context::from_waker(Waker::noop()));
         !self.sender.is_closed() && self.sender.is_ready()
@@ -186,7 +187,7 @@ impl Http2 {
     }
 }
 
-/// Ends the tasks of a connection when it is dropped, also if the peer does not read.
+/// When dropped, ends the tasks of a connection, even if the peer does not read.
 struct Tasks(CancellationToken);
 
 impl Drop for Tasks {

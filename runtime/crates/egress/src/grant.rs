@@ -20,7 +20,7 @@ pub struct Grant {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Addresses that may be reached although they are not global.
     pub addresses: Vec<AddressRange>,
-    /// Authorities that are trusted besides those of the machine, for this grant only.
+    /// Certificate authorities that are trusted for this grant only, in addition to those of the machine.
     pub ca: Option<TrustAnchors>,
 }
 
@@ -58,7 +58,7 @@ impl TrustAnchors {
     /// Reads all certificates of a PEM text.
     ///
     /// # Errors
-    /// The text is no PEM, has no certificate, or one that cannot be an authority.
+    /// The text is no PEM, has no certificate, or has a certificate that cannot be an authority.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TrustError> {
         let certificates = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()

@@ -10,12 +10,12 @@
 //! 4. For https, the certificate must be valid for the host of the target. HTTP/2 or HTTP/1.1 is negotiated.
 //! 5. The headers of the grant replace those of the request with the same name.
 //!
-//! Redirects are responses like others and are not followed; proxies of the environment are not used. Connections are
-//! pooled for each owner, grant and target.
+//! A redirect is returned like any other response and is not followed; proxies of the environment are not used.
+//! Connections are pooled for each owner, grant and target.
 //!
-//! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the runtime of the call that
-//! connected; the calls of one owner should run on one runtime, so that no call waits for the threads of another one.
-//! Names are resolved on the runtime that the client was made with.
+//! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the runtime of the call
+//! that connected; the calls of one owner should run on one runtime, so that no call waits for the threads of another
+//! runtime. Names are resolved on the runtime that the client was made with.
 //!
 //! ```no_run
 //! # async fn example(io: tokio::runtime::Handle, metrics: std::sync::Arc<evoke_telemetry::Metrics>) -> Result<(), Box<dyn std::error::Error>> {

@@ -13,11 +13,10 @@ pub const DNS_MAX: Duration = Duration::from_secs(5);
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Largest wait for a TLS handshake.
 pub const TLS_MAX: Duration = Duration::from_secs(5);
-/// Wait for the head of the response after the request was sent, unless [`Limits::first_byte_timeout`] has another value,
-/// and the largest wait between two parts of either body.
+/// The default of [`Limits::first_byte_timeout`], and the largest value of [`Limits::between_bytes_timeout`].
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
-/// Largest number of calls of an owner at once; a call lasts until its response body ended or was dropped. Each holds
-/// two buffers of [`HEAD_BYTES_MAX`] at most.
+/// Largest number of calls of an owner at once; a call lasts until its response body ended or was dropped. Each call
+/// holds at most two buffers of [`HEAD_BYTES_MAX`].
 pub const CALLS_MAX: usize = 128;
 /// Largest number of connections of an owner at once, idle ones included.
 pub const CONNECTIONS_MAX: usize = 128;
@@ -34,8 +33,8 @@ pub struct Limits {
     pub deadline: Instant,
     /// Limit on the wait for a connection, the TLS handshake included.
     pub connect_timeout: Duration,
-    /// Limit on the wait for the head of the response, after the request was sent. Only the deadline bounds it; the
-    /// sandbox cuts the value of a guest to [`FIRST_BYTE_MAX`].
+    /// Limit on the wait for the head of the response, after the request was sent. The value has no upper bound except
+    /// the deadline. The sandbox limits the value that a guest sets to [`FIRST_BYTE_MAX`].
     pub first_byte_timeout: Duration,
     /// Limit on the wait between two parts of the response body.
     pub between_bytes_timeout: Duration,

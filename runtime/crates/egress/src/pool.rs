@@ -15,7 +15,7 @@ use super::limits::{CONNECT_MAX, CONNECTIONS_MAX};
 
 /// Largest number of unused connections of an owner.
 const IDLE_MAX: usize = 32;
-/// Time after which an unused connection is closed. Many servers close theirs after a minute.
+/// Time after which an unused connection is closed. Many servers close unused connections after a minute.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// Time between two checks for connections that were unused for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Pool {
         Arc::new(Self { io, permits, state: Mutex::default() })
     }
 
-    /// Takes a connection that is ready.
+    /// Returns a pooled connection that is ready for a call; `None` if there is none.
     pub(crate) fn take(&self, key: &Key) -> Option<Connection> {
         let mut state = self.lock();
         state.shared.retain(|entry| !entry.connection.is_closed());
@@ -73,7 +73,7 @@ impl Pool {
             if is_ready {
                 return Some(Connection::Http1(state.idle.remove(at).connection));
             }
-            // A connection that is not ready may still send the rest of a request whose response came early.
+            // A connection that is not ready may still be sending the rest of a request whose response came early.
             if is_closed {
                 state.idle.remove(at);
             }
@@ -82,7 +82,8 @@ impl Pool {
         None
     }
 
-    /// Returns the permit for a new connection. Closes an unused one if there are too many.
+    /// Returns the permit for a new connection. If the limit is reached, closes an unused connection, and waits for a
+    /// permit for at most [`CONNECT_MAX`].
     pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Ok(permit);
@@ -94,7 +95,7 @@ impl Pool {
         }
     }
 
-    /// Offers a new connection with HTTP/2 to further calls, unless there is one already.
+    /// Lets further calls use a new connection with HTTP/2, unless the pool already has one for the key.
     pub(crate) fn share(self: &Arc<Self>, key: &Key, connection: &Connection) {
         let Connection::Http2(connection) = connection else { return };
         let mut state = self.lock();
@@ -122,7 +123,7 @@ impl Pool {
         }
     }
 
-    /// Starts the task that closes unused connections, unless it runs.
+    /// Starts the task that closes unused connections, unless the task is already running.
     fn sweep_later(self: &Arc<Self>, state: &mut State) {
         if !std::mem::replace(&mut state.is_swept, true) {
             let pool = Arc::downgrade(self);
@@ -154,7 +155,8 @@ impl Pool {
     }
 }
 
-/// A connection in use by one call. Dropping it closes the connection, or the call's part of it.
+/// A connection in use by one call. Dropping it closes a connection with HTTP/1.1, or only the call's stream of a
+/// connection with HTTP/2.
 pub(crate) struct Lease {
     pub(crate) pool: Weak<Pool>,
     pub(crate) key: Key,

@@ -1,5 +1,5 @@
-//! Connections that send no request: whether a port accepts them, and which certificates a server has. The rules of
-//! grants and addresses are those of requests.
+//! Connections without a request, to check whether a port accepts connections, and which certificates a server has.
+//! Grants and addresses are checked as for requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use super::error::Error;
 /// The certificates that a server presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificates {
-    /// The first end of a certificate of the chain, in seconds since the Unix epoch; `None` if none can be parsed.
+    /// The earliest end of validity of the certificates in the chain, in seconds since the Unix epoch; `None` if no
+    /// certificate can be parsed.
     pub not_after_s: Option<i64>,
     /// Why the chain is not trusted for the name; `None` if it is.
     pub distrust: Option<String>,
@@ -43,7 +44,7 @@ impl Owner {
     /// handshake; nothing is sent over the connection.
     ///
     /// # Errors
-    /// Like [`Self::probe_tcp`], and a handshake that failed for another reason than its certificates.
+    /// The errors of [`Self::probe_tcp`], and a handshake that failed for a reason other than its certificates.
     pub async fn probe_tls(&self, target: &Target, name: &str, time: Duration) -> Result<PeerCertificates, Error> {
         let (_, state) = self.granted(target)?;
         let end = Instant::now() + time;

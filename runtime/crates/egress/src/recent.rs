@@ -24,7 +24,7 @@ impl Recent {
     pub(crate) fn get(&self, uri: &Uri) -> Option<(usize, Target)> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Granted { scheme, authority, grant, target } = recent.as_ref()?;
-        // Byte by byte: another spelling is parsed.
+        // The comparison is byte by byte. For another spelling of the same origin, the caller parses the URI.
         let is_same = uri.scheme() == Some(scheme) && uri.authority()?.as_str() == &**authority;
         is_same.then(|| (*grant, target.clone()))
     }

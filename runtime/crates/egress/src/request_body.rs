@@ -17,8 +17,8 @@ use super::error::Error;
 /// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A larger request body may still be in the buffer of its connection after its last part was read. A smaller one has a
-/// place in the buffer of the socket.
+/// A request body with more bytes than this may still be in the buffer of the connection after the connection has read
+/// the last part. A smaller body fits into the buffer of the socket.
 const SENT_AT_ONCE: u64 = 4 * 1024;
 
 /// The body of a request, which is read as fast as the peer receives it.
@@ -34,7 +34,8 @@ pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The progress of a request body that the connection reads, for the sender of the request.
+/// The progress of a request body. The connection updates it while it reads the body; the sender of the request reads
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     state: Mutex<SendingState>,
@@ -43,7 +44,7 @@ pub(crate) struct Sending {
 
 #[derive(Debug, Default)]
 struct SendingState {
-    /// The last time that the connection read a part, or found the next part not ready.
+    /// The last time that the connection polled the body. It read a part, or the next part was not ready.
     last: Option<Instant>,
     /// True while the connection waits for the body.
     waits_for_body: bool,
@@ -69,7 +70,8 @@ impl Sending {
         self.lock().error.clone()
     }
 
-    /// Returns when the wait for the response began. While the next part of the body is not ready, that is now.
+    /// Returns when the wait for the response began: when the connection last read a part of the body, or at `sent` if
+    /// that is later. While the connection waits for the next part of the body, returns the current time.
     pub(crate) fn waiting_since(&self, sent: Instant) -> Instant {
         let state = self.lock();
         if state.waits_for_body { Instant::now() } else { state.last.map_or(sent, |last| last.max(sent)) }
@@ -83,8 +85,8 @@ impl Sending {
 /// The body of a request, as the connection reads it.
 pub(crate) struct SentBody {
     inner: RequestBody,
-    /// The bytes that are still to be read, if the header `content-length` says how many there are. After the last byte,
-    /// the connection does not poll the body again.
+    /// The bytes that are still to be read, if the header `content-length` gives the size of the body. After the last
+    /// byte, the connection does not poll the body again.
     remaining: Option<u64>,
     allowance: Arc<Allowance>,
     sending: Arc<Sending>,

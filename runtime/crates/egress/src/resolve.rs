@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use super::limits::DNS_MAX;
 
-/// Largest number of lookups of the process at once. Each takes a thread, which the operating system may hold for longer
-/// than [`DNS_MAX`].
+/// Largest number of lookups of the process at once. Each lookup blocks a thread, possibly for longer than [`DNS_MAX`].
 const LOOKUPS_MAX: usize = 32;
-/// Largest number of lookups of an owner at once, so that names whose servers do not respond delay few others.
+/// Largest number of DNS lookups for one owner, such as a function, at once. So an owner whose name servers do not
+/// respond cannot use up the lookups of the process.
 pub(crate) const OWNER_LOOKUPS_MAX: usize = 8;
 /// Largest number of addresses of a name that are used; further ones are ignored.
 const ADDRESSES_MAX: usize = 16;

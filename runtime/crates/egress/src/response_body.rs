@@ -53,7 +53,7 @@ impl ResponseBody {
         body
     }
 
-    /// Returns the connection to the pool.
+    /// Returns the connection to the pool if the request was read to its end; otherwise closes the connection.
     fn finish(&mut self) {
         if let Some((lease, _permit)) = self.held.take()
             && self.sending.is_complete()

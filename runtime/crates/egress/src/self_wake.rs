@@ -1,4 +1,4 @@
-//! Polls again in place when a task wakes itself while it is polled.
+//! When a task wakes itself while it is polled, polls it again at once instead of scheduling it.
 //!
 //! A request and the work on its connection run in one task (see `connection.rs`), and hyper passes messages between them
 //! through channels. Each message wakes the task that is just being polled. The runtime would schedule the task once more
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// The most polls in one poll of the task. Then the task is woken, so that other tasks run in between.
+/// After this many polls in a row, the task is woken and scheduled as usual, so that other tasks can run in between.
 const POLLS_MAX: usize = 8;
 
 /// Nothing is polled: a wake-up wakes the task.
@@ -19,7 +19,7 @@ const POLLING: u8 = 1;
 /// Woken while polling.
 const WOKEN: u8 = 2;
 
-/// A place where a future is polled. The tasks may change, but only one polls at a time.
+/// Polls a future for a task. Several tasks may use the same value, but only one at a time.
 pub(crate) struct SelfWake {
     shared: Arc<Shared>,
     waker: Waker,
@@ -37,7 +37,8 @@ impl SelfWake {
         Self { waker: Waker::from(shared.clone()), shared }
     }
 
-    /// Calls `poll` until it is ready, or pending without having been woken.
+    /// Calls `poll` until it returns ready, or returns pending without a wake-up during the call, but at most
+    /// [`POLLS_MAX`] times.
     pub(crate) fn poll<T>(&self, cx: &Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Shared { state, task } = &*self.shared;
         task.register(cx.waker());

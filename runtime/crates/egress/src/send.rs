@@ -144,7 +144,7 @@ impl Owner {
     async fn connect(&self, key: &Key, limits: &Limits) -> Result<Connection, Error> {
         let permit = self.0.pool.permit().await?;
         let time = limits.connect_timeout.min(CONNECT_MAX + TLS_MAX);
-        // Boxed, because it is large and most calls have a connection already.
+        // The future is boxed because it is large, and most calls use a pooled connection instead.
         let connection = Box::pin(connect(self, key, time, permit)).await?;
         self.0.pool.share(key, &connection);
         Ok(connection)
@@ -170,13 +170,13 @@ fn target_of(uri: &Uri) -> Result<Target, Error> {
         return Err(Error::Invalid("its URI must have a scheme and a host".into()));
     };
     if authority.as_str().contains('@') {
-        // The message does not quote them, because it is logged.
+        // The message does not quote the credentials, because the message is logged.
         return Err(Error::Invalid("its URI has credentials before the host; send them in a header".into()));
     }
     Target::parse(scheme, authority.as_str()).map_err(|error| Error::Invalid(error.to_string()))
 }
 
-/// Removes the headers of a connection, adds those of the grant, and bounds the body.
+/// Removes the headers that describe a connection, adds the headers of the grant, and limits the size of the body.
 fn prepare(
     request: Request<RequestBody>,
     grant: &Grant,
@@ -207,8 +207,8 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Writes the target into the request, in the form that the version of HTTP requires: the caller's own spelling of it
-/// is never sent.
+/// Writes the target into the request, in the form that the version of HTTP requires: the caller's own spelling of the
+/// target is never sent.
 fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> Result<(), Error> {
     let invalid = |error: http::Error| Error::Invalid(error.to_string());
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -15,7 +15,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// Returns the identity according to metadata.
+    /// Returns the identity of the file that has this metadata.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
     pub fn of(stat: &Stat) -> Self {
         Self { device: stat.st_dev as u64, inode: stat.st_ino as u64 }

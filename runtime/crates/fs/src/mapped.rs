@@ -12,12 +12,12 @@ use super::sys::Mapping;
 pub struct MappedFile(Mapping);
 
 impl MappedFile {
-    /// Maps the first `length` bytes of `file`, rounded down to words of 8 bytes. The file must be that long, and its
-    /// disk space must be allocated: a write to a page that cannot be stored ends the process. So does a write after the
-    /// file was cut, which only its owner can do.
+    /// Maps the first `length` bytes of `file`, rounded down to words of 8 bytes. The disk space of these bytes must be
+    /// allocated: the kernel ends the process (SIGBUS) at a write to a page for which the disk has no space. The same
+    /// happens at a write to a part that was cut off the file; only the owner of the file can cut it.
     ///
-    /// Returns `None` on a file system where even a write into allocated space can need more space. There, and on any
-    /// other error, write to the file instead.
+    /// Returns `None` if the file is shorter, or if its file system may need more space even for a write into allocated
+    /// space. In these cases, and after an error, the caller must write to the file itself.
     pub fn map(file: &File, length: usize) -> io::Result<Option<Self>> {
         if file.metadata()?.len() < length as u64 || !overwrites_in_place(file)? {
             return Ok(None);
@@ -25,8 +25,8 @@ impl MappedFile {
         Mapping::shared(file, length / size_of::<u64>()).map(|mapping| Some(Self(mapping)))
     }
 
-    /// Writes `bytes` at the offset `at`; both in whole words. Returns false, without an effect, if this is not within
-    /// the mapped part.
+    /// Writes `bytes` at the offset `at`. Returns false and writes nothing if the offset or the length is not a
+    /// multiple of 8, or if the range is not within the mapped part.
     pub fn write(&self, bytes: &[u8], at: usize) -> bool {
         const WORD: usize = size_of::<u64>();
         let (first, count) = (at / WORD, bytes.len() / WORD);

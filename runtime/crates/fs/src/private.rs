@@ -1,12 +1,12 @@
 //! Folders that only their owner can use.
 //!
 //! # What is guaranteed
-//! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] pin the folder with a descriptor and check what is pinned: the
-//! folder belongs to this user, and no other user may write to it. So only this user and root can add, replace or
-//! rename a file in it, and after `prepare` only they can open one. SQLite opens files by path only, and the path leads
-//! through parents that other users may be able to change. Therefore a caller that opens a file by path must compare it
-//! with the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused before it is
-//! used.
+//! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] pin the folder with a descriptor and check the pinned folder:
+//! it must belong to this user, and no other user may write to it. So only this user and root can add, replace or
+//! rename a file in it. After `prepare`, only they can open a file in it. SQLite opens files by path only, and the path
+//! leads through parents that other users may be able to change. Therefore a caller that opens a file by path must
+//! compare it with the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused
+//! before it is used.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -148,11 +148,12 @@ impl PrivateFolder {
     }
 
     /// Returns a warning if users other than root and the owner can rename the folder and put another in its place.
-    /// Evoke notices that, but it then has to stop.
+    /// Evoke notices such a replacement, but then it has to stop.
     fn parent_warning(&self) -> Option<String> {
         let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
         let sticky = permissions(&parent) & 0o1000 != 0;
-        // A group of its own for each user is common, and so is a folder that this group may write to.
+        // On many systems each user has a group of its own, and this group may write to the user's folders. That is no
+        // risk.
         let is_own_group = parent.st_gid == rustix::process::getegid().as_raw();
         let by_others = permissions(&parent) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
         (by_others != 0 && !sticky).then(|| {
@@ -297,8 +298,8 @@ fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
     }
 }
 
-/// Creates a folder if it does not exist, only for its owner, and syncs the parents of it and of each folder that it
-/// created: a folder survives a power cut only if its parent was synced.
+/// Creates a folder and its missing parents, accessible only to their owner. Syncs the parent of the folder and of each
+/// folder that was created: a new folder survives a power cut only if its parent was synced.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

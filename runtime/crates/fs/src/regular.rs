@@ -12,8 +12,8 @@ use super::{FileId, is_reserved};
 /// Opens a regular file for reading. Follows symbolic links. Every file that a user names is opened here.
 ///
 /// # Errors
-/// Those of the system; `IsADirectory` for a folder; `InvalidInput` for a pipe, a socket or a device;
-/// `PermissionDenied` for a file of an open store (see [`super::reserve`]). The message says which.
+/// The errors of the system; `IsADirectory` for a folder; `InvalidInput` for a pipe, a socket or a device;
+/// `PermissionDenied` for a file of an open store (see [`super::reserve`]). The message names the reason.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     open_below(CWD, path, OFlags::empty())
 }
@@ -30,8 +30,8 @@ pub fn open_below(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<Fi
     })
 }
 
-/// Opens a file without reading or writing rights: such a descriptor waits for no other end of a pipe, wakes no device,
-/// and closing it keeps the POSIX locks of the process (Linux, `O_PATH`).
+/// Opens a file without the right to read or write (Linux, `O_PATH`). This never waits for the other end of a pipe and
+/// never touches a device. Closing the descriptor does not release the POSIX locks of the process.
 #[cfg(target_os = "linux")]
 fn pin(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(folder, path, OFlags::PATH | OFlags::CLOEXEC | more, Mode::empty())?)
@@ -62,7 +62,8 @@ fn open_pinned(pinned: &OwnedFd, id: FileId, by_name: impl FnOnce() -> io::Resul
                 return Ok(file);
             }
             if is_reserved(found) {
-                // The name was replaced meanwhile. Closing the descriptor would drop the locks of the store.
+                // Meanwhile a file of the store got this name. Closing its descriptor would release the store's locks,
+                // so the descriptor stays open until the process ends.
                 std::mem::forget(file);
             }
             Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced while it was opened"))
@@ -75,7 +76,7 @@ fn check(stat: &Stat) -> io::Result<()> {
     let refuse = |kind, what: &str| Err(io::Error::new(kind, format!("it is {what}, not a regular file")));
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile if is_reserved(FileId::of(stat)) => {
-            let message = "it belongs to the store of this Evoke, and nothing else may open it";
+            let message = "it belongs to the store of the running Evoke; only Evoke itself may open it";
             Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
         }
         FileType::RegularFile => Ok(()),

@@ -1,4 +1,4 @@
-//! Whether a folder takes more data.
+//! Checks whether a folder has room for more data.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -31,8 +31,8 @@ pub fn has_room(folder: &Path) -> bool {
     !written.is_err_and(|error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
-/// Returns true if a file has reached the largest size that this process may write (`ulimit -f`), or nearly so. The signal
-/// SIGXFSZ must be ignored, otherwise a write beyond it ends the process.
+/// Returns true if a file has reached the largest size that this process may write (`ulimit -f`), or nearly so. The
+/// signal SIGXFSZ must be ignored, otherwise a write beyond the limit ends the process.
 #[must_use]
 pub fn is_at_size_limit(file: &Path) -> bool {
     let limit = getrlimit(Resource::Fsize).current;

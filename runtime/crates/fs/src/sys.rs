@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Takes a shared lock on a byte range of a file, which excludes exclusive locks of others. Does not wait: the error has
-/// the kind `WouldBlock` if the range is locked exclusively.
+/// Takes a shared lock on a byte range of a file, which prevents exclusive locks by other owners. Does not wait: the
+/// error has the kind `WouldBlock` if the range is locked exclusively.
 ///
-/// The lock is an open file description lock (Linux, `F_OFD_SETLK`), which conflicts with POSIX locks, also with those
-/// of this process, but it belongs to the descriptor: it ends when the descriptor and its copies are closed, and not
-/// when the process closes another descriptor of the file.
+/// The lock is an open file description lock (Linux, `F_OFD_SETLK`). It conflicts with POSIX locks, also with those of
+/// this process. Unlike a POSIX lock, it belongs to the descriptor: it ends when the descriptor and its copies are
+/// closed, and not when the process closes another descriptor of the file.
 pub fn lock_shared(file: impl AsFd, bytes: Range<i64>) -> io::Result<()> {
     set_lock(file, libc::F_RDLCK, bytes)
 }

@@ -2,12 +2,14 @@
 //! connection bounded in time and memory.
 //!
 //! A service gets requests whose head is complete and whose body ends in time, so the only limit that it must check is
-//! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`], and
-//! after [`Limits::keep_alive`] between two requests. The two limits cover a peer that sends nothing, one that sends
-//! its head byte by byte, and one that only sends HTTP/2 control frames. Before HTTP, [`Limits::handshake`] applies.
+//! the size of the bodies that it reads. A connection without a request in flight is closed after a time: after
+//! [`Limits::keep_alive`] between two requests, and after [`Limits::idle`] before the first request and while a head
+//! arrives. The two limits cover a peer that sends nothing, one that sends its head byte by byte, and one that only
+//! sends HTTP/2 control frames. [`Limits::handshake`] limits the time before HTTP, for the header of the PROXY protocol
+//! and the TLS handshake.
 //!
 //! Requests have these extensions: [`ConnectionHandle`]; [`http::uri::Scheme`], the scheme that the client used;
-//! [`ClientCertificate`], if the client has shown one.
+//! [`ClientCertificate`], if the client sent one.
 
 #[cfg(test)]
 mod abuse;
@@ -68,8 +70,8 @@ pub use tls::{Tls, TlsConfig, TlsError, TlsPart, TlsSettings};
 
 /// How long an idle connection has for its graceful shutdown.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
-/// The first and the longest pause after a failed accept, as when the process is out of file descriptors; doubled after
-/// each failure.
+/// The first and the longest pause after `accept` fails, for example because the process has no free file descriptors.
+/// The pause doubles with each failure.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// A bound port. Connections wait in the kernel's backlog until [`Listener::serve`] is called.
@@ -91,14 +93,14 @@ impl Listener {
         self
     }
 
-    /// Trusts the headers of these proxies about clients.
+    /// Trusts the headers in which these proxies name their clients.
     #[must_use]
     pub fn with_proxies(mut self, proxies: Proxies) -> Self {
         self.opening.proxies = Arc::new(proxies);
         self
     }
 
-    /// Counts refused connections there.
+    /// Counts refused connections in `metrics`.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<ConnectionMetrics>) -> Self {
         self.opening.metrics = metrics;
@@ -110,10 +112,10 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves requests with `service` until `stop`. The service gets the address of the client; behind a proxy, its port
-    /// may be 0. Then the listener accepts no more connections, requests in flight
-    /// may continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were
-    /// cut off with a request in flight.
+    /// Serves requests with `service` until `stop`. The service gets the address of the client; behind a proxy, the
+    /// port of this address may be 0. After `stop`, the listener accepts no more connections, requests in flight may
+    /// continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were cut
+    /// off with a request in flight.
     ///
     /// Wrap an axum router in [`hyper_util::service::TowerToHyperService`].
     pub async fn serve<S, F, B>(self, service: S, limits: Limits, stop: CancellationToken) -> usize
@@ -163,7 +165,7 @@ impl Listener {
     }
 }
 
-/// An extension of every request: closes its connection.
+/// An extension of every request, which can close the connection of the request.
 #[derive(Clone)]
 pub struct ConnectionHandle(CancellationToken);
 
@@ -203,7 +205,7 @@ where
         let opened = tokio::select! {
             opened = self.opening.open(tcp, peer, &permit, &self.limits) => opened,
             () = permit.closed.cancelled() => {
-                tracing::debug!("the connection from {peer} was closed for a later one");
+                tracing::debug!("the connection from {peer} was closed to make room for a later connection");
                 return;
             }
             () = self.stop.cancelled() => return,
@@ -272,7 +274,7 @@ where
         }
     }
 
-    /// Resolves once no request was in flight for as long as the limits allow.
+    /// Resolves when the connection has had no request in flight for as long as the limits allow.
     async fn idle(&self, mut activity: watch::Receiver<Activity>) {
         loop {
             // The connection owns the sender and outlives this future.
@@ -305,8 +307,8 @@ fn too_many_requests() -> Response<()> {
     response
 }
 
-/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. Without a socket, a paused
-/// clock governs all time limits.
+/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. As there is no socket, all
+/// time limits follow the clock that a test has paused.
 #[cfg(any(test, feature = "test-util"))]
 pub async fn serve_stream<T, S, F, B>(io: T, service: S, limits: Limits)
 where
@@ -334,7 +336,7 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     }
     http.http1()
         .timer(TokioTimer::new())
-        // `Server::idle` limits this time: hyper does not tell a slow head from an idle connection.
+        // `Server::idle` limits this time: hyper does not distinguish a slow head from an idle connection.
         .header_read_timeout(None)
         // hyper panics below 8 KiB.
         .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
@@ -342,8 +344,8 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(limits.head_size_max)
-        // Against rapid reset: limits the streams that the peer opens and resets before they are processed, and the
-        // resets that it provokes.
+        // Against rapid reset attacks: limits the streams that the peer resets before they are processed, and the
+        // streams that the server resets because of errors of the peer.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(128)
         // Limits the unread data that a connection can make the server buffer.

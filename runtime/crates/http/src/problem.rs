@@ -22,7 +22,7 @@ pub struct Problem {
     allow: Option<String>,
     /// Value of `Retry-After`, in seconds.
     retry_after_s: Option<u64>,
-    /// One more header. Boxed, because few problems have one and results stay small.
+    /// One more header. Boxed, because few problems have one, and so a `Result` with a problem stays small.
     header: Option<Box<(HeaderName, HeaderValue)>>,
     /// Members beside those of every problem (RFC 9457, section 3.2).
     extensions: Map<String, Value>,
@@ -35,7 +35,7 @@ impl Problem {
         Self { status, detail: detail.into(), allow: None, retry_after_s: None, header: None, extensions }
     }
 
-    /// 400: the request does not have the form that it claims.
+    /// 400: the request is malformed.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

@@ -1,33 +1,34 @@
 //! Events over HTTP. One listener serves the http sources of all apps. A request gets 202 after the commit that stores
 //! its events, or a problem (RFC 9457) that says what is wrong and what would be right.
 //!
-//! `attributes.rs` fills in the placeholders of the source, such as `github.{header.x-github-event}`. A form becomes JSON,
-//! and so does the query of a GET request without a body. The query of other requests is in no event unless a placeholder
-//! names it: queries often have tokens.
+//! `attributes.rs` fills in the placeholders of the source, such as `github.{header.x-github-event}`. A form becomes
+//! JSON, and so does the query of a GET request without a body. The query of other requests is in no event unless a
+//! placeholder names it: queries often have tokens.
 //!
 //! | status | when |
 //! |---|---|
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
 //! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
 //! | 400 | the body contradicts its headers, or is not an event; a value that a placeholder names is missing or has a wrong form: `placeholder` and `attribute` name it |
-//! | 401 | the source has `auth`, and the sender is not verified; nothing more is said |
-//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; the page of another origin sent it (`cors`) |
+//! | 401 | the source has `auth`, and the sender is not verified; the response gives no further reason |
+//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; a page of an origin that `cors` does not allow sent the request |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
 //! | 422 | another sender has used the id of an event, which was not stored (senders with a password or a certificate) |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
-//! | 508 | the request comes of a chain of events that is too long, most likely a loop, see `hops.rs` |
+//! | 508 | the request belongs to a chain of events that is too long, most likely a loop, see `hops.rs` |
 //!
 //! A source with `reply` waits for the result of the event, see [`reply`].
 //!
-//! OPTIONS gets 204 with `Allow`, unless a source declares the method; with `cors`, a preflight request gets the grant, and
-//! with `handshake`, the validation request of a CloudEvents sender. HEAD goes to the source of GET: it gets 200 without a
-//! body and makes no event; with `auth`, its sender is verified as that of a GET request.
+//! OPTIONS gets 204 with `Allow`, unless a source declares the method OPTIONS. With `cors`, the response to a preflight
+//! request lists what the page may do. With `handshake`, the response to the validation request of a CloudEvents sender
+//! permits it to send. HEAD is handled by the source that accepts GET: the response is 200 without a body, and no event
+//! is made. With `auth`, the sender of a HEAD request is verified as for GET.
 //!
-//! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the client,
-//! if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].
+//! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the
+//! client, if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].
 //!
 //! An endpoint with a [`RequestHandler`] makes no events: its function handles the request and returns the response.
 //!
@@ -112,7 +113,7 @@ pub struct Endpoint {
     pub pattern: PathPattern,
     /// The methods that the source accepts.
     pub methods: Vec<Method>,
-    /// The event type as written in the manifest, without its placeholders replaced; with `None` the source accepts only
+    /// The event type as written in the manifest, with its placeholders. With `None`, the source accepts only
     /// CloudEvents.
     pub type_: Option<String>,
     /// The attributes that are made from requests; `None` if there are none.
@@ -123,8 +124,8 @@ pub struct Endpoint {
     pub handshake: Option<Arc<Handshake>>,
     /// The types and sources that producers may claim in CloudEvents.
     policy: ClaimPolicy,
-    /// Verifies the senders; `None` accepts all of them. [`Endpoint::new`] makes a guard that refuses all requests if the
-    /// source has `auth`, because it does not have the secrets.
+    /// Verifies the senders; `None` accepts all of them. If the source has `auth`, [`Endpoint::new`] sets a guard that
+    /// refuses all requests, because the secrets are not known there.
     pub auth: Option<Arc<Guard>>,
     /// The largest accepted body, in bytes.
     pub body_max: usize,
@@ -138,7 +139,7 @@ pub struct Endpoint {
     pub handler: Option<Arc<dyn RequestHandler>>,
     /// The event that a request waits for; `None` responds as soon as the event is stored.
     pub reply: Option<ReplyEvent>,
-    /// The source's health; counts refusals, and reports those for lack of room.
+    /// The health of the source: counts refused requests, and reports the requests that were refused for lack of room.
     pub health: Health,
 }
 
@@ -205,7 +206,7 @@ impl Http {
         listener.serve(service, limits, stop).await
     }
 
-    /// Handles one request. Its body counts for the [`Peer`] among the extensions.
+    /// Handles one request. The memory of its body counts for the [`Peer`] in the extensions of the request.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -295,7 +296,8 @@ impl Http {
         let (bus, origin) = (&self.0.bus, endpoint.origin);
         let refused = |problem: &Problem| bus.count_refused(problem.reason());
         let mut permit = None;
-        // Where senders are verified, only they can take a place among the requests that wait.
+        // If the source verifies senders, a request gets a place among those that wait for a reply only after its
+        // sender was verified, see below.
         if endpoint.reply.is_some() && endpoint.auth.is_none() {
             permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
         }
@@ -329,7 +331,7 @@ impl Http {
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 
-    /// Responds to a HEAD request for a source of GET requests. The response makes no event.
+    /// Responds to a HEAD request for a source of GET requests. No event is made.
     async fn head_of_get<B>(&self, endpoint: &Endpoint, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -361,7 +363,7 @@ impl Http {
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let guard = endpoint.auth.as_deref();
         let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
-        // Only verified senders get the other mistakes of a request.
+        // The other mistakes of a request are only reported to verified senders.
         let form = Mode::of(&head.headers, &raw)
             .map_err(Problem::from)
             .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
@@ -428,12 +430,13 @@ impl Http {
 enum Taken {
     /// Events, the claims to check with the active apps, and the memory of the body.
     Events(Vec<Event>, Option<Claims>, Memory),
-    /// A test of the endpoint by a verified sender, with the response body.
+    /// The body of the response to a verified sender that only tests the endpoint.
     Challenge(String),
 }
 
-/// Returns the response to a request that asks for permission: of a page (`cors`), or of a sender of CloudEvents
-/// (`handshake`). `None` for other requests, and if the source was not set up for it.
+/// Returns the response to a preflight request of a page (`cors`), to a validation request of a CloudEvents sender
+/// (`handshake`), and to `OPTIONS *`. Returns `None` for other requests, and if the source does not have the key `cors`
+/// or `handshake` that the request needs.
 fn ask(routes: &Routes, head: &Parts) -> Option<Result<Response<Full<Bytes>>, Problem>> {
     let path = head.uri.path();
     if let Some(method) = cors::requested_method(head) {
@@ -444,11 +447,11 @@ fn ask(routes: &Routes, head: &Parts) -> Option<Result<Response<Full<Bytes>>, Pr
         let endpoint = routes.find(&Method::POST, path).ok()?.endpoint;
         return Some(endpoint.handshake.as_ref()?.respond(&head.headers));
     }
-    // RFC 9110, section 9.3.7: the server as a whole.
+    // `OPTIONS *` is about the server as a whole (RFC 9110, section 9.3.7).
     (path == "*").then(|| Ok(options("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")))
 }
 
-/// Adds headers to those of a response; `Vary` is a list.
+/// Adds headers to a response. `Vary` is a list, so its value is appended; other headers are replaced.
 fn add_headers(headers: &mut HeaderMap, added: &HeaderMap) {
     for (name, value) in added {
         if name == VARY {

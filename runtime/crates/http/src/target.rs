@@ -45,7 +45,7 @@ pub struct HttpTarget {
 /// Values of secrets, by name.
 pub type SecretValues = BTreeMap<String, String>;
 
-/// Replaces the values of secrets in a text of the endpoint, which may send back what it received.
+/// Replaces the values of secrets in a text that the endpoint sent, because the text may repeat parts of the request.
 pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// The result of one request.
@@ -53,14 +53,14 @@ pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 pub struct Sent {
     /// How the attempt ended.
     pub outcome: Outcome,
-    /// The status of the response, if the endpoint took the event.
+    /// The status of the response, if the endpoint accepted the event.
     pub note: Option<String>,
     /// The time until the outcome was known.
     pub duration: Duration,
 }
 
-/// Returns the grant that a function with `deliver` has: its endpoint, and nothing else. `None` only if the URL could be
-/// parsed and its origin could not.
+/// Returns the grant that a function with `deliver` has: its endpoint, and nothing else. `None` only if the URL is
+/// valid and its origin is not.
 pub fn grant(deliver: &Deliver, ca: Option<TrustAnchors>) -> Option<Grant> {
     let destination = Destination::parse(&deliver.url.target().to_string()).ok()?;
     Some(Grant { addresses: deliver.trust.addresses.clone(), ca, ..Grant::new(destination) })
@@ -87,15 +87,16 @@ impl HttpTarget {
         Self { owner, template, origin: deliver.url.target().clone(), timeout, clock, redact }
     }
 
-    /// Replaces the values of secrets in the texts of the endpoint, before they are cut for messages: a cut could leave a
-    /// part of a value.
+    /// Replaces the values of secrets in texts that the endpoint sends. This happens before a text is shortened for a
+    /// message, because the short text could end with a part of a value.
     #[must_use]
     pub fn with_redaction(self, redact: Redact) -> Self {
         Self { redact, ..self }
     }
 
-    /// Sends an event to the endpoint. The chain passed through `hops` functions before the event. The request continues
-    /// the trace of `trace`, or else of the event. Must be called on the runtime of the owner's sockets.
+    /// Sends an event to the endpoint. `hops` is the number of functions that the chain passed through before the
+    /// event. The request continues the trace in `trace`, or that of the event if `trace` is `None`. Must be called on
+    /// the runtime of the owner's sockets.
     pub async fn send(&self, event: &Event, delivery_id: &str, hops: u32, trace: Option<TraceContext>) -> Sent {
         let started = Instant::now();
         let trace = trace.or_else(|| TraceContext::of_event(event));

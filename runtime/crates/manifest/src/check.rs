@@ -110,7 +110,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
     Some(manifest)
 }
 
-/// Parses the name of the app. The sources below `/evoke` belong to the runtime.
+/// Parses the name of the app. Rejects `evoke`: sources below `/evoke` belong to the runtime.
 fn app_name(text: &str) -> Result<Name, ValueError> {
     if text == RUNTIME_NAME {
         return Err(ValueError::new("an app cannot have the name `evoke`, which belongs to the runtime", "rename it"));

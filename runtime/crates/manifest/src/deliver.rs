@@ -23,8 +23,8 @@ pub use url::EndpointUrl;
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Deliver {
-    /// URL of the endpoint. Path and query can have placeholders: `{data.FIELD}` and the attributes of the event, which
-    /// are percent-encoded, and `{secret.NAME}`.
+    /// URL of the endpoint. Path and query can have placeholders: `{data.FIELD}`, an attribute of the event such as
+    /// `{subject}`, and `{secret.NAME}`. Values of the event are percent-encoded; secrets are not.
     #[schemars(with = "String", regex(pattern = "^https?://"))]
     pub url: EndpointUrl,
     /// Method of the requests.
@@ -34,25 +34,25 @@ pub struct Deliver {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: BTreeMap<String, Template<Field>>,
-    /// How the event becomes a CloudEvents request: `structured` puts all of it into the body, `binary` puts its
-    /// attributes into headers. The default is `structured`.
+    /// How the event becomes a CloudEvents request: `structured` puts the whole event into the body; `binary` puts its
+    /// data into the body and its attributes into headers. The default is `structured`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Body of the requests, in place of the event: a text, or a map or list that becomes JSON. Texts in it can have
-    /// placeholders; a text that is one placeholder keeps the JSON type of the value.
+    /// placeholders. In JSON, a text that is a single placeholder becomes the value with its JSON type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyTemplate>,
     /// Signature of the requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign: Option<Sign>,
-    /// Secrets by name, for the placeholders `{secret.NAME}`. Those under `allow` can be used, too.
+    /// Secrets by name, for the placeholders `{secret.NAME}`. Placeholders can also name the secrets under `allow`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and certificates that are accepted beyond those of the public internet.
+    /// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
     #[serde(flatten)]
     pub trust: Trust,
-    /// Largest number of requests in a time, such as `10/s` or `300/m`. Without it, only the rate after an outage of the
-    /// endpoint is limited.
+    /// Largest number of requests per unit of time, such as `10/s` or `300/m`. Without it, the rate is limited only
+    /// after an outage of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = "^[0-9]+/[smh]$"))]
     pub rate: Option<Rate>,
@@ -100,7 +100,7 @@ pub enum BodyTemplate {
 pub enum JsonTemplate {
     /// Null, a boolean or a number.
     Value(serde_json::Value),
-    /// A text. If it is a single placeholder, the value keeps its JSON type.
+    /// A text. If it is a single placeholder, it becomes the value with its JSON type.
     Text(Template<Field>),
     /// A list.
     List(Vec<JsonTemplate>),
@@ -112,8 +112,8 @@ pub enum JsonTemplate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sign {
-    /// The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` of Standard Webhooks. The id is that of the
-    /// delivery, so it is equal for all attempts.
+    /// The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` of Standard Webhooks. `webhook-id` is the
+    /// id of the delivery, so it is equal for all attempts.
     StandardWebhooks(StandardWebhooks),
     /// An HMAC of the body in one header.
     Hmac(Hmac),
@@ -123,8 +123,8 @@ pub enum Sign {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "StandardWebhooksSignature", deny_unknown_fields)]
 pub struct StandardWebhooks {
-    /// Location of the secret: `whsec_…` for HMAC-SHA256, or `whsk_…`, the private key, for Ed25519. A list while it is
-    /// rotated: the requests then have a signature of each.
+    /// Location of the secret. The secret is `whsec_…` for HMAC-SHA256, or `whsk_…`, the private key, for Ed25519.
+    /// While the secret is rotated, write a list: each request then has one signature for each secret.
     pub secret: SecretList,
 }
 
@@ -246,5 +246,5 @@ impl JsonSchema for BodyTemplate {
     }
 }
 
-/// The unit of the lowest rate.
+/// The longest time between two requests that a rate can require: `1/h`.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);

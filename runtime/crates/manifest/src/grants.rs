@@ -55,7 +55,7 @@ impl TypeGlob {
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the message and the help text of the warning about a glob that seems to mean something else.
+    /// Returns the message and the help text of a warning if the glob is valid but looks like a mistake.
     pub(crate) fn advice(&self) -> Option<(String, String)> {
         let text = self.0.as_str();
         if let Some(part) = text.split('.').find(|part| matches!(*part, "#" | ">" | "+" | "?" | "%")) {

@@ -23,7 +23,7 @@ impl HeaderTemplate {
     /// The value has characters that no header can have, or a placeholder that is no secret.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if text.chars().any(|char| char.is_control() && char != '\t') {
-            let message = format!("the header `{}` contains a control character", excerpt(text));
+            let message = format!("the value `{}` of a header contains a control character", excerpt(text));
             return Err(ValueError::new(message, "write the value on one line"));
         }
         let (mut parts, mut rest) = (Vec::new(), text);
@@ -36,7 +36,7 @@ impl HeaderTemplate {
                 continue;
             };
             let Some(name) = inner.strip_prefix("secret.").filter(|name| !name.is_empty()) else {
-                let message = format!("`{{{}}}` is not replaced here", excerpt(inner));
+                let message = format!("the placeholder `{{{}}}` cannot be used in a header", excerpt(inner));
                 return Err(ValueError::new(message, "only secrets can be inserted: write `{secret.NAME}`"));
             };
             if !literal.is_empty() {
@@ -60,7 +60,7 @@ impl HeaderTemplate {
         })
     }
 
-    /// Inserts the values of the secrets. Returns `None` if `secret` has none for a name.
+    /// Returns the value with the secrets inserted. Returns `None` if `secret` returns `None` for one of the names.
     pub fn fill<'a>(&self, secret: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
         self.parts.iter().try_fold(String::new(), |value, part| {
             Some(match part {

@@ -1,5 +1,5 @@
-//! The form of an HMAC in a header: of requests whose sender a source verifies, and of requests that a function with
-//! `deliver` signs.
+//! The form of an HMAC in a header. Sources use it to verify the sender of a request; functions with `deliver` use it
+//! to sign their requests.
 
 use super::diagnostics::{ValueError, excerpt};
 use super::names::{header_name, header_text};
@@ -48,7 +48,7 @@ pub enum Algorithm {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "HmacEncoding")]
 pub enum Encoding {
-    /// Hexadecimal digits: written in lower case, and read in lower or upper case, which are not mixed.
+    /// Hexadecimal digits: written in lower case. Read in lower case or in upper case, but not in a mix of both.
     #[default]
     Hex,
     /// Base64 (RFC 4648, section 4): written with padding, and read with or without it.
@@ -58,8 +58,8 @@ pub enum Encoding {
 }
 
 impl HmacFormat {
-    /// Reads the keys of this type from a table that can have others. `check` rejects headers that cannot be used here.
-    /// Returns `None` after an error that makes the rest useless.
+    /// Reads the keys of this type from a table that can also have other keys. `check` rejects headers that cannot
+    /// carry the signature. Returns `None` if the key `header` is missing or invalid.
     pub fn read(
         reader: &mut Reader<'_>,
         table: &mut Table<'_>,
@@ -87,7 +87,7 @@ impl HmacFormat {
         })
     }
 
-    /// Returns the help for a key that is meant as one of this type.
+    /// Returns the help text for a wrong key if the user probably means a key of this type.
     pub fn hint(key: &str) -> Option<&'static str> {
         match key {
             "name" => Some("did you mean `header`?"),

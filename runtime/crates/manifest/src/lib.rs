@@ -67,21 +67,21 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Builds an error for a later check, such as a component that imports something its function is not granted.
+    /// Builds an error for a check that runs after loading, such as the check of a component's imports.
     pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::error(&self.source, span, message).help(help)
     }
 }
 
-/// Reads and checks the manifest at `path`, whose sources can have these kinds.
+/// Reads and checks the manifest at `path`. Its sources can have the kinds in `kinds`.
 ///
 /// # Errors
-/// All mistakes at once, with the warnings, if at least one is an error.
+/// If at least one mistake is an error: all mistakes, including the warnings.
 pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     load_str(&read_text(path, &load::MANIFEST)?, path, kinds)
 }
 
-/// Reads a YAML file. Of a file that is too large, it reads just more than the limit, which the loader then reports.
+/// Reads a YAML file, but at most one byte more than the limit: the loader then reports that the file is too large.
 fn read_text(path: &Path, kind: &FileKind) -> Result<String, Diagnostics> {
     let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));

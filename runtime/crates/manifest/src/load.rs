@@ -18,10 +18,10 @@ pub(super) const BYTES_MAX: usize = 1 << 20;
 /// Largest number of nodes with all aliases expanded. Aliases can contain other aliases; this number also limits such
 /// nesting, to a depth of about 400.
 const NODES_MAX: usize = 100_000;
-/// Largest nesting of lists and maps; a deep pattern has ten levels.
+/// Largest nesting depth of lists and maps. A deep pattern has ten levels.
 const DEPTH_MAX: usize = 64;
 
-/// The words for a kind of file in messages.
+/// The words that messages use for a kind of file.
 pub(super) struct FileKind {
     /// The name, such as `manifest`.
     pub(super) name: &'static str,
@@ -250,8 +250,8 @@ impl Builder<'_> {
         let Some(OpenCollection { span, block, anchor, expanded_nodes, kind }) = self.open.pop() else {
             return Ok(());
         };
-        // The span of a collection in brackets is all of its text. The span of a collection in block style is its key;
-        // without a key, its own first key.
+        // The span of a collection in brackets is its whole text. The span of a collection in block style is the key
+        // whose value it is; without such a key, the first key inside it; otherwise its first character.
         let first_key = match &kind {
             CollectionKind::Map { entries, .. } => entries.first().map(|entry| entry.key_span),
             CollectionKind::List(_) => None,

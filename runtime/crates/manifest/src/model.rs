@@ -56,12 +56,13 @@ pub struct Manifest {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Limits {
-    /// Largest number of events that functions publish because of one event from a source of this app, through any
-    /// number of functions. A delivery beyond it becomes a dead letter. The default is `--descendants-max` of `evoke up`.
+    /// Largest number of events that functions publish, directly or through other functions, because of one event from
+    /// a source of this app. A delivery that exceeds it becomes a dead letter. The default is `--descendants-max` of
+    /// `evoke up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub descendants: Option<u32>,
-    /// Largest size of these events, attributes and data. The default is `--descendants-bytes-max` of `evoke up`.
+    /// Largest total size of these events: attributes and data. The default is `--descendants-bytes-max` of `evoke up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descendants_bytes: Option<ByteSize>,
 }
@@ -73,9 +74,9 @@ pub struct Function {
     /// Name in the manifest. The events it publishes have the source `/<app>/<name>`.
     #[schemars(skip)]
     pub name: Name,
-    /// Earlier names of the function in this app. When the manifest is loaded, the function takes over the data stored under
-    /// these names: pending deliveries, dead letters, state, a pause, the record of its grants, and the progress of its own
-    /// sources. The names can stay here for ever.
+    /// Earlier names of the function in this app. When the manifest is loaded, the function takes over the data stored
+    /// under these names: pending deliveries, dead letters, state, a pause, the record of its grants, and the progress
+    /// of its own sources. The names can stay here for ever.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Name>")]
     pub was: Vec<EarlierName>,
@@ -84,11 +85,11 @@ pub struct Function {
     #[schemars(with = "Option<String>", length(min = 1))]
     pub component: Option<ComponentRef>,
     /// Delivery without code, in place of a component: each event is sent to an endpoint. The function then has no
-    /// `build` and no `memory`, and of the grants only secrets.
+    /// `build`, no `memory` and no `record`, and its only grants are secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
-    /// Shell command that builds the component, run in the manifest's folder. A map also names the environment variables
-    /// that the command gets; a string gets only those that build tools commonly need.
+    /// Shell command that builds the component, run in the manifest's folder. The command gets the environment
+    /// variables that build tools commonly need; a map can name more of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "build_schema")]
     pub build: Option<Build>,
@@ -134,7 +135,7 @@ pub struct Function {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct EarlierName {
-    /// As written: without the app.
+    /// The name as written in the manifest, without the app.
     pub name: Name,
     /// Span of the entry.
     #[serde(skip)]
@@ -231,7 +232,7 @@ pub struct Retry {
     pub max_age: Duration,
 }
 
-/// The most entries of `allow.http`. Each has metrics of its own.
+/// Largest number of entries of `allow.http`. It is limited because each entry has metrics of its own.
 pub const HTTP_GRANTS_MAX: usize = 64;
 
 /// Grants of a function.
@@ -256,24 +257,26 @@ pub struct Allow {
     pub secrets: BTreeMap<String, SecretRef>,
 }
 
-/// An origin that a function may send requests to, with what Evoke adds to them. In a list, a text is the origin alone.
+/// An origin that a function may send requests to, and the headers that Evoke adds to these requests. A text is the
+/// origin alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpGrant {
-    /// Scheme, host and port, such as `https://api.example.com:8443`. A host that begins with `*.` matches all hosts
-    /// with one label or more in its place.
+    /// Scheme, host and port, such as `https://api.example.com:8443`. A host that begins with `*.` matches every host
+    /// that has one or more labels in place of the `*`.
     #[serde(serialize_with = "as_text")]
     #[schemars(with = "String", regex(pattern = "^https?://[^/?#@]+$"))]
     pub url: Destination,
     /// Headers that are added to each request; the function cannot see or replace them. `{secret.NAME}` is replaced by
-    /// the secret of this name in `secrets` here, in those of the function, or else by the environment variable NAME.
+    /// the secret NAME under `secrets` of this entry, or else of the function, or else by the environment variable
+    /// NAME.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: BTreeMap<String, HeaderTemplate>,
-    /// Secrets for the headers that the function itself cannot read.
+    /// Secrets for the headers. The function itself cannot read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and certificates that are accepted beyond those of the public internet.
+    /// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
     #[serde(flatten)]
     pub trust: Trust,
 }
@@ -345,7 +348,7 @@ impl Manifest {
     }
 }
 
-/// One key of an object: the kind of the source. `schema::render` adds the kinds of its registry.
+/// An object with exactly one key, the kind of the source. `schema::render` adds the kinds of its registry.
 impl JsonSchema for Source {
     fn schema_name() -> Cow<'static, str> {
         "Source".into()
@@ -368,8 +371,8 @@ impl JsonSchema for Trigger {
             "Event pattern (the EventBridge language), matched against the event in CloudEvents JSON form.";
         events.insert("description".to_owned(), description.into());
         let mut source = generator.subschema_for::<Name>();
-        let description = "Name of a source declared under `sources`. The trigger takes all its events, or those that \
-            match `events`.";
+        let description = "Name of a source declared under `sources`. The trigger matches all events of this source, \
+            or only those that match `events`.";
         source.insert("description".to_owned(), description.into());
         json_schema!({
             "description": "One trigger: an event pattern, a source, or a source with a pattern that its events must match.",

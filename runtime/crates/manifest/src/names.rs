@@ -67,7 +67,7 @@ pub fn header_name(text: &str) -> Result<HeaderName, ValueError> {
 /// Writes the name of a header as a string.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The errors of the serializer.
 pub fn header_text<S: Serializer>(header: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(header.as_str())
 }
@@ -90,7 +90,8 @@ fn nearest_valid_name(text: &str) -> Option<String> {
 /// The context attributes of CloudEvents 1.0 that `order_by` can name.
 pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
-/// Extension attributes that the CloudEvents project documents, as of version 1.0.2, and the verified sender.
+/// Extension attributes that the CloudEvents project documents, as of version 1.0.2, and Evoke's own `principal`, the
+/// verified sender.
 pub(super) const KNOWN_EXTENSIONS: [&str; 17] = [
     "authid",
     "authtype",

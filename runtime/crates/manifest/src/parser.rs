@@ -5,8 +5,8 @@
 //! - [`Reader`] converts nodes to numbers, durations, sizes, strings and lists, and collects the diagnostics.
 //! - [`Table`] reads a map with a fixed set of keys, and reports missing and unknown keys.
 //! - [`ValueError`] is the error of a parser of one string; [`Reader::parse_text`] adds the position.
-//! - [`one_of`] parses a name of a fixed set, [`nearest`] finds the known name that is most similar to an unknown one, and
-//!   [`excerpt`] prepares a text of the manifest for a message.
+//! - [`one_of`] parses a name of a fixed set, [`nearest`] finds the known name that is most similar to an unknown one,
+//!   and [`excerpt`] prepares a text of the manifest for a message.
 
 mod reader;
 mod suggest;

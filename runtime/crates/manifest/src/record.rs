@@ -5,20 +5,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Limits of the recordings of a function. The oldest ones give way to new ones.
+/// Limits of the recordings of a function. When a limit is reached, new recordings replace the oldest ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Record {
-    /// Largest recording of an attempt: its event, all that it read, and what it did. At most 512KiB. A larger attempt is
-    /// not recorded.
+    /// Largest recording of one attempt: its event, everything that it read, and everything that it did. At most
+    /// 512KiB. An attempt with a larger recording is not recorded.
     pub max_size: ByteSize,
     /// Largest number of recordings.
     #[schemars(range(min = 1, max = 100_000))]
     pub keep: u32,
     /// Largest size of all recordings together.
     pub max_total: ByteSize,
-    /// A recording that is older than this is removed, and earlier with its event.
+    /// Largest age of a recording. An older one is removed. A recording is removed earlier if its event is removed.
     #[serde(with = "DurationText")]
     pub max_age: Duration,
 }

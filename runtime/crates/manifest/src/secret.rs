@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub enum SecretRef {
     /// Environment variable of the Evoke process.
     Env(String),
-    /// Path of a file; relative paths start in the manifest's folder. One line break at its end is left out.
+    /// Path of a file; relative paths start in the manifest's folder. One line break at the end of the file is ignored.
     File(PathBuf),
     /// Name of a systemd credential, a file in the folder `$CREDENTIALS_DIRECTORY`.
     Credential(String),
@@ -37,7 +37,8 @@ pub struct NamedSecret {
 #[serde(transparent)]
 pub struct SecretList(Vec<NamedSecret>);
 
-/// The most secrets in a list. Each costs one computation for every request, also for those of strangers.
+/// Largest number of secrets in a list. Each secret costs one computation for every request, also for requests of
+/// unknown senders.
 pub const SECRETS_MAX: usize = 8;
 /// The longest name of a secret, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -73,8 +74,8 @@ impl SecretList {
         Self(vec![NamedSecret { name: None, location }])
     }
 
-    /// Parses one secret, or a list of 1 to [`SECRETS_MAX`]. `what` names it in messages, and relative paths start in
-    /// `folder`.
+    /// Parses one secret, or a list of 1 to [`SECRETS_MAX`] secrets. `what` names the value in messages. Relative paths
+    /// start in `folder`.
     pub fn parse(reader: &mut Reader<'_>, node: &Node, span: Span, what: &str, folder: &Path) -> Option<Self> {
         let Value::List(items) = &node.value else {
             return NamedSecret::parse(reader, node, span, what, folder).map(|one| Self(vec![one]));
@@ -99,7 +100,7 @@ impl SecretList {
             }
             secrets.push(secret);
         }
-        // A secret that cannot be read has its error.
+        // If a secret cannot be parsed, the error is already reported.
         (secrets.len() == items.len()).then_some(Self(secrets))
     }
 
@@ -227,7 +228,7 @@ impl JsonSchema for NamedSecret {
                 },
                 "env": { "description": "Environment variable of the Evoke process.", "type": "string" },
                 "file": {
-                    "description": "Path of a file; relative paths start in the manifest's folder. One line break at its end is left out.",
+                    "description": "Path of a file; relative paths start in the manifest's folder. One line break at the end of the file is ignored.",
                     "type": "string"
                 },
                 "credential": {

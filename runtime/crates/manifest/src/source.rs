@@ -64,14 +64,14 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
     fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
 
-    /// Returns the event types that the user chose in these settings, in which `*` matches any number of characters.
-    /// Patterns with a similar, unknown type get a warning.
+    /// Returns the event types that the user chose in these settings; `*` matches any number of characters. A pattern
+    /// whose type is unknown, but similar to one of them, gets a warning.
     fn event_types<'s>(&self, _settings: &'s Settings) -> Vec<&'s str> {
         Vec::new()
     }
 
-    /// Returns true if events of this source may have the `source` attribute `claimed`, because their producer chooses
-    /// it.
+    /// Returns true if an event of this source may have `claimed` as its `source` attribute. True only for kinds whose
+    /// producers choose this attribute.
     fn accepts_source(&self, _settings: &Settings, _claimed: &str) -> bool {
         false
     }
@@ -171,7 +171,7 @@ impl Registry {
     }
 }
 
-/// Values that a user may set as the limit of the content that a source puts into one event. The bus is for small
+/// Allowed values of the setting that limits how much content a source puts into one event. The bus is for small
 /// events: an event should refer to larger content instead of containing it.
 pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
 

@@ -58,8 +58,8 @@ impl<N> Template<N> {
     /// ends.
     ///
     /// # Errors
-    /// A brace without its counterpart, a placeholder without a name, more than [`PLACEHOLDERS_MAX`] placeholders, or an
-    /// error of `name`.
+    /// A brace without its counterpart, a placeholder without a name, more than [`PLACEHOLDERS_MAX`] placeholders, or
+    /// an error of `name`.
     pub fn parse(text: &str, name: impl Fn(&str) -> Result<N, ValueError>) -> Result<Self, ValueError> {
         let mut parts = Vec::new();
         let (mut literal, mut rest) = (String::new(), text);
@@ -133,13 +133,14 @@ impl<N> Template<N> {
         })
     }
 
-    /// Returns the number of placeholders before the first text with this character; of all of them without such a text.
+    /// Returns the number of placeholders before the first text that contains `stop`. Without such a text, returns the
+    /// number of all placeholders.
     pub fn placeholders_before(&self, stop: char) -> usize {
         let before = self.parts.iter().take_while(|part| !matches!(part, Part::Text(text) if text.contains(stop)));
         before.filter(|part| matches!(part, Part::Placeholder(_))).count()
     }
 
-    /// Iterates over the texts that every result can contain: those between the placeholders, and the defaults.
+    /// Iterates over the texts that can be a part of a result: the texts between the placeholders, and the defaults.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
@@ -206,7 +207,7 @@ fn split_at_brace(text: &str) -> Option<(&str, char, &str)> {
     Some((before, brace, after.as_str()))
 }
 
-/// A text without placeholders: its braces stand for themselves.
+/// Makes a template without placeholders: braces in the text are ordinary characters.
 impl<N> From<&str> for Template<N> {
     fn from(text: &str) -> Self {
         let written = text.replace('{', "{{").replace('}', "}}");

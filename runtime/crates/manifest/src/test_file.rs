@@ -1,8 +1,8 @@
 //! Tests of functions: `NAME.test.yaml` files beside a manifest.
 //!
-//! A test is one attempt: the input of the attempt (event, clock, configuration, secrets, state, HTTP answers), and what
-//! the attempt must do. [`TestFile::load`] reports every mistake in a file at once; [`TestFile::resolve`] finds the
-//! functions of the tests in a checked manifest.
+//! A test is one attempt: the input of the attempt (event, clock, configuration, secrets, state, HTTP answers), and
+//! what the attempt must do. [`TestFile::load`] reports every mistake in a file at once; [`TestFile::resolve`] finds
+//! the functions of the tests in a checked manifest.
 
 mod read;
 mod resolve;
@@ -32,7 +32,8 @@ pub const ANSWERS_MAX: usize = 1_000;
 /// A file of tests without errors.
 #[derive(Debug, Clone)]
 pub struct TestFile {
-    /// The manifest that the file names, with the folder of the file; `None` for the one with the same name.
+    /// The path of the manifest, if the file names one, joined to the folder of the file. `None` means the manifest
+    /// with the same name as the file.
     pub manifest: Option<Spanned<PathBuf>>,
     /// The tests, in the order of the file; at least one.
     pub tests: Vec<Test>,
@@ -54,7 +55,7 @@ pub struct Spanned<T> {
 pub struct Test {
     /// The name of the test, and the range of this key.
     pub name: Spanned<String>,
-    /// Range of the test: all of it in braces, otherwise its key.
+    /// Range of the test: the whole text of a test in braces, or else the key of the test.
     pub span: Span,
     /// The function; `None` for the only function of the manifest.
     pub function: Option<Spanned<String>>,
@@ -62,13 +63,13 @@ pub struct Test {
     pub event: Event,
     /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The wall clock during the attempt; `None` is that of the machine.
+    /// The wall clock during the attempt; `None` means the clock of the machine.
     pub clock_ms: Option<UnixMs>,
-    /// The parts of a test of a recorded attempt that other tests lack.
+    /// The parts that only a test of a recorded attempt has.
     pub recorded: Recorded,
-    /// Values that replace those of `allow.config`.
+    /// Settings that replace those under `allow.config`.
     pub config: BTreeMap<String, Spanned<String>>,
-    /// Values of secrets. A secret without a value has the value `test-NAME`.
+    /// Values of secrets. A secret that is not named here has the value `test-NAME`.
     pub secrets: BTreeMap<String, Spanned<String>>,
     /// State of the function before the attempt.
     pub state: Option<Spanned<BTreeMap<String, Value>>>,
@@ -91,7 +92,8 @@ pub struct Recorded {
     pub trigger: Option<String>,
     /// True if the event was replayed.
     pub replay: bool,
-    /// Readings of clocks, the seed of random numbers, and state that is no JSON. Without answers to requests.
+    /// Readings of clocks, the seed of random numbers, and state that is not JSON. The answers to requests are in
+    /// [`Test::http`].
     pub reads: Reads,
 }
 
@@ -115,7 +117,7 @@ pub enum Reply {
         headers: HeaderMap,
         body: GivenBody,
     },
-    /// With an error, without a response. The reason is that of a request that was refused.
+    /// With an error, without a response. The text is the reason why the request was refused, if it was.
     Error(RequestError, Option<String>),
     /// Not before the attempt ends.
     Never,
@@ -128,19 +130,19 @@ pub struct Expect {
     pub outcome: Option<String>,
     /// A part of the outcome's message.
     pub message: Option<String>,
-    /// All published events, in order. Of each, the attributes that the test names are compared.
+    /// All published events, in order. Only the attributes that the test names are compared.
     pub published: Option<Vec<Map<String, Value>>>,
     /// All changes of the function's state: the new value by key, null for a deleted one.
     pub state: Option<BTreeMap<String, Value>>,
     /// All changes of the app's state.
     pub shared_state: Option<BTreeMap<String, Value>>,
-    /// New values of the function's state that are no JSON; together with `state`.
+    /// New values of the function's state that are not JSON. Together with `state`, these are all changes.
     pub state_raw: Option<BTreeMap<String, Vec<u8>>>,
-    /// New values of the app's state that are no JSON; together with `shared_state`.
+    /// New values of the app's state that are not JSON. Together with `shared_state`, these are all changes.
     pub shared_state_raw: Option<BTreeMap<String, Vec<u8>>>,
     /// Log lines that occur in this order, perhaps among others: `LEVEL TEXT`.
     pub logs: Option<Vec<String>>,
-    /// All requests, in order: `method`, `url` and `body`, of which those are compared that the test names.
+    /// All requests, in order, each with `method`, `url` and `body`. Only the keys that the test names are compared.
     pub http: Option<Vec<Map<String, Value>>>,
 }
 
@@ -153,8 +155,8 @@ impl TestFile {
         Self::parse(&crate::read_text(path, &TEST_FILE)?, path)
     }
 
-    /// Checks a file that is already in memory. Diagnostics show `path`, and the path of the manifest starts in its
-    /// folder.
+    /// Checks a file that is already in memory. Diagnostics show `path`. A relative path of the manifest starts in the
+    /// folder of `path`.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -176,7 +178,7 @@ impl TestFile {
         }
     }
 
-    /// Builds an error for a later check.
+    /// Builds an error for a check that runs after the file is loaded.
     pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::error(&self.source, span, message).help(help)
     }

@@ -1,4 +1,4 @@
-//! Which addresses and certificates of a destination are accepted beyond the usual ones.
+//! Addresses and certificates of a destination that are accepted in addition to the usual ones.
 
 use super::diagnostics::{ValueError, excerpt};
 use super::parser::{Node, Reader, Table};
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Addresses and certificates that are accepted beyond those of the public internet.
+/// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Trust {
     /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
@@ -23,14 +23,14 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Reads the keys of this type from a table that can have others. Relative paths start in `folder`.
+    /// Reads the keys of this type from a table that can also have other keys. Relative paths start in `folder`.
     pub(super) fn read(reader: &mut Reader<'_>, table: &mut Table<'_>, folder: &Path) -> Self {
         let addresses = table.optional(reader, "addresses").map(|node| addresses(reader, node)).unwrap_or_default();
         let ca = table.optional(reader, "ca").and_then(|node| ca(reader, folder, node));
         Self { addresses, ca }
     }
 
-    /// Returns the help for a key that is meant as one of this type.
+    /// Returns the help text for a wrong key if the user probably means a key of this type.
     pub(super) fn hint(key: &str) -> Option<&'static str> {
         match key {
             "ip" | "ips" | "cidr" | "networks" | "private" => {

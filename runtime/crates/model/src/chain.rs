@@ -3,7 +3,7 @@
 use crate::{DeliveryId, ReadEvent};
 
 /// The progress of a chain as seen by a caller that waits for one of its events. The runtime's own events and their
-/// deliveries are not part of it.
+/// deliveries are not part of a chain.
 #[derive(Debug, Clone)]
 pub enum ChainState {
     /// A function of the chain published an event of a wanted type; the first of these events.
@@ -21,7 +21,7 @@ pub enum ChainState {
     Finished,
 }
 
-/// The kind of a dead letter that an operator made of a pending delivery.
+/// The kind of a dead letter that results from the cancellation of a pending delivery by an operator.
 pub const CANCELLED: &str = "cancelled";
 
 impl ChainState {

@@ -1,32 +1,33 @@
 //! Which sources and types belong to the runtime, in every spelling of them.
 //!
 //! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Events are compared byte by byte, but a
-//! person or another system may take `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` for
-//! `/shop/charge`. So a producer can claim none of them.
+//! user or another system may take `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` for
+//! `/shop/charge`. So a producer can claim none of these spellings.
 
 use crate::hex_byte;
 
 /// The first segment of the sources that belong to the runtime itself, and the first part of its event types.
 pub const RUNTIME_NAME: &str = "evoke";
 
-/// The names under which a source could be taken for one of this runtime.
+/// The names of the apps for whose source a `source` could be taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceNames {
-    /// The first segment of the path, of a reference without an authority or with one that means this machine.
+    /// The first segment of the path, if the URI has no authority or its authority means this machine.
     pub local: Option<String>,
-    /// The authority and the first segment of the path, of a reference to another machine.
+    /// The authority and the first segment of the path, if the authority means another machine.
     pub remote: Option<(String, String)>,
 }
 
-/// Returns the names under which a source could be taken for one of this runtime: its percent-encoding is decoded as
-/// often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC 3986, section
-/// 6.2.2). The time is proportional to the length.
+/// Returns the names of the apps for whose source a `source` could be taken. Before the comparison, percent-encoding is
+/// decoded as often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC
+/// 3986, section 6.2.2). The time is proportional to the length.
 pub fn source_names(source: &str) -> SourceNames {
     let decoded = decode_all(source).to_ascii_lowercase().replace('\\', "/");
     let reference = decoded.split(['?', '#']).next().unwrap_or_default().trim();
     let rest = match reference.split_once(':') {
         Some((scheme, rest)) if is_scheme(scheme) => {
-            // The path of another scheme is not a path of this runtime unless it begins with a slash: `urn:shop:1`.
+            // After another scheme, as in `urn:shop:1`, only text that begins with a slash can be a path of this
+            // runtime.
             if !rest.starts_with('/') && !matches!(scheme, "http" | "https" | "ws" | "wss" | "file") {
                 return SourceNames::default();
             }

@@ -121,7 +121,7 @@ impl Clock {
         self.line.at(self.elapsed_ms())
     }
 
-    /// Returns what the wall clock showed at a store time.
+    /// Returns the time that the wall clock showed at a store time.
     pub fn to_wall(&self, store_ms: UnixMs) -> UnixMs {
         self.line.to_wall(store_ms)
     }
@@ -135,11 +135,11 @@ impl Clock {
     /// system (empty if unknown), `since_boot_ms` measures the milliseconds since then, and `newest_ms` is the newest store
     /// time in the store. Must be called before store time is used.
     ///
-    /// In the same boot, the time since the record is known exactly. After another boot it is what the wall clock says,
-    /// if that is plausible: at most [`DOWNTIME_MAX_MS`], and not negative. Otherwise no time has passed, so that
-    /// nothing becomes too old because of a wrong clock.
+    /// In the same boot, the time since the record is known exactly. After another boot, it is taken from the wall
+    /// clock, if the result is plausible: from 0 to [`DOWNTIME_MAX_MS`]. Otherwise it counts as 0, so that nothing
+    /// becomes too old because of a wrong clock.
     pub fn resume(&self, last: Option<Record>, boot: &str, since_boot_ms: fn() -> i64, newest_ms: UnixMs) {
-        // A clock that was resumed before measures in the same way.
+        // If the clock was resumed before, the same measure is already set.
         let _ = self.measure.set(since_boot_ms);
         self.line.resume(last, boot, newest_ms, self.now_ms(), self.elapsed_ms());
     }
@@ -150,14 +150,14 @@ impl Clock {
         self.line.find_jump(self.now_ms(), self.elapsed_ms())
     }
 
-    /// Returns what a later process needs to continue the store time.
+    /// Returns the record from which a later process continues the store time.
     pub fn record(&self, boot: &str) -> Record {
         self.line.record(boot, self.now_ms(), self.elapsed_ms())
     }
 }
 
-/// The longest time after a boot for which an earlier process counts as stopped, in milliseconds: 60 days. A wall clock
-/// that claims more is more likely wrong.
+/// The longest plausible time from the end of an earlier process to the start of this one after a boot, in
+/// milliseconds: 60 days. If the wall clock shows a longer time, the clock is more likely wrong.
 pub const DOWNTIME_MAX_MS: i64 = 60 * 24 * 60 * 60 * 1000;
 
 impl Source {

@@ -68,7 +68,7 @@ impl Counts {
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries created when the events of `events` were accepted.
+    /// Deliveries created when the events in `events` were accepted.
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,

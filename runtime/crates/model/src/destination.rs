@@ -58,7 +58,7 @@ impl Target {
                 "remove the part before `@`; give credentials with `headers` or `secrets`",
             ));
         }
-        // The URL Standard removes or reinterprets these; an origin has none of them.
+        // The URL Standard removes or reinterprets these characters; an origin has none of them.
         if authority.is_empty()
             || authority.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#'))
         {
@@ -113,7 +113,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Largest length of a host, in bytes: that of DNS.
+/// Largest length of a host, in bytes: the limit of DNS.
 const HOST_BYTES_MAX: usize = 253;
 
 /// The origins that one entry of `allow.http` names: one host, or all hosts below one.
@@ -121,7 +121,7 @@ const HOST_BYTES_MAX: usize = 253;
 pub struct Destination {
     /// Scheme, host and port; for a wildcard, the host is the part after `*.`.
     target: Target,
-    /// True if one label or more must stand before the host.
+    /// True if a request's host must have one label or more before this host.
     is_wildcard: bool,
 }
 
@@ -152,12 +152,12 @@ impl Destination {
         };
         if authority.contains('*') {
             let message =
-                format!("`{}` is not a valid origin: `*` stands only for whole labels in front", excerpt(text));
+                format!("`{}` is not a valid origin: `*` is only allowed at the start, before a dot", excerpt(text));
             return Err(InvalidDestination::new(message, "write `https://*.example.com`, or list each host"));
         }
         let target = Target::parse(scheme, authority)?;
         if is_wildcard && target.address().is_some() {
-            let message = format!("`{}` is not a valid origin: an address has nothing below it", excerpt(text));
+            let message = format!("`{}` is not a valid origin: `*.` is not allowed before an address", excerpt(text));
             return Err(InvalidDestination::new(message, format!("write `{target}`")));
         }
         if is_wildcard && !target.host.contains('.') {
@@ -217,7 +217,8 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// Returns true if the range contains the address. An IPv4 range contains no IPv6 addresses, also not mapped ones.
+    /// Returns true if the range contains the address. An IPv4 range contains no IPv6 addresses, not even IPv4-mapped
+    /// addresses.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

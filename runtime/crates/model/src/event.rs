@@ -14,7 +14,7 @@
 //! | The `data` of a media type that is not JSON is a string in JSON; others may be rejected (JSON format, section 3.1.2). | Other values are stored as JSON text. |
 //! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All others stay bytes. |
 //! | A string in `data` is encoded by the charset of `datacontenttype`. | Functions receive UTF-8. A text that would have other bytes in the declared charset gets `charset=utf-8` in its `datacontenttype`. |
-//! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated ones open. | An event with a repeated attribute, `data` or `data_base64` is rejected. Within `data`, nothing is checked. |
+//! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated ones open. | An event with a repeated attribute, `data` or `data_base64` is rejected. The members within `data` are not checked. |
 //! | Implementations limit the nesting of JSON (RFC 8259, section 9). | Data of more than 128 levels is rejected. |
 //! | JSON text has no byte order mark; parsers may skip it (RFC 8259, section 8.1). | A byte order mark before an event or before JSON data is skipped, and is no part of the data. |
 //!
@@ -73,7 +73,8 @@ pub struct Event {
     /// The payload, in the bytes that functions receive.
     pub data: Data,
     /// The verified sender, such as `github:new`. The principal is not an attribute, so no producer and no function can
-    /// set it: an http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have none.
+    /// set it: an http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have
+    /// no principal.
     pub principal: Option<Arc<str>>,
 }
 
@@ -124,8 +125,9 @@ impl Event {
         Ok(())
     }
 
-    /// Checks the attributes against CloudEvents 1.0, section 3: the required ones are there, no attribute of the
-    /// specification is empty, each has the form of its type, and no value has a character that the type String excludes.
+    /// Checks the attributes against CloudEvents 1.0, section 3: the required attributes exist, no attribute of the
+    /// specification is empty, each value has the form of its type, and no value has a character that the type String
+    /// excludes.
     pub fn check(&self) -> Result<(), InvalidEvent> {
         for (name, value) in [("id", &self.id), ("source", &self.source), ("type", &self.type_)] {
             if value.is_empty() {

@@ -19,7 +19,7 @@ pub struct EventFilter {
     pub states: Vec<DeliveryState>,
     /// Only events after this position, listed in ascending order. With `None`, the newest events are listed.
     pub after: Option<Seq>,
-    /// Only events after this position; the newest of them are listed.
+    /// Only events after this position. If they are more than `limit`, the newest of them are listed.
     pub above: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
@@ -29,7 +29,7 @@ pub struct EventFilter {
     pub until_ms: Option<UnixMs>,
     /// The maximum number of events to return.
     pub limit: usize,
-    /// At most as many as have this size together, and one more; `None` for no limit.
+    /// The list ends with the event at which the total size of the events reaches this many bytes; `None` for no limit.
     pub bytes_max: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ impl EventFilter {
         found.len() >= limit || bytes_max.is_some_and(|max| bytes() >= max)
     }
 
-    /// Takes events up to the limit of their size.
+    /// Collects events until they reach [`EventFilter::bytes_max`].
     pub fn take<E>(&self, events: impl Iterator<Item = Result<ReadEvent, E>>) -> Result<Vec<ReadEvent>, E> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         for read in events {
@@ -69,7 +69,7 @@ pub enum DeadFilter {
     Function(String),
     /// One dead letter, given by its delivery id.
     Delivery(DeliveryId),
-    /// Those of these deliveries that are dead letters; the ids ascend.
+    /// The dead letters among these deliveries. The ids must be in ascending order.
     Deliveries(Arc<[DeliveryId]>),
 }
 

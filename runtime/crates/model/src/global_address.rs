@@ -1,8 +1,8 @@
 //! Which addresses are on the public internet.
 //!
 //! The ranges are those of the IANA registries of special-purpose addresses (RFC 6890 and its successors) that are not
-//! globally reachable, those that carry an IPv4 address inside, and what cloud providers use for the metadata of a
-//! machine.
+//! globally reachable, the ranges of IPv6 addresses that contain an IPv4 address, and the metadata services of cloud
+//! providers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,13 +21,13 @@ impl fmt::Display for NotGlobal {
 type V4 = ([u8; 4], u32, &'static str);
 type V6 = ([u16; 8], u32, &'static str);
 
-/// The more special ranges stand first.
+/// The first range that contains an address counts, so a range comes before the larger ranges that contain it.
 const V4_RANGES: &[V4] = &[
     ([169, 254, 169, 254], 32, "the metadata service of cloud machines"),
     ([100, 100, 100, 200], 32, "the metadata service of cloud machines"),
     ([168, 63, 129, 16], 32, "a service of the cloud's host"),
     ([0, 0, 0, 0], 32, "unspecified (this machine)"),
-    ([0, 0, 0, 0], 8, "of this network"),
+    ([0, 0, 0, 0], 8, "reserved for \"this network\""),
     ([10, 0, 0, 0], 8, "private"),
     ([100, 64, 0, 0], 10, "shared by a provider's network (CGNAT)"),
     ([127, 0, 0, 0], 8, "this machine (loopback)"),

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most different values of a grant whose use is recorded, such as published types: one more than a list of them may
-/// have that replaces a glob.
+/// The maximum number of different values that are recorded as the use of one grant, such as published types. Fewer
+/// values than this can be proposed as a list in place of a glob.
 pub const GRANT_VALUES_MAX: usize = 6;
 
 /// The permission of a grant.
@@ -28,7 +28,7 @@ pub enum GrantKind {
     Secret,
 }
 
-/// One entry of a function's `allow:`. The order is that of the manifest's documentation.
+/// One entry of a function's `allow:`. Keys are sorted in the order of the manifest's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GrantKey {
     /// The kind of permission.

@@ -11,7 +11,8 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Returns the byte of two hexadecimal digits, in upper or lower case. Unlike numbers that are parsed, they have no sign.
+/// Returns the byte of two hexadecimal digits, in upper or lower case. Unlike the number parsers of the standard
+/// library, accepts no sign.
 pub fn hex_byte(digits: [u8; 2]) -> Option<u8> {
     let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
     u8::try_from(high? * 16 + low?).ok()

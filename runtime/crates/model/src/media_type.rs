@@ -28,7 +28,7 @@ pub fn is_text(media_type: &str) -> bool {
     essence.starts_with("text/") || essence.ends_with("/xml") || essence.ends_with("+xml")
 }
 
-/// The charset of text, as far as it decides whether the text can be read without a table of characters.
+/// The charset of a text, classified by whether the text can be read without a conversion table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charset {
     /// UTF-8, or US-ASCII, or not declared.

@@ -7,7 +7,7 @@ use crate::text::count;
 /// How one attempt at a delivery ended. The messages are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The function returned success: its publishes and state writes are committed.
+    /// The function returned success: its published events and state writes are committed.
     Done,
     /// The function asked for another attempt.
     Retry {
@@ -70,10 +70,10 @@ pub enum Outcome {
         /// The damaged item and its file.
         message: String,
     },
-    /// The process ended without a clean stop while attempts at this delivery ran, as often as one delivery may cause.
-    /// The function does not run again.
+    /// The process ended without a clean stop while attempts at this delivery ran, and this happened as often as is
+    /// allowed for one delivery. The function does not run again.
     Crashed {
-        /// The number of these ends of the process.
+        /// How often the process ended in this way.
         exits: u32,
     },
     /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other in
@@ -148,8 +148,8 @@ impl Outcome {
                 Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
             }
             Self::Crashed { exits } => Some(format!(
-                "Evoke ended {} without a clean stop (a crash, a kill or a lack of memory) while this delivery ran, the last \
-                 time alone",
+                "Evoke ended {} without a clean stop (a crash, a kill or a lack of memory) while this delivery ran; \
+                 the last time, no other delivery was running",
                 count(*exits, "time")
             )),
         }

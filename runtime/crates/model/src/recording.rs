@@ -1,7 +1,8 @@
-//! Recordings: what one attempt read from outside, and what it did. A test of the function can give the same reads again.
+//! Recordings: all that one attempt read from outside, and all that it did. A test of the function can provide the same
+//! values to read again.
 //!
-//! The JSON form of [`Recording`] is the format of the store's recordings. Keys that are absent have their default, so a
-//! later version can add some.
+//! The JSON form of [`Recording`] is the format of the store's recordings. Keys that are absent have their default, so
+//! a later version can add keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,10 +26,11 @@ pub struct Reads {
     /// Readings of the monotonic clock, in nanoseconds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub monotonic_ns: Vec<u64>,
-    /// The times that the host gave to published events without one.
+    /// The times that the host set for published events without a time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published_ms: Vec<UnixMs>,
-    /// Results of polls of several pollables, and of the readiness of one: the indexes of those that were ready.
+    /// The results of polls, and of checks whether a single pollable is ready: for each, the indexes of the pollables
+    /// that were ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub polls: Vec<Vec<u32>>,
     /// The seed of all random numbers; `None` if the attempt could not read any.
@@ -77,7 +79,7 @@ pub struct Exchange {
     /// The part of the request body that was sent.
     #[serde(default, skip_serializing_if = "Content::is_empty")]
     pub body: Content,
-    /// True if that is all of it.
+    /// True if `body` is the whole request body.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_sent: bool,
     /// The result; `None` if there was none before the attempt ended.
@@ -113,7 +115,7 @@ pub enum ExchangeAnswer {
     Error {
         /// The kind of the error.
         kind: RequestError,
-        /// The reason, if the request was refused; an attempt that then fails has it as its message.
+        /// The reason, if the request was refused. If the attempt then fails, its outcome has this message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refusal: Option<String>,
     },
@@ -128,7 +130,7 @@ fn is_whole(parts: &[u32]) -> bool {
 pub struct GivenBody {
     /// All bytes that arrive.
     pub bytes: Bytes,
-    /// The sizes of the parts in which they arrive. The rest arrives as one part.
+    /// The sizes of the parts in which the bytes arrive. The remaining bytes arrive as one part.
     pub parts: Vec<u32>,
     /// The end of the body.
     pub end: BodyEnd,
@@ -152,13 +154,14 @@ pub enum BodyEnd {
     /// The body is complete.
     #[default]
     Complete,
-    /// With an error.
+    /// The body ends with an error.
     Error(RequestError),
-    /// Not before the attempt ends.
+    /// The body does not end before the attempt does.
     Never,
 }
 
-/// Why a request has no response, or why the body of a response ended early. In JSON and in test files, its name.
+/// Why a request has no response, or why the body of a response ended early. JSON and test files contain the name of
+/// the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // the names say it
@@ -279,7 +282,7 @@ pub struct NewRecording {
     pub limits: RecordingLimits,
 }
 
-/// The limits of the recordings of a function. The oldest ones give way to new ones.
+/// The limits of the recordings of a function. When a limit is exceeded, the oldest recordings are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordingLimits {
     /// The maximum number of recordings.
@@ -290,8 +293,8 @@ pub struct RecordingLimits {
     pub age: Duration,
 }
 
-/// The position of a recording among all recordings of its function, from 1. A function may get gaps, never the same
-/// number twice.
+/// The position of a recording among all recordings of its function, from 1. The numbers of a function can have gaps,
+/// but no number is used twice.
 pub type RecordingNumber = i64;
 
 /// A stored recording.
@@ -338,7 +341,7 @@ impl<'de> Deserialize<'de> for Seed {
 pub struct Content(pub Vec<u8>);
 
 impl Content {
-    /// Returns true without bytes.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,7 +1,7 @@
 //! The grammar of dates and times of RFC 3339, section 5.6.
 //!
-//! Parsers of ISO 8601 accept more (no seconds, the basic format, names of time zones) or less (years, or digits of a
-//! fraction, beyond what they can compute with).
+//! Parsers of ISO 8601 accept other texts, too (without seconds, in the basic format, with names of time zones), or
+//! reject valid ones (with years or fractions that they cannot represent).
 
 use std::ops::RangeInclusive;
 
@@ -16,8 +16,8 @@ pub fn is_date_time(text: &str) -> bool {
     unix_ms(text).is_some()
 }
 
-/// Returns the first millisecond since the Unix epoch that is not before a `date-time`; `None` if `text` is none. A leap
-/// second counts as the first second of the next minute.
+/// Returns a `date-time` in milliseconds since the Unix epoch, rounded up; `None` if `text` is not a `date-time`. A
+/// leap second counts as the first second of the next minute.
 #[must_use]
 pub fn unix_ms(text: &str) -> Option<UnixMs> {
     let mut reader = Reader(text.as_bytes());

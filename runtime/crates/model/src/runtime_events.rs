@@ -10,7 +10,7 @@
 //! | `evoke.function.failing` | `shop/charge` | [`FAILING_ATTEMPTS`] attempts in a row failed, over all deliveries of the function | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
 //! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
 //! | `evoke.function.paused` | `shop/charge` or `shop` | an operator paused a function, or all functions of an app; or the endpoint of a function is gone | `function` or `app`, `since`, `reason` |
-//! | `evoke.function.resumed` | `shop/charge` or `shop` | an operator resumed it | `function` or `app`, `since` |
+//! | `evoke.function.resumed` | `shop/charge` or `shop` | an operator resumed the function, or all functions of the app | `function` or `app`, `since` |
 //! | `evoke.circuit.opened` | `shop/tell-crm` | an endpoint keeps failing: its deliveries wait, and single probes test it | `function`, `since`, `failures`, `outcome`, `message` |
 //! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited go out | `function`, `since` |
 //! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |

@@ -1,4 +1,4 @@
-//! Events as the store takes and returns them.
+//! Events as callers pass them to the store, and as the store returns them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ impl Lineage {
     /// Returns the source through which the event itself entered. Returns `None` for an event that a function published
     /// and for one that the runtime made because of a delivery.
     ///
-    /// Deduplication compares this value together with `source` and `id`, so no source can use up an id of another one.
+    /// Deduplication compares this value together with `source` and `id`, so an event of one source never makes an
+    /// event of another source a duplicate.
     pub fn entered(&self) -> Option<Origin> {
         self.cause.is_none().then_some(self.origin)
     }
@@ -52,7 +53,7 @@ impl Default for DescendantsMax {
 /// the chain entered have precedence over `default`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DescendantsLimits {
-    /// The limits of chains that entered through another source than those of `origins`, or through none.
+    /// The limits of chains that entered through a source that is not in `origins`, or through no source.
     pub default: DescendantsMax,
     /// Limits by the source where a chain entered.
     pub origins: HashMap<Origin, DescendantsMax>,

@@ -1,6 +1,6 @@
 //! A function that takes over the data stored under one of its earlier names.
 
-/// A function with an earlier name. Both are full names, `app/function`, of the same app.
+/// The earlier and the present name of a function. Both are full names, `app/function`, in the same app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeOver {
     /// The earlier name.
@@ -10,14 +10,15 @@ pub struct TakeOver {
 }
 
 impl TakeOver {
-    /// Returns the new form of the URI of a source of the function's own, or of a text that begins with one; `None` if the
-    /// text is something else.
+    /// If a text is the URI of a private source of the function, or begins with such a URI, returns the text with the
+    /// present name. Returns `None` for any other text.
     pub fn renamed_uri(&self, text: &str) -> Option<String> {
         let rest = text.strip_prefix('/')?.strip_prefix(&*self.from)?;
         rest.starts_with('/').then(|| format!("/{}{rest}", self.to))
     }
 
-    /// Returns the new key of a mark in the scope of `names` whose key has the earlier name; `None` if it has not.
+    /// Returns the key of a mark with the present name in place of the earlier one; `None` if the key does not contain
+    /// the earlier name. The mark is in the scope of `names`.
     pub fn renamed_key(&self, names: &MarkNames, key: &str) -> Option<String> {
         let rest = key.strip_prefix(names.prefix)?.strip_prefix(&*self.from)?;
         let is_name = rest.is_empty() || rest.starts_with('/');
@@ -29,7 +30,8 @@ impl TakeOver {
         key.strip_prefix(names.prefix) == Some(&*self.from)
     }
 
-    /// Returns the new filter of a replay, as JSON, whose field `function` has the earlier name; `None` if it has not.
+    /// Returns the filter of a replay, as JSON, with the present name in its field `function`; `None` if the field does
+    /// not have the earlier name.
     pub fn renamed_filter(&self, filter: &str) -> Option<String> {
         let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;
         let function = filter.get_mut("function").filter(|function| **function == *self.from)?;
@@ -62,7 +64,8 @@ pub struct TakenOver {
     pub keys: u64,
 }
 
-/// A function that cannot take over state, because more than one of the names has some. Nothing was changed.
+/// A function that cannot take over state, because state is stored under more than one of its names. Nothing was
+/// changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateConflict {
     /// The present name of the function.

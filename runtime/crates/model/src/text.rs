@@ -26,8 +26,8 @@ pub fn is_deceptive(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Escapes such characters in JSON text, as `\u009b`. JSON has those beyond U+007E only within strings, so the value stays
-/// the same. White space between JSON tokens stays.
+/// Escapes the deceptive characters ([`is_deceptive`]) beyond U+007E in JSON text, as in `\u009b`. JSON can contain
+/// these only within strings, so the value does not change. White space between JSON tokens is kept.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |c: char| c >= '\u{7f}' && is_deceptive(c);
     if !json.contains(is_escaped) {

@@ -43,7 +43,8 @@ fn is_delimiter(char: char) -> bool {
     "!$&'()*+,;=".contains(char)
 }
 
-/// Returns true if a text has only unreserved characters, delimiters, complete percent-encodings and those of `more`.
+/// Returns true if a text has only unreserved characters, delimiters, complete percent-encodings and the characters in
+/// `more`.
 fn has_only(text: &str, more: &str) -> bool {
     let mut chars = text.chars();
     while let Some(char) = chars.next() {

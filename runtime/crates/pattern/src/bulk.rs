@@ -29,7 +29,7 @@ use search::{Entry, Search};
 pub(super) struct Bulk {
     fields: Vec<BulkField>,
     requirements: Vec<BulkRequirement>,
-    /// The requirements of each alternative, as indexes.
+    /// The requirements of each alternative, as indexes into `requirements`.
     alternatives: Vec<Vec<u32>>,
     /// The length of a set of alternatives in words.
     words: usize,
@@ -54,7 +54,7 @@ struct BulkRequirement {
     field: u32,
     bit: u32,
     may_be_absent: bool,
-    /// The alternatives that contain it.
+    /// The alternatives that contain the list.
     alternatives: Vec<u64>,
     /// The words of `alternatives` that are not 0, each with its position.
     used: Vec<(u32, u64)>,
@@ -67,7 +67,7 @@ struct Candidate {
     number: u32,
     /// The innermost array element that contains the value.
     element: u32,
-    /// The row of the lists that the value meets.
+    /// The number of the row that has the lists that the value meets.
     row: u32,
 }
 
@@ -182,15 +182,16 @@ impl Bulk {
         Self { fields, requirements, alternatives, words }
     }
 
-    /// Returns an alternative that the event matches, counted from the first of the pattern. Adds the number of steps
-    /// of the work to `steps`; each step has a bounded cost.
+    /// Returns the number of an alternative that the event matches, counted from 0 within the pattern. Adds the number
+    /// of steps of the work to `steps`; each step has a bounded cost.
     pub(super) fn verify(&self, extracted: &ExtractedValues, texts: SourceTexts<'_>, steps: &mut u64) -> Option<u32> {
         let mut active = vec![0; self.words];
         (0..self.alternatives.len() as u32).for_each(|alternative| set_bit(&mut active, alternative, true));
         let mut search = Search::new(self, extracted);
         let mut buffers = ValueBuffers::default();
         let mut cache = RowCache::default();
-        // For each field: the lists that some value meets, and those that a value outside of all arrays meets.
+        // For each field: whether the event has no value of it, the lists that at least one value meets, and the lists
+        // that a value outside of all arrays meets.
         let mut met = Vec::with_capacity(self.fields.len());
         for (field, at_field) in self.fields.iter().zip(0..) {
             let mut rows = Rows::new(&field.requirements, self.words);

@@ -1,16 +1,18 @@
-//! One text for all texts of a JSON value.
+//! The canonical text of a JSON value.
 
 use std::collections::BTreeMap;
 
 use super::json::{DEPTH_MAX, MalformedEvent, Scanner, unescape};
 use super::number::canonical_number;
 
-/// Returns the one text of a JSON value that all texts of the same value share: without white space, with the members of
-/// objects sorted by name and the numbers as [`canonical_number`] writes them. Values are the same if patterns cannot
-/// tell them apart: of two members with the same name the last one counts, and half of a surrogate pair is U+FFFD.
+/// Returns the canonical text of a JSON value. All texts of the same value have the same canonical text: without white
+/// space, with the members of objects sorted by name, and with numbers as [`canonical_number`] writes them. Two values
+/// are the same if no pattern can distinguish them: of two members with the same name the last one counts, and half of
+/// a surrogate pair is U+FFFD.
 ///
 /// # Errors
-/// As for events: the text is not one valid JSON text, or is nested deeper than 128 levels.
+/// Returns the same errors as for the data of an event: the text is not one valid JSON text, or is nested deeper than
+/// 128 levels.
 pub fn canonical_json(json: &str) -> Result<String, MalformedEvent> {
     let mut reader = Reader { scanner: Scanner::new(json.as_bytes())? };
     let mut text = String::with_capacity(json.len());
@@ -19,7 +21,7 @@ pub fn canonical_json(json: &str) -> Result<String, MalformedEvent> {
     Ok(text)
 }
 
-/// Checks that a text is valid JSON as events have it.
+/// Checks that a text is valid as the JSON data of an event.
 ///
 /// # Errors
 /// The text is not one valid JSON text, not UTF-8, or nested deeper than 128 levels. A matcher returns the same errors.

@@ -86,11 +86,12 @@ pub(super) enum Condition {
     Cidr(Cidr),
     /// `exists: true`: matches every value.
     Present,
-    /// `exists: false`: matches when the field has no value. No value of the field matches.
+    /// `exists: false`: matches when the field has no value. A value never meets this condition.
     Absent,
     /// `anything-but` with values, sorted: matches every other value.
     AnythingBut(Box<[Exact]>),
-    /// `anything-but` with tests of strings: matches strings that pass none of them, and every value of another type.
+    /// `anything-but` with tests of strings: matches strings that pass none of the tests, and every value of another
+    /// type.
     AnythingButText(Box<[TextTest]>),
 }
 
@@ -110,7 +111,7 @@ impl Condition {
         match self {
             Self::Text(test) => of_test(test),
             Self::Range(_) | Self::Cidr(_) => 4,
-            // A long list is searched, but not shared between values.
+            // The values are found by binary search, so a long list costs less than one test for each of its values.
             Self::AnythingBut(values) => 4 + values.len() / 8,
             Self::AnythingButText(tests) => tests.iter().map(of_test).sum(),
             Self::Exact(_) | Self::Present | Self::Absent => 1,

@@ -65,7 +65,8 @@ pub enum DataView<'a> {
     Text(&'a str),
 }
 
-/// Binary data is not visible to patterns. The field `principal` is the verified sender, never an attribute.
+/// Binary data is not visible to patterns. The field `principal` is the verified sender; an attribute with this name is
+/// ignored.
 #[cfg(feature = "model")]
 impl<'a> From<&'a evoke_model::event::Event> for EventView<'a> {
     fn from(event: &'a evoke_model::event::Event) -> Self {
@@ -75,7 +76,7 @@ impl<'a> From<&'a evoke_model::event::Event> for EventView<'a> {
             Data::Json(bytes) => DataView::Json(bytes),
             Data::Text(text) => DataView::Text(text),
         };
-        // An older store can have an attribute with this name.
+        // An event in an older store can have an attribute with this name.
         let attributes = event.attributes().filter(|(name, _)| *name != PRINCIPAL);
         Self::new(attributes.chain(event.principal.as_deref().map(|principal| (PRINCIPAL, principal))), data)
     }

@@ -23,8 +23,8 @@ pub struct Explanation {
     /// combination with the fewest fields that do not match. `None` when the event matches, or when each field matches
     /// alone but not all of them match within the same array elements.
     pub failed: Option<String>,
-    /// The places in the pattern of the fields that decided: those of the combination of `$or` alternatives that
-    /// matched. Empty when the event does not match.
+    /// The places, in the pattern, of the fields of the `$or` combination that matched. Empty when the event does not
+    /// match.
     pub decided: Vec<String>,
     /// All fields that the pattern names, in the order of the pattern.
     pub fields: Vec<FieldReport>,
@@ -38,8 +38,8 @@ pub struct FieldReport {
     /// The place of the field's list in the pattern. The same as `field`, except below `$or`: there it is, for example,
     /// `$or[1].data.total`.
     pub place: String,
-    /// At least one of the operators matched. `exists: false` also matches a field that is absent from the array element
-    /// that decided.
+    /// At least one of the operators matched. `exists: false` also matches a field that is absent from the array
+    /// element in which the other fields match.
     pub matched: bool,
     /// The entries of the field's list, in the order of the pattern.
     pub operators: Vec<OperatorReport>,
@@ -85,7 +85,7 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     let fields: Vec<u32> = pattern.0.fields.iter().filter_map(field_number).collect();
     let mut reports = field_reports(pattern, &fields, extracted, texts);
 
-    // The fewest fields that do not match, and the first of them.
+    // For an alternative: the number of its fields that do not match, and the place of the first one.
     let failing = |alternative: &Vec<u32>| {
         let reports = alternative.iter().filter_map(|index| reports.get(*index as usize));
         let mut failing = reports.filter(|report| !report.matched);
@@ -121,7 +121,8 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     Ok(Explanation { matched: true, failed: None, decided, fields: reports })
 }
 
-/// Reports for each field that the pattern names its conditions and values. `fields` are their numbers.
+/// Reports the conditions and values of each field that the pattern names. `fields` are the numbers of these fields in
+/// the index.
 fn field_reports(
     pattern: &Pattern,
     fields: &[u32],
@@ -153,7 +154,8 @@ fn field_reports(
     reports.map(|((test, field), met)| field_report(pattern, test, *field, &met, extracted, texts)).collect()
 }
 
-/// Reports the conditions and values of one field. `met` has one item per condition: whether a value meets it.
+/// Reports the conditions and values of one field. `met` has one item per condition: whether at least one value of the
+/// event meets the condition.
 fn field_report(
     pattern: &Pattern,
     test: &FieldTest,
@@ -184,7 +186,7 @@ fn field_report(
     }
 }
 
-/// Formats a value as JSON, cut to the largest length.
+/// Formats a value as JSON, cut to [`VALUE_CHARS_MAX`] characters.
 fn format_value(extracted: &ExtractedValues, occurrence: &Occurrence, texts: SourceTexts<'_>) -> String {
     match texts.value(extracted, occurrence) {
         Value::Null => "null".to_owned(),

@@ -58,7 +58,7 @@ pub(super) struct Occurrence {
 /// together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Element {
-    /// The number of the element that contains its array.
+    /// The number of the element that contains the array of this element.
     pub(super) parent: u32,
     /// The field of its array.
     pub(super) field: u32,
@@ -256,7 +256,8 @@ impl ExtractedValues {
         })
     }
 
-    /// An estimate of the work to test one condition on all values of the event, in short values.
+    /// An estimate of the work to test one condition on all values of the event. The unit is the work for one short
+    /// value.
     pub(super) fn value_units(&self) -> usize {
         self.occurrences.len() + self.data_bytes / UNIT_BYTES
     }
@@ -267,8 +268,8 @@ impl ExtractedValues {
     }
 }
 
-/// The length of a text, for a span. Longer texts are rejected, like JSON of that length. All other positions and counts
-/// of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
+/// The length of a text, for a span. Returns an error for a text longer than 4 GiB, like [`Scanner::new`]. All other
+/// positions and counts of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
 fn span_end(text: &str) -> Result<u32, MalformedEvent> {
     u32::try_from(text.len()).map_err(|_| MalformedEvent { position: u32::MAX as usize, reason: "longer than 4 GiB" })
 }

@@ -12,13 +12,13 @@ use serde_json::Value as Json;
 use super::text::edit_distance;
 use super::{FieldTest, Pattern, PatternError, Segment};
 
-/// Values of a top-level field that only patterns with exact values match: the caller withholds the events from all
-/// other patterns.
+/// Values of a top-level field that only a pattern with exact values can match. The caller does not offer events with
+/// these values to any other pattern.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedValues<'a> {
     /// The name of the field.
     pub field: &'a str,
-    /// The start of the reserved values.
+    /// The prefix that all reserved values have.
     pub prefix: &'a str,
 }
 
@@ -38,7 +38,8 @@ struct Text<'a> {
 
 impl Pattern {
     /// Returns the probable mistakes of a correct pattern, at most 20; the module docs list them. An event may still
-    /// match the pattern, so these are warnings. The values of `reserved` are those that the caller withholds.
+    /// match the pattern, so these are warnings. `reserved` names the values whose events the caller offers only to
+    /// patterns with exact values.
     #[must_use]
     pub fn hints(&self, reserved: &[ReservedValues<'_>]) -> Vec<PatternError> {
         let has_exact = reserved.iter().any(|values| self.exact_values(values.field).is_some());
@@ -102,8 +103,8 @@ fn misspelled_field(test: &FieldTest) -> Option<PatternError> {
     })
 }
 
-/// Returns true if a name is a field's name with one letter wrong, missing or added, or two neighbours exchanged. Long
-/// names may have more mistakes.
+/// Returns true if a name is a field's name with one letter wrong, missing or added, or two neighbouring letters
+/// exchanged. Long names may have more mistakes.
 fn is_similar(name: &str, field: &str) -> bool {
     let mistakes_max = field.len() / 4;
     let distance = edit_distance(name, field);
@@ -142,7 +143,7 @@ impl Text<'_> {
             Some((last, around)) => (last, around),
             None => (&"", &[][..]),
         };
-        // In data, a star can stand in a text of its own right.
+        // In data, a star can be an ordinary character: a single `*` and texts with white space are not reported.
         if !text.contains('*') || (is_data && (text.len() < 2 || text.contains(char::is_whitespace))) {
             return None;
         }
@@ -175,7 +176,7 @@ impl Text<'_> {
         Some((format!("\"{text}\" is compared as it is written: `*` is not a wildcard here"), help))
     }
 
-    /// A start of reserved values.
+    /// A `prefix`, `wildcard` or `equals-ignore-case` that matches only reserved values.
     fn reserved(&self, test: &FieldTest, reserved: &[ReservedValues<'_>]) -> Option<(String, String)> {
         let [name] = &*test.event_path else { return None };
         let values = reserved.iter().find(|values| *values.field == **name)?;
@@ -187,7 +188,8 @@ impl Text<'_> {
         };
         let prefix = values.prefix;
         start.to_lowercase().starts_with(prefix).then(|| {
-            let message = format!("this matches nothing: values with the prefix `{prefix}` only match exact values");
+            let message =
+                format!("this matches nothing: a `{name}` that starts with `{prefix}` matches only exact values");
             (message, format!("write the values of `{name}` in full, without an operator"))
         })
     }

@@ -24,8 +24,9 @@ use super::verify::Requirement;
 const POSTINGS_MAX: usize = 8;
 /// The largest number of fields that lead from the root node to an alternative.
 const LEVELS_MAX: usize = 4;
-/// Below the root node, a field with more conditions than this is not used to index an alternative. An alternative has
-/// one posting for each condition of the field, on each level; this limit bounds the product over the levels.
+/// Below the root node, a field with more conditions than this is not used to index an alternative. On each level, an
+/// alternative has one posting for each condition of the chosen field, so the numbers of conditions multiply from level
+/// to level. This limit bounds the product.
 const FANOUT_MAX: usize = 4;
 
 /// The number of the node where every lookup starts.
@@ -48,7 +49,8 @@ pub(super) struct Node {
     pub(super) always_verified: Vec<u32>,
     /// The fields by which the parent nodes found these alternatives.
     pub(super) used_fields: Vec<u32>,
-    /// The alternatives inserted here, including those in child nodes; empty in the root node, which has all.
+    /// The alternatives inserted into this node and its child nodes. Not filled for the root node, which contains all
+    /// alternatives.
     pub(super) alternatives: Vec<u32>,
 }
 
@@ -101,22 +103,23 @@ impl Probe {
 
 /// One alternative of a pattern. An event matches the alternative if it meets all requirements together.
 pub(super) struct Alternative {
-    /// The number of its key in the matcher.
+    /// The number of the key under which the matcher holds the pattern.
     pub(super) owner: u32,
     /// The requirements are `from..to` of `Index::requirements`.
     pub(super) from: u32,
     pub(super) to: u32,
-    /// The binary logarithm of the pattern's [`ConditionList::cost`] over all its alternatives, rounded up.
+    /// The cost of the whole pattern (the sum of [`ConditionList::cost`] over all its alternatives), as a binary
+    /// logarithm, rounded up.
     pub(super) cost_log2: u8,
-    /// False once the pattern was removed.
+    /// False after the pattern was removed.
     pub(super) live: bool,
 }
 
 /// All alternatives of one pattern.
 pub(super) struct Group {
-    /// The first alternative. The others follow, up to the first of the next group.
+    /// The first alternative of the group. The group ends before the first alternative of the next group.
     pub(super) first: u32,
-    /// Prepared when it is needed first.
+    /// Prepared at its first use.
     bulk: OnceLock<Box<Bulk>>,
 }
 
@@ -157,7 +160,7 @@ impl Index {
         self.groups.push(Group { first: self.alternatives.len() as u32, bulk: OnceLock::new() });
     }
 
-    /// Adds an alternative of the current pattern; returns its number. `cost_log2` is that of the pattern.
+    /// Adds an alternative of the current pattern; returns its number. For `cost_log2`, see [`Alternative::cost_log2`].
     pub(super) fn add_alternative(
         &mut self,
         owner: u32,
@@ -173,12 +176,12 @@ impl Index {
         alternative
     }
 
-    /// The number of the pattern of an alternative, in the order of insertion.
+    /// The number of the pattern that an alternative belongs to. Patterns are numbered in the order of insertion.
     pub(super) fn group_of(&self, alternative: u32) -> u32 {
         self.groups.partition_point(|group| group.first <= alternative).saturating_sub(1) as u32
     }
 
-    /// The alternatives of a pattern by number.
+    /// The numbers of the alternatives of a pattern.
     pub(super) fn alternatives_of(&self, group: u32) -> std::ops::Range<u32> {
         let first = |group: usize| self.groups.get(group).map_or(self.alternatives.len() as u32, |group| group.first);
         first(group as usize)..first(group as usize + 1)

@@ -82,9 +82,9 @@
 //!   fields never match in different elements of the same array, whichever objects or `$or` alternatives of the pattern
 //!   name them. A field that matches by its absence must be absent from the elements in which the other fields match.
 //! - **`anything-but`** needs a value, of any type, that is not excluded; the number `1` and the string `"1"` differ.
-//! - **Numbers** are compared as exact decimals of any size: `300`, `300.0` and `3.0e2` are equal, `9007199254740993` and
-//!   `9007199254740992` are not. A number is never expanded, so `1e999999999` costs no more than `1`. Exponents beyond
-//!   10^36 are all the same.
+//! - **Numbers** are compared as exact decimals of any size: `300`, `300.0` and `3.0e2` are equal, `9007199254740993`
+//!   and `9007199254740992` are not. A number is never expanded, so `1e999999999` costs no more than `1`. All exponents
+//!   beyond 10^36 count as equal.
 //! - **Case** is ignored character by character, in all scripts and independent of the locale.
 //! - **A field name with dots** is one name, not a path.
 //! - **JSON** in events is validated strictly and completely, including the parts that no pattern tests (RFC 8259,
@@ -104,8 +104,8 @@
 //! | `exists: false` in arrays | the field is absent from the whole event | the field may also be absent only from the array elements in which the other fields match | the other fields of a pattern match within one element, too |
 //! | `exists` on objects | only on fields with a value | the same; an object or an empty array is no value | |
 //! | `anything-but` that excludes every string, such as `{"wildcard": "*"}` | accepted | accepted: matches values that are not strings | |
-//! | `$or` with another value than a list of at least two objects | a field with the name `$or` | a mistake | it is one |
-//! | an operator as the name of a field below `$or` | `$or` is then the name of a field | a mistake | it is one |
+//! | `$or` with another value than a list of at least two objects | a field with the name `$or` | reported as a mistake | hardly intended |
+//! | an operator as the name of a field below `$or` | `$or` is then the name of a field | reported as a mistake | hardly intended |
 //! | two members with the same name in an event | not specified | the last one counts | consumers read the same value |
 //! | fields | those of the AWS envelope, the payload is in `detail` | those of a CloudEvent, the payload is in `data` | |
 //! | size of a pattern | 2 KiB | 64 KiB | |
@@ -115,12 +115,12 @@
 //! A pattern has at most 64 KiB, 1,000 combinations of `$or` alternatives, 64 wildcards with 2,048 bytes together (stars
 //! not counted) and 64 nesting levels. Matching never panics, and its recursion is at most 128 levels deep.
 //!
-//! For each pattern that the index cannot rule out, the time to match is linear in the size of the event. The factor
-//! does not grow with the lengths of lists, only with the logarithm of these: each value is tested once against all lists
-//! of its field, and each array element is searched once for all combinations, of which 64 share one operation. Each byte
-//! of a string costs one more operation for each 64 bytes of the wildcards of its field. So the worst known pattern on an
-//! event of 1 MiB takes less than 50 ms (`benches/matching.rs`, one hostile pattern), and each further pattern that the
-//! index cannot rule out takes its own time.
+//! For each pattern that the index cannot rule out, the time to match is linear in the size of the event. It grows with
+//! the logarithm of the lengths of the pattern's lists, not with the lengths themselves, because each value is tested
+//! once against all lists of its field. Each array element is searched once for all combinations of `$or` alternatives;
+//! one operation handles 64 combinations. Each byte of a string costs one more operation for every 64 bytes of
+//! wildcards on its field. So the worst known pattern takes less than 50 ms for an event of 1 MiB
+//! (`benches/matching.rs`, one hostile pattern). Each further pattern that the index cannot rule out adds its own time.
 
 #![warn(missing_docs)]
 
@@ -177,7 +177,8 @@ struct Compiled {
     /// The combinations of `$or` alternatives. Each combination is a list of indexes into `fields`; it matches if all
     /// these fields match. A pattern without `$or` has one combination.
     alternatives: Vec<Vec<u32>>,
-    /// The binary logarithm of the work to test one short value for every field of every alternative, rounded up.
+    /// The pattern's cost as a binary logarithm, rounded up. The cost is the sum of [`ConditionList::cost`] over all
+    /// fields of all alternatives.
     cost_log2: u8,
 }
 

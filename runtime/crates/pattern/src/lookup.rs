@@ -37,13 +37,15 @@ impl LookupBuffers {
     }
 }
 
-/// Events of more units are large: see [`Lookup::verify_directly`].
+/// An event with more value units than this is large; see [`Lookup::verify_directly`].
 const LARGE_EVENT_UNITS: usize = 1024;
-/// The largest number of alternatives of a node, or of patterns of a matcher, that a large event verifies directly.
+/// For a large event, at most this many alternatives of a node are verified without further lookups. If the whole
+/// matcher has at most this many patterns, all of them are verified without a lookup.
 const DIRECT_MAX: usize = 16;
-/// The binary logarithms of the cost of a pattern, and of that cost times the units of the event, from which on all
-/// alternatives of the pattern are verified at once. Below, to verify one after another is less work. The second pair is
-/// for the largest events.
+/// All alternatives of a pattern are verified at once if one of these pairs of minimums is reached; otherwise,
+/// verifying one alternative after another is less work. A pair contains the minimum of the pattern's cost, and the
+/// minimum of that cost times the value units of the event, both as binary logarithms. The second pair is for the
+/// largest events.
 const BULK_MIN: [(u8, u32); 2] = [(6, 16), (3, 20)];
 
 /// The lookup of one event.
@@ -79,9 +81,9 @@ impl Lookup<'_> {
         }
     }
 
-    /// Verifies the alternatives of a node directly when the event is large and few of them are not yet decided. Returns
-    /// false if the node's lookups are less work. Without this, a pattern that spreads over many nodes would cause
-    /// lookups of the same long text or array in each of them.
+    /// Verifies the alternatives of a node directly, if the event is large and only a few of these alternatives are
+    /// still undecided. Returns false if the node's lookups are less work. Without this, a pattern that spreads over
+    /// many nodes would cause lookups of the same long text or array in each of them.
     fn verify_directly(&mut self, node: &Node) -> bool {
         if self.value_units <= LARGE_EVENT_UNITS || node.alternatives.is_empty() {
             return false;
@@ -201,7 +203,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Looks up the prefixes and suffixes of a text, of the given lengths in bytes, ascending.
+    /// Looks up the prefixes and suffixes of a text that have the given lengths. The lengths are in bytes and
+    /// ascending.
     fn probe_affixes(
         &mut self,
         node: u32,

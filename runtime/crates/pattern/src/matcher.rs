@@ -165,7 +165,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     /// `keys` and `scratch` are large enough.
     ///
     /// # Errors
-    /// Returns the errors of [`Matcher::matches`] and leaves the list empty.
+    /// Returns the errors of [`Matcher::matches`] and leaves `keys` empty.
     pub fn matches_into(
         &self,
         event: &EventView<'_>,
@@ -182,7 +182,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     /// top-level fields.
     ///
     /// # Errors
-    /// Returns an error when the bytes are not one valid JSON text or when it is not an object.
+    /// Returns an error when the bytes are not one valid JSON text, or when the text is not an object.
     pub fn matches_json(&self, json: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| {

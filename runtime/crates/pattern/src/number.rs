@@ -110,7 +110,7 @@ impl Decimal {
         self.inexact
     }
 
-    /// Compares like the absolute value.
+    /// A key that orders decimals by their absolute value.
     fn magnitude(&self) -> (i32, u64, u64, bool) {
         (self.point, self.high, self.low, self.inexact)
     }
@@ -204,7 +204,7 @@ impl Number {
     /// beyond the range of doubles. The conversion is monotonic: a larger number never gives a smaller double.
     pub(super) fn to_f64(&self) -> f64 {
         match &self.text {
-            // The decimal has only a part of the digits, whose nearest double can be another one.
+            // The decimal has only some of the digits. The double nearest to these can be another one.
             Some(text) => text.parse().unwrap_or(0.0),
             None => self.decimal.to_f64(),
         }
@@ -281,9 +281,9 @@ impl<'a> Digits<'a> {
 /// The longest run of zeros that [`canonical_number`] writes out.
 const ZEROS_MAX: i128 = 40;
 
-/// Returns the one text of a JSON number that all texts of the same number share: `12` for `12`, `12.0` and `1.2e1`.
-/// The result is at most about 50 characters longer than the number of significant digits. For text that is not a JSON
-/// number the result is unspecified.
+/// Returns the canonical text of a JSON number. All texts of the same number have the same canonical text: `12` for
+/// `12`, `12.0` and `1.2e1`. The result is at most about 50 characters longer than the number of significant digits.
+/// For text that is not a JSON number the result is unspecified.
 #[must_use]
 pub fn canonical_number(text: &str) -> String {
     let parts = Digits::of(text);

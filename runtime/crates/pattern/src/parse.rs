@@ -19,8 +19,8 @@ const ALTERNATIVE_FIELDS_MAX: usize = 64 * 1024;
 /// The largest number of wildcards in a pattern. Wildcards are limited because each of them reads the whole value. Any
 /// other condition reads no more of the value than the length of its operand.
 const WILDCARDS_MAX: usize = 64;
-/// The largest total length of the wildcards in a pattern, without their stars. Each byte of a value costs work for each
-/// 64 bytes of them. A whole pattern of EventBridge has no more bytes.
+/// The largest total length of the wildcards in a pattern, without their stars, in bytes. Each byte of a value costs
+/// one operation for every 64 bytes of wildcards. EventBridge limits a whole pattern to this size.
 const WILDCARD_BYTES_MAX: usize = 2048;
 
 /// Parses and checks a pattern; returns all mistakes.
@@ -52,7 +52,7 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
             "the wildcards of the pattern have {} bytes together, more than the limit of {WILDCARD_BYTES_MAX}",
             parser.wildcard_bytes
         );
-        let help = "use `prefix` and `suffix` where possible, or split it into several patterns".to_owned();
+        let help = "use `prefix` and `suffix` where possible, or split the pattern into several patterns".to_owned();
         parser.error(message, Some(help));
     }
     if parser.errors.is_empty() && alternatives.iter().map(Vec::len).sum::<usize>() > ALTERNATIVE_FIELDS_MAX {

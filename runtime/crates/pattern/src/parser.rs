@@ -14,7 +14,7 @@ pub(super) struct Parser {
     pub(super) errors: Vec<PatternError>,
     /// The number of wildcards read so far.
     pub(super) wildcards: usize,
-    /// The total length of their literals.
+    /// The total length of the wildcards read so far, without their stars, in bytes.
     pub(super) wildcard_bytes: usize,
 }
 

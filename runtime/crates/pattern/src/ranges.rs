@@ -8,8 +8,8 @@ use super::number::Decimal;
 
 /// The numeric ranges of one field.
 ///
-/// Ranges with one bound are sorted by that bound. For a number, the ranges that contain it are then all on one side of
-/// it.
+/// Ranges with one bound are sorted by that bound. The bounds of all ranges that contain a given number are then on the
+/// same side of that number.
 ///
 /// Ranges with two bounds are stored in grids. All cells of a grid have the same width, a power of two (the scale of
 /// the grid). A range is stored in a grid whose cells are at least as wide as the range, so the range covers only a few
@@ -61,8 +61,9 @@ impl Ranges {
         }
     }
 
-    /// Calls `found` with the alternative of every range with one bound that contains one of the values of a field,
-    /// given the least and the greatest of them, and of some ranges that contain none.
+    /// Calls `found` with the alternative of every range with one bound that contains at least one value of a field,
+    /// and of some ranges that contain no value. `least` and `greatest` are the least and the greatest value of the
+    /// field.
     pub(super) fn find_one_sided(&self, least: Decimal, greatest: Decimal, mut found: impl FnMut(u32)) {
         let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if !self.by_low.is_empty() {

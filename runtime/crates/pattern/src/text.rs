@@ -7,7 +7,7 @@ use memchr::memmem;
 pub(super) enum TextTest {
     Prefix(Box<str>),
     Suffix(Box<str>),
-    /// Prefix ignoring case; the operand is case-folded, also in the next two.
+    /// Prefix ignoring case. The text of this variant and of the next two is case-folded.
     FoldedPrefix(Box<str>),
     /// Suffix ignoring case.
     FoldedSuffix(Box<str>),
@@ -36,7 +36,7 @@ impl TextTest {
 }
 
 impl TextTest {
-    /// Returns whether every string passes.
+    /// Returns whether every string passes the test.
     pub(super) fn matches_every_string(&self) -> bool {
         match self {
             Self::Prefix(text) | Self::Suffix(text) | Self::FoldedPrefix(text) | Self::FoldedSuffix(text) => {
@@ -59,7 +59,7 @@ pub(super) fn fold_char(char: char) -> char {
     only_char(upper.to_lowercase()).unwrap_or(upper)
 }
 
-/// The character of an iterator that has exactly one.
+/// The only character of an iterator; `None` unless there is exactly one.
 fn only_char(mut chars: impl Iterator<Item = char>) -> Option<char> {
     let first = chars.next()?;
     chars.next().is_none().then_some(first)
@@ -164,7 +164,7 @@ impl Wildcard {
         if !starts_with(value, head.as_bytes()) || !ends_with(value, tail.as_bytes()) {
             return false;
         }
-        // `bytes_min` excludes that head and tail overlap.
+        // The value has at least `bytes_min` bytes, so head and tail do not overlap.
         let mut rest = value.get(head.len()..value.len() - tail.len()).unwrap_or_default();
         for piece in middle {
             let Some(found) = memmem::find(rest, piece.as_bytes()) else { return false };
@@ -174,7 +174,8 @@ impl Wildcard {
     }
 }
 
-/// Compares byte strings. Some processors are very slow to compare no bytes at the address of an empty allocation.
+/// Compares byte strings, without a memory access when one is empty: on some processors, comparing zero bytes at the
+/// address of an empty allocation is very slow.
 pub(super) fn compare_bytes(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     if a.is_empty() || b.is_empty() { a.len().cmp(&b.len()) } else { a.cmp(b) }
 }

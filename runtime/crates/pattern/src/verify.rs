@@ -14,7 +14,7 @@ use super::extract::{ExtractedValues, NONE, ROOT_ELEMENT, SourceTexts};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Requirement {
     pub(super) field: u32,
-    /// The number of its list of conditions in `Index::lists`.
+    /// The number of the field's list of conditions in `Index::lists`.
     pub(super) list: u32,
 }
 
@@ -36,8 +36,8 @@ struct OpenField {
     from: usize,
     to: usize,
     may_be_absent: bool,
-    /// A value outside of the element meets the conditions. The field then needs no value in the element, but it can
-    /// have one there, so that another field is absent from the element.
+    /// A value outside of the element meets the field's conditions, so the field needs no value in the element. A value
+    /// in the element is still useful: with it, other fields can match by their absence from the element.
     satisfied: bool,
     /// The array whose elements contain the remaining candidates, as the number of its field. The array is directly in
     /// the element. `NONE` when no candidate is in an array.
@@ -121,9 +121,9 @@ impl Search {
         self.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
     }
 
-    /// If an event meets all requirements together, returns for each of them the occurrences that count: those outside
-    /// of all arrays, and those in the array elements that the search chose. A requirement without such an occurrence
-    /// is met by absence.
+    /// If an event meets all requirements together, returns for each requirement the numbers of the occurrences that
+    /// count: the occurrences outside of all arrays, and the occurrences in the array elements that the search chose. A
+    /// requirement without such an occurrence is met by absence.
     pub(super) fn witness(
         &mut self,
         extracted: &ExtractedValues,
@@ -217,8 +217,9 @@ impl Search {
                 *open = updated;
             }
         }
-        // First the arrays in which a field needs a value, or an element from which it is absent. Other arrays are only
-        // searched if the element has no value yet.
+        // The first pass searches the arrays with a field that is not satisfied yet: the field needs a value in an
+        // element there, or an element from which it is absent. The second pass searches the other arrays, but only if
+        // no value was found in `element` yet.
         for needed in [true, false] {
             for index in base..end {
                 let fields = self.open_fields.get(base..end).unwrap_or_default();

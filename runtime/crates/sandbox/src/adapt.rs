@@ -2,8 +2,8 @@
 //!
 //! wasmtime's adapter does the conversion, with one difference: the adapter turns every exit code but 0 into 1, because
 //! `wasi:cli/exit` has no others. So the `proc_exit` of a program bypasses the adapter and becomes an import that Evoke
-//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no WIT of its own; see
-//! `adapt/handler.rs`.
+//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no WIT of its own;
+//! see `adapt/handler.rs`.
 
 mod go;
 mod handler;

@@ -24,7 +24,8 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 pub enum Answer {
     /// With a response.
     Response(Response<GivenBody>),
-    /// With an error. A request that was refused has a reason, and the attempt is denied if the function then fails.
+    /// With an error. With a text, the request was refused for this reason, and the attempt is denied if the function
+    /// then fails.
     Error(RequestError, Option<String>),
     /// Not before the attempt ends.
     Never,
@@ -32,10 +33,11 @@ pub enum Answer {
     Missing(String),
 }
 
-/// Starts the answers to requests. Called once for each request, in the order in which the guest sends them.
+/// Returns the function that makes the answer to a request. Called once for each request, in the order in which the
+/// guest sends the requests.
 pub type HttpAnswers = Arc<dyn Fn(&Parts) -> BodyAnswer + Send + Sync>;
 
-/// Returns the answer to a request, whose whole body this is.
+/// Returns the answer to a request. The argument is the whole body of the request.
 pub type BodyAnswer = Box<dyn FnOnce(Bytes) -> Answer + Send>;
 
 /// Reads a request body within its limit.
@@ -79,7 +81,7 @@ pub(super) async fn respond(
     Ok((answer, format!("{line} {shown}")))
 }
 
-/// Returns a body that arrives as the test gives it.
+/// Returns a body that arrives in the parts, and with the end, that the test gives.
 fn to_body(given: GivenBody) -> WasiBody {
     let (parts, end) = given.into_parts();
     let parts = stream::iter(parts).map(|part| Ok(Frame::data(part)));

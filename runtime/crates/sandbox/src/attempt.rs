@@ -26,8 +26,8 @@ const CHANGES_MAX: usize = 10;
 pub struct Call {
     /// The event to handle.
     pub event: Arc<Event>,
-    /// The trace context of the attempt, of which the function's requests become a part. With `None`, the context of the
-    /// event is used.
+    /// The trace context of the attempt, of which the function's requests become a part. With `None`, the context of
+    /// the event is used.
     pub trace: Option<TraceContext>,
     /// Id of the delivery: unique, and the same on every attempt. A published event without an id gets
     /// `<delivery_id>-<ordinal>`, with ordinals counted from 0.
@@ -46,8 +46,8 @@ pub struct Call {
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
-    /// Where the function reads clocks, random numbers, state and responses from. A [`super::Recorder`] has the reads when
-    /// the attempt has ended.
+    /// Where the function reads clocks, random numbers, state and responses from. With a [`super::Recorder`], the
+    /// caller can take the recorded reads from it when the attempt has ended.
     pub outside: Outside,
 }
 
@@ -64,8 +64,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
-    /// The requests that the function sent, each with its status or error and its duration, and the keys of stored state
-    /// that it changes; `None` without any.
+    /// The requests that the function sent, each with its status or error and its duration, and the keys of stored
+    /// state that it changes; `None` without any.
     pub note: Option<String>,
 }
 

@@ -13,8 +13,8 @@
 //! - where the call waits, by the timer around the attempt.
 //!
 //! Bytes: all data that stays with the host until the attempt ends is charged before it is stored: published events,
-//! state that was read or written, and HTTP fields and bodies. Nothing is paid back, so a guest cannot make the host
-//! allocate without end either.
+//! state that was read or written, and HTTP fields and bodies. Charged bytes are never given back, so a guest cannot
+//! make the host allocate without limit either.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -82,8 +82,8 @@ impl HostBudget {
     }
 }
 
-/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick, or when it returns from
-/// a host call after that time.
+/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick, or when it returns
+/// from a host call after that time.
 pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started: Instant) {
     let end = started + TICK * DIRECT_TICKS_MAX;
     store.set_epoch_deadline(u64::from(DIRECT_TICKS_MAX));
@@ -123,7 +123,8 @@ impl HostCallTimer {
 type HookFuture<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>;
 
 impl<T: Send + 'static> CallHookHandler<T> for HostCallTimer {
-    // An async fn in the form that `async_trait` gives it. Its own form would allocate a future for every call.
+    // An async fn with the signature that `async_trait` gives it. The macro itself would allocate a future for every
+    // call.
     fn handle_call_event<'handler, 'store, 'future>(
         &'handler self,
         _: StoreContextMut<'store, T>,

@@ -47,8 +47,9 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Number of compiled components that are kept besides the active ones, so that a rebuild can be undone quickly.
 const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
-/// The version of what the compiler process does with a component before wasmtime compiles it (`compile/bulk.rs`), and of
-/// the facts in its output. Another version gives components other names in the cache.
+/// The version of the changes that the compiler process makes to a component before wasmtime compiles it
+/// (`compile/bulk.rs`), and of the facts in its output. The names of components in the cache depend on this version, so
+/// compiled components of another version are not used.
 const TRANSLATION: u32 = 3;
 
 pub(super) struct Cache {
@@ -56,7 +57,7 @@ pub(super) struct Cache {
     folder: Option<PathBuf>,
     key: Key,
     engine: Engine,
-    /// The engine for which components are loaded a second time, and which ones.
+    /// The engine for which some components are loaded a second time, and the function that selects these components.
     warm: Option<(Engine, IsFor)>,
     engine_hash: u64,
     compiler: Compiler,
@@ -140,8 +141,8 @@ impl Cache {
         }
     }
 
-    /// Sets an engine with the same settings for compiled code, for which the components that `is_for` selects are loaded,
-    /// too.
+    /// Sets a second engine with the same settings for compiled code. The components that `is_for` selects are also
+    /// loaded for this engine.
     pub(super) fn with_second_engine(mut self, engine: Engine, is_for: IsFor) -> Self {
         self.warm = Some((engine, is_for));
         self
@@ -160,7 +161,7 @@ impl Cache {
             self.load_locked(&name, input, cancelled)
         };
         let mut loading = lock(&self.loading);
-        // One reference is here and one is in the map: no task waits for the lock.
+        // If there are only two references, one here and one in the map, no task waits for the lock.
         if Arc::strong_count(&own_lock) <= 2 {
             loading.remove(&name);
         }
@@ -200,8 +201,9 @@ impl Cache {
         Ok(compiled)
     }
 
-    /// Removes the compiled components that were not loaded since the last call, except for the [`OUTDATED_MAX`] that were
-    /// used last. Must be called after all active functions were loaded: each rebuild of a function leaves a file behind.
+    /// Removes the compiled components that were not loaded since the last call, except for the [`OUTDATED_MAX`] that
+    /// were used last. Must be called after all active functions were loaded: each rebuild of a function leaves a file
+    /// behind.
     pub(super) fn remove_outdated(&self) {
         let active = std::mem::take(&mut *lock(&self.loaded));
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
@@ -304,7 +306,7 @@ impl Cache {
         };
         let component = load(&self.engine)
             .map_err(|error| CompileError::Invalid(format!("is not a valid component: {error:#}")))?;
-        // Without the second one, the component is slower and works.
+        // If loading for the second engine fails, the component still works, but is slower.
         let warm = self.warm.as_ref().filter(|(_, is_for)| is_for(&facts, &component));
         let warm = warm.and_then(|(engine, _)| load(engine).ok());
         Ok(Compiled { component, warm, facts, bytes: output.artefact_bytes })
@@ -321,7 +323,7 @@ impl Cache {
         }
     }
 
-    /// Returns the refusal of an earlier try that would be repeated, and the file of its record.
+    /// Returns the refusal of an earlier try if another try would be refused again, and the file of its record.
     fn refused_before(&self, name: &str) -> Option<(Refusal, Option<PathBuf>)> {
         let path = self.path(name, "refused");
         let record = match &path {

@@ -53,7 +53,7 @@ pub enum LoadError {
         refusal: Refusal,
         /// True if an earlier try exceeded the limit, and the component was not compiled again.
         is_repeated: bool,
-        /// The file that records the earlier try; without it, the component is tried again.
+        /// The file that records the earlier try. If this file is removed, the component is tried again.
         record: Option<PathBuf>,
     },
     /// The component cannot be compiled now, for a reason that is not the component.

@@ -42,7 +42,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// Tells the generated bindings that `wasi:config` works on [`Config`].
+/// Connects the generated bindings of `wasi:config` to [`Config`].
 pub(super) struct ConfigHost;
 
 impl HasData for ConfigHost {

@@ -104,7 +104,7 @@ impl HostContext {
         HttpTypes { view, budget: &invocation.budget, unfinished, publisher: invocation.publisher() }
     }
 
-    /// Returns what the requests of the attempt were and how they ended; `None` without requests.
+    /// Returns a text about the requests of the attempt and how they ended; `None` without requests.
     pub(super) fn outbound_note(&self) -> Option<String> {
         self.outbound.as_ref()?.0.note()
     }

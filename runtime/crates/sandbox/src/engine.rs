@@ -19,8 +19,8 @@ pub(super) const INSTANCES_MAX: u32 = 64;
 pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Limit on concurrent instances for deliveries. Each memory slot reserves 4 GiB of address space (no memory); with more
-/// instances, the reservation would exceed the 128 TiB address space of a process.
+/// Limit on concurrent instances for deliveries. Each memory slot reserves 4 GiB of address space (no memory); with
+/// more instances, the reservation would exceed the 128 TiB address space of a process.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
 /// Limit on concurrent instances for HTTP requests, in addition to those for deliveries.
 pub(super) const REQUESTS_MAX: u32 = 2_048;
@@ -55,8 +55,8 @@ pub(super) fn engine(concurrency: u32, requests: u32) -> wasmtime::Result<Engine
     })
 }
 
-/// Creates the engine of the warm pool (`warm_pool.rs`) with at most `direct` and `waiting` instances, each of which has at
-/// most [`WARM_MEMORIES_MAX`] memories. Code compiled for the other engines is valid for this one.
+/// Creates the engine of the warm pool (`warm_pool.rs`) with at most `direct` and `waiting` instances, each of which
+/// has at most [`WARM_MEMORIES_MAX`] memories. Code compiled for the other engines is valid for this one.
 pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine> {
     let mut pool = pool_of(direct + waiting, waiting);
     pool.total_memories((direct + waiting) * WARM_MEMORIES_MAX)
@@ -95,10 +95,10 @@ pub(super) fn direct_max() -> u32 {
 /// `waiting` is the limit on concurrent instances that have a stack of their own.
 fn pool(waiting: u32) -> PoolingAllocationConfig {
     // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
-    // faults on the next call, no lock on the address space shared by all threads. The limit is on the written pages: the
-    // smallest Rust guest writes two. Every slot that was ever used keeps its pages, so after a flood of guests with
-    // large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit is on the first bytes of the memory, which
-    // hold no page that a Rust guest writes, so it saves nothing.
+    // faults on the next call, no lock on the address space shared by all threads. The limit is on the written pages:
+    // the smallest Rust guest writes two. Every slot that was ever used keeps its pages, so after a flood of guests
+    // with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit is on the first bytes of the memory,
+    // which hold no page that a Rust guest writes, so it saves nothing.
     let mut pool = pool_of(waiting + direct_max(), waiting);
     pool.linear_memory_keep_resident(RESIDENT_BYTES).table_keep_resident(RESIDENT_TABLE_BYTES);
     pool

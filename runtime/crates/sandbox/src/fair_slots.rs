@@ -2,9 +2,9 @@
 //! until the next tick) or an instance for an HTTP request.
 //!
 //! A free slot goes to the function that has held slots for the shortest time in total. The attempts of one function
-//! get slots in the order in which they ask. The total of a function that was idle is raised to that of the function
-//! that got a slot last, so that idle time earns no advantage. The last free slots can be reserved for functions that
-//! hold none, one for each of them, so that no function can hold all slots.
+//! get slots in the order in which they request them. The total of a function that was idle is raised to the total of
+//! the function that got a slot last, so that idle time gives no advantage. The last free slots can be reserved for
+//! functions that hold none, one for each of them, so that no function can hold all slots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ pub(super) struct FairSlots(Mutex<Inner>);
 
 struct Inner {
     free: u32,
-    /// Maximum of the slots that are reserved for functions without a slot.
+    /// Largest number of slots that are reserved for functions without a slot.
     reserved_max: u32,
     /// The number of functions without a slot.
     idle: u32,

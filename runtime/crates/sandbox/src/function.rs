@@ -88,7 +88,7 @@ impl Function {
         Ok(Self { identity, entry, warm, requests, shared, turns, can_send_requests, refusing_imports })
     }
 
-    /// Returns the entry for an attempt, with the warm instance that it uses if one is free.
+    /// Returns the entry for an attempt, and a warm instance for it if one is free.
     pub(super) fn entry_for(&self, how: Use) -> (&Entry, Option<WarmInstance<'_>>) {
         let warm = self.warm.as_ref().zip(self.shared.warm.as_ref());
         match warm.and_then(|(entry, pool)| Some((entry, pool.try_take(how)?))) {
@@ -131,8 +131,8 @@ impl Function {
         &self.identity.grant_use
     }
 
-    /// Returns the packages of interfaces that the component imports and that refuse every call, because no grant allows
-    /// them: toolchains import them whether a program uses them or not.
+    /// Returns the packages of interfaces that the component imports and that refuse every call, because no grant
+    /// allows them: toolchains import them whether a program uses them or not.
     pub fn refusing_imports(&self) -> &[&'static str] {
         &self.refusing_imports
     }

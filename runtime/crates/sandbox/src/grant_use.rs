@@ -1,7 +1,8 @@
 //! Records which grants a function uses, for as long as it is loaded.
 //!
-//! Recording must not slow attempts down: a use that is known already costs a load of an atomic, and nothing here waits
-//! for a lock. So a use carries no time; the reader takes the uses since it last read, and adds the time.
+//! Recording must not slow attempts down: recording a known use again costs one atomic load, and nothing here waits for
+//! a lock. Therefore a use is recorded without its time. The reader takes the uses since the previous read, and adds
+//! the time.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -17,8 +18,8 @@ const REFUSED_MAX: usize = 16;
 /// Length limit of a recorded text, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The uses of the grants of a function since they were last taken. By its position in `publish` and `http`, and by name
-/// elsewhere, each use belongs to the entry of the manifest that granted it.
+/// The uses of the grants of a function since they were last taken. Each use belongs to the entry of the manifest that
+/// granted it: by position in `publish` and `http`, and by name elsewhere.
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
@@ -27,7 +28,7 @@ pub struct GrantUse {
     http: Vec<(String, Values<GRANT_VALUES_MAX>)>,
     config: BTreeMap<String, Reads>,
     secrets: BTreeMap<String, Reads>,
-    /// The values that no text may show.
+    /// The values of secrets. A text that contains one of them is not recorded.
     hidden: Secrets,
     refused_publish: Values<REFUSED_MAX>,
     refused_http: Values<REFUSED_MAX>,
@@ -53,7 +54,8 @@ pub struct Used {
     /// The entry of the manifest.
     pub key: GrantKey,
     /// The published types, the hosts of the requests, the operations on state (`open`, `read`, `write`), or how a
-    /// setting or a secret was read: `read`; with all others, `get-all` or `environment`.
+    /// setting or a secret was read: `read` if it was read by name, `get-all` or `environment` if it was read together
+    /// with all others.
     pub values: Vec<String>,
     /// True if there were more values than are recorded.
     pub more: bool,

@@ -1,9 +1,9 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
 //! The guest is a task on the threads for guests, so the connection's thread never waits for it. If the guest does not
-//! end on its first poll, its response is sent while it runs. If the client disconnects before the response is complete,
-//! the task is aborted. If the guest fails midway, the response body ends with an error, so that it never looks
-//! complete.
+//! end on its first poll, its response is sent while it runs. If the client disconnects before the response is
+//! complete, the task is aborted. If the guest fails midway, the response body ends with an error, so that it never
+//! looks complete.
 //!
 //! The events that a guest published before it set its response are returned with the head of the response. The caller
 //! stores them before it sends the head.
@@ -240,7 +240,7 @@ fn check_head(method: &Method, head: Head, redactor: &Redactor) -> Result<Respon
     // The error may contain a long text of the guest.
     let mut response =
         head.map_err(|code| trap(outcome::sanitize(redactor, &format!("the function returned an error: {code:?}"))))?;
-    // hyper would send a response of its own.
+    // hyper would send another response in its place.
     if response.status().is_informational() {
         return Err(trap(format!("the function returned status {}, which is not a final response", response.status())));
     }
@@ -312,7 +312,7 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // An empty body is never polled.
+        // An empty body is never polled, so the task is detached here.
         if let BodySource::Stream { body, guest, .. } = &mut self.0
             && body.is_end_stream()
         {

@@ -1,7 +1,7 @@
-//! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs` implements:
-//! everything that a guest can make the host hold is charged first. The functions themselves are those of
-//! wasmtime-wasi-http, except those of `response_handle.rs`. All of them are listed, so a new one cannot be linked
-//! without a decision about its price.
+//! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs`
+//! implements. Everything that a guest can make the host hold is charged to the budget first. The functions themselves
+//! are those of wasmtime-wasi-http, except those of `response_handle.rs`. All functions are listed, so that a new one
+//! cannot be linked without a decision about its charge.
 //!
 //! Every kind of function can create fields, requests and bodies, because every kind can send requests.
 
@@ -34,11 +34,11 @@ pub(super) struct HttpTypes<'a> {
     pub(super) view: WasiHttpCtxView<'a>,
     pub(super) budget: &'a HostBudget,
     pub(super) unfinished: &'a mut Unfinished,
-    /// Takes no more events when the response is set.
+    /// Is closed when the response is set: later events are refused.
     pub(super) publisher: Publisher<'a>,
 }
 
-/// Tells the generated bindings that `wasi:http` works on [`HttpTypes`].
+/// Connects the generated bindings of `wasi:http` to [`HttpTypes`].
 pub(super) struct HttpTypesHost;
 
 impl HasData for HttpTypesHost {

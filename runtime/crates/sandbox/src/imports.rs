@@ -16,7 +16,8 @@ pub(super) fn imports_outgoing_handler(engine: &Engine, component: &Component) -
     ty.imports(engine).any(|(name, _)| name.split('@').next() == Some(OUTGOING))
 }
 
-/// Returns the packages of imports that are linked and refuse every call. `no_http` is true without a grant for requests.
+/// Returns the packages of imports that are linked and refuse every call. `no_http` is true without a grant for
+/// requests.
 pub(super) fn refusing_imports(engine: &Engine, component: &Component, no_http: bool) -> Vec<&'static str> {
     let ty = component.component_type();
     let refuses = |package: &str| {

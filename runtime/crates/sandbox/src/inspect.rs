@@ -73,8 +73,8 @@ pub enum Availability {
 }
 
 /// Reads, checks and compiles a component (binary or text form, or a core module that can be converted to one). Takes
-/// seconds for a large component, at most the compiler's time limit. An error means that the component cannot be loaded,
-/// whatever its grants.
+/// seconds for a large component, at most the compiler's time limit. An error means that the component cannot be
+/// loaded, whatever its grants.
 pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError> {
     let path = file.display().to_string();
     let machine = |message: String| LoadError::Machine { path: path.clone(), message };

@@ -81,7 +81,7 @@ impl Invocation {
         })
     }
 
-    /// Returns the number of functions that the chain of a request by this one has passed through.
+    /// Returns the number of functions that the chain of a request sent by this function has passed through.
     pub(super) fn hops_out(&self) -> u32 {
         self.hops + 1
     }

@@ -44,7 +44,7 @@ pub struct StateGrant {
     pub quota: Quota,
 }
 
-/// The host's side of `wasi:keyvalue`; borrowed from the owner of its parts.
+/// The host's side of `wasi:keyvalue`. Borrows its fields from the `HostContext`.
 pub(super) struct KeyValue<'a> {
     /// The function, as `app/function`.
     pub(super) function: &'a Arc<str>,
@@ -54,7 +54,7 @@ pub(super) struct KeyValue<'a> {
     pub(super) refusals: &'a mut Refusals,
 }
 
-/// Tells the generated bindings that `wasi:keyvalue` works on [`KeyValue`].
+/// Connects the generated bindings of `wasi:keyvalue` to [`KeyValue`].
 pub(super) struct KeyValueHost;
 
 impl HasData for KeyValueHost {
@@ -72,13 +72,13 @@ pub(super) fn add_to_linker<T: Send + 'static>(
 
 /// Limit on the bytes that one `get-many` returns: the limit on the bytes that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Number of keys of a list between two turns of other tasks. A list can have 100,000 keys, and near the quota each write
-/// reads all keys that the attempt has used.
+/// Number of keys of a list between two turns of other tasks. A list can have 100,000 keys, and near the quota each
+/// write reads all keys that the attempt has used.
 const KEYS_A_TURN: usize = 8;
 
 type HostResult<T> = Result<T, Error>;
 
-/// Lets other tasks run after some keys of a list, and so the deadline of the attempt end the list.
+/// Lets other tasks run after every [`KEYS_A_TURN`] keys of a list. So the deadline of the attempt can also end a list.
 async fn pause_after(index: usize) {
     if index % KEYS_A_TURN == KEYS_A_TURN - 1 {
         tokio::task::yield_now().await;
@@ -118,7 +118,8 @@ impl store::Host for KeyValue<'_> {
             BucketName::Own => StateOperation::Open,
             BucketName::Shared => StateOperation::OpenShared,
         });
-        let full = |_| Error::Other("the function holds too many handles; close buckets that it is done with".into());
+        let full =
+            |_| Error::Other("the function holds too many handles; close buckets that are no longer used".into());
         self.resources.push(name).map_err(full)
     }
 }

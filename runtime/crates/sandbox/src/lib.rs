@@ -13,16 +13,17 @@
 //!
 //! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`,
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
-//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; `grant_use` records which
-//!    grants are used; host capabilities, each
-//!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
-//!    `http_types` with `pending_response`, `poll`; `refusal` records refused calls; `outside` is where an attempt reads
-//!    clocks, random numbers, state and responses from (with `answers`, those of a test, and `request_error`)
+//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; `grant_use` records
+//!    which grants are used; host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`,
+//!    `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records refused
+//!    calls; `outside` is where an attempt reads clocks, random numbers, state and responses from (with `answers`, the
+//!    responses of a test, and `request_error`)
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
 //!    owns the capabilities; `linker` links them
 //! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
-//! 6. `attempt`, `warm_pool`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
+//! 6. `attempt`, `warm_pool`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running
+//!    it
 
 mod adapt;
 mod answers;

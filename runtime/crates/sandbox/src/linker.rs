@@ -28,7 +28,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
     Ok(linker)
 }
 
-/// Tells the generated bindings that `wasi:io` works on the handle table.
+/// Connects the generated bindings of `wasi:io` to the handle table.
 struct Handles;
 
 impl HasData for Handles {

@@ -21,7 +21,7 @@ pub(super) use buffer::{AttemptLog, LogBuffer, Stream};
 pub(super) use line::escape_controls;
 pub use line::{Level, LogLine, LogSink};
 
-/// Tells the generated bindings that `wasi:logging` works on [`AttemptLog`].
+/// Connects the generated bindings of `wasi:logging` to [`AttemptLog`].
 pub(super) struct LogHost;
 
 impl HasData for LogHost {

@@ -2,8 +2,8 @@
 //! addresses, and bounds every wait and size; without a grant, every request is refused.
 //!
 //! Requests run on the threads of guests, so a response wakes no thread but the one that runs the guest. A guest that
-//! computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The guest
-//! never sees the headers that its grant adds.
+//! computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The
+//! guest never sees the headers that its grant adds.
 
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +42,8 @@ const CALL_BYTES: usize = 16 * 1024;
 const FIELD_BYTES: usize = 128;
 /// The most requests of an attempt that its record names.
 const NOTES_MAX: usize = 10;
-/// Length limits of a method, and of a host, in records and spans, in bytes. The second is that of a name in DNS.
+/// Length limits of a method, and of a host, in records and spans, in bytes. The second is the length limit of a DNS
+/// name.
 const METHOD_BYTES_MAX: usize = 64;
 const HOST_BYTES_MAX: usize = 253;
 const TRACEPARENT: &str = "traceparent";
@@ -103,8 +104,8 @@ impl Outbound {
         Self { invocation, allowance, deadline, refusal, notes }
     }
 
-    /// Returns what the requests of the attempt were and how they ended; `None` without requests. The text may contain
-    /// secrets.
+    /// Returns a text about the requests of the attempt and how they ended; `None` without requests. The text may
+    /// contain secrets.
     pub(super) fn note(&self) -> Option<String> {
         let notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (lines, more) = &*notes;
@@ -139,7 +140,8 @@ impl WasiHttpHooks for Outbound {
     ) -> Sent<(Response<WasiBody>, Sent<()>)> {
         let (invocation, refusal, limits) = (self.invocation.clone(), self.refusal.clone(), self.limits(options));
         let notes = self.notes.clone();
-        // Requests at the same time run in any order, so their answers and records are in the order of these calls.
+        // Concurrent requests run in any order, so their answers and records are assigned here, in the order of the
+        // calls.
         let (way, request) = Way::of(&invocation, request.map(|body| body.map_err(Into::into).boxed_unsync()));
         Box::new(async move {
             let response = send(&invocation, (&refusal, &notes), (way, request), &limits).await?;
@@ -148,7 +150,7 @@ impl WasiHttpHooks for Outbound {
         })
     }
 
-    /// The sender sets the header from the host that was granted.
+    /// Returns false: the sender sets the header from the granted host.
     fn set_host_header(&mut self) -> bool {
         false
     }
@@ -168,12 +170,12 @@ enum Way {
     Live(Option<RecordedExchange>),
     /// To a test.
     Answered(BodyAnswer),
-    /// Nowhere: in a test, too, only what the manifest grants is reached.
+    /// Nowhere, because no grant allows it. The grants of the manifest also apply in a test.
     Refused(Error),
 }
 
 impl Way {
-    /// Returns the way of a request, and the request to send.
+    /// Returns where a request goes, and the request to send.
     fn of(invocation: &Invocation, request: Request<RequestBody>) -> (Self, Request<RequestBody>) {
         if let Some(recorder) = invocation.outside.recorder() {
             let (exchange, request) = RecordedExchange::start(recorder, request);
@@ -207,7 +209,7 @@ async fn send(
             return Err(to_wasi(error));
         }
     };
-    // Before the request is sent: the guest may end while it waits.
+    // Recorded before the request is sent, because the guest may end while it waits.
     let granted = invocation.outbound().grant_of(&request);
     invocation.grant_use().request_checked(&granted);
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
@@ -258,8 +260,8 @@ async fn send(
     })
 }
 
-/// Returns the method of a request and its host without credentials for spans, logs and records: without the values of
-/// secrets, and cut. The guest chooses both texts.
+/// Returns the method of a request and its host without credentials for spans, logs and records. The guest chooses both
+/// texts, so the values of secrets in them are replaced, and their length is limited.
 fn shown_method_and_host<B>(request: &Request<B>, redactor: &Redactor) -> (String, String) {
     let shown = |text: &str, bytes_max: usize| {
         let (text, _) = redactor.redact_start(text, bytes_max);
@@ -288,7 +290,8 @@ fn trace(headers: &mut HeaderMap, context: Option<TraceContext>) {
     }
 }
 
-/// Logs a request: method, host, status or error, and duration. Returns the line, with a shorter error. The path and the query may contain personal data.
+/// Logs a request: method, host, status or error, and duration. Path and query are left out, because they may contain
+/// personal data. Returns the line, with a shorter error.
 fn note(
     invocation: &Invocation,
     method: &str,

@@ -127,7 +127,7 @@ fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
 }
 
 /// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions. wasmtime's
-/// own text of a backtrace is never made, because names in it have any length.
+/// own text of a backtrace is not used, because names in it can have any length.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let is_noise = |name: &str| {
         ["panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace", "wasi:cli/run@"]
@@ -140,7 +140,8 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
 
 /// Replaces the values of secrets, escapes control characters, and cuts the text to a bounded length.
 pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
-    // Redacted before it is cut, which could leave a part of a secret. One character more shows that there is more text.
+    // Redacted before it is cut, because a cut could leave a part of a secret. One character more than the limit shows
+    // that the text continues.
     let (text, _) = redactor.redact_start(text, MESSAGE_BYTES_MAX + '…'.len_utf8() + 1);
     // Cut first, so that the work is bounded, and again after escaping, which makes the text longer.
     let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(&text);

@@ -8,7 +8,8 @@ use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 
-/// Converts a request. Without a path, it is `/`; without a scheme, https. The body is empty if the guest did not take it.
+/// Converts a request. Without a path, the path is `/`; without a scheme, the scheme is https. The body is empty if the
+/// guest never called `body`.
 ///
 /// # Errors
 /// The method or the URI is not valid, or the header `content-length` contradicts the body.
@@ -26,7 +27,7 @@ pub(super) fn to_http(request: HostOutgoingRequest) -> Result<Request<WasiBody>,
     let length = content_length(&headers)?;
     let body = match body {
         Some(body) => body,
-        // The header is checked only here if the guest did not take the body.
+        // If the guest never called `body`, the header is checked only here.
         None if length.is_some_and(|length| length > 0) => return Err(ErrorCode::HttpRequestBodySize(Some(0))),
         None => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
     };

@@ -1,6 +1,6 @@
-//! What an attempt reads from outside, except its event and its configuration: clocks, random numbers, stored state, and
-//! the responses to its requests. An attempt reads them live, or live and recorded, or as a test gives them, which may
-//! have them from a recording.
+//! The values that an attempt reads from outside, except its event and its configuration: clocks, random numbers,
+//! stored state, and the responses to its requests. An attempt reads them live, live with a recording, or from a test.
+//! The values of a test may come from a recording.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Outside {
         }
     }
 
-    /// Forgets what was read, for an attempt that runs again.
+    /// Resets the recorded or given values, for an attempt that runs again.
     pub(super) fn reset(&self) {
         match self {
             Self::Live => {}

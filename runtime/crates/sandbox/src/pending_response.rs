@@ -1,8 +1,8 @@
 //! `wasi:http/types.future-incoming-response`: the response that a guest waits for.
 //!
-//! Most guests send one request at a time and wait for its response. The guest's own task drives such a request, so that
-//! the request wakes no other thread. Requests at the same time, and requests whose body the guest still writes, run as
-//! tasks: the guest may wait for something else while they continue.
+//! Most guests send one request at a time and wait for its response. The guest's own task drives such a request, so
+//! that the request wakes no other thread. Requests at the same time, and requests whose body the guest still writes,
+//! run as tasks: the guest may wait for something else while they continue.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ type Receiving = Pin<Box<dyn Future<Output = Received> + Send>>;
 /// The unfinished requests of an attempt.
 #[derive(Default)]
 pub(super) struct Unfinished {
-    /// The entry of the request that the guest's task drives, which may have ended.
+    /// The entry of the request that the guest's task drives. The request may have ended already.
     driven: Option<u32>,
     /// Has one clone for each unfinished request.
     count: Arc<()>,
@@ -59,8 +59,8 @@ impl Unfinished {
     }
 }
 
-/// The entry of the resource table behind a `future-incoming-response`. The handles have the type of wasmtime-wasi-http,
-/// because its bindings name that type.
+/// The entry of the resource table behind a `future-incoming-response`. The handles have the type of
+/// wasmtime-wasi-http, because its bindings name that type.
 pub(super) enum PendingResponse {
     /// The request runs while the guest waits for its response.
     Driven(Receiving),

@@ -1,5 +1,5 @@
-//! `wasi:io/poll`, with a limit on the pollables of one call. Which of several pollables were ready depends on the time
-//! that others take, so it is a part of what an attempt reads from outside.
+//! `wasi:io/poll`, with a limit on the pollables of one call. Which of several pollables are ready depends on timing
+//! outside of the attempt, so the results of polls are a part of what an attempt reads from outside.
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::DynPollable;
@@ -17,7 +17,7 @@ pub(super) struct Pollables<'a> {
     pub(super) outside: &'a Outside,
 }
 
-/// Tells the generated bindings that `wasi:io/poll` works on [`Pollables`].
+/// Connects the generated bindings of `wasi:io/poll` to [`Pollables`].
 struct PollHost;
 
 impl HasData for PollHost {
@@ -54,7 +54,9 @@ impl Pollables<'_> {
     async fn wait_for(&mut self, pollables: &[Resource<DynPollable>], ready: Vec<u32>) -> wasmtime::Result<Vec<u32>> {
         for index in &ready {
             let pollable = usize::try_from(*index).ok().and_then(|index| pollables.get(index));
-            let Some(pollable) = pollable else { wasmtime::bail!("the test has other pollables than the function") };
+            let Some(pollable) = pollable else {
+                wasmtime::bail!("the result of a poll in the test names a pollable that the function did not poll")
+            };
             HostPollable::block(self.table, Resource::new_borrow(pollable.rep())).await?;
         }
         Ok(ready)

@@ -4,7 +4,8 @@
 //! wasmtime turns new proposals on as they become standard. Therefore the set is built from nothing, and a newer
 //! wasmtime adds nothing to it.
 //!
-//! Guests of these toolchains load and run with this set, as handlers. Beyond the first version of WebAssembly, they use:
+//! Guests of these toolchains load and run with this set, as handlers. Beyond the first version of WebAssembly, they
+//! use:
 //!
 //! | toolchain | proposals |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! The events that a function publishes: completed, checked against the grant, and buffered until the attempt succeeds or
-//! the HTTP response is set.
+//! The events that a function publishes: completed, checked against the grant, and buffered until the attempt succeeds
+//! or the HTTP response is set.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +35,7 @@ const RECORD_BYTES: usize = 512;
 /// Length limit of an event type in the message of a refusal, in bytes.
 const SHOWN_BYTES_MAX: usize = 256;
 
-/// Publishes events for one attempt; borrowed from the owner of its parts.
+/// Publishes events for one attempt. Borrows its fields from the `Invocation`.
 #[derive(Clone, Copy)]
 pub(super) struct Publisher<'a> {
     pub(super) origin: Origin<'a>,
@@ -70,8 +70,8 @@ impl Publisher<'_> {
         })
     }
 
-    /// Returns a draft without its data, for the reason of a refusal: the reason quotes the start of an attribute, and the
-    /// cut could leave a part of a secret.
+    /// Returns a redacted draft without its data, to build the reason of a refusal. The reason quotes only the start of
+    /// an attribute, and a cut in the original text could leave a part of a secret.
     fn redacted(&self, draft: &Draft) -> Draft {
         let redact = |text: &String| self.redactor.redact_text(text).into_owned();
         Draft {
@@ -90,7 +90,7 @@ impl Publisher<'_> {
     pub(super) fn publish_json(&self, json: &[u8]) -> Result<String, String> {
         self.add(|ordinal| {
             self.origin.event_from_json(json, ordinal).map_err(|reason| {
-                // As in a draft.
+                // Redacted for the same reason as a draft.
                 let shown = self.redactor.redact(json);
                 self.origin.event_from_json(&shown, ordinal).err().unwrap_or(reason)
             })
@@ -110,7 +110,9 @@ impl Publisher<'_> {
     fn add(&self, event: impl FnOnce(usize) -> Result<Event, String>) -> Result<String, String> {
         let mut published = self.lock();
         if published.is_closed {
-            return Err("the response is set; a function publishes events before it sets its response".into());
+            return Err(
+                "cannot publish: the response is already set; publish events before you set the response".into()
+            );
         }
         if published.events.len() >= EVENTS_MAX {
             return Err(format!("an attempt may publish at most {EVENTS_MAX} events"));
@@ -136,7 +138,7 @@ impl Publisher<'_> {
         if let Some(refusal) = runtime_events::reserved_type_error(type_) {
             return Err(refusal);
         }
-        // All globs, also after the first match: each that matches is in use.
+        // Checks all globs, also after the first match, because each glob that matches counts as used.
         let mut is_granted = false;
         for (position, _) in self.allowed.iter().enumerate().filter(|(_, glob)| glob_matches(glob, type_)) {
             self.grant_use.published(position, type_);
@@ -146,7 +148,7 @@ impl Publisher<'_> {
             return Ok(());
         }
         self.grant_use.publish_refused(type_);
-        // Redacted before it is cut, which could leave a part of a secret.
+        // Redacted before it is cut, because a cut could leave a part of a secret.
         let type_ = self.redactor.redact_text(type_);
         let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
         Err(format!(
@@ -178,7 +180,7 @@ pub(super) struct Bus<'a> {
     pub(super) refusals: &'a mut Refusals,
 }
 
-/// Tells the generated bindings that `evoke:function/bus` works on [`Bus`].
+/// Connects the generated bindings of `evoke:function/bus` to [`Bus`].
 pub(super) struct BusHost;
 
 impl HasData for BusHost {

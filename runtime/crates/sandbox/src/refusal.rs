@@ -28,7 +28,8 @@ impl Refusal {
 /// Length limit of a recorded reason, in bytes. A reason can contain text of the guest.
 const REASON_BYTES_MAX: usize = 4 * 1024;
 
-/// Records refusals. A guest may handle a refusal and succeed; if it fails, the recorded refusal is the cause.
+/// Records refusals. A guest may handle a refusal and succeed. If it fails, the recorded refusal is reported as the
+/// cause.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// The first refused publish.

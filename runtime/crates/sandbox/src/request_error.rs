@@ -1,5 +1,5 @@
 //! Why requests have no response: the errors of the sender, the kinds of tests and recordings, and the errors of
-//! `wasi:http`. The guest learns no more than its own request and the fate of it.
+//! `wasi:http`. The guest learns only what happened to its own request.
 
 use wasmtime_wasi_http as wasi_http;
 

@@ -33,9 +33,9 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// How components are compiled.
     pub compiler: Compiler,
-    /// Limit on concurrent instances for deliveries. HTTP requests have as many again, at most 2,048; the last ones
-    /// go only to functions without a running request. Each instance reserves address space; it takes memory only
-    /// as the guest uses it.
+    /// Limit on concurrent instances for deliveries. HTTP requests have the same number of instances of their own, at
+    /// most 2,048; the last of these go only to functions without a running request. Each instance reserves address
+    /// space; it takes memory only as the guest uses it.
     pub concurrency: u32,
 }
 
@@ -167,8 +167,8 @@ impl Sandbox {
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
-    /// Returns the memory that instances have used and that is kept for the next ones to the system. Call this while no
-    /// function runs: the next attempts take longer.
+    /// Returns to the system the memory that ended instances have used and that is kept for the next ones. Call this
+    /// while no function runs: the next attempts take longer.
     pub fn release_memory(&self) {
         if let Some(Err(error)) = self.0.warm.as_ref().map(WarmPool::release_memory) {
             tracing::warn!(error = %format!("{error:#}"), "cannot return the memory of unused instances");
@@ -180,7 +180,8 @@ impl Sandbox {
         processors() as usize
     }
 
-    /// Removes compiled functions that were not loaded since the last call, except for the last few, from the cache.
+    /// Removes compiled functions that were not loaded since the last call from the cache, except for the few that were
+    /// used last.
     pub fn remove_outdated(&self) {
         self.0.cache.remove_outdated();
     }

@@ -84,7 +84,7 @@ impl Secrets {
     ) -> Result<Self, SecretsTooLarge> {
         let mut all = values.clone();
         for (name, secret) in hidden {
-            // Of two secrets with one name, the other one is the function's own.
+            // If the function has a secret of its own with the same name, the hidden secret gets another name.
             let free = std::iter::successors(Some(name.clone()), |name| Some(format!("{name}'")));
             let name = free.into_iter().find(|name| all.get(name).is_none_or(|other| other == secret));
             all.extend(name.map(|name| (name, secret.clone())));
@@ -98,8 +98,9 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
-    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. A test of the function then reads what
-    /// the function read, in all places that depend on the value as it is.
+    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. In a test, the function's secrets
+    /// have these values. So the bytes of a recording and the secrets of a test match, wherever the value occurs
+    /// unchanged.
     pub fn replace_for_tests<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.redactor.with_test_values(bytes)
     }

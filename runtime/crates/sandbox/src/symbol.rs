@@ -1,5 +1,5 @@
-//! Names of guest functions in messages. Names are untrusted: a name of 300 bytes can stand for one of gigabytes (types
-//! that repeat earlier parts of the name), and a name as it is can have any length.
+//! Names of guest functions in messages. Names are untrusted: a mangled name of 300 bytes can stand for a name of
+//! gigabytes (types that repeat earlier parts of the name), and a name that is not mangled can have any length.
 
 use std::fmt::{self, Write};
 

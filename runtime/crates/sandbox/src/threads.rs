@@ -1,13 +1,13 @@
-//! The threads on which guests run: a tokio runtime of their own, so that the listeners' connections and the host's timers
-//! never wait for a guest. The requests that guests send run on these threads, too.
+//! The threads on which guests run: a tokio runtime of their own, so that the listeners' connections and the host's
+//! timers never wait for a guest. The requests that guests send run on these threads, too.
 
 use std::io;
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Task polls between two checks of timers and I/O. One poll of a guest can take a tick of 1 ms. With tokio's default of
-/// 61 polls, a time-out beside many computing guests could fire 60 ms late.
+/// Task polls between two checks of timers and I/O. One poll of a guest can take a tick of 1 ms. With tokio's default
+/// of 61 polls, a time-out beside many computing guests could fire 60 ms late.
 const EVENT_INTERVAL: u32 = 7;
 
 /// Returns the number of processors.

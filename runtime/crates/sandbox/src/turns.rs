@@ -31,9 +31,9 @@ const SAMPLE_MAX: Duration = TICK.saturating_mul(2);
 /// The attempts of a function need turns from their start if they use at least this processor time on average. A turn
 /// costs a few microseconds, so a shorter attempt would be noticeably slower with turns.
 const COMPUTING: Duration = Duration::from_micros(250);
-/// Shorter attempts count as none, so that the average of a quick function stays 0 and is not written at each attempt.
+/// Shorter attempts count as 0, so that the average of a quick function stays 0 and is not written at each attempt.
 const SAMPLE_MIN: Duration = Duration::from_micros(64);
-/// One attempt changes the average by this fraction of the difference.
+/// One attempt moves the average by one `SAMPLES`th of the difference.
 const SAMPLES: u32 = 8;
 
 /// The turns of one function.
@@ -118,8 +118,9 @@ impl Stopwatch {
         Self { cpu_started: is_measured.then(thread_cpu_time) }
     }
 
-    /// Returns the processor time since the start, from which `elapsed` has passed; `None` if it is not known. Without a
-    /// measurement, an elapsed time below [`SAMPLE_MIN`] is zero, as it is for [`Turns::record`].
+    /// Returns the processor time since the start; `elapsed` is the time by the clock since then. Returns `None` if the
+    /// processor time is not known. Without a measurement, an elapsed time below [`SAMPLE_MIN`] is zero, as it is for
+    /// [`Turns::record`].
     pub(super) fn used(&self, elapsed: Duration) -> Option<Duration> {
         match self.cpu_started {
             Some(before) => Some(thread_cpu_time().saturating_sub(before)),

@@ -1,13 +1,14 @@
 //! The warm pool: a few instances whose memory stays with the process when an attempt ends, for functions with a large
 //! memory.
 //!
-//! An attempt of Go, QuickJS or Python writes a hundred pages or more. In the pool for all functions, each of them is a
-//! page fault in every attempt, because a slot there keeps eight pages: a flood uses thousands of slots. The warm pool
-//! has few slots, so each of them may keep all these pages. wasmtime resets the pages to the memory image of the
-//! component before another instance gets the slot.
+//! An attempt of Go, QuickJS or Python writes a hundred pages or more. In the pool for all functions, each of these
+//! pages causes a page fault in every attempt: a flood of attempts uses thousands of slots, so a slot there keeps only
+//! eight pages. The warm pool has few slots, so each of them may keep all these pages. wasmtime resets the pages to the
+//! memory image of the component before another instance gets the slot.
 //!
-//! An attempt that finds no free warm instance runs in the pool for all functions, as fast as without the warm pool. Half
-//! of the warm instances are for direct attempts, which never wait, so that attempts that wait for long cannot take all.
+//! An attempt that finds no free warm instance runs in the pool for all functions, as fast as without the warm pool.
+//! Half of the warm instances are for direct attempts, which never wait, so that attempts that wait for long cannot
+//! take all.
 //!
 //! The pool keeps memory only while the process works: [`WarmPool::release_memory`] returns all of it.
 
@@ -20,9 +21,9 @@ use super::compile::Facts;
 use super::context::HostContext;
 use super::{engine, linker};
 
-/// A component with at least this many bytes of data uses the warm pool. So much data is the memory image of a language
-/// (QuickJS has 400 KB, Go 1.5 MB, Python 11 MB), of which an attempt writes many pages. Components in Rust and C have less,
-/// and write few pages.
+/// A component with at least this many bytes of data uses the warm pool. Data of this size is the memory image of a
+/// language runtime (QuickJS has 400 KB, Go 1.5 MB, Python 11 MB), of which an attempt writes many pages. Components in
+/// Rust and C have less data, and write few pages.
 const DATA_BYTES_MIN: u64 = 256 * 1024;
 /// A module with a memory and nothing else, for [`WarmPool::release_memory`].
 const EMPTY: &str = r#"(module (memory (export "memory") 0))"#;
@@ -127,10 +128,10 @@ impl Drop for WarmInstance<'_> {
 #[allow(unsafe_code)]
 fn release(store: &Store<()>, memory: &Memory) -> wasmtime::Result<()> {
     let start = memory.data_ptr(store);
-    // SAFETY: the slot of each memory of this engine has this size and is a private mapping. Its pages beyond the size of
-    // the memory, which is 0, belong to no instance: the store owns the slot, and the pool has reset the pages of the
-    // instance before, so they are zero, as they are after this call. A slot has no memory image here, because the module
-    // of this memory has none.
+    // SAFETY: the slot of each memory of this engine has this size and is a private mapping. Its pages beyond the size
+    // of the memory, which is 0, belong to no instance: the store owns the slot, and the pool has reset the pages of
+    // the instance before, so they are zero, as they are after this call. A slot has no memory image here, because the
+    // module of this memory has none.
     unsafe { rustix::mm::madvise(start.cast(), engine::MEMORY_BYTES_MAX, rustix::mm::Advice::LinuxDontNeed) }?;
     Ok(())
 }

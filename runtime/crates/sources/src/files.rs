@@ -8,10 +8,10 @@
 //! A file is submitted once it has settled: unchanged for `settle` (at least 20 ms), read as a whole, and the same
 //! before and after reading. A file that a writer holds open, according to notifications, waits until the writer closes
 //! it, at most five minutes. A new empty file has a writer if a program opened the file to create it. If the file was
-//! linked or moved into place, also together with its folder, it is complete. A new empty file that a scan found without
-//! a notification waits five seconds for content. A program that truncates a file by its path, without opening it, counts
-//! as a writer that never closes. A version is defined by content: a touch, a rename over it with the
-//! same content, or changed permissions cause no event. A file that appears and disappears within `settle` causes none
+//! linked or moved into place, also together with its folder, it is complete. A new empty file that a scan found
+//! without a notification waits five seconds for content. A program that truncates a file by its path, without opening
+//! it, counts as a writer that never closes. A version is defined by content: a touch, a rename over it with the same
+//! content, or changed permissions cause no event. A file that appears and disappears within `settle` causes none
 //! either. `mv a b` is the removal of `a` and the creation of `b`.
 //!
 //! Only regular files count. Links, also links to folders, are not followed, and no file outside of the folder is ever
@@ -31,15 +31,15 @@
 //! - The folder and the files of Evoke's own store are left out, under whatever name they appear, also as hard links.
 //!   A source whose folder is the folder of the store is degraded.
 //! - A file larger than `max_size` causes no event. The source is degraded while such a changed file exists.
-//! - A file with several hard links is not read when `content` is true: a producer could link a file that only Evoke may
-//!   read, and get its content from the functions. The event has neither content nor `sha256`, and `content_omitted` has
-//!   the reason. Such a file counts as changed when its size, time of modification or inode changes. `hard_links: true`
-//!   reads these files as all others.
+//! - A file with several hard links is not read when `content` is true: a producer could link a file that only Evoke
+//!   may read, and get its content from the functions. The event has neither content nor `sha256`, and
+//!   `content_omitted` has the reason. Such a file counts as changed when its size, time of modification or inode
+//!   changes. `hard_links: true` reads these files as all others.
 //! - A file or folder that cannot be read is reported and tried again, first after a second, at last once a minute. All
 //!   others are not affected, and the files in a folder that cannot be read do not count as removed.
 //! - The same holds for an entry whose file system does not respond for ten seconds, such as a dead network mount.
-//! - A path longer than 4,095 bytes or below more than 128 folders, and a folder with more than 1,000 unreadable entries,
-//!   count as unreadable.
+//! - A path longer than 4,095 bytes or below more than 128 folders, and a folder with more than 1,000 unreadable
+//!   entries, count as unreadable.
 //!
 //! Files are hashed in slices of 4 MiB. Between two slices of a large file, all small files that are ready have their
 //! turn, so a large file delays no other.
@@ -110,21 +110,22 @@ use evoke_model::Mark;
 
 /// The whole folder is scanned this often even when notifications work: some file systems send none.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
-/// The same, when not every folder can be watched.
+/// The interval of full scans while not every folder can be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the path of the folder is checked; also how often a missing folder is looked up.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Hints are collected for this long before they are processed: a writer causes one with every write.
+/// Hints are collected for this long before they are processed: each write to a file causes a hint.
 const HINT_BATCH_WAIT: Duration = Duration::from_millis(10);
-/// The first wait between full scans that lost hints cause. A scan causes hints of its own, so the wait doubles while a
-/// scan finds nothing new: otherwise a small kernel queue would keep the scanner busy forever.
+/// The first wait between the full scans that follow lost hints. A scan causes hints itself, so the wait doubles while
+/// a scan finds nothing new. Otherwise a small kernel queue would keep the scanner busy forever.
 const RESCAN_WAIT_MIN: Duration = Duration::from_millis(100);
 /// Full scans take at most one `SCAN_TIME_DIVISOR`th of the time.
 const SCAN_TIME_DIVISOR: u32 = 10;
-/// An entry that did not respond for this long, at most twice this long, is skipped until it does.
+/// How often the progress of disk work is checked. An entry that makes no progress between two checks is skipped until
+/// it responds.
 const STALL_WAIT: Duration = Duration::from_secs(5);
-/// How long a stopped source waits for an access to the folder. Reads end early; an access to a file system that does
-/// not respond never ends, and its thread is left behind.
+/// How long a stopped source waits for an access to the folder. Reads end early. An access to a file system that does
+/// not respond never ends; its thread is abandoned.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// The key of the mark of the folder itself.
 const ROOT_KEY: &str = ".";
@@ -151,7 +152,7 @@ impl TaskKind for FilesKind {
 
 /// Runs the source: submits the changes to the files of `config` until the source is stopped.
 async fn run(mut config: FilesSource, ctx: Context) {
-    // The system's hints contain absolute paths; and an absolute path in the root's mark does not depend on the working
+    // The paths in the system's hints are absolute. An absolute path in the root's mark does not depend on the working
     // directory.
     if let Ok(absolute) = std::path::absolute(&config.path) {
         config.path = absolute;
@@ -177,7 +178,7 @@ struct Worker {
     filter: Arc<Filter>,
     tracker: Tracker,
     queue: ReadQueue,
-    /// The earliest time at which settled files are added to the queue beside large files.
+    /// The earliest time at which further settled files are added to the queue while it has large files.
     refill_at: Instant,
     hint_queue: Arc<HintQueue>,
     watch: Arc<Mutex<Option<Watch>>>,
@@ -349,7 +350,9 @@ impl Worker {
         let not_excluded = |name: &&String| self.filter.includes_below(&name::path(name));
         for name in of_store.iter().filter(not_excluded).take(if self.first_scan { WARNINGS_MAX } else { 0 }) {
             let uri = &self.ctx.uri;
-            tracing::warn!("the files source {uri} watches `{name}`, which belongs to the store; it is left out");
+            tracing::warn!(
+                "the files source {uri} watches `{name}`, which belongs to the store; the source ignores it"
+            );
         }
         self.first_scan = false;
         if of_store.is_empty() {
@@ -361,8 +364,9 @@ impl Worker {
         delete_marks(&self.ctx, forgotten.into_iter()).await
     }
 
-    /// Runs disk work with the open folder, on a thread of its own, outside of the async tasks. Returns `None` when the
-    /// folder cannot be used, `problems` then has the reason, or when an entry does not respond: the next scan skips it.
+    /// Runs disk work with the open folder, on a thread of its own, outside of the async tasks. Returns `None` if the
+    /// folder cannot be used (`problems` then has the reason), or if an entry does not respond (the next scan then
+    /// skips the entry).
     async fn with_root<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Root, &Access) -> io::Result<T> + Send + 'static,
@@ -415,7 +419,7 @@ impl Worker {
         }
     }
 
-    /// Forgets everything that the next scan finds out anew. Notifications are lost meanwhile.
+    /// Resets everything that the next scan finds again. Notifications until then are lost.
     fn start_over(&mut self, scan_at: Instant) {
         self.watch = Arc::default();
         self.queue.clear();

@@ -1,5 +1,5 @@
-//! Sources that run as tasks: files, timers and monitors. Each submits its events to the bus and knows neither functions nor
-//! stores. A kind is a folder with its settings, their parser and schema, its run loop and its tests.
+//! Sources that run as tasks: files, timers and monitors. Each submits its events to the bus and knows neither
+//! functions nor stores. A kind is a folder with its settings, their parser and schema, its run loop and its tests.
 
 pub mod files;
 pub mod monitor;
@@ -16,7 +16,8 @@ pub trait TaskKind: SourceKind {
     /// `None` if the settings are of another kind.
     fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>>;
 
-    /// Returns the next times after `after_ms` at which a source of a schedule makes an event, at most `limit`.
+    /// Returns the next times after `after_ms` at which a source with a schedule creates an event, at most `limit`
+    /// times.
     fn next_times(&self, _settings: &Settings, _after_ms: UnixMs, _limit: usize) -> Vec<UnixMs> {
         Vec::new()
     }

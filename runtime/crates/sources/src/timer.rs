@@ -26,25 +26,25 @@
 //! Five fields, or six with the second first. Each has values with commas between them: a number or a name (`MON`,
 //! `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP`, `FIRST-LAST/STEP`, and for days `L`, `LW`,
 //! `15W`, `5L` and `5#2`. If both the day of the month and the day of the week are given, a day needs to match only one
-//! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is an
-//! error; one that means something else than it seems to gets a warning, and so does the name of such a time zone.
+//! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is
+//! an error. An expression or a name of a time zone that is easily misunderstood gets a warning.
 //!
 //! # Options
 //! - `at`: one time or several; the timer ticks once at each of them. A time that has passed and had no tick is missed,
 //!   also when the timer is new or the list was changed.
-//! - `overlap: skip`: while deliveries of the tick before are pending (ready, retrying or blocked), a tick is skipped. Of
-//!   several ticks that are due at once, only the newest is stored.
-//! - `start_deadline`: a tick that is not stored within this time after its instant is skipped. So it bounds the ticks
-//!   that `missed` selects, and the time for which the bus may refuse a tick.
+//! - `overlap: skip`: while deliveries of the tick before are pending (ready, retrying or blocked), a tick is skipped.
+//!   Of several ticks that are due at once, only the newest is stored.
+//! - `start_deadline`: a tick that is not stored within this time after its instant is skipped. So it also limits which
+//!   missed ticks are submitted, and how long a tick is retried while the bus refuses it.
 //! - `jitter`: all ticks of a timer are late by the same part of this time, a hash of the source's uri. Ids and times
 //!   stay those of the instants.
 //!
 //! # Marks
-//! Scope: the source's uri. Key `last`: a JSON object of `v` (1), `at` (the last processed instant, in milliseconds
-//! since the Unix epoch), `schedule` (its textual form) and `ticked` (the newest instants that had their ticks, as pairs
-//! of the first and the last one) and `skipped` (the newest instants that were skipped, with the reason), committed with
-//! the tick. A timer without a mark, or with the mark of another schedule,
-//! starts now and has missed nothing.
+//! Scope: the source's uri. Key `last`: a JSON object, committed with the tick. Its fields are `v` (1), `at` (the last
+//! processed instant, in milliseconds since the Unix epoch), `schedule` (its textual form), `ticked` (the newest
+//! instants that had their ticks, as pairs of the first and the last one) and `skipped` (the newest instants that were
+//! skipped, with the reason). A timer without a mark, or with the mark of another schedule, starts now and has missed
+//! nothing, except with `at`.
 //!
 //! # Downtime and clock jumps
 //! Instants that came due while Evoke was not running, or that the wall clock jumped over (also on a suspended
@@ -94,7 +94,7 @@ const BATCH_MAX: usize = 64;
 /// The longest sleep. Sleeps run on the monotonic clock, which does not see jumps of the wall clock; [`Jumps`] ends a
 /// sleep at a jump. Within this time, gradual clock adjustment (slewing) stays far below [`JUMP_MIN_MS`].
 const SLEEP_MAX: Duration = Duration::from_secs(600);
-/// Before every time that RFC 3339 can name.
+/// A time before all times that RFC 3339 can express.
 const BEFORE_ALL: UnixMs = UnixMs::MIN / 4;
 /// The wait before a retry after the bus rejected a tick or the store could not be read.
 const RETRY: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ async fn run(config: TimerSource, ctx: Context) {
     let jumps = Jumps::of(&ctx.clock);
     let mut jumped = jumps.receiver();
     let delay_ms = config.delay_ms(&ctx.uri);
-    // The timer lives in the past by its delay: so everything else is the same with a jitter.
+    // The timer's time is the wall clock minus the delay. So the rest of the code needs no special case for a jitter.
     let now = || ctx.clock.now_ms().saturating_sub(delay_ms);
     let mut timer = Timer::new(&config, times, &stored_marks, now());
     if timer.is_new
@@ -165,7 +165,7 @@ struct Timer {
     ticked: Ticked,
     /// The newest instants that were skipped.
     skipped: Vec<(UnixMs, Skip)>,
-    /// Instants after this one came due while the timer ran; those up to it were missed.
+    /// Instants up to this one were missed; later instants came due while the timer ran.
     running_since: UnixMs,
     /// The next due instant; `None` when the schedule has ended.
     next: Option<UnixMs>,
@@ -228,7 +228,7 @@ impl Timer {
         }
     }
 
-    /// Submits one batch of the ticks due at `now`; `clock` returns the time later on. Returns false when the source is
+    /// Submits one batch of the ticks due at `now`. `clock` returns the current time. Returns false when the source is
     /// stopped.
     async fn tick(&mut self, ctx: &Context, now: UnixMs, clock: &impl Fn() -> UnixMs) -> bool {
         let due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
@@ -247,7 +247,8 @@ impl Timer {
                     ticks.extend(kept);
                 }
                 Err(error) => {
-                    ctx.health.degraded(format!("cannot find out whether the last tick is pending: {error}"));
+                    ctx.health
+                        .degraded(format!("cannot find out whether deliveries of the last tick are pending: {error}"));
                     return tokio::time::timeout(RETRY, ctx.stop.cancelled()).await.is_err();
                 }
             }
@@ -255,7 +256,7 @@ impl Timer {
         let mut ticked = self.ticked.clone();
         match skipped.is_empty() {
             true => ticked.add(&self.times, &due.ticks),
-            // Skipped instants are between them.
+            // There are skipped instants between the ticks, so each tick is a span of its own.
             false => ticks.iter().for_each(|tick| ticked.add(&self.times, &[*tick])),
         }
         if !ticks.is_empty() || !skipped.is_empty() {
@@ -270,7 +271,7 @@ impl Timer {
                     }
                     self.skipped = all_skipped;
                 }
-                // The oldest is too late now: the next call skips it.
+                // The oldest tick is too late by now: the next call skips it.
                 Ok(false) => return true,
                 Err(SubmitError::Stopped) => return false,
                 Err(rejected) => {
@@ -323,7 +324,8 @@ impl Timer {
         until_next.min(SLEEP_MAX)
     }
 
-    /// Builds an offer to the bus that contains the events of `ticks` and the mark: every instant up to `at` is processed.
+    /// Builds an offer to the bus that contains the events of `ticks` and the mark: every instant up to `at` is
+    /// processed.
     fn offer(&self, ctx: &Context, ticks: &[Tick], at: UnixMs, ticked: Ticked, skipped: Vec<(UnixMs, Skip)>) -> Offer {
         let last = LastMark { v: 1, at, schedule: self.schedule.clone(), ticked, skipped };
         // Numbers and strings always serialise.

@@ -45,15 +45,15 @@ const RULES: [(&str, &str); 13] = [
         "attempts of delivery {0}: {1}; on record: {2}",
     ),
     (
-        // A missing delivery was removed by retention, so it was done. Runtime events (`/evoke`) are caused by
-        // failures. An operator's edited copy of a dead letter's event has the hops of the event itself.
+        // Allowed are: a delivery that retention removed, because it was done; runtime events (`/evoke`), which report
+        // failures; and an operator's edited copy of a dead letter's event, which has the same hops as that event.
         "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
          WHERE e.cause IS NOT NULL AND d.state <> 3 AND e.source <> '/evoke'
            AND NOT (d.state = 5 AND e.hops = (SELECT hops FROM events o WHERE o.seq = d.event))",
         "event {0} was published by delivery {1}, which is not done",
     ),
     (
-        // A blocked delivery needs an earlier one of its key: otherwise nothing would ever unblock it.
+        // A blocked delivery needs an earlier delivery of its order key: otherwise nothing would ever unblock it.
         "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
            SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key AND d.replay = b.replay
              AND d.order_key IS NOT NULL AND (d.state < 3 OR d.state = 4) AND d.id < b.id)",
@@ -98,11 +98,12 @@ const RULES: [(&str, &str); 13] = [
            FROM totals WHERE function = 0)
          WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
            OR (removed = 0) <> (up_to = 0)",
-        "retention removed events up to {0}, and {1} of the later ones exist",
+        "retention removed events up to {0}, but the running totals do not match the {1} later events",
     ),
 ];
 
-/// The tables with checksums: an expression that names a row, and one that computes its checksum.
+/// The tables with checksums, each with an expression that names a row, and an expression that computes the checksum of
+/// the row.
 const CHECKSUMS: [(&str, &str, &str); 13] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
@@ -265,16 +266,18 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let stored: u64 = counted.functions.values().map(Counts::total).sum();
     let due = counted.owed + counted.replayed;
     if stored != due {
-        problems.push(format!("deliveries of events and replays: {due}; stored: {stored}"));
+        problems.push(format!("deliveries that events and replays created: {due}; stored or removed: {stored}"));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
     let expected = counted.removed.owed + counted.removed.replayed;
     if removed != expected {
-        problems.push(format!("removed deliveries of functions: {removed}; of events: {expected}"));
+        problems.push(format!(
+            "removed deliveries, counted for functions: {removed}; counted for events and replays: {expected}"
+        ));
     }
     if (running.events, running.owed) != (counted.events, counted.owed) {
         problems.push(format!(
-            "accepted events: {}, with deliveries: {}; stored or removed: {}, with {}",
+            "accepted events: {}, their deliveries: {}; stored or removed events: {}, their deliveries: {}",
             running.events, running.owed, counted.events, counted.owed
         ));
     }

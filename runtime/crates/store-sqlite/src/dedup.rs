@@ -1,5 +1,5 @@
-//! Finds the ids that were accepted within the dedup window. An id belongs to the event's source and to the origin through
-//! which the event entered; the events of functions have their source alone.
+//! Finds the ids that were accepted within the dedup window. An id belongs to the event's source and to the origin
+//! through which the event entered; the id of an event that a function published belongs to the event's source alone.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Lineage, Seq, StoredEvent};
 
-/// The queries for events that entered through an origin. An event with the origin 0 is older than its column, and stands
-/// for any origin.
+/// The queries for events that entered through an origin. An event with the origin 0 was stored before the column
+/// `origin` existed, and matches any origin.
 const ENTERED: [&str; 2] = [
     "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL
        AND (origin = ?3 OR origin = 0)
@@ -58,7 +58,7 @@ impl Dedup {
         let since_ms = now_ms.saturating_sub(self.window_ms);
         let entered = lineage.entered().map(|origin| origin.0);
         let [in_events, in_known] = if entered.is_some() { ENTERED } else { PUBLISHED };
-        // The newest event of this id is enough: earlier ones were accepted earlier.
+        // Only the newest event with this id is needed: if it is outside the window, so are all earlier ones.
         let newest = |sql: &str| {
             tx.prepare_cached(sql)?
                 .query_row(params![event.id, event.source, entered], |r| Ok((Seq(r.get(0)?), r.get::<_, UnixMs>(1)?)))
@@ -74,7 +74,7 @@ impl Dedup {
         }
     }
 
-    /// Remembers the id of a removed event until its window ends, which began at `begin_ms`.
+    /// Remembers the id of a removed event until its dedup window ends. The window began at `begin_ms`.
     pub(super) fn remember(
         &mut self,
         tx: &Connection,
@@ -100,7 +100,7 @@ impl Dedup {
         Ok(())
     }
 
-    /// A transaction was rolled back, which may have restored ids that it deleted.
+    /// Records that a transaction was rolled back: this may have restored ids that the transaction had deleted.
     pub(super) fn rolled_back(&mut self) {
         self.has_removed = true;
     }
@@ -111,7 +111,7 @@ impl Dedup {
             return Ok(0);
         }
         let until_ms = now_ms.saturating_sub(self.window_ms);
-        // In accept order: the first id within the window ends the search.
+        // The ids are in accept order, so only the first ones are searched.
         let forgotten = tx
             .prepare_cached(
                 "DELETE FROM known WHERE seq IN (SELECT seq FROM known ORDER BY seq LIMIT ?1) AND accepted_ms <= ?2",
@@ -122,7 +122,7 @@ impl Dedup {
     }
 
     /// Returns true if the id was generated for an event published by the causing delivery:
-    /// `<instance>-<delivery>-<ordinal>`. Such an id is unique, because a delivery is done once, so no search is
+    /// `<instance>-<delivery>-<ordinal>`. Such an id is unique, because a delivery is done only once, so no search is
     /// needed.
     fn is_generated(&self, event: &Event, lineage: Lineage) -> bool {
         let generated = || {

@@ -24,8 +24,8 @@ pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
     }
 }
 
-/// Like [`store_error`], for an error of this connection that may come from a write. The error number of the failed call
-/// decides; a quota may have room again by the time at which [`may_grow`] looks.
+/// Like [`store_error`], for an error of this connection that may come from a write. The error number of the failed
+/// call decides, because a quota may have room again by the time [`may_grow`] checks it.
 pub(super) fn write_error(path: &Path, connection: &Connection, error: &Error) -> StoreError {
     let cause = std::io::Error::from_raw_os_error(system_error(connection)).kind();
     let is_quota = matches!(cause, ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
@@ -39,20 +39,22 @@ fn system_error(connection: &Connection) -> i32 {
     unsafe { ffi::sqlite3_system_errno(connection.handle()) }
 }
 
-/// Returns true if the disk is full. SQLite's index of the log (`-shm`) is a file too and has its own error code.
+/// Returns true if the disk is full. SQLite's index of the log (`-shm`) is a file too, and has an error code of its own
+/// for a full disk.
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
 }
 
-/// Returns true if a quota that is used up (`EDQUOT`) or the largest size of a file (`EFBIG`) may have caused this error.
-/// SQLite has no codes of its own for these, and other causes of the same codes must latch.
+/// Returns true if a quota that is used up (`EDQUOT`) or the maximum file size (`EFBIG`) may have caused this error.
+/// SQLite has no error codes of its own for these causes. Errors with the same code and another cause must stop the
+/// store.
 fn may_be_quota(error: &Error) -> bool {
     let code = error.sqlite_error().map(|e| e.extended_code);
     code.is_some_and(|code| code == ffi::SQLITE_IOERR_WRITE || code & 0xff == ffi::SQLITE_CANTOPEN)
 }
 
-/// Returns false if the quota is used up, or if the database or its log has the largest size of a file.
+/// Returns false if the quota is used up, or if the database or its log has reached the maximum file size.
 fn may_grow(path: &Path) -> bool {
     let has_room = path.parent().is_none_or(evoke_fs::has_room);
     has_room && !evoke_fs::is_at_size_limit(path) && !evoke_fs::is_at_size_limit(&log_of(path))

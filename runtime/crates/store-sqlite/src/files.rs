@@ -1,13 +1,15 @@
-//! The files of an open store: their protection in this process, against other programs, and against removal.
+//! Protects the files of an open store: against other code of this process, against other programs, and against
+//! removal.
 //!
 //! # Locks
 //! SQLite locks its files with POSIX locks, which a process loses when any part of it closes another descriptor of the
 //! file. Two measures keep the store safe:
 //! - Nothing else in this process opens the files: they are reserved ([`evoke_fs::reserve`]).
 //! - Two shared locks of another kind (`F_OFD_SETLK`) that no other descriptor can drop. One covers the bytes of
-//!   `evoke.db` that SQLite locks exclusively before it deletes the log (its `SHARED_FIRST` range); the other covers the
-//!   byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its "deadman switch").
-//!   So even if the POSIX locks were lost, another program that opens and closes the database cannot delete the log.
+//!   `evoke.db` that SQLite locks exclusively before it deletes the log (its `SHARED_FIRST` range); the other covers
+//!   the byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its "deadman
+//!   switch"). So even if the POSIX locks were lost, another program that opens and closes the database cannot delete
+//!   the log.
 //!
 //! SQLite's own locks are shared ones while the store is open, and do not conflict with these. SQLite needs exclusive
 //! locks to delete the log when the last connection closes: [`StoreFiles::release`] must be called before.
@@ -30,7 +32,7 @@ use evoke_store::{Result, StoreError};
 const SHARED_BYTES: Range<i64> = 0x4000_0002..0x4000_0002 + 510;
 /// Byte of the index that each connection locks shared (SQLite, `os_unix.c`: `UNIX_SHM_DMS`).
 const INDEX_BYTES: Range<i64> = 128..129;
-/// The files of a store by the ends of their names.
+/// The endings of the names of the store's files, after `evoke.db`.
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 /// How often the files are verified while nothing is committed.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,9 +40,9 @@ const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 /// The files of an open store.
 pub(super) struct StoreFiles {
     folder: PrivateFolder,
-    /// Each file with its path, and the lock of the folder.
+    /// Each file with its path, including the lock file of the folder.
     files: Vec<(PathBuf, FileId)>,
-    /// Open while the store is: closing these drops the POSIX locks of this process.
+    /// Kept open as long as the store: closing these descriptors drops the POSIX locks of this process.
     database: File,
     index: File,
     overwritten: Overwritten,
@@ -61,7 +63,7 @@ impl StoreFiles {
             files.push((folder.path().join(&name), id));
         }
         let reservation = reserve(files.iter().map(|(_, id)| *id).chain([folder.id()]).collect());
-        // Without its lock, another Evoke could use the folder. A store in a test has none.
+        // Without the lock file, another Evoke could use the folder. The store of a test has no lock file.
         if let Ok(Some(id)) = folder.find("lock") {
             files.push((folder.path().join("lock"), id));
         }
@@ -74,7 +76,10 @@ impl StoreFiles {
                 Ok(()) => {}
                 // Some network file systems have no such locks. The reservation protects against this process.
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                    tracing::warn!("{}: the file system has no locks that belong to a descriptor", path.display());
+                    tracing::warn!(
+                        "{}: the file system does not support locks that belong to a file descriptor",
+                        path.display()
+                    );
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(StoreError::Busy),
                 Err(error) => return Err(failed("lock", error)),
@@ -83,8 +88,8 @@ impl StoreFiles {
         Ok(Self { folder, files, database, index, overwritten, _reservation: reservation })
     }
 
-    /// Returns an error if a file of the store or its folder was moved, replaced or removed, or if another program cut or
-    /// overwrote a file: the next start would not find later writes. Takes a few microseconds.
+    /// Returns an error if a file of the store or its folder was moved, replaced or removed, or if another program cut
+    /// or overwrote a file: the next start would not find later writes. Takes a few microseconds.
     pub(super) fn verify(&self) -> std::result::Result<(), String> {
         let folder = (self.folder.path().to_owned(), self.folder.id());
         for (path, id) in [&folder].into_iter().chain(&self.files) {

@@ -12,8 +12,8 @@ use super::readers::open_for_reading;
 
 /// The starts of the names of the files and folders that Evoke creates in the data folder, besides [`OWNER_TOKEN`].
 const OWN_NAMES: [&str; 7] = ["evoke.db", "lock", "listen.json", "tokens.json", "running", "logs", "compiled"];
-/// The owner's token of the admin API. Its permissions are not corrected: a start replaces a token that others could read,
-/// because a correction would not take the token back.
+/// The owner's token of the admin API. Its permissions are not corrected: if others could read the token, the start
+/// replaces it, because they may know it already.
 const OWNER_TOKEN: &str = "admin.token";
 
 /// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.

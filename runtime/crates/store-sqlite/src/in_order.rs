@@ -1,7 +1,8 @@
-//! Reads the ids of deliveries in a state, in order, from the partial index of that state. The first column of each index is
-//! the function, so the functions are read one after another, each only as far as its ids are among the wanted ones. The
-//! time depends on the number of wanted ids and of functions, and not on the number of deliveries. There is one exception:
-//! the index of retrying deliveries is in the order of their next attempts, so all of its ids are read and sorted.
+//! Reads the ids of deliveries in a state, in order, from the partial index of that state. The first column of each
+//! index is the function, so the ids of one function after another are read. The ids of a function are read only as far
+//! as they can be in the result. The time depends on the number of wanted ids and of functions, and not on the number
+//! of deliveries. One exception: the index of retrying deliveries is in the order of their next attempts, so all of its
+//! ids are read and sorted.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -14,7 +15,8 @@ pub(super) struct Part {
     index: &'static str,
 }
 
-/// The pending states: each of live deliveries and of those of replays, or of both.
+/// The indexes of pending deliveries. Ready and retrying deliveries have one index for live deliveries and one for
+/// replayed deliveries; blocked deliveries have one index for both.
 pub(super) const PENDING: [Part; 5] = [
     Part { state: DeliveryState::Ready, condition: "state = 0 AND replay = 0", index: "deliveries_ready" },
     Part { state: DeliveryState::Retrying, condition: "state = 1 AND replay = 0", index: "deliveries_due" },
@@ -32,7 +34,7 @@ pub(super) enum End {
     Newest,
 }
 
-/// The wanted ids: between both, without them.
+/// The range of the wanted ids, without its two ends.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
     pub(super) after: DeliveryId,
@@ -53,7 +55,8 @@ impl Part {
     }
 }
 
-/// Returns the first `limit` ids from one end of a range, in order from there; of one function, or of all.
+/// Returns the first `limit` ids from one end of a range, in order from there; if `function` is given, only of this
+/// function.
 pub(super) fn ids<'a>(
     c: &Connection,
     parts: impl Iterator<Item = &'a Part>,
@@ -74,7 +77,7 @@ pub(super) fn ids<'a>(
             while let Some(row) = rows.next()? {
                 found.push(DeliveryId(row.get(0)?));
             }
-            // Ids beyond the last wanted one are of no use, also in what follows.
+            // Ids beyond the last wanted one are not needed, so the next queries read a smaller range.
             if found.len() > start && found.len() >= limit {
                 sort(&mut found, end);
                 found.truncate(limit);
@@ -90,7 +93,7 @@ pub(super) fn ids<'a>(
     Ok(found)
 }
 
-/// Sorts ids. A damaged index may have given one twice.
+/// Sorts ids, and removes duplicates, which a damaged index may return.
 fn sort(found: &mut Vec<DeliveryId>, end: End) {
     match end {
         End::Oldest => found.sort_unstable(),
@@ -99,7 +102,7 @@ fn sort(found: &mut Vec<DeliveryId>, end: End) {
     found.dedup();
 }
 
-/// Returns the ids of the functions: of the one with this name, or of all.
+/// Returns the id of the function with this name, or the ids of all functions if `name` is `None`.
 fn functions(c: &Connection, name: Option<&str>) -> rusqlite::Result<Vec<i64>> {
     match name {
         Some(name) => {

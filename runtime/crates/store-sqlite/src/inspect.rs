@@ -11,8 +11,8 @@ use super::rows::delivery::COLUMNS as DELIVERY_COLUMNS;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId, DeliveryState, Seq};
 
-/// Returns the position of the first event with this store time or a later one. Retention leaves gaps between positions,
-/// so the result may be the position of no event.
+/// Returns the position of the first event with this store time or a later one. Retention leaves gaps between
+/// positions, so the result may be the position of no event.
 pub(super) fn first_since(c: &Connection, since_ms: UnixMs) -> rusqlite::Result<Seq> {
     let newest: i64 = c.query_row("SELECT ifnull(MAX(seq), 0) FROM events", [], |r| r.get(0))?;
     let mut next =

@@ -88,7 +88,7 @@ impl SqliteStore {
     /// Opens the store in `folder`, and creates it when it does not exist. Only one process may open it for writing.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] if another program holds a lock for more than some seconds; the caller can try again.
+    /// [`StoreError::Busy`] if another program holds a lock for more than a few seconds; the caller can try again.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
         Self::open_with(folder, clock, DEDUP_WINDOW)
     }
@@ -210,7 +210,7 @@ impl SqliteStore {
         Readers::run(self.readers.clone(), query)
     }
 
-    /// Like `read`, for rows that are shown: with times of the wall clock.
+    /// Like `read`, for rows that are shown to users: their times are converted to the wall clock.
     fn read_at_wall<T: AtWallTime + Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

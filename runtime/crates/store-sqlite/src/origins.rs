@@ -12,7 +12,7 @@ use evoke_store::origins::Origins;
 /// The origins that are committed, for readers of any thread.
 pub(super) type OriginTable = Arc<RwLock<Origins>>;
 
-/// New ids are below this number: few of the hashes that stores before version 5 used are.
+/// New ids are below this number, because few of the hashes that stores before version 5 used as ids are below it.
 const NEW_ID_END: u32 = 1 << 24;
 
 /// Registers the SQL function `origin_of(uri)` of migrations.

@@ -1,10 +1,10 @@
-//! Notices that another program cut or overwrote the files of an open store, under the same names and inodes: `cp` over
-//! the database, `truncate` of the log. SQLite would append to a log that was cut, and the next start would find nothing
-//! behind the hole.
+//! Detects that another program cut or overwrote the files of an open store, whose names and inodes stay the same: for
+//! example with `cp` onto the database, or `truncate` of the log. SQLite would write on behind the end of a log that
+//! was cut, and the next start would find nothing behind the hole.
 //!
-//! The index of the log, which all processes share in memory, has the number of frames of the log ("WAL-mode File Format"
-//! in SQLite's documentation). So the log must be that long, begin with the salts that the index has, and have frames
-//! where it had them before. The database must begin like one in WAL mode.
+//! The index of the log, which all processes share in memory, has the number of frames of the log ("WAL-mode File
+//! Format" in SQLite's documentation). So the log must be that long, begin with the salts that the index has, and have
+//! frames where it had them before. The database must begin like one in WAL mode.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +13,15 @@ use std::sync::{Mutex, PoisonError};
 
 use super::wal::{FRAME_HEADER, HEADER};
 
-/// Start of the database file, up to the versions that say that it is in WAL mode (offsets 18 and 19).
+/// Start of the database file. The bytes at the offsets 18 and 19 are [`IN_WAL_MODE`].
 const DATABASE_START: &[u8; 16] = b"SQLite format 3\0";
 const IN_WAL_MODE: [u8; 2] = [2, 2];
-/// The index begins with two copies of its header.
+/// Length of the header of the index in bytes. The index begins with two copies of its header.
 const INDEX_HEADER: usize = 48;
 /// How often the index is read again when it changes at the same moment. After that, the log counts as intact for now.
 const TRIES: usize = 8;
 
-/// Remembers what the log had.
+/// Compares the files with the last known state of the log.
 pub(super) struct Overwritten {
     /// SQLite takes no locks on the log, so other descriptors of it are harmless.
     log: File,
@@ -31,9 +31,9 @@ pub(super) struct Overwritten {
 /// The header of the index of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Index {
-    /// Random bytes, which each start of the log from its beginning changes.
+    /// Random bytes, which change whenever the log is written from its beginning again.
     salts: [u8; 8],
-    /// In bytes.
+    /// The size of a page in bytes.
     page: u64,
     /// The number of frames in the log.
     frames: u64,
@@ -44,8 +44,8 @@ impl Overwritten {
         Self { log, seen: Mutex::default() }
     }
 
-    /// Returns the ending of the name of a file that was cut or overwritten, given the descriptors of the database and of
-    /// the index. Takes a few microseconds. An error means that a file cannot be read.
+    /// Returns the ending of the name of a file that was cut or overwritten, given the descriptors of the database and
+    /// of the index. Takes a few microseconds. An error means that a file cannot be read.
     pub(super) fn find(&self, database: &File, index: &File) -> io::Result<Option<&'static str>> {
         let Some(start) = read_at::<20>(database, 0)? else { return Ok(Some("")) };
         if !start.starts_with(DATABASE_START) || !start.ends_with(&IN_WAL_MODE) {
@@ -55,7 +55,7 @@ impl Overwritten {
             let Some(copies) = read_at(index, 0)? else { return Ok(Some("-shm")) };
             let Some(now) = Index::of(&copies) else { continue };
             let has_frames = self.has_frames(&now)?;
-            // The log begins anew, or grows, only together with its index.
+            // If the index has changed meanwhile, the log has changed, too: check again.
             if read_at(index, 0).ok() != Some(Some(copies)) {
                 continue;
             }
@@ -68,14 +68,15 @@ impl Overwritten {
         Ok(None)
     }
 
-    /// Returns false if the log has not the frames that its index lists.
+    /// Returns false if the log does not have the frames that its index lists.
     fn has_frames(&self, now: &Index) -> io::Result<bool> {
         if now.frames == 0 {
             return Ok(true);
         }
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen.filter(|seen| seen.frames > 0 && seen.salts == now.salts && seen.page == now.page);
-        // Commits after a cut write behind a hole: then the last frame before the cut is missing.
+        // After a cut, SQLite writes later frames behind a hole. So the last frame that was seen before is checked,
+        // too.
         let frames = [now.frames, seen.map_or(now.frames, |seen| seen.frames.min(now.frames))];
         let [last, earlier] = frames.map(|frames| now.end_of(frames));
         let is_long_enough = self.log.metadata()?.len() >= last;

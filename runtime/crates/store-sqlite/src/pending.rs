@@ -1,4 +1,5 @@
-//! Finds pending deliveries for an operator, and cancels or retries them in portions, so that other writes run in between.
+//! Finds pending deliveries for an operator, and cancels or retries them in portions, so that other writes run in
+//! between.
 
 use std::sync::Arc;
 
@@ -54,8 +55,8 @@ pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: 
     }
 }
 
-/// Moves the pending deliveries of a function that exist now to another one, except for these. Returns the number of moved
-/// deliveries.
+/// Moves the pending deliveries of a function that exist now to another function, except for those in `except`. Returns
+/// the number of moved deliveries.
 pub(super) async fn transfer(
     writes: WriteQueue,
     readers: Arc<Readers>,
@@ -77,7 +78,8 @@ pub(super) async fn transfer(
     }
 }
 
-/// Returns the ids of the first `limit` pending deliveries after `after`, ascending; with a state only those in it.
+/// Returns the ids of the first `limit` pending deliveries after `after`, ascending; if `state` is given, only of
+/// deliveries in this state.
 pub(super) fn list_ids(
     c: &Connection,
     which: &PendingFilter,
@@ -122,8 +124,8 @@ fn ids(
     in_order::ids(c, parts, function, range, End::Oldest, limit)
 }
 
-/// Reads the pending deliveries of an event and of all events that it caused, through the deliveries of each. The size of
-/// a chain is limited.
+/// Reads the pending deliveries of an event and of all events that it caused, through the deliveries of each. The size
+/// of a chain is limited.
 fn of_chain(
     c: &Connection,
     root: Seq,

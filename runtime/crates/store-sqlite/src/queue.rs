@@ -40,7 +40,7 @@ pub(super) struct Call<W: Write> {
     reply: Reply<W::Output>,
 }
 
-/// A [`Call`] of any type.
+/// A [`Call`] with any type of write.
 pub(super) trait RareCall: Send {
     fn size(&self) -> usize;
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()>;
@@ -102,7 +102,7 @@ impl<W: Write> Call<W> {
 
     fn reply(self, committed: &Result<()>) {
         let Self { write, output, reply } = self;
-        // Dropped first: when the caller shares the data, the caller frees them and not the writer thread.
+        // Dropped before the reply: if the caller shares the data, then the caller frees it, and not the writer thread.
         drop(write);
         // The caller may have stopped waiting; the commit is valid anyway.
         let _ = reply.send(result(committed, output));
@@ -177,7 +177,8 @@ impl WriteQueue {
         })
     }
 
-    /// Executes a write in portions, each starting after a delivery, and returns the total number of changed deliveries.
+    /// Executes a write in portions, each of which starts after the last delivery of the portion before, and returns
+    /// the total number of changed deliveries.
     pub(super) fn submit_in_portions<W: Write<Output = Portion>>(
         &self,
         make: impl Fn(DeliveryId) -> W + Send + 'static,

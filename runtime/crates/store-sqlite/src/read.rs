@@ -15,7 +15,7 @@ use evoke_model::{
 };
 use evoke_store::descendants::Descendants;
 
-/// More functions than a chain can have.
+/// Where the walk along a chain ends at the latest: more functions than a chain can have.
 const CHAIN_MAX: usize = 100;
 
 /// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
@@ -223,7 +223,8 @@ pub(super) fn has_pending(c: &Connection, event: Seq) -> rusqlite::Result<bool> 
     .exists([event.0])
 }
 
-/// Returns the condition that an event has a live or replayed delivery to the function `?9`, in the states of the filter.
+/// Returns the SQL condition for events that have a live or replayed delivery to the function `?9` in one of the states
+/// of the filter.
 fn has_delivery(filter: &EventFilter) -> String {
     if filter.function.is_none() && filter.states.is_empty() {
         return "?9 IS NULL".to_owned();
@@ -291,8 +292,8 @@ fn delivery_records(
     Ok(records)
 }
 
-/// The deliveries from an id up to another one. Both ends are values: SQLite would read on to the last delivery to compute
-/// an end from each row.
+/// The condition for the deliveries from the id `?1` up to, but without, the id `?2`. Both ends are bound values: if
+/// the end were computed from each row, SQLite would read on to the last delivery.
 pub(super) const IN_RANGE: &str = "d.id >= ?1 AND d.id < ?2 ORDER BY d.id";
 
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
@@ -335,8 +336,8 @@ pub(super) fn dead(
     Ok(found)
 }
 
-/// Returns the first `limit` dead letters with an id greater than `after`. Those of a list of ids that are no dead letters
-/// are left out when each is changed.
+/// Returns the first `limit` dead letters with an id greater than `after`. If `which` is a list, the result may have
+/// ids that are no dead letters: the caller leaves them out when it changes each delivery.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,

@@ -34,7 +34,7 @@ impl SqliteStore {
             })
             .map_err(to_store_error)?;
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
-        // Only converts store times to times of the wall clock.
+        // Only needed to convert store times to times of the wall clock.
         store_time::StoreTime::resume(&connection, clock.clone()).map_err(to_store_error)?;
         let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);

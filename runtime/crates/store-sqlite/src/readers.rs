@@ -31,7 +31,7 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     if read.is_err_and(|error| is_refused(&error)) && is_stored_read_only(path) {
         return open_read_only(&immutable(path), OpenFlags::SQLITE_OPEN_URI);
     }
-    // Each later read returns the same error.
+    // If the read failed, each later read returns the same error.
     Ok(connection)
 }
 
@@ -43,8 +43,8 @@ fn open_read_only(path: &Path, more: OpenFlags) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Returns true for a store without a log in a folder to which this user cannot write: on a medium that is read only, or
-/// without the permission. No process has the store open, because its log would exist.
+/// Returns true for a store without a log in a folder to which this user cannot write: on a medium that is read only,
+/// or without the permission. No process has the store open, because its log would exist.
 fn is_stored_read_only(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
@@ -140,7 +140,7 @@ impl Readers {
     }
 }
 
-/// Notes that the caller of a query has dropped the future.
+/// Records that the caller of a query has dropped the future.
 #[derive(Default)]
 struct Caller {
     has_left: Arc<AtomicBool>,

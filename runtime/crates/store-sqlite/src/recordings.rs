@@ -1,7 +1,7 @@
-//! Recordings of attempts. They are stored in the commit of their attempt, and only there: nothing else of the store
-//! depends on them. The limits of a function hold after each commit, at the cost of a few steps in an index.
+//! Recordings of attempts. A recording is stored in the commit of its attempt, and nothing else in the store depends on
+//! it. After each commit, the recordings of a function are within its limits; this costs a few steps in an index.
 //!
-//! Recordings that give way are not verified before they are removed, unlike other rows: none is needed for long.
+//! Unlike other rows, recordings are not verified before they are removed, because no recording is needed for long.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -18,8 +18,8 @@ const EXPIRED_MAX: usize = 64;
 /// The columns of a recording in the order of its checksum, and the checksum.
 const COLUMNS: &str = "id, function, number, delivery, attempt, start_bytes, expires_ms, data, sum";
 
-/// Stores the recording of a completion, if it has one, and removes the oldest ones of its function that exceed the
-/// limits.
+/// Stores the recording of a completion, if it has one, and removes the oldest recordings of its function that exceed
+/// the limits.
 pub(super) fn put(tx: &Connection, completion: &Completion, now_ms: UnixMs) -> rusqlite::Result<()> {
     use ValueRef::Integer;
     let Some(NewRecording { data, limits }) = &completion.recording else { return Ok(()) };
@@ -57,7 +57,7 @@ pub(super) fn put(tx: &Connection, completion: &Completion, now_ms: UnixMs) -> r
     .execute(params![id, function, number, delivery, record.attempt, start_bytes, expires_ms, sum, &data[..]])?;
     let end_bytes = start_bytes.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
     let first_bytes = end_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    // The oldest ones come first, so that the inner query reads those to remove and one more.
+    // In the order of their numbers, so that the inner query reads only the recordings to remove and one more.
     tx.prepare_cached(
         "DELETE FROM recordings WHERE function = ?1 AND number < ?2 AND (number <= ?3 OR number < ifnull(
            (SELECT number FROM recordings WHERE function = ?1 AND start_bytes >= ?4 ORDER BY number LIMIT 1), ?2))",
@@ -100,7 +100,7 @@ fn newest(c: &Connection, function: &str, before: i64, limit: i64) -> rusqlite::
     .collect()
 }
 
-/// Reads a row of [`COLUMNS`]; a damaged one has the damage in place of its content.
+/// Reads a row of [`COLUMNS`]; a damaged row has the damage in place of its content.
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredRecording> {
     let (delivery, attempt) = (DeliveryId(row.get(3)?), row.get(4)?);
     let data = if row.get_ref(8)? == ValueRef::Integer(checksum::of_row(row, 0, 8)?) {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{checksum, totals};
 use evoke_model::{Replay, ReplayId, ReplayState, Seq};
 
-/// The states; the index is the number in the column.
+/// The states. The number in the column `state` is the index in this list.
 const STATES: [ReplayState; 6] = [
     ReplayState::Running,
     ReplayState::Paused,

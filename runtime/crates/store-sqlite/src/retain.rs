@@ -23,7 +23,8 @@ const EVENTS_MAX: usize = 32;
 const DELIVERIES_MAX: i64 = 256;
 /// Event data removed per write, in bytes: SQLite frees its pages one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Events read per search, because none of them may be removable.
+/// Events read per search. Without this limit, a search could read all events, because possibly none of them is
+/// removable.
 const SEARCH_MAX: i64 = 2048;
 
 /// Removes all removable events and truncates the file. Returns the number of removed events.

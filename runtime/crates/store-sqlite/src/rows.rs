@@ -51,8 +51,8 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
-/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`, and
-/// only scheduled events have a `released_ms`. Replayed deliveries of the latter count as others.
+/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`,
+/// and only scheduled events have a `released_ms`. Replayed deliveries of scheduled events do not count as published.
 macro_rules! share_columns {
     () => {
         concat!("origin, bytes, ", $crate::rows::is_published!())

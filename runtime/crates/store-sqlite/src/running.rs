@@ -1,5 +1,5 @@
-//! The file `running` in the data folder: what runs now, so that the next start knows what ran when a process ended
-//! without a clean stop.
+//! The file `running` in the data folder. It records the work that is running, so that the next start knows which work
+//! was running when a process ended without a clean stop.
 //!
 //! Records are written into a mapping of the file where the file system allows it, else with one `pwrite` each, and not
 //! synced. The content survives the end of the process, because it is in the page cache of the kernel, but not a power
@@ -45,7 +45,7 @@ const NAME_MAX: usize = CRC_AT - NAME_AT - 4;
 /// The maximum number of slots: more than deliveries and requests run at once. Work beyond that is not recorded.
 const SLOTS_MAX: u32 = 16 * 1024;
 
-/// The work that ran when the process before this one ended without a clean stop.
+/// The work that was running when the previous process ended without a clean stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interrupted {
     /// The number of the process.
@@ -85,8 +85,8 @@ struct Slots {
 }
 
 impl RunningFile {
-    /// Opens the file in `folder`, and creates it if it does not exist. Returns what the process before left in it.
-    /// Records nothing before [`RunningFile::begin`].
+    /// Opens the file in `folder`, and creates it if it does not exist. Returns the work that the previous process left
+    /// in it. Records nothing before [`RunningFile::begin`].
     pub fn open(folder: &Path) -> io::Result<(Self, Option<Interrupted>)> {
         let path = folder.join("running");
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
@@ -97,7 +97,7 @@ impl RunningFile {
         Ok((Self { file, mapped, run, slots, off }, interrupted))
     }
 
-    /// Discards the records of the process before, and starts to record. `slots` records fit without more disk space.
+    /// Discards the records of the previous process, and starts to record. `slots` records fit without more disk space.
     pub fn begin(&self, slots: u32) -> io::Result<()> {
         // Space for the slots: a full disk must not prevent records later.
         let length = u64::from(slots.min(SLOTS_MAX) + 1) * BLOCK as u64;
@@ -216,8 +216,8 @@ fn bytes<const LENGTH: usize>(block: &[u8], at: usize) -> [u8; LENGTH] {
     block.get(at..at + LENGTH).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; LENGTH])
 }
 
-/// Returns what the process that wrote the file left running; `None` after a clean stop, after another boot, and if
-/// the file has no intact header.
+/// Returns the work that was running when the process that wrote the file ended; `None` after a clean stop, after
+/// another boot, and if the file has no intact header.
 fn read(file: &File) -> io::Result<Option<Interrupted>> {
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let mut content = vec![0; length.min((SLOTS_MAX as usize + 1) * BLOCK)];

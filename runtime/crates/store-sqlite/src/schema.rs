@@ -40,7 +40,7 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     if read_version(connection)? == 0 {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
-    // Read all rows: SQLite reports an error of the change after the first row.
+    // All rows are read, because SQLite reports an error of the change only after the first row.
     let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if modes != ["wal"] {
@@ -84,8 +84,8 @@ fn unknown_version(connection: &Connection, version: i64) -> StoreError {
     ))
 }
 
-/// Creates the schema or migrates it to this version. The outer error is SQLite's; the inner one tells the user what to
-/// do.
+/// Creates the schema or migrates it to this version. The outer error is SQLite's; the inner error says what the user
+/// can do.
 pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
     // A start without a migration writes nothing, so a lock of another program does not delay it.
     if read_version(connection)? == SCHEMA_VERSION {
@@ -115,7 +115,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             );
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
                 match transaction.execute_batch(migration) {
-                    // Only a file without the schema of its version number makes a migration's SQL fail.
+                    // The SQL of a migration fails only if the file does not have the schema of its version number.
                     Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
                         let file = transaction.path().unwrap_or_default();
                         let what = format!("its schema differs from its version number {older} ({error})");
@@ -126,7 +126,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
-            // The whole migration is in the log, which nothing else would copy before the first commit.
+            // The whole migration is in the log. Without this checkpoint, the log would only be copied after the first
+            // commit.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             Ok(Ok(()))
         }

@@ -1,15 +1,15 @@
 -- The embedded store, version 10 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms`,
 -- `done_ms` and the `due_ms` of scheduled events by the wall clock, the others in store time, which equals the wall
--- clock until that jumps. The row `clock` of the table meta says which process counted it up to when, and when the wall
--- clock jumped (JSON, `store_time.rs`).
+-- clock until that jumps. The row `clock` of the table meta has the record from which store time continues after a
+-- start (JSON, `store_time.rs`).
 --
--- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
--- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,
--- 2 real, 3 text, 4 blob), then an integer or real as 8 bytes, a text or blob as its length in 8 bytes and its bytes;
--- all numbers are little-endian. For tables whose rows are updated in place, `sum` is the CRC of the immutable columns
--- plus the CRC of the mutable ones, which are listed: an update replaces its part only and so does not hide damage.
--- The columns `principal` and `released_ms` of events count last, after `data`, up to the last one that is not NULL.
--- The table totals has no checksums: `evoke check` compares it with counted rows.
+-- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib
+-- over the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1
+-- integer, 2 real, 3 text, 4 blob), then an integer or real as 8 bytes, a text or blob as its length in 8 bytes and its
+-- bytes; all numbers are little-endian. For tables whose rows are updated in place, `sum` is the CRC of the immutable
+-- columns plus the CRC of the mutable ones, which are listed: an update replaces only the part of the mutable columns,
+-- and so does not hide damage. For events, the checksum also covers `principal` and `released_ms`, after `data`, up to
+-- the last of them that is not NULL. The table totals has no checksums: `evoke check` compares it with counted rows.
 
 CREATE TABLE meta (                     -- properties of the store
   key   TEXT PRIMARY KEY,
@@ -48,7 +48,7 @@ CREATE TABLE events (                   -- all accepted events, in accept order
   hops            INTEGER NOT NULL,
   origin          INTEGER NOT NULL DEFAULT 0, -- the source where the chain entered; 0: none
   principal       TEXT,                 -- the verified sender; NULL: none, and before version 7
-  released_ms     INTEGER,              -- when a scheduled event got its deliveries; NULL: at its acceptance, or not yet
+  released_ms     INTEGER,              -- when a scheduled event got its deliveries; NULL: at acceptance, or not yet
   sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- last, so that other columns are read without it
 );
@@ -57,9 +57,9 @@ CREATE INDEX events_by_id ON events (id, source);
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
 CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;
 
-CREATE TABLE scheduled (                -- events that wait for their notbefore; they are owed nothing
+CREATE TABLE scheduled (                -- events that wait for their notbefore; they have no deliveries yet
   seq       INTEGER PRIMARY KEY,
-  due_ms    INTEGER NOT NULL,           -- that time
+  due_ms    INTEGER NOT NULL,           -- the time in notbefore
   origin    INTEGER NOT NULL,           -- origin, size, and whether a function published it: as for a delivery
   bytes     INTEGER NOT NULL,
   published INTEGER NOT NULL,
@@ -72,7 +72,7 @@ CREATE TABLE known (                    -- ids of events that retention removed 
   id          TEXT NOT NULL,
   source      TEXT NOT NULL,
   accepted_ms INTEGER NOT NULL,
-  origin      INTEGER DEFAULT 0,        -- NULL: had a cause; 0: not recorded before version 5, stands for any
+  origin      INTEGER DEFAULT 0,        -- NULL: had a cause; 0: not recorded before version 5, matches any
   sum         INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX known_by_id ON known (id, source);
@@ -109,7 +109,7 @@ CREATE INDEX deliveries_dead ON deliveries (function, id) WHERE state = 4;
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
   WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);
 
-CREATE TABLE attempts (                 -- failed ones, and done ones with a message: most deliveries have none
+CREATE TABLE attempts (                 -- failed attempts, and successful ones with a message; usually none
   delivery    INTEGER NOT NULL,
   attempt     INTEGER NOT NULL,
   started_ms  INTEGER NOT NULL,
@@ -120,7 +120,7 @@ CREATE TABLE attempts (                 -- failed ones, and done ones with a mes
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
 
-CREATE TABLE recordings (               -- what attempts read and did; the newest ones of each function
+CREATE TABLE recordings (               -- the reads and effects of attempts; the newest recordings of each function
   id          INTEGER PRIMARY KEY,
   function    INTEGER NOT NULL,
   number      INTEGER NOT NULL,         -- position among the recordings of the function
@@ -128,7 +128,7 @@ CREATE TABLE recordings (               -- what attempts read and did; the newes
   attempt     INTEGER NOT NULL,
   start_bytes INTEGER NOT NULL,         -- size of all earlier recordings of the function, of removed ones, too
   expires_ms  INTEGER NOT NULL,         -- when it is removed
-  sum         INTEGER NOT NULL,         -- data counts last
+  sum         INTEGER NOT NULL,         -- covers data as the last column
   data        BLOB NOT NULL             -- JSON: `Recording` of the crate model, in `recording.rs`
 );
 CREATE INDEX recordings_of ON recordings (function, number, start_bytes);

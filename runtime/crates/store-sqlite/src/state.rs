@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
         self.bucket(bucket).usage.keys
     }
 
-    /// Moves the keys of a bucket to one that has none. Returns their number.
+    /// Moves the keys of the bucket `from` to the bucket `to`, which has none. Returns the number of moved keys.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> rusqlite::Result<u64> {
         let usage = self.bucket(from).usage;
         if usage.keys == 0 {
@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
         Ok(usage.keys)
     }
 
-    /// Records that a completion was validated: its staged writes end with the commit.
+    /// Records that a completion was validated: its staged writes are removed after the commit.
     pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {
             self.changes.finished.push(completion.clone());

@@ -3,7 +3,7 @@
 //!
 //! A cached value is always that of the last commit. After a miss, a reader reads the file, and a commit may change the
 //! key before the reader inserts its value. So the reader takes a ticket before it reads, and its value is inserted
-//! only if no commit has touched a key of the same stripe since.
+//! only if no commit has changed a key of the same stripe since. A stripe is a group of keys, chosen by their hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +17,8 @@ use evoke_store::validate::Bucket;
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Overhead of an entry beside its key and value.
 const OVERHEAD_BYTES: usize = 128;
-/// With this number, a commit of a thousand keys prevents one in four concurrent reads from being cached.
+/// The number of stripes. With this number, a commit of a thousand keys prevents one in four concurrent reads from
+/// being cached.
 const STRIPES: usize = 4096;
 
 pub(super) struct StateCache {
@@ -62,7 +63,7 @@ pub(super) struct Changes {
     pub(super) changed: Vec<Changed>,
     /// The buckets whose keys moved to or from another bucket: their values leave the cache.
     pub(super) renamed: Vec<Arc<str>>,
-    /// Completions that were committed or rejected: their staged writes end.
+    /// Completions that were committed or rejected: their staged writes are removed.
     pub(super) finished: Vec<Arc<Completion>>,
 }
 
@@ -178,7 +179,7 @@ impl StateCache {
             evicted.extend(inner.put(&bucket, &key, entry));
         }
         if !renamed.is_empty() {
-            // Any key may be one of these buckets.
+            // Any key may be in one of these buckets, so all stripes count as changed.
             inner.touched.iter_mut().for_each(|touched| *touched += 1);
         }
         for bucket in renamed {

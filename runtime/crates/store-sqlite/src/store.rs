@@ -404,7 +404,7 @@ impl Store for SqliteStore {
                     return reason;
                 }
                 if failure.changed().await.is_err() {
-                    // Closed without a failure: it can no longer fail.
+                    // The store was closed without a failure, and can no longer fail.
                     std::future::pending::<()>().await;
                 }
             }

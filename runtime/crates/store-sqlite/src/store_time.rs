@@ -1,7 +1,7 @@
 //! The record of store time in the database: the row `clock` of the table `meta`, as JSON (see [`Record`]).
 //!
 //! The record is written by the next commit after a start in another boot, and after a jump of the wall clock. A commit
-//! that would write nothing else does not write it: a full disk then prevents nothing that would work without it.
+//! that would write nothing else does not write the record, so that it also succeeds on a full disk.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::time::{ClockId, clock_gettime};
@@ -33,7 +33,7 @@ impl StoreTime {
         if let Some(jump_ms) = self.clock.find_jump() {
             let direction = if jump_ms > 0 { "forward" } else { "back" };
             tracing::warn!(
-                "the wall clock jumped {direction} by {:?}: retries, ages, retention and the dedup window go on with \
+                "the wall clock jumped {direction} by {:?}: retries, ages, retention and the dedup window continue with \
                  elapsed time",
                 std::time::Duration::from_millis(jump_ms.unsigned_abs())
             );
@@ -65,7 +65,7 @@ impl StoreTime {
     }
 }
 
-/// Reads the record. A damaged one is not used; `evoke check` reports it.
+/// Reads the record. A damaged record is not used; `evoke check` reports it.
 fn load(connection: &Connection) -> rusqlite::Result<Option<Record>> {
     let read = connection.query_row("SELECT key, value, sum FROM meta WHERE key = 'clock'", [], |r| {
         checksum::verify(r, 0, 2, || "the record of the clock".into())?;

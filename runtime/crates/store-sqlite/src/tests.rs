@@ -452,7 +452,7 @@ async fn check_counts_rows_and_reports_wrong_running_totals() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "accepted events: 2, with deliveries: 0; stored or removed: 0, with 0",
+        "accepted events: 2, their deliveries: 0; stored or removed events: 0, their deliveries: 0",
         "done deliveries of shop/a: 0; their running total: 3",
     ];
     assert_eq!(problems[..2], expected);

@@ -48,8 +48,8 @@ pub(super) struct Counters {
     /// The change of the backlog of scheduled events.
     schedule: Change,
     changes: HashMap<(Scope, &'static str), i64>,
-    /// Deliveries that this writer added as ready and that were not changed since. Their completion needs these values,
-    /// and otherwise reads them from the table.
+    /// Deliveries that this writer added as ready and that were not changed since. The completion of a delivery needs
+    /// these values; for other deliveries, it reads them from the table.
     recent: HashMap<DeliveryId, Recent>,
 }
 
@@ -168,7 +168,7 @@ impl Counters {
         }
     }
 
-    /// Counts a delivery that moves to another function, each with its state.
+    /// Counts a delivery that moves to another function, with its states before and after.
     pub(super) fn move_delivery(&mut self, (from, state): (Owner, i64), (to, new_state): (Owner, i64)) {
         self.change_for(from, name(state), -1);
         self.change_for(to, name(new_state), 1);
@@ -238,7 +238,8 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     Ok(change)
 }
 
-/// Counts the scheduled events. Adds them one by one: grouping a million rows in SQL would sort them, which takes longer.
+/// Counts the scheduled events. Adds them one by one: grouping a million rows in SQL would sort them, which takes
+/// longer.
 fn load_schedule(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut all = c.prepare("SELECT origin, bytes, published FROM scheduled")?;

@@ -1,11 +1,11 @@
 //! Checks SQLite's write-ahead log before SQLite reads it. After a crash, SQLite uses the log only up to the first
-//! invalid frame, because that is where the last commit was torn. So a flipped bit further ahead would silently undo
-//! all commits after it.
+//! invalid frame, because SQLite assumes that the last commit was torn there. So a flipped bit in an earlier frame
+//! would silently undo all commits after it.
 //!
-//! Only the last commit can be torn, because the next one begins after it was synced. So if a frame is invalid and
-//! another commit follows the end of its commit, the frame was valid once and is damaged. A following commit is
-//! recognised by its checksum, which continues that of the frame before. The format is that of "WAL-mode File Format"
-//! in SQLite's documentation.
+//! Only the last commit can be torn, because a commit begins only after the commit before it was synced. So if a frame
+//! is invalid and another commit follows the commit of this frame, the frame was valid before and is damaged now. A
+//! following commit is recognised by its checksum, which continues the checksum of the frame before. The format is that
+//! of "WAL-mode File Format" in SQLite's documentation.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -19,7 +19,8 @@ pub(super) const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 /// The unit that a disk writes atomically, in bytes.
 const SECTOR: u64 = 512;
-/// Salts that differ in at most this many bits are equal but damaged: the salts of an earlier log are random.
+/// Salts that differ in at most this many bits count as equal, with one of them damaged. The salts of an earlier log
+/// are random, so they differ in more bits.
 const SALT_BITS_MAX: u32 = 2;
 
 /// Describes the damage of the log of the database at `path` and how to recover; returns `None` if the log is intact or

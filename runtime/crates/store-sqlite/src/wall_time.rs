@@ -23,7 +23,7 @@ impl AtWallTime for ReadDelivery {
 }
 
 impl AtWallTime for Scheduled {
-    /// The time at which the event is due is one of the wall clock already.
+    /// The time at which the event is due is already a time of the wall clock.
     fn at_wall_time(self, clock: &Clock) -> Self {
         Self { event: self.event.at_wall_time(clock), ..self }
     }

@@ -1,5 +1,5 @@
-//! The writes: each is a type that brings its data and how it is applied. All writes of a group commit run in one
-//! transaction.
+//! The writes: each write is a type with its data, and with the method that applies it. All writes of a group commit
+//! run in one transaction.
 
 pub(super) mod accept;
 pub(super) mod cancel;
@@ -53,7 +53,7 @@ pub(super) struct GroupCommit<'a> {
     pub(super) now_ms: UnixMs,
     /// The wall clock, for the schedule.
     pub(super) wall_ms: UnixMs,
-    /// When the first of the events that are scheduled with the commit is due.
+    /// The earliest time at which an event that the commit schedules is due.
     pub(super) scheduled_ms: Option<UnixMs>,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,

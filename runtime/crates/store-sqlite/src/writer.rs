@@ -52,8 +52,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 /// stays for long keeps the log from being reused, and so makes it long.
 const LOG_PAGES_LONG: i64 = 2 * LOG_PAGES_MAX;
 
-/// How long each further write waits while writes are refused: short, so that callers receive their refusals quickly,
-/// and the queue stays short.
+/// How long a write waits for the lock while writes are already refused because of it: short, so that callers receive
+/// their refusals quickly, and the queue stays short.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
@@ -181,13 +181,14 @@ impl Writer {
         }
     }
 
-    /// Commits one batch in one transaction. Returns whether a checkpoint was requested. `Err` latches: the content of
-    /// the disk is then unknown.
+    /// Commits one batch in one transaction. Returns whether a checkpoint was requested. An error stops the store for
+    /// good, because the content of the disk is then unknown.
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
             Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed }) => {
-                // The commit went to files that were removed or replaced: the callers must not get a success.
+                // If the files were removed or replaced, the commit went to the old files, so the callers must not get
+                // a success.
                 if let Err(reason) = self.files.verify() {
                     self.latch(&reason);
                     self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
@@ -224,8 +225,8 @@ impl Writer {
         }
     }
 
-    /// Records that writes are refused for now, and shortens the wait for a lock, so that further callers do not wait for
-    /// a lock that is held for long.
+    /// Records that writes are refused for now, and shortens the wait for a lock, so that further callers do not wait
+    /// for a lock that is held for long.
     fn writes_are_refused(&mut self, error: &StoreError) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         if matches!(error, StoreError::Busy) && self.busy_since.is_none() {
@@ -239,7 +240,8 @@ impl Writer {
         }
     }
 
-    /// Ends the refusals of writes. A commit that changed nothing needs the lock, but no room on the disk.
+    /// Ends the refusal of writes. A commit without changes shows that the lock is free, but not that the disk has
+    /// room.
     fn writes_succeed(&mut self, changed: bool) {
         if let Some(since) = self.busy_since.take() {
             let _ = self.connection.busy_timeout(BUSY_WAIT);
@@ -260,7 +262,7 @@ impl Writer {
     }
 
     /// Copies the log into the database. While readers use the log only a part of it is copied, the rest at a later
-    /// checkpoint. A long log that is copied whole is truncated, unless a reader still uses it.
+    /// checkpoint. A long log that was copied completely is truncated, unless a reader still uses it.
     fn shorten_log(&self) -> Result<(), String> {
         match self.checkpoint("PASSIVE")? {
             Some(Checkpointed { pages, complete: true }) if pages >= LOG_PAGES_LONG => {
@@ -286,8 +288,8 @@ impl Writer {
         done.or_else(|error| self.to_latch(write_error(&self.path, &self.connection, &error)).map(|()| None))
     }
 
-    /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
-    /// finds a dispatcher that does not know of the commit.
+    /// Reports the result of a commit: first to the sink, then to the callers, so that the dispatcher knows of a commit
+    /// before any caller has its result.
     fn notify(
         &self,
         ready: Vec<ReadyDelivery>,
@@ -350,13 +352,14 @@ impl Writer {
         Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed })
     }
 
-    /// Returns the reason if the error must latch: that the files were removed or overwritten, if that is the cause.
+    /// Returns the reason as an error if the store must stop for good. If the files were removed or overwritten, the
+    /// reason is that.
     fn to_latch(&self, error: StoreError) -> Result<(), String> {
         to_latch(error).map_err(|reason| self.files.verify().err().unwrap_or(reason))
     }
 
-    /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store that
-    /// still counts as healthy.
+    /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store
+    /// that still counts as healthy.
     fn latch(&self, reason: &str) {
         self.failure.send_replace(Some(reason.to_owned()));
     }
@@ -398,7 +401,8 @@ fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
     }
 }
 
-/// Returns the reason if the error must latch: any but a full disk and a lock of another program.
+/// Returns the reason as an error if the store must stop for good, which temporary errors and a closed store do not
+/// require.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
         StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),

@@ -24,13 +24,14 @@ impl Backlog {
         Amount { deliveries: self.deliveries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
-    /// Returns the amount whose chains entered at one source, through any number of functions.
+    /// Returns the amount of the deliveries whose chain entered through one source, however many functions the chain
+    /// has passed through.
     pub fn of(&self, origin: Origin) -> Amount {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// Returns the part of [`Backlog::total`] that cannot be refused: the events of functions, and scheduled events that
-    /// became due.
+    /// Returns the part of [`Backlog::total`] that cannot be refused: the deliveries of events that functions
+    /// published, and of scheduled events that became due.
     pub fn published(&self) -> Amount {
         let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
         Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
@@ -63,7 +64,7 @@ impl Backlog {
             }
             (deliveries, bytes) = (deliveries + by.0, bytes + by.1);
         }
-        // Load and store need no atomic addition: only the store's writer changes these.
+        // Separate loads and stores are enough: only the store's writer changes these numbers.
         let total = self.total();
         self.deliveries.store(total.deliveries.saturating_add_signed(deliveries), Ordering::Relaxed);
         self.bytes.store(total.bytes.saturating_add_signed(bytes), Ordering::Relaxed);
@@ -74,7 +75,7 @@ impl Backlog {
     }
 }
 
-/// The part of one delivery in the backlog.
+/// The part of the backlog that one delivery makes up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
     /// The source through which the event's chain entered.
@@ -86,13 +87,14 @@ pub struct Share {
 }
 
 impl Share {
-    /// Returns the part of an event, and of each of its live deliveries.
+    /// Returns the share of each live delivery of an event in the backlog. A scheduled event has the same share in the
+    /// backlog of the schedule.
     pub fn of(event: &Event, lineage: &Lineage) -> Self {
         let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
         Self { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
     }
 
-    /// Returns the part of each live delivery of a scheduled event that is due.
+    /// Returns the share of each live delivery of a scheduled event that is due.
     pub fn of_released(event: &Event, lineage: &Lineage) -> Self {
         Self { published: true, ..Self::of(event, lineage) }
     }

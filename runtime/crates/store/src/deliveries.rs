@@ -9,7 +9,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{Completed, Completion, DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Stream};
 
-/// The effects of one commit, or of one that failed.
+/// The effects of a commit, or of a commit that failed.
 #[derive(Debug, Default)]
 pub struct Committed {
     /// Deliveries that became ready. They are claimed, as by [`DeliveryStore::claim`].
@@ -26,8 +26,8 @@ pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 /// Hands out deliveries, and ends their attempts.
 ///
 /// A delivery is *claimed* before it runs. With several owners of one store, a claimed delivery belongs to the owner
-/// that claimed it until its attempt ends, the owner releases it, or the owner is gone. A store with one owner tracks no
-/// claims: it may list a delivery that its owner already has.
+/// that claimed it until its attempt ends, the owner releases it, or the owner is gone. A store with one owner tracks
+/// no claims: it may list a delivery that its owner already has.
 pub trait DeliveryStore: Send + Sync + 'static {
     /// Maps full function names to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> StoreFuture<Vec<FunctionId>>;
@@ -37,7 +37,8 @@ pub trait DeliveryStore: Send + Sync + 'static {
     fn on_commit(&self, sink: CommitSink);
 
     /// Claims and returns the first `limit` ready deliveries of a function with an id greater than `after`, in accept
-    /// order. Deliveries that this owner has claimed already are among them; those of other owners are not.
+    /// order. The result includes deliveries that this owner has already claimed, but none that another owner has
+    /// claimed.
     fn claim(
         &self,
         function: FunctionId,
@@ -47,7 +48,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
     /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
-    /// which the next one after these is due. Both times are store times.
+    /// which the next retry after these is due. Both times are store times.
     fn due(
         &self,
         function: FunctionId,
@@ -62,41 +63,43 @@ pub trait DeliveryStore: Send + Sync + 'static {
     fn release(&self, deliveries: Vec<DeliveryId>) -> StoreFuture<()>;
 
     /// Makes a transaction's writes visible to [`crate::StateStore::state_with_staged`], so that the next attempt need
-    /// not wait for the commit. Returns the changed key, and stages nothing, when a value that the transaction read is
-    /// known to have changed: the commit would conflict. A staged transaction must then be settled or completed; its
-    /// writes stay visible until it is committed or rejected.
+    /// not wait for the commit. If a value that the transaction read is known to have changed, the commit would
+    /// conflict: then stages nothing, and returns the changed item as the error. A staged transaction must later be
+    /// settled or completed; its writes stay visible until it is committed or rejected.
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem>;
 
     /// Ends an attempt: the record, the verdict and the published events with their deliveries commit together.
     ///
-    /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes and
-    /// the result is [`Completed::Superseded`], so a completion may be repeated.
+    /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes
+    /// and the result is [`Completed::Superseded`], so a completion may be repeated.
     ///
     /// The state transaction is validated at the commit, after all earlier completions, including those of the same
     /// commit.
     fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed>;
 
     /// Like [`DeliveryStore::complete`], but the future resolves as soon as the store has queued the completion. The
-    /// sink of [`DeliveryStore::on_commit`] receives the result, of a commit or of its failure. One sink call per commit
-    /// is cheaper than waking a waiter per completion.
+    /// sink of [`DeliveryStore::on_commit`] receives the result, also if the commit fails. One sink call per commit is
+    /// cheaper than waking a waiter per completion.
     fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()>;
 
     /// Returns the order key of a delivery; `None` when it has none or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
 
-    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsLimits::default`]. A
-    /// completion that would exceed them is [`Completed::TooManyDescendants`]. Reports of failures do not count.
+    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsLimits::default`].
+    /// A completion that would exceed them is [`Completed::TooManyDescendants`]. Events with which the runtime reports
+    /// failures do not count.
     fn limit_descendants(&self, limits: DescendantsLimits);
 
     /// Returns the full names of the functions that a chain passed through, in order, up to the one of this delivery.
-    /// Events that retention removed cut the chain at its beginning.
+    /// If retention has removed events of the chain, the list begins after them.
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>>;
 
-    /// Counts an end of the process for each of its attempts that is still the next one of a pending delivery. An end
-    /// is counted once: a call with the run of the last counted one changes nothing. With `None`, counts nothing.
+    /// Records an unclean exit of the process: increments the exit count of each delivery that was running, if its
+    /// attempt is still the next attempt of the pending delivery. An exit is recorded only once: a call with the run of
+    /// the last recorded exit changes nothing. With `None`, records nothing.
     ///
-    /// Returns the number of counted ends of every delivery that has some and is pending. A redrive sets the number back
-    /// to 1, so 1 is returned for a dead letter: its number if it is redriven.
+    /// Returns the exit count of every pending delivery that has one. For a dead letter that has one, returns 1,
+    /// because a redrive sets the count to 1.
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.

@@ -18,7 +18,7 @@ pub struct Descendants {
     pub bytes: u64,
 }
 
-/// The counts of the chains that published last.
+/// The counts of the chains that published most recently.
 #[derive(Debug)]
 pub struct Chains(HashMap<Seq, Descendants>);
 
@@ -29,8 +29,8 @@ impl Default for Chains {
 }
 
 impl Chains {
-    /// Returns the count of the chain with the events that an attempt publishes, and the event that started the chain.
-    /// `None` if the attempt publishes nothing. `count` counts the stored events of the chain.
+    /// Returns the event that started the chain, and the count of the chain including the events that an attempt
+    /// publishes. `None` if the attempt publishes nothing. `count` counts the stored events of the chain.
     ///
     /// # Errors
     /// The outer error is that of `count`. The inner one describes the exceeded limit.
@@ -54,9 +54,9 @@ impl Chains {
         };
         if after.events > max.events || after.bytes > max.bytes {
             return Ok(Err(format!(
-                "event {root} caused {} with {}; with {} more and {} they would exceed the limits of {} or {}; the \
-                 manifest sets them as `limits` (`descendants`, `descendants_bytes`), and --descendants-max and \
-                 --descendants-bytes-max where it does not",
+                "event {root} caused {} with {}; {} more with {} would exceed the limits of {} or {}; set the \
+                 limits in the manifest as `limits` (`descendants`, `descendants_bytes`), or with --descendants-max \
+                 and --descendants-bytes-max",
                 text::count(before.events, "event"),
                 text::count(before.bytes, "byte"),
                 publishes.len(),

@@ -13,19 +13,19 @@ pub enum StoreError {
     /// completion names its attempt.
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
-    /// Another owner took over this one's work, for example after this process was unreachable for too long. Nothing of
-    /// the call was committed, and no later write will be. The process stops.
-    #[error("another process took over: {0}")]
+    /// Another owner took over the work of this owner, for example after this process was unreachable for too long.
+    /// Nothing of the call was committed, and no later write will be. The process stops.
+    #[error("another process took over the store: {0}")]
     Fenced(String),
-    /// The stored data is corrupt, and the store returns none of it. If a write finds the damage, the store rejects all
-    /// further writes, as after [`StoreError::Failed`]; after a read, other data stays readable.
+    /// Stored data is corrupt, and the store does not return it. If a write finds the damage, the store rejects all
+    /// further writes, as after [`StoreError::Failed`]. If a read finds the damage, other data stays readable.
     #[error("{0}")]
     Damaged(String),
     /// The disk is full. Nothing of the call was committed; writes succeed again when there is space.
     #[error("the store has no room left on its disk; nothing was written")]
     Full,
-    /// Another program holds a lock on the store for longer than the call waits. Nothing of the call was committed; calls
-    /// succeed again when that program releases its lock.
+    /// Another program holds a lock on the store for longer than the call waits. Nothing of the call was committed;
+    /// calls succeed again when that program releases its lock.
     #[error("another program has locked the store's file evoke.db; nothing was written")]
     Busy,
     /// The store was closed before the call could be executed.
@@ -34,8 +34,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns true if the cause can pass, so that the same call may succeed later without a restart: a full disk, a lock
-    /// of another program, or a store that cannot be reached.
+    /// Returns true if the cause can pass, so that the same call may succeed later without a restart: a full disk, a
+    /// lock of another program, or a store that cannot be reached.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Full | Self::Busy | Self::Unreachable(_))
     }

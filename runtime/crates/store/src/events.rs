@@ -11,16 +11,17 @@ use evoke_model::{Accepted, ChainState, Mark, NewEvent, Origin, ReadEvent, Seq};
 /// Selects events by their type.
 pub type TypeFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Accepts events, and keeps the marks of their sources.
+/// Accepts events, and stores the marks of their sources.
 pub trait EventStore: Send + Sync + 'static {
-    /// Maps the URIs of sources to origins that stay the same for the life of the store. [`Origin::BUILT_IN`] need no
-    /// registration.
+    /// Maps the URIs of sources to origins that stay the same for the life of the store. The origins in
+    /// [`Origin::BUILT_IN`] need no registration.
     fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>>;
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted within
-    /// the dedup window, through the same origin ([`evoke_model::Lineage::entered`]), is returned as a duplicate and not
-    /// stored; marks are written in any case. An event whose `notbefore` is in the future is stored without its
-    /// deliveries, see [`crate::ScheduleStore`].
+    /// Stores events with their deliveries, and marks: the positions and other small values that sources keep. All are
+    /// stored in one commit, or none is. An event whose source and id were accepted within the dedup window, through the
+    /// same origin ([`evoke_model::Lineage::entered`]), is returned as a duplicate and not stored; the marks are stored
+    /// even if all events are duplicates. An event whose `notbefore` is in the future is stored without its deliveries,
+    /// see [`crate::ScheduleStore`].
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
     /// Returns the marks of a source, by key.
@@ -29,15 +30,17 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the position of the newest event with this id and source, or that entered with this id through the source
-    /// before it was renamed to this URI; `None` when there is none.
+    /// Returns the position of the newest event with this id that has this source, or that entered through the source
+    /// that has this URI now; `None` when there is none. The second case finds events from before the source was
+    /// renamed.
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>>;
 
-    /// Returns true if a delivery of the event is pending, not counting those of replays.
+    /// Returns true if a delivery of the event is pending, not counting deliveries of replays.
     fn is_pending(&self, event: Seq) -> StoreFuture<bool>;
 
-    /// Returns the progress of the chain that an event from outside started. `wanted` selects the events that the caller
-    /// waits for, among those that functions published. The time is proportional to the number of events of the chain.
+    /// Returns the progress of the chain that an event from outside started. `wanted` selects the events that the
+    /// caller waits for, among those that functions published. The time is proportional to the number of events of the
+    /// chain.
     fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState>;
 
     /// Returns a receiver of the position of the newest event. This is a view: with several owners of one store it may

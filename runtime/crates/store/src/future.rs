@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 
 use crate::{Result, StoreError};
 
-/// The result of a store call. Await it immediately. Polled again after its result, returns [`StoreError::Closed`].
-#[must_use = "await the call and check its result: nothing else tells whether it succeeded"]
+/// The result of a store call. Await it immediately. If it is polled again after its result, it returns
+/// [`StoreError::Closed`].
+#[must_use = "await the call and check its result: nothing else shows whether it succeeded"]
 pub struct StoreFuture<T>(Inner<T>);
 
 enum Inner<T> {
@@ -32,7 +33,7 @@ impl<T> StoreFuture<T> {
         Self(Inner::Reply(receiver))
     }
 
-    /// Runs `future`, which starts when this one is first polled.
+    /// Runs `future`, which starts when the returned future is first polled.
     pub fn from_future(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         Self(Inner::Future(future.boxed()))
     }

@@ -25,8 +25,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that match a filter, in ascending order.
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns the position of the first event that was accepted at this wall-clock time or later, or the position after
-    /// the newest event. Positions have the order of acceptance times, so this reads a few rows.
+    /// Returns the position of the first event that was accepted at this wall-clock time or later, or the position
+    /// after the newest event. Positions are in the order of the acceptance times, so this reads only a few rows.
     fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq>;
 
     /// Returns the deliveries of an event in order; those added by replays come last.
@@ -49,8 +49,9 @@ pub trait InspectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>>;
 
-    /// Returns the ids of pending deliveries greater than `after`, ascending, at most `limit`; with a state only those
-    /// in it. The time depends on `limit` and on the number of retrying deliveries, and for a root on the size of its chain.
+    /// Returns the ids of pending deliveries greater than `after`, ascending, at most `limit`. If `state` is given,
+    /// returns only deliveries in this state. The time depends on `limit` and on the number of retrying deliveries, and
+    /// for a root on the size of its chain.
     fn pending_ids(
         &self,
         which: PendingFilter,
@@ -59,21 +60,22 @@ pub trait InspectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<DeliveryId>>;
 
-    /// Returns the delivery that a blocked delivery waits for: the first unfinished one of its order key. Returns `None`
-    /// if the delivery waits for no other.
+    /// Returns the delivery that a blocked delivery waits for: the first unfinished one of its order key. Returns
+    /// `None` if the delivery waits for no other.
     fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>>;
 
-    /// Returns for each function with ready or retrying live deliveries the time since which the oldest of them is
-    /// pending, by the wall clock. A redrive restarts this time. Blocked deliveries do not count: each waits for another.
+    /// Returns, for each function that has ready or retrying live deliveries, the wall-clock time since which the
+    /// oldest of these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count,
+    /// because each of them waits for another delivery.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
     /// Makes retrying deliveries that are not due yet ready now. Their attempts still count. Returns the number of
     /// changed deliveries.
     fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64>;
 
-    /// Moves the pending live deliveries of a function, given by its full name, to another function, except for these. No
-    /// attempt at them may be running. A delivery stays if the other function has a later unfinished delivery of its
-    /// order key. Returns the number of moved deliveries.
+    /// Moves the pending live deliveries of a function, given by its full name, to another function, except for the
+    /// deliveries in `except`. No attempt at the moved deliveries may be running. A delivery is not moved if the other
+    /// function has a later unfinished delivery of its order key. Returns the number of moved deliveries.
     fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
     /// Purges a dead letter and accepts `event` in its place, in one commit. Returns the position of the new event, or
@@ -85,7 +87,7 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Deliveries that become pending during the call are not cancelled. Returns the number of cancelled deliveries.
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64>;
 
-    /// Returns the running totals. Nothing is counted, so the time does not depend on the number of events.
+    /// Returns the running totals. No rows are counted, so the time does not depend on the number of events.
     fn totals(&self) -> StoreFuture<Totals>;
 
     /// Returns the total size of the store's files in bytes.

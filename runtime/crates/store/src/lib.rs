@@ -15,8 +15,8 @@
 //!
 //! The store records decisions of the bus; it matches no patterns and runs no functions. Each method documents its own
 //! guarantees. For all of them: writes are applied in call order. When a write's future resolves to `Ok`, the write is
-//! durably committed. When it resolves to an error, nothing of it was committed, except after [`StoreError::Failed`] and
-//! [`StoreError::Unreachable`]: then the outcome is unknown.
+//! durably committed. When it resolves to an error, nothing of it was committed, except after [`StoreError::Failed`]
+//! and [`StoreError::Unreachable`]: then the outcome is unknown.
 //!
 //! Calls that change something on request take an [`Actor`], and the store logs who asked.
 
@@ -77,17 +77,17 @@ pub trait Store:
     + ScopeStore
     + TakeOverStore
 {
-    /// Removes finished events, oldest first, with their deliveries and attempts: those older than the retention age,
-    /// and as many more as the store exceeds its size limit. Other writes run in between. The removed source and id are
-    /// still deduplicated until the dedup window ends. Returns the number of removed events.
+    /// Removes finished events, oldest first, with their deliveries and attempts: the events older than the retention
+    /// age, and more events while the store is larger than its size limit. Other writes run in between. The source and
+    /// id of a removed event are still deduplicated until the dedup window ends. Returns the number of removed events.
     fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64>;
 
     /// Resolves with the reason when the process must stop: the store has failed permanently ([`StoreError::Failed`]),
     /// or another owner took over ([`StoreError::Fenced`]).
     fn failure(&self) -> BoxFuture<'static, String>;
 
-    /// Returns why writes are refused now ([`StoreError::Full`] or [`StoreError::Busy`]): the error of the last write, if
-    /// no later write was committed.
+    /// Returns why writes are refused now ([`StoreError::Full`] or [`StoreError::Busy`]): the error of the last write,
+    /// if no later write was committed.
     fn refusal(&self) -> Option<StoreError> {
         None
     }

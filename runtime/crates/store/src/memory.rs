@@ -1,4 +1,4 @@
-//! An in-memory store for tests and benches, with all guarantees of the trait except durability.
+//! An in-memory store for tests and benches, with all guarantees of the traits except durability.
 
 mod operator;
 mod recordings;
@@ -59,19 +59,19 @@ struct Inner {
     due: HashMap<(FunctionId, Stream), BTreeSet<(UnixMs, DeliveryId)>>,
     /// Deliveries of each order key, live or of a replay, that are neither done nor purged.
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
-    /// The events that wait for their time, with the order of these times.
+    /// The events that wait for their time, in the order of their times.
     scheduled: BTreeSet<(UnixMs, Seq)>,
     /// The change of the schedule's backlog by the current write.
     schedule_change: Change,
     replays: Vec<Replay>,
-    /// In the order of their commits.
+    /// The recordings, in the order of their commits.
     recordings: Vec<recordings::Kept>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    /// The counted ends of the process of each delivery that has some.
+    /// The exit count of each delivery that has one, see [`crate::DeliveryStore::record_exit`].
     exits: BTreeMap<DeliveryId, u32>,
-    /// The run of the last counted end.
+    /// The run of the last recorded exit.
     exit_run: Option<u64>,
-    /// The events that each event from outside caused.
+    /// The number and size of the events that each event from outside caused.
     descendants: HashMap<Seq, Descendants>,
     descendants_limits: DescendantsLimits,
     buckets: Buckets,

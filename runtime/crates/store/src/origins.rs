@@ -25,7 +25,7 @@ impl Default for Origins {
 }
 
 impl Origins {
-    /// Adds an origin that is stored. Returns false if the number or the URI has another one.
+    /// Adds an origin of the store. Returns false if the number already has another URI, or the URI another number.
     pub fn add(&mut self, origin: Origin, uri: Arc<str>) -> bool {
         if self.uris.contains_key(&origin) || self.numbers.contains_key(&uri) {
             return self.uris.get(&origin) == Some(&uri);
@@ -35,7 +35,8 @@ impl Origins {
         true
     }
 
-    /// Gives a known origin another URI, unless another origin has that URI. Returns true if it has the URI now.
+    /// Gives a known origin another URI, unless another origin has that URI. Returns true if the origin has the URI
+    /// now.
     pub fn rename(&mut self, origin: Origin, uri: Arc<str>) -> bool {
         if self.numbers.contains_key(&uri) {
             return self.uris.get(&origin) == Some(&uri);

@@ -22,12 +22,12 @@ pub trait ReplayStore: Send + Sync + 'static {
         to: ReplayState,
     ) -> StoreFuture<bool>;
 
-    /// Purges the pending deliveries of a replay, except some; they stay on record. Returns the number of purged
-    /// deliveries.
+    /// Purges the pending deliveries of a replay, except for those in `except`. Purged deliveries stay on record.
+    /// Returns the number of purged deliveries.
     fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
-    /// Returns the first `limit` replays with a number after `after`, in order. Leaves out damaged ones and logs them, so that
-    /// the others continue.
+    /// Returns the first `limit` replays with a number after `after`, in order. Damaged replays are left out and
+    /// logged, so that the other replays continue.
     fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>>;
 
     /// Returns one replay, or `None` when there is no such replay.

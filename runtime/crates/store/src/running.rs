@@ -1,16 +1,17 @@
-//! The record of running work, which outlives the process: the deliveries, requests and loads that ran when the process
-//! ended without a clean stop, by a crash, a kill, or a lack of memory.
+//! The record of running work, which outlives the process. It shows which deliveries, requests and loads of components
+//! were running when the process ended without a clean stop: by a crash, a kill, or a lack of memory.
 //!
 //! A delivery that ends the process would end it again after each restart. So the next start reads the record of the
 //! earlier process, and increments the exit count of every delivery that was running: see
-//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs alone, and is given up at [`EXITS_MAX`] exits.
+//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs alone, and becomes a dead letter at [`EXITS_MAX`] exits.
 
 use std::sync::Arc;
 
 use evoke_model::DeliveryId;
 
-/// The number of ends of the process at which a delivery is given up. After the first one, all deliveries that ran are
-/// suspects and run alone. So at the second one, only the delivery that caused it is running.
+/// The exit count at which a delivery becomes a dead letter. After the first unclean exit, all deliveries that were
+/// running are suspects, and each of them runs alone. So at the second exit, only the delivery that caused it is
+/// running.
 pub const EXITS_MAX: u32 = 2;
 
 /// Work that can end the process.
@@ -46,7 +47,8 @@ pub trait RunningLog: Send + Sync + 'static {
     /// Frees the slot of work that ended.
     ///
     /// The record is removed if `remove` is true, and otherwise stays until the slot is used again. An old record of a
-    /// delivery does no harm: its attempt is not the next one of a pending delivery after its outcome is committed.
+    /// delivery does no harm: after the outcome of its attempt is committed, the attempt is not the next one of a
+    /// pending delivery.
     fn end(&self, slot: Slot, remove: bool);
 }
 

@@ -21,28 +21,30 @@ pub struct Scheduled {
 
 /// Stores events now that are delivered later.
 ///
-/// [`crate::EventStore::accept`] and [`crate::DeliveryStore::complete`] schedule an event whose `notbefore` is later than
-/// the wall clock: the event is stored without deliveries, and its deliveries in the call are ignored. The schedule
-/// follows the wall clock, not store time. A scheduled event stays a duplicate for others of its id, is not removed by
-/// retention, and is left out of replays.
+/// [`crate::EventStore::accept`] and [`crate::DeliveryStore::complete`] schedule an event whose `notbefore` is later
+/// than the wall clock: the event is stored without deliveries, and its deliveries in the call are ignored. The
+/// schedule follows the wall clock, not store time. As long as an event is scheduled, other events with its id are
+/// duplicates, retention does not remove it, and replays leave it out.
 ///
-/// When the event is due, the caller routes it and releases it with its deliveries. Their ids are assigned then, so they
-/// take the last place in their order keys, and `max_age`, the retention age and the dedup window count from then.
+/// When the event is due, the caller routes it and releases it with its deliveries. The ids of the deliveries are
+/// assigned at that time, so they are the last deliveries of their order keys. `max_age`, the retention age and the
+/// dedup window start at that time, too.
 pub trait ScheduleStore: Send + Sync + 'static {
-    /// Returns the first `limit` events that are due after the position `after`, in the order of their times and
-    /// positions. `(UnixMs::MIN, Seq(0))` is before the first.
+    /// Returns the first `limit` scheduled events after the time and position in `after`, in the order of their times
+    /// and positions. `(UnixMs::MIN, Seq(0))` is before the first event.
     fn scheduled(&self, after: (UnixMs, Seq), limit: usize) -> StoreFuture<Vec<Scheduled>>;
 
-    /// Returns the first `limit` events that are due at `now_ms`, in order, and the time at which the next one after
+    /// Returns the first `limit` events that are due at `now_ms`, in order, and the time at which the next event after
     /// these is due.
     fn due_events(&self, now_ms: UnixMs, limit: usize) -> StoreFuture<(Vec<Scheduled>, Option<UnixMs>)>;
 
-    /// Removes events from the schedule and adds their deliveries, all in one commit. Events that are no longer scheduled
-    /// are left out, and so are damaged ones, which stay as they are. Returns the number of released events.
+    /// Removes events from the schedule and adds their deliveries, all in one commit. Events that are no longer
+    /// scheduled are ignored. Damaged events are ignored too, and stay scheduled. Returns the number of released
+    /// events.
     fn release_events(&self, events: Vec<(Seq, Vec<NewDelivery>)>) -> StoreFuture<u64>;
 
-    /// Like [`ScheduleStore::release_events`], but the deliveries are purged with this cause: they never run and block no
-    /// order key. Returns the number of cancelled events.
+    /// Like [`ScheduleStore::release_events`], but the deliveries are purged with this cause: they never run and block
+    /// no order key. Returns the number of cancelled events.
     fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64>;
 
     /// Returns true if an event waits for its time.
@@ -52,7 +54,7 @@ pub trait ScheduleStore: Send + Sync + 'static {
     fn alarm(&self) -> &Alarm;
 }
 
-/// Tells the owner of the schedule about events that were scheduled since the last call of [`Alarm::reset`].
+/// Informs the owner of the schedule about events that were scheduled since the last call of [`Alarm::reset`].
 #[derive(Debug)]
 pub struct Alarm {
     earliest_ms: AtomicI64,
@@ -66,7 +68,8 @@ impl Default for Alarm {
 }
 
 impl Alarm {
-    /// Records that an event that is due at this time was committed. Wakes the waiter if it is the earliest one.
+    /// Records that an event that is due at this time was committed. Wakes the waiter if this is the earliest recorded
+    /// time.
     pub fn set(&self, due_ms: UnixMs) {
         if self.earliest_ms.fetch_min(due_ms, Ordering::SeqCst) > due_ms {
             self.changed.notify_one();

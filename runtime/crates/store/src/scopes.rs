@@ -33,7 +33,7 @@ impl std::fmt::Debug for Ownership {
     }
 }
 
-/// The scopes that are owned through one store; for a store that one process has for itself. Clones share the scopes.
+/// The scopes that are owned within this process, for a store that only one process uses. Clones share the scopes.
 #[derive(Clone, Default)]
 pub struct Scopes(Arc<Mutex<HashSet<Arc<str>>>>);
 

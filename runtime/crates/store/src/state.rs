@@ -6,7 +6,7 @@ use crate::StoreFuture;
 use evoke_model::Actor;
 use evoke_model::state::{Entry, Keys, Transaction, Usage};
 
-/// Reads the state of functions, and writes it for an operator. Attempts write with their completion.
+/// Reads the state of functions, and writes it for an operator. An attempt writes its state with its completion.
 pub trait StateStore: Send + Sync + 'static {
     /// Returns the value of a key as of some commit between the call and its result. Recently used values come from
     /// memory.

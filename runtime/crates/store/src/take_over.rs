@@ -7,19 +7,20 @@ use evoke_model::{MarkNames, StateConflict, TakeOver, TakenOver};
 pub trait TakeOverStore: Send + Sync + 'static {
     /// Renames functions, in this order and all in one commit. For each of them, this moves to the present name:
     ///
-    /// - deliveries and running totals. If the store does not know the present name yet, all of them; otherwise the
-    ///   unfinished deliveries and the dead letters, and finished deliveries keep the name under which they ran. Within
-    ///   an order key, deliveries continue in the order of their acceptance. A replayed delivery stays if the same replay
-    ///   has offered its event to the present name, too.
-    /// - the function's bucket of state. If several of the names have state, nothing of all this is changed, and the
-    ///   result is the conflict.
+    /// - deliveries and running totals. If the store does not know the present name yet, all of them are moved.
+    ///   Otherwise, the unfinished deliveries and the dead letters are moved, and finished deliveries keep the earlier
+    ///   name. Within an order key, deliveries continue in the order of their acceptance. A replayed delivery is not
+    ///   moved if the same replay has also offered its event to the present name.
+    /// - the function's bucket of state. If more than one name of a function has state, nothing at all is changed, and
+    ///   the result is the conflict.
     /// - marks and origins of the function's own sources (`/app/function/…`), and the keys of the marks `names`, except
     ///   those that exist under the present name already: marks of the function itself are then removed, others stay.
     /// - the filters of replays that are not finished.
     ///
-    /// Returns the functions for which something was moved, so a repeated call returns an empty list. No attempt of a
-    /// function may run under the earlier name, nor under the present one if it gets deliveries; the ready ones among
-    /// these are announced, and [`crate::DeliveryStore::claim`] finds them.
+    /// Returns the functions for which something was moved, so a repeated call returns an empty list. During the call,
+    /// no attempt of a function may be running under the earlier name, nor under the present name if deliveries are
+    /// moved to it. The sink of [`crate::DeliveryStore::on_commit`] receives the moved deliveries that are ready, and
+    /// [`crate::DeliveryStore::claim`] finds them.
     fn take_over(
         &self,
         functions: Vec<TakeOver>,

@@ -38,7 +38,7 @@ pub enum Validation {
     Valid(Valid),
     /// The first item that another transaction changed after this one read it.
     Conflict(StateItem),
-    /// The bucket that would exceed its quota, and which setting raises the quota.
+    /// A message that names the bucket that would exceed its quota, and the setting that raises the quota.
     OverQuota(String),
 }
 

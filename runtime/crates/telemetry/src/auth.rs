@@ -9,7 +9,7 @@ use super::Counter;
 pub enum AuthRefusal {
     /// The request has no credentials.
     Missing,
-    /// The credentials have another form than those of the source.
+    /// The credentials do not have the form that the source requires.
     Malformed,
     /// The time of the request is outside the tolerance.
     Expired,

@@ -9,7 +9,7 @@ use super::Counter;
 pub enum ConnectionRefusal {
     /// Too many connections, in all or of one client.
     Limit,
-    /// A TLS handshake that failed: also for want of a valid certificate of the client.
+    /// A TLS handshake that failed, for example because the client has no valid certificate.
     Handshake,
     /// The connection was not ready for requests in time.
     SlowHandshake,

@@ -51,7 +51,7 @@ pub struct Queue {
     pub running: u32,
     /// Deliveries that wait in memory.
     pub held: u32,
-    /// Set for a function that sends its deliveries to an endpoint.
+    /// Whether the circuit of the function's endpoint is open; `None` for a function that has no endpoint.
     pub is_circuit_open: Option<bool>,
 }
 
@@ -205,7 +205,7 @@ impl Exposition {
         let help = "Requests with 401, because their sender was not verified";
         writer.counter("evoke_requests_unverified", help, unverified)?;
         let published = functions.iter().map(|f| (vec![("function", &*f.name)], f.published.get()));
-        let help = "Events that functions published in deliveries that are done";
+        let help = "Events published by functions, counted when their delivery is done";
         writer.counter("evoke_events_published", help, published)?;
         let sources = self.values.sources.iter();
         let degraded = sources.map(|source| (vec![("source", &*source.uri)], u64::from(source.degraded)));
@@ -265,7 +265,7 @@ impl Exposition {
                 (labels, to.requests(of).get())
             })
         });
-        let help = "Requests of functions and monitors, by host, and class of the status or why there is no response";
+        let help = "Requests of functions and monitors, by host, and by class of the status or reason for no response";
         writer.counter("evoke_outbound_requests", help, requests)?;
         let durations =
             hosts.iter().map(|to| (vec![("function", &*to.function), ("host", &*to.host)], Borrowed(&to.duration)));
@@ -383,7 +383,7 @@ impl Exposition {
         writer.write("evoke_monitor_value", help, None, MetricType::Gauge, values)?;
         let monitors = &self.metrics.monitors;
         writer.counter("evoke_monitor_readings", "Readings of monitors", one(monitors.readings.get()))?;
-        let (help, lateness) = ("How long after its time a reading began", one(Borrowed(&monitors.lateness)));
+        let (help, lateness) = ("How long after its scheduled time a reading began", one(Borrowed(&monitors.lateness)));
         writer.write("evoke_monitor_lateness", help, Some(&Unit::Seconds), MetricType::Histogram, lateness)
     }
 

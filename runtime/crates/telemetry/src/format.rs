@@ -36,8 +36,8 @@ impl Format {
     }
 }
 
-/// Converts OpenMetrics text to the Prometheus format. There, the name of a counter or info metric is the full name of
-/// its samples, with `_total` or `_info`. The Prometheus format has no units and no end marker.
+/// Converts OpenMetrics text to the Prometheus format. In the Prometheus format, the name of a counter or info metric
+/// is the full name of its samples, with `_total` or `_info`. It has no units and no end marker.
 pub(super) fn to_prometheus(text: &str) -> String {
     let mut counters = HashSet::new();
     let mut infos = HashSet::new();

@@ -39,7 +39,7 @@ pub enum Refusal {
     Unverified,
     /// The events are larger than accepted.
     TooLarge,
-    /// Too much is pending or in flight.
+    /// Too many deliveries or scheduled events are pending, or too many requests are in flight.
     Overloaded,
     /// The source already has its whole share of the backlog.
     Crowding,

@@ -123,7 +123,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the counters of a kind of source. `/metrics` shows it from the first call on.
+    /// Returns the counters of a kind of source. `/metrics` shows these counters from the first call on.
     pub fn ingress(&self, ingress: Ingress) -> Arc<IngressMetrics> {
         let mut all = self.ingress.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, metrics)) = all.iter().find(|(known, _)| *known == ingress) {
@@ -151,7 +151,7 @@ impl Metrics {
     }
 
     /// Returns the metrics of the requests that a function, by full name, sends to a host. `host` must come from the
-    /// manifest, because each has a series of its own. The metrics are kept when the function is reloaded.
+    /// manifest, because each host has a series of its own. The metrics are kept when the function is reloaded.
     pub fn outbound(&self, function: &str, host: &str) -> Arc<OutboundMetrics> {
         let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
         let (function, host): (Arc<str>, Arc<str>) = (function.into(), host.into());

@@ -5,9 +5,9 @@ use super::{Counter, Histogram};
 /// Counters over all monitors.
 #[derive(Debug)]
 pub struct MonitorMetrics {
-    /// Readings, one for each subject.
+    /// The number of readings. A monitor takes one reading for each subject that it watches.
     pub readings: Counter,
-    /// How long after its time each reading began.
+    /// How long after its scheduled time each reading began.
     pub lateness: Histogram,
 }
 
@@ -26,7 +26,7 @@ pub struct MonitorHealth {
     pub subject: String,
     /// 0 ok, 1 warning, 2 critical, 3 unknown.
     pub state: u8,
-    /// The value of the last reading, and its unit.
+    /// The value of the last reading, if it has one.
     pub value: Option<f64>,
     /// The unit of the value, such as `%`.
     pub unit: String,

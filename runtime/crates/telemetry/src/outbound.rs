@@ -16,9 +16,9 @@ pub enum OutboundOutcome {
     ClientError,
     /// A response with a status of 500 or more.
     ServerError,
-    /// The manifest does not allow it.
+    /// The manifest does not allow the request.
     Refused,
-    /// A wait was cut.
+    /// The request reached one of its time limits.
     Timeout,
     /// Another error.
     Failed,
@@ -78,7 +78,7 @@ impl OutboundMetrics {
         Self { function, host, requests: Default::default(), duration: Histogram::for_durations() }
     }
 
-    /// Counts a request that has a response, or none.
+    /// Counts a request whose response began, or that ended without a response.
     pub fn ended(&self, outcome: OutboundOutcome, took: Duration) {
         self.requests(outcome).increment();
         if !matches!(outcome, OutboundOutcome::Refused | OutboundOutcome::Timeout | OutboundOutcome::Failed) {

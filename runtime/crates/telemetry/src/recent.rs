@@ -8,7 +8,7 @@ use super::{FunctionMetrics, Metrics, all};
 
 /// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Number of kept samples: those of a minute.
+/// The number of samples to keep: those of one minute.
 const SAMPLES_MAX: usize = 12;
 
 /// The samples of the last minute.

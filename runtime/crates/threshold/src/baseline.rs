@@ -1,17 +1,19 @@
 //! Deviations from a moving average.
 
-/// When a reading deviates from its moving average.
+/// The rule for when a reading deviates from its moving average.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
-    /// The number of standard deviations from which on a reading deviates, on either side.
+    /// A reading deviates if it is more than this many standard deviations above or below the average.
     pub sigmas: f64,
-    /// The time constant of the moving average, in milliseconds: readings of this long ago count a third of new ones.
+    /// The time constant of the moving average, in milliseconds: a reading of this age has about a third of the weight
+    /// of a new one.
     pub over_ms: i64,
 }
 
-/// The fewest readings of a baseline.
+/// A reading can deviate only from a baseline with at least this many readings.
 const READINGS_MIN: u32 = 10;
-/// The smallest standard deviation, as a share of the average: rounding noise of a constant value deviates from nothing.
+/// The smallest standard deviation, as a share of the average, so that rounding noise of a constant value is no
+/// deviation.
 const SIGMA_MIN: f64 = 0.001;
 
 /// An exponentially weighted moving average of readings, with their variance (Finch, "Incremental calculation of
@@ -26,15 +28,16 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// Returns whether a reading deviates from those before, and adds it to them. Returns `None` while the baseline is
-    /// too short: it needs ten readings and a quarter of the window.
+    /// Returns whether a reading deviates from the earlier readings, and adds the reading to the baseline. Returns
+    /// `None` while the baseline is too short: it needs ten readings over at least a quarter of [`Deviation::over_ms`].
+    /// Ignores a reading that is not a finite number.
     pub(crate) fn observe(&mut self, deviation: &Deviation, at_ms: i64, reading: f64) -> Option<bool> {
         if !reading.is_finite() {
             return None;
         }
         let is_known = self.readings >= READINGS_MIN && self.last_ms - self.first_ms >= deviation.over_ms / 4;
         let sigma = self.variance.sqrt().max(self.mean.abs() * SIGMA_MIN);
-        // From a value that was always 0, every other one deviates.
+        // If all earlier readings were 0, every reading other than 0 deviates.
         let deviates = is_known.then(|| (reading - self.mean).abs() > deviation.sigmas * sigma);
         self.add(deviation, at_ms, reading);
         deviates
@@ -52,7 +55,8 @@ impl Baseline {
         let difference = reading - self.mean;
         let mean = self.mean + weight * difference;
         let variance = (1.0 - weight) * (self.variance + weight * difference * difference);
-        // The square of the difference is too large for a number. With it, no later reading would deviate.
+        // The square of the difference exceeds the range of doubles. This reading is left out: with an infinite
+        // variance, no later reading would deviate.
         if !(mean.is_finite() && variance.is_finite()) {
             return;
         }

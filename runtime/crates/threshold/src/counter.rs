@@ -1,6 +1,6 @@
 //! Rates and differences of counters.
 
-/// How the value of a counter that only grows is read.
+/// The value to compute from the readings of a counter that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     /// The difference from one reading to the next.
@@ -16,9 +16,9 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Returns the value since the reading before; `None` for the first reading, for one at the same time as the last,
-    /// and for one that is less than the last, because the counter then started again. `at_ms` is a time on a
-    /// monotonic clock.
+    /// Returns the difference or rate since the previous reading. Returns `None` for the first reading, for a reading
+    /// that is not later than the previous one, and for a count that is less than the previous one, because the counter
+    /// was then reset. `at_ms` is a time on a monotonic clock.
     pub fn observe(&mut self, at_ms: i64, count: f64, per: Per) -> Option<f64> {
         let (before_ms, before) = match self.last {
             Some((at, _)) if at >= at_ms => return None,

@@ -1,8 +1,8 @@
-//! Things that change their state all the time.
+//! Detects things that change their state too often (flapping).
 
 use std::collections::VecDeque;
 
-/// Detects that a thing is flapping, which is reported once and not at each change.
+/// The rule for when a thing is flapping. Flapping is reported once, instead of each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flap {
     /// The number of changes within the window at which flapping starts, at least 2. Flapping ends when half as many
@@ -12,7 +12,7 @@ pub struct Flap {
     pub within_ms: i64,
 }
 
-/// The changes of the window.
+/// The changes within the window of a [`Flap`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
     /// Times on the monotonic clock, in milliseconds; at most [`Flap::changes`].
@@ -29,7 +29,7 @@ impl Changes {
         self.at_ms.iter().copied()
     }
 
-    /// Counts a change. Returns true if the thing starts flapping with it.
+    /// Counts a change. Returns true if the thing starts flapping with this change.
     pub(crate) fn add(&mut self, flap: &Flap, now_ms: i64) -> bool {
         self.at_ms.push_back(now_ms);
         self.forget(flap, now_ms);

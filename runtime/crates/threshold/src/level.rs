@@ -76,10 +76,10 @@ pub enum Direction {
     Below,
 }
 
-/// The value from which a reading has a level.
+/// One threshold: the value from which on a reading has a level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limit {
-    /// Bound of the readings, in the unit of the reading.
+    /// The threshold, in the unit of the readings.
     pub value: f64,
     /// Whether a reading that equals the threshold has the level.
     pub inclusive: bool,
@@ -101,7 +101,7 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
-    /// Thresholds of which each may be missing.
+    /// Creates thresholds; either of them may be missing.
     #[must_use]
     pub fn new(direction: Direction, warning: Option<Limit>, critical: Option<Limit>) -> Self {
         Self { direction, warning, critical, clear: 0.0 }
@@ -122,7 +122,7 @@ impl Thresholds {
     }
 
     /// Sets the hysteresis: the level improves only when the reading is better than the threshold by more than
-    /// `margin`. A reading that swings around a threshold is then one change instead of many.
+    /// `margin`. Readings that swing around a threshold then cause one change instead of many.
     #[must_use]
     pub fn clear(self, margin: f64) -> Self {
         Self { clear: margin.abs(), ..self }

@@ -28,14 +28,14 @@ impl Moment {
     }
 }
 
-/// When readings change the state.
+/// The rules for when readings change the state.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rules {
     /// The thresholds of values.
     pub thresholds: Thresholds,
-    /// A state counts after all readings of this many milliseconds had it; 0: at once.
+    /// The state changes only after all readings of this many milliseconds supported the change; 0: at once.
     pub hold_ms: i64,
-    /// When changes are flapping.
+    /// The rule for when the thing is flapping; `None`: never.
     pub flap: Option<Flap>,
     /// A value that deviates from its moving average is a warning.
     pub deviation: Option<Deviation>,
@@ -48,9 +48,9 @@ pub struct Rules {
 pub enum Sample {
     /// There is no reading.
     Missing,
-    /// There is one.
+    /// There is a reading.
     Read {
-        /// The value that the thresholds hold for.
+        /// The value to compare with the thresholds; `None` for a check that has only a level.
         value: Option<f64>,
         /// A level that the check itself found; the state is never better than this.
         at_least: Level,
@@ -78,11 +78,13 @@ pub struct Change {
     pub from: State,
     /// The state now.
     pub to: State,
-    /// The first reading with the state.
+    /// The time of the first reading with the state.
     pub since: Moment,
-    /// How long the state before lasted, in milliseconds; for a reminder, how long this one lasts.
+    /// How long the previous state lasted, in milliseconds. For a reminder, and when flapping ends: how long the
+    /// current state has lasted.
     pub lasted_ms: i64,
-    /// Whether the state changed while Evoke took no readings: it differs from the stored one since the first reading.
+    /// Whether the state changed while Evoke took no readings: the first reading after the start already had the new
+    /// state.
     pub missed: bool,
 }
 
@@ -95,7 +97,8 @@ pub enum ChangeKind {
     Reminder,
     /// The state changed, and changed so often that further changes are not reported until it settles.
     Flapping,
-    /// The state changes less often again. The state may be the one that was reported last.
+    /// The state changes less often again, and further changes are reported. The state may be the same as in the last
+    /// report.
     Settled,
 }
 
@@ -104,9 +107,9 @@ pub enum ChangeKind {
 pub struct Saved {
     /// The state after the last reading.
     pub state: State,
-    /// The first reading with the state.
+    /// The time of the first reading with the state.
     pub since_ms: i64,
-    /// The last event about the thing.
+    /// The time of the last event about the thing.
     pub told_ms: i64,
     /// The state that was reported last; it differs from `state` while the thing is flapping.
     pub told: State,
@@ -125,7 +128,8 @@ pub struct Machine {
     since: Moment,
     told: State,
     told_at: Moment,
-    /// Since when all readings support each other state, by [`State::ALL`].
+    /// For each state other than the current one: since when all readings have supported a change to it. In the order
+    /// of [`State::ALL`].
     supported: [Option<Support>; 4],
     changes: Changes,
     baseline: Baseline,
@@ -136,7 +140,7 @@ pub struct Machine {
 #[derive(Debug, Clone, Copy)]
 struct Support {
     since: Moment,
-    /// Whether it began with the first reading after a restart.
+    /// Whether the support began with the first reading after a restart.
     from_start: bool,
 }
 
@@ -169,7 +173,7 @@ impl Machine {
         }
     }
 
-    /// Returns the form to store, with every change.
+    /// Returns the form that the caller must store with every change.
     pub fn saved(&self, now: Moment) -> Saved {
         Saved {
             state: self.state,
@@ -186,7 +190,7 @@ impl Machine {
         self.state
     }
 
-    /// Returns the first reading with the state.
+    /// Returns the time of the first reading with the current state.
     pub fn since(&self) -> Moment {
         self.since
     }
@@ -219,7 +223,7 @@ impl Machine {
         let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
         let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         (self.state, self.since) = (to, support.since);
-        // The time of a state that the reading also supports from the new state continues.
+        // If the reading also supports a further change from the new state, the time of that support continues.
         for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
             if *state == to || !supports(to, candidate, *state) {
                 *supported = None;
@@ -247,8 +251,8 @@ impl Machine {
         of_value.max(of_deviation).max(at_least).into()
     }
 
-    /// Returns the state that its readings have supported for long enough: the worst one of those that are worse than
-    /// now, or else the best one.
+    /// Returns the new state if readings have supported a change for long enough. Of several possible states, returns
+    /// the worst one that is worse than the current state, or otherwise the best one.
     fn reached(&self, rules: &Rules, now: Moment) -> Option<(State, Support)> {
         let held = |state: State| {
             let support = self.supported[state as usize]?;
@@ -260,7 +264,7 @@ impl Machine {
         worse.or_else(|| [State::Ok, State::Warning, State::Unknown].into_iter().find_map(held))
     }
 
-    /// Ends the flapping, or reminds of a state that lasts.
+    /// Processes a reading that does not change the state. Reports the end of flapping, or a reminder that is due.
     fn unchanged(&mut self, rules: &Rules, now: Moment) -> Option<Change> {
         let lasts_ms = now.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         match &rules.flap {
@@ -287,7 +291,7 @@ impl Machine {
 }
 
 /// Returns true if a reading with the state `candidate` supports a change from `current` to `state`: a critical reading
-/// supports a warning, too, and an ok one an improvement to a warning.
+/// also supports a change to warning, and an ok reading also supports an improvement to warning.
 fn supports(current: State, candidate: State, state: State) -> bool {
     match (current.level(), candidate.level(), state.level()) {
         (_, None, None) => true,

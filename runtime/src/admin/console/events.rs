@@ -28,7 +28,7 @@ pub(in crate::admin) struct Query {
     function: Option<String>,
     /// Only events whose JSON form contains this text, in upper or lower case.
     text: Option<String>,
-    /// Only events with a failed, or with a pending delivery; to the function if one is given.
+    /// Only events with a delivery in this state: failed or pending. With `function`, only deliveries to it count.
     state: Option<Wanted>,
     before: Option<Seq>,
     since_ms: Option<UnixMs>,
@@ -48,7 +48,7 @@ enum Wanted {
 pub(in crate::admin) struct Page {
     /// Newest first.
     rows: Vec<Row>,
-    /// Number of events that were searched; those that retention has removed count, too.
+    /// Number of events that were searched, including events that retention has removed.
     scanned: u64,
     /// The `before` of the next page; absent if nothing is left.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,29 +15,30 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{DeliveryState, Seq, StoredEvent};
 use evoke_store::InspectionStore;
 
-/// Maximum number of events whose way is counted.
+/// Maximum number of events that the edges count.
 const EVENTS_MAX: usize = 300;
-/// Maximum age of these events.
+/// Maximum age of the counted events.
 const AGE_MAX_MS: UnixMs = 5 * 60 * 1000;
-/// Number of events that an edge lists.
+/// Maximum number of events that an edge lists.
 const NEWEST_MAX: usize = 5;
 
-/// The declared graph, and the ways that the newest events took.
+/// The graph of the manifests, and the edges that the newest events took.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Flow {
     #[serde(flatten)]
     graph: Graph,
-    /// The ways of the newest events.
+    /// The edges that the newest events took.
     edges: Vec<Edge>,
-    /// Number of events whose way was counted.
+    /// Number of events that the edges count.
     events: usize,
-    /// The time over which they were accepted, in milliseconds, up to now: the counts per this time are rates.
+    /// Length of the time up to now in which the counted events were accepted, in milliseconds. A count divided by it
+    /// is a rate.
     window_ms: UnixMs,
     /// When the graph was made.
     at: String,
 }
 
-/// A way that events took: from a source or a function to a function, or to none.
+/// An edge that events took: from a source or a function to a function, or to no function.
 #[derive(Debug, Serialize)]
 struct Edge {
     /// The URI of the source, or `/app/function`.
@@ -55,17 +56,18 @@ struct Edge {
 
 #[derive(Debug, Default, Serialize)]
 struct Counts {
-    /// Number of deliveries, or of events without one.
+    /// Number of deliveries; on an edge to no function, number of events.
     count: u64,
-    /// Number of these that are dead letters or are being retried.
+    /// Number of deliveries that are dead letters or are being retried.
     failed: u64,
-    /// Number of these that are not finished.
+    /// Number of deliveries that are not finished.
     pending: u64,
-    /// The newest events that took the way.
+    /// The newest events that took the edge.
     newest: Vec<Seq>,
 }
 
-/// From, type, and function with trigger.
+/// The key of an edge: its start, the event type, and the function with the trigger. The last is `None` for events
+/// without a delivery.
 type Way = (String, String, Option<(String, String)>);
 
 pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {
@@ -89,7 +91,7 @@ pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Ex
         let (to, trigger) = to.unzip();
         Edge { from, r#type: type_, to, trigger, counts }
     });
-    // With fewer events than the maximum, all of the longest window were counted.
+    // If fewer events than the maximum were counted, these are all events of the last `AGE_MAX_MS`.
     let window_ms = if events < EVENTS_MAX { AGE_MAX_MS } else { now_ms.saturating_sub(oldest_ms).max(1) };
     let (graph, edges) = (admin.control.graph(), edges.collect());
     Ok(Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }))

@@ -5,8 +5,8 @@
 //! | `status` | [`Beat`] |
 //! | `events` | [`Batch`]; the id is the position of its newest event |
 //!
-//! At a high rate, a batch has only the newest events, and says how many were skipped. A client that reconnects sends the
-//! last id in `Last-Event-ID` and gets the events since then by the same rule.
+//! At a high rate, a batch has only the newest events and the number of skipped events. A client that reconnects sends
+//! the last id in `Last-Event-ID` and gets the events since this position in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +31,13 @@ use evoke_store::StoreError;
 
 /// How often new events are sent.
 const BATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// The status is sent with every such batch.
+/// Number of batch intervals from one status to the next.
 const BATCHES_PER_STATUS: u32 = 4;
 /// Maximum number of events that a batch reads.
 const BATCH_MAX: usize = 50;
-/// Number of bytes of the events that a batch reads.
+/// Maximum number of bytes of the events that a batch reads.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// The size of the store and of the disk are read with every such status.
+/// Number of statuses from one reading of the sizes of the store and the disk to the next.
 const STATUSES_PER_SPACE: u32 = 10;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -60,7 +60,7 @@ struct Beat {
     /// Events and deliveries per second since the previous beat; absent in the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
-    /// Since when the oldest delivery that is ready or retrying is pending.
+    /// The time since which the oldest ready or retrying delivery is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_pending: Option<String>,
     space: Space,
@@ -92,7 +92,7 @@ struct Space {
 struct Batch {
     /// Oldest first.
     rows: Vec<Row>,
-    /// Number of events that were not looked at, because more arrived than a batch has room for.
+    /// Number of events that were not read, because more events arrived than fit into a batch.
     skipped: i64,
 }
 
@@ -105,7 +105,8 @@ pub(in crate::admin) async fn live(
     exchange.follow()?;
     let newest = *admin.store.newest().borrow();
     let last: Option<Seq> = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-    // A position of another store may be higher than the newest event.
+    // If the client was connected to another store before, its position may be higher than that of the newest event
+    // here.
     let shown = last.filter(|last| *last <= newest).unwrap_or(newest);
     let live = Live { admin: admin.clone(), query, shown, previous: None, space: Space::default(), statuses: 0 };
     Ok(stream::events(&admin, |lines| live.run(lines)))
@@ -116,7 +117,7 @@ struct Live {
     query: LiveQuery,
     /// The position up to which events were sent or skipped.
     shown: Seq,
-    /// The totals of the previous beat: when, accepted events, done and dead deliveries.
+    /// The time of the previous beat, and its totals: accepted events, done deliveries, and dead or purged deliveries.
     previous: Option<(Instant, [u64; 3])>,
     space: Space,
     statuses: u32,
@@ -171,7 +172,7 @@ impl Live {
         });
         Ok(Beat {
             at: rfc3339(admin.clock.now_ms()),
-            // Times of the same form are in the order of their texts.
+            // All times have the same format, so the smallest text is the earliest time.
             oldest_pending: status.functions.iter().filter_map(|function| function.pending_since.clone()).min(),
             status,
             rates,
@@ -197,7 +198,7 @@ impl Live {
         };
         let found = store.events(filter).await?;
         let skipped = first - self.shown.0;
-        // The next batch continues after the last event that was read, if the size ended this one.
+        // If the size limit ended this batch, the next batch continues after the last event that was read.
         self.shown = found.last().map_or(newest, DamagedEvent::seq_of);
         let mut rows = Vec::new();
         for read in found {
@@ -206,7 +207,7 @@ impl Live {
                     && self.query.source.as_ref().is_none_or(|source| stored.event.source == *source)
             });
             if is_wanted {
-                // At a high rate the outcomes are left out: each needs a read, and its row is soon replaced.
+                // At a high rate, rows have no outcomes: they need one read per event, and the row is soon replaced.
                 let outcomes = match skipped {
                     0 => Some(Outcomes::of(store, DamagedEvent::seq_of(&read)).await?),
                     _ => None,
@@ -218,7 +219,7 @@ impl Live {
     }
 }
 
-/// Whether a type is the wanted one; a `*` at the end of that matches any ending.
+/// Returns true if a type is the wanted one; a `*` at the end of `wanted` matches any ending.
 fn is_type(wanted: Option<&str>, type_: &str) -> bool {
     wanted.is_none_or(|wanted| match wanted.strip_suffix('*') {
         Some(start) => type_.starts_with(start),

@@ -1,4 +1,4 @@
-//! Checks a pattern as the loader of manifests does, and finds the stored events that match it, or that nearly do.
+//! Checks a pattern as the loader of manifests does, and finds the stored events that match it or nearly match it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const NEAR_MAX: usize = 20;
 /// Maximum number of events that are compared field by field, for near misses.
 const EXPLAINED_MAX: usize = 1_000;
 
-/// A manifest whose only pattern is the one to check: this text, and the pattern with each line indented.
+/// The start of the manifest in which a pattern is checked. The lines of the pattern follow, indented.
 const BEFORE: &str = "evoke: 1\napp: console\nfunctions:\n  pattern:\n    deliver: { url: \"https://endpoint.example/\" }\n    \
                       on:\n      - events:\n";
 const INDENT: &str = "          ";
@@ -52,13 +52,13 @@ pub(in crate::admin) struct Request {
 pub(in crate::admin) struct Found {
     /// Errors and warnings. With an error, nothing is searched.
     diagnostics: Vec<Mistake>,
-    /// Number of events that were searched; those that retention has removed count, too.
+    /// Number of events that were searched, including events that retention has removed.
     scanned: u64,
-    /// Number of these that match.
+    /// Number of searched events that match.
     matched: u64,
     /// The newest events that match.
     rows: Vec<Row>,
-    /// Events with a single field that does not match.
+    /// Near misses: events of which all fields but one match.
     near: Vec<Near>,
     /// The `before` of the next search; absent if nothing is left.
     #[serde(skip_serializing_if = "Option::is_none")]

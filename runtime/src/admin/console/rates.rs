@@ -1,7 +1,7 @@
 //! Rates, errors and percentiles of the functions over the last minutes, the last hour and the last day.
 //!
 //! Counts are sampled every ten seconds and kept in memory as differences, in three series with steps of different
-//! length. A function without attempts in a step takes no memory there. A restart begins anew.
+//! length. A step takes no memory for functions that had no attempts in it. A restart loses all counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,9 @@ use evoke_telemetry::{FunctionMetrics, Histogram};
 
 /// How often the counts are sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
-/// The range of each series in seconds, and the length of its steps: 90, 60 and 288 steps.
+/// The range of each series and the length of its steps, both in seconds. The series have 90, 60 and 288 steps.
 const SERIES: [(u64, u64); 3] = [(15 * 60, 10), (60 * 60, 60), (24 * 60 * 60, 5 * 60)];
-/// Maximum number of functions in a step: about 40 KiB.
+/// Maximum number of functions in a step, which then takes about 40 KiB. Further functions are not counted in the step.
 const FUNCTIONS_MAX: usize = 256;
 
 /// The counts of the last day.
@@ -52,7 +52,7 @@ struct Counts {
     retried: u64,
     dead: u64,
     published: u64,
-    /// Durations of attempts, by the buckets of the histogram.
+    /// Number of attempts in each bucket of the histogram of durations.
     durations: Vec<u32>,
 }
 
@@ -109,7 +109,7 @@ impl History {
                 Some(last) => last.add(&step),
                 None => series.push_back(step.clone()),
             }
-            // Also after a jump of the clock, a series has no more steps than its range.
+            // Limits the number of steps, also if the wall clock jumps.
             while series.len() as u64 > range_s / step_s {
                 series.pop_front();
             }
@@ -140,7 +140,7 @@ fn ms(seconds: u64) -> UnixMs {
 pub(in crate::admin) async fn sample(admin: &Admin) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Events of earlier processes are no news.
+    // Events that were accepted before this start do not count.
     let newest = || u64::try_from(admin.store.newest().borrow().0).unwrap_or_default();
     admin.console.history.lock().last_accepted = newest();
     loop {
@@ -155,20 +155,20 @@ pub(in crate::admin) async fn sample(admin: &Admin) {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Query {
-    /// Seconds up to now: 900, 3600 or 86400.
+    /// Length of the time up to now, in seconds: 900, 3600 or 86400.
     range: Option<u64>,
-    /// A function whose series is included.
+    /// The function whose steps are returned; without it, the steps have the sums of all functions.
     function: Option<String>,
 }
 
 /// Rates over a range.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Rates {
-    /// The time that the counts are of, in seconds: the range, or less after a start.
+    /// Length of the counted time in seconds: the range, or the time since the start of the process if that is shorter.
     seconds: f64,
     step_s: u64,
     functions: Vec<Function>,
-    /// Oldest first: of the wanted function, or of all together.
+    /// The steps of the requested function, or of all functions together; oldest first.
     steps: Vec<Point>,
 }
 
@@ -204,9 +204,9 @@ pub(in crate::admin) async fn rates(
 ) -> ApiResult<Json<Rates>> {
     let range = query.range.unwrap_or(900);
     let Some(at) = SERIES.iter().position(|(range_s, _)| *range_s == range) else {
-        return Err(Problem::malformed(format!("range is {range}; it is 900, 3600 or 86400 seconds")).into());
+        return Err(Problem::malformed(format!("range is {range}; it must be 900, 3600 or 86400 seconds")).into());
     };
-    // The counts since the last sample belong to the range, too.
+    // Takes a sample now, so that the rates include the time since the last sample.
     let now_ms = admin.clock.now_ms();
     let newest = u64::try_from(admin.store.newest().borrow().0).unwrap_or_default();
     admin.console.history.sample(now_ms, newest, &admin.metrics.functions());
@@ -250,8 +250,9 @@ fn summarise(steps: &[Step], seconds: f64, step_s: u64, function: Option<&str>) 
     Rates { seconds, step_s, functions: functions.collect(), steps: points.collect() }
 }
 
-/// Returns a percentile from counts by bucket, in seconds: the position within a bucket is estimated. `None` without
-/// values. A value in the last bucket, which has no bound, counts as the bound before.
+/// Returns a percentile in seconds, computed from the number of values in each bucket. Within a bucket, it interpolates
+/// linearly. A value in the last bucket, which has no upper bound, counts as the lower bound of that bucket. Returns
+/// `None` if there are no values.
 fn percentile(counts: &[u32], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let wanted = (total > 0).then_some(total as f64 * share)?;

@@ -88,7 +88,7 @@ pub(in crate::admin) async fn open(
     let opened = admin.console.sessions.open(&code, admin.clock.now_ms()).map_err(|error| no_random(&error))?;
     let Some(Opened { cookie, key, caller }) = opened else {
         let detail =
-            "the code is not valid: it was used already, or it is older than two minutes; run `evoke console` again";
+            "the code is not valid: it was already used, or it is older than two minutes; run `evoke console` again";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail).into());
     };
     tracing::info!("a session of the console was opened with the token {}", caller.name);
@@ -106,12 +106,16 @@ pub(in crate::admin) async fn close(
 ) -> ApiResult<([(HeaderName, HeaderValue); 1], Json<Count>)> {
     let closed = cookie(&admin, &headers).is_some_and(|cookie| admin.console.sessions.close(cookie));
     if !closed {
-        return Err(Problem::not_found("the request has no session of the console; it was made with a token").into());
+        return Err(Problem::not_found(
+            "there is no session to end: the request has a token, not a session of the console",
+        )
+        .into());
     }
     Ok(([(SET_COOKIE, set_cookie(&admin, "", 0)?)], Json(Count { count: 1 })))
 }
 
-/// Returns whose session a request belongs to. `None` if it has no cookie of a session, or not its key.
+/// Returns the caller whose session a request belongs to. Returns `None` if the request has no cookie of a session, or
+/// not the key of this session.
 pub(in crate::admin) fn authenticate(admin: &Admin, headers: &HeaderMap) -> Option<Caller> {
     let mut keys = headers.get_all(KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else { return None };

@@ -1,10 +1,10 @@
 //! Sessions of browsers. A token makes a code that is valid once and for a short time; the code becomes a session with
 //! the rights of the token.
 //!
-//! A session has two secrets: a cookie, which scripts cannot read, and a key, which the page keeps in the storage of its
-//! origin and sends in a header. A request needs both. Browsers send cookies to every port of a host, so another program
-//! on this machine can see the cookie, but not the key. Pages of other sites can send neither a header nor the cookie.
-//! The process keeps only hashes, in memory: a restart ends all sessions.
+//! A session has two secrets: a cookie, which scripts cannot read, and a key, which the page keeps in the storage of
+//! its origin and sends in a header. A request needs both. Browsers send cookies to every port of a host, so another
+//! program on this machine can see the cookie, but not the key. Pages of other sites can send neither a header nor the
+//! cookie. The process keeps only hashes, in memory: a restart ends all sessions.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,9 @@ use evoke_model::clock::UnixMs;
 pub(super) const CODE_TIME: Duration = Duration::from_secs(120);
 /// How long a session lasts: a working day.
 pub(super) const SESSION_TIME: Duration = Duration::from_secs(12 * 60 * 60);
-/// Maximum number of codes that are not used yet. A further one replaces the oldest one of the token that has the most.
+/// Maximum number of unused codes. A further code replaces the oldest code of the token that has the most codes.
 const CODES_MAX: usize = 16;
-/// Maximum number of sessions. A further one ends the oldest one of the token that has the most.
+/// Maximum number of sessions. A further session ends the oldest session of the token that has the most sessions.
 const SESSIONS_MAX: usize = 64;
 
 /// The codes and sessions.
@@ -90,12 +90,13 @@ impl Sessions {
         Ok(Some(Opened { cookie, key, caller }))
     }
 
-    /// Returns whose session has this cookie and this key. The time does not depend on how much of them is right.
+    /// Returns the caller whose session has this cookie and this key. The comparison takes the same time for any wrong
+    /// cookie or key, so an attacker learns nothing from it.
     pub(in crate::admin) fn authenticate(&self, cookie: &str, key: &str, now_ms: UnixMs) -> Option<Caller> {
         let (cookie, key) = (hash(cookie), hash(key));
         let mut found = None;
         for session in &self.lock().sessions {
-            // Both are compared in any case.
+            // `&` compares the key even if the cookie is wrong, so that the time does not depend on the cookie.
             if equal(&session.cookie, &cookie) & equal(&session.key, &key) {
                 found = Some(session.caller.clone());
             }
@@ -118,8 +119,9 @@ impl Sessions {
     }
 }
 
-/// Returns the position of the first owner that occurs most often, if `new` is added: the holder of one token cannot replace
-/// what belongs to others.
+/// Returns the position of the entry to replace, given the owners of all entries and the owner of the `new` entry: the
+/// first entry of the owner that has the most entries, with the new one counted. So the holder of one token cannot push
+/// out the entries of other holders.
 fn oldest_of_most<'a>(owners: impl Iterator<Item = &'a str>, new: &'a str) -> usize {
     let owners: Vec<_> = owners.collect();
     let count = |owner: &str| owners.iter().chain([&new]).filter(|other| **other == owner).count();

@@ -1,5 +1,5 @@
-//! Reads the result of a search from the newest event to the oldest, for a bounded time: a request then ends and returns
-//! where the next one continues.
+//! Searches from the newest event to the oldest for a limited time. Then the request ends, and its response has the
+//! position from which the next request continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(in crate::admin) struct Pages {
     store: Arc<dyn Store>,
     search: Search,
     pace: Pace,
-    /// The events from this position on are searched.
+    /// All events from this position to the newest have been searched.
     before: Seq,
     deadline: Instant,
     /// Number of positions that were searched.
@@ -26,7 +26,7 @@ pub(in crate::admin) struct Pages {
 }
 
 impl Pages {
-    /// Starts a search. The time of a request starts now.
+    /// Starts a search. Its time limit starts now.
     pub(in crate::admin) async fn new(store: Arc<dyn Store>, conditions: Conditions) -> Result<Self, StoreError> {
         let deadline = Instant::now() + TIME_MAX;
         let newest = *store.newest().borrow();
@@ -35,8 +35,8 @@ impl Pages {
         Ok(Self { store, search, pace: Pace::new(), before, deadline, searched: 0 })
     }
 
-    /// Returns the next events that match, newest first: perhaps none of a long range. `None` at the end of the range or of
-    /// the time.
+    /// Searches the next step, and returns the events that match, newest first. The list may be empty. Returns `None`
+    /// at the end of the range, or when the time limit has passed.
     pub(in crate::admin) async fn next(&mut self) -> Result<Option<Vec<ReadEvent>>, StoreError> {
         if self.rest().is_none() || Instant::now() >= self.deadline {
             return Ok(None);
@@ -46,7 +46,7 @@ impl Pages {
         Ok(Some(found))
     }
 
-    /// Gives back the events before this one of the last page, so that the next request continues with them.
+    /// Ends the search after the event `seq` of the last page. The next request continues with the event before it.
     pub(in crate::admin) fn stop_after(&mut self, seq: Seq) {
         self.move_to(seq);
     }

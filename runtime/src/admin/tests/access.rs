@@ -78,7 +78,7 @@ async fn the_number_of_followers_is_limited_and_other_requests_continue() {
     let viewer = format!("Bearer {}", api.tokens.create("v", Role::Viewer, None).unwrap().token);
     assert_eq!(refused.headers()["retry-after"], "1");
     let (_, text) = read_response(refused).await;
-    assert!(text.contains("32 followed lists"), "{text}");
+    assert!(text.contains("too many followed lists: the maximum of 32"), "{text}");
     assert_eq!(api.get("/api/v1/status").await.0, 200);
     assert!(api.lines("/api/v1/events").await.is_empty());
     // Viewers leave some for operators.

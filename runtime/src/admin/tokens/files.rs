@@ -131,7 +131,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
     let new = PathBuf::from(new);
-    // A crash may have left it behind. The new file is created, so its mode is never another one.
+    // A crash may have left the new file behind. It is removed and created again, so that it always has the right mode.
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}

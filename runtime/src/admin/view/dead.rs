@@ -25,10 +25,11 @@ pub struct DeadGroup {
     pub cause: String,
     /// Number of dead letters.
     pub count: u64,
-    /// The first end of a last attempt; absent if there was no attempt.
+    /// When the first of these deliveries became a dead letter, by the end of its last attempt; absent if no delivery
+    /// had an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
-    /// The last end of a last attempt.
+    /// The same time of the last of these deliveries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
     /// The newest of the dead letters.
@@ -42,31 +43,31 @@ pub struct DeadSelection {
     /// The dead letter with this delivery number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryId>,
-    /// Only those of a function, `app/function`.
+    /// Only the dead letters of this function, `app/function`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
-    /// Only those whose cause contains this text.
+    /// Only dead letters whose cause contains this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Only those of events of this type; a trailing `*` matches any ending.
+    /// Only dead letters of events of this type; a trailing `*` matches any ending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Only those whose last attempt ended at this time or later, RFC 3339.
+    /// Only dead letters whose last attempt ended at this time or later, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Only those whose last attempt ended before this time.
+    /// Only dead letters whose last attempt ended before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// All dead letters.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Change nothing: only count the selected ones.
+    /// Change nothing: only count the selected dead letters.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
 
 impl DeadSelection {
-    /// Whether some condition other than the number and `all` is given.
+    /// Returns true if at least one of the conditions `function`, `cause`, `type`, `since` and `until` is given.
     pub fn has_conditions(&self) -> bool {
         let Self { function, cause, r#type, since, until, .. } = self;
         [function, cause, r#type, since, until].iter().any(|condition| condition.is_some())
@@ -84,7 +85,7 @@ pub struct Edit {
 /// Result of an edit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Edited {
-    /// The new event.
+    /// Id of the new event.
     pub id: String,
     /// Number of the new event, whose only delivery is to the function of the dead letter.
     pub seq: Seq,

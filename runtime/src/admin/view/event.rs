@@ -36,7 +36,8 @@ pub struct Envelope {
     pub damaged: Option<String>,
 }
 
-/// Replaces a damaged event in a list. Clients recognise it by its first field, `damaged`: no event starts with that.
+/// The line of a damaged event in a list. Clients recognise it by its first field, `damaged`: no event starts with this
+/// field.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Damaged {
     /// Description of the damage on disk.
@@ -59,7 +60,7 @@ pub struct PostedEvent {
     pub id: String,
     /// Number of the event.
     pub seq: Seq,
-    /// Whether an event with the same source and id was accepted before; this one was not stored.
+    /// True if the event was not stored, because an event with the same source and id was accepted before.
     pub duplicate: bool,
     /// When the event is delivered, if it waits for the time in its attribute `notbefore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,18 +7,19 @@ use crate::control::grants::{GrantRecord, Record, line, propose};
 use evoke_model::GrantKey;
 use evoke_model::clock::rfc3339;
 
-/// The grants of a function, and what it used of them.
+/// The grants of a function and their use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FunctionGrants {
     /// `app/function`.
     pub function: String,
     /// False if no manifest has the function any more.
     pub active: bool,
-    /// When the recording began.
+    /// The time since which the use of grants is recorded.
     pub since: String,
-    /// Number of attempts, and of HTTP requests, since then.
+    /// Number of attempts and handled HTTP requests since then.
     pub attempts: u64,
-    /// When the last end of Evoke without a clean stop was found. Uses of the last seconds before it may be missing.
+    /// The start of Evoke that found the last end without a clean stop. Uses of the last seconds before that end may be
+    /// missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_end: Option<String>,
     /// The grants that the manifest has.
@@ -26,10 +27,11 @@ pub struct FunctionGrants {
     /// The uses that were refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedUse>,
-    /// The imports of the component that have no effect: no grant allows what they are for.
+    /// The imports of the component that refuse every call, because the grant that they need is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusing_imports: Vec<String>,
-    /// The smallest `allow:` that covers all uses; absent if the grants are that small, or if the function has not run.
+    /// The smallest `allow:` that covers all uses; absent if the present `allow:` is as small, or if the function has
+    /// not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<Value>,
 }
@@ -40,20 +42,21 @@ pub struct Grant {
     /// Kind and name of the entry in `allow:`.
     #[serde(flatten)]
     pub key: GrantKey,
-    /// Since when the function has it.
+    /// The time since which the function has the grant.
     pub since: String,
     /// Number of attempts since then.
     pub attempts: u64,
-    /// False if the function did without it so far.
+    /// False if the function has not used the grant so far.
     pub used: bool,
     /// When it was last used, to the hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// The published event types, the hosts of requests, the operations on state (`open`, `read`, `write`), or how a
-    /// setting or secret was read: `read`; with all others, `get-all` or `environment`; in a `header` of a request.
+    /// The uses: published event types; hosts of requests; operations on state (`open`, `read`, `write`); or the ways
+    /// in which a setting or secret was read: `read` for this one alone, `get-all` or `environment` together with all
+    /// others, `header` for a header of a request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<String>,
-    /// True if it was used for more than `seen` has.
+    /// True if there were more uses than `seen` has room for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
     /// The headers that are added to requests.
@@ -72,7 +75,7 @@ pub struct RefusedUse {
     pub key: GrantKey,
     /// When it was last tried, to the hour.
     pub last: String,
-    /// The addition to `allow:` that allows it.
+    /// The addition to `allow:` that would allow the use.
     pub allow: Value,
 }
 
@@ -113,7 +116,7 @@ impl Grant {
         }
     }
 
-    /// Returns true if attempts have shown that the function does without the grant.
+    /// Returns true if the function had attempts since it has the grant, and none of them used the grant.
     pub fn is_unused(&self) -> bool {
         !self.used && self.attempts > 0
     }

@@ -16,7 +16,7 @@ pub struct Monitor {
     pub subject: String,
     /// `ok`, `warning`, `critical`, `unknown`, or `waiting` before the first reading.
     pub state: String,
-    /// The first reading with the state.
+    /// The time of the first reading with this state.
     pub since: String,
     /// The value of the last reading, in `unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,10 +35,10 @@ pub struct Monitor {
     /// The message of the last reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Whether the state changes all the time, so that its changes are not reported.
+    /// True if the state changes so often that its changes are not reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
-    /// The average of each of the last 60 minutes, oldest first; null without a reading.
+    /// The average value of each of the last 60 minutes, oldest first; null for a minute without a reading.
     pub last_hour: Vec<Option<f32>>,
 }
 

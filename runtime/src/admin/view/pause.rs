@@ -13,6 +13,6 @@ pub struct PauseTarget {
 /// The result of a pause or a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// False if it was so before.
+    /// False if nothing changed: it was already paused before a pause, or was not paused before a resume.
     pub changed: bool,
 }

@@ -13,14 +13,14 @@ pub struct Pending {
     pub delivery: Delivery,
     /// The event, without its data.
     pub event: Envelope,
-    /// Since when an attempt runs; absent if none runs now.
+    /// When the running attempt started; absent if no attempt runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<String>,
-    /// Why the function runs no deliveries: `paused`, or `inactive` if no active manifest declares it; absent if it runs
-    /// some.
+    /// Why the function runs no deliveries: `paused`, or `inactive` if no active manifest declares it; absent if it
+    /// runs some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// The delivery that a blocked one waits for.
+    /// The delivery for which this delivery waits, if it is blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<Blocker>,
 }
@@ -50,18 +50,18 @@ pub struct PendingSelection {
     /// All pending deliveries.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Change nothing: only count the selected ones.
+    /// Change nothing: only count the selected deliveries.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
 
-/// Moves the pending deliveries of a function that no active manifest declares to one that is active.
+/// Moves the pending deliveries of an inactive function, which no active manifest declares, to an active function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// The function that has the deliveries, `app/function`.
     pub from: String,
-    /// The function that receives them, `app/function`.
+    /// The function that receives the deliveries, `app/function`.
     pub to: String,
     /// Change nothing: only count the deliveries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -69,7 +69,8 @@ pub struct Move {
 }
 
 impl PendingSelection {
-    /// Converts to a filter of the store; `None` unless exactly one of the ways to select is given.
+    /// Converts the selection to a filter of the store. Returns `None` unless exactly one of `delivery`, `function`,
+    /// `root` and `all` is given.
     pub(in crate::admin) fn to_filter(&self) -> Option<PendingFilter> {
         match self {
             Self { delivery: Some(id), function: None, root: None, all: false, .. } => {

@@ -16,7 +16,7 @@ pub struct Status {
     pub version: String,
     /// Time since the start, in milliseconds.
     pub uptime_ms: u64,
-    /// Number of accepted events, also those that retention has removed.
+    /// Number of accepted events, including events that retention has removed.
     pub events: u64,
     /// Events and deliveries that retention removed.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct Status {
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.
     pub sources: Vec<Source>,
-    /// The public listener and that of the admin API.
+    /// The public listener and the listener of the admin API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<Listener>,
     /// The work that ran when the process before this one ended without a clean stop; absent after a clean stop.
@@ -71,7 +71,7 @@ impl From<ListenerStatus> for Listener {
 /// deliveries may have ended shortly before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UncleanExit {
-    /// The deliveries; one that runs at two such ends becomes a dead letter.
+    /// The deliveries that were running. A delivery that was running at two such ends becomes a dead letter.
     pub deliveries: Vec<InterruptedDelivery>,
     /// The functions that handled HTTP requests, by full name.
     pub requests: Vec<String>,
@@ -112,7 +112,7 @@ pub struct Function {
     /// Maximum number of deliveries that run at once; absent if the function is not active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// How the function is failing; absent if it works.
+    /// A description of the failure, if the function keeps failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
     /// The last failed attempt since the start of the process; absent if none failed.
@@ -127,7 +127,7 @@ pub struct Function {
     /// The duration in microseconds that 95 of 100 attempts of the last minute did not exceed; absent if none ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p95_us: Option<u64>,
-    /// Since when the oldest delivery that is ready or retrying is pending; absent if there is none.
+    /// The time since which the oldest ready or retrying delivery is pending; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_since: Option<String>,
     /// Since when the function is paused; absent if it is not paused.
@@ -139,7 +139,7 @@ pub struct Function {
     /// Where a function with `deliver` sends events; absent for a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// How the circuit of the endpoint is open; absent if it is closed.
+    /// A description of the circuit of the endpoint, if it is open; absent if it is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<String>,
     /// Number of deliveries by state, flattened into this object.
@@ -173,7 +173,7 @@ impl From<LastFailure> for LastError {
 pub struct Source {
     /// The `source` of its events.
     pub uri: String,
-    /// `http`, `files` or `timer`.
+    /// `http`, `files`, `timer` or `monitor`.
     pub kind: String,
     /// `ok` or `degraded`.
     pub state: String,

@@ -11,12 +11,12 @@ pub struct Timer {
     pub source: String,
     /// The schedule, such as `every 1m`.
     pub schedule: String,
-    /// By how many milliseconds its ticks are later than their instants, because of its `jitter`.
+    /// The delay of each tick after its instant, in milliseconds, because of the `jitter` of the timer.
     #[serde(default)]
     pub delay_ms: i64,
-    /// The next instants, in order.
+    /// The next instants of the schedule, in order.
     pub next: Vec<String>,
-    /// The last instants, in order.
+    /// The last ticks, in order.
     pub last: Vec<Tick>,
 }
 

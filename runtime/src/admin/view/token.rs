@@ -21,7 +21,7 @@ pub struct Token {
     pub name: String,
     /// The rights of the token.
     pub role: Role,
-    /// When the token was made; for the owner's, when the process started.
+    /// When the token was made; for the owner's token, when the process started.
     pub created: String,
     /// When the token expires; absent if never.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,7 +24,7 @@ pub struct Node {
     /// The verified sender, as in [`Envelope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// The delivery that published the event, or that the runtime reports with it.
+    /// The delivery that published the event. For an event of the runtime about a delivery, that delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
     /// Number of the event that started the chain.
@@ -37,7 +37,8 @@ pub struct Node {
     pub damaged: Option<String>,
     /// Deliveries of the event, in order.
     pub deliveries: Vec<Delivery>,
-    /// Set if the trace became too large at this event. A trace that starts at this event shows the rest.
+    /// The reason, if the trace became too large and stops at this event. A trace that starts at this event shows the
+    /// rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
     /// The part of the trace that may be missing because retention removed it; only set at the first event.
@@ -62,8 +63,8 @@ pub struct Delivery {
     /// The replay that made this delivery; absent for a live delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayId>,
-    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery cannot be read, `removed` if
-    /// retention removed it meanwhile.
+    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery cannot be read, `removed`
+    /// if retention removed it meanwhile.
     pub state: String,
     /// Why the delivery became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Answers the requests of an attempt from its test, and records them.
+//! Answers the requests of an attempt with the responses in its test, and records the requests.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,23 +11,24 @@ use crate::recorded::json_or_text;
 use evoke_manifest::test_file::{self, Reply};
 use evoke_sandbox::{Answer, BodyAnswer, HttpAnswers, Secrets};
 
-/// The most requests that a test records.
+/// Maximum number of requests that a test records.
 const REQUESTS_MAX: usize = 1_000;
-/// The most bytes of request bodies that a test records.
+/// Maximum total size of the request bodies that a test records, in bytes.
 const BODIES_BYTES_MAX: usize = 8 << 20;
 
 /// The host that the requests of an attempt reach.
 #[derive(Default)]
 pub(super) struct Peer {
     answers: Vec<test_file::Answer>,
-    /// The secrets of the function, if the attempt was recorded: the recording has no encoded forms of them.
+    /// The secrets of the function, if the test is a recorded attempt. In the recording, also the encoded forms of
+    /// secrets are replaced, so they are replaced in the requests before these are compared.
     secrets: Option<Secrets>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Indexes of the answers that were given.
+    /// Indexes of the answers that were already given.
     given: Vec<usize>,
     requests: Vec<Map<String, Value>>,
     bodies_bytes: usize,
@@ -44,7 +45,7 @@ impl Peer {
         Arc::new(move |head| peer.clone().start(head))
     }
 
-    /// Returns the requests so far: method, URL, and the body if there is one.
+    /// Returns the requests so far, each with method, URL, and its body if it has one.
     pub(super) fn requests(&self) -> Vec<Map<String, Value>> {
         std::mem::take(&mut self.lock().requests)
     }
@@ -54,7 +55,8 @@ impl Peer {
         self.secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes))
     }
 
-    /// Records a request, and chooses its answer.
+    /// Records a request, and selects the answer: the first matching answer that was not given yet, else the last
+    /// matching answer.
     fn start(self: Arc<Self>, head: &Parts) -> BodyAnswer {
         let url = head.uri.to_string();
         let url = String::from_utf8_lossy(&self.plain(url.as_bytes())).into_owned();

@@ -28,16 +28,16 @@ pub(super) struct Actual {
     pub(super) state: Changes,
     /// Changes of the app's state.
     pub(super) shared_state: Changes,
-    /// `LEVEL TEXT`.
+    /// The log lines, each as `LEVEL TEXT`.
     pub(super) logs: Vec<String>,
-    /// `method`, `url` and `body`.
+    /// The requests, each with `method`, `url` and `body`.
     pub(super) http: Vec<Map<String, Value>>,
 }
 
 /// Changes of a bucket: the new value by key, `None` for a deleted key.
 pub(super) type Changes = BTreeMap<String, Option<Vec<u8>>>;
 
-/// Runs one attempt of a function of an app. An error of the store of state is an outcome.
+/// Runs one attempt of a function of an app. If the state of the test cannot be stored, returns this as an outcome.
 pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: Test) -> Actual {
     let clock = test.clock_ms.map_or_else(Clock::system, Clock::fixed);
     let mut event = test.event;
@@ -74,7 +74,7 @@ pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: T
         outside: Outside::Given(Given::new(peer.answers(), reads)),
     };
     let attempt = function.run(call).await;
-    // A recording has the values of secrets replaced in all their forms.
+    // In a recording, the values of secrets are replaced in all their forms, so the results are compared in this form.
     let plain =
         |bytes: &[u8]| secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes)).into_owned();
     let published_json = attempt.published.iter();

@@ -1,4 +1,4 @@
-//! Compares what an attempt did with what a test expects.
+//! Compares the outcome and the effects of an attempt with the expectation of its test.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ use evoke_manifest::test_file::Expect;
 pub struct Difference {
     /// The place, such as `published[0].data.total`.
     pub at: String,
-    /// The expected value; `None` if there should be none.
+    /// The expected value; `None` if no value is expected.
     pub expected: Option<Value>,
-    /// The value of the attempt; `None` if there is none.
+    /// The actual value; `None` if the attempt has no value here.
     pub actual: Option<Value>,
 }
 
@@ -58,7 +58,7 @@ impl Found {
         self.0.push(Difference { at: at.into(), expected, actual });
     }
 
-    /// Compares lists of maps. Of each map, the keys of the expected one are compared.
+    /// Compares lists of maps. Only the keys that the expected map has are compared.
     fn maps(&mut self, at: &str, expected: &[Map<String, Value>], actual: &[Map<String, Value>]) {
         for index in 0..expected.len().max(actual.len()) {
             let at = format!("{at}[{index}]");
@@ -75,8 +75,7 @@ impl Found {
         }
     }
 
-    /// Compares changes of state. All changes must be expected.
-    /// Raw values are compared byte by byte.
+    /// Compares changes of state. Each change must be expected. Raw values are compared byte by byte.
     fn state(
         &mut self,
         at: &str,
@@ -99,7 +98,8 @@ impl Found {
         }
     }
 
-    /// Reports the first expected line that does not follow the lines before it.
+    /// Reports the first expected line that does not occur after the expected lines before it. Other lines may come
+    /// between them.
     fn logs(&mut self, expected: &[String], actual: &[String]) {
         let mut rest = actual.iter();
         if let Some(index) = expected.iter().position(|line| !rest.any(|actual| actual == line)) {
@@ -127,7 +127,7 @@ impl Found {
     }
 }
 
-/// Returns bytes as text; bytes that are no text have U+FFFD in their places.
+/// Returns bytes as text, with U+FFFD in place of bytes that are not valid UTF-8.
 fn text(bytes: &[u8]) -> Value {
     String::from_utf8_lossy(bytes).into()
 }

@@ -10,7 +10,7 @@ use evoke_manifest::{Checked, Diagnostic, Diagnostics, TestFile};
 
 /// The end of the name of a test file.
 const ENDING: &str = ".test.yaml";
-/// The most test files of a command.
+/// Maximum number of test files of a command.
 const FILES_MAX: usize = 1_000;
 
 /// A manifest with its test files.
@@ -19,7 +19,8 @@ pub(super) struct Suite {
     pub(super) files: Vec<TestFile>,
 }
 
-/// A test file to load. `of` is the manifest whose tests were asked for; tests of another one are left out.
+/// A test file to load. `of` is the manifest whose tests the user requested; test files of other manifests are left
+/// out.
 struct Candidate {
     path: PathBuf,
     of: Option<PathBuf>,
@@ -108,7 +109,7 @@ fn candidates(arguments: &[PathBuf]) -> anyhow::Result<Vec<Candidate>> {
 fn test_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_test_file(path));
-    // Paths of the current folder are shown without it.
+    // Paths in the current folder are shown without the `./`.
     let mut paths: Vec<PathBuf> =
         paths.map(|path| path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_owned)).collect();
     paths.sort();
@@ -120,7 +121,8 @@ fn is_test_file(path: &Path) -> bool {
     name.ends_with(ENDING) && !name.starts_with('.')
 }
 
-/// Returns the manifest of a test file: the one that it names, else the one with the same name, else `evoke.yaml`.
+/// Returns the manifest of a test file: the manifest that the file names, else the manifest with the same name, else
+/// `evoke.yaml`.
 fn manifest_of(file: &TestFile) -> Result<PathBuf, Box<Diagnostic>> {
     let path = &file.source.path;
     if let Some(Spanned { value, span }) = &file.manifest {

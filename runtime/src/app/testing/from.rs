@@ -1,5 +1,5 @@
-//! Makes tests of recorded attempts, and runs them. The tests are written as the text of test files, which is read back: a
-//! file that is written is the one that ran.
+//! Makes tests from recorded attempts, and runs them. The tests are written as the text of a test file, which is read
+//! back before the tests run. So a written file has exactly the tests that ran.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ use evoke_manifest::{Checked, TestFile};
 use evoke_model::event::Event;
 use evoke_model::recording::{Content, Recording};
 
-/// A file with more text than this gets no further test. Test files have at most 1 MiB.
+/// The size of the text, in bytes, at which no further test is added to a file. A test file has at most 1 MiB.
 const FILE_BYTES: usize = 256 * 1024;
-/// The most tests in a file.
+/// Maximum number of tests in a file.
 const FILE_TESTS: usize = 200;
 
 /// Where the tests of recorded attempts are written.
@@ -74,7 +74,7 @@ pub(super) fn suites(
     let written = match (file, texts.as_slice()) {
         (RecordedFile::None, _) => None,
         (_, [(text, _)]) => Some((path.clone(), text.clone())),
-        _ => return Err(anyhow::anyhow!("the tests do not fit into one file; give fewer with --last").into()),
+        _ => return Err(anyhow::anyhow!("the tests do not fit into one file; take fewer attempts with --last").into()),
     };
     let parse = |(text, _): &(String, usize)| TestFile::parse(text, &path);
     let files: Vec<TestFile> = texts.iter().map(parse).collect::<Result<_, _>>()?;
@@ -95,7 +95,8 @@ fn find(manifests: Vec<Checked>, function: &str) -> anyhow::Result<Checked> {
     }
 }
 
-/// Returns the name that a function has in a manifest by now; `None` if it has none.
+/// Returns the present name of a function, which the manifest may have renamed; `None` if the manifest does not have
+/// the function.
 fn present_name<'a>(checked: &'a Checked, name: &str) -> Option<&'a str> {
     let manifest = &checked.manifest;
     let was = |function: &&evoke_manifest::Function| function.was.iter().any(|earlier| earlier.name.as_str() == name);
@@ -103,7 +104,7 @@ fn present_name<'a>(checked: &'a Checked, name: &str) -> Option<&'a str> {
     found.map(|function| function.name.as_str())
 }
 
-/// Gives the present name of its function to a recording under an earlier one, also in what the attempt published.
+/// Replaces an earlier name of the function by its present name in a recording, also in the published events.
 fn renamed(recording: Recording, checked: &Checked) -> Recording {
     let Some((app, name)) = recording.function.split_once('/') else { return recording };
     let Some(present) = present_name(checked, name).filter(|present| *present != name) else { return recording };
@@ -116,7 +117,7 @@ fn renamed(recording: Recording, checked: &Checked) -> Recording {
     Recording { function: format!("{app}/{present}"), published, ..recording }
 }
 
-/// Returns the path of a manifest from the folder of a test file, if both are in one folder; else the whole path.
+/// Returns the name of a manifest, if it is in the same folder as the test file; else its full path.
 fn relative(manifest: &Path, file: &Path) -> String {
     let folder = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned);
     let canonical = |path: Option<PathBuf>| path.unwrap_or_else(|| PathBuf::from(".")).canonicalize().ok();
@@ -128,7 +129,8 @@ fn relative(manifest: &Path, file: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Returns what an attempt did otherwise than recorded, byte by byte: the published events, and the changes of state.
+/// Returns the differences between the attempt and its recording, in published events and changes of state. They are
+/// compared byte by byte.
 pub(super) fn differences(recording: &Recording, actual: &Actual) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |at: String, expected: Option<&str>, actual: Option<&str>| {
@@ -154,7 +156,7 @@ pub(super) fn differences(recording: &Recording, actual: &Actual) -> Vec<Differe
     found
 }
 
-/// Returns a value as text; different bytes have different texts.
+/// Returns a value as text. Different values have different texts, even if they are not valid UTF-8.
 fn shown(value: Option<&Vec<u8>>) -> String {
     value.map_or("deleted".to_owned(), |bytes| format!("\"{}\"", bytes.escape_ascii()))
 }

@@ -54,7 +54,7 @@ async fn load<K>(key: K, case: &Case<'_>, sandbox: &Sandbox) -> Result<(K, Arc<s
         Ok(secrets) => secrets,
         Err(error) => return at_test(error.to_string(), "use shorter values"),
     };
-    // The requests are answered by the test, so the headers of the grants are not needed.
+    // The test answers the requests, so the grants need no headers.
     let http = function.allow.http.iter().map(|grant| Grant::new(grant.url.clone())).collect();
     let loaded = load_with(checked, &function, (secrets, http), sandbox).await?;
     if loaded.kind() == Kind::Http {

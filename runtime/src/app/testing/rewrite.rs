@@ -19,14 +19,17 @@ pub(super) struct Written {
 /// Returns the file with a new expectation for each of these tests.
 ///
 /// # Errors
-/// A test is written in a form that cannot be changed, such as an alias. The new text is read back, so the errors of the
+/// A test is written in a form that cannot be changed, such as an alias. The new text is parsed again, so errors of the
 /// parser are possible, too.
 pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyhow::Result<Written> {
     let mut text = file.source.text.clone();
     let mut edits = Vec::new();
     for (test, parts) in new {
         let edit = edit(&file.source.text, test, parts).with_context(|| {
-            format!("the test `{}` is written in a form that cannot be changed; write it out", test.name.value)
+            format!(
+                "the test `{}` is written in a form that cannot be changed; write it out, without aliases",
+                test.name.value
+            )
         })?;
         edits.push(edit);
     }
@@ -50,7 +53,8 @@ pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyh
     Ok(Written { text, file: written })
 }
 
-/// Returns the range to replace, and the new text. `None` if the test is not written at its name.
+/// Returns the range to replace, and the new text. Returns `None` if the test is not written out after its name, such
+/// as an alias.
 fn edit(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, String)> {
     let name = test.name.span;
     if test.span == name {
@@ -97,7 +101,8 @@ fn edit_block(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, S
     }
 }
 
-/// Returns the end of the last line that belongs to the key at `start`: lines with more indentation than the key.
+/// Returns the end of the last line that belongs to the key at `start`. These are the lines with more indentation than
+/// the key.
 fn block_end(text: &str, start: usize) -> usize {
     let column = column(text, start);
     let rest = text.get(start..).unwrap_or_default();

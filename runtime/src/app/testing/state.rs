@@ -1,4 +1,4 @@
-//! Stored state of a test: the values that it gives, and what buckets are said to hold.
+//! Stored state of a test: the values that the test gives, and the recorded sizes and keys of buckets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use evoke_sandbox::StateSource;
 use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 
-/// The state of a test as the source of an attempt.
+/// The state of a test, from which an attempt reads.
 pub(super) struct GivenState {
     stored: StoredState,
-    /// The sizes of buckets, for quotas: a recording has only a part of the values.
+    /// The recorded sizes of buckets, for quotas. They are needed because a recording has only some of the values.
     usages: BTreeMap<String, Usage>,
 }
 
-/// What a test gives for a bucket: values as JSON, and what a recording has beyond them.
+/// The state that a test gives for a bucket: values as JSON, and the other reads of a recording.
 pub(super) struct GivenBucket {
     pub(super) name: Arc<str>,
     pub(super) values: Option<Spanned<BTreeMap<String, Value>>>,
@@ -37,7 +37,7 @@ impl GivenState {
         let mut usages = BTreeMap::new();
         for GivenBucket { name, values, recorded } in buckets {
             let BucketReads { values: raw, keys, usage } = recorded;
-            // A key that was only listed has some value.
+            // A key that was only listed, and not read, gets an empty value.
             let mut all: BTreeMap<String, Vec<u8>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
             // The SDKs store values as JSON.
             let values = values.map(|given| given.value).unwrap_or_default();

@@ -14,7 +14,7 @@ use super::super::{ClientArgs, Common, Failure};
 use crate::admin::view::{DeadLetter, Edit, Edited};
 use evoke_model::DeliveryId;
 
-/// The arguments. `--data` is not the data folder here, which can be given only before the command's name.
+/// The arguments. Here, `--data` has the new data. The data folder can be given only before the command's name.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WithData {
     /// Number of the delivery

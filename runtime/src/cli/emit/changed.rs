@@ -1,8 +1,8 @@
-//! `--when-changed KEY`: a reading in, an event only on change.
+//! `--when-changed KEY`: reads readings, and sends an event only if a reading differs from the last one.
 //!
-//! The file `changed/KEY.json` has the data of the last event, and the event that is being sent, if it is not known
-//! whether it was stored. The next command sends that event again, with the same id: so a change is one event, also when
-//! the command or Evoke ends at any point.
+//! The file `changed/KEY.json` has the data of the last event. It also has the event that is being sent, until it is
+//! known that Evoke stored it. The next command sends that event again, with the same id. So a change makes one event,
+//! even if the command or Evoke ends at any point.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -29,7 +29,7 @@ const KEY_BYTES_MAX: usize = 64;
 struct Last {
     /// The data of the last event.
     data: Option<Value>,
-    /// The data and the JSON form of an event that is being sent.
+    /// The data and the JSON form of the event that is being sent.
     sending: Option<(Value, String)>,
 }
 
@@ -37,7 +37,7 @@ struct Last {
 struct Readings {
     path: PathBuf,
     last: Last,
-    /// Locked, so that two commands do not send the same change.
+    /// Held to keep the file locked, so that two commands do not send the same change.
     _lock: File,
 }
 
@@ -75,7 +75,7 @@ impl Readings {
         let name = encode_segment(key);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || key.starts_with('.') {
             return Err(Failure::Usage(format!(
-                "--when-changed {key}: a key has 1 to {KEY_BYTES_MAX} characters and does not begin with a dot"
+                "--when-changed {key}: the key must have 1 to {KEY_BYTES_MAX} characters, and must not begin with a dot"
             )));
         }
         let failed =
@@ -131,7 +131,8 @@ impl Readings {
         }
     }
 
-    /// Sends an event if the reading differs from the last one. The error is a failure, or the mistake in the reading.
+    /// Sends an event if the reading differs from the last one. The error is `Ok` with a failure of the command, or
+    /// `Err` with the mistake in the reading.
     fn take(
         &mut self,
         draft: &Draft,
@@ -168,7 +169,7 @@ impl Readings {
     }
 }
 
-/// Returns the error of [`Readings::take`] for a wrong reading.
+/// Returns the error that [`Readings::take`] returns for a wrong reading.
 fn mistake(text: String) -> Result<Failure, String> {
     Err(text)
 }

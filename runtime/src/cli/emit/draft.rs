@@ -1,5 +1,5 @@
-//! Makes events of the options and of lines of standard input. Each event gets its id here, before it is sent for the
-//! first time: so an event that is sent again is stored once.
+//! Makes events from the options and from lines of standard input. Each event gets its id here, before it is sent for
+//! the first time, so that an event that is sent again is stored only once.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Draft {
         self.type_.is_some()
     }
 
-    /// Returns the JSON form of one event, on one line if the data is. The server checks it.
+    /// Returns the JSON form of one event; it is on one line if the data is on one line. The server checks the event.
     pub(super) fn event_json(&self, id: Option<String>, data: Option<&RawValue>) -> Result<String, Failure> {
         let event = OneEvent {
             specversion: "1.0",
@@ -62,8 +62,8 @@ impl Draft {
             .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
     }
 
-    /// Returns the JSON form of the event of a line, on one line: its data if there is a type, else the event itself.
-    /// Returns the mistake if the line is none.
+    /// Returns the JSON form of the event that a line describes, on one line. With `--type`, the line has the data of
+    /// the event, else the event itself. Returns the mistake if the line is wrong.
     pub(super) fn line_to_json(&self, line: &[u8]) -> Result<String, String> {
         match &self.type_ {
             Some(type_) => self.checked(&self.event_of_data(type_, line)?),
@@ -99,7 +99,7 @@ impl Draft {
         Ok(event)
     }
 
-    /// Adds the attributes that the event has not.
+    /// Adds the attributes that the event does not have.
     fn fill(&self, event: &mut Event) {
         if event.id.is_empty() {
             event.id = new_id();

@@ -1,5 +1,5 @@
-//! Reads lines in groups: all complete lines that one read returned. A group is written and sent together, and a slow
-//! producer waits for nothing.
+//! Reads lines in groups. A group has all complete lines that one read returned, and its events are written and sent
+//! together. So the line of a slow producer is sent at once, and does not wait for further lines.
 
 use std::io::{self, BufRead};
 
@@ -28,14 +28,14 @@ impl<R: BufRead> Lines<R> {
         Self { reader, number: 0, part: Vec::new() }
     }
 
-    /// Returns the next lines that are not blank, at least one; an empty list at the end of the input. Waits for input
-    /// only until there is a line.
+    /// Waits for a line that is not blank. Returns this line, and all further lines that the same read returned.
+    /// Returns an empty list at the end of the input.
     pub(super) fn next_group(&mut self) -> io::Result<Vec<Line>> {
         let mut group = Vec::new();
         loop {
             let buffer = self.reader.fill_buf()?;
             if buffer.is_empty() {
-                // The last line may have no end.
+                // The last line may have no line break.
                 let rest = std::mem::take(&mut self.part);
                 if !rest.is_empty() {
                     self.push(&mut group, rest);

@@ -8,11 +8,11 @@ use crate::admin::view::Posted;
 
 const PATH: &str = "/api/v1/events";
 
-/// Sends events to the admin API that the options name. After a restart of Evoke, it is found again.
+/// Sends events to the admin API that the options name. After a restart of Evoke, reads its address again.
 pub(super) struct Sender<'a> {
     common: &'a Common,
     client: Option<Client>,
-    /// The numbers of events that were stored, and that had been stored before.
+    /// The number of events that were stored now, and of events that had been stored before.
     pub(super) sent: Sent,
 }
 
@@ -23,13 +23,13 @@ pub(super) struct Sent {
     pub(super) duplicates: u64,
 }
 
-/// Why a batch was not stored. Nothing of it was stored, except after `Away`: then it is unknown.
+/// Why a batch was not stored. No event of the batch was stored; only after `Away`, this is unknown.
 pub(super) enum NotSent {
     /// Evoke does not run, or ended during the request.
     Away(Failure),
-    /// Evoke stores nothing now.
+    /// Evoke accepts no events at the moment. Send the batch again after this time.
     Later(String, Duration),
-    /// Evoke refuses the event with this index; with `None`, any of them.
+    /// Evoke refuses the event with this index; with `None`, it is unknown which event of the batch is refused.
     Refused(Option<usize>, String),
     /// No retry can succeed.
     Failed(Failure),
@@ -40,7 +40,7 @@ impl<'a> Sender<'a> {
         Self { common, client: None, sent: Sent::default() }
     }
 
-    /// Sends events, each the JSON form of one. They are stored together or not at all.
+    /// Sends events in their JSON form. Either all of them are stored or none.
     pub(super) fn send(&mut self, events: &[impl AsRef<[u8]>]) -> Result<(), NotSent> {
         let client = match &self.client {
             Some(client) => client,
@@ -79,7 +79,8 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Returns the index of the event that a message is about: it begins with `event 7: `.
+/// Returns the index of the event that a message is about. Such a message begins with `event` and the index, as in
+/// `event 7: `.
 fn index_of(detail: &str) -> Option<usize> {
     let rest = detail.strip_prefix("event ")?;
     rest.get(..rest.find(|char: char| !char.is_ascii_digit())?)?.parse().ok()

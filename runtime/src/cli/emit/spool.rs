@@ -3,13 +3,13 @@
 //! | file | content |
 //! |---|---|
 //! | `00000001.events`, … | the events in order, one JSON text per line; a file that Evoke has stored is removed |
-//! | `position` | the number of a file and an offset: everything before it was stored by Evoke |
+//! | `position` | the number of a file and an offset: Evoke has stored, or refused, all events before this position |
 //! | `refused.jsonl` | the events that Evoke refused, each with the reason |
 //! | `lock` | locked while a command uses the folder |
 //!
-//! A line counts as taken when [`Spool::append`] returns: then it is on the disk. A line without its end was never taken,
-//! so it is removed at the next start. The position may be older than what Evoke has stored, because it is written
-//! afterwards; events that are sent again have the same ids and are stored once.
+//! An event is in the spool when [`Spool::append`] returns: then it is on the disk. A line without a line break at the
+//! end of a file is an event whose append did not return, so the next start removes it. The position is written after
+//! Evoke has stored the events, so it may be too low. Events that are sent again have the same ids and are stored once.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -22,10 +22,11 @@ use std::time::Duration;
 use super::super::Failure;
 use evoke_fs::{PrivateFolder, sync_folder};
 
-/// The length at which a new file begins, in bytes: small enough that stored events soon free their space.
+/// The length of a file at which the next file begins, in bytes. Files are this small so that the space of stored
+/// events is soon free again.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The maximum size and number of events per batch. Evoke accepts requests of 4 MiB; a batch may exceed its limit by one
-/// event.
+/// The maximum size and number of events per batch. Evoke accepts requests of 4 MiB; a batch may exceed its limit by
+/// one event.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const BATCH_EVENTS_MAX: usize = 1_000;
 
@@ -46,7 +47,7 @@ pub(super) struct Batch {
     ends: Vec<Position>,
 }
 
-/// The events of one folder. One thread appends, another one takes batches and confirms them.
+/// The events of one folder. One thread appends events; another thread reads batches and confirms them.
 pub(super) struct Spool {
     folder: PathBuf,
     bytes_max: u64,
@@ -84,10 +85,10 @@ impl Spool {
         Ok(Self { folder, bytes_max, state, changed: Condvar::new(), _lock: lock })
     }
 
-    /// Writes events, each the JSON form of one without a line break, to the disk: all of them or none.
+    /// Writes events to the disk: all of them or none. Each event is in its JSON form, without a line break.
     ///
     /// # Errors
-    /// The spool is full, or the disk has an error. Then no event is taken any more.
+    /// The spool is full, or the disk has an error. Then none of the events is in the spool.
     pub(super) fn append(&self, events: &[String]) -> Result<(), Failure> {
         let size = events.iter().map(|event| event.len() as u64 + 1).sum::<u64>();
         let mut state = self.lock();
@@ -127,7 +128,7 @@ impl Spool {
             text.push(b'\n');
         }
         if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
-            // Nothing of the group counts as taken.
+            // No event of the group may stay in the file.
             let _ = file.set_len(*length);
             state.last = None;
             return Err(error);
@@ -173,7 +174,8 @@ impl Spool {
         }
     }
 
-    /// Reads events from a position on, up to the length of the file that was on the disk.
+    /// Reads a batch of events that starts at a position. `length` is the length of the file that is safely on the
+    /// disk.
     fn read(&self, from: Position, length: u64) -> Result<Batch, Failure> {
         let path = self.folder.join(file_name(from.file));
         let rest = usize::try_from(length - from.offset).unwrap_or(usize::MAX);
@@ -195,7 +197,7 @@ impl Spool {
             if size == rest {
                 return Err(self.failed(&format!("{} is damaged at byte {}", path.display(), from.offset)));
             }
-            // One event is longer than a batch.
+            // The next event is longer than this part of the file.
             size = size.saturating_mul(2).min(rest);
         }
     }
@@ -209,7 +211,8 @@ impl Spool {
         std::fs::rename(&new, self.folder.join(POSITION)).map_err(failed)?;
         let mut state = self.lock();
         state.position = end;
-        // The file that is appended to stays until it is full.
+        // Removes the files whose events are all confirmed. The file to which events are appended stays until it is
+        // full.
         while let Some((file, length)) = state.files.front().copied()
             && (file < end.file || (file == end.file && end.offset >= length && length >= FILE_BYTES_MAX))
         {
@@ -228,7 +231,7 @@ impl Spool {
     pub(super) fn set_aside(&self, event: &[u8], reason: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(REFUSED);
         let text = String::from_utf8_lossy(event);
-        // The event is JSON, or text of a damaged file.
+        // If the file was damaged, the event may be a text that is not JSON.
         let event = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::String(text.into_owned()));
         let line = format!("{}\n", serde_json::json!({ "reason": reason, "event": event }));
         let mut state = self.lock();
@@ -270,7 +273,7 @@ impl State {
     }
 }
 
-/// Removes a line without its end, which was not taken. Returns the length of the file.
+/// Removes a line without a line break at the end of a file: its append did not return. Returns the length of the file.
 fn complete_length(path: &Path) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
@@ -294,7 +297,8 @@ fn complete_length(path: &Path) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Reads the position. A missing or damaged one is the start of the first file: its events are sent again.
+/// Reads the position. If it is missing or damaged, returns the start of the first file, whose events are then sent
+/// again.
 fn load_position(folder: &Path, files: &VecDeque<(u64, u64)>) -> Position {
     let first = files.front().map_or(0, |(file, _)| *file);
     let start = Position { file: first, offset: 0 };
@@ -305,7 +309,7 @@ fn load_position(folder: &Path, files: &VecDeque<(u64, u64)>) -> Position {
     });
     let is_valid = |at: &Position| match files.iter().find(|(file, _)| *file == at.file) {
         Some((_, length)) => at.offset <= *length && ends_a_line(&folder.join(file_name(at.file)), at.offset),
-        // Its file was removed, and those before it.
+        // The file of the position may already be removed. Then all files that are left come after it.
         None => at.file < first || files.is_empty(),
     };
     stored.filter(is_valid).unwrap_or(start)

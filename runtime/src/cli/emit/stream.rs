@@ -1,7 +1,7 @@
 //! Sends the lines of standard input, directly or through the spool.
 //!
-//! Two threads: one reads lines, gives them ids and passes them on in groups; the other one sends them. So a slow disk or
-//! network holds up the producer only when the queue, or the spool, is full.
+//! One thread reads lines, makes events with ids from them, and passes these on in groups. Another thread sends the
+//! events. So a slow disk or network delays the producer only when the queue is full.
 
 use std::io::{BufReader, StdinLock};
 use std::path::Path;
@@ -18,15 +18,16 @@ use super::lines::{Line, Lines};
 use super::sender::{NotSent, Sender, Sent};
 use super::spool::{Batch, Spool};
 
-/// The number of groups that wait for the sender; each has at most the bytes of one read and of one line.
+/// The maximum number of groups that wait for the sender. A group has at most the bytes of one read and one line.
 const GROUPS_MAX: usize = 8;
 const READ_BYTES: usize = 256 * 1024;
-/// The maximum number of events per request, and the size from which on no group is added to a request.
+/// The maximum number of events per request.
 const BATCH_EVENTS_MAX: usize = 1_000;
+/// No further group of lines is added to a request that has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// The first and the longest wait before a retry while Evoke is away.
 const AWAY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// The longest wait before a retry while Evoke stores nothing.
+/// The longest wait before a retry while Evoke runs but accepts no events.
 const LATER_MAX: Duration = Duration::from_secs(5);
 
 /// The settings of one command.
@@ -52,7 +53,8 @@ struct Summary {
     left: bool,
 }
 
-/// The lines of a group as events, each with the number of its line, and why the line after them is none.
+/// The events of a group of lines, each with the number of its line. If a line is wrong, the events end before this
+/// line, and the group has the error.
 struct Group {
     events: Vec<(u64, String)>,
     wrong: Option<Failure>,
@@ -73,7 +75,7 @@ impl Group {
 
 pub(super) fn wrong_line(number: u64, mistake: &str) -> Failure {
     Failure::Failed(format!(
-        "line {number}: {mistake}; the lines before it were taken, this one and those after it were not"
+        "line {number}: {mistake}; the lines before it were processed, this line and the lines after it were not"
     ))
 }
 
@@ -113,7 +115,7 @@ impl Stream<'_> {
 
     /// Sends one event, given as JSON, through the spool.
     pub(super) fn one(&self, json: &str) -> Result<(), Failure> {
-        // Checked and on one line.
+        // Checks the event, and puts it on one line.
         let event = self.draft.line_to_event(json.as_bytes()).map_err(Failure::Failed)?;
         self.spooled(move |spool| spool.append(&[event]))
     }
@@ -123,10 +125,10 @@ impl Stream<'_> {
         self.spooled(|_| Ok(()))
     }
 
-    /// Reads lines and sends them; nothing is kept when Evoke is away.
+    /// Reads lines and sends their events without a spool. If Evoke is away, the events are lost and the command fails.
     fn direct(&self, draft: Arc<Draft>) -> Result<(), Failure> {
         let (groups, received) = mpsc::sync_channel(GROUPS_MAX);
-        // Not joined: after an error the thread may wait for input, and the process ends.
+        // The thread is not joined: after an error it may still wait for input, and the end of the process ends it.
         thread::spawn(move || {
             let mut lines = stdin_lines();
             loop {
@@ -166,8 +168,8 @@ impl Stream<'_> {
         self.report(sender.sent, 0, false)
     }
 
-    /// Sends a batch, and waits while Evoke stores nothing. `number_of` returns the number of an event's line; `last` is
-    /// the number of the last line that was sent.
+    /// Sends a batch; while Evoke accepts no events, waits and retries. `number_of` returns the line number of an event
+    /// by its index; `last` is the number of the last line that was sent before.
     pub(super) fn send_now(
         &self,
         sender: &mut Sender<'_>,
@@ -181,7 +183,7 @@ impl Stream<'_> {
             match sender.send(events) {
                 Ok(()) => return Ok(()),
                 Err(NotSent::Later(detail, wait)) => {
-                    note_once(&mut noted, &format!("Evoke stores nothing now, the command retries: {detail}"));
+                    note_once(&mut noted, &format!("Evoke accepts no events now; the command retries: {detail}"));
                     thread::sleep(wait.min(LATER_MAX));
                 }
                 Err(NotSent::Away(failure)) => {
@@ -223,7 +225,7 @@ impl Stream<'_> {
         }
         let Drain { sender, refused, reason, .. } = drain;
         self.report(sender.sent, refused, left)?;
-        // The input has ended. A thread that panicked has printed why.
+        // The input has ended, so the thread ends. If it panicked, the panic has already printed the reason.
         fed.join().unwrap_or(Err(Failure::Reported))?;
         match reason {
             Some(reason) => Err(Failure::Failed(reason)),
@@ -256,7 +258,7 @@ fn note_once(noted: &mut bool, message: &str) {
     }
 }
 
-/// Ends the input of the spool when dropped, also by a panic.
+/// Ends the input of the spool when it is dropped, even if the thread panics.
 struct Closing(Arc<Spool>);
 
 impl Drop for Closing {
@@ -271,9 +273,9 @@ struct Drain<'a> {
     spool: Arc<Spool>,
     wait: Duration,
     refused: u64,
-    /// Why the first refused event was refused.
+    /// The error message for the first refused event.
     reason: Option<String>,
-    /// Since when the input has ended and Evoke is away.
+    /// The time since which the input has ended and Evoke is away; `None` if not both hold.
     away_since: Option<Instant>,
     noted: bool,
 }
@@ -301,7 +303,7 @@ impl<'a> Drain<'a> {
                     (done, end) = (done + 1, batch.events.len());
                     self.spool.confirm(batch, done)?;
                 }
-                // The events before the refused one are sent without it.
+                // Next, sends only the events before the refused event. If it is unknown, sends the first half.
                 Err(NotSent::Refused(Some(at), _)) => end = done + at,
                 Err(NotSent::Refused(None, _)) => end = done + (end - done).div_ceil(2),
                 Err(NotSent::Away(failure)) => {
@@ -312,7 +314,7 @@ impl<'a> Drain<'a> {
                     backoff = (backoff * 2).min(AWAY_WAIT.1);
                 }
                 Err(NotSent::Later(detail, wait)) => {
-                    note_once(&mut self.noted, &format!("Evoke stores nothing now, the command retries: {detail}"));
+                    note_once(&mut self.noted, &format!("Evoke accepts no events now; the command retries: {detail}"));
                     if !self.may_wait(wait.min(LATER_MAX)) {
                         return Ok(false);
                     }
@@ -323,7 +325,7 @@ impl<'a> Drain<'a> {
         Ok(true)
     }
 
-    /// Waits before a retry. Returns false when the time after the end of the input is over.
+    /// Waits before a retry. Returns false if Evoke was away for longer than `--wait` after the end of the input.
     fn may_wait(&mut self, backoff: Duration) -> bool {
         if self.spool.is_closed() {
             let since = *self.away_since.get_or_insert_with(Instant::now);

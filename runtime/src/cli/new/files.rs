@@ -294,8 +294,9 @@ pub(super) fn template(language: Language) -> Template {
     }
 }
 
-/// Returns the dependencies that the Rust SDK takes from its workspace, as lines of `[workspace.dependencies]`: the lines of
-/// this repository's own. Crates of the runtime are in the folder `sdk`.
+/// Returns the dependencies that the crates of the Rust SDK inherit from the workspace, as lines of
+/// `[workspace.dependencies]`. The lines are those of the Cargo.toml of this repository, with the crates of the runtime
+/// in the folder `sdk`.
 fn sdk_dependencies() -> String {
     let manifests = RUST.iter().filter(|(path, _)| path.ends_with("Cargo.toml")).map(|(_, text)| *text);
     let names: Vec<&str> = manifests

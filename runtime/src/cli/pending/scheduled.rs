@@ -44,7 +44,7 @@ pub(super) fn cancel(common: &Common, event: String, options: ChangeOptions) -> 
     report(common, parse::<CancelledScheduled>(&response)?.count, options)
 }
 
-/// Cancels in several requests: one request searches a limited number of events.
+/// Cancels the events that match, in several requests, because one request searches a limited number of events.
 pub(super) fn cancel_matching(common: &Common, pattern: &str, options: ChangeOptions) -> Result<(), Failure> {
     let client = Client::find(common)?;
     let pattern = Some(read_pattern(pattern)?);

@@ -11,10 +11,10 @@ use crate::cli::{Common, Failure};
 use evoke_model::DeliveryId;
 use evoke_model::recording::Recording;
 
-/// The number of attempts of a function without `--last`.
+/// The default of `--last`.
 const LAST_DEFAULT: usize = 20;
 
-/// The attempts to make tests of.
+/// The recorded attempts from which tests are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum From {
     /// All recorded attempts of a delivery.
@@ -45,7 +45,7 @@ enum Entry {
     Recording(Box<Recording>),
 }
 
-/// Returns the recordings, the oldest first. Reports attempts that are not recorded.
+/// Returns the recordings, the oldest first. Prints a note for each attempt that was not recorded.
 pub(super) fn fetch(
     common: &Common,
     from: &From,
@@ -88,7 +88,8 @@ pub(super) fn fetch(
     }
 }
 
-/// Returns where the tests are written: beside the manifest for a delivery, into no file for a function.
+/// Returns the file for the tests. Without `--out`, the tests of a delivery go beside the manifest, and the tests of a
+/// function into no file.
 pub(super) fn file(from: &From, out: Option<&Path>) -> RecordedFile {
     match (out, from) {
         (Some(out), _) if is_stdout(out) => RecordedFile::Beside("recorded".to_owned()),

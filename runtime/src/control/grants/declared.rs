@@ -1,4 +1,4 @@
-//! The grants of the active functions, as records name and keep them.
+//! The grants of the active functions, in the form in which the records have them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use evoke_model::destination::{Destination, Target};
 use evoke_model::{GrantKey, GrantKind};
 use evoke_sandbox::GrantUse;
 
-/// The most grants of a function whose use is recorded.
+/// Maximum number of grants of a function whose use is recorded.
 const GRANTS_MAX: usize = 256;
 /// The longest name of a grant whose use is recorded, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -24,7 +24,7 @@ pub(in crate::control) struct Declared {
     /// `app/function`.
     pub(super) name: String,
     pub(super) grants: Vec<DeclaredGrant>,
-    /// The secrets of the function that are inserted into the requests to each origin.
+    /// The secrets of the function that are inserted into its requests, by the origin of the requests.
     pub(super) inserted: BTreeMap<String, Vec<String>>,
     /// The grants in the form of the manifest.
     pub(super) allow: Option<Value>,
@@ -150,7 +150,7 @@ fn allow(function: &Function, folder: &Path) -> Map<String, Value> {
     map
 }
 
-/// Writes only the limits that are not the default ones.
+/// Returns the grant of state with only those limits that differ from the defaults.
 fn state(limits: StateLimits) -> Value {
     let (given, default) = (json!(limits), json!(StateLimits::default()));
     let changed = given.as_object().into_iter().flatten().filter(|(key, value)| default.get(key) != Some(value));

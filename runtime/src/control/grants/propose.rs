@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 use super::record::{GrantRecord, Record};
 use evoke_model::{GrantKey, GrantKind};
 
-/// The most event types that replace a glob.
+/// Maximum number of event types that replace a glob.
 const TYPES_MAX: usize = 5;
 
-/// Returns the smallest `allow:` that covers all uses of a function; `None` if it has not run, if its grants are that
-/// small already, or if they are not known. A grant that the function has not run with stays.
+/// Returns the smallest `allow:` that covers all uses of a function. A grant that was added after the last attempt
+/// stays. Returns `None` if the function has not run, if its `allow:` is already as small, or if its `allow:` is
+/// unknown.
 pub fn propose(record: &Record) -> Option<Value> {
     let allow = record.allow.as_ref().and_then(Value::as_object)?;
     let mut proposed = Map::new();
@@ -61,7 +62,8 @@ fn is_unused(record: &Record, kind: GrantKind, name: &str) -> bool {
     grant(record, kind, name).is_some_and(|grant| record.is_unused(grant))
 }
 
-/// Returns the types that a glob was used for, if they are few; else the glob itself; nothing if it was not used.
+/// Returns the event types for which a glob was used, if they are few; else the glob itself. Returns nothing if the
+/// glob was not used.
 fn publish(record: &Record, glob: &Value) -> Vec<Value> {
     let Some(found) = glob.as_str().and_then(|glob| grant(record, GrantKind::Publish, glob)) else {
         return vec![glob.clone()];
@@ -90,7 +92,7 @@ fn state(record: &Record, state: &Value) -> Option<Value> {
     }
 }
 
-/// Returns an entry of `http`, with its host in place of a wildcard if only one was used.
+/// Returns an entry of `http`. If the entry has a wildcard and only one host was used, the host replaces the wildcard.
 fn http(record: &Record, entry: &Value) -> Option<Value> {
     let url = entry.get("url").unwrap_or(entry);
     let Some(found) = url.as_str().and_then(|url| grant(record, GrantKind::Http, url)) else {

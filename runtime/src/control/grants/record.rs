@@ -1,4 +1,4 @@
-//! The record of one function: when each of its grants was last used, and for what.
+//! The record of one function: for each of its grants, the uses and the times of the last uses.
 
 use std::collections::BTreeMap;
 
@@ -11,34 +11,35 @@ use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 use evoke_sandbox::Uses;
 
 const VERSION: u32 = 1;
-/// The step of the time of a use: a grant in use changes its record once in this time.
+/// The precision of the time of a use. So a grant that is used all the time changes its record only once per step.
 const STEP_MS: i64 = 3_600_000;
-/// The most refused uses.
+/// Maximum number of refused uses in a record.
 const REFUSED_MAX: usize = 32;
 
 /// The use of the grants of a function since its recording began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     v: u32,
-    /// When the recording began.
+    /// The time since which the use of grants is recorded.
     pub since_ms: UnixMs,
-    /// The number of attempts, and of HTTP requests, that started since then.
+    /// The number of attempts and handled HTTP requests that started since then.
     pub attempts: u64,
-    /// When the last end of the process without a clean stop was found; uses of the seconds before it may be missing.
+    /// The start that found the last end of a process without a clean stop. Uses of the last seconds before that end
+    /// may be missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_ms: Option<UnixMs>,
-    /// The grants, also those that were removed from the manifest.
+    /// The grants, including grants that were removed from the manifest.
     pub grants: Vec<GrantRecord>,
     /// The uses that were refused, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRecord>,
-    /// The imports of the component that have no effect.
+    /// The imports of the component that refuse every call, because the grant that they need is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusing_imports: Vec<String>,
     /// The grants as the manifest has them, without values of secrets; `None` if they are too long to be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Value>,
-    /// Since when no manifest has the function.
+    /// The time since which no manifest has the function; `None` if one has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -49,14 +50,15 @@ pub struct GrantRecord {
     /// The entry of the manifest.
     #[serde(flatten)]
     pub key: GrantKey,
-    /// Since when the function has the grant.
+    /// The time since which the function has the grant.
     pub since_ms: UnixMs,
-    /// The number of attempts before that.
+    /// The number of attempts before the function had the grant.
     pub attempts_before: u64,
-    /// The values that it was used for, each with its last use, to the hour.
+    /// The values for which the grant was used, such as event types or hosts, each with the time of the last use, to
+    /// the hour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seen: BTreeMap<String, UnixMs>,
-    /// True if it was used for more than `seen` has.
+    /// True if the grant was used for more values than `seen` has room for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
     /// The headers that are added to requests.
@@ -65,7 +67,7 @@ pub struct GrantRecord {
     /// The addresses that may be reached although they are not global.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// Since when the manifest does not have it.
+    /// The time since which the manifest does not have the grant; `None` if it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -73,10 +75,10 @@ pub struct GrantRecord {
 /// A use that was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RefusedRecord {
-    /// The grant that would allow it.
+    /// The grant that would allow the use.
     #[serde(flatten)]
     pub key: GrantKey,
-    /// When it was last tried, to the hour.
+    /// The time of the last refused try, to the hour.
     pub last_ms: UnixMs,
 }
 
@@ -107,7 +109,8 @@ impl GrantRecord {
     }
 }
 
-/// Moves a time forward if a whole step has passed, or back if the clock was set back. Returns true if it was moved.
+/// Sets a time to `now_ms` if a whole step has passed since it, or if the clock was set back. Returns true if the time
+/// was set.
 fn step(last_ms: &mut UnixMs, now_ms: UnixMs) -> bool {
     let is_due = now_ms < *last_ms || now_ms - *last_ms >= STEP_MS;
     if is_due {
@@ -141,13 +144,13 @@ impl Record {
         self.attempts.saturating_sub(grant.attempts_before)
     }
 
-    /// Returns true if attempts have shown that the function does without a grant.
+    /// Returns true if the function had attempts since it has the grant, and none of them used the grant.
     pub fn is_unused(&self, grant: &GrantRecord) -> bool {
         !grant.is_used() && self.attempts_of(grant) > 0
     }
 
-    /// Makes these grants those of the manifest. The record of a grant stays when others change. Returns true if
-    /// anything changed.
+    /// Sets the grants of the manifest. The record of a grant that the manifest still has stays unchanged. Returns true
+    /// if anything changed.
     pub(super) fn declare(&mut self, function: &Declared, now_ms: UnixMs) -> bool {
         let before = self.clone();
         self.gone_ms = None;
@@ -161,7 +164,7 @@ impl Record {
         for declared in &function.grants {
             let new = GrantRecord::new(declared, now_ms, self.attempts);
             match self.grants.iter_mut().find(|grant| grant.key == declared.key) {
-                // A grant that was gone for a while is judged anew.
+                // The record of a grant that was removed and added again starts anew.
                 Some(grant) if grant.gone_ms.is_some() => *grant = new,
                 Some(grant) => (grant.headers, grant.addresses) = (new.headers, new.addresses),
                 None => self.grants.push(new),
@@ -172,8 +175,8 @@ impl Record {
         *self != before
     }
 
-    /// Adds uses. `inserted` has the secrets in the headers for each origin. Returns true if more than the number of
-    /// attempts changed.
+    /// Adds uses. `inserted` has the secrets that are inserted into headers, by origin. Returns true if anything
+    /// besides the number of attempts changed.
     pub(super) fn add(&mut self, uses: Uses, inserted: &BTreeMap<String, Vec<String>>, now_ms: UnixMs) -> bool {
         let Uses { attempts, used, refused } = uses;
         self.attempts = self.attempts.saturating_add(attempts);
@@ -214,8 +217,8 @@ impl Record {
         is_changed
     }
 
-    /// Removes the grants that the manifest has not had, and the refused uses that were not tried, for `keep_ms`. Returns
-    /// true if there were any.
+    /// Removes the grants that the manifest has not had for `keep_ms`, and the refused uses that were not tried again
+    /// for `keep_ms`. Returns true if any were removed.
     pub(super) fn expire(&mut self, now_ms: UnixMs, keep_ms: i64) -> bool {
         let before = (self.grants.len(), self.refused.len());
         self.grants.retain(|grant| !grant.gone_ms.is_some_and(|gone_ms| is_over(gone_ms, now_ms, keep_ms)));

@@ -1,5 +1,6 @@
-//! Requests that wait for an event which their own event causes. Their number is bounded. After each commit, the bus wakes
-//! those whose chain has changed.
+//! Requests that wait for a reply: an event of a certain type that a function publishes because of the request's own
+//! event. The number of waiting requests is bounded. After each commit, the bus wakes the requests whose chain has
+//! changed.
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
 //! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
@@ -16,7 +17,7 @@ use evoke_model::{ChainState, DeliveryId, Origin, ReadEvent, Seq};
 use evoke_store::{Committed, StoreError, TypeFilter};
 
 /// The maximum number of requests that wait, over all sources. A waiting request needs less than 1 KiB besides its
-/// connection; half of the listener's connections are left for others.
+/// connection; half of the listener's connections are left for other requests.
 const WAITING_MAX: usize = 2_048;
 /// The maximum number of chains that are read at once, so that most readers of the store are left for other callers.
 const READS_MAX: usize = 2;
@@ -53,7 +54,8 @@ impl Replies {
 
     /// Wakes the requests whose chain a commit may have changed. Does not block.
     fn notify(&self, committed: &Committed) {
-        // A request is added before its first read of the chain. So a commit that finds no request is seen by that read.
+        // A request is added before its first read of the chain. So if no request is found here, a request that is
+        // added later sees this commit in its first read.
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -130,7 +132,7 @@ pub enum Reply {
         /// The kind of the last outcome.
         kind: String,
     },
-    /// No delivery of the chain is pending any more, and none published such an event.
+    /// No delivery of the chain is pending any more, and none published an event of a wanted type.
     Finished,
     /// The time is over, and deliveries of the chain are pending.
     TimedOut,
@@ -194,12 +196,13 @@ impl Bus {
         }
     }
 
-    /// Wakes the requests that wait for a change of this commit.
+    /// Wakes the waiting requests whose chain this commit may have changed.
     pub(crate) fn notify_waiting(&self, committed: &Committed) {
         self.inner.replies.notify(committed);
     }
 
-    /// Returns an event that was reported as a duplicate, as it was accepted; `None` when retention has removed it.
+    /// Returns the stored event of which an offered event was a duplicate, as it was accepted. Returns `None` when
+    /// retention has removed the event.
     ///
     /// # Errors
     /// The event cannot be read.

@@ -24,10 +24,10 @@ use evoke_store::running::{EXITS_MAX, Recorded, Work};
 /// The number of functions that a message lists from each end of a chain.
 const CHAIN_PART: usize = 8;
 
-/// The end of a run.
+/// How a run ended.
 pub(super) enum Ran<'a> {
-    /// The attempt ended: its completion, its measurement, and the lock to hold until the next attempt can see its
-    /// writes.
+    /// The attempt ended: its completion, its measurement, and the lock to hold until the next attempt can see the
+    /// writes of this attempt.
     Ended(Box<(Completion, Measurement, Option<StateLock<'a>>)>),
     /// The attempt does not count and leaves no record: it was a failed probe of an endpoint that is down, or the
     /// endpoint is gone. The delivery stays pending.
@@ -39,7 +39,7 @@ pub(super) enum Ran<'a> {
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
 /// acquires the lock on that state and runs again. This run still counts as the same attempt.
 ///
-/// `exits` is the number of ends of the process while the delivery ran.
+/// `exits` counts how often the process ended without a clean stop while the delivery ran.
 ///
 /// `changed` is the state that another attempt changed before this call, if there was such a conflict. The caller holds
 /// the returned lock until the next attempt can see this attempt's writes.
@@ -130,7 +130,8 @@ async fn run_once(
     Ok(end(inner, spec, delivery, started, result).await)
 }
 
-/// Ends a delivery without a run of the function. The outcome must be one that decides the delivery.
+/// Ends a delivery without a run of the function. The outcome must make the delivery a dead letter, by its kind or by
+/// the age of the delivery.
 pub(super) async fn give_up(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -214,7 +215,8 @@ fn describe_chain(chain: &[String]) -> String {
     format!("{} → … {left_out} more … → {}", first.join(" → "), last.join(" → "))
 }
 
-/// Builds the completion of an attempt that succeeded and whose effects the store refused: a failure with this outcome.
+/// Builds the completion of an attempt that succeeded, but whose effects the store refused. The attempt then counts as
+/// failed with this outcome.
 pub(super) async fn refused(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -284,8 +286,8 @@ async fn dead_letter_event(
 }
 
 /// Returns the order key of a delivery. While the store has a temporary error, the key is read again: the report of the
-/// dead letter is stored once and must name the blocked key. After another error nothing can be stored, or the delivery
-/// is damaged.
+/// dead letter is stored once and must name the blocked key. After any other error returns `None`: nothing can be
+/// stored then, or the delivery is damaged.
 async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
     loop {
         match inner.store.order_key(delivery).await {

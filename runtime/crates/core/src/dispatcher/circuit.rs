@@ -1,5 +1,5 @@
 //! The circuit of a function that sends its deliveries to an endpoint. While the endpoint is down, deliveries wait and
-//! keep their attempts; when the endpoint is back, deliveries start slowly. Plain data, no I/O, no clock.
+//! use up no attempts; when the endpoint is back, deliveries start slowly. Plain data, no I/O, no clock.
 //!
 //! ```text
 //!            OPEN_AFTER failures in a row                 a probe succeeds
@@ -16,8 +16,8 @@
 //!
 //! When the endpoint asks for a wait (`Retry-After`), nothing starts before its end.
 //!
-//! A delivery that the endpoint keeps refusing while it takes others ([`Refused`]) opens no circuit and holds no other
-//! delivery: its own retry policy decides.
+//! If the endpoint keeps refusing one delivery while it accepts others ([`Refused`]), that delivery does not open the
+//! circuit and does not delay the others. It is retried as the function's retry policy says.
 
 mod refused;
 
@@ -41,7 +41,7 @@ const PROBE_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest wait before a probe, unless the endpoint asks for a longer one.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The longest wait that an endpoint can ask for on behalf of all deliveries.
+/// The longest time for which a response of the endpoint (`Retry-After`) can delay all deliveries.
 const HOLD_MAX: Duration = Duration::from_secs(3600);
 
 /// The time between two starts at the beginning of the recovery, halved every second.
@@ -50,8 +50,8 @@ const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 /// The duration of the recovery. At its end the time between two starts is 0.1 ms, which is no limit.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Deliveries that should have started within this time before now start at once. Timers have a precision of 1 ms, so at
-/// a high rate several deliveries start together.
+/// Deliveries whose planned start is at most this long ago start at once. Timers have a precision of 1 ms, so at a high
+/// rate several deliveries start together.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// The settings of a circuit.
@@ -150,8 +150,8 @@ impl Circuit {
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
-    /// Replaces the settings. The endpoint may be another one now, so waiting deliveries may start, and none counts as
-    /// refused.
+    /// Replaces the settings. The settings may name another endpoint, so waiting deliveries may start at once, and no
+    /// delivery counts as refused.
     pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
         self.policy = policy;
         self.not_before = None;
@@ -237,7 +237,7 @@ impl Circuit {
         Ended::Counted
     }
 
-    /// Starts nothing for the time that the endpoint asked for.
+    /// Lets no delivery start during the wait that the endpoint asked for.
     fn hold(&mut self, after: Option<Duration>, now: Instant) {
         if let Some(after) = after {
             let until = now + after.min(HOLD_MAX);

@@ -180,13 +180,14 @@ impl Dispatcher {
 
 /// Why the store refused the effects of an attempt; each with the message of the store.
 enum Refused {
-    /// The quota of a state bucket.
+    /// The quota of a state bucket would be exceeded.
     Quota(String),
-    /// The number or size of the events that one event causes.
+    /// The limit on the number or size of the events that one event causes would be exceeded.
     Loop(String),
 }
 
-/// Returns true if a commit can refuse the completion, so that the attempt continues after it.
+/// Returns true if the store can refuse to commit the completion: the attempt must then run again, or be committed as
+/// failed.
 fn can_be_refused(completion: &Completion) -> bool {
     !completion.state.is_empty() || (completion.verdict == Verdict::Done && !completion.publishes.is_empty())
 }

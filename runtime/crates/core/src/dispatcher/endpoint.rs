@@ -1,8 +1,8 @@
 //! Functions whose attempts are requests to an endpoint: their circuits, and endpoints that are gone.
 //!
-//! A circuit that is not closed lets deliveries start later than they could otherwise. A task moves their lanes into the
-//! run queue when their time has come. While a circuit is open, the same task gives up deliveries that become older than
-//! `max_age`, because no attempt does.
+//! A circuit that is not closed lets deliveries start later than they could otherwise. A task moves their lanes into
+//! the run queue when their time has come. While a circuit is open, the same task also makes dead letters of deliveries
+//! that become older than `max_age`, because no attempt runs that could do so.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use evoke_model::{FunctionId, ReadyDelivery, Stream};
 /// The longest wait until the next check of circuits.
 const CHECK_MAX: Duration = Duration::from_secs(1);
 
-/// The wait until the next check after deliveries were given up: more may be in the store.
+/// The wait until the next check after deliveries became dead letters: the store may have more deliveries that are too
+/// old.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Schedule {
@@ -65,7 +66,7 @@ impl Inner {
             return true;
         }
         spec.metrics.failed_probes.increment();
-        // An attempt that counts makes the delivery a dead letter.
+        // If the delivery is too old, the attempt counts, and its failure makes the delivery a dead letter.
         attempt::age(self.clock.store_ms(), delivery) > spec.retry.max_age
     }
 }
@@ -158,7 +159,7 @@ fn take_expired(function: &mut Function, now: Instant, now_ms: UnixMs) -> Vec<Ex
         let OpenCircuit { outcome, message, .. } = &open;
         let last = message
             .as_ref()
-            .map_or_else(String::new, |message| format!("; the last one failed as {outcome}: {message}"));
+            .map_or_else(String::new, |message| format!("; the last request failed as {outcome}: {message}"));
         let message = format!("no request was sent, because the circuit of the endpoint is open{last}");
         Expired { spec: spec.clone(), delivery, outcome: Outcome::EndpointFailed { message, after: None } }
     };

@@ -28,7 +28,8 @@ pub(super) struct Function {
     is_suspended: bool,
     /// Set if the function's attempts are requests to an endpoint.
     pub(super) circuit: Option<Circuit>,
-    /// The message of the endpoint's response that the endpoint is gone, until the function was paused and resumed.
+    /// Set if a response said that the endpoint is gone, to the message about it. Removed when the function is paused
+    /// and resumed.
     gone: Option<String>,
     pub(super) streak: Streak,
     /// The last failed attempt since the start.
@@ -172,7 +173,8 @@ impl Function {
             && self.circuit.as_ref().is_none_or(|circuit| circuit.may_start(Instant::now()))
     }
 
-    /// Returns when a delivery may start that waits only for the function's circuit.
+    /// Returns when the function's circuit lets the next delivery start. Returns `None` if no delivery waits only for
+    /// the circuit.
     pub(super) fn circuit_wakes_at(&self) -> Option<Instant> {
         let has_work = self.live.lane.has_work() || self.replay.lane.has_work();
         self.circuit.as_ref().filter(|_| has_work && self.concurrency > 0)?.wakes_at(Instant::now())

@@ -21,7 +21,7 @@ pub(super) struct Picked {
     pub(super) delivery: ReadyDelivery,
     /// The state that another attempt changed. Set only if the delivery runs again because of this conflict.
     pub(super) changed: Option<StateItem>,
-    /// The number of ends of the process while the delivery ran.
+    /// How often the process ended without a clean stop while the delivery ran.
     pub(super) exits: u32,
 }
 
@@ -34,7 +34,7 @@ impl Picked {
 
 #[derive(Default)]
 pub(super) struct Isolation {
-    /// The counted ends of the process of each delivery that has some.
+    /// For each delivery that ran when the process ended without a clean stop: how often this happened.
     exits: BTreeMap<DeliveryId, u32>,
     /// Suspects that were picked and wait until they may run alone. Each of them takes a place of its function's
     /// concurrency, which bounds their number.
@@ -50,13 +50,13 @@ impl Isolation {
         Self { exits, ..Self::default() }
     }
 
-    /// Returns the number of counted ends of the process while the delivery ran.
+    /// Returns how often the process ended without a clean stop while the delivery ran.
     pub(super) fn exits(&self, id: DeliveryId) -> u32 {
         if self.exits.is_empty() { 0 } else { self.exits.get(&id).copied().unwrap_or_default() }
     }
 
-    /// Sets the number of a delivery that became a dead letter because of it. If the delivery is redriven, it is a
-    /// suspect.
+    /// Sets the count of a delivery that became a dead letter because of its count to 1. So if the delivery is
+    /// redriven, it is a suspect again.
     pub(super) fn given_up(&mut self, id: DeliveryId) {
         if let Some(exits) = self.exits.get_mut(&id) {
             *exits = 1;
@@ -74,7 +74,7 @@ impl Isolation {
         self.waiting.push_back(suspect);
     }
 
-    /// Removes suspects that wait.
+    /// Removes and returns the waiting suspects for which `is_taken` returns true.
     pub(super) fn take_waiting(&mut self, is_taken: impl Fn(&Picked) -> bool) -> VecDeque<Picked> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let (taken, stays) = waiting.partition(is_taken);

@@ -146,7 +146,7 @@ impl Lane {
         !self.loading && !self.loading_retries && self.started().is_empty()
     }
 
-    /// Makes the lane load all deliveries from the store again that it does not hold.
+    /// Makes the lane load again all deliveries from the store that it does not hold.
     pub(super) fn load_again(&mut self) {
         self.leave(DeliveryId(1));
         self.next_retry_ms = Some(UnixMs::MIN);
@@ -174,7 +174,7 @@ impl Lane {
     }
 
     /// Takes up to `limit` waiting deliveries whose age is counted from a time before `since_ms`. They stay held until
-    /// they are completed. Looks at the first deliveries only, which are usually the oldest.
+    /// they are completed. Checks only the first deliveries, which are usually the oldest.
     pub(super) fn take_older(&mut self, since_ms: UnixMs, limit: usize) -> Vec<ReadyDelivery> {
         let mut taken = Vec::new();
         for waiting in [&mut self.fresh, &mut self.retries] {
@@ -236,7 +236,7 @@ impl Lane {
         Some(after)
     }
 
-    /// Ends a load after `after` with the deliveries that it found.
+    /// Ends a load of deliveries with ids after `after`. `found` are the deliveries that it read.
     pub(super) fn loaded(&mut self, after: DeliveryId, found: Vec<ReadyDelivery>) {
         self.cursor = found.last().map_or(after, |d| d.id);
         self.behind |= found.len() >= LOAD_MAX;
@@ -271,7 +271,7 @@ impl Lane {
         self.completed_while_loading_retries.clear();
     }
 
-    /// Ends a load after `after` that failed. The lane stays behind, so it starts the load again.
+    /// Ends a failed load of deliveries with ids after `after`. The lane stays behind, so it starts the load again.
     pub(super) fn load_failed(&mut self, after: DeliveryId) {
         self.loaded(after, Vec::new());
         self.behind = true;

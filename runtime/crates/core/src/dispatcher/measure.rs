@@ -80,7 +80,8 @@ impl Measurement {
     }
 }
 
-/// Returns the time from `start_ms` to `end_ms`; zero if it is negative: a replayed event has a time of the wall clock.
+/// Returns the time from `start_ms` to `end_ms`; zero if the difference is negative, which can happen because a
+/// replayed event has a time of the wall clock.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

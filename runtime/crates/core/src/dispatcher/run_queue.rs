@@ -33,7 +33,7 @@ struct Lanes {
     of_running: BTreeSet<(u64, FunctionId)>,
 }
 
-/// The kinds of lanes that may run beside the live lanes of functions without a running delivery.
+/// The kinds of lanes that may run now, in addition to the live lanes of functions without a running delivery.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
     /// Lanes of functions that run a delivery already.

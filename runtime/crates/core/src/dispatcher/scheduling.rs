@@ -45,7 +45,7 @@ pub(super) struct Schedule {
     /// True if a worker task was spawned and has not picked a delivery yet.
     worker_starting: bool,
     pub(super) stopping: bool,
-    /// Attempts that used state and are not committed yet. On a conflict they must run again.
+    /// Attempts that used state or published events, and are not committed yet. After a conflict, they must run again.
     pub(super) awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
     /// Functions that were failing before the start, by full name, and when they started to fail. An entry is removed
     /// when its function is set.
@@ -79,7 +79,7 @@ impl Schedule {
         self.replaying += u32::from(picked.delivery.replay.is_some());
     }
 
-    /// Removes a cancelled delivery that did not start. A started one ends as superseded.
+    /// Removes a cancelled delivery that did not start. A started delivery ends as superseded.
     pub(super) fn cancel(&mut self, function: FunctionId, id: DeliveryId) {
         if self.isolation.has_waiting() {
             let suspects = self.isolation.take_waiting(|suspect| suspect.delivery.id == id);
@@ -227,7 +227,7 @@ impl Dispatcher {
         schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {
-            // Without a run, the endpoint was not asked: another delivery may be the probe.
+            // If no request was sent, the endpoint was not tested, so another delivery may be the probe.
             if let Some(circuit) = &mut function.circuit {
                 circuit.not_started(delivery.id);
             }

@@ -8,7 +8,7 @@ use super::Dispatcher;
 use super::function::Function;
 use evoke_model::FunctionId;
 
-/// The wait between two checks whether suspended functions are idle: short next to the reload that waits.
+/// The wait between two checks whether suspended functions are idle: short compared with the reload that waits.
 const IDLE_POLL: Duration = Duration::from_millis(5);
 
 impl Dispatcher {
@@ -26,7 +26,8 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the suspension. The functions load their deliveries from the store again, which may have got others.
+    /// Ends the suspension. The functions load their deliveries from the store again, because the rename may have given
+    /// them other deliveries.
     pub fn end_suspension(&self) {
         let mut schedule = self.lock();
         for id in std::mem::take(&mut schedule.suspended) {
@@ -43,7 +44,7 @@ impl Dispatcher {
         functions.iter().filter_map(|id| schedule.functions.get(id)).map(Function::running).sum()
     }
 
-    /// Gives a function another name in the health that was restored. Call this before [`Dispatcher::set_functions`].
+    /// Renames a function in the restored health and circuits. Call this before [`Dispatcher::set_functions`].
     pub fn rename_restored(&self, from: &str, to: &str) {
         let mut schedule = self.lock();
         if let Some(since_ms) = schedule.was_failing.remove(from) {

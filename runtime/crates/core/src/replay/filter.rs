@@ -86,9 +86,9 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events after `position`, up to and including `until`; fewer if they have
-    /// `bytes_max` bytes together. Damaged events are left out. Also returns the position up to which the store was
-    /// scanned. [`CompiledFilter::deliveries`] checks the pattern and the function later.
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Stops earlier when the
+    /// events have `bytes_max` bytes together. Leaves out damaged events. Also returns the position up to which the
+    /// store was scanned. [`CompiledFilter::deliveries`] checks the pattern and the function later.
     pub(super) async fn next_events(
         &self,
         store: &dyn InspectionStore,

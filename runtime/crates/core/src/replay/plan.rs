@@ -12,7 +12,7 @@ use evoke_store::{Store, StoreError};
 
 /// The maximum number of events that a step counts.
 const STEP_MAX: usize = 256;
-/// A step ends with the event that reaches this size of all of them.
+/// A step also ends when its events have this many bytes together.
 const STEP_BYTES_MAX: usize = 1024 * 1024;
 const EXAMPLES_MAX: usize = 5;
 
@@ -71,12 +71,12 @@ impl DryRun {
         Self { store, router, filter, position, until, names, plan }
     }
 
-    /// Returns what has been counted so far.
+    /// Returns the numbers counted so far.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Counts the next events: those of some milliseconds.
+    /// Counts the next events. Takes some milliseconds.
     ///
     /// # Errors
     /// The store failed.

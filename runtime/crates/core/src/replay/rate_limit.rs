@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// The maximum burst after a pause, in seconds of the rate.
+/// The maximum burst after a pause: as many deliveries as the rate allows in this many seconds.
 const BURST_S: f64 = 0.1;
 
 /// A token bucket of deliveries per second. A step may take more tokens than there are; the next step then waits until

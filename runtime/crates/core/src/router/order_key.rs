@@ -3,9 +3,9 @@
 //! # The key of a value
 //! - An attribute, or a string in the data: the text itself.
 //! - A number: its canonical text, exactly ([`canonical_number`]). `1`, `1.0` and `10e-1` have the key `1`; two numbers
-//!   have the same key only if they are equal, however many digits they have. So a number and the string of its
-//!   canonical text, such as `1` and `"1"`, have the same key, because producers may write an identifier either way.
-//!   The strings `"1.0"` and `"01"` have other keys.
+//!   have the same key only if they are equal, however many digits they have. A number and the string of its canonical
+//!   text, such as `1` and `"1"`, have the same key, because producers may write an identifier either way. The strings
+//!   `"1.0"` and `"01"` have other keys.
 //! - `true` and `false`: that word.
 //! - An object or an array: its JSON text without white space, with the members of objects sorted by name and the
 //!   numbers as above ([`canonical_json`]).
@@ -60,7 +60,7 @@ fn text(event: &Event, by: &OrderBy) -> Option<String> {
 /// Returns the key of a JSON value.
 fn key(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
-        // Only a string with half of a surrogate pair is no text as it is.
+        // serde_json rejects only a string with half of a surrogate pair. The canonical text has U+FFFD in its place.
         b'"' => {
             serde_json::from_str(json).or_else(|_| serde_json::from_str(&canonical_json(json).unwrap_or_default())).ok()
         }

@@ -82,7 +82,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Returns the subject after a function was renamed; `None` if it has nothing to do with the function.
+    /// Returns the subject after a function was renamed; `None` if the subject does not belong to the function.
     fn renamed(&self, take_over: &TakeOver) -> Option<Self> {
         let has_name = matches!(self.kind, Kind::Function | Kind::Circuit | Kind::Source);
         let no_prefix = MarkNames { scope: SOURCE, prefix: "" };
@@ -205,8 +205,8 @@ impl Conditions {
         changes
     }
 
-    /// Gives a function another name after the store has renamed its marks ([`NAMED_MARKS`]), and so its circuit and its
-    /// sources. A condition that is reported under the new name already stays.
+    /// Renames a function, its circuit and its sources, after the store has renamed their marks ([`NAMED_MARKS`]). If a
+    /// condition is already reported under the new name, that report is kept.
     pub fn rename(&mut self, take_over: &TakeOver) {
         let named: Vec<_> =
             self.troubled.keys().filter_map(|old| Some((old.clone(), old.renamed(take_over)?))).collect();

@@ -44,15 +44,15 @@ pub struct Refusal {
 pub struct Refused {
     /// Number of requests.
     pub count: u64,
-    /// The last reasons, newest first. While many requests are refused, only some of them are here.
+    /// The last reasons, newest first. While many requests are refused, only some of the reasons are kept.
     pub last: Vec<Refusal>,
 }
 
 impl Refusals {
-    /// Counts a refusal. Keeps its reason unless another one was kept a moment ago.
+    /// Counts a refusal. Keeps its reason, unless the reason of another refusal was kept within [`INTERVAL`].
     pub(super) fn add(&self, at_ms: UnixMs, reason: impl FnOnce() -> String) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        // Another refusal holds the lock: this one is among many.
+        // Another refusal holds the lock, so many requests are being refused. The reason of this one is not kept.
         let Ok(mut last) = self.last.try_lock() else { return };
         let now = Instant::now();
         if last.kept.is_some_and(|kept| now.duration_since(kept) < INTERVAL) {

@@ -28,8 +28,8 @@ pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
     submit_until(ctx, offer, || false).await.map(drop)
 }
 
-/// Like [`submit`]. After each refusal, `give_up` decides whether the source stops trying; then the result is false, and
-/// nothing was stored.
+/// Like [`submit`]. After each refusal, calls `give_up`. If it returns true, stops retrying and returns false; nothing
+/// was stored then.
 pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bool) -> Result<bool, SubmitError> {
     let mut backoff = BACKOFF_MIN;
     // The problem that `health` reported before the refusals; restored after them.

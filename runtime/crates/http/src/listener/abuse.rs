@@ -64,8 +64,8 @@ impl TestServer {
     }
 }
 
-/// Records the path, and refuses `/refused`. Of others, reads the body, and returns its length; in headers, the address of the peer and the
-/// principal of its certificate.
+/// Records the path, and refuses `/refused`. Of others, reads the body, and returns its length; in headers, the address
+/// of the peer and the principal of its certificate.
 fn service(
     paths: Arc<Mutex<Vec<String>>>,
     gate: Arc<Semaphore>,

@@ -1,14 +1,14 @@
 //! Request bodies with time limits, and response bodies that count their request as in flight.
 //!
-//! A response may be ready before the body of its request has arrived, as with 404 and 413. If the server then closes its
-//! socket, the kernel resets the connection when the rest of the body arrives, and the client may lose the response. A
-//! client that keeps the connection would lose its next request. So a body that is dropped early is read to its end, for
-//! at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue` sends no body after another
-//! response; its connection is closed, and the response says so.
+//! A response may be ready before the body of its request has arrived, as with 404 and 413. If the server then closes
+//! its socket, the kernel resets the connection when the rest of the body arrives, and the client may lose the
+//! response. A client that reuses the connection would lose its next request. So a body that is dropped early is read
+//! to its end, for at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue` sends no body if
+//! it gets another response instead. So its connection is closed, and the response has `Connection: close`.
 //!
 //! With HTTP/2, the server could reset the stream after its response (RFC 9113, section 8.1), but some clients, such as
-//! curl 7.88, then report an error and not the response. So these bodies are read, too. Each counts as a request of its
-//! peer meanwhile; beyond that limit, the stream is reset.
+//! curl 7.88, then report an error and not the response. So these bodies are read, too. While such a body is read, it
+//! counts as a request of its peer (`Limits::further_streams_max`); beyond this limit, the stream is reset.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
 pub struct RequestBody {
-    /// `None` once it is being dropped.
+    /// `None` once the request body is being dropped.
     body: Option<TimedBody>,
     rest: Rest,
 }
@@ -45,9 +45,11 @@ pub struct RequestBody {
 enum Rest {
     /// The body has ended.
     Nothing,
-    /// The rest is read on this runtime, until the listener stops. With HTTP/2, only with a permit of the peer.
+    /// The rest is read on this runtime, until the listener stops. With HTTP/2, the rest is only read if the peer gets
+    /// a permit of this limit.
     Read(Handle, CancellationToken, Option<(StreamLimit, IpAddr)>),
-    /// The client sends no body. The flag is set to close the connection.
+    /// The client waits for `100 Continue` and sends no body. The flag is set so that the response announces the end of
+    /// the connection.
     Close(Arc<AtomicBool>),
 }
 
@@ -75,7 +77,7 @@ struct TimedBody {
 
 /// A wait for the peer.
 struct Wait {
-    /// The end of the longest pause.
+    /// The time at which the longest allowed pause ends.
     idle_at: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -92,7 +94,7 @@ pub enum BodyError {
 }
 
 impl RequestBody {
-    /// Takes the body of a request. The response is to call [`ConnectionClose::announce`].
+    /// Puts time limits on the body of a request. The caller must pass the response to [`ConnectionClose::announce`].
     pub(super) fn of(
         request: Request<Incoming>,
         limits: &Limits,

@@ -20,7 +20,7 @@ struct Inner {
     per_peer_max: usize,
     replaces_idle: bool,
     handshakes_max: usize,
-    /// Connections of these are not limited by peer, as they carry those of all clients.
+    /// Connections of these proxies are not limited by peer, because one proxy carries the requests of many clients.
     proxies: Arc<Proxies>,
     open: Mutex<Open>,
     /// Notified when the listener becomes crowded.
@@ -33,7 +33,7 @@ struct Open {
     connections: BTreeMap<u64, Connection>,
     /// Number of connections accepted so far.
     accepted: u64,
-    /// The open connections by peer, without loopback; the last connection of a peer removes its entry.
+    /// The number of open connections by peer, without loopback and proxies. A peer without connections has no entry.
     by_peer: HashMap<IpAddr, usize>,
     /// The connections in their handshake, the oldest first.
     handshakes: BTreeSet<u64>,
@@ -66,7 +66,8 @@ impl ConnectionLimits {
         }))
     }
 
-    /// Resolves when most connections are in use, so that idle ones should be closed.
+    /// Resolves when more than three quarters of the allowed connections are open. Idle connections should then be
+    /// closed.
     pub(super) async fn crowded(&self) {
         let notified = self.0.crowded.notified();
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).connections.len();
@@ -97,13 +98,13 @@ impl ConnectionLimits {
 }
 
 impl ConnectionPermit {
-    /// Counts the connection for another peer from now on: the client that a proxy has named. Returns false, and counts
-    /// it for no peer, if that one has too many connections.
+    /// From now on, counts the connection for the client that the proxy has named. Returns false if this client has too
+    /// many connections; the connection then counts for no peer.
     pub(super) fn move_to(&self, addr: IpAddr) -> bool {
         let inner = &self.limits.0;
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = inner.counted_peer(addr);
-        // A connection that was replaced meanwhile is counted no more.
+        // A connection that was replaced in the meantime is no longer counted.
         let Some(connection) = open.connections.get_mut(&self.number) else { return true };
         let before = std::mem::take(&mut connection.peer);
         open.uncount(before);
@@ -116,8 +117,9 @@ impl ConnectionPermit {
         true
     }
 
-    /// Counts the connection as one in its handshake. Beyond the limit, the one that began first is closed: the handshake
-    /// of a real client takes far less time than that of a peer that holds connections.
+    /// Counts the connection as being in its handshake. If there are too many handshakes, the oldest of their
+    /// connections is closed: the handshake of a real client takes far less time than that of a peer that holds
+    /// connections.
     pub(super) fn begin_handshake(&self) {
         let inner = &self.limits.0;
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +136,7 @@ impl ConnectionPermit {
         }
     }
 
-    /// Ends what [`Self::begin_handshake`] began.
+    /// No longer counts the connection as being in its handshake.
     pub(super) fn end_handshake(&self) {
         self.limits.0.open.lock().unwrap_or_else(PoisonError::into_inner).handshakes.remove(&self.number);
     }
@@ -180,7 +182,7 @@ impl Open {
 }
 
 impl Inner {
-    /// Returns true if more than three quarters of the connections are open.
+    /// Returns true if more than three quarters of the allowed connections are open.
     fn is_crowded(&self, total: usize) -> bool {
         total > self.max - self.max / 4
     }
@@ -197,8 +199,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer usually has a whole
-/// /64.
+/// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer usually has a
+/// whole /64.
 pub fn counted_network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
         IpAddr::V4(addr) => addr.into(),

@@ -1,15 +1,15 @@
 //! A filter in front of the HTTP/1 parser, against request smuggling.
 //!
-//! RFC 9112 lets a server be lenient where two servers in a row may then disagree about the end of a request: a bare
-//! line feed as a line end (section 2.2), `Content-Length` beside `Transfer-Encoding` (section 6.3), a repeated
-//! `Content-Length`, more than one `Host` or an invalid one (section 3.2). The parser behind this filter is lenient in
-//! these cases. The filter follows the framing of requests and reports where a request becomes ambiguous;
-//! [`super::stream`] passes no byte on from there.
+//! RFC 9112 lets a server accept some malformed requests. Two servers in a row may then disagree about where such a
+//! request ends. The cases are a bare line feed as a line end (section 2.2), `Content-Length` beside
+//! `Transfer-Encoding` (section 6.3), a repeated `Content-Length`, more than one `Host` or an invalid one (section
+//! 3.2). The parser behind this filter accepts these requests. The filter follows the framing of requests and reports
+//! where a request becomes ambiguous; [`super::stream`] passes on no byte after that point.
 
 use super::host::is_host;
 
-/// The longest accepted header line among those that decide on framing and of `Host`, with room to detect a longer one. A
-/// host name has at most 253 characters.
+/// The longest accepted line of `Host` and of the headers that decide on framing, in bytes. A host name has at most 253
+/// characters.
 const LINE_MAX: usize = 288;
 const HTTP_11: u64 = u64::from_be_bytes(*b"HTTP/1.1");
 
@@ -19,7 +19,7 @@ pub(super) struct FramingFilter {
     position: Position,
     line: Line,
     head: Head,
-    /// Whether a request was read: the preface of HTTP/2 can only come first.
+    /// Whether a request was read. The preface of HTTP/2 is only valid before the first request.
     had_request: bool,
 }
 

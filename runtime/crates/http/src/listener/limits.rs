@@ -4,30 +4,33 @@ use std::time::Duration;
 
 use super::pace::MinRate;
 
-/// The default of [`Limits::keep_alive`]. Load balancers keep idle connections for 60 s; the server must not close one at
-/// the moment at which they send the next request.
+/// The default of [`Limits::keep_alive`]. Load balancers keep idle connections for 60 s; the server must not close one
+/// at the moment at which they send the next request.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Bounds of a listener and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most concurrent connections. One costs about 25 KiB while its head arrives, and never more than twice
-    /// `head_size_max` besides its body: 4,096 of them stay near 128 MiB in the worst case. Further ones get a 503.
+    /// The maximum number of concurrent connections. A connection uses about 25 KiB of memory while a head arrives,
+    /// and, without its body, never more than twice `head_size_max`: 4,096 connections use about 128 MiB in the worst
+    /// case. Further connections get a 503.
     pub connections_max: usize,
-    /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are on this
-    /// machine, or a reverse proxy that forwards for all clients.
+    /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are
+    /// programs on this machine, such as a reverse proxy that forwards the requests of all clients.
     pub connections_per_peer_max: usize,
-    /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers that
-    /// only connect cannot keep others out.
+    /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers
+    /// that only connect cannot keep others out.
     pub replaces_idle: bool,
     /// How long a connection may take until HTTP begins: the header of the PROXY protocol, and the TLS handshake.
     pub handshake: Duration,
-    /// The most concurrent connections that are in this phase; a further one replaces the oldest. A handshake holds at
-    /// most 64 KiB, so all of them at most 32 MiB.
+    /// The maximum number of connections on which HTTP has not begun (see `handshake`); a further connection replaces
+    /// the oldest of them. A handshake uses at most 64 KiB, so 512 handshakes use at most 32 MiB.
     pub handshakes_max: usize,
-    /// How long a connection may have no request in flight before its first request, and while a request's head arrives.
+    /// How long a connection may have no request in flight before its first request, and while a request's head
+    /// arrives.
     pub idle: Duration,
-    /// How long a connection stays open for its next request. While most connections are in use, it is [`Self::idle`].
+    /// How long a connection stays open between two requests. While more than three quarters of the allowed connections
+    /// are open, [`Self::idle`] applies instead.
     pub keep_alive: Duration,
     /// The largest request head, in bytes; HTTP/1 also allows at most 100 headers.
     pub head_size_max: u32,
@@ -43,10 +46,11 @@ pub struct Limits {
     pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
-    /// The most concurrent requests on all HTTP/2 connections beyond the first of each; further ones get a 503. A peer may
-    /// have as many as are free. One costs up to 30 KiB while its body arrives.
+    /// The maximum number of concurrent requests on all HTTP/2 connections together, not counting the first request of
+    /// each connection; further requests get a 503. A peer may have at most as many requests as are still free. A
+    /// request uses up to 30 KiB while its body arrives.
     pub further_streams_max: usize,
-    /// How long requests in flight may continue after the stop.
+    /// How long requests in flight may continue after the listener was told to stop.
     pub drain: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Opens a connection: reads the header of the PROXY protocol and makes the TLS handshake, each where it is configured,
-//! within one time limit.
+//! Opens a connection: reads the header of the PROXY protocol and makes the TLS handshake, each if it is configured,
+//! and both within one time limit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -92,17 +92,18 @@ impl OpenError {
 }
 
 impl Opening {
-    /// Counts a connection beyond the limits, and sends it a 503 as far as the socket accepts it without blocking; with
-    /// TLS, the connection is closed without a response.
+    /// Counts a connection beyond the limits as refused, and sends a 503 if the socket accepts it without blocking.
+    /// With TLS, the connection is closed without a response.
     pub(super) fn refuse(&self, tcp: &TcpStream, peer: SocketAddr) {
         self.metrics.refused(ConnectionRefusal::Limit).increment();
-        tracing::debug!("too many connections: refused one from {peer}");
+        tracing::debug!("refused a connection from {peer}: there are too many connections");
         if self.tls.is_none() {
             let _ = tcp.try_write(TOO_MANY_CONNECTIONS.as_bytes());
         }
     }
 
-    /// Opens a connection; `None` if it was closed instead, which is counted.
+    /// Returns the opened connection; `None` if the connection was closed. A closed connection is counted as refused,
+    /// unless its peer ended it.
     pub(super) async fn open(
         &self,
         tcp: TcpStream,
@@ -163,7 +164,7 @@ impl Opening {
         if let Some(&first) = socket.head().first()
             && first != HANDSHAKE_RECORD
         {
-            // The first byte of a method.
+            // An HTTP method begins with a letter.
             let response = first.is_ascii_alphabetic().then(|| {
                 let length = NEEDS_TLS.len();
                 let text = format!(

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 pub struct MinRate {
     /// Bytes per second, as an average over each window.
     pub bytes_per_s: u32,
-    /// The length of a window, in waiting time. A peer may pause for almost two windows.
+    /// The length of a window. Only the time in which the server waits for the peer counts. A peer may pause for almost
+    /// two windows.
     pub window: Duration,
 }
 
@@ -20,7 +21,8 @@ pub(super) struct Pace {
     min: MinRate,
     /// The bytes of the current window.
     bytes: u64,
-    /// The time of the current window that the server waited for the peer, up to `waiting_since`.
+    /// How long the server has waited for the peer in the current window, without the wait that began at
+    /// `waiting_since`.
     waited: Duration,
     waiting_since: Option<Instant>,
 }
@@ -38,13 +40,15 @@ impl Pace {
         }
     }
 
-    /// Records that the server waits for the peer. Returns the time at which the window ends if the wait lasts.
+    /// Records that the server waits for the peer. Returns the time at which the window ends if the server is still
+    /// waiting then.
     pub(super) fn wait(&mut self, now: Instant) -> Instant {
         let since = *self.waiting_since.get_or_insert(now);
         since + self.min.window.saturating_sub(self.waited)
     }
 
-    /// Returns true if the peer was too slow in a window that has ended, and begins the next window otherwise.
+    /// Returns true if the current window has ended and the peer was too slow in it. If the peer was fast enough,
+    /// begins the next window.
     pub(super) fn is_too_slow(&mut self, now: Instant) -> bool {
         let waited =
             self.waited + self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

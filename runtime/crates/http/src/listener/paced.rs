@@ -22,7 +22,7 @@ pub(super) struct Paced<T> {
 
 /// A wait for the peer.
 struct Wait {
-    /// The end of the longest pause.
+    /// The time at which the longest allowed pause ends.
     stalls_at: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -53,7 +53,7 @@ impl<T> Paced<T> {
             ready!(wait.timer.as_mut().poll(cx));
             let now = Instant::now();
             if now >= wait.stalls_at || self.pace.is_too_slow(now) {
-                let error = "the peer takes the bytes of the response too slowly";
+                let error = "the peer reads the response too slowly";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)));
             }
         }

@@ -1,5 +1,5 @@
-//! Trusted proxies: their headers about the client are used. From all other peers, such headers are ignored and
-//! removed.
+//! Trusted proxies: the headers in which they name the client are used. Such headers from all other peers are ignored
+//! and removed.
 
 mod forwarded;
 mod protocol;
@@ -32,8 +32,8 @@ impl Proxies {
     }
 }
 
-/// A block of IP addresses, such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`. IPv4 addresses that are mapped to IPv6
-/// are IPv4 addresses.
+/// A block of IP addresses, such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`. An IPv4 address that is mapped to
+/// IPv6 counts as the IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,

@@ -14,14 +14,14 @@ use super::paced::Paced;
 
 /// The bytes that are read at once.
 const READ_SIZE: usize = 1024;
-/// Limits of reading after the end of the stream.
+/// Limits of [`Peeked::end_with`] for reading the bytes that the peer still sends.
 const END_WAIT: Duration = Duration::from_millis(500);
 const END_BYTES_MAX: usize = 64 * 1024;
 
-/// A TCP connection whose first bytes were looked at.
+/// A TCP connection whose first bytes can be read in advance.
 pub(super) struct Peeked {
     tcp: Paced<TcpStream>,
-    /// Bytes that were read from the connection, and are returned first by the next read.
+    /// The bytes that were read in advance; the next reads return them first.
     head: Vec<u8>,
 }
 
@@ -35,8 +35,8 @@ impl Peeked {
         &self.head
     }
 
-    /// Reads more bytes into the head, at most until it has `max` bytes. Returns false at the end of the stream, and when
-    /// the head has `max` bytes already.
+    /// Reads more bytes into the head, at most until it has `max` bytes. Returns false at the end of the stream, and
+    /// when the head has `max` bytes already.
     pub(super) async fn read_more(&mut self, max: usize) -> io::Result<bool> {
         let room = max.saturating_sub(self.head.len());
         self.head.reserve(room.min(READ_SIZE));
@@ -48,8 +48,9 @@ impl Peeked {
         self.head.drain(..length.min(self.head.len()));
     }
 
-    /// Sends bytes as far as the socket accepts them without blocking, and ends the stream. Then reads what the peer still
-    /// sends, within limits: closing a socket with unread bytes would discard those that the peer has not read.
+    /// Sends bytes as far as the socket accepts them without blocking, and ends the stream. Then reads and drops the
+    /// bytes that the peer still sends, within limits: if a socket is closed while it has unread bytes, the peer may
+    /// lose the bytes that were sent to it.
     pub(super) async fn end_with(&mut self, bytes: &[u8]) {
         let _ = self.tcp.get_ref().try_write(bytes);
         self.head.clear();
@@ -108,7 +109,7 @@ impl AsyncWrite for Peeked {
     }
 }
 
-/// A connection that is ready for HTTP. One type, so that the code of the HTTP server exists once.
+/// A connection that is ready for HTTP. One type for both, so that the code of the HTTP server is compiled only once.
 pub(super) enum Socket {
     Plain(Peeked),
     /// Boxed, because the state of TLS is large.

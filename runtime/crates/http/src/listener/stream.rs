@@ -14,9 +14,9 @@ use super::framing::FramingFilter;
 use super::notice::Notice;
 use super::tls::{self, HANDSHAKE_RECORD};
 
-/// The bytes that replace the rest of an ambiguous request, followed by the end of the stream. A NUL is valid nowhere
-/// in a head, and the empty line makes the parser evaluate at once: it sends 400 and closes. Within a chunked body the
-/// end of the stream has the same effect.
+/// The bytes that replace the rest of an ambiguous request, followed by the end of the stream. A NUL is invalid
+/// everywhere in a head, and the empty line makes the parser evaluate the head at once. So the server sends 400 and
+/// closes the connection. Within a chunked body the end of the stream has the same effect.
 const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
 
 pub(super) struct Stream<T> {

@@ -1,6 +1,6 @@
-//! Limits the requests that connections with HTTP/2 have at the same time, beyond the first of each connection. The first
-//! ones are limited with the connections. Each request holds its head in memory, so without this limit the connections
-//! could hold 64 times as much.
+//! Limits the number of concurrent requests on HTTP/2 connections, not counting the first request of each connection:
+//! those are limited by the number of connections. Each request holds its head in memory, so without this limit the
+//! connections could use 64 times as much memory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,8 +33,8 @@ impl StreamLimit {
         Self { max, open: Arc::default() }
     }
 
-    /// Returns a permit for one more request of a peer. A peer may have as many as are free for others: one peer gets half
-    /// of them, and two a third each.
+    /// Returns a permit for one more request of a peer. A peer gets a permit only while it has fewer permits than are
+    /// still free: one peer alone can have half of all permits, and two peers can have a third each.
     pub(super) fn acquire(&self, addr: IpAddr) -> Option<StreamPermit> {
         let peer = counted_network(addr);
         let mut open = self.lock();

@@ -1,5 +1,6 @@
 //! TLS 1.2 and 1.3 of a listener: its certificates, chosen by the host name that the client requests, and the
-//! certificates of clients. The configuration can be replaced while the listener serves; connections that are open keep the old one.
+//! certificates of clients. The configuration can be replaced while the listener serves; connections that are open keep
+//! the old one.
 
 mod client;
 
@@ -18,9 +19,10 @@ use tokio_rustls::TlsAcceptor;
 
 pub use client::ClientCertificate;
 
-/// The first byte of a TLS connection: the type of the record with the handshake. No request begins with it.
+/// The first byte of a TLS connection: the type of the record with the handshake. No HTTP request begins with this
+/// byte.
 pub(super) const HANDSHAKE_RECORD: u8 = 0x16;
-/// Advice for log lines.
+/// The advice in a log line about TLS on a port without TLS.
 pub(super) const HOW_TO_ENABLE: &str = "give `evoke up` a certificate, or let clients use http://";
 
 /// The content of the PEM files that a [`TlsConfig`] is made from.
@@ -35,7 +37,7 @@ pub struct TlsSettings {
 
 /// A certificate with its key.
 pub struct CertificatePem {
-    /// The certificate of the server, and then those of the authorities between it and a root.
+    /// The certificate of the server, followed by the certificates of the intermediate authorities.
     pub chain: Vec<u8>,
     /// The private key: PKCS #8, PKCS #1 or SEC 1, without a password.
     pub key: Vec<u8>,
@@ -45,7 +47,8 @@ pub struct CertificatePem {
 pub struct ClientAuthorities {
     /// The certificates of the authorities.
     pub roots: Vec<u8>,
-    /// True if clients without a certificate are refused. Clients with a certificate that is not valid are always refused.
+    /// True if clients without a certificate are refused. Clients with a certificate that is not valid are always
+    /// refused.
     pub required: bool,
 }
 
@@ -99,12 +102,12 @@ impl Certificate {
     }
 }
 
-/// TLS of a listener; cheap to clone. New connections use the last configuration.
+/// TLS of a listener; cheap to clone. New connections use the current configuration.
 #[derive(Clone)]
 pub struct Tls(Arc<RwLock<TlsConfig>>);
 
 impl Tls {
-    /// Starts with a configuration.
+    /// Makes the TLS of a listener, with its first configuration.
     pub fn new(config: TlsConfig) -> Self {
         Self(Arc::new(RwLock::new(config)))
     }
@@ -132,13 +135,13 @@ impl Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The keys are not for logs.
+        // Private keys must not appear in logs.
         f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
 
 impl TlsConfig {
-    /// Checks the settings: all certificates and keys can be read, and each key is that of its certificate.
+    /// Checks that all certificates and keys can be read, and that each key belongs to its certificate.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let certified: Result<Vec<_>, _> =
@@ -160,7 +163,7 @@ impl TlsConfig {
         let protocols: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         if settings.clients.is_some() {
-            // A resumed session would keep a client's certificate beyond its end.
+            // A resumed session would accept a client's certificate after the end of its validity.
             server.session_storage = Arc::new(NoServerSessionStorage {});
             server.send_tls13_tickets = 0;
         }
@@ -197,7 +200,7 @@ fn certify(
         })
     })?;
     let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => wrong_key("the key is not that of the certificate"),
+        rustls::Error::InconsistentKeys(_) => wrong_key("the key does not belong to the certificate"),
         error => wrong_key(&format!("the key cannot be used: {error}")),
     })?;
     Ok((certificate, Arc::new(certified)))

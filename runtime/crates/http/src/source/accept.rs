@@ -1,6 +1,6 @@
 //! The events that producers may send to an http source. Without `accept`, the `type` and `source` of an event must be
-//! those of the http source itself; with it, they may also match its globs. No glob covers a source of an app or of the
-//! runtime, in any spelling, or a type of the runtime.
+//! those of the http source itself; with `accept`, they may also match its globs. A glob never accepts a source of an
+//! app or of the runtime, however it is spelled, or a type of the runtime.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use evoke_model::claim;
 use evoke_model::event::Event;
 use evoke_model::uri::{is_uri_char, is_uri_reference};
 
-/// The types and sources that producers may claim in CloudEvents, beside those of the http source itself. `*` matches any
-/// number of characters.
+/// The types and sources that producers may claim in CloudEvents, beside those of the http source itself. `*` matches
+/// any number of characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
@@ -65,18 +65,18 @@ impl SourceGlob {
         self.as_str().split('*').next().unwrap_or_default()
     }
 
-    /// Returns the first segment of all sources that the glob matches, if all of them are paths of this runtime with the
-    /// same one.
+    /// Returns the first segment (the name of an app) if all sources that the glob matches are paths of this runtime
+    /// and begin with the same segment.
     pub fn app(&self) -> Option<String> {
         let literal = self.literal();
         let name = claim::source_names(literal).local?;
         let is_whole = literal.len() == self.as_str().len();
-        // The segment is complete if another one can begin after it.
+        // The first segment is complete if a further character does not change it.
         let longer = claim::source_names(&format!("{literal}x")).local;
         (is_whole || longer.as_ref() == Some(&name)).then_some(name)
     }
 
-    /// Returns the authority of the sources, in lower case, if the glob spells it out.
+    /// Returns the authority of the sources, in lower case, if the glob has it in full, without `*`.
     fn authority(&self) -> Option<String> {
         let (_, after) = self.literal().split_once("//")?;
         after.split_once('/').map(|(authority, _)| authority.to_ascii_lowercase())
@@ -114,7 +114,7 @@ pub(super) struct ClaimPolicy {
     uri: Arc<str>,
     type_: Option<String>,
     accept: Accept,
-    /// The authorities that the globs spell out.
+    /// The authorities that the globs have in full, without `*`.
     authorities: Arc<[String]>,
 }
 
@@ -125,13 +125,13 @@ impl ClaimPolicy {
         Self { uri, type_, accept, authorities }
     }
 
-    /// Returns the part that the bus checks together with the active apps.
+    /// Returns the part of the policy that the bus needs to check events against the active apps.
     pub(super) fn claims(&self) -> Claims {
         Claims { uri: self.uri.clone(), authorities: self.authorities.clone() }
     }
 
-    /// Checks a type that the source made from values of a request: a type of the runtime is refused, and if the manifest
-    /// lists accepted types, it must be one of them.
+    /// Checks a type that the source made from values of a request: a type of the runtime is refused, and if the
+    /// manifest lists accepted types, it must be one of them.
     pub(super) fn check_made_type(&self, type_: &str) -> Result<(), Problem> {
         let checked = if self.accept.types.is_empty() { not_of_runtime(type_) } else { self.check_type(type_) };
         checked.map_err(|Refused { status, attribute, detail }| {
@@ -183,7 +183,7 @@ impl ClaimPolicy {
             return Err(Refused::forbidden(
                 "source",
                 format!(
-                    "the source `{}` belongs to {owner}; no producer can claim it. Send the events of this source as `{}`",
+                    "the event's `source` is `{}`, which belongs to {owner}; no producer can claim it. Set `source` to `{}`, the URI of this http source",
                     excerpt(claimed),
                     self.uri
                 ),
@@ -199,7 +199,10 @@ impl ClaimPolicy {
 
 fn not_of_runtime(type_: &str) -> Result<(), Refused> {
     if claim::is_runtime_type(type_) {
-        let detail = format!("the type `{}` belongs to the runtime; no producer can claim it", excerpt(type_));
+        let detail = format!(
+            "the event's `type` is `{}`, which belongs to the runtime; no producer can claim it",
+            excerpt(type_)
+        );
         return Err(Refused::forbidden("type", detail));
     }
     Ok(())

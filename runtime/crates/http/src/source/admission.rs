@@ -1,4 +1,4 @@
-//! Verifies the sender of a request around the reading of its body: the headers before, the raw body after.
+//! Verifies the sender of a request: its headers before the body is read, and the raw body after that.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
@@ -46,7 +46,7 @@ impl<'g> Admission<'g> {
     }
 }
 
-/// Returns the owners of a request's body.
+/// Returns the source and the peer that the memory of a request's body counts for.
 pub(super) fn owners(source: Origin, extensions: &Extensions) -> Owners {
     let peer = extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
     Owners { source, peer }
@@ -77,7 +77,7 @@ impl Call<'_> {
         if !admission.needs_body() {
             return handler::call(handler, request, entered, body_max).await;
         }
-        // The handler gets nothing of a body that is not verified.
+        // The handler gets no part of the body before the whole body is verified.
         let (head, body) = request.into_parts();
         let owners = owners(entered.origin, &head.extensions);
         let Read { bytes, memory } = body::read(budget, owners, body, body_max).await?;

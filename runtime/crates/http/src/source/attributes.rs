@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use evoke_manifest::template::RenderError;
 use evoke_model::event::{Event, is_excluded_char};
 
-/// The longest id that is made from a request, in bytes: the same as of an `Idempotency-Key`.
+/// The longest id that is made from a request, in bytes: the same as for an `Idempotency-Key`.
 const ID_MAX: usize = 256;
 /// The longest other attribute that is made from a request, in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
@@ -50,8 +50,8 @@ impl Templates {
         })
     }
 
-    /// Returns true if a header of the request is a part of an attribute. Proxies give such headers to repeated requests
-    /// anew, such as an id of the request.
+    /// Returns true if the attribute contains a header of the request. Such an attribute may change when the same
+    /// request is sent again, because proxies set some headers anew, such as an id of the request.
     pub(super) fn is_of_header(&self, attribute: &str) -> bool {
         let is_header = |name: &RequestValue| matches!(name, RequestValue::Header(_));
         let template = self.attributes.get(attribute);

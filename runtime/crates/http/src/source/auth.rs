@@ -1,7 +1,7 @@
 //! Verification of senders: `auth:` of an http source.
 //!
-//! A [`Guard`] verifies each request over its raw body, before anything of it is parsed. The headers come first, so that
-//! a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
+//! A [`Guard`] verifies each request over its raw body, before any part of the body is parsed. The headers come first,
+//! so that a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
 //! every reason. The reason is counted, and logged at a limited rate.
 //!
 //! | preset | signed text | time | sender's id |
@@ -13,10 +13,11 @@
 //! | `hmac` | the body, or a template of time and body | if signed | |
 //! | `bearer`, `basic` | nothing: the request contains the secret | | |
 //!
-//! A request with a signed time and no id of its sender gets an id made of its signature, so that the same request is
-//! stored once. A signature covers the body and the signed time, not the other headers. So these presets refuse
-//! CloudEvents in binary mode, whose attributes are headers, and data in the query. Values that placeholders take from
-//! headers, path and query are not signed either: the manifest decides which of them count.
+//! If a request has a signed time but no id of its sender, its event gets an id made of the signature, so that the same
+//! request is stored only once. A signature covers the body and the signed time, not the other headers. So these
+//! presets refuse CloudEvents in binary mode, whose attributes are headers, and data in the query. Values that
+//! placeholders take from headers, path and query are not signed either: the manifest decides which of them an event
+//! uses.
 //!
 //! Every comparison with a secret takes the same time for all values (`keys`). The principal of a sender is the preset
 //! and the name of the secret: `github`, `github:new`, `basic:ada`.

@@ -1,4 +1,5 @@
-//! Reads request bodies within bounds: each body by its source's `max_body`, all bodies together by [`super::memory`].
+//! Reads request bodies within limits: `max_body` of the source for each body, and [`super::memory`] for all bodies
+//! together.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,8 +20,9 @@ pub(super) struct Read {
     pub(super) memory: Memory,
 }
 
-/// Reads a body of at most `max` bytes. A larger one is a 413. Memory is taken as the bytes arrive, whatever length is
-/// announced; without free memory the result is a 503. The listener reads the rest of a body that is refused.
+/// Reads a body of at most `max` bytes. A larger body is refused with 413. Memory is reserved as the bytes arrive, and
+/// not for the announced length; if no memory is free, the body is refused with 503. The listener reads the rest of a
+/// refused body.
 pub(super) async fn read<B>(budget: &Budget, owners: Owners, mut body: B, max: usize) -> Result<Read, Problem>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -1,5 +1,5 @@
-//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0.2, section 3), or a raw
-//! body, which becomes one event of the source's type. No I/O: the input is the headers and the whole body.
+//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0.2, section 3), or a
+//! raw body, which becomes one event of the source's type. No I/O: the input is the headers and the whole body.
 //!
 //! # Differences from the specification
 //!
@@ -170,7 +170,9 @@ fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
     for name in headers.keys() {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         if attribute == "datacontenttype" {
-            return Err("`ce-datacontenttype`: in binary mode this attribute is sent as the Content-Type header".into());
+            return Err(
+                "`ce-datacontenttype` is not allowed in binary mode; send its value as the Content-Type header".into(),
+            );
         }
         if let Some(value) = single(headers, name)? {
             let value = decode(value).map_err(|e| format!("`{name}`: {e}"))?;
@@ -219,7 +221,8 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
     }
 }
 
-/// The `Content-Type`, checked to have the form `type/subtype` and to contain only characters that an attribute may have.
+/// The `Content-Type`, checked to have the form `type/subtype` and to contain only characters that an attribute may
+/// have.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
     // A tab is white space in a header. Other control characters, U+0080 to U+009F among them, are allowed nowhere.

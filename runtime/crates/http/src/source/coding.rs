@@ -1,8 +1,9 @@
 //! Decodes request bodies that are sent compressed (RFC 9110, section 8.4): `gzip`, `deflate` and `br`.
 //!
-//! The result is bounded by the limit of the source, and its memory is taken from the same shares as that of the body
-//! before the bytes are made. The work is proportional to the body and the result, and pauses regularly for other tasks.
-//! The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a body waits until there is room for its decoder.
+//! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
+//! are decoded, and counts like that of the body. The work is proportional to the sizes of the body and the result, and
+//! other tasks get a turn regularly. The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a body waits
+//! until there is room for its decoder.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::memory::Memory;
 use crate::problem::Problem;
 use evoke_manifest::parser::excerpt;
 
-/// The memory for all decoders at the same time, in KiB. The largest one needs 20 MiB.
+/// The memory for all decoders at the same time, in KiB. The largest decoder needs 20 MiB.
 const DECODERS_KIB: u32 = 32 * 1024;
 /// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
 const DEFLATE_KIB: u32 = 64;
@@ -27,7 +28,8 @@ const BROTLI_TABLES_KIB: u32 = 4 * 1024;
 /// How many bytes of a body are decoded before other tasks get a turn. A few bytes can define a table that takes
 /// microseconds to build.
 const INPUT_TURN: usize = 4 * 1024;
-/// How many bytes are made at once, and before other tasks get a turn.
+/// How many bytes of the result one call of a decoder makes, and how many are made before other tasks get a turn
+/// (`OUTPUT_TURN`).
 const OUTPUT_STEP: usize = 64 * 1024;
 const OUTPUT_TURN: usize = 4 * OUTPUT_STEP;
 /// The codings as a client may send them.
@@ -37,12 +39,13 @@ const SUPPORTED: &str = "gzip, deflate, br";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Gzip,
-    /// The zlib format (RFC 1950). Some clients send DEFLATE data without its header (RFC 1951), which is also accepted.
+    /// The zlib format (RFC 1950). Some clients send DEFLATE data without its header (RFC 1951), which is also
+    /// accepted.
     Deflate,
     Brotli,
 }
 
-/// The memory of the decoders that run; cheap to clone.
+/// Limits the memory of the running decoders; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Decoders(Arc<Semaphore>);
 
@@ -56,7 +59,7 @@ impl Coding {
     /// Returns the coding of a body; `None` for a body that is sent as it is.
     ///
     /// # Errors
-    /// 415 with `Accept-Encoding` for an unknown coding, and for several ones.
+    /// 415 with `Accept-Encoding` for an unknown coding, and for more than one header `Content-Encoding`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -106,11 +109,11 @@ fn brotli_window_bits(body: &[u8]) -> u32 {
     }
 }
 
-/// Decodes a body to at most `max` bytes. The memory of the result is added to that of the body, which `memory` holds. An
-/// empty body stays empty.
+/// Decodes a body to at most `max` bytes. `memory` is the share of the memory for bodies that this body uses; it grows
+/// by the size of the result. An empty body stays empty.
 ///
 /// # Errors
-/// 413 for a larger result, 400 for bytes that are not of the coding, and 503 without free memory.
+/// 413 for a larger result, 400 if the body is not valid data of the coding, and 503 if no memory is free.
 pub(super) async fn decode(
     decoders: &Decoders,
     coding: Coding,
@@ -164,12 +167,13 @@ pub(super) async fn decode(
     Ok(result.into())
 }
 
-/// The body is not of its coding. The messages of the decoders say nothing that helps a client.
+/// The body is not valid data of its coding. The messages of the decoders are dropped, because they do not help a
+/// client.
 struct Damaged;
 
 enum Step {
     Bytes(usize),
-    /// [`INPUT_TURN`] bytes of the body were decoded.
+    /// [`INPUT_TURN`] bytes of the body were decoded, so other tasks get a turn.
     Pause,
     End,
 }
@@ -222,7 +226,8 @@ impl<'b> Decoder<'b> {
     }
 }
 
-/// A body that a decoder reads in turns: after each, a read fails with `WouldBlock` once, and the decoder keeps its place.
+/// A body that a decoder reads in turns. After each turn, one read fails with `WouldBlock`; the decoder then continues
+/// where it stopped.
 struct Paced<'b> {
     rest: &'b [u8],
     turn: usize,
@@ -251,7 +256,8 @@ impl Read for Paced<'_> {
     }
 }
 
-/// A brotli decoder over a whole body. Windows larger than 16 MiB, which only an extension of RFC 7932 has, are refused.
+/// A brotli decoder over a whole body. Windows larger than 16 MiB, which only an extension of RFC 7932 has, are
+/// refused.
 struct Brotli<'b> {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     body: &'b [u8],

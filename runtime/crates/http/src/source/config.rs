@@ -26,8 +26,8 @@ pub struct HttpKind;
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpSource {
-    /// URL path, such as `/checkout`. `{NAME}` matches one segment, as in `/hooks/{team}`; `{NAME...}` or `*` at the end
-    /// matches the rest. Of several paths that match a request, the most specific one counts.
+    /// URL path, such as `/checkout`. `{NAME}` matches one segment, as in `/hooks/{team}`; `{NAME...}` or `*` at the
+    /// end matches the rest. Of several paths that match a request, the most specific one counts.
     #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
     pub path: String,
     /// Accepted HTTP methods. Default for a component that handles the requests itself: all methods.
@@ -39,8 +39,8 @@ pub struct HttpSource {
     #[schemars(skip)]
     pub has_default_methods: bool,
     /// Type of the events, as in `order.placed` or `github.{header.x-github-event}`. Without it, only CloudEvents that
-    /// match `accept` are accepted. Placeholders: `{header.NAME}`, `{query.NAME}`, `{path.NAME}`, `{data.FIELD}`; with a
-    /// default: `{query.kind|none}`.
+    /// match `accept` are accepted. Placeholders: `{header.NAME}`, `{query.NAME}`, `{path.NAME}`, `{data.FIELD}`; with
+    /// a default: `{query.kind|none}`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub type_: Option<RequestTemplate>,
@@ -53,14 +53,14 @@ pub struct HttpSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub id: Option<RequestTemplate>,
-    /// Extension attributes of the events, with the same placeholders. They replace those that a producer of CloudEvents
-    /// claims.
+    /// Extension attributes of the events, with the same placeholders. They replace those that a producer of
+    /// CloudEvents claims.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub attributes: BTreeMap<String, RequestTemplate>,
-    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above, which
-    /// has no placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a type listed
-    /// here.
+    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above,
+    /// which has no placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a
+    /// type listed here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
     /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
@@ -154,8 +154,8 @@ impl SourceKind for HttpKind {
         generator.subschema_for::<HttpSource>()
     }
 
-    /// Reports sources with the same path and method, because one listener serves all of them, and sources that accept
-    /// no event or a source of this app.
+    /// Reports sources with the same path and method, because one listener serves all sources. Also reports sources
+    /// that accept no event, and sources whose `accept` has globs for this app or the runtime.
     fn check_together(&self, reader: &mut Reader<'_>, sources: &[&Source]) {
         let mut routes: HashMap<(String, Method), Span> = HashMap::new();
         for source in sources {
@@ -245,12 +245,12 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
         _ => None,
     });
-    // An invalid value has its error; other checks would report it as a missing one.
+    // The error of an invalid value was already reported; other checks would report the value as missing.
     if matches!(type_, Some(None)) || matches!(accept, Some(None)) {
         return None;
     }
     let auth = auth.flatten();
-    // A source must not become open because of a mistake in `auth`, which has its error.
+    // A mistake in `auth`, which was already reported, must not make the source open to everybody.
     if has_auth && auth.is_none() {
         return None;
     }
@@ -275,7 +275,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
 /// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.
 fn check_claims(reader: &mut Reader<'_>, source: &Source) {
     let Some(http) = source.settings.get::<HttpSource>() else { return };
-    // The function of a private source may handle the requests themselves: its component decides.
+    // The function of a private source may handle the requests itself. Whether it does depends on its component.
     if !source.is_private() && http.accepts_nothing() {
         let message = format!("source `{}` accepts no event: it has neither `type` nor `accept.types`", source.name);
         reader.error(source.span, message, HttpSource::ACCEPT_HELP);
@@ -293,7 +293,10 @@ fn check_claims(reader: &mut Reader<'_>, source: &Source) {
 pub fn claimed_app_error(glob: &str, name: &str) -> (String, &'static str) {
     let owner = if name == RUNTIME_NAME { "the runtime".to_owned() } else { format!("the app `{name}`") };
     let message = format!("`accept` cannot include `{}`: these sources belong to {owner}", excerpt(glob));
-    (message, "remove it; producers send events of an http source without a `source`, or with the source `/APP/NAME`")
+    (
+        message,
+        "remove it: a raw body needs no `source`, and a CloudEvent can have the `source` `/APP/NAME` of this http source",
+    )
 }
 
 impl HttpSource {
@@ -319,7 +322,7 @@ impl HttpSource {
         }
     }
 
-    /// Returns the key of a setting that only events have, if the source has one.
+    /// Returns the key of a setting of this source that only applies to events, if there is one.
     pub fn event_key(&self) -> Option<&'static str> {
         let keys = [
             ("type", self.type_.is_some()),
@@ -360,7 +363,7 @@ fn check_templates(reader: &mut Reader<'_>, span: Span, http: &HttpSource, is_pr
     }
     let any_type = http.type_.as_ref().is_some_and(|type_| type_.glob().starts_with('*'));
     if any_type && !is_private && http.accept.as_ref().is_none_or(|accept| accept.types.is_empty()) {
-        let message = "clients of this source choose the type of their events, also one that other sources have";
+        let message = "clients of this source can choose any type for their events, also a type of another source";
         let help =
             "begin the type with a fixed text, such as `github.`, or list the types in `accept: { types: [TYPE] }`";
         reader.warning(span, message, help);

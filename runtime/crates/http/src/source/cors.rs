@@ -1,8 +1,8 @@
-//! Cross-origin requests of browsers (the CORS protocol of the Fetch standard), for sources that ask for it with `cors:`.
+//! Cross-origin requests of browsers (the CORS protocol of the Fetch standard), for sources with `cors:`.
 //!
-//! A page of an origin that is not listed gets 403, also for the simple requests that a browser sends without asking
-//! first: without that, any page could cause events. Requests without `Origin`, and those of the own host, are not
-//! affected.
+//! A request from a page of an origin that is not listed gets 403. This includes simple requests, which a browser sends
+//! without a preflight request: otherwise any page could make events. Requests without `Origin`, and requests of pages
+//! from the listener's own host, are not affected.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use evoke_manifest::units::DurationText;
 
 /// The longest time for which browsers keep the result of a preflight request.
 const MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// The headers of our responses that pages can read: when to retry, and why a request was refused is in its body.
+/// The headers of responses that pages can read. `Retry-After` is enough: the reason of a refusal is in the body.
 const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after");
-/// A preflight request decides by its origin, method and headers.
+/// The headers of a preflight request that its response depends on.
 const VARY_PREFLIGHT: HeaderValue =
     HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
 
@@ -142,7 +142,7 @@ impl Cors {
             }
             let origin = String::from_utf8_lossy(origin.as_bytes());
             let detail = format!(
-                "pages of the origin `{}` cannot send requests to this source; it has to be in `cors.origins` of the manifest",
+                "pages of the origin `{}` cannot send requests to this source; to allow the origin, add it to `cors.origins` in the manifest",
                 excerpt(&origin)
             );
             let problem = Problem::new(StatusCode::FORBIDDEN, detail);
@@ -167,7 +167,8 @@ impl Cors {
         let is_any = self.headers.iter().any(|header| header.0 == "*");
         let requested = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
         let allowed = match (is_any, requested) {
-            // With credentials, browsers take `*` for a name: the requested headers are allowed by their names.
+            // With credentials, browsers read `*` as the name of a header, so the requested headers are allowed by
+            // their names.
             (true, Some(requested)) => Some(requested.clone()),
             (true, None) => None,
             (false, _) => list(&self.headers.iter().map(|header| header.0.as_str()).collect::<Vec<_>>()),

@@ -1,8 +1,8 @@
-//! Events whose id another sender has used.
+//! Events that are duplicates because another sender has used their id.
 //!
-//! A source accepts each id once, from any sender: while a secret is rotated, a sender repeats its requests under another
-//! principal. Where each principal is one user or one machine, a sender could use up the ids that another one will send.
-//! The other one gets an error, and does not take its event for stored.
+//! A source stores each id only once, whoever sends it, because a sender whose secret is rotated may repeat a request
+//! under another principal. But if each principal is one user or one machine, a sender could use the ids that another
+//! sender is going to use. Then the other sender gets an error, so that it does not assume that its event was stored.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) async fn check_sender(
     };
     for (index, (id, result)) in ids.iter().zip(accepted).enumerate() {
         let Accepted::Duplicate(seq) = result else { continue };
-        // Of an event that was removed, or cannot be read, the sender is unknown.
+        // The sender is unknown if the stored event was removed or cannot be read.
         let Ok(Some(Ok(stored))) = bus.accepted(*seq).await else { continue };
         if stored.event.principal.as_ref() != Some(&principal) {
             let detail = format!(

@@ -1,7 +1,7 @@
 //! Forms as JSON: `application/x-www-form-urlencoded` bodies, and the query string of a GET request.
 //!
-//! The JSON is an object with a member for each name. Its value is a string, or a list of strings for a name that is sent
-//! more than once.
+//! The JSON is an object with a member for each name. Its value is a string, or a list of strings for a name that is
+//! sent more than once.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -24,8 +24,8 @@ pub(super) fn fields(form: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
     form_urlencoded::parse(form.as_bytes())
 }
 
-/// Replaces the data of an event that is a form by JSON of at most `max` bytes. Returns the number of bytes, for an event
-/// that was changed.
+/// Replaces the data of an event that is a form by JSON of at most `max` bytes. Returns the size of the JSON, or `None`
+/// if the event is not a form.
 pub(super) fn convert(event: &mut Event, max: usize) -> Result<Option<usize>, Problem> {
     let Some(media_type) = event.datacontenttype.as_deref().filter(|kind| essence(kind).eq_ignore_ascii_case(FORM))
     else {
@@ -80,7 +80,8 @@ fn to_json(form: &[u8], what: &str, max: usize) -> Result<Bytes, Problem> {
     }
 }
 
-/// A writer that fails beyond a number of bytes. Control characters take six times their size in JSON.
+/// A writer that fails beyond `max` bytes. The limit is needed because control characters take six times their size in
+/// JSON.
 struct Bounded {
     bytes: Vec<u8>,
     max: usize,

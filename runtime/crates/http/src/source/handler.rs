@@ -1,8 +1,8 @@
 //! Endpoints whose function handles requests itself. No events are made of the requests. The events that the function
 //! publishes are stored before its response is sent.
 //!
-//! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose names
-//! begin with `evoke-`, or with `evoke_`, which a program may read as the same, are removed.
+//! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose
+//! names begin with `evoke-`, or with `evoke_`, which a program may read as the same, are removed.
 
 use std::error::Error;
 use std::fmt;
@@ -59,7 +59,7 @@ impl From<Refused> for HandlerError {
             Refused::Store(_) => Some(STORE_RETRY_AFTER),
             Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => None,
         };
-        // The client does not see the published events.
+        // The client does not know the published events, so it gets no details about them.
         let detail = match refused {
             Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => {
                 "an event that the function published is not valid; `evoke logs` shows why".to_owned()
@@ -73,7 +73,7 @@ impl From<Refused> for HandlerError {
 /// The `Retry-After` while the store accepts no events.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// An extension of the requests that a handler receives: how they entered.
+/// An extension of the requests that a handler receives: the source of the request and the hops before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EnteredThrough {
     pub origin: Origin,
@@ -90,7 +90,8 @@ fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item 
         headers.keys().filter(|name| OWN_HEADERS.iter().any(|own| name.as_str().starts_with(own))).cloned().collect();
     forged.iter().for_each(|name| drop(headers.remove(name)));
     for (name, value) in parameters {
-        // A header has visible ASCII characters. `%` is encoded, so that decoding gives the same value.
+        // The value of a header can only have visible ASCII characters. `%` is also encoded, so that decoding gives the
+        // same value.
         const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
         let value = utf8_percent_encode(value, ENCODED).to_string();
         let name = HeaderName::try_from(format!("evoke-path-{}", name.to_ascii_lowercase()));

@@ -1,6 +1,6 @@
-//! The validation request of CloudEvents senders (HTTP 1.1 Web Hooks for Event Delivery 1.0.2, section 4), for sources that
-//! ask for it with `handshake:`. A sender asks with OPTIONS whether it may send events; the response grants it and sets
-//! the rate. Evoke never calls the `WebHook-Request-Callback` of a sender.
+//! The validation request of CloudEvents senders (HTTP 1.1 Web Hooks for Event Delivery 1.0.2, section 4), for sources
+//! with `handshake:`. A sender asks with OPTIONS whether it may send events; the response allows it and gives the
+//! allowed rate. Evoke never calls the `WebHook-Request-Callback` of a sender.
 
 use bytes::Bytes;
 use http::header::ALLOW;
@@ -21,7 +21,8 @@ const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate")
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Handshake {
-    /// Names of senders as they send them in `WebHook-Request-Origin`, such as `events.example`, or `*` for every sender.
+    /// Names of senders as they send them in `WebHook-Request-Origin`, such as `events.example`, or `*` for every
+    /// sender.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub origins: Vec<String>,
     /// Requests a minute that a sender may send. Without it, there is no limit. Evoke sends the rate to senders and
@@ -61,7 +62,7 @@ impl Handshake {
             Some(_) => HeaderValue::from_bytes(origin).unwrap_or_else(|_| HeaderValue::from_static("*")),
             None => {
                 let detail = format!(
-                    "the sender `{}` may not send events to this source; it has to be in `handshake.origins` of the manifest",
+                    "the sender `{}` may not send events to this source; to allow the sender, add it to `handshake.origins` in the manifest",
                     excerpt(&String::from_utf8_lossy(origin))
                 );
                 return Err(Problem::new(StatusCode::FORBIDDEN, detail));

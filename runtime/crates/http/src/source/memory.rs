@@ -1,9 +1,10 @@
 //! The memory for request bodies whose events are not committed yet.
 //!
-//! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use everything in [`TOTAL_BYTES`] that is not in
-//! use, so large bodies can never take all of it. In each class, no source and no peer may hold more memory than it leaves
-//! free: one alone can hold half, two can hold a third each. When a body finds no memory, the body that has been arriving
-//! for longest is refused, provided that it has been arriving for longer than [`YIELD_AGE`].
+//! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use everything in [`TOTAL_BYTES`] that is
+//! not in use, so large bodies can never take all of it. In each class (small and large), the bodies of one source or
+//! of one peer may not use more memory than is still free: one alone can use half, and two can use a third each. If
+//! there is no memory for a body, the body that has been arriving for the longest time is refused to make room,
+//! provided that it has been arriving for longer than [`YIELD_AGE`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +16,8 @@ use tokio::time::Instant;
 
 use evoke_core::bus::Origin;
 
-/// The memory for all bodies, in bytes: ten thousands of ordinary ones. With 1,000 slow connections, which cost about
-/// 25 KiB each, the process stays within 64 MiB more than at rest.
+/// The memory for all bodies, in bytes: enough for tens of thousands of ordinary bodies. With 1,000 slow connections,
+/// which use about 25 KiB each, the process uses at most 64 MiB more than at rest.
 pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
 /// The part that large bodies can use: 24 bodies of a mebibyte.
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
@@ -131,7 +132,7 @@ impl Memory {
         }
     }
 
-    /// Resolves when the body has to give way. Its memory is free then, and [`Memory::grow`] fails.
+    /// Resolves when the body has to give way. Its memory has been freed then, and [`Memory::grow`] fails.
     pub(super) async fn gives_way(&self) {
         self.gives_way.notified().await;
     }
@@ -148,7 +149,7 @@ impl Drop for Memory {
 
 impl Pool {
     fn grow(&mut self, id: u64, bytes: usize) -> Result<(), Refused> {
-        // A body larger than the whole memory takes all of it.
+        // A body larger than the memory for large bodies counts as all of it.
         let bytes = bytes.min(LARGE_BYTES);
         let Some(mut body) = self.bodies.remove(&id) else { return Err(Refused::GaveWay) };
         if bytes <= body.held {
@@ -171,8 +172,8 @@ impl Pool {
         granted
     }
 
-    /// Returns what prevents a body from having `bytes`: the share of one owner, or the whole class (`None`). The body
-    /// itself is not counted.
+    /// Returns `None` if a body can have `bytes`. Otherwise returns the owner whose share is used up, or `Some(None)`
+    /// if the memory of the whole class is. The memory that the body already has is not counted.
     fn obstacle(&self, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
         let class = Class::of(bytes);
         let used = |class| self.used.get(&class).copied().unwrap_or_default();
@@ -188,8 +189,8 @@ impl Pool {
         (bytes > free).then_some(None)
     }
 
-    /// Makes the body give way that has been arriving for longest, of this owner if one is given. Returns false if none
-    /// has been arriving for long.
+    /// Makes one body of the class give way: the body that has been arriving for the longest time, only of `owner` if
+    /// there is one. Returns false if no such body has been arriving for longer than [`YIELD_AGE`].
     fn make_room(&mut self, class: Class, owner: Option<Owner>) -> bool {
         let slow = |body: &Body| {
             body.is_arriving

@@ -115,7 +115,8 @@ impl PathPattern {
                     for (index, part) in parts.by_ref().enumerate() {
                         let part = value(name, part)?;
                         if part.contains('/') {
-                            let detail = format!("the path parameter `{name}` has an encoded `/`; write it as it is");
+                            let detail =
+                                format!("the path parameter `{name}` contains an encoded `/`; send the `/` unencoded");
                             return Err(BadPath(detail));
                         }
                         if index > 0 {

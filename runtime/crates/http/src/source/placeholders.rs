@@ -8,10 +8,11 @@
 //! | `{path.NAME}` | a parameter of the path, percent-decoded |
 //! | `{data.a.b}` | a string, number or Boolean in the JSON data of the event |
 //!
-//! A missing or empty value without a default refuses the request with 400.
+//! A request is refused with 400 if a value is missing or empty and its placeholder has no default.
 //!
-//! `type`, `subject` and `id` are for requests that are no CloudEvents, which have their own. `attributes` are set on every
-//! event of the source, also in place of an attribute that a producer claims: patterns can rely on them.
+//! `type`, `subject` and `id` only apply to raw bodies, because CloudEvents have their own. `attributes` are set on
+//! every event of the source and replace the attributes of the same names that a producer sends, so patterns can rely
+//! on them.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +47,8 @@ pub enum RequestValue {
 }
 
 impl RequestValue {
-    /// Parses the name of a placeholder in a source with this path. Without the path, as when it has a mistake of its
-    /// own, every path parameter is accepted.
+    /// Parses the name of a placeholder in a source with this path. If `path` is `None`, for example because the path
+    /// has an error, every path parameter is accepted.
     fn parse(name: &str, path: Option<&PathPattern>) -> Result<Self, ValueError> {
         let (root, rest) = name.split_once('.').unwrap_or((name, ""));
         let shown = excerpt(name);
@@ -102,7 +103,7 @@ impl RequestValue {
     }
 }
 
-/// Parses a template and reports mistakes that each attribute can have.
+/// Parses a template, and checks the rules that apply to every attribute.
 fn parse(text: &str, path: Option<&PathPattern>) -> Result<RequestTemplate, ValueError> {
     let template = Template::parse(text, |name| RequestValue::parse(name, path))?;
     if let Some(char) = template.texts().flat_map(str::chars).find(|char| is_excluded_char(*char)) {
@@ -127,7 +128,7 @@ fn advice(template: &RequestTemplate) -> Vec<(String, String)> {
     let between = |text: &str| Some(text.split_once("{{")?.1.split_once("}}")?.0.trim().to_owned());
     if let Some(inner) = between(template.as_str()).filter(|inner| RequestValue::parse(inner, None).is_ok()) {
         let inner = excerpt(&inner);
-        let message = format!("`{{{{{inner}}}}}` is the text `{{{inner}}}`: double braces stand for themselves");
+        let message = format!("`{{{{{inner}}}}}` is the text `{{{inner}}}`: `{{{{` stands for the character `{{`");
         found.push((message, format!("write `{{{inner}}}` for the value")));
     }
     found
@@ -138,7 +139,8 @@ pub(super) fn parse_type(reader: &mut Reader<'_>, node: &Node, path: Option<&Pat
     reader.parse_advised(node, "`type`", |text| type_template(text, path), type_advice)
 }
 
-/// Returns the warnings about a type: those of every attribute, and about a `*`.
+/// Returns the warnings about the template of an event type: those that apply to the template of any attribute, and one
+/// if the type contains a `*`.
 fn type_advice(template: &RequestTemplate) -> Vec<(String, String)> {
     let mut found = advice(template);
     if template.texts().any(|text| text.contains('*')) {
@@ -232,7 +234,7 @@ fn attribute_name(name: &str) -> Result<String, ValueError> {
         "source" => wrong("remove it: the source of these events is `/APP/NAME`".to_owned()),
         "time" | "specversion" | "datacontenttype" | "dataschema" => wrong("remove it: Evoke sets it".to_owned()),
         "data" | "data_base64" => wrong("remove it: the data of an event is the body of its request".to_owned()),
-        PRINCIPAL => wrong("use another name: it is the verified sender, which `auth` sets".to_owned()),
+        PRINCIPAL => wrong("use another name: this one is for the verified sender, and `auth` sets it".to_owned()),
         "traceparent" | "tracestate" => wrong("remove it: the header of the request is used".to_owned()),
         _ if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => {
             Ok(name.to_owned())

@@ -44,7 +44,8 @@ impl Problem {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 
-    /// Counts the problem among the refusals of a source, unless the function failed that handles its requests.
+    /// Counts the problem as a refusal of the source, unless the problem is that the function which handles the request
+    /// failed.
     pub(super) fn count_in(&self, health: &Health, now_ms: UnixMs) {
         let is_loop = self.status == StatusCode::LOOP_DETECTED;
         if self.status.is_client_error() || self.is_lack_of_room() || is_loop {
@@ -87,7 +88,7 @@ impl From<Refused> for Problem {
                 "the store cannot be reached at the moment, and it is not known whether this request was stored: send it again later with the same ids",
             ),
             Refused::Store(StoreError::Fenced(_)) => {
-                Self::later(RETRY_AFTER, "another process took over; nothing of this request was stored")
+                Self::later(RETRY_AFTER, "another process took over the store; nothing of this request was stored")
             }
             // The exact failure is for the log and the operator, not for every client that reaches this port.
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(

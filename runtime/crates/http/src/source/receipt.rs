@@ -46,7 +46,7 @@ pub(super) fn receipt(
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();
     let accepted = events.len() - duplicates;
-    // A client that waits for a reply must not take this body for it.
+    // A client that waits for a reply must not mistake this body for the reply.
     let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
     let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
     let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));

@@ -1,5 +1,5 @@
-//! Requests that wait for the result of their event (`reply: { event: TYPE }`). The event is accepted as always. Then the
-//! request waits for the first event of the type that a function publishes in the chain of this event.
+//! Requests that wait for the result of their event (`reply: { event: TYPE }`). The event is accepted as always. Then
+//! the request waits for the first event of the type that a function publishes in the chain of this event.
 //!
 //! | response | `evoke-reply` | when |
 //! |---|---|---|
@@ -12,8 +12,9 @@
 //! | 422 | | the id belongs to an event with other content or of another principal: its reply is not for this sender |
 //! | 503 | | too many requests wait; nothing was stored |
 //!
-//! A request with an id that was accepted before waits for, or gets, the reply to the first one. So a client whose
-//! connection broke sends the same request again. The reply is in the store: a restart does not lose it.
+//! A request with an id that was accepted before gets the reply to the first request with this id, or waits for it. So
+//! a client whose connection broke can send the same request again. The reply is in the store, so a restart does not
+//! lose it.
 
 mod config;
 
@@ -37,18 +38,18 @@ use evoke_model::media_type::essence;
 use evoke_model::{Accepted, Seq};
 use evoke_store::TypeFilter;
 
-/// The response header that says where the response comes from.
+/// The response header that says whether the response is the event, and why not.
 pub const REPLY_HEADER: HeaderName = HeaderName::from_static("evoke-reply");
 /// The extension attribute of an event that sets the status of the response.
 pub const STATUS_ATTRIBUTE: &str = "httpstatus";
 
-/// The attributes of the trace context, which each request has of its own.
+/// The attributes of the trace context, which differs for each request.
 const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
 
-/// The `Retry-After` while too many requests wait. Requests wait for seconds.
+/// The `Retry-After` while too many requests wait. As a request usually waits for a few seconds, a place is soon free.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// An extension of every request: ends the waits of requests when the listener stops.
+/// An extension of every request, which ends its wait for a reply when the listener stops.
 #[derive(Debug, Clone)]
 pub(super) struct Stopping {
     /// Cancelled when the listener stops.
@@ -121,7 +122,8 @@ impl NoReply {
     }
 }
 
-/// Reserves a place for a request that will wait, before its body is read.
+/// Reserves a place among the requests that wait for a reply. Returns the error 400 for a batch, and 503 if too many
+/// requests wait.
 pub(super) fn reserve(bus: &Bus, source: Origin, headers: &HeaderMap) -> Result<ReplyPermit, Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if essence(content_type).eq_ignore_ascii_case("application/cloudevents-batch+json") {
@@ -135,10 +137,10 @@ pub(super) fn reserve(bus: &Bus, source: Origin, headers: &HeaderMap) -> Result<
     Ok(permit)
 }
 
-/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply, because
-/// the id alone may be easy to guess, and must have the same principal. The trace context, and attributes that contain
-/// headers of the request, differ in repeated requests and do not count. Returns why the reply is not read if the events
-/// cannot be compared.
+/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply,
+/// because the id alone may be easy to guess, and must have the same principal. The trace context, and attributes that
+/// contain headers of the request, are not compared, because they differ in repeated requests. If the events cannot be
+/// compared, returns the reason why there is no reply.
 pub(super) async fn check_duplicate(
     bus: &Bus,
     accepted: Accepted,
@@ -165,7 +167,7 @@ pub(super) async fn check_duplicate(
     if same(&stored.event, sent) {
         return Ok(None);
     }
-    // The response is the same for other content and for another principal.
+    // The response does not reveal whether the content or the principal differs.
     let detail = "an event with this id and other content, or from another sender, was accepted before; send this event \
                   with an id of its own";
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
@@ -221,11 +223,11 @@ fn response(event: &Event) -> Response<Full<Bytes>> {
     response
 }
 
-/// The response when a function gave up. The message of the function is for the operator: it may contain secrets of
-/// other services, or data of other users.
+/// The response when a delivery of the chain has become a dead letter. The message of the function is for the operator:
+/// it may contain secrets of other services, or data of other users.
 fn dead(root: Seq, delivery: &str, kind: &str) -> Response<Full<Bytes>> {
     let detail = format!(
-        "a function gave up on the event or on one that followed from it; the event is stored, and the operator sees the \
+        "a function failed for the event, or for an event that followed from it, and is not retried. The operator sees the \
          reason with `evoke trace {root}` and `evoke dead show {delivery}`"
     );
     let problem = Problem::new(StatusCode::BAD_GATEWAY, detail).with_member("cause", kind).with_member("event", root.0);

@@ -1,10 +1,10 @@
 //! The routing table: finds the endpoint of a request by its method and path.
 //!
 //! A request to the exact text of a fixed path is found by one look-up. All other requests walk a tree of segments. Of
-//! several matching paths, the most specific one wins, compared segment by segment from the left: a fixed segment before
-//! a parameter, a parameter before the rest of a path. A path that does not accept the method is passed over. Each node of
-//! the tree is visited at most once, so the time is bounded by the length of the request's path and the number of segments
-//! of all declared paths.
+//! several matching paths, the most specific one wins, compared segment by segment from the left: a fixed segment
+//! before a parameter, a parameter before the rest of a path. A path that does not accept the method is skipped. Each
+//! node of the tree is visited at most once, so the time is bounded by the length of the request's path and the number
+//! of segments of all declared paths.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ pub struct Routes {
     tree: Vec<Node>,
 }
 
-/// The end of a path, and where a longer path continues.
+/// A node of the tree: the endpoints whose paths end here, and the nodes of longer paths.
 #[derive(Debug, Default)]
 struct Node {
     literals: HashMap<String, usize>,
     parameter: Option<usize>,
-    /// The node of paths that match the rest, whatever it is.
+    /// The node of paths that match any remaining segments.
     rest: Option<usize>,
     /// The endpoints whose paths end here.
     endpoints: Vec<Arc<Endpoint>>,
@@ -143,7 +143,7 @@ impl Routes {
     /// Calls `visit` with the endpoints of each matching path, the most specific path first, until it returns a result.
     fn walk<'r, T>(&'r self, path: &str, mut visit: impl FnMut(&'r [Arc<Endpoint>]) -> Option<T>) -> Option<T> {
         let parts: Vec<_> = segments(path).map(|part| (part, decode(part))).collect();
-        // The nodes to visit, each with the number of segments before it. The next one is the last.
+        // The nodes to visit, each with the number of segments before it. The last element is visited next.
         let mut waiting = vec![(0, 0)];
         while let Some((at, depth)) = waiting.pop() {
             let Some(node) = self.tree.get(at) else { continue };
@@ -175,7 +175,7 @@ fn accepting<'e>(endpoints: &'e [Arc<Endpoint>], method: &Method) -> Option<&'e 
     with(method).or_else(|| if *method == Method::HEAD { with(&Method::GET) } else { None })
 }
 
-/// Returns the value of `Allow`: the methods of the endpoints, HEAD where GET is, and OPTIONS.
+/// Returns the value of `Allow`: the methods of the endpoints, HEAD if GET is one of them, and OPTIONS.
 fn allow(endpoints: &[&Arc<Endpoint>]) -> String {
     let mut methods: Vec<&str> = Vec::new();
     for method in endpoints.iter().flat_map(|endpoint| &endpoint.methods).chain([&Method::OPTIONS]) {

@@ -3,7 +3,8 @@
 //! | response | outcome |
 //! |---|---|
 //! | 2xx | done |
-//! | 408, 425, 429, other 5xx; no connection, no response in time | `endpoint-failed`: retried by policy, not before `Retry-After` |
+//! | 408, 425, 429, other 5xx; no connection | `endpoint-failed`: retried by policy, not before `Retry-After` |
+//! | none within the function's `timeout` | `timeout`: retried by policy |
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
 //! | 508, which a runtime sends when the chain of the event has led back to it too often | `loop`: a dead letter |
 //! | 3xx, other 4xx | `reject`: a dead letter |
@@ -64,7 +65,8 @@ pub(super) fn of_response(
     (outcome, None)
 }
 
-/// Returns the outcome of an error. Its message names what to write if the manifest does not allow the request.
+/// Returns the outcome of an error. If the manifest does not allow the request, the message says what to write in the
+/// manifest.
 pub(super) fn of_error(error: &Error) -> Outcome {
     match error {
         Error::AddressRefused { target, address, reason } => Outcome::Denied {
@@ -74,7 +76,7 @@ pub(super) fn of_error(error: &Error) -> Outcome {
             ),
         },
         error if error.is_refusal() => Outcome::Denied { message: error.to_string() },
-        // Nothing is known about the endpoint.
+        // These errors say nothing about the endpoint.
         Error::TooManyCalls | Error::TooManyConnections | Error::Internal(_) => {
             Outcome::Unavailable { message: error.to_string() }
         }
@@ -83,12 +85,12 @@ pub(super) fn of_error(error: &Error) -> Outcome {
 }
 
 /// Returns the wait that the endpoint asks for: seconds, or a date (RFC 9110, section 10.2.3). The wait until a date is
-/// counted by the clock of the endpoint, from the date of its response (section 6.6.1), because the wall clock here may be
-/// wrong by years. Only a response without its date is compared with the wall clock.
+/// counted by the clock of the endpoint, from the date of its response (section 6.6.1), because the wall clock here may
+/// be wrong by years. The wall clock is only used if the response has no `Date`.
 fn retry_after(headers: &HeaderMap, now_ms: UnixMs) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a wait without end: policies bound it.
+        // A number that is too large becomes a very long wait, which the retry policy limits.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let date = |text: &str| httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();

@@ -27,8 +27,8 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Renders the path and the query of a URL. Values of the event are percent-encoded, secrets are not. In the path, an
-    /// empty value counts as missing: `/users/{data.id}` would be the path of all users.
+    /// Renders the path and the query of a URL. Values of the event are percent-encoded, secrets are not. In the path,
+    /// an empty value counts as missing: otherwise `/users/{data.id}` could become the path of all users.
     pub(super) fn path(self, template: &Template<Field>) -> Result<String, String> {
         let (in_path, mut at) = (template.placeholders_before('?'), 0);
         let value = |field: &Field| {
@@ -37,7 +37,7 @@ impl<'a> Values<'a> {
             match field {
                 Field::Secret(name) => Ok(self.secret(name)),
                 field => match self.text(field).filter(|text| !(is_in_path && text.is_empty())) {
-                    // Servers resolve such a segment, and the request would have another path.
+                    // Servers resolve the segments `.` and `..`, and the request would have another path.
                     Some(text) if is_in_path && text.bytes().all(|byte| byte == b'.') => {
                         Err("consists of dots, which would change the path")
                     }
@@ -63,8 +63,8 @@ impl<'a> Values<'a> {
         template.render(BODY_BYTES_MAX, value).map_err(|error| describe(&error, "the body"))
     }
 
-    /// Renders a JSON body. A text that is one placeholder becomes the value with its JSON type; in any other text, the
-    /// values become parts of a JSON string.
+    /// Renders a JSON body. A text that consists of one placeholder of JSON data becomes the value with its JSON type;
+    /// in any other text, the values become parts of a JSON string.
     pub(super) fn json_body(self, template: &JsonTemplate) -> Result<String, String> {
         let mut body = String::new();
         self.write_json(template, &mut body)?;

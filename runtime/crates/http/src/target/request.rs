@@ -23,11 +23,11 @@ use super::sign::Signer;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("evoke/", env!("CARGO_PKG_VERSION")));
 
-/// The characters of an attribute that a `ce-` header encodes (HTTP protocol binding, section 3.1.3.2): space, `"`, `%`,
-/// and all beyond printable ASCII.
+/// The characters of an attribute that a `ce-` header encodes (HTTP protocol binding, section 3.1.3.2): space, `"`,
+/// `%`, and all beyond printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// Everything of a request that does not depend on the event. Has no `Debug`, because it contains secrets.
+/// The parts of a request that do not depend on the event. Has no `Debug`, because it contains secrets.
 pub(super) struct Template {
     method: Method,
     path: TextTemplate<Field>,
@@ -41,7 +41,7 @@ pub(super) struct Template {
 #[derive(Clone, Copy)]
 pub(super) struct Delivery<'a> {
     pub(super) event: &'a Event,
-    /// Equal for all attempts.
+    /// The id of the delivery, which is the same for all attempts.
     pub(super) id: &'a str,
     /// The number of functions that the chain passed through before the event.
     pub(super) hops: u32,
@@ -77,7 +77,7 @@ impl Template {
         Self { method, path, headers, content, secrets, signer }
     }
 
-    /// Builds the request of a delivery. An error is a message for the operator: the event cannot be sent.
+    /// Builds the request of a delivery. An error is a message for the operator that says why the event cannot be sent.
     pub(super) fn request(&self, origin: &Origin, delivery: Delivery<'_>) -> Result<Request<Bytes>, String> {
         let Delivery { event, id, hops, trace, now_ms } = delivery;
         let values = Values { event, secrets: &self.secrets };

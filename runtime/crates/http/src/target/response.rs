@@ -14,11 +14,11 @@ const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Largest number of characters of a body in a message.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// Largest number of characters of a body from which the message takes them, with white space.
+/// Number of characters at the start of a body that are searched for the excerpt. White space in them is joined.
 const START_CHARS_MAX: usize = 4 * EXCERPT_CHARS_MAX;
 
-/// Reads the body up to its bounds, so that the connection can be used again. Returns the beginning of its text for a
-/// message, unless the endpoint took the event.
+/// Reads the body within limits, so that the connection can be used again. Returns the beginning of its text for a
+/// message, unless the endpoint accepted the event.
 pub(super) async fn read(
     mut body: ResponseBody,
     is_success: bool,
@@ -44,7 +44,7 @@ fn excerpt(bytes: &[u8], redact: &dyn Fn(&str) -> String) -> Option<String> {
         // The bytes may be cut within a character.
         Err(error) => std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default(),
     };
-    // A value at the end of the bytes may be cut, so the excerpt comes from the start only.
+    // A secret at the end of the bytes may be cut and not recognised, so the excerpt is only taken from the start.
     let text: String = redact(text).chars().take(START_CHARS_MAX).collect();
     let words: Vec<&str> = text.split(|char: char| char.is_whitespace() || char.is_control()).collect();
     let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

@@ -34,8 +34,9 @@ enum StandardKey {
 pub struct InvalidKey(&'static str);
 
 impl Signer {
-    /// Makes a signer for Standard Webhooks, which adds a signature of each secret. A secret is `whsec_` and the Base64 of
-    /// an HMAC key, or `whsk_` and the Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public key.
+    /// Makes a signer for Standard Webhooks, which adds a signature of each secret. A secret is `whsec_` and the Base64
+    /// of an HMAC key, or `whsk_` and the Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public
+    /// key.
     ///
     /// # Errors
     /// A secret has another form.
@@ -89,7 +90,8 @@ impl StandardKey {
             |text: &str| decode(Encoding::Base64, text).ok_or(InvalidKey("the part after the prefix is not Base64"));
         if let Some(private) = secret.strip_prefix("whsk_") {
             let bytes = decode(private)?;
-            let wrong = InvalidKey("a `whsk_` key has 32 or 64 bytes, and its two halves belong together");
+            let wrong =
+                InvalidKey("a `whsk_` key must have 32 bytes (a seed), or 64 bytes (a seed and its public key)");
             let pair = match bytes.len() {
                 32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
                 64 => {

@@ -19,7 +19,7 @@ use http::HeaderName;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// The most headers of a request, those of the runtime not included.
+/// Largest number of headers in `headers`; headers that the runtime adds do not count.
 const HEADERS_MAX: usize = 32;
 
 /// The most texts with placeholders in a body.
@@ -211,7 +211,7 @@ fn headers_of(
             reader.error(entry.node.span, message, "write it in one line");
         } else if headers.insert(name.to_owned(), value).is_some() {
             let message = format!("the header `{name}` is written twice");
-            reader.error(entry.key_span, message, "remove one of them: names of headers have no case");
+            reader.error(entry.key_span, message, "remove one of them: upper and lower case are the same name");
         }
     }
     headers
@@ -278,7 +278,11 @@ fn standard_webhooks(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node
     });
     let secret = SecretList::parse(reader, secret_node?, secret_span, "`secret`", context.folder)?;
     if secret.iter().any(|secret| secret.name.is_some()) {
-        reader.error(secret_span, "a secret of `sign` has no `name`", "remove `name`; the receiver does not see it");
+        reader.error(
+            secret_span,
+            "a secret of `sign` cannot have a `name`",
+            "remove `name`; the receiver does not see it",
+        );
         return None;
     }
     Some(Sign::StandardWebhooks(StandardWebhooks { secret }))

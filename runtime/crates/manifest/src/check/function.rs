@@ -24,7 +24,7 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// The minimum is one page of linear memory. The maximum is all the memory that 32-bit addresses can reach.
 const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
-/// The most requests that a function can have in progress.
+/// Largest `concurrency` of a function with `deliver`: its requests that are in progress at the same time.
 const DELIVER_CONCURRENCY_MAX: u32 = 128;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
 const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
@@ -147,7 +147,7 @@ fn reject_keys_of_components(
         for entry in entries.iter().filter(|entry| matches!(&*entry.key, "publish" | "state" | "http" | "config")) {
             let message = format!("`allow.{}` has no meaning for {}: it has no component", entry.key, table.what());
             let help = match &*entry.key {
-                "http" => "remove it: `deliver.url` is the grant",
+                "http" => "remove it: requests to `deliver.url` need no grant",
                 _ => "remove it",
             };
             reader.error(entry.key_span, message, help);

@@ -12,10 +12,10 @@ use evoke_model::destination::Destination;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Reads the secrets of a map.
+/// A function that reads the secrets of a map.
 pub(super) type ReadSecrets<'a> = &'a dyn Fn(&mut Reader<'_>, &Node) -> BTreeMap<String, SecretRef>;
 
-/// Headers that the sender sets itself.
+/// Headers that Evoke's HTTP client sets. A grant cannot set them.
 const OF_THE_SENDER: [&str; 11] = [
     "connection",
     "content-length",

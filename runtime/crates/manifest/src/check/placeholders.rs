@@ -1,5 +1,5 @@
-//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced. The templates
-//! of Evoke, whose placeholders are replaced by values of requests and events, are [`crate::template`].
+//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced. The
+//! templates of Evoke, whose placeholders are replaced by values of requests and events, are [`crate::template`].
 
 use crate::diagnostics::{Diagnostic, Severity, excerpt};
 use crate::parser::{Node, Reader, Value};
@@ -66,8 +66,8 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
     }
 }
 
-/// Returns the first placeholder in a text. In a text that may be a template itself, only the whole text counts, and a
-/// name in capital letters in `${}`.
+/// Returns the first placeholder in a text. A text of [`Place::Text`] may be a template of the function's own. In such
+/// a text, a placeholder counts only if it is the whole text, or if it is `${NAME}` with a name in capital letters.
 fn placeholder(text: &str, place: Place) -> Option<&str> {
     let within = |open: &str, close: &str| {
         let (before, rest) = text.split_once(open)?;

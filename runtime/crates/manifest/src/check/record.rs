@@ -7,7 +7,7 @@ use crate::units::ByteSize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// With the maximum, a test file has room for the recording, whose bytes that are no text are in base64 there.
+/// Even the largest recording fits into a test file of at most 1 MiB, in which bytes that are not text are in base64.
 const SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(512 << 10);
 const KEEP_RANGE: RangeInclusive<u32> = 1..=100_000;
 const TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(16 << 30);

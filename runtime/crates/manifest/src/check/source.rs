@@ -1,4 +1,4 @@
-//! Reads sources, shared and private. Their kinds parse their settings.
+//! Reads the sources of a manifest, shared and private. The kind of each source, such as `files`, parses its settings.
 
 use super::Context;
 use crate::diagnostics::excerpt;

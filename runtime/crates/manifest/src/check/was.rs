@@ -8,8 +8,8 @@ use crate::parser::{Node, Reader};
 use crate::source_text::Span;
 use std::collections::HashMap;
 
-/// Reads the names that `function` had. Reports the names of functions that the manifest has: each of them keeps what it
-/// has.
+/// Reads the earlier names of `function`. Reports names that another function of the manifest has now: that function
+/// keeps its own data.
 pub(super) fn earlier_names(
     reader: &mut Reader<'_>,
     context: &Context<'_>,
@@ -25,7 +25,11 @@ pub(super) fn earlier_names(
             let message = format!("`{}` is the present name of the function", excerpt(text));
             reader.error(item.span, message, "write the names that it had before, or remove `was`");
         } else if context.functions.contains(text) {
-            let message = format!("`{}` cannot take over from `{}`, which is a function, too", excerpt(function), text);
+            let message = format!(
+                "`{}` cannot take over from `{}`: the manifest still has this function",
+                excerpt(function),
+                text
+            );
             let help =
                 format!("remove `{text}` from `was`: it keeps its own deliveries and state; or remove that function");
             reader.error(item.span, message, help);
@@ -60,7 +64,7 @@ pub(super) fn check_unique(reader: &mut Reader<'_>, manifest: &Manifest) {
                 true => format!("`{name}` is listed twice"),
                 false => format!("`{name}` is an earlier name of both `{other}` and `{}`", function.name),
             };
-            let help = "remove one of them: only one function takes over what is stored under a name";
+            let help = "remove one of them: only one function can take over the data stored under a name";
             reader.error_with_related(earlier.span, message, help, (span, "the first one"));
         }
     }

@@ -7,7 +7,7 @@ use evoke_model::destination::Target;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// The URL of an endpoint. Path and query can have placeholders, scheme and host cannot: they are the grant.
+/// The URL of an endpoint. Path and query can have placeholders. Scheme and host cannot, because they are the grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointUrl {
     target: Target,

@@ -122,8 +122,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a string with a special syntax, and warns of values that are valid but probably a mistake. `advice` returns a
-    /// message and a help for each warning.
+    /// Reads a string with a special syntax, and warns of values that are valid but probably a mistake. `advice`
+    /// returns a message and a help for each warning.
     pub fn parse_advised<T, A: IntoIterator<Item = (String, String)>>(
         &mut self,
         node: &Node,

@@ -106,7 +106,7 @@ fn number(text: &str) -> Option<Resolved<'_>> {
     };
     let sign = if negative { "-" } else { "" };
     let point = if fraction.is_empty() { "" } else { "." };
-    // The parser rejects what is no number, such as `1_000` or `1.2.3`.
+    // The JSON parser rejects texts that are not numbers, such as `1_000` or `1.2.3`.
     format!("{sign}{whole}{point}{fraction}{exponent}").parse().ok().map(Resolved::Number)
 }
 

@@ -127,7 +127,7 @@ fn event(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Event> {
     let example = "write its attributes, as in `{ type: order.placed, data: { total: 42 } }`";
     let json = match &node.value {
         Value::Map(_) => json(reader, node)?.to_string(),
-        // The JSON form keeps the bytes of the data as they are.
+        // A text that starts with `{` is an event in JSON form. It keeps the bytes of the data unchanged.
         Value::Scalar(scalar) if scalar.text.starts_with('{') => scalar.text.clone(),
         _ => {
             reader.error(node.span, format!("`event` must be a map, found {}", node.describe()), example);
@@ -236,7 +236,7 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
     let error = table.optional(reader, "error").and_then(|node| reader.parse_text(node, "`error`", reply_error));
     if error.is_some() {
         for key in ["status", "headers", "body", "body_base64", "body_parts", "body_error"] {
-            let message = format!("an answer with `error` has no `{key}`");
+            let message = format!("an answer with `error` cannot have `{key}`");
             table.reject_key(reader, key, &message, "remove one of them: after an error, there is no response");
         }
     }
@@ -289,7 +289,7 @@ fn url_of(text: &str) -> Result<Uri, ValueError> {
     })
 }
 
-/// Parses an error; `None` is `never`: the request has no end.
+/// Parses the error of a request. Returns `None` for `never`: the request does not end.
 fn reply_error(text: &str) -> Result<Option<RequestError>, ValueError> {
     if text == "never" {
         return Ok(None);
@@ -385,7 +385,7 @@ fn log_line(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Converts `METHOD URL` to the form with keys.
+/// Converts the short form `METHOD URL` to a map with the keys `method` and `url`.
 fn call(text: &str) -> Result<Map<String, Json>, ValueError> {
     match text.split_once(' ') {
         Some((method, url)) if url.parse::<Uri>().is_ok() => Ok([("method", method), ("url", url)]

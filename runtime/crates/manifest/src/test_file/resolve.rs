@@ -94,7 +94,7 @@ impl TestFile {
             && !allow.state.is_some_and(|state| state.shared)
         {
             let help = "add `state: { shared: true }` to its `allow`, or remove the state";
-            found.push(self.error_at(state.span, format!("`{name}` has no state of the app"), help));
+            found.push(self.error_at(state.span, format!("`{name}` cannot use the state of the app"), help));
         }
         found
     }

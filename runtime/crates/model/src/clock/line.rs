@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{DOWNTIME_MAX_MS, UnixMs};
 
-/// A difference from this size on counts as a jump of the wall clock, in milliseconds. Smaller steps of a time service
-/// count when they add up to it.
+/// A difference of at least this many milliseconds counts as a jump of the wall clock. Smaller steps of a time service
+/// count as a jump when they add up to this size.
 const JUMP_MIN_MS: i64 = 1_000;
 
-/// The number of remembered jumps. Older jumps are forgotten: timestamps from before them are shown as if they had not
-/// happened.
+/// The number of remembered jumps. Older jumps are forgotten: timestamps from before a forgotten jump are shown as if
+/// it had not happened.
 const OFFSETS_MAX: usize = 256;
 
 /// The record that a process stores so that a later one continues its store time.
@@ -110,7 +110,7 @@ impl Line {
         self.read(jump_from)?;
         let mut state = self.write();
         let (offset, jump_ms) = jump_from(&state)?;
-        // Two jumps at one moment leave the later one.
+        // Of two jumps at the same store time, only the later one is kept.
         state.offsets.retain(|earlier| earlier.since_ms < offset.since_ms);
         if state.offsets.len() >= OFFSETS_MAX {
             state.offsets.remove(0);

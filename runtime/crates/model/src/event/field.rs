@@ -53,8 +53,8 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 }
 
-/// The name of a member as bytes. A name with half of a surrogate pair is no text, and is the name of no wanted member,
-/// but the other members of its object count.
+/// The name of a member as bytes. A name with half of a surrogate pair is not text, so it is never the wanted name; the
+/// other members of its object are still read.
 struct Name<'de>(Cow<'de, [u8]>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

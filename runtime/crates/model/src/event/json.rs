@@ -67,7 +67,7 @@ struct Members<'a> {
     has_more: bool,
 }
 
-/// The attributes with names of their own, `data` and `data_base64`.
+/// The number of members that are not extensions: the attributes of the specification, `data` and `data_base64`.
 const OWN_MEMBERS: usize = 10;
 const MEMBERS_MAX: usize = OWN_MEMBERS + EXTENSIONS_MAX;
 
@@ -109,7 +109,10 @@ fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     let mut values = BTreeMap::new();
     for (name, value) in members {
         if values.contains_key(&name) {
-            return Err(InvalidEvent(format!("`{}` occurs more than once; an event has it once", shown(&name))));
+            return Err(InvalidEvent(format!(
+                "`{}` occurs more than once, but an event can have it only once",
+                shown(&name)
+            )));
         }
         values.insert(name, value);
     }
@@ -158,7 +161,7 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, Invali
     }
 }
 
-/// Returns the data. The media type gets another charset if the data does not have the declared one.
+/// Returns the data. Sets the charset of the media type to UTF-8 if the data cannot be read in the declared charset.
 fn read_data(
     data: Option<&RawValue>,
     base64: Option<&RawValue>,

@@ -2,15 +2,16 @@
 
 use super::or_into;
 
-/// For each of several fields, the alternatives that need a value of the field. Returns the union over all fields but
-/// some in a time that depends on the number of these few fields.
+/// For each of several fields, the set of the alternatives that need a value of the field. [`AbsentFields::collect`]
+/// returns the union of these sets for all fields except a few; its time depends mainly on the number of these few
+/// fields.
 pub(super) struct AbsentFields {
     /// The number of fields.
     count: usize,
     /// The length of a set of alternatives in words.
     words: usize,
-    /// A tree of unions: the union of node `n` is that of the nodes `2 n` and `2 n + 1`. The fields are the nodes from
-    /// `count` on.
+    /// A tree of sets. The set of node `n` is the union of the sets of the nodes `2 n` and `2 n + 1`. The nodes from
+    /// `count` on have the sets of the fields.
     nodes: Vec<u64>,
 }
 
@@ -19,7 +20,7 @@ impl AbsentFields {
         Self { count, words, nodes: vec![0; 2 * count * words] }
     }
 
-    /// Sets the alternatives of a field. Call [`AbsentFields::finish`] after the last one.
+    /// Sets the alternatives of a field. Call [`AbsentFields::finish`] after the last field.
     pub(super) fn set(&mut self, field: usize, alternatives: &[u64]) {
         let from = (self.count + field) * self.words;
         if let Some(node) = self.nodes.get_mut(from..from + self.words) {
@@ -36,7 +37,8 @@ impl AbsentFields {
         }
     }
 
-    /// Adds the alternatives of the fields that are not in `present`, which is sorted. Returns the number of steps.
+    /// Adds the alternatives of all fields that are not in `present` to `union`. `present` is sorted. Returns the
+    /// number of steps.
     pub(super) fn collect(&self, present: &[u32], union: &mut [u64]) -> u64 {
         let (mut from, mut steps) = (0, 0);
         for to in present.iter().map(|field| *field as usize).chain([self.count]) {

@@ -1,4 +1,5 @@
-//! The rows of short values. A large event has either few different short values or fewer, longer values.
+//! Caches the rows of short values. A large event either repeats a few short values, or has longer values and thus
+//! fewer of them.
 
 use crate::hash;
 
@@ -7,7 +8,8 @@ const SLOTS: usize = 4096;
 /// Longer values are not cached.
 const BYTES_MAX: usize = 7;
 
-/// The number of the row of a short value, for all fields of a pattern. A value replaces another one in its slot.
+/// A cache of row numbers, by field and short value, for all fields of a pattern. A new value overwrites the previous
+/// value in its slot.
 pub(super) struct RowCache(Box<[Slot]>);
 
 #[derive(Clone, Copy, PartialEq)]

@@ -14,8 +14,9 @@ use crate::text::{TextTest, Wildcard, compare_bytes, fold_char};
 /// The conditions of several lists on one field. The bit `i` of a row belongs to list `i`.
 ///
 /// A list with several `anything-but` matches a value unless all of them exclude it. All `anything-but` of a list that
-/// test the same form of the text share one bit. Each `anything-but` with wildcards has a bit of its own; a pattern has few
-/// of these. The first bit of a list has the number of the list; the further bits are additional ones.
+/// test the same form of the text share one bit. Each `anything-but` with wildcards has a bit of its own; a pattern has
+/// few of these. The first bit of a list has the number of the list. Its further bits, the additional bits, follow
+/// after the first bits of all lists.
 pub(super) struct Lists {
     count: usize,
     words: usize,
@@ -23,7 +24,8 @@ pub(super) struct Lists {
     always: Vec<u64>,
     /// For each value that a condition names, the bits of its lists.
     include: ValueIndex,
-    /// The bits of `anything-but`. Each is set unless `exclude` has it.
+    /// The bits of `anything-but`. In the row of a value, such a bit is set unless `exclude` has the bit for this
+    /// value.
     but: Vec<u64>,
     exclude: ValueIndex,
     /// The additional bits, each with the number of its list.
@@ -42,7 +44,8 @@ pub(super) struct ValueBuffers {
 
 impl Lists {
     pub(super) fn new(lists: &[&ConditionList]) -> Self {
-        // Each list has at most one additional bit for each of the forms, and one for each wildcard.
+        // Each list has at most one additional bit for each form of the text, and one for each `anything-but` with
+        // wildcards.
         let wildcards = |condition: &Condition| match condition {
             Condition::AnythingButText(tests) => {
                 usize::from(tests.iter().any(|test| matches!(test, TextTest::Wildcard(_))))
@@ -138,12 +141,12 @@ impl Lists {
             }
         }
         row.truncate(words_for(self.count));
-        // The bits after the last list are those of further `anything-but`, cleared above.
+        // The bits after the last list are the additional bits, cleared above.
         row
     }
 }
 
-/// The form of a text in which an `anything-but` searches, `None` for one with wildcards.
+/// The form of the text that an `anything-but` tests; `None` for an `anything-but` with wildcards.
 fn form_of(condition: &Condition) -> Option<usize> {
     let Condition::AnythingButText(tests) = condition else { return Some(PLAIN) };
     match tests.first()? {
@@ -160,7 +163,8 @@ struct Builder {
     words: usize,
     /// The number of parts of each bit; at least 1.
     parts: Vec<u32>,
-    /// The part of the next intervals; `None` for bits without parts, which are their own part.
+    /// The part that the next intervals belong to. `None` for bits without parts: then the number of the bit is also
+    /// the number of its part.
     part: Option<u32>,
     literals: [Vec<u64>; 3],
     numbers: Vec<Interval<Number>>,
@@ -169,7 +173,8 @@ struct Builder {
     wildcards: Vec<(u32, Wildcard)>,
 }
 
-/// The forms of a text in which its start is searched, as indexes of [`ValueIndex::texts`].
+/// The forms of a text, as indexes of [`ValueIndex::texts`]. In every form, a condition tests the start of the text or
+/// the whole text.
 const PLAIN: usize = 0;
 const REVERSED: usize = 1;
 const FOLDED: usize = 2;
@@ -234,7 +239,7 @@ impl Builder {
         }
     }
 
-    /// Adds a text that must be equal.
+    /// Adds a text that a value must equal.
     fn whole(&mut self, form: usize, text: &str, bit: u32) {
         let bound = || Some((text.as_bytes().into(), true));
         let part = self.part.unwrap_or(bit);
@@ -270,9 +275,9 @@ impl Builder {
 /// Texts and starts of texts in one form.
 struct Texts {
     segments: Segments<Box<[u8]>>,
-    /// The first bytes of each key of the segments, to compare most keys without reading them.
+    /// The first bytes of each key of the segments, to compare most keys without reading the whole key.
     heads: Vec<u64>,
-    /// The length of the longest text; more bytes of a value than that make no difference.
+    /// The length of the longest key. One byte more of a value is enough to compare the value with all keys.
     bytes_max: usize,
 }
 

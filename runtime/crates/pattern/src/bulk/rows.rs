@@ -3,8 +3,8 @@
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
 
-/// The sets of alternatives are computed once for each of the first rows, and anew for later ones. The sets of the first
-/// rows have at most this many words together.
+/// The sets of alternatives of the first rows are computed once and cached. Those of later rows are computed at each
+/// use. The cached sets have at most this many words in total.
 const CACHED_WORDS_MAX: usize = 1 << 21;
 
 /// The sets of alternatives that follow from a row of a field.
@@ -13,7 +13,7 @@ pub(super) struct Sets {
     pub(super) met: Vec<u64>,
     /// The alternatives with a list that is not in the row.
     pub(super) unmet: Vec<u64>,
-    /// The alternatives with such a list that needs a value.
+    /// The alternatives with a list that is not in the row and needs a value.
     pub(super) unmet_needed: Vec<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The number of the row without a bit.
+    /// The number of the row in which no bit is set.
     pub(super) const EMPTY: u32 = 0;
 
     pub(super) fn new(requirements: &'a [u32], set_words: usize) -> Self {
@@ -87,7 +87,7 @@ impl<'a> Rows<'a> {
         self.words
     }
 
-    /// Returns the number of the union of rows. Only the result is stored, no union of some of the rows.
+    /// Returns the number of the row that is the union of the given rows. Stores only this row, no intermediate unions.
     pub(super) fn union(&mut self, numbers: impl Iterator<Item = u32>) -> u32 {
         let mut numbers = numbers.filter(|number| *number != Self::EMPTY);
         let Some(first) = numbers.next() else { return Self::EMPTY };
@@ -149,7 +149,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Adds bits that are given as the words that are not 0, each with its position.
+/// Adds bits to a row. `words` are the words with these bits, each with its position in the row.
 fn or_words(row: &mut [u64], words: &[(u32, u64)]) {
     for (at, bits) in words {
         if let Some(word) = row.get_mut(*at as usize) {

@@ -6,8 +6,8 @@ use super::{Bulk, Candidate, is_empty, or_into, remove_from};
 use crate::extract::{Element, ExtractedValues, NONE};
 use crate::verify::child_element;
 
-/// An element is searched for all fields of its array if they are at most this many. Otherwise the fields that have no
-/// value there are handled together.
+/// If the values of at most this many fields are in an array, each element is searched for each of these fields.
+/// Otherwise all fields without a value in the element are handled together.
 const FEW_FIELDS_MAX: usize = 8;
 
 /// A field, restricted to one array element. Its candidates in that element are `from..to`.
@@ -33,7 +33,7 @@ pub(super) struct Search<'a> {
     extracted: &'a ExtractedValues,
     candidates: Vec<Vec<Candidate>>,
     rows: Vec<Rows<'a>>,
-    /// For each occurrence its field; `NONE` for those of no field. Empty until it is needed.
+    /// The field of each occurrence; `NONE` if the pattern does not test the field. Empty until the first use.
     field_of_occurrence: Vec<u32>,
     /// The number of steps so far.
     pub(super) steps: u64,
@@ -113,8 +113,9 @@ impl<'a> Search<'a> {
         by_value
     }
 
-    /// Returns the innermost element that contains all candidates of `entries`, within `element`. An element whose values
-    /// are all in one element of an array is satisfied exactly if this one is, so arrays in arrays cost little.
+    /// Returns the innermost element that contains all candidates of `entries`, within `element`. If all values of an
+    /// element are in one inner element, the outer element is satisfied exactly if the inner element is. So arrays in
+    /// arrays cost little.
     fn innermost(&mut self, mut element: u32, entries: &[Entry]) -> u32 {
         let ends = |entry: &Entry| {
             let candidates = self.candidates(entry);
@@ -134,8 +135,9 @@ impl<'a> Search<'a> {
         element
     }
 
-    /// Compares one field with its candidates in an element. Removes the alternatives that it rules out, and adds those
-    /// with a value directly in the element to `by_value`. Returns the entry to search for in an array, if any.
+    /// Compares one field with its candidates in an element. Removes from `active` the alternatives that the field
+    /// rules out. Adds to `by_value` the alternatives with a value directly in the element. Returns the entry to search
+    /// for in an array, if any.
     fn place(&mut self, element: u32, entry: &Entry, active: &mut [u64], by_value: &mut [u64]) -> Option<Entry> {
         self.steps += 1;
         let bulk = self.bulk;
@@ -152,7 +154,8 @@ impl<'a> Search<'a> {
             });
             return None;
         };
-        // Values directly in the element and values in an array of it occur together only if the field is the array.
+        // A field has values both directly in the element and in an array of the element only if the field itself is
+        // the array.
         let (mut direct, mut has_direct) = (Rows::EMPTY, false);
         let mut inside = (first.element != element).then_some(first.element);
         let array_of = |inside: u32| child_element(self.extracted, element, inside).map_or(NONE, |(_, array)| array);
@@ -196,7 +199,7 @@ impl<'a> Search<'a> {
             (self.absent_fields(group), entry_of)
         });
         let mut open = group.to_vec();
-        // The elements of an array are next to each other, except those within its elements.
+        // The numbers of an array's elements are consecutive, except for the elements nested within these elements.
         while let Some(bounds) = self.extracted.elements.get(child as usize).copied()
             && bounds.parent == element
             && Some(bounds.first) <= last
@@ -230,7 +233,7 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// The alternatives that the absence of each field of a group rules out in an element.
+    /// For each field of a group, the alternatives that are ruled out in an element without a value of the field.
     fn absent_fields(&mut self, group: &[Entry]) -> AbsentFields {
         if self.field_of_occurrence.is_empty() {
             for (candidates, field) in self.candidates.iter().zip(0..) {
@@ -266,7 +269,8 @@ impl<'a> Search<'a> {
         absent
     }
 
-    /// The fields of a group with candidates in an element that has few occurrences, by their positions in the group.
+    /// Returns which fields of a group have candidates in an element, as positions in the group. Reads all occurrences
+    /// in the element, so callers use it for elements with few occurrences.
     fn present_fields(&mut self, bounds: Element, entry_of: &[u32]) -> Vec<u32> {
         let range = bounds.first as usize..(bounds.last as usize).min(self.field_of_occurrence.len());
         let fields = self.field_of_occurrence.get(range).unwrap_or_default();
@@ -278,7 +282,8 @@ impl<'a> Search<'a> {
         present
     }
 
-    /// The entry for an element within `bounds`. `open` keeps the rest, for elements that follow.
+    /// Returns the entry for the array element with these bounds. Removes its candidates, and all before them, from
+    /// `open`, for the elements that follow.
     fn narrow(&self, open: &mut Entry, bounds: Element) -> Entry {
         open.from = self.first_at_or_after(open, bounds.first);
         let to = self.first_at_or_after(open, bounds.last);

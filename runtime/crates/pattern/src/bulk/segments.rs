@@ -9,7 +9,8 @@ pub(super) struct Interval<K> {
     pub(super) high: Option<(K, bool)>,
     /// The bit that a key in the interval sets.
     pub(super) bit: u32,
-    /// The part of the bit that the interval belongs to. A bit is set if a key is in an interval of each of its parts.
+    /// The part of the bit that the interval belongs to. A bit is set if the key is in at least one interval of each
+    /// part of the bit.
     pub(super) part: u32,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct Segments<K> {
 }
 
 impl<K: Ord + Clone> Segments<K> {
-    /// `parts` are the numbers of parts of the bits.
+    /// `parts` returns the number of parts of a bit.
     pub(super) fn new(intervals: &[Interval<K>], words: usize, parts: impl Fn(u32) -> u32) -> Self {
         let bounds = intervals.iter().flat_map(|interval| [&interval.low, &interval.high]).flatten();
         let mut keys: Vec<K> = bounds.map(|(key, _)| key.clone()).collect();
@@ -40,7 +41,8 @@ impl<K: Ord + Clone> Segments<K> {
             changes.extend([(first, true, interval.bit, interval.part), (last, false, interval.bit, interval.part)]);
         }
         changes.sort_unstable_by_key(|(slot, ..)| *slot);
-        // The number of open intervals of each part, and the number of parts with one of each bit.
+        // For each part, the number of its open intervals. For each bit, the number of its parts that have an open
+        // interval.
         let part_count = intervals.iter().map(|interval| interval.part as usize + 1).max().unwrap_or(0);
         let (mut open, mut open_parts) = (vec![0_i32; part_count], vec![0_u32; words * 64]);
         let mut row = vec![0; words];
@@ -79,7 +81,7 @@ impl<K: Ord + Clone> Segments<K> {
         self.row_within(0..self.keys.len(), compare)
     }
 
-    /// The row of a key that lies above all bounds before a range and below all bounds after it.
+    /// The row of a key. The key must be above all bounds before `range` and below all bounds after `range`.
     pub(super) fn row_within(&self, range: Range<usize>, compare: impl FnMut(&K) -> Ordering) -> &[u64] {
         let first = range.start;
         let slot = match self.keys.get(range).unwrap_or_default().binary_search_by(compare) {

@@ -1,8 +1,9 @@
 //! Tests one text against many wildcards at once.
 //!
-//! The literals of all wildcards are the states of one automaton, one bit for each byte. The bit of a byte is set after
-//! a byte of the text if the wildcard up to there matches the text so far. Every byte of the text changes all bits in a
-//! few operations for each word of 64 states, whatever the text and the wildcards are.
+//! All wildcards together are one automaton. Each byte of a wildcard's literals is a state, stored as one bit. After
+//! each byte of the text, the bit of a state is set if the wildcard up to this state matches the text so far. Every
+//! byte of the text changes all bits in a few operations for each word of 64 states, whatever the text and the
+//! wildcards are.
 
 use super::{bit, set_bit};
 use crate::text::Wildcard;
@@ -15,7 +16,8 @@ pub(super) struct Wildcards {
     class_of: Box<[u8; 256]>,
     /// The states of each class of bytes.
     states_of: Vec<u64>,
-    /// The first states of wildcards that can begin anywhere, and of all wildcards.
+    /// `anywhere` has the first states of the wildcards that can begin anywhere in the text; `first` has the first
+    /// states of all wildcards.
     anywhere: Vec<u64>,
     first: Vec<u64>,
     /// The states that a star follows; they stay set.
@@ -25,7 +27,7 @@ pub(super) struct Wildcards {
 }
 
 impl Wildcards {
-    /// `wildcards` have at least two pieces and a byte.
+    /// Each wildcard must have at least two pieces, and at least one byte in them.
     pub(super) fn new(wildcards: &[(u32, Wildcard)]) -> Self {
         // An unused state before each wildcard keeps the wildcards apart.
         let length = |wildcard: &Wildcard| 1 + wildcard.pieces().iter().map(|piece| piece.len()).sum::<usize>();
@@ -69,7 +71,7 @@ impl Wildcards {
         if self.words == 0 {
             return 1;
         }
-        // The states before and after a byte, each after a word without states.
+        // The states before and after a byte. Each set has an extra word of zeros in front.
         let length = self.words + 1;
         states.clear();
         states.resize(2 * length, 0);

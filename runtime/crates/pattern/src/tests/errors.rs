@@ -177,7 +177,7 @@ fn patterns_over_a_limit_are_rejected() {
     assert_eq!(
         mistakes(&long(2049)),
         [
-            "pattern: the wildcards of the pattern have 2049 bytes together, more than the limit of 2048 (use `prefix` and `suffix` where possible, or split it into several patterns)"
+            "pattern: the wildcards of the pattern have 2049 bytes together, more than the limit of 2048 (use `prefix` and `suffix` where possible, or split the pattern into several patterns)"
         ]
     );
 }

@@ -1,10 +1,10 @@
 //! Memory for the adapter in a program of Go.
 //!
-//! The adapter takes two pages of the program's memory, by `memory.grow` unless the program exports `cabi_realloc`. Go's
-//! allocator (`runtime/mem_wasm.go`) assumes that all memory beyond the program's data is its own, also what others have
-//! grown, and would overwrite those pages. So the program gets a `cabi_realloc` that returns pages between its data and the
-//! start of Go's heap. The heap starts at the address in the field `end` of `runtime.firstmoduledata`
-//! (`runtime/symtab.go`), which is raised by the size of these pages.
+//! The adapter takes two pages of the program's memory, by `memory.grow` unless the program exports `cabi_realloc`.
+//! Go's allocator (`runtime/mem_wasm.go`) assumes that it owns all memory beyond the program's data, even pages that
+//! other code has added, and would overwrite those pages. So the program gets a `cabi_realloc` that returns pages
+//! between its data and the start of Go's heap. The heap starts at the address in the field `end` of
+//! `runtime.firstmoduledata` (`runtime/symtab.go`), which is raised by the size of these pages.
 
 use super::super::binary::section_id::{CODE, CUSTOM, DATA, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, TYPES};
 use super::super::binary::{Section, append, leb128, sections, unsigned};
@@ -14,7 +14,7 @@ const PAGE: u64 = 64 * 1024;
 const RESERVED: u64 = 2 * PAGE;
 /// Go's linker declares this much memory beyond `end`.
 const SLACK: u64 = 1 << 20;
-/// The addresses at which Go's data begins are higher: the linker keeps these free.
+/// Go's data begins at a higher address than this: the linker keeps the addresses below free.
 const DATA_MIN: u64 = 12_288;
 
 /// The fields of `runtime.moduledata` from `noptrdata` to `end`, each an address of 8 bytes.
@@ -26,7 +26,8 @@ pub(super) fn is_program(module: &[u8]) -> bool {
     sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
 }
 
-/// Returns the valid program with memory for the adapter. `None` if its layout is not that of Go's linker.
+/// Returns the program with memory for the adapter. The program must be valid. Returns `None` if its layout is not that
+/// of Go's linker.
 pub(super) fn with_reserved_memory(module: &[u8]) -> Option<Vec<u8>> {
     let body = |id| sections(module).find(|section| section.id == id).map(|section| section.body);
     let pages = pages_min(body(MEMORIES)?)?;
@@ -61,8 +62,8 @@ pub(super) fn with_reserved_memory(module: &[u8]) -> Option<Vec<u8>> {
     Some(new)
 }
 
-/// Returns the code of `cabi_realloc(old, old-size, align, size)`: `size` more bytes, or a trap after `limit`. The adapter
-/// only allocates, a few times, so nothing is freed.
+/// Returns the code of `cabi_realloc(old, old-size, align, size)`: `size` more bytes, or a trap after `limit`. The
+/// adapter only allocates, a few times, so nothing is freed.
 fn realloc(global: u64, limit: u64) -> Vec<u8> {
     let global = unsigned(global);
     let get = [&[0x23], &*global].concat();
@@ -112,8 +113,8 @@ fn find_end(data: &Section<'_>, pages: u64) -> Option<(usize, u64)> {
     None
 }
 
-/// Returns the field `end` if these are the fields from `noptrdata` to `end`: rising addresses, the last of which is where
-/// the data without pointers ends and what the declared memory was computed from.
+/// Returns the field `end` if these are the fields from `noptrdata` to `end`: the addresses rise, the data without
+/// pointers ends at the last one, and the declared memory was computed from the last one.
 fn end_of(fields: &[u8], pages: u64) -> Option<u64> {
     let mut addresses = fields.chunks_exact(FIELD_BYTES).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
     let addresses: [u64; FIELDS] = std::array::from_fn(|_| addresses.next().unwrap_or_default());

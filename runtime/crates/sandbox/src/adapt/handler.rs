@@ -1,13 +1,13 @@
 //! WIT for a handler without any: a core module that exports `evoke:function/handler@0.1.0#handle`.
 //!
-//! The names of its imports and exports say all that the encoder needs besides the types. So a function in Go or C needs
-//! only its compiler, and no tool that embeds types into modules. The types are those of `sdk/wit`; the encoder adds only
-//! interfaces that the module imports.
+//! The names of its imports and exports say all that the encoder needs besides the types. So a function in Go or C
+//! needs only its compiler, and no tool that embeds types into modules. The types are those of `sdk/wit`; the encoder
+//! adds only interfaces that the module imports.
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The export in binary form, with its length before the name and its kind, a function, after it.
+/// The export in binary form: the length of the name, the name, and the kind (a function).
 pub(super) const EXPORT: &[u8] = b"\x23evoke:function/handler@0.1.0#handle\x00";
 
 /// Packages, each before those that use it.

@@ -1,7 +1,7 @@
 //! The secret key of a cache folder, and the authentication codes made with it.
 //!
-//! Files in the folder are run as machine code. A file that this program did not write, such as one that was unpacked or
-//! restored into the folder, has no valid code and is not loaded.
+//! Files in the folder are run as machine code. A file that this program did not write, such as one that was unpacked
+//! or restored into the folder, has no valid code and is not loaded.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

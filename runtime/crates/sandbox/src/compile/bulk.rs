@@ -1,8 +1,9 @@
 //! Divides operations on large parts of memory.
 //!
-//! `memory.fill` and `memory.copy` are one call of the host each, which nothing interrupts: filling 4 GiB takes seconds.
-//! So each of them becomes a call of a function that is added to its module. This function handles [`PART_BYTES`] at a time
-//! in a loop, and wasmtime checks the time there. All else of a component stays as it is, byte for byte.
+//! `memory.fill` and `memory.copy` are one call of the host each, which nothing interrupts: filling 4 GiB takes
+//! seconds. So each of them becomes a call of a function that is added to its module. This function handles
+//! [`PART_BYTES`] at a time in a loop, and wasmtime checks the time there. All else of a component stays as it is, byte
+//! for byte.
 //!
 //! `memory.init` copies at most a data segment, which is a part of the file, and the operations on tables at most
 //! 65,536 elements.
@@ -14,8 +15,8 @@ use wasmparser::{BinaryReader, CodeSectionReader, ImportSectionReader, Operator,
 use super::super::binary::section_id::{CODE, COMPONENT, CORE_MODULE, FUNCTIONS, IMPORTS, TYPES};
 use super::super::binary::{Section, append, is_module, leb128, sections, unsigned};
 
-/// The part of memory that is filled or copied at once, in bytes. Takes less than a millisecond, also if all of its pages
-/// are new.
+/// The part of memory that is filled or copied at once, in bytes. Takes less than a millisecond, also if all of its
+/// pages are new.
 const PART_BYTES: u32 = 1 << 20;
 /// Limit on the depth of nested components: that of wasmparser.
 const DEPTH_MAX: usize = 100;
@@ -114,8 +115,8 @@ fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
     Some(found)
 }
 
-/// Returns a code section with calls in place of the operations, and the functions that they call, the first of which has
-/// the index `first`.
+/// Returns a code section with calls in place of the operations, and the functions that they call, the first of which
+/// has the index `first`.
 fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Option<Vec<u8>> {
     let mut new = unsigned((found.len() + added.len()) as u64);
     for Found { start, end, bulks } in found {
@@ -140,8 +141,8 @@ fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Optio
 }
 
 impl Bulk {
-    /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the whole operation is out of bounds, it
-    /// runs at once and traps.
+    /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the whole operation is out of bounds,
+    /// it runs at once and traps.
     fn text(self) -> String {
         let out_of_bounds = |address: &str, memory: u32| {
             format!(

@@ -1,15 +1,15 @@
-//! Takes away from the compiler process everything but its work: reading standard input, computing, and writing standard
-//! output and standard error.
+//! Restricts the compiler process to its work: reading standard input, computing, and writing standard output and
+//! standard error.
 //!
 //! The restrictions by system:
 //!
 //! - On every Unix: limits on address space, processor time and the size of written files; no core dump; no new
 //!   descriptors, so no new files, no sockets and no connections.
 //! - On Linux also: the process ends with its parent; it is the first that the kernel ends when memory runs out; and a
-//!   filter lets only the system calls through that computing needs, and reading and writing only on the three standard
+//!   filter allows only the system calls that computing needs, and reading and writing only on the three standard
 //!   descriptors. The filter applies to all threads and cannot be removed.
 //!
-//! A kernel without such filters is no reason to refuse: then the limits hold, and the parent logs a warning.
+//! On a kernel without such filters, components are compiled with the limits alone, and the parent logs a warning.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     pub(super) output_bytes: u64,
 }
 
-/// Sets the limits, for good. Must be called after all threads were started and before any input is read. Returns a
+/// Sets the limits permanently. Must be called after all threads were started and before any input is read. Returns a
 /// warning if the system calls are not filtered.
 pub(super) fn confine(limits: Limits) -> io::Result<Option<String>> {
     #[cfg(target_os = "linux")]
@@ -44,7 +44,7 @@ pub(super) fn confine(limits: Limits) -> io::Result<Option<String>> {
         (Resource::Core, 0),
         (Resource::Nofile, DESCRIPTORS),
     ] {
-        // The kernel reports the first of these limits with a signal of its own, SIGXCPU, and the second with SIGKILL.
+        // For processor time, the kernel sends SIGXCPU at the first of these limits, and SIGKILL at the second.
         let last = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
         // A stricter limit of the caller stays.
         let at_most = |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));

@@ -1,9 +1,9 @@
-//! The memory that the core instances of a component take on the host in every attempt, beside the memories and tables of
-//! the guest.
+//! The memory that the core instances of a component take on the host in every attempt, beside the memories and tables
+//! of the guest.
 //!
-//! For each instance of a module, wasmtime keeps an entry for each of its imports, functions and globals, and the elements
-//! of its passive segments. A component can instantiate one module many times, so a file of a megabyte could take a
-//! gigabyte in each attempt.
+//! For each instance of a module, wasmtime keeps an entry for each of its imports, functions and globals, and the
+//! elements of its passive segments. A component can instantiate one module many times, so a file of a megabyte could
+//! take a gigabyte in each attempt.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, ElementItems,
@@ -21,8 +21,8 @@ const FUNCTION_BYTES: u64 = 32;
 const GLOBAL_BYTES: u64 = 16;
 const ELEMENT_BYTES: u64 = 16;
 
-/// Returns the memory of all core instances of a component, in bytes, or an upper bound. An error means that the component
-/// is malformed.
+/// Returns the memory of all core instances of a component, in bytes, or an upper bound. An error means that the
+/// component is malformed.
 pub(super) fn instances_bytes(component: &[u8]) -> Result<u64> {
     let (mut scopes, mut largest, mut total): (Vec<Scope>, _, _) = (Vec::new(), 0, None);
     for payload in Parser::new(0).parse_all(component) {

@@ -18,7 +18,7 @@ use super::limits::{CompileLimits, Refusal, output_bytes_max};
 use super::output::{Output, Report, bounded};
 use crate::threads::processors;
 
-/// Bytes kept of what the compiler process prints on standard error.
+/// Limit on the bytes that are kept of the compiler's standard error.
 const PRINTED_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a component was not compiled.

@@ -25,7 +25,7 @@ const METADATA_SECTION: &str = ".wasmtime.info";
 pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
     let output_max = output_bytes_max(file.len() as u64);
     match compiled(engine, file, memory) {
-        // Before the write that would exceed the limit on files and end the process.
+        // Checked before the write: exceeding the limit on the file size would end the process.
         Ok((artefact, _)) if artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max => {
             (Vec::new(), Report::Refused(Refusal::Output(output_max)))
         }
@@ -54,7 +54,7 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     let component = match bulk::divided(&bytes) {
         Some(Cow::Borrowed(_)) => whole().map_err(|error| failed(&error, &bytes))?,
         Some(Cow::Owned(divided)) => Component::new(engine, &divided).map_err(|error| {
-            // The positions in a message are those in the file.
+            // The message must have the positions of the original file.
             let error = if is_out_of_memory(&error) { error } else { whole().err().unwrap_or(error) };
             failed(&error, &bytes)
         })?,

@@ -26,7 +26,7 @@ pub(crate) enum Stream {
     Stderr,
 }
 
-/// The log of one attempt, borrowed from the owner of its parts.
+/// The log of one attempt. Borrows its fields from the `Invocation`.
 #[derive(Clone, Copy)]
 pub(crate) struct AttemptLog<'a> {
     pub(crate) function: &'a Arc<str>,
@@ -69,8 +69,8 @@ impl Default for LogBuffer {
     }
 }
 
-/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr. A Go
-/// guest prints its message on stderr, in one line before the stacks of its goroutines, and exits.
+/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr. A
+/// Go guest prints its message on stderr, in one line before the stacks of its goroutines, and exits.
 enum Panic {
     None,
     Location(String),
@@ -112,7 +112,7 @@ impl AttemptLog<'_> {
             if context.is_empty() {
                 log.log_line(self, level, line.as_bytes());
             } else {
-                // A value may begin in the context and end in the message.
+                // The value of a secret may begin in the context and end in the message.
                 let line = format!("{context}: {line}");
                 log.log_line(self, level, self.redactor.redact_text(&line).as_bytes());
             }
@@ -205,8 +205,8 @@ impl AttemptLog<'_> {
     }
 }
 
-/// Splits a line on stderr into its level and its text. A program sets the level with the number of syslog's levels before
-/// the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
+/// Splits a line on stderr into its level and its text. A program sets the level with the number of syslog's levels
+/// before the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
 fn split_level(line: &[u8]) -> (Level, &[u8]) {
     match line {
         [b'<', b'0'..=b'3', b'>', text @ ..] => (Level::Error, text),
@@ -239,7 +239,7 @@ impl LogBuffer {
 
     fn stream_line(&mut self, log: &AttemptLog<'_>, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // A line that is only counted needs no search.
+        // A line that is only counted needs no search for secrets.
         let is_counted_only = stream == Stream::Stdout && self.is_full();
         let line = if is_counted_only { line.into() } else { log.redactor.redact(line) };
         let line = &*line;

@@ -50,8 +50,8 @@ impl HostMonotonicClock for RecordedMonotonic {
     }
 }
 
-/// A clock that returns given readings. After the last one it continues with the time of the machine, so that a function
-/// that waits for a time does not wait forever.
+/// A clock that returns given readings. After the last one, it advances with the time of the machine, so that a
+/// function that waits for a time does not wait forever.
 #[derive(Clone)]
 pub(super) struct Readings(Arc<Inner>);
 

@@ -118,7 +118,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Recorded<B> {
         polled
     }
 
-    // The sender sets the length of a request by these.
+    // The sender derives the length of a request from these two functions.
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }

@@ -21,8 +21,9 @@ struct Inner {
 }
 
 impl Given {
-    /// Answers requests with `answers`. Clocks have the readings of `reads` and random numbers have its seed; what is
-    /// missing there is that of the machine, or the call's fixed clock.
+    /// Answers requests with `answers`. Clocks return the readings in `reads`, and random numbers come from its seed.
+    /// Without readings, a clock is that of the machine, or the call's fixed clock. Without a seed, random numbers are
+    /// those of the machine.
     pub fn new(answers: HttpAnswers, reads: Reads) -> Self {
         Self(Arc::new(Inner { answers, reads, published: AtomicUsize::new(0), polls: AtomicUsize::new(0) }))
     }
@@ -35,7 +36,7 @@ impl Given {
         &self.0.reads
     }
 
-    /// Returns the wall clock from its first reading; `None` without readings.
+    /// Returns a wall clock that starts at the first reading; `None` without readings.
     pub(super) fn wall(&self) -> Option<Readings> {
         Readings::new(self.0.reads.wall_ns.clone())
     }
@@ -45,13 +46,13 @@ impl Given {
         Readings::new(self.0.reads.monotonic_ns.clone())
     }
 
-    /// Returns the next time of a published event; after the last one, the last one.
+    /// Returns the next given time of a published event. After the last time, returns the last time again.
     pub(super) fn publish_ms(&self) -> Option<UnixMs> {
         let times = &self.0.reads.published_ms;
         times.get(self.0.published.fetch_add(1, Ordering::Relaxed)).or(times.last()).copied()
     }
 
-    /// Returns the next result of a poll; after the last one, the machine decides.
+    /// Returns the next given result of a poll. Returns `None` after the last one: then the machine decides.
     pub(super) fn poll(&self) -> Option<Vec<u32>> {
         self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
     }

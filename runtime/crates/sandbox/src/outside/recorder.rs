@@ -1,4 +1,5 @@
-//! Records what an attempt reads. Bounded: beyond the limit nothing is kept, and the attempt continues without it.
+//! Records what an attempt reads. The size is bounded: beyond the limit, the recording is dropped, and the attempt
+//! continues.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,8 +34,9 @@ impl Recorder {
         Self(Arc::new(Shared { bytes_max, recorded: Mutex::default() }))
     }
 
-    /// Returns all that was read, or why it is not complete. `is_timed_out` is true if the attempt reached its deadline: then
-    /// it waited until its end for the requests that the same deadline ended.
+    /// Returns everything that was read, or why the recording is not complete. `is_timed_out` is true if the attempt
+    /// reached its deadline. Then the requests that the deadline ended are changed to requests that never end, because
+    /// the attempt waited for them until its own end.
     pub fn take(&self, is_timed_out: bool) -> Result<Reads, String> {
         let Recorded { mut reads, past_deadline, refused, .. } = std::mem::take(&mut *self.lock());
         for index in past_deadline.into_iter().filter(|_| is_timed_out) {
@@ -52,7 +54,7 @@ impl Recorder {
         self.lock().past_deadline.push(index);
     }
 
-    /// Gives up the recording. The first reason is kept.
+    /// Drops the recording and ends it. The first reason is kept.
     pub fn refuse(&self, reason: String) {
         let mut recorded = self.lock();
         recorded.reads = Reads::default();

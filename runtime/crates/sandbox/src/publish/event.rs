@@ -50,7 +50,9 @@ impl Origin<'_> {
         for (name, value) in extensions {
             if !names.insert(name.clone()) {
                 let shown: String = name.chars().take(64).collect();
-                return Err(format!("the extension attribute `{shown}` occurs more than once; an event has it once"));
+                return Err(format!(
+                    "the extension attribute `{shown}` occurs more than once, but an event can have it only once"
+                ));
             }
             if OWN_FIELDS.contains(&name.as_str()) {
                 return Err(format!(

@@ -177,7 +177,7 @@ fn nothing_is_published_after_an_http_response_was_set() {
     publisher.publish_draft(draft("done", b"1")).unwrap();
     publisher.close();
     let refusal = publisher.publish_draft(draft("done", b"2")).unwrap_err();
-    assert!(refusal.starts_with("the response is set"), "{refusal}");
+    assert!(refusal.starts_with("cannot publish: the response is already set"), "{refusal}");
     assert_eq!(publisher.take().len(), 1);
 }
 

@@ -86,7 +86,7 @@ impl Forms {
 
     fn add_encodings(&mut self, value: &str) -> Result<(), SecretsTooLarge> {
         let bytes = value.as_bytes();
-        // The name of a host is written in lower case, also one that a function has put a value into.
+        // Host names are written in lower case, also a host name that contains the value.
         if value.len() >= LINE_BYTES_MIN {
             self.add(value.to_ascii_lowercase())?;
         }
@@ -124,7 +124,7 @@ impl Forms {
 }
 
 /// Returns the part of a base64 text that depends on `bytes` alone, if `bytes` start `offset` bytes (0 to 2) after a
-/// multiple of three: the user name in front of a password moves it.
+/// multiple of three. For example, the user name before a password determines the offset.
 fn base64_at(alphabet: &GeneralPurpose, offset: usize, bytes: &[u8]) -> Vec<u8> {
     let text = alphabet.encode([vec![0; offset].as_slice(), bytes].concat());
     let (first, end) = ((8 * offset).div_ceil(6), 8 * (offset + bytes.len()) / 6);

@@ -38,7 +38,7 @@ struct Span {
     start: usize,
     end: usize,
     secret: usize,
-    /// Length of the longest value in the span, which names it.
+    /// Length of the longest value in the span. The secret with this value names the span.
     longest: usize,
 }
 

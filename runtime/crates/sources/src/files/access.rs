@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Default)]
 pub(super) struct Stuck(BTreeMap<String, Arc<AtomicBool>>);
 
-/// The most threads that are left behind for one source. When one more would be, the source waits.
+/// Largest number of threads that one source abandons. After that, the source waits for the entry.
 const STUCK_MAX: usize = 8;
 
 impl Stuck {
-    /// Adds the entry that `access` waits for. Returns false if that is the top folder itself, or if there are too many.
+    /// Adds the entry that `access` waits for. Returns false if this entry is the top folder, or if there are
+    /// [`STUCK_MAX`] entries already.
     pub(super) fn add(&mut self, access: &Access) -> bool {
         let name = access.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is_added = !name.is_empty() && self.0.len() < STUCK_MAX;
@@ -26,7 +27,7 @@ impl Stuck {
         is_added
     }
 
-    /// Removes the entries that responded after all. Returns true if there are any.
+    /// Removes the entries that responded after all. Returns true if it removed an entry.
     pub(super) fn remove_finished(&mut self) -> bool {
         let before = self.0.len();
         self.0.retain(|_, is_finished| !is_finished.load(Ordering::Acquire));
@@ -74,17 +75,17 @@ impl Access {
         Ok(())
     }
 
-    /// The entry responded.
+    /// Records that the entry responded.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that changes while the work makes progress.
+    /// Returns a number that changes while the work makes progress.
     pub(super) fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// The work is done.
+    /// Records that the work is done.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::Release);
     }

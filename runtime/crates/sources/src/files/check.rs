@@ -1,4 +1,4 @@
-//! Checks single names, as notifications suggest them.
+//! Checks single names that occur in notifications.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ enum Checked {
     File(Stamp),
     Folder(ScanResult),
     Nothing,
-    /// Unknown, for this reason.
+    /// The entry could not be read, for this reason.
     Unread(String),
 }
 
@@ -56,7 +56,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Records what was found under a name. Returns the files below, if the name is that of a folder.
+    /// Records the result of the check of a name. If the name is a folder, returns the files below it.
     fn observe(&mut self, name: &str, found: Checked, now: Instant) -> Vec<(String, Stamp)> {
         let (stamp, below) = match found {
             Checked::Unread(reason) => {

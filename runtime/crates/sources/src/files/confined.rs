@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use super::version::Stamp;
 use evoke_fs::{FileId, is_reserved, open_below};
 
-/// For the folders of a path: opening needs no permission to list them, and causes no notification.
+/// Flags for opening the folders of a path: this needs no permission to list them, and causes no notification.
 #[cfg(target_os = "linux")]
 const TRAVERSE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
@@ -27,7 +27,8 @@ pub(super) enum Found {
     File(FileInfo),
     /// A folder.
     Folder,
-    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device, or belongs to the store.
+    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device, or belongs to the
+    /// store.
     Nothing,
 }
 
@@ -80,14 +81,14 @@ impl Root {
         Ok(openat(folder.as_ref().unwrap_or(&self.folder), ".", flags, Mode::empty())?)
     }
 
-    /// Opens a regular file in the root folder. Any other kind of file is an error, and is not opened: opening a pipe would wake its
-    /// writer, and opening a device may do anything. A file of the store is not opened either.
+    /// Opens a regular file below the root folder. Any other kind of file is an error, and is not opened: opening a
+    /// pipe would wake its writer, and opening a device may do anything. A file of the store is not opened either.
     pub(super) fn file(&self, relative: &Path) -> io::Result<(File, FileInfo)> {
         let Some((parent, last)) = self.parent(relative)? else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
         let opened = open_below(parent.as_ref().unwrap_or(&self.folder), &last, OFlags::NOFOLLOW);
-        // An error without a number is not one of the system: the path leads to no file that counts.
+        // An error without an error number does not come from the system: there is no regular file that may be opened.
         let file = opened
             .map_err(|error| if error.raw_os_error().is_none() { io::ErrorKind::NotFound.into() } else { error })?;
         match found(&fstat(&file)?) {
@@ -132,7 +133,7 @@ impl Root {
     }
 }
 
-/// Opens a folder in a folder, to open or list what is in it. Fails for the folder of a store.
+/// Opens a subfolder, so that its entries can be opened or listed. Fails for the folder of a store.
 fn enter(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     let folder = openat(parent, name, TRAVERSE | OFlags::NOFOLLOW, Mode::empty())?;
     if is_store(&fstat(&folder)?) {

@@ -1,5 +1,5 @@
-//! Checks and compiles the globs of a files source. A glob that can never match is a mistake, and one that matches
-//! something else than it seems to gets a warning.
+//! Checks and compiles the globs of a files source. A glob that can never match is an error. A glob that is easily
+//! misunderstood gets a warning.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use evoke_manifest::paths::has_variable;
 /// Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
-/// Maximum number of globs into which the braces of one glob may expand, to be checked one by one.
+/// If the braces of a glob expand into more globs than this, the expanded globs are not checked one by one.
 const ALTERNATIVES_MAX: usize = 64;
 
-/// Maximum number of pairs of an include and an exclude glob for which the check for globs that are excluded runs. The
-/// check is slow, and few manifests have more than ten pairs.
+/// With more pairs of an include and an exclude glob than this, the check for excluded globs is skipped. The check is
+/// slow, and few manifests have more than ten pairs.
 const PAIRS_MAX: usize = 256;
 
 /// The setting of the manifest that lists a glob.
@@ -27,7 +27,7 @@ pub(super) enum List {
 
 /// Compiles a glob.
 fn compile(glob: &str) -> Result<Glob, globset::Error> {
-    // As in shells, `{,.gz}` also matches nothing.
+    // As in shells, `{,.gz}` also matches the empty text.
     GlobBuilder::new(glob).literal_separator(true).empty_alternates(true).build()
 }
 
@@ -45,7 +45,7 @@ pub(super) fn excludes(exclude: &GlobSet, relative: &Path) -> bool {
     relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| exclude.is_match(part))
 }
 
-/// Returns the glob if it can match the path of a file, with each of its alternatives in braces.
+/// Returns the glob if it can match the path of a file. Each alternative in its braces must also be able to.
 pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     if text.len() > GLOB_BYTES_MAX {
         let message = format!("the glob `{}` is longer than {GLOB_BYTES_MAX} bytes", excerpt(text));
@@ -70,12 +70,13 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     }
 }
 
-/// Returns the globs without braces into which a glob expands; none if its braces are not closed, or if there are too many.
+/// Returns the globs without braces into which a glob expands. Returns none if its braces are not closed, or if there
+/// are more than [`ALTERNATIVES_MAX`] globs.
 fn alternatives(glob: &str) -> Vec<String> {
     expand(&mut glob.chars(), false).unwrap_or_default()
 }
 
-/// Expands the rest of a glob, `within` braces up to their end.
+/// Expands the rest of a glob. If `within` is true, the rest starts inside braces, and the function stops at their end.
 fn expand(chars: &mut std::str::Chars<'_>, within: bool) -> Option<Vec<String>> {
     let (mut all, mut current) = (Vec::new(), vec![String::new()]);
     while let Some(char) = chars.next() {
@@ -101,7 +102,7 @@ fn expand(chars: &mut std::str::Chars<'_>, within: bool) -> Option<Vec<String>> 
     (!within).then_some(current)
 }
 
-/// Reads the rest of a class of characters, in which braces and commas are characters, up to its end.
+/// Reads the rest of a character class, up to its `]`. Braces and commas in it are ordinary characters.
 fn class(chars: &mut std::str::Chars<'_>) -> String {
     let mut text = String::new();
     for char in chars.by_ref() {
@@ -114,7 +115,7 @@ fn class(chars: &mut std::str::Chars<'_>) -> String {
     text
 }
 
-/// Returns the mistake of a glob that can never match the path of a file, whatever its braces stand for.
+/// Returns an error for a glob that can never match the path of a file.
 fn check(text: &str, list: List) -> Result<(), ValueError> {
     if let Some(glob) = text.strip_prefix('!') {
         let message = format!("the glob `{}` cannot negate: it only matches names that begin with `!`", excerpt(text));
@@ -178,7 +179,7 @@ fn check(text: &str, list: List) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// Returns the texts before and after the first `\` that escapes a character without a meaning of its own.
+/// Returns the texts before and after the first `\` in front of a character that needs no escape.
 fn ordinary_escape(text: &str) -> Option<(&str, &str)> {
     let mut chars = text.char_indices();
     while let Some((at, char)) = chars.next() {
@@ -190,7 +191,7 @@ fn ordinary_escape(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Returns the message and the help text of the warning about a valid glob that seems to mean something else.
+/// Returns the message and the help text of a warning if the glob is valid but easily misunderstood.
 pub(super) fn advice(text: &str) -> Option<(String, String)> {
     let trimmed = text.trim();
     if trimmed.len() < text.len() {
@@ -212,7 +213,8 @@ pub(super) fn advice(text: &str) -> Option<(String, String)> {
         return Some((message, format!("between folders, write `/`: `{}`", excerpt(&format!("{before}/{after}")))));
     }
     let within = text.split('/').find(|part| part.contains("**") && *part != "**")?;
-    let message = format!("`**` in `{}` matches no `/`: it is a part of a name", excerpt(within));
+    let message =
+        format!("`**` in `{}` does not match `/` here, because other characters are beside it", excerpt(within));
     let help = match within.strip_prefix("**").filter(|rest| !rest.contains("**")) {
         Some(rest) => format!("for the files of all folders, write `**/*{}`", excerpt(rest)),
         None => "write `**` alone between two `/`, as in `**/*.csv`".to_owned(),
@@ -220,7 +222,7 @@ pub(super) fn advice(text: &str) -> Option<(String, String)> {
     Some((message, help))
 }
 
-/// Returns the indexes of the globs in `include` whose files `exclude` excludes, all of them.
+/// Returns the indexes of the globs in `include` that match only files that `exclude` excludes.
 pub(super) fn excluded(include: &[String], exclude: &[String]) -> Vec<usize> {
     if exclude.is_empty() || include.len().saturating_mul(exclude.len()) > PAIRS_MAX {
         return Vec::new();

@@ -1,8 +1,8 @@
 //! File names as text: every path has exactly one name, and no two paths share one.
 //!
 //! A name is the path relative to the folder, with `/` between its parts. Bytes that are not UTF-8, control characters
-//! and noncharacters (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD and
-//! the byte in two hex digits.
+//! and noncharacters (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD
+//! and the byte in two hex digits.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

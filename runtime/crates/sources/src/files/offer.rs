@@ -29,7 +29,7 @@ impl Worker {
     /// Reads and submits the next settled files: as many as fit into one commit.
     pub(super) async fn submit_some(&mut self) -> Result<(), Stopped> {
         let now = Instant::now();
-        // Finding the settled files takes time, so not after every slice of a large file.
+        // Finding the settled files takes time, so it is not done after every slice of a large file.
         if self.queue.needs_more() && (self.queue.is_empty() || self.refill_at <= now) {
             self.queue.extend(self.tracker.settled(now), self.rules.size_max);
             self.refill_at = now + HINT_BATCH_WAIT;
@@ -115,7 +115,7 @@ impl Worker {
     async fn offer(&mut self, mut items: Vec<Item>) -> Result<(), Stopped> {
         loop {
             let mut offer = Offer { target: self.ctx.target.clone(), ..Offer::default() };
-            // The index of each event's item.
+            // For each event, the index of its item in `items`.
             let mut item_indexes = Vec::new();
             for (index, item) in items.iter().enumerate() {
                 let time = rfc3339(self.ctx.clock.now_ms());
@@ -136,7 +136,7 @@ impl Worker {
                 Err(SubmitError::TooLarge(event)) => (event, None),
                 Err(SubmitError::Invalid(event, reason)) => (event, Some(reason)),
             };
-            // The index is one of the submitted events, as the bus returns it.
+            // The bus returns the index of the rejected event.
             let index = item_indexes.get(rejected).copied().unwrap_or_default().min(items.len() - 1);
             match (items.get_mut(index), reason) {
                 // The content is larger in JSON than on disk: retry without the content.

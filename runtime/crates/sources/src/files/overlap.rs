@@ -11,13 +11,14 @@ use evoke_fs::FileId;
 pub enum Overlap {
     /// They are the same folder: the source has no files.
     Same,
-    /// The data folder is below, at this path. The source leaves it out.
+    /// The data folder is inside the folder of the source, at this relative path. The source leaves the data folder
+    /// out.
     Below(PathBuf),
 }
 
 impl FilesSource {
-    /// Returns how the source overlaps with the data folder at `data`, which may not exist yet; `None` if it does not, or
-    /// if the globs of the source leave the data folder out.
+    /// Returns how the source overlaps with the data folder at `data`, which may not exist yet; `None` if it does not,
+    /// or if the globs of the source leave the data folder out.
     pub fn overlap(&self, data: &Path) -> Option<Overlap> {
         let watched = FileId::of_path(&self.path).ok()?;
         let data = std::path::absolute(data).ok()?;

@@ -1,4 +1,4 @@
-//! The current problems of a source, and the text of its health.
+//! The current problems of a source, and their text in the health of the source.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The most unreadable entries that are looked up between two scans of the whole folder.
 const RETRIED_MAX: usize = 1_000;
-/// The most names in a text.
+/// Largest number of names that one text lists.
 const NAMES_MAX: usize = 3;
-/// While a source is degraded, a text that only changes its details is updated this often.
+/// The shortest time between two updates of the health that only change details of the text.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The current problems.
@@ -87,7 +87,7 @@ fn names<'a>(count: usize, names: impl Iterator<Item = (&'a str, &'a str)>) -> O
     (!first.is_empty()).then(|| first.join(", ") + &more)
 }
 
-/// The entries of the folder that could not be read, with the reason. A scan finds a bounded number in each folder.
+/// The entries of the folder that could not be read, with the reason. The scan bounds their number in each folder.
 pub(super) struct Unreadable {
     entries: BTreeMap<String, String>,
     retry_at: Option<Instant>,
@@ -116,7 +116,7 @@ impl Unreadable {
         }
     }
 
-    /// Returns the entries to look up again, each time after a longer wait.
+    /// Returns the entries to look up again now. Each time, the wait until the next time is longer.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<String> {
         if self.retry_at.is_none_or(|at| at > now) {
             return Vec::new();

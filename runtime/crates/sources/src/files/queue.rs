@@ -1,5 +1,5 @@
-//! The order in which settled files are read: small files first come, first served; beside them large files slice by
-//! slice, so that a large file delays no other for longer than one slice.
+//! The order in which settled files are read: small files in the order of their arrival, and beside them large files
+//! slice by slice. So a large file delays other files by at most one slice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -8,7 +8,7 @@ use super::version::Stamp;
 
 /// The most files in one batch, which becomes one commit.
 const BATCH_MAX: usize = 64;
-/// The content in one batch, in bytes, at which no further file is added.
+/// When the content in a batch reaches this many bytes, no further file is added.
 const BATCH_CONTENT_MAX: u64 = 1024 * 1024;
 
 /// A file to read.
@@ -29,10 +29,10 @@ pub(super) struct ReadQueue {
     small: VecDeque<Job>,
     /// The files of more than one slice, by the number of bytes that are not read yet, and by arrival.
     large: BTreeMap<(u64, u64), Job>,
-    /// The names in `large`, and of the large file that is read now.
+    /// The names of the files in `large`, and of the large file that is being read.
     large_names: HashSet<String>,
     arrivals: u64,
-    /// Whether the next slice is of the file that waits longest.
+    /// Whether the next slice is read from the large file that has waited longest.
     oldest_is_next: bool,
 }
 
@@ -67,8 +67,8 @@ impl ReadQueue {
     }
 
     /// Removes and returns the files to read next: small files that fit into one commit and one slice, and at most one
-    /// large file, of which one slice is read. The large file is in turn the one that is finished soonest and the one
-    /// that waits longest: few large files are half read at a time, and none waits forever.
+    /// large file, of which one slice is read. The large file is alternately the one with the fewest unread bytes and
+    /// the one that has waited longest. So only few large files are half read at a time, and none waits forever.
     pub(super) fn next_batch(&mut self, keep_max: Option<u64>) -> Vec<Job> {
         let (mut batch, mut bytes, mut content) = (Vec::new(), 0, 0);
         while batch.len() < BATCH_MAX && bytes < SLICE_BYTES && content < BATCH_CONTENT_MAX {
@@ -94,7 +94,7 @@ impl ReadQueue {
         self.insert_large(job);
     }
 
-    /// A file is read, or cannot be read.
+    /// Records that a file was read, or cannot be read.
     pub(super) fn finished(&mut self, name: &str) {
         self.large_names.remove(name);
     }

@@ -34,13 +34,13 @@ impl Rules {
         Self {
             keep_max: config.content.then(|| config.max_content.0.min(EVENT_SIZE_MAX as u64)),
             size_max: config.max_size.0,
-            // Without content, an event contains nothing that a reader of the file could not know.
+            // Without content, an event does not reveal the content of a file that a producer linked into the folder.
             hard_links: config.hard_links || !config.content,
         }
     }
 }
 
-/// The hash of the first part of a file.
+/// The hash of the part of a file that was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     hasher: Sha256,
@@ -66,7 +66,8 @@ pub(super) enum Reading {
     Failed(io::Error),
 }
 
-/// Reads the next slice of a file whose last known metadata is `expected`. `progress` is that of the slices before.
+/// Reads the next slice of a file whose last known metadata is `expected`. `progress` is the result of the previous
+/// slices.
 pub(super) fn read(
     root: &Root,
     name: &str,
@@ -118,7 +119,7 @@ fn read_slice(
     file.seek(SeekFrom::Start(progress.bytes))?;
     let mut kept = rules.keep_max.filter(|max| expected.size <= *max).map(|_| Vec::new());
     let mut buffer = vec![0; BUFFER_BYTES];
-    // One byte more shows the end of a file of exactly one slice.
+    // Reads one byte more than a slice, to detect the end of a file of exactly one slice.
     let mut rest = (&mut file).take(SLICE_BYTES + 1);
     let is_at_end = loop {
         access.step();
@@ -137,7 +138,7 @@ fn read_slice(
         if let Some(kept) = &mut kept {
             kept.extend_from_slice(piece);
         }
-        // A file that grows is not read further than it is known to be.
+        // A file that grows is not read beyond its known size.
         if progress.bytes > expected.size {
             break true;
         }

@@ -2,8 +2,8 @@
 //!
 //! The first folder that is found under the path is the source's folder until the source ends. A descriptor of the
 //! folder stays open meanwhile, so that no new folder can get the same inode number. A replacement, even an honest one,
-//! is not accepted without the operator: a producer who may rename the folder could put another folder of the same owner
-//! in its place, and below an unmounted file system lies an empty folder, whose missing files would all count as
+//! is not accepted without the operator: a producer who may rename the folder could put another folder of the same
+//! owner in its place, and below an unmounted file system lies an empty folder, whose missing files would all count as
 //! removed.
 
 use std::io;
@@ -53,8 +53,8 @@ impl PinnedRoot {
         Ok(root)
     }
 
-    /// Returns a path that leads to the pinned folder itself, whatever its own path leads to, if the system has one.
-    /// The path is valid as long as this value.
+    /// Returns a path that leads to the pinned folder even if its own path now leads to another one. If the system has
+    /// no such path, returns the folder's own path. The path is valid as long as this value exists.
     pub(super) fn stable_path(&self) -> PathBuf {
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let stable = pinned.as_ref().and_then(|pinned| {

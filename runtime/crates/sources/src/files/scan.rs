@@ -15,7 +15,7 @@ use super::version::Stamp;
 
 /// The longest path below the folder, in bytes: Linux accepts no longer path in one call (`PATH_MAX` with its zero).
 const PATH_BYTES_MAX: usize = 4095;
-/// The deepest file counts this many folders and itself. Each access opens all of them one after the other.
+/// The largest number of folders that a file may be below. Each access opens all of them one after the other.
 const DEPTH_MAX: usize = 128;
 /// A folder with more unreadable entries than this is unreadable as a whole, so that the list of problems stays short.
 const UNREAD_ENTRIES_MAX: usize = 1_000;
@@ -59,7 +59,7 @@ impl Filter {
 
 /// Returns the globs of the folders that can contain a file that matches `glob`.
 fn folders_of(glob: &str) -> Vec<String> {
-    // A `/` in one of these is not always between two folders.
+    // In a glob with these characters, a `/` is not always between two folders.
     if glob.contains(['{', '[', '\\']) {
         return vec!["**".to_owned()];
     }
@@ -78,7 +78,7 @@ fn folders_of(glob: &str) -> Vec<String> {
     folders
 }
 
-/// Why the path of an entry is refused before anything is read, if it is.
+/// Returns the reason if the path of an entry is refused before anything is read.
 pub(super) fn refusal(relative: &Path) -> Option<String> {
     if relative.as_os_str().len() > PATH_BYTES_MAX {
         return Some(format!("its path is longer than {PATH_BYTES_MAX} bytes"));
@@ -99,9 +99,9 @@ pub(super) struct ScanResult {
     pub(super) of_store: Vec<String>,
 }
 
-/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Entries whose names
-/// the filter does not include are not touched. Fails when the top folder itself cannot be listed, or when the source is
-/// stopped.
+/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Entries whose
+/// names the filter does not include are not touched. Fails when the top folder itself cannot be listed, or when the
+/// source is stopped.
 pub(super) fn scan(
     root: &Root,
     folder: &str,

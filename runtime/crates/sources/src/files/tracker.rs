@@ -19,9 +19,9 @@ const SETTLE_MIN: Duration = Duration::from_millis(20);
 /// The longest settle time: beyond it, sums of times could overflow.
 const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a file that a writer holds open must be unchanged to be submitted anyway. The system reports when a writer
-/// closes the file or dies, so this only concerns writers that never close, as of a log.
+/// closes the file or dies, so this wait only applies to files that stay open, such as logs.
 const OPEN_WAIT: Duration = Duration::from_secs(300);
-/// The same, when the notification of the closing may have been lost.
+/// The same wait if the file may have been closed, because the notification about it may have been lost.
 const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A file whose last observed metadata differs from its known version.
@@ -63,7 +63,7 @@ pub(super) struct Tracker {
     settle: Duration,
     known: BTreeMap<String, Version>,
     pending: BTreeMap<String, Pending>,
-    /// Files that cannot be submitted now. They do not count as pending, so that they take no room from others.
+    /// Files that cannot be submitted now. They do not count as pending, so that they leave room for other files.
     set_aside: SetAside,
     /// Files that existed at the first start with this metadata, and cause no event until they change.
     existing: HashMap<String, Stamp>,
@@ -168,14 +168,14 @@ impl Tracker {
         names.for_each(|name| self.created(name));
     }
 
-    /// A writer changed a file, and has it open.
+    /// Records that a writer changed a file, and has it open.
     pub(super) fn writing(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::Open;
         }
     }
 
-    /// The writer of a file closed it.
+    /// Records that the writer of a file closed it.
     pub(super) fn written(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::None;
@@ -193,7 +193,7 @@ impl Tracker {
         self.existing = seen.iter().filter(|(name, _)| !self.known.contains_key(name)).cloned().collect();
     }
 
-    /// Whether every such file has a committed mark.
+    /// Returns true if every file that existed at the first start has a committed mark.
     pub(super) fn existing_recorded(&self) -> bool {
         self.existing.is_empty() && !self.overflowed
     }
@@ -203,7 +203,7 @@ impl Tracker {
         self.existing.get(name) == Some(stamp)
     }
 
-    /// The settled files, the longest settled first, and after them some of those to try again.
+    /// Returns the settled files, the longest settled first, and then some of the files whose retry is due.
     pub(super) fn settled(&self, now: Instant) -> Vec<(String, Option<Stamp>)> {
         let mut settled: Vec<_> = self.pending.iter().filter(|(_, file)| file.ready_at(self.settle) <= now).collect();
         settled.sort_by_key(|(_, pending)| pending.since);
@@ -227,7 +227,7 @@ impl Tracker {
         self.pending.values().map(|pending| pending.ready_at(self.settle)).chain(self.set_aside.next()).min()
     }
 
-    /// Whether changes were left out that would fit now. Resets the flag, so this returns true once.
+    /// Returns true if changes were left out that would fit now. Resets the flag, so that the next call returns false.
     pub(super) fn take_overflow(&mut self) -> bool {
         self.pending.len() < PENDING_MAX / 2 && std::mem::take(&mut self.overflowed)
     }
@@ -245,7 +245,7 @@ impl Tracker {
         }
     }
 
-    /// Records that a version was committed, or the removal with `None`.
+    /// Records that a version of a file was committed. `None` means that the removal was committed.
     pub(super) fn committed(&mut self, name: &str, version: Option<Version>) {
         self.pending.remove(name);
         self.set_aside.remove(name);
@@ -256,7 +256,8 @@ impl Tracker {
         };
     }
 
-    /// Returns the version of a file that was not read, with the hash of the known version if the content is the same.
+    /// Adds the hash to the version of a file that was not read, if the metadata shows that its content is still that of
+    /// the known version.
     pub(super) fn with_known_hash(&self, name: &str, mut unread: Version) -> Version {
         if let Some(known) = self.known.get(name).filter(|known| known.has_content_of(&unread)) {
             unread.sha256.clone_from(&known.sha256);
@@ -264,7 +265,7 @@ impl Tracker {
         unread
     }
 
-    /// Makes a settled file that failed wait until it is tried again, each time longer.
+    /// Sets aside a settled file that failed. The wait until it is tried again becomes longer with each failure.
     pub(super) fn retry_later(&mut self, name: &str, reason: String, now: Instant) {
         let seen = self.pending.remove(name).map(|pending| pending.seen).or_else(|| self.set_aside.seen(name));
         if let Some(seen) = seen {
@@ -280,7 +281,7 @@ impl Tracker {
         }
     }
 
-    /// The number of files that cannot be submitted now, and the first of them with the reason.
+    /// Returns the number of files that cannot be submitted now, and their names with the reasons.
     pub(super) fn not_submitted(&self) -> (usize, impl Iterator<Item = (&str, &str)>) {
         self.set_aside.reasons()
     }

@@ -26,8 +26,8 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// Whether both versions have the same content. A content that was not read counts as unchanged while size, time of
-    /// modification and inode are.
+    /// Whether both versions have the same content. If the content of one of them was not read, they count as equal
+    /// when size, time of modification and inode are equal.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
         if self.sha256.is_empty() || other.sha256.is_empty() {
             let what = |version: &Self| (version.stamp.size, version.stamp.mtime_ns, version.stamp.inode);

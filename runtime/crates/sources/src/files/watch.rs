@@ -13,8 +13,8 @@ use super::name;
 
 /// The most names in the queue. With more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
-/// The most names in one generation of [`Unopened`]. Names that are forgotten lose nothing: the system reports the
-/// opening that creates a file right after the creation, so a later opening of the file is another one.
+/// Largest number of names in one generation of [`Unopened`]. Forgetting older names loses nothing: the system reports
+/// that a file was opened to create it right after the creation, so a later opening is not that of the creator.
 const UNOPENED_MAX: usize = 4_096;
 
 /// The kind of hint about a name. A later hint replaces an earlier one.
@@ -201,8 +201,9 @@ enum WatchError {
     Other(String),
 }
 
-/// Returns a function that watches each folder passed to it, and returns why it cannot. Once the system's limit of
-/// watched folders is reached, the rest is skipped. Without a watch, no folder is watched and none fails.
+/// Returns a function that watches the folder passed to it, and returns the reason if that fails. Once the system's
+/// limit of watched folders is reached, it does not try further folders. If `watch` is `None`, it does nothing and
+/// never fails.
 pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Result<(), String> + '_ {
     let mut is_limit_reached = false;
     move |folder| {
@@ -270,7 +271,7 @@ mod tests {
         put(&queue, "a", &[OPEN]);
         assert_eq!(queue.take().names["a"], Hint::Opened);
         put(&queue, "a", &[OPEN]);
-        assert!(queue.take().names.is_empty(), "the second opening is that of another program");
+        assert!(queue.take().names.is_empty(), "the second time, another program opened the file");
     }
 
     #[test]

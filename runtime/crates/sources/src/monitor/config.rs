@@ -23,7 +23,7 @@ const HOLD_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const KEEP_RANGE: RangeInclusive<Duration> = Duration::from_secs(3_600)..=Duration::from_secs(31 * 86_400);
 const KEEP_DEFAULT: Duration = Duration::from_secs(86_400);
-/// The times of the last changes are stored with each event.
+/// Limited because the times of the last changes are stored with each event.
 const FLAP_CHANGES: RangeInclusive<u32> = 2..=100;
 
 impl SourceKind for MonitorKind {
@@ -121,7 +121,7 @@ fn key_span(node: &Node, key: &str, place: &Place<'_>) -> Span {
     entries.iter().find(|entry| entry.key == key).map_or(place.key_span, |entry| entry.key_span)
 }
 
-/// Reads the one reading of the monitor.
+/// Reads the check of the monitor. A monitor must have exactly one.
 fn check(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> Option<Check> {
     let mut first: Option<&'static str> = None;
     let mut found = None;
@@ -207,7 +207,7 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
         let examples = measure.units.iter().map(|unit| unit.example());
         if measure.units.is_empty() {
             let message = format!("`{name}` has no effect: `{key}` has states, and no value");
-            reader.error(span, message, "remove it; `of: restarts` has a value");
+            reader.error(span, message, "remove it, or add `of: restarts`, which has a value");
             is_wrong = true;
         } else if !measure.units.contains(&unit) {
             let rate = if measure.is_counter { "/s" } else { "" };
@@ -245,7 +245,7 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
     }
 }
 
-/// Checks that critical is on the bad side of warning. Returns true if there is a mistake.
+/// Checks that `critical` is worse than `warning`. Returns true if there is a mistake.
 fn check_pair(
     reader: &mut Reader<'_>,
     direction: Direction,
@@ -262,7 +262,7 @@ fn check_pair(
     if let (Some(one), Some(other)) = (warning.direction(), critical.direction())
         && one != other
     {
-        let message = "`warning` and `critical` are on different sides";
+        let message = "`warning` and `critical` compare in opposite directions";
         reader.error_with_related(critical_span, message, "write `>` before both, or `<`", related);
         return true;
     }
@@ -282,7 +282,7 @@ fn check_pair(
     is_wrong
 }
 
-/// Checks that a state can clear: a margin that reaches beyond the possible values keeps the first bad state forever.
+/// Checks that a bad state can clear. With a margin beyond the possible values, the first bad state would last forever.
 fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity, span: Span) {
     let thresholds = || [source.warning, source.critical].into_iter().flatten().map(|threshold| threshold.quantity);
     let Some(first) = thresholds().next() else {
@@ -291,11 +291,16 @@ fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity,
     };
     if (first.unit, first.per_ms) != (clear.unit, clear.per_ms) {
         let message = format!("`clear` must be in the unit of the thresholds: `{clear}` for `{first}`");
-        reader.error(span, message, "write the margin by which a value must be better than its threshold");
+        reader.error(
+            span,
+            message,
+            "write how much better than its threshold a value must be before the state is ok again",
+        );
         return;
     }
     if clear.value < 0.0 {
-        let help = "write the margin by which a value must be better than its threshold, such as `5%`";
+        let help =
+            "write how much better than its threshold a value must be before the state is ok again, such as `5%`";
         reader.error(span, "`clear` must not be negative", help);
         return;
     }
@@ -311,8 +316,7 @@ fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity,
         let message = format!(
             "`clear` is beyond the threshold: with `{threshold}` and a margin of `{clear}`, the state never clears"
         );
-        let help =
-            "`clear` is a margin, not a value: write how much better than the threshold a value must be, such as `5%`";
+        let help = "`clear` is a margin, not a value: write how much better than its threshold a value must be before the state is ok again, such as `5%`";
         reader.error(span, message, help);
     }
 }
@@ -342,8 +346,8 @@ impl JsonSchema for MonitorSource {
         let threshold = generator.subschema_for::<Threshold>();
         add("every", duration(), "Interval of readings, at least 100ms.", None);
         add("jitter", duration(), "Longest random delay of a reading, shorter than `every`.", Some("0ms"));
-        add("warning", threshold.clone(), "Values from here on are a warning, such as `80%`. See `critical`.", None);
-        let description = "Values from here on are critical, such as `90%`, `10GiB`, `14d`, `> 5/s`. Whether high or low values \
+        add("warning", threshold.clone(), "Threshold of the state warning, such as `80%`. See `critical`.", None);
+        let description = "Threshold of the state critical, such as `90%`, `10GiB`, `14d`, `> 5/s`. Whether high or low values \
             are bad depends on the reading; `>`, `>=`, `<` and `<=` set it.";
         add("critical", threshold.clone(), description, None);
         let description = "How much better than its threshold a value must be to improve the state, such as `5%`.";
@@ -377,8 +381,8 @@ impl JsonSchema for FlapSchema {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "From this many changes of state on, one event says that the thing is flapping, and further changes \
-                are not reported until half as many are left.",
+            "description": "After this many changes of state, one event says that the thing is flapping, and further changes \
+                are not reported until only half as many are left within the time.",
             "type": "object",
             "properties": {
                 "changes": { "type": "integer", "format": "uint32", "minimum": FLAP_CHANGES.start(), "maximum": FLAP_CHANGES.end() },

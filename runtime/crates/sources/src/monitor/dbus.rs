@@ -1,8 +1,9 @@
 //! A client of a message bus (D-Bus Specification 0.43) for the few method calls that monitors make. The client owns
-//! no name, listens to no signals, offers no objects, takes no file descriptors, and reaches sockets of this machine only.
+//! no name, listens to no signals, offers no objects, takes no file descriptors, and reaches sockets of this machine
+//! only.
 //!
-//! The usual crate, zbus, adds some twenty crates to the program, accepts messages of 128 MiB, and starts a program if an
-//! address says so (`unixexec:`).
+//! The usual crate, zbus, adds some twenty crates to the program, accepts messages of 128 MiB, and starts a program if
+//! an address says so (`unixexec:`).
 
 mod wire;
 
@@ -28,7 +29,7 @@ const ERROR_CHARS_MAX: usize = 200;
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The connection is of no more use.
+    /// The connection cannot be used any more.
     Lost(String),
     /// The bus or the service replied with an error. The connection can be used again.
     Refused(String),
@@ -54,7 +55,7 @@ impl From<Malformed> for CallError {
     }
 }
 
-/// A connection to a bus. A call that was interrupted leaves a connection that must not be used again.
+/// A connection to a bus. After an interrupted call, the connection must not be used again.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: BufReader<UnixStream>,
@@ -131,7 +132,8 @@ impl Connection {
         }
     }
 
-    /// Returns the next message and its length. Memory is taken as bytes arrive, not as a message announces them.
+    /// Returns the next message and its length. The buffer grows with the bytes that arrive, not with the announced
+    /// length.
     async fn receive(&mut self) -> Result<(Message, usize), CallError> {
         let mut prefix = [0; PREFIX_BYTES];
         self.stream.read_exact(&mut prefix).await?;

@@ -59,7 +59,7 @@ pub(super) fn changed(
     }
 }
 
-/// Returns the threshold of the worse one of both states.
+/// Returns the threshold of the worse one of the old and the new state.
 fn threshold(config: &MonitorSource, change: &Change) -> Option<String> {
     let worse = change.to.level().max(change.from.level());
     let threshold = match worse? {

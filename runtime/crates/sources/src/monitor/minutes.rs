@@ -1,8 +1,9 @@
 //! The readings of a subject: the average of each minute, in blocks of an hour.
 //!
 //! # Format
-//! One mark for each hour. Scope: the source's URI and `#readings`. Key: `SUBJECT@HOUR`, the hours since the Unix epoch.
-//! Value: 60 numbers, one for each minute, as 32-bit floats in little-endian order; NaN where there was no reading.
+//! One mark for each hour. Scope: the source's URI and `#readings`. Key: `SUBJECT@HOUR`, the hours since the Unix
+//! epoch. Value: 60 numbers, one for each minute, as 32-bit floats in little-endian order; NaN where there was no
+//! reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +53,8 @@ impl Minutes {
             // The clock may have been set back, so the first one is not always the oldest reading.
             let oldest = self.blocks.keys().next().copied().unwrap_or_default();
             if self.changed.contains(&oldest) && oldest != hour {
-                // Not stored yet: more than two hours without a flush, and the disk is full or the like.
+                // The block could not be stored for more than two hours, for example because the disk is full. It is
+                // lost.
                 self.changed.remove(&oldest);
             }
             self.blocks.remove(&oldest);
@@ -71,7 +73,7 @@ impl Minutes {
         Some(minutes.filter(|(value, _)| !value.is_nan()).map(|(value, minute)| (minute * MINUTE_MS, value)).collect())
     }
 
-    /// Returns the blocks to write, at most `keep_hours` old, and counts them as stored.
+    /// Returns the changed blocks to write, and the blocks older than `keep_hours` to remove. Counts them as written.
     pub(super) fn take_writes(&mut self, wall_ms: i64, keep_hours: i64) -> Vec<Write> {
         let first = wall_ms.div_euclid(MINUTE_MS * MINUTES) - keep_hours;
         self.expired.extend(self.stored.iter().filter(|hour| **hour < first));

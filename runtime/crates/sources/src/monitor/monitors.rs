@@ -18,11 +18,13 @@ use super::resources::Resources;
 use super::settings::MonitorSource;
 use super::watched::{Watched, rounded};
 
-/// How often the readings of all monitors are stored. A kill loses those of the last minute.
+/// How often the readings of all monitors are stored. If the process is killed, the readings of the last minute are
+/// lost.
 const STORE_INTERVAL: Duration = Duration::from_secs(60);
 /// The most marks in one commit: 240 bytes each.
 pub(super) const MARKS_MAX: usize = 1_000;
-/// How often the store is searched for what removed monitors left, in store intervals; the first time after one of them.
+/// How often the store is searched for data of removed monitors, in store intervals. The first search is after one
+/// interval.
 const SEARCH_EVERY: u32 = 10;
 
 /// The monitors of the process; cheap to clone.
@@ -53,7 +55,7 @@ impl Running {
         Self { quantity: config.quantity(), config, subjects: Mutex::default() }
     }
 
-    /// Locks the watched things, for a moment without waiting for anything else.
+    /// Locks the watched things. The caller must not wait for anything while it holds the lock.
     pub(super) fn subjects(&self) -> MutexGuard<'_, Subjects> {
         self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,18 +80,18 @@ impl Running {
     }
 }
 
-/// A watched thing.
+/// The status of a watched thing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubjectStatus {
     /// The URI of the source.
     pub monitor: Arc<str>,
     /// The key of the reading, such as `disk`.
     pub kind: &'static str,
-    /// The watched thing.
+    /// The name of the watched thing.
     pub subject: String,
     /// The state; `None` before the first reading.
     pub state: Option<State>,
-    /// The first reading with the state.
+    /// The time of the first reading with this state.
     pub since_ms: UnixMs,
     /// The value of the last reading.
     pub value: Option<f64>,
@@ -110,7 +112,7 @@ pub struct SubjectStatus {
 }
 
 impl Monitors {
-    /// Network checks use `client`, and start programs only with `allow_commands`.
+    /// Network checks use `client`. Checks that start programs run only with `allow_commands`.
     pub fn new(client: Client, allow_commands: bool, metrics: Arc<MonitorMetrics>) -> Self {
         let resources = Arc::new(Resources::new(client, allow_commands));
         Self(Arc::new(Shared { resources, metrics, running: Mutex::default() }))
@@ -131,7 +133,7 @@ impl Monitors {
         all
     }
 
-    /// Stores the readings of all monitors once a minute, in few commits, and removes what removed monitors left.
+    /// Stores the readings of all monitors once a minute, in few commits, and removes the data of removed monitors.
     pub async fn store_readings(self, bus: Bus, clock: Clock, stop: CancellationToken) {
         let mut minutes = (0..SEARCH_EVERY).cycle();
         while stop.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
@@ -155,7 +157,7 @@ impl Monitors {
         &self.0.metrics
     }
 
-    /// Shows a monitor that starts.
+    /// Adds a monitor that starts to the list of running monitors.
     pub(super) fn started(&self, uri: &Arc<str>, running: &Arc<Running>) {
         self.lock().insert(uri.clone(), running.clone());
     }
@@ -218,7 +220,7 @@ pub(super) fn readings_scope(uri: &str) -> String {
     format!("{uri}#readings")
 }
 
-/// Returns the mark of one hour of readings; without a value, one that removes it.
+/// Returns the mark of one hour of readings. Without a value, the mark removes the stored readings.
 pub(super) fn readings_mark(uri: &str, subject: &str, hour: i64, value: Option<Vec<u8>>) -> Mark {
     Mark { scope: readings_scope(uri), key: format!("{subject}@{hour}"), value }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a scan is used: with a thousand monitors of processes, there is one scan a second.
+/// How long the result of a scan is used: even with a thousand monitors of processes, there is one scan a second.
 const FRESH: Duration = Duration::from_secs(1);
 /// The most processes that are read.
 const PROCESSES_MAX: usize = 65_536;

@@ -18,7 +18,8 @@ pub(super) enum Unit {
     Count,
 }
 
-/// The spellings of units, each with its factor to the base unit. The first ones that fit format a value.
+/// The spellings of units, each with its factor to the base unit. A value is formatted with the first spelling that
+/// fits.
 const SPELLINGS: &[(Unit, &str, f64)] = &[
     (Unit::Percent, "%", 1.0),
     (Unit::Bytes, "TiB", 1_099_511_627_776.0),
@@ -74,7 +75,7 @@ pub(super) struct Quantity {
 }
 
 impl Quantity {
-    /// Returns what becomes of a counter whose threshold this is.
+    /// Returns how the readings of a counter with this threshold are converted: to a rate, or to differences.
     pub(super) fn per(self) -> Per {
         self.per_ms.map_or(Per::Reading, Per::Millis)
     }
@@ -161,7 +162,8 @@ impl Serialize for Quantity {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Threshold {
     pub(super) quantity: Quantity,
-    /// `>`, `>=`, `<` or `<=`; without, the reading decides, and the threshold itself counts.
+    /// `>`, `>=`, `<` or `<=`. Without a sign, the reading decides which side is bad, and a value equal to the
+    /// threshold is bad.
     comparison: Option<&'static str>,
 }
 

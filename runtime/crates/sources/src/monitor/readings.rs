@@ -120,7 +120,7 @@ pub(super) enum Outcome {
     Pending,
     /// There is no reading, for this reason.
     Unknown(String),
-    /// There is one.
+    /// There is a reading.
     Read(Found),
 }
 
@@ -259,7 +259,8 @@ impl Check {
         }
     }
 
-    /// Returns true if the subject is one that this check could have read: other settings may have left it in the store.
+    /// Returns true if this check could have read the subject. Earlier settings may have left other subjects in the
+    /// store.
     pub(super) fn covers(&self, subject: &str) -> bool {
         match self {
             Self::Disk(disk) => disk.covers(subject),
@@ -302,7 +303,8 @@ impl Check {
         }
     }
 
-    /// Returns the reading to run on a thread of its own, for those that the disk or a network file system may block.
+    /// Returns the reading to run on a thread of its own, if the disk or a network file system may block it or it takes
+    /// long.
     pub(super) fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
         Some(match self {
             Self::Disk(disk) => {
@@ -325,9 +327,8 @@ impl Check {
         })
     }
 
-    /// Reads once. Readings that can block are [`Self::blocking`]. An error is a reason that holds for all subjects. The
-    /// futures of requests and commands have memory of their own, because they are large and most monitors need none of
-    /// them.
+    /// Reads once, except for the readings of [`Self::blocking`]. An error is a reason that holds for all subjects. The
+    /// futures of requests and commands are boxed, because they are large and most monitors need none of them.
     pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Remembered, unit: Unit) -> Reading {
         Ok(match self {
             Self::Cpu(cpu) => cpu.read(&resources.files, &mut remembered.cpu),

@@ -4,8 +4,8 @@
 //! that the monitor is found to be gone. A monitor that returns in time continues with them.
 //!
 //! # Format
-//! One mark for each monitor that has stored something. Scope: `/evoke#monitors`. Key: the source's URI. Value: [`Known`]
-//! as a JSON object with `v` (1).
+//! One mark for each monitor that has stored something. Scope: `/evoke#monitors`. Key: the source's URI. Value:
+//! [`Known`] as a JSON object with `v` (1).
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use super::watched::StateMark;
 
 const SCOPE: &str = "/evoke#monitors";
 
-/// The marks whose keys have the name of the function of a monitor.
+/// The marks whose keys contain the name of a monitor's function.
 pub const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "/" };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -51,11 +51,11 @@ pub(super) fn known_mark(uri: &str, keep_hours: i64) -> Mark {
 }
 
 impl Monitors {
-    /// Notes which monitors of the store are gone, and removes what those left that have been gone for long enough. What
-    /// fails now is tried again at the next call.
+    /// Records which monitors in the store are gone, and removes the data of monitors that have been gone for long
+    /// enough. The next call retries everything that fails.
     pub(super) async fn remove_gone(&self, bus: &Bus, now_ms: UnixMs) {
         if let Err(error) = self.try_remove_gone(bus, now_ms).await {
-            tracing::debug!("what removed monitors left stays in the store for now: {error}");
+            tracing::debug!("the data of removed monitors stays in the store for now: {error}");
         }
     }
 
@@ -94,8 +94,8 @@ impl Monitors {
     }
 }
 
-/// Removes the states and readings of a monitor. The mark that the monitor is known goes last, so that a removal that is
-/// interrupted continues later.
+/// Removes the states and readings of a monitor. The mark that the monitor is known is removed last, so that an
+/// interrupted removal continues later.
 async fn remove(bus: &Bus, uri: &str) -> Result<(), String> {
     let states = bus.marks(uri).await.map_err(|error| error.to_string())?;
     // A source of another kind may have the name now, and marks of its own.

@@ -1,5 +1,5 @@
-//! Parts that all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the client
-//! of network checks, and bounds of work at once.
+//! Parts that all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the
+//! client of network checks, and limits on concurrent work.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::processes::Processes;
 use super::systemd::Systemd;
 
-/// How long a file of /proc is used: monitors of one tick share a reading.
+/// How long the content of a file of /proc is used: monitors of one tick share it.
 const FRESH: Duration = Duration::from_millis(50);
-/// The most readings at once that may block a thread, such as those of disks. A network file system may hold a thread for
-/// long, so readings that waited for [`USUAL_WAIT`] get further threads.
+/// Largest number of concurrent readings that may block a thread, such as readings of disks. A network file system may
+/// hold a thread for long, so readings that have waited for [`USUAL_WAIT`] get [`BLOCKING_FURTHER`] further threads.
 const BLOCKING_USUAL: usize = 2;
 const BLOCKING_FURTHER: usize = 14;
 const USUAL_WAIT: Duration = Duration::from_millis(100);
-/// The most commands at once.
+/// Largest number of commands that run at the same time.
 const COMMANDS_MAX: usize = 8;
 
 /// Connections and limits that all monitors of the process share.
@@ -53,8 +53,8 @@ impl Resources {
 }
 
 impl Resources {
-    /// Waits for the permit of a reading that may block its thread. Most readings take microseconds: few threads, whose
-    /// memory stays, serve all of them.
+    /// Waits for the permit of a reading that may block its thread. Most readings take microseconds, so few threads
+    /// serve all of them, and few threads need little memory.
     pub(super) async fn blocking_permit(&self) -> Option<OwnedSemaphorePermit> {
         let [usual, further] = &self.blocking;
         match tokio::time::timeout(USUAL_WAIT, usual.clone().acquire_owned()).await {

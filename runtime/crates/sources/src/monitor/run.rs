@@ -23,13 +23,14 @@ use super::{event, settings};
 
 /// The first readings after a start are spread over this time, or over the interval if that is shorter.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
-/// Monitors read at multiples of this time: those of one tick wake a thread once, and share what they read of /proc.
+/// Monitors read at multiples of this time: monitors with the same tick wake a thread once, and share the files of
+/// /proc.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest wait for a reading on a thread of its own.
 const READING_MAX: Duration = Duration::from_secs(10);
 /// The most subjects of a monitor.
 const SUBJECTS_MAX: usize = 256;
-/// How long a subject that nothing matches any more is kept.
+/// How long a subject is kept after the check no longer finds it.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
 /// The source was stopped.
@@ -51,8 +52,8 @@ struct Monitor {
     uri: Arc<str>,
     monitors: Monitors,
     remembered: Remembered,
-    /// Marks to write with the next reading: the removal of states and readings that no settings need any more, and with
-    /// the first state ever, the mark that the monitor is known.
+    /// Marks to write with the next reading: removals of states and readings that the settings no longer need, and for
+    /// a new monitor, the mark that the monitor is known.
     unwritten: Vec<Mark>,
     /// The start of the monotonic clock of this monitor.
     start: Instant,
@@ -135,13 +136,13 @@ impl Monitor {
             let reading = stop.run_until_cancelled(self.read()).await.ok_or(Stopped)?;
             let (events, marks) = self.process(reading);
             if !marks.is_empty() {
-                // A future of its own: it is large, and few readings need it.
+                // Boxed, because the future is large and few readings need it.
                 Box::pin(self.submit(events, marks)).await?;
             }
             due += every;
             let late = due.elapsed();
             if !late.is_zero() {
-                // Times that have passed are left out, and the others stay.
+                // Times that have passed are skipped. The following times do not shift.
                 let passed = late.as_nanos() / every.as_nanos().max(1) + 1;
                 due += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
             }
@@ -176,8 +177,8 @@ impl Monitor {
         Ok(findings)
     }
 
-    /// Returns the findings for all watched subjects, and reports a problem of the reading as a whole. Without a reading,
-    /// all subjects are unknown.
+    /// Returns the findings for all watched subjects, and reports a problem of the reading as a whole. Without a
+    /// reading, all subjects are unknown.
     fn findings(&mut self, reading: Reading) -> Vec<Finding> {
         let mut findings = match reading {
             Ok(findings) => findings,
@@ -235,7 +236,7 @@ impl Monitor {
         (events, changed)
     }
 
-    /// Adds a finding for each subject that nothing matches any more.
+    /// Adds a finding for each known subject that the reading did not find.
     fn add_gone(&self, findings: &mut Vec<Finding>) {
         let mut subjects = self.running.subjects();
         subjects.values_mut().for_each(|watched| watched.is_found = false);
@@ -250,7 +251,7 @@ impl Monitor {
         findings.extend(gone.map(|(subject, _)| outcome(subject)));
     }
 
-    /// Removes the subjects that nothing matches any more: at once if that is ok, otherwise after a day.
+    /// Removes the subjects that the readings no longer find: at once if their absence is ok, otherwise after a day.
     fn forget(&self, now: Moment, changed: &mut Vec<Mark>) {
         let check = &self.running.config.check;
         let mut subjects = self.running.subjects();
@@ -312,8 +313,8 @@ fn keep_first_of_each(findings: &mut Vec<Finding>) -> Option<String> {
     twice
 }
 
-/// Returns the time of the first reading: at a tick, and at a place in the interval that is the same after each start, so
-/// that monitors with one interval do not read all at once. `epoch` is the first tick, before `start`.
+/// Returns the time of the first reading: at a tick, and at a place in the interval that is the same after each start,
+/// so that monitors with one interval do not read all at once. `epoch` is the first tick, before `start`.
 fn first_reading(epoch: Instant, start: Instant, uri: &str, every: Duration) -> Instant {
     let hash = uri
         .bytes()

@@ -48,7 +48,7 @@ fn optional_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) 
     }
 }
 
-/// When changes of state are too many.
+/// How many changes of state, in which time, count as flapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct FlapSettings {
     pub(super) changes: u32,
@@ -105,8 +105,8 @@ impl MonitorSource {
         written.unwrap_or(self.check.measure().direction)
     }
 
-    /// Returns the quantity that is read: that of the thresholds, or the first one of the reading. For a counter without
-    /// thresholds, it is the rate per second.
+    /// Returns the quantity that is read: that of the thresholds, or the first one of the reading. For a counter
+    /// without thresholds, it is the rate per second.
     pub(super) fn quantity(&self) -> Quantity {
         let measure = self.check.measure();
         let of_thresholds = self.critical.or(self.warning).map(|threshold| threshold.quantity);

@@ -27,7 +27,8 @@ pub(super) enum Bus {
     User,
 }
 
-/// The connections of all monitors, one for each bus; made when they are needed first. Calls take turns.
+/// The connections of all monitors, one for each bus, opened at the first use. Calls on one connection run one after
+/// another.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
     system: Mutex<Option<Connection>>,
@@ -45,7 +46,7 @@ pub(super) struct Query<'a> {
     pub(super) with_restarts: bool,
 }
 
-/// The state of a unit. The words are those of systemd, without other characters than those of words.
+/// The state of a unit. Its words are those of systemd, reduced to letters, digits, `-` and `_`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct UnitState {
     pub(super) name: String,
@@ -72,7 +73,8 @@ impl Systemd {
         let read = async {
             let mut slot = slot.lock().await;
             loop {
-                // The connection is taken out: an interrupted reading leaves none whose next reply is that of another call.
+                // The connection is taken out of the slot: after an interrupted reading, its next reply would belong to
+                // another call.
                 let kept = slot.take();
                 let is_kept = kept.is_some();
                 let mut connection = match kept {
@@ -170,7 +172,7 @@ async fn restarts(connection: &mut Connection, path: &str) -> Result<u32, CallEr
     }
 }
 
-/// Returns a word of systemd as it may be shown.
+/// Reduces a word of systemd to the characters and the length that may be shown.
 fn word(text: &str) -> String {
     let is_valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.chars().filter(is_valid).take(WORD_CHARS_MAX).collect()

@@ -1,4 +1,4 @@
-//! One watched thing: its state machine, its last readings, and what it looks like to the user.
+//! One watched thing: its state machine, its last readings, and the values that users see.
 
 use std::collections::VecDeque;
 
@@ -58,7 +58,7 @@ impl Watched {
         }
     }
 
-    /// Returns the sample of a reading; `None` if it is the first one of a difference.
+    /// Returns the sample of a reading. Returns `None` if the value is a difference and this is the first reading.
     pub(super) fn sample(
         &mut self,
         outcome: Outcome,

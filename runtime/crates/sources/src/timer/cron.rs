@@ -10,7 +10,7 @@ use super::settings::Schedule;
 use croner::Weekday;
 use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
 
-/// Each nickname with the one that croner knows.
+/// Each nickname, with the nickname of the same meaning that croner knows.
 const NICKNAMES: [(&str, &str); 7] = [
     ("@yearly", "@yearly"),
     ("@annually", "@yearly"),
@@ -21,7 +21,7 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "@hourly"),
 ];
 
-/// The years in which an expression must occur. February 29 is each weekday once in them.
+/// The years in which an expression must occur. In them, February 29 falls once on each weekday.
 const YEARS: std::ops::Range<i16> = 2024..2052;
 /// The start of these years, in milliseconds since the Unix epoch.
 const YEARS_START_MS: i64 = 1_704_067_200_000;

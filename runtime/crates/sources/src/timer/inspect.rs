@@ -30,8 +30,8 @@ impl TimerTimes {
     }
 }
 
-/// Returns the next `count` and the last `count` ticks of a timer. `marks` are those of its source. Returns `None` if the
-/// settings are those of another kind.
+/// Returns the next `count` and the last `count` ticks of a timer. `marks` are those of its source. Returns `None` if
+/// the settings are those of another kind.
 pub fn inspect(
     settings: &Settings,
     uri: &str,

@@ -26,7 +26,7 @@ pub(super) struct Jumps {
 static ALL: Mutex<Vec<Weak<Jumps>>> = Mutex::new(Vec::new());
 
 impl Jumps {
-    /// Returns the one of this clock. Starts it if there is none; must be called within a tokio runtime.
+    /// Returns the shared detector for this clock. Starts it if there is none. Must be called within a tokio runtime.
     pub(super) fn of(clock: &Clock) -> Arc<Self> {
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);

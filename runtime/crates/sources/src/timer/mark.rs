@@ -38,7 +38,8 @@ pub(super) fn last_mark(marks: &BTreeMap<String, Vec<u8>>) -> Option<LastMark> {
     marks.get("last").and_then(|value| serde_json::from_slice::<LastMark>(value).ok()).filter(|last| last.v == 1)
 }
 
-/// Returns the instants of a list that had their ticks, from the mark of an earlier list: those that are in both.
+/// Returns the instants of a list that had their ticks according to the mark of an earlier list: instants that are in
+/// both lists.
 pub(super) fn ticked_of_earlier(times: &Times, earlier: &LastMark) -> Ticked {
     let mut ticked = Ticked::default();
     let (Times::At { at }, Some(list)) = (times, earlier.schedule.strip_prefix("at ")) else { return ticked };

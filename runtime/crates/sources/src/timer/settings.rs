@@ -34,7 +34,7 @@ impl TimerSource {
         let Some(most) = jitter else { return 0 };
         let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash = uri.bytes().fold(0xcbf2_9ce4_8422_2325, add);
-        // The names of neighbours differ in their ends, which hardly change the high bits.
+        // Similar names often differ only at their ends, which hardly change the high bits.
         i64::try_from((hash ^ (hash >> 32)) % most.saturating_add(1)).unwrap_or_default()
     }
 }

@@ -130,7 +130,7 @@ fn suggestion(text: &str) -> String {
     }
 }
 
-/// Returns the message and the help text of the warning about a valid name that means something else than it seems to.
+/// Returns the message and the help text of a warning if the name is valid but easily misunderstood.
 pub(super) fn advice(text: &str) -> Option<(String, String)> {
     if let Some((name, place, fixed)) = FIXED.iter().find(|(name, ..)| name.eq_ignore_ascii_case(text)) {
         let message = format!("the time zone `{name}` has no daylight saving time: it has the same offset in summer");

@@ -1,16 +1,16 @@
 -- The embedded store, version 1 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 
-CREATE TABLE meta (                     -- facts about the store itself
+CREATE TABLE meta (                     -- properties of the store
   key   TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE functions (                -- full names, app/function; ids are never used again
+CREATE TABLE functions (                -- full names, app/function; ids are never reused
   id   INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE
 );
 
-CREATE TABLE events (                   -- every accepted event, in its total order
+CREATE TABLE events (                   -- all accepted events, in accept order
   seq             INTEGER PRIMARY KEY,
   id              TEXT NOT NULL,        -- CloudEvents attributes
   source          TEXT NOT NULL,
@@ -39,16 +39,16 @@ CREATE TABLE deliveries (               -- one event owed to one function
   trigger   TEXT NOT NULL,
   order_key TEXT,
   state     INTEGER NOT NULL,           -- 0 ready, 1 retrying, 2 blocked, 3 done, 4 dead, 5 purged
-  attempts  INTEGER NOT NULL DEFAULT 0, -- that ended
-  forgiven  INTEGER NOT NULL DEFAULT 0, -- of these, before it was redriven
-  since_ms  INTEGER NOT NULL,           -- accepted or redriven: what max_age counts from
-  due_ms    INTEGER,                    -- state 1: not before
-  cause     TEXT                        -- states 4 and 5: why it was given up
+  attempts  INTEGER NOT NULL DEFAULT 0, -- number that ended
+  forgiven  INTEGER NOT NULL DEFAULT 0, -- number of these before the last redrive
+  since_ms  INTEGER NOT NULL,           -- accepted or redriven: start of max_age
+  due_ms    INTEGER,                    -- state 1: when the next attempt is due
+  cause     TEXT                        -- states 4 and 5: why it became a dead letter
 );
 CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0;
 CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1;
 CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
--- Who of an order key is not finished: the first of them may run, the others are blocked.
+-- The unfinished deliveries of an order key: the first one may run, the others are blocked.
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, id)
   WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4);
 
@@ -62,7 +62,7 @@ CREATE TABLE attempts (                 -- every attempt that ended
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
 
-CREATE TABLE marks (                    -- what sources keep beside their events
+CREATE TABLE marks (                    -- values that sources store with events
   scope TEXT NOT NULL,
   key   TEXT NOT NULL,
   value BLOB NOT NULL,

@@ -1,4 +1,4 @@
--- From version 9 to version 10: the blocked deliveries and the dead letters of one function are found without the others.
+-- From version 9 to version 10: the indexes of blocked deliveries and of dead letters begin with the function.
 
 DROP INDEX deliveries_dead;
 CREATE INDEX deliveries_blocked ON deliveries (function, id) WHERE state = 2;

@@ -1,16 +1,16 @@
--- From version 1 to version 2: functions keep state, ids are known for the dedup window, numbers run along, stored
--- events are replayed. What schema.sql has and version 1 had not, where the words are.
+-- From version 1 to version 2: adds the state of functions, the dedup window, running totals and replays. `schema.sql`
+-- describes the new tables and columns.
 
-CREATE TABLE state (                    -- what functions keep
-  bucket  TEXT NOT NULL,                -- app/function, or app for the one that its functions share
+CREATE TABLE state (                    -- state of functions
+  bucket  TEXT NOT NULL,                -- app/function, or app for the bucket shared by its functions
   key     TEXT NOT NULL,
   value   BLOB NOT NULL,
-  version INTEGER NOT NULL,             -- of the transaction that wrote it, and no other: what a read is validated by
+  version INTEGER NOT NULL,             -- unique to the transaction that wrote it; reads are validated by it
   PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
 
 DROP INDEX events_by_id;
-CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
+CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer checks before it inserts
 
 CREATE TABLE known (
   seq         INTEGER PRIMARY KEY,

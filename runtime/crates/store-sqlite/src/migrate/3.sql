@@ -1,5 +1,5 @@
--- From version 2 to version 3: rows have checksums. Every row gets its own here, in one transaction: a store in which
--- some have none would have to believe a row that says so.
+-- From version 2 to version 3: rows have checksums. Every row gets its checksum here, in one transaction: if some rows
+-- could have no checksum, a damaged row could pass for one of them.
 
 ALTER TABLE meta ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE functions ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;

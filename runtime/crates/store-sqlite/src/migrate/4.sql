@@ -1,5 +1,5 @@
--- From version 3 to version 4: a delivery that is done says itself how its last attempt went. What was done before is
--- left where it is, with the other attempts. The sums of what is damaged stay wrong.
+-- From version 3 to version 4: the row of a done delivery has the start and the duration of its successful attempt. For
+-- deliveries that were done before, these stay in the table attempts. The checksums of damaged rows stay wrong.
 
 ALTER TABLE deliveries ADD COLUMN done_ms INTEGER;
 ALTER TABLE deliveries ADD COLUMN done_us INTEGER;

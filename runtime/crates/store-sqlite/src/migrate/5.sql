@@ -1,5 +1,5 @@
--- From version 4 to version 5: origins have URIs, and each origin has ids of its own. Columns that contain origins do not
--- change: their values were hashes of URIs and are ids now. The hash is the hash of the event's own source if the
+-- From version 4 to version 5: origins have URIs, and each origin has ids of its own. Columns that contain origins do
+-- not change: their values were hashes of URIs and are ids now. The hash is the hash of the event's own source if the
 -- producer did not choose another source. Other URIs are added when their source is registered.
 
 CREATE TABLE origins (

@@ -1,5 +1,4 @@
--- From version 5 to version 6: ends of the process are counted for the deliveries that ran, and the
--- events of a chain are found.
+-- From version 5 to version 6: adds the exit counts of deliveries, and an index of the events of each chain.
 
 CREATE TABLE exits (                    -- deliveries that ran when the process ended without a clean stop
   delivery INTEGER PRIMARY KEY,

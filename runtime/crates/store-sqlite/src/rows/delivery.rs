@@ -75,7 +75,7 @@ pub(crate) fn fixed_sum(
     ])
 }
 
-/// Returns the checksum of a delivery's mutable columns, for one that was never redriven.
+/// Returns the checksum of a delivery's mutable columns, for a delivery that was never redriven.
 pub(crate) fn mutable_sum(
     state: i64,
     attempts: i64,
@@ -178,7 +178,7 @@ impl WithoutEvent {
     }
 }
 
-/// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. Contains at most the successful
+/// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. The record has at most the successful
 /// attempt. A damaged row is an error value.
 pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadDelivery> {
     let id = DeliveryId(row.get(0)?);

@@ -12,8 +12,8 @@ use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
 /// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The checksum
-/// ends at `data` if `principal` and `released_ms` are both NULL, at `principal` if only `released_ms` is NULL, and else covers
-/// both. The table alias is `e`.
+/// ends at `data` if `principal` and `released_ms` are both NULL, at `principal` if only `released_ms` is NULL, and
+/// else covers both. The table alias is `e`.
 pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
      e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
      e.origin, e.data, e.principal, e.released_ms, e.sum";

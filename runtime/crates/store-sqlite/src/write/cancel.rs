@@ -1,4 +1,4 @@
-//! An operator's write over pending deliveries.
+//! The write that cancels pending deliveries for an operator.
 
 use rusqlite::params;
 
@@ -9,7 +9,7 @@ use evoke_model::DeliveryId;
 
 const PENDING: [i64; 3] = [rows::READY, rows::RETRYING, rows::BLOCKED];
 
-/// Makes those of these deliveries that are pending dead letters.
+/// Makes each of these deliveries a dead letter if it is pending.
 pub(crate) struct Cancel {
     pub(crate) ids: Vec<DeliveryId>,
     pub(crate) cause: String,

@@ -1,4 +1,4 @@
-//! An operator's writes over dead letters.
+//! The writes with which an operator changes dead letters.
 
 use rusqlite::params;
 
@@ -36,7 +36,7 @@ impl Write for Redrive {
                     " FROM deliveries WHERE id = ?1"
                 ))?
                 .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))?;
-            // A cancelled delivery may have been blocked.
+            // A delivery that was blocked when it was cancelled may not be the first one of its order key.
             let is_first = is_first(tx, owner, key.as_deref(), *id)?;
             let state = if is_first { rows::READY } else { rows::BLOCKED };
             tx.prepare_cached(change_delivery!(

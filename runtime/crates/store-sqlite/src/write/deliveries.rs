@@ -66,8 +66,8 @@ fn insert_with_share(
     Ok(())
 }
 
-/// Adds the row of a delivery in `state`, with its cause, and counts it. Returns its id and the checksum of the columns that
-/// never change.
+/// Adds the row of a delivery in `state`, with its cause, and counts it. Returns its id and the checksum of the columns
+/// that never change.
 pub(super) fn insert_row(
     commit: &mut GroupCommit<'_>,
     owner: Owner,

@@ -1,4 +1,4 @@
-//! Counts the ends of the process for the deliveries that ran.
+//! Counts the unclean exits of the process for the deliveries that were running.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use crate::{checksum, read};
 use evoke_model::{DeliveryId, Mark};
 use evoke_store::running::UncleanExit;
 
-/// The mark with the run of the last counted end.
+/// The mark that stores the run of the last recorded exit.
 const SCOPE: &str = "/evoke/exits";
 const KEY: &str = "run";
 
-/// Counts an end of the process once, and returns all counts.
+/// Records an unclean exit of the process once, and returns all exit counts.
 pub(crate) struct RecordExit {
     pub(crate) exit: Option<UncleanExit>,
 }
@@ -35,7 +35,7 @@ impl Write for RecordExit {
             let value = Some(run.to_le_bytes().to_vec());
             rows::put_mark(tx, &Mark { scope: SCOPE.into(), key: KEY.into(), value })?;
         }
-        // Deliveries that are done or purged, or that retention removed.
+        // Removes the counts of deliveries that are done or purged, or that retention removed.
         tx.execute(
             "DELETE FROM exits WHERE NOT EXISTS (
                SELECT 1 FROM deliveries d WHERE d.id = exits.delivery AND (d.state < 3 OR d.state = 4))",
@@ -48,7 +48,7 @@ impl Write for RecordExit {
         let mut all = all.query([])?;
         while let Some(row) = all.next()? {
             let id = DeliveryId(row.get(0)?);
-            match checksum::verify(row, 0, 2, || format!("the counted ends of delivery {id}")) {
+            match checksum::verify(row, 0, 2, || format!("the exit count of delivery {id}")) {
                 // A dead letter runs again only after a redrive, which sets its count to 1.
                 Ok(()) => drop(counts.insert(id, if row.get(3)? { 1 } else { row.get(1)? })),
                 Err(error) => {
@@ -61,8 +61,8 @@ impl Write for RecordExit {
     }
 }
 
-/// Returns true if this is the run of the last counted end. A damaged mark counts as another run: an end that is
-/// counted twice gives up a delivery too early, which a redrive corrects.
+/// Returns true if the last recorded exit is that of this run. A damaged mark counts as another run: if an exit is
+/// counted twice, a delivery becomes a dead letter too early, which a redrive corrects.
 fn is_counted(tx: &Connection, run: u64) -> rusqlite::Result<bool> {
     match read::marks(tx, SCOPE) {
         Ok(marks) => Ok(marks.get(KEY).is_some_and(|value| *value == run.to_le_bytes())),
@@ -82,7 +82,8 @@ fn count(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Sets the count of a redriven delivery back to 1: it may run again, alone, and may not end the process again.
+/// Sets the exit count of a redriven delivery to 1: the delivery runs alone, and becomes a dead letter if the process
+/// ends again.
 pub(super) fn forgive(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE exits SET count = 1, sum = sum_of(delivery, 1) WHERE delivery = ?1 AND count > 1")?
         .execute([id.0])?;

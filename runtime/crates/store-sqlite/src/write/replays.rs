@@ -61,7 +61,8 @@ impl Write for Advance {
         }
         let mut events = 0;
         for (event, deliveries) in offers {
-            // Retention may have removed the event since the runner read it. A scheduled event is not due yet.
+            // Retention may have removed the event since the runner read it. A scheduled event is not replayed before
+            // it is due.
             let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq.0])?;
             if !there || schedule::contains(tx, event.seq)? {
                 continue;
@@ -106,8 +107,8 @@ impl Write for Transition {
     }
 }
 
-/// Purges a replay's pending deliveries with an id greater than `after`. The whole order-key chains are purged, so
-/// nothing is unblocked.
+/// Purges a replay's pending deliveries with an id greater than `after`. All deliveries of an order key are purged, so
+/// none has to be unblocked.
 pub(crate) struct PurgePending {
     pub(crate) replay: ReplayId,
     /// Deliveries that are running.

@@ -13,12 +13,13 @@ use evoke_model::{DeliveryId, Seq};
 const FORGET_MAX: usize = 512;
 /// Pages truncated per write; each may have to be moved first.
 const PAGES_MAX: i64 = 128;
-/// The file is truncated when more than the first fraction of it is free, until only the second fraction is.
+/// The file is truncated when more than the first of these fractions of it is free, until only the second fraction is
+/// free.
 const FREE: (f64, f64) = (0.25, 0.1);
 /// Minimum number of free pages for a truncation: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1024;
 
-/// Removes those of the events that are still removable. Returns the number of removed events.
+/// Removes each of these events that may still be removed. Returns the number of removed events.
 pub(crate) struct Remove {
     pub(crate) events: Vec<Seq>,
 }
@@ -78,7 +79,7 @@ pub(crate) struct Maintain {
     pub(crate) shrinking: bool,
 }
 
-/// Reports the work that [`Maintain`] left.
+/// Reports whether there is more work for [`Maintain`].
 pub(crate) struct Maintained {
     pub(crate) more: bool,
     /// True while the file is being truncated.

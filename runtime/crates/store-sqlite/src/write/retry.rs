@@ -1,4 +1,4 @@
-//! An operator's write over retrying deliveries.
+//! The write that makes retrying deliveries ready for an operator.
 
 use rusqlite::OptionalExtension;
 
@@ -9,7 +9,8 @@ use crate::rows::{self, Owner};
 use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
 
-/// Makes those of these deliveries ready that wait for a retry which is not due yet. A retry that is due may run already.
+/// Makes each of these deliveries ready if it waits for a retry that is not due yet. A retry that is due is left alone,
+/// because it may already be running.
 pub(crate) struct RetryNow {
     pub(crate) ids: Vec<DeliveryId>,
 }

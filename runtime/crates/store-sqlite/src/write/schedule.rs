@@ -55,7 +55,7 @@ impl Write for Release {
     }
 }
 
-/// Returns false if the event is not scheduled, or if its rows are damaged: then they stay as they are.
+/// Releases one event. Returns false, and changes nothing, if the event is not scheduled or if its rows are damaged.
 fn release(
     commit: &mut GroupCommit<'_>,
     seq: Seq,

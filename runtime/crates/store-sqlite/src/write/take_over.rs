@@ -83,7 +83,7 @@ fn rename_function(tx: &Connection, id: FunctionId, name: &str) -> rusqlite::Res
     Ok(())
 }
 
-/// Moves the unfinished deliveries and the dead letters. Returns the numbers of both. Damaged ones stay.
+/// Moves the unfinished deliveries and the dead letters. Returns the numbers of both. Damaged deliveries are not moved.
 fn move_unfinished(commit: &mut GroupCommit<'_>, from: FunctionId, to: FunctionId) -> rusqlite::Result<(u64, u64)> {
     let (mut pending, mut dead, mut chains) = (0, 0, BTreeSet::new());
     for id in unfinished(commit.tx, from)? {
@@ -121,7 +121,7 @@ struct Moved {
     state: i64,
 }
 
-/// Moves a delivery without regard to the order of its key. Returns `None` if it stays.
+/// Moves a delivery without regard to the order within its order key. Returns `None` if the delivery is not moved.
 fn move_one(commit: &mut GroupCommit<'_>, id: DeliveryId, to: FunctionId) -> rusqlite::Result<Option<Moved>> {
     let tx = commit.tx;
     if !delivery::is_intact(tx, id, &UNFINISHED)? {
@@ -203,8 +203,8 @@ fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usiz
     Ok(count)
 }
 
-/// Renames the keys of marks that name the function or its sources, or removes the mark of the function if the present name
-/// has one. Returns their number.
+/// Renames the keys of marks that name the function or its sources, or removes the mark of the function if the present
+/// name has one. Returns the number of changed marks.
 fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> rusqlite::Result<usize> {
     let mut count = 0;
     for names in names {
@@ -274,7 +274,8 @@ fn rename_filters(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usi
     Ok(count)
 }
 
-/// Returns the range of the URIs that begin with `/app/function/`: its first text, and the first one after it.
+/// Returns the range of the URIs that begin with `/app/function/`: the first text of the range, and the first text
+/// after the range.
 fn own_uris(function: &str) -> (String, String) {
     // `0` is the character after `/`.
     (format!("/{function}/"), format!("/{function}0"))

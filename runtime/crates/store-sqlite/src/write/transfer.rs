@@ -13,10 +13,10 @@ use evoke_model::{DeliveryId, FunctionId};
 
 const PENDING: [i64; 3] = [rows::READY, rows::RETRYING, rows::BLOCKED];
 
-/// Moves those of these deliveries that are pending and live. A delivery stays where it is if the other function has a
+/// Moves each of these deliveries if it is pending and live. A delivery stays where it is if the other function has a
 /// later unfinished delivery of its order key, which may run already.
 pub(crate) struct Transfer {
-    /// Ascending.
+    /// In ascending order.
     pub(crate) ids: Vec<DeliveryId>,
     pub(crate) to: FunctionId,
 }

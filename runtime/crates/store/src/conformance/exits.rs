@@ -21,7 +21,8 @@ pub async fn an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending
     store.complete(ended(3, 1, "reject", Verdict::Dead("reject: why".into()))).await.unwrap();
     assert_eq!(store.record_exit(None).await.unwrap(), counts([]));
 
-    // A done one, an old attempt, a dead one, two running ones, and one that does not exist.
+    // Pairs of a delivery and an attempt: a done delivery, an earlier attempt of a retrying one, a dead one, two that run,
+    // and one that does not exist.
     let first = exit(1, [(1, 2), (2, 1), (3, 2), (4, 1), (5, 1), (99, 1)]);
     assert_eq!(store.record_exit(first.clone()).await.unwrap(), counts([(4, 1), (5, 1)]));
     assert_eq!(store.record_exit(first).await.unwrap(), counts([(4, 1), (5, 1)]));

@@ -1,4 +1,4 @@
-//! The lists and writes of an operator over the maps.
+//! The lists and changes of the operator, over the maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use evoke_model::{
 };
 
 impl Inner {
-    /// Whether an event has a delivery to the function of the filter and in one of its states.
+    /// Whether an event has a delivery to the function of the filter and in one of the states of the filter.
     pub(super) fn has_delivery(&self, seq: Seq, filter: &EventFilter) -> bool {
         if filter.function.is_none() && filter.states.is_empty() {
             return true;

@@ -1,4 +1,4 @@
-//! Replays, with the behaviour of `store/sqlite/replays.rs`.
+//! Replays, with the behaviour of `store-sqlite/src/write/replays.rs`.
 
 use super::tables::share;
 use super::{Inner, index};

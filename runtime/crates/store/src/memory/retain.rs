@@ -1,4 +1,4 @@
-//! Retention, with the behaviour of `store/sqlite/retain.rs`.
+//! Retention, with the behaviour of `store-sqlite/src/retain.rs`.
 
 use super::{Inner, Row, index};
 use evoke_model::clock::UnixMs;

@@ -17,7 +17,8 @@ impl Inner {
         self.schedule_change.add(Share::of(&event.event, &event.lineage));
     }
 
-    /// Removes an event from the schedule and adds its deliveries. Returns their ids, and `None` if it is not scheduled.
+    /// Removes an event from the schedule and adds its deliveries. Returns their ids, and `None` if it is not
+    /// scheduled.
     fn release(
         &mut self,
         seq: Seq,

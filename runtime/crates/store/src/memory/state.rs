@@ -52,7 +52,7 @@ impl Buckets {
         validation
     }
 
-    /// Moves the keys of a bucket to one that has none. Returns their number.
+    /// Moves the keys of the bucket `from` to the bucket `to`, which has none. Returns the number of moved keys.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> u64 {
         let Some((bucket, entries)) = self.buckets.get_mut(from).filter(|(bucket, _)| bucket.usage.keys > 0) else {
             return 0;

@@ -384,7 +384,7 @@ impl InspectionStore for MemoryStore {
         let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("deliveries of events and replays: {due}; stored: {counted}")]
+            vec![format!("deliveries that events and replays created: {due}; stored or removed: {counted}")]
         };
         ready(CheckReport { totals, problems })
     }

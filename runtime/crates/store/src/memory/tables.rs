@@ -242,7 +242,7 @@ impl Inner {
             if (*seq != root && lineage.root != Some(root)) || lineage.origin == Origin::RUNTIME {
                 continue;
             }
-            // The request that started the chain may come from another chain.
+            // The event that started the chain may have hops too, if its request came from another chain.
             if lineage.root == Some(root) && lineage.hops > 0 && wanted(&event.type_) {
                 return ChainState::Published(Ok((*row.stored).clone()));
             }

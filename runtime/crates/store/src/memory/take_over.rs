@@ -1,4 +1,4 @@
-//! Functions that were renamed, over the maps.
+//! Moves the data of renamed functions, over the maps.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -107,7 +107,8 @@ impl Inner {
         (pending, dead)
     }
 
-    /// Makes a delivery ready that is the first one of its order key and blocked, and blocks one that is not the first.
+    /// Makes a blocked delivery ready if it is the first one of its order key, and blocks a ready or retrying delivery
+    /// if it is not the first one.
     fn put_in_order(&mut self, id: DeliveryId, is_first: bool, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else { return };
         match delivery.state {

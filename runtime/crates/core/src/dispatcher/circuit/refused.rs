@@ -1,21 +1,23 @@
-//! The deliveries that an endpoint refuses while it takes others: they say nothing about the endpoint.
+//! Finds the deliveries that an endpoint refuses while it accepts others. Their failures do not show that the endpoint
+//! is down.
 
 use std::collections::VecDeque;
 
 use evoke_model::DeliveryId;
 
-/// A delivery is refused after this many failures, each after the endpoint took another delivery in between. An endpoint
-/// that is up and down in turn fails others, too, and so still opens its circuit.
+/// A delivery counts as refused after this many failures besides its first one, if the endpoint accepted another
+/// delivery between any two of them. An endpoint that is alternately up and down also fails other deliveries, and so
+/// still opens its circuit.
 const FAILURES: u32 = 3;
 
-/// Largest number of remembered deliveries; the oldest is forgotten first. An endpoint that refuses more than these at a
-/// time is better tested by probes.
+/// Largest number of remembered deliveries; the oldest is forgotten first. An endpoint that refuses more deliveries
+/// than this at a time should open its circuit and be tested by probes.
 const REMEMBERED_MAX: usize = 16;
 
-/// The failures of single deliveries, compared with the successes of others.
+/// The failures of single deliveries, and the number of accepted deliveries.
 #[derive(Default)]
 pub(super) struct Refused {
-    /// The number of deliveries that the endpoint took.
+    /// The number of deliveries that the endpoint accepted.
     taken: u64,
     failed: VecDeque<Failed>,
 }
@@ -24,18 +26,19 @@ struct Failed {
     id: DeliveryId,
     /// The value of `taken` at the last failure.
     taken: u64,
-    /// The number of failures before which the endpoint took another delivery.
+    /// The number of failures after the first one. A failure counts only if the endpoint accepted another delivery
+    /// since the failure before.
     count: u32,
 }
 
 impl Refused {
-    /// Records that the endpoint took a delivery.
+    /// Records that the endpoint accepted a delivery.
     pub(super) fn taken(&mut self, id: DeliveryId) {
         self.taken += 1;
         self.failed.retain(|failed| failed.id != id);
     }
 
-    /// Records that a delivery failed. Returns true if the endpoint refuses it and takes others.
+    /// Records that a delivery failed. Returns true if the endpoint refuses this delivery and accepts others.
     pub(super) fn failed(&mut self, id: DeliveryId) -> bool {
         let taken = self.taken;
         let Some(failed) = self.failed.iter_mut().find(|failed| failed.id == id) else {

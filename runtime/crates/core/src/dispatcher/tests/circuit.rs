@@ -158,7 +158,9 @@ async fn deliveries_that_become_too_old_while_the_circuit_is_open_become_dead_le
     let causes: Vec<_> = letters.into_iter().map(|letter| letter.unwrap().cause.unwrap()).collect();
     let count = |text: &str| causes.iter().filter(|cause| cause.contains(text)).count();
     assert!(count("gave up at an age of 3") == 1000, "{causes:?}");
-    assert!(count("no request was sent, because the circuit of the endpoint is open; the last one failed as") > 900);
+    assert!(
+        count("no request was sent, because the circuit of the endpoint is open; the last request failed as") > 900
+    );
     endpoint.set_down(false);
     assert_eq!(fixture.settled().await.done, 10);
 }

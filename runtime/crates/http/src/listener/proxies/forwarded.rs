@@ -2,8 +2,9 @@
 //! `Forwarded` (RFC 7239).
 //!
 //! A proxy appends the address of its peer, so the list is read from its end: the client is the last address that is no
-//! proxy. Everything before that address was written by the client. A proxy may pass on the header that it does not
-//! write itself; so if both headers are there and disagree, neither is used, and the proxy counts as the client.
+//! proxy. Everything before that address was written by the client. A proxy that writes only one of `X-Forwarded-For`
+//! and `Forwarded` may pass on the other one unchanged from the client. So if a request has both headers and they name
+//! different clients, neither is used, and the proxy counts as the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,8 +18,9 @@ use crate::listener::host::is_host;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The headers of this kind that are removed from requests of proxies, too. Others, such as `X-Forwarded-User`, are removed
-/// from all requests but those of proxies. A program may read `_` in a name as `-`, so no name with it is kept.
+/// The headers about the client that are removed from all requests, also from those of proxies. Other headers about the
+/// client, such as `X-Forwarded-User`, are kept in the requests of proxies and removed from all others. A program may
+/// read `_` in a name as `-`, so a header about the client whose name has a `_` is always removed.
 const REPLACED: [HeaderName; 8] = [
     FORWARDED,
     X_FORWARDED_FOR,
@@ -36,7 +38,7 @@ pub(in crate::listener) struct Client {
     pub(in crate::listener) address: SocketAddr,
     /// The scheme that the client used.
     pub(in crate::listener) scheme: Scheme,
-    /// Whether a proxy named the client: in a header of the request, or of the connection.
+    /// Whether a proxy named the client: in a header of the request, or in the PROXY header of the connection.
     pub(in crate::listener) is_forwarded: bool,
     /// Whether a proxy has sent the request.
     is_from_proxy: bool,
@@ -47,7 +49,7 @@ pub(in crate::listener) struct Client {
 /// The client, the scheme and the host that the headers of one kind name.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ClientHeaders {
-    /// The last address that is no proxy; `None` if the first one from the end is no address.
+    /// The last address that is no proxy; `None` if the list is empty, or if its last element is no address.
     client: Option<IpAddr>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
@@ -77,7 +79,7 @@ impl Client {
                 }
                 ClientHeaders { scheme: x.scheme.or(standard.scheme), host: x.host.or(standard.host), ..x }
             }
-            // Without an address, a proxy may still send the scheme and the host.
+            // A proxy that sends no address may still send the scheme and the host.
             (false, false) => x_forwarded(headers, proxies),
         };
         if let Some(address) = named.client {
@@ -111,7 +113,7 @@ impl Client {
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(HOST, host.clone());
         }
-        // The target of HTTP/2 and an absolute target have a scheme that the peer chose.
+        // The target of an HTTP/2 request, and an absolute target, have a scheme that the peer chose. It is replaced.
         if request.uri().scheme().is_some_and(|scheme| *scheme != self.scheme || self.host.is_some()) {
             let mut parts = request.uri().clone().into_parts();
             parts.scheme = Some(self.scheme.clone());
@@ -125,7 +127,7 @@ impl Client {
     }
 }
 
-/// Returns true for the headers of this kind, also with `_` in place of `-`.
+/// Returns true for the headers in which proxies describe the client, also with `_` in place of `-`.
 fn is_about_client(name: &HeaderName) -> bool {
     match name.as_str().as_bytes() {
         [b'x', b'-' | b'_', rest @ ..] => rest.starts_with(b"forwarded") || matches!(rest, b"real-ip" | b"real_ip"),
@@ -134,7 +136,7 @@ fn is_about_client(name: &HeaderName) -> bool {
 }
 
 fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
-    // Each proxy replaces these two, or appends to them.
+    // Each proxy replaces these two headers or appends to them, so the last value is that of the nearest proxy.
     let last = |name| list(headers, name).next_back().map(str::to_owned);
     ClientHeaders {
         client: last_client(list(headers, X_FORWARDED_FOR).map(address), proxies),
@@ -150,16 +152,16 @@ fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
     ClientHeaders { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
 }
 
-/// Returns the elements of a header that is a list, over all its lines. Commas in quotes separate, too: no valid element
-/// has one, so the parts are no addresses.
+/// Returns the elements of a list header, from all its lines. A comma within quotes also separates elements: no valid
+/// element contains a comma, so the parts are not valid addresses.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(name).iter();
     // A line with other bytes than visible ASCII counts as an unknown address: earlier addresses are not trusted.
     lines.flat_map(|line| line.to_str().unwrap_or("unknown").split(',').map(str::trim))
 }
 
-/// Returns the last address that is no proxy, or the first address if all are proxies. Addresses before one that cannot be
-/// read do not count.
+/// Returns the last address that is no proxy, or the first address if all are proxies. An element that is no address
+/// ends the search: the addresses before it are not trusted.
 fn last_client(addresses: impl DoubleEndedIterator<Item = Option<IpAddr>>, proxies: &Proxies) -> Option<IpAddr> {
     let mut found = None;
     for address in addresses.rev() {
@@ -172,7 +174,8 @@ fn last_client(addresses: impl DoubleEndedIterator<Item = Option<IpAddr>>, proxi
     found
 }
 
-/// Returns a parameter of an element of `Forwarded`, without its quotes. An element with a parameter twice has none.
+/// Returns a parameter of an element of `Forwarded`, without its quotes. `None` if the element has the parameter more
+/// than once.
 fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     let mut values = element.split(';').filter_map(|pair| {
         let (key, value) = pair.split_once('=')?;

@@ -3,27 +3,29 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header in bytes. Addresses have at most 216; the rest is for the further values of version 2.
+/// The longest header in bytes. The addresses take at most 216 bytes; the rest is for the optional values of version 2.
 pub(in crate::listener) const HEADER_MAX: usize = 4096;
 
 /// The longest header of version 1, with its line end.
 const V1_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, a byte each for version and command and for family and transport, and two for the length of the rest.
+/// The length of the fixed part in bytes: the signature (12), version and command (1), address family and transport
+/// (1), and the length of the rest (2).
 const V2_HEAD: usize = 16;
 
-/// The result for the first bytes of a connection.
+/// The result of parsing the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::listener) enum Parsed {
     /// The header is not complete.
     Incomplete,
     /// The header ends after `length` bytes.
     Complete {
-        /// The client's address; `None` if the proxy speaks for itself, as for a health check, or does not know.
+        /// The client's address; `None` if the connection is one of the proxy itself, such as a health check, or if the
+        /// proxy does not know the client.
         client: Option<SocketAddr>,
         length: usize,
     },
-    /// The bytes are no header.
+    /// The bytes are not a valid header, for this reason.
     Invalid(&'static str),
 }
 
@@ -104,7 +106,7 @@ fn version_2(bytes: &[u8]) -> Parsed {
         }),
         // Unspecified.
         0x00 => return Parsed::Complete { client: None, length },
-        _ => return Parsed::Invalid("its header of version 2 is not for TCP over IPv4 or IPv6"),
+        _ => return Parsed::Invalid("its PROXY protocol header of version 2 is not for TCP over IPv4 or IPv6"),
     };
     match client {
         Some(client) => Parsed::Complete { client: Some(client), length },

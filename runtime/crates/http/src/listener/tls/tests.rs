@@ -67,7 +67,7 @@ fn each_mistake_in_the_files_is_named_with_its_file() {
         (good().chain, "no private key in PEM form"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_vec(), "cannot be used"),
         (locked, "needs a password"),
-        (other, "not that of the certificate"),
+        (other, "does not belong to the certificate"),
     ] {
         let (part, found) = second(CertificatePem { key, ..good() });
         assert!(part == TlsPart::Key(1) && found.contains(reason), "{part:?} {found}");

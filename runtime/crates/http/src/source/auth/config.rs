@@ -83,8 +83,8 @@ pub struct Basic {
     pub users: BTreeMap<String, SecretList>,
 }
 
-/// The signed text of a request, in which `{timestamp}` is replaced by the time and `{body}` by the body. The body occurs
-/// once.
+/// The signed text of a request, in which `{timestamp}` is replaced by the time and `{body}` by the body. The body
+/// occurs once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct SignedTemplate(String);
@@ -262,7 +262,7 @@ fn secret_hint(key: &str) -> Option<&'static str> {
         "file" => Some("write `secret: { file: PATH }`"),
         "credential" => Some("write `secret: { credential: NAME }`"),
         "secrets" => Some("write a list under `secret`"),
-        "tolerance" => Some("remove it: five minutes are accepted"),
+        "tolerance" => Some("remove it: the tolerance is always five minutes here"),
         _ => None,
     }
 }
@@ -328,7 +328,7 @@ fn parse_basic(reader: &mut Reader<'_>, node: &Node, span: Span, folder: &Path) 
         if secret.iter().any(|secret| secret.name.is_some()) {
             reader.error(
                 entry.key_span,
-                "a password has no `name`",
+                "a password cannot have a `name`",
                 "remove `name`; the principal has the user's name",
             );
         }

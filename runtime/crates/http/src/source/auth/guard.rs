@@ -172,7 +172,7 @@ fn preset(auth: &Auth) -> Box<dyn Preset> {
         Auth::Hmac(Hmac { format, timestamp, .. }) => {
             let timestamp = timestamp.as_ref().map(|timestamp| {
                 let (before, after) = timestamp.signed.parts();
-                // The manifest allows up to an hour.
+                // The manifest allows at most one hour, so the number always fits.
                 let tolerance_s = u32::try_from(timestamp.tolerance.as_secs()).unwrap_or(u32::MAX);
                 Timestamp { header: timestamp.header.clone(), before, after, tolerance_s }
             });
@@ -181,7 +181,7 @@ fn preset(auth: &Auth) -> Box<dyn Preset> {
     }
 }
 
-/// Adds the key of a principal, which is parsed from the text of the secret.
+/// Parses the text of a secret, and adds the key for the principal.
 type AddKey<'a> = dyn FnMut(Arc<str>, &str) -> Result<(), Wrong> + 'a;
 
 /// Reads the secrets of a source into `keys`.

@@ -13,7 +13,7 @@ pub(super) const SIGNATURES_MAX: usize = 8;
 /// The tolerance of all presets for the time of a request, in seconds.
 pub(super) const TOLERANCE_S: u32 = 300;
 
-/// Returns the value of a header. A header that is sent twice is ambiguous.
+/// Returns the value of a header. A header that is sent twice is refused, because it is ambiguous.
 pub(super) fn optional<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -35,7 +35,7 @@ pub(super) fn required<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<
     })
 }
 
-/// Checks a time in seconds since the Unix epoch. A number of 12 digits and more counts milliseconds.
+/// Checks a time in seconds since the Unix epoch. A number of 12 or more digits is in milliseconds.
 pub(super) fn check_time(text: &str, name: &HeaderName, tolerance_s: u32, now_ms: UnixMs) -> Result<(), Refusal> {
     let is_number = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(number) = text.parse::<i64>().ok().filter(|_| is_number) else {

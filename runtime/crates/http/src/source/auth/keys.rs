@@ -1,5 +1,5 @@
-//! Secrets as keys, and the comparison of requests with them. The time of a comparison does not depend on the bytes: two
-//! values are compared by their HMACs under a random key of this process.
+//! Secrets as keys, and the comparison of requests with them. The time of a comparison does not depend on the bytes:
+//! two values are compared by their HMACs under a random key of this process.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Slack: `X-Slack-Signature: v0=CODE` with the HMAC-SHA256 of `v0:TIME:BODY`. The response to a request
-//! `url_verification` is its challenge; such a request makes no event.
+//! Slack: `X-Slack-Signature: v0=CODE` with the HMAC-SHA256 of `v0:TIME:BODY`. A request of the type `url_verification`
+//! makes no event; the response repeats its challenge.
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
-//! Standard Webhooks 1.0.0: `webhook-id`, `webhook-timestamp` and `webhook-signature`. The signed text is `ID.TIME.BODY`.
-//! The signatures are separated by spaces: `v1,BASE64` is an HMAC-SHA256, `v1a,BASE64` an ed25519 signature. Others are
-//! ignored.
+//! Standard Webhooks 1.0.0: `webhook-id`, `webhook-timestamp` and `webhook-signature`. The signed text is
+//! `ID.TIME.BODY`. The signatures are separated by spaces: `v1,BASE64` is an HMAC-SHA256, `v1a,BASE64` an ed25519
+//! signature. Signatures of other versions are ignored.
 
 use http::{HeaderMap, HeaderName};
 

@@ -1,4 +1,5 @@
-//! Stripe: `Stripe-Signature: t=TIME,v1=CODE,…` with the HMAC-SHA256 of `TIME.BODY`. Other schemes than `v1` are ignored.
+//! Stripe: `Stripe-Signature: t=TIME,v1=CODE,…` with the HMAC-SHA256 of `TIME.BODY`. Other schemes than `v1` are
+//! ignored.
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
@@ -20,8 +21,11 @@ struct StripeEvent {
 
 impl Preset for Stripe {
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
-        let malformed =
-            || Refusal::malformed("the header stripe-signature is not `t=TIME,v1=CODE` with one time and a few codes");
+        let malformed = || {
+            Refusal::malformed(
+                "the header stripe-signature is not `t=TIME,v1=CODE` with one time and one to eight codes",
+            )
+        };
         let (mut time, mut signatures) = (None, Vec::new());
         for part in required(headers, &SIGNATURE)?.split(',') {
             match part.split_once('=').ok_or_else(malformed)? {

@@ -14,12 +14,12 @@ pub(in crate::source) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -
     }
 }
 
-/// Decodes the value of a `ce-` header to an attribute: removes the quotes of a quoted string, then percent-decodes once
-/// (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits is kept, because some clients do not
-/// encode.
+/// Decodes the value of a `ce-` header to an attribute: removes the quotes of a quoted string, then percent-decodes
+/// once (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits is kept, because some clients do
+/// not encode.
 ///
 /// # Errors
-/// The bytes are not UTF-8 after that.
+/// The decoded bytes are not UTF-8.
 pub(super) fn decode(value: &[u8]) -> Result<String, String> {
     let value = unquote(value);
     let mut bytes = Vec::with_capacity(value.len());

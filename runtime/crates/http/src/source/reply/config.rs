@@ -9,7 +9,7 @@ use evoke_manifest::TypeGlob;
 use evoke_manifest::parser::{Node, Reader, Table, Value, ValueError, excerpt, nearest};
 use evoke_manifest::units::DurationText;
 
-/// The longest wait: proxies and load balancers give up after about a minute.
+/// The longest wait: proxies and load balancers often end a request after about a minute.
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 
 /// The request waits for an event that a function publishes because of it. This event is the response: its data is the

@@ -1,5 +1,5 @@
-//! Reads what only tests of recorded attempts have: clocks by reading, the seed of random numbers, and bytes that are no
-//! JSON.
+//! Reads the parts that only tests of recorded attempts have: the readings of clocks, the seed of random numbers, and
+//! bytes that are not JSON.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ pub(super) fn raw(reader: &mut Reader<'_>, node: &Node, what: &str) -> BTreeMap<
             }
             Some(_) => {
                 let message =
-                    format!("the value of `{}` is no text, found {}", excerpt(&entry.key), entry.node.describe());
+                    format!("the value of `{}` must be a text, found {}", excerpt(&entry.key), entry.node.describe());
                 reader.error(entry.node.span, message, "write a text in quotes, or `{ base64: aGVsbG8= }`");
             }
             None => {}

@@ -34,7 +34,7 @@ struct Entry {
 }
 
 impl SetAside {
-    /// Sets a file aside for longer than the last time.
+    /// Sets a file aside. The wait until the retry is twice the previous wait of this file.
     pub(super) fn retry_later(&mut self, name: &str, seen: Option<Stamp>, reason: String, now: Instant) {
         let longest = RETRY_MAX + RETRY_MAX_PER_FILE * u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         let wait = self.files.get(name).map_or(RETRY_MIN, |before| before.wait * 2).clamp(RETRY_MIN, longest);
@@ -59,7 +59,7 @@ impl SetAside {
         self.files.get(name).map(|entry| entry.seen)
     }
 
-    /// The names from this one on, in order.
+    /// Returns the names from `first` on, in order.
     pub(super) fn names_from(&self, first: &str) -> impl Iterator<Item = &str> {
         let from = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
         self.files.range::<str, _>(from).map(|(name, _)| &**name)

@@ -1,7 +1,7 @@
 //! The format of messages: writes a method call, reads a reply (D-Bus Specification 0.43, "Message Protocol").
 //!
-//! All numbers are little-endian, as on every machine that Evoke runs on. Values are aligned to their size, structures to
-//! 8 bytes, from the start of the message.
+//! All numbers are little-endian, as on every machine that Evoke runs on. Values are aligned to their size, structures
+//! to 8 bytes, from the start of the message.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const VERSION: u8 = 1;
 /// The type of a method call.
 const METHOD_CALL: u8 = 1;
-/// A service that does not run is not started by a call.
+/// Flag: the call does not start a service that does not run.
 const NO_AUTO_START: u8 = 2;
 
 /// The codes of header fields.
@@ -124,7 +124,8 @@ impl Writer {
         self.signature(kind);
     }
 
-    /// Writes an array. Its length leaves out the padding before the first element, of which no array here has any.
+    /// Writes an array. Its length does not include the padding before the first element; arrays here have no such
+    /// padding.
     fn array(&mut self, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let start = self.0.len();

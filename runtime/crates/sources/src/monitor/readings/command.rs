@@ -29,14 +29,14 @@ const ARGUMENTS_MAX: usize = 256;
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
 /// Runs a program with the interface of monitoring plugins: its exit code is the state, and a number of its performance
-/// data the value. The operator must allow commands with `evoke up --allow-commands`.
+/// data is the value. The operator must allow commands with `evoke up --allow-commands`.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "CommandReading")]
 pub(in super::super) struct Command {
     /// The program and its arguments. No shell is used. A relative path starts at the manifest's folder.
     #[schemars(length(min = 1))]
     run: Vec<String>,
-    /// The label of the performance data that is read; without, the first one.
+    /// The label of the performance data that is read. Without a label, the first one is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     /// After this time, the program and its children are killed.
@@ -95,14 +95,14 @@ impl Command {
         if !resources.allow_commands {
             return Err("commands are not allowed; start with `evoke up --allow-commands`".to_owned());
         }
-        // A semaphore that is never closed.
+        // The semaphore is never closed, so this never fails.
         let _permit = resources.commands.acquire().await.map_err(|error| error.to_string())?;
         let ended = run::run(&self.run, self.timeout).await?;
         self.found(&ended, unit)
     }
 
-    /// Returns the content of the output. The exit code counts even if the performance data lacks the value: plugins that
-    /// could not measure print none.
+    /// Returns the content of the output. The exit code counts even if the performance data lacks the value: plugins
+    /// that could not measure print none.
     fn found(&self, Ended { code, output }: &Ended, unit: Unit) -> Result<Found, String> {
         let (text, data) = performance::split(output);
         let at_least = match code {

@@ -1,4 +1,4 @@
-//! `cpu`: the use of the processors, over all of them, since the reading before.
+//! `cpu`: the use of all processors together, since the previous reading.
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table};
@@ -22,7 +22,7 @@ pub(in super::super) struct Cpu {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "CpuOf")]
 enum Of {
-    /// Everything but waiting.
+    /// All time except idle time and the time of waiting for disks.
     #[default]
     Usage,
     /// Waiting for disks.
@@ -33,7 +33,7 @@ enum Of {
 
 pub(super) const MEASURE: Measure = Measure::above(&[Unit::Percent]);
 
-/// The times of the reading before.
+/// The times of the previous reading.
 pub(super) type Seen = Option<Times>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,8 +80,8 @@ impl Cpu {
     }
 }
 
-/// Parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; guest times
-/// are part of user.
+/// Parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; guest
+/// times are part of user.
 fn times(stat: &str) -> Option<Times> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();

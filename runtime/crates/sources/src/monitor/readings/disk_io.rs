@@ -39,7 +39,7 @@ enum Of {
     Operations,
 }
 
-/// The time of the reading before, and the busy milliseconds of each device.
+/// The time of the previous reading, and the busy milliseconds of each device at that time.
 pub(super) type Seen = Option<(i64, BTreeMap<String, f64>)>;
 
 pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<DiskIo> {

@@ -28,9 +28,9 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the client of a check, and makes it when it is needed first, or when the file `ca` has changed. The
-    /// `addresses` are reached although they are not public; the authorities in `ca` are trusted besides those of the
-    /// machine.
+    /// Returns the client of a check. Creates it at the first use, and again when the file `ca` has changed. The client
+    /// may reach the `addresses` even if they are not public. It trusts the authorities in `ca` in addition to those of
+    /// the machine.
     pub(super) async fn of<'r>(
         remembered: &'r mut Option<Self>,
         resources: &Resources,
@@ -97,8 +97,8 @@ pub(super) fn address(
     parsed.map(|(text, target)| (text, target, node.span))
 }
 
-/// Reads `timeout` and `addresses`, and warns if the target, which is written at the span, needs an address that is
-/// missing.
+/// Reads `timeout` and `addresses`. Warns if the address of the target is not public and not in `addresses`. The span
+/// of the target is where the warning appears.
 pub(super) fn limits(
     reader: &mut Reader<'_>,
     table: &mut Table<'_>,

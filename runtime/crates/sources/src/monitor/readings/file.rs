@@ -26,7 +26,7 @@ pub(in super::super) struct File {
     /// The measured quantity.
     #[serde(default)]
     of: Of,
-    /// For `of: checksum`: the expected SHA-256, in hexadecimal. Another one is critical.
+    /// For `of: checksum`: the expected SHA-256, in hexadecimal. Another checksum is critical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
 }

@@ -118,8 +118,9 @@ pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
     }
 }
 
-/// Returns the first [`MATCHES_MAX`] existing paths that match an absolute glob, sorted. Names that begin with a dot match
-/// only a pattern that does. No more paths are in memory at a time: others may be able to create files there.
+/// Returns the first [`MATCHES_MAX`] existing paths that match an absolute glob, sorted. Names that begin with a dot
+/// match only patterns that begin with a dot. No more paths are held in memory, because other users may be able to
+/// create any number of files there.
 pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for component in glob.components().skip(1) {

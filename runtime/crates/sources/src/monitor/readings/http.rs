@@ -23,14 +23,14 @@ use super::{Finding, Found, Measure};
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Sends a GET request, and reads how long the response takes, or a number from its body. Redirects are not followed.
-/// The state is critical if there is no response, or another one than expected.
+/// The state is critical if there is no response, or if the response is not the expected one.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "HttpReading")]
 pub(in super::super) struct Http {
     /// The URL, `http://` or `https://`.
     #[schemars(length(min = 1))]
     url: String,
-    /// The expected status, or several; without, any from 200 to 299.
+    /// The expected status, or several. Without this key, any status from 200 to 299 is expected.
     #[serde(default)]
     #[schemars(schema_with = "status_schema")]
     status: Vec<u16>,
@@ -87,7 +87,7 @@ fn parse_url(text: &str) -> Result<(String, Target), ValueError> {
         text.split_once("://").ok_or_else(|| malformed(format!("`{}` is not a URL", excerpt(text))))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let target = Target::parse(scheme, authority).map_err(|error| malformed(error.message))?;
-    // The client needs it in this form.
+    // The client needs the URL in this form.
     http::Uri::try_from(text).map_err(|error| malformed(format!("`{}` is not a URL: {error}", excerpt(text))))?;
     Ok((text.to_owned(), target))
 }

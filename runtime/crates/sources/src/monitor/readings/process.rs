@@ -13,11 +13,11 @@ use super::super::quantity::Unit;
 use super::globs::{self, Glob};
 use super::{Finding, Found, Measure, choice};
 
-/// Running programs. Without thresholds, the state is critical if none runs.
+/// Running programs. The state is critical if none runs.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "ProcessReading", extend("oneOf" = [{ "required": ["name"] }, { "required": ["command"] }, { "required": ["pid_file"] }]))]
 pub(in super::super) struct Process {
-    /// Name of the program, such as `nginx`: that of the process, or of the file that it runs.
+    /// Name of the program, such as `nginx`: the name of the process, or of the file that it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// Command line with wildcards, such as `*/python3 *worker.py*`.
@@ -39,9 +39,9 @@ enum Of {
     /// The number of processes.
     #[default]
     Count,
-    /// The resident memory of all of them.
+    /// The resident memory of all processes together.
     Memory,
-    /// How often the oldest one was started again, as in `3/h`.
+    /// How often the oldest process was started again, as in `3/h`.
     Restarts,
 }
 
@@ -65,11 +65,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let given: Vec<&str> = ["name", "command", "pid_file"].into_iter().filter(|key| table.has(key)).collect();
     match given[..] {
         [] => {
-            reader.error(
-                table.span(),
-                "`process` needs to know which one",
-                "add `name: nginx`, `command` or `pid_file`",
-            );
+            reader.error(table.span(), "`process` names no process", "add `name: nginx`, `command` or `pid_file`");
         }
         [_] => {}
         [_, second, ..] => {
@@ -118,8 +114,10 @@ impl Process {
                 Err(_) if !path.exists() => return Ok(Vec::new()),
                 Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
             };
-            let pid =
-                text.trim().parse::<u32>().map_err(|_| format!("{} has no number of a process", path.display()))?;
+            let pid = text
+                .trim()
+                .parse::<u32>()
+                .map_err(|_| format!("{} does not contain the number of a process", path.display()))?;
             return processes.find(|running| running.pid == pid);
         }
         processes.find(|running| match (&self.name, &self.command) {
@@ -142,7 +140,7 @@ impl Process {
             Of::Memory => running.iter().map(|one| one.memory_bytes as f64).sum(),
             Of::Restarts => f64::from(seen.restarts),
         };
-        // Where the number is watched, its thresholds decide; a process that is not there has no other value.
+        // Without a process, there is no memory to read; the other readings still have a value.
         let is_absent = running.is_empty();
         let value = (self.of != Of::Memory || !is_absent).then_some(value);
         let absent = || Found { value, ..Found::critical("no such process runs") };

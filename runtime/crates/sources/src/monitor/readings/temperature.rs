@@ -16,9 +16,9 @@ use super::{Finding, Found, Measure, globs};
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "TemperatureReading")]
 pub(in super::super) struct Temperature {
-    /// Name of the sensor: that of the chip and its label, such as `coretemp/Core 0`. With wildcards, each one that matches
-    /// is a subject; `*` also matches the slash. Several sensors with one name, such as those of disks, also have the name
-    /// of their device: `nvme/Composite (nvme0)`; the name without it is that of all of them.
+    /// Name of the sensor: the name of the chip and the label, such as `coretemp/Core 0`. With wildcards, each sensor
+    /// that matches is a subject; `*` also matches the slash. If several sensors have the same name, as those of disks
+    /// do, the name of the device follows: `nvme/Composite (nvme0)`. The name without the device matches all of them.
     #[serde(default)]
     #[schemars(with = "String", length(min = 1))]
     sensor: Glob,
@@ -43,7 +43,8 @@ impl Temperature {
         self.sensor.matches(subject) || self.sensor.matches(name)
     }
 
-    /// `sys` is /sys. Files by the kernel's hwmon/sysfs-interface: `temp1_input` in thousandths of a degree, `temp1_label`.
+    /// `sys` is /sys. Files by the kernel's hwmon/sysfs-interface: `temp1_input` in thousandths of a degree,
+    /// `temp1_label`.
     pub(super) fn read(&self, sys: &Path) -> Vec<Finding> {
         let inputs = globs::expand(&sys.join("class/hwmon/hwmon*/temp*_input"));
         let sensors: Vec<(String, PathBuf)> =

@@ -29,7 +29,7 @@ pub(in super::super) struct SystemdUnit {
     /// The property to read.
     #[serde(default)]
     of: Of,
-    /// The bus that is asked.
+    /// The message bus on which systemd is queried.
     #[serde(default)]
     bus: Bus,
 }
@@ -149,7 +149,7 @@ fn is_name_char(c: char) -> bool {
 impl SystemdUnit {
     pub(super) fn measure(&self) -> Measure {
         match self.of {
-            // There is no value: no unit fits a threshold.
+            // There is no value, so no threshold fits.
             Of::State => Measure::below(&[]).with_own_levels(),
             Of::Restarts => Measure::above(&[Unit::Count]).counter().with_own_levels(),
         }
@@ -164,8 +164,8 @@ impl SystemdUnit {
         self.name.iter().any(|name| name.matches(subject))
     }
 
-    /// Returns the outcome for a unit that is no longer among those that match: systemd has unloaded it, as it does with
-    /// units that are inactive and that nothing needs.
+    /// Returns the outcome for a unit that is no longer among those that match: systemd has unloaded it, as it does
+    /// with units that are inactive and that nothing needs.
     pub(super) fn gone(&self) -> Outcome {
         let word = |word: &str| word.to_owned();
         let [load, active, sub] = [word("not-found"), word("inactive"), word("dead")];
@@ -186,7 +186,7 @@ impl SystemdUnit {
         let units = resources.systemd.read(self.bus, &query).await?;
         let mut seen = HashSet::new();
         let matches = |(position, unit): &(usize, UnitState)| {
-            // systemd matches the patterns, too, but anything may come over the bus.
+            // systemd applies the patterns itself, but its reply is not trusted.
             let is_valid = || unit.name.chars().all(is_name_char) && unit.name.len() <= NAME_BYTES_MAX;
             *position < query.names.len() || is_valid() && patterns.iter().any(|pattern| pattern.matches(&unit.name))
         };
@@ -209,8 +209,8 @@ impl SystemdUnit {
         Found { value, at_least: level, detail }
     }
 
-    /// Returns the level of a state. The states are those of "ActiveState" in org.freedesktop.systemd1(5); later ones,
-    /// such as maintenance and refreshing, are on the way to another state.
+    /// Returns the level of a state. The states are those of "ActiveState" in org.freedesktop.systemd1(5). States that
+    /// later versions added, such as maintenance and refreshing, are transitions to another state.
     fn level(&self, unit: &UnitState) -> Level {
         // A service that failed, and that systemd starts again in a moment.
         let is_restarting = unit.sub.starts_with("auto-restart");

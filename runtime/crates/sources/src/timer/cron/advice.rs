@@ -1,4 +1,4 @@
-//! Warnings about cron expressions that mean something else than they seem to.
+//! Warnings about cron expressions that are valid but easily misunderstood.
 
 use super::fields::{DAY, FIELDS, Field, Fields, HOUR, MINUTE, MONTH, Part, WEEKDAY};
 
@@ -17,7 +17,7 @@ pub(super) fn advice(fields: &Fields<'_>) -> Vec<Advice> {
     found
 }
 
-/// Steps count within one period and start again in the next, so some of them are no equal intervals.
+/// Steps count within one period and start again in the next one, so the intervals between ticks are not always equal.
 fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
     let (text, min, count, step) = match part {
         Part::Step(step) => (format!("*/{step}"), field.min, field.count, step),
@@ -94,7 +94,7 @@ fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
     };
     let months: Vec<u16> = (1..=12).filter(is_selected).collect();
     let skipped = months.iter().filter(|month| days_of_month(**month) < day).count();
-    // The 29th of February alone is meant.
+    // An expression that selects only the 29th of February is intended.
     if skipped == 0 || skipped == months.len() {
         return None;
     }

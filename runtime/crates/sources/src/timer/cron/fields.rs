@@ -59,7 +59,7 @@ pub(super) const FIELDS: [Field; 6] = [
     },
 ];
 
-/// The positions in [`FIELDS`] of the fields that have values of their own.
+/// The positions of the fields in [`FIELDS`], except that of the second.
 pub(super) const MINUTE: usize = 1;
 pub(super) const HOUR: usize = 2;
 pub(super) const DAY: usize = 3;

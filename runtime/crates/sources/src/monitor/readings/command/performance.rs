@@ -120,8 +120,8 @@ const UNITS: [(&str, Unit, f64); 15] = [
     ("c", Unit::Count, 1.0),
 ];
 
-/// Returns the length of the exponent at the start of a text, such as `e-05`: some plugins print small and large numbers
-/// with one.
+/// Returns the length of the exponent at the start of a text, such as `e-05`: some plugins print small and large
+/// numbers with an exponent.
 fn exponent(text: &str) -> usize {
     let Some(rest) = text.strip_prefix(['e', 'E']) else { return 0 };
     let digits = rest.strip_prefix(['-', '+']).unwrap_or(rest);

@@ -51,12 +51,12 @@ pub(super) async fn run(command: &[String], time: Duration) -> Result<Ended, Str
         .spawn()
         .map_err(|error| format!("cannot run {program}: {error}"))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    let group = Group(pid.ok_or("the program has no number")?);
+    let group = Group(pid.ok_or("the program has no process number")?);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = async {
         let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), async {
             let status = child.wait().await;
-            // Children that go on would keep the output open.
+            // Children that still run would keep the output open.
             drop(group);
             status
         });
@@ -67,7 +67,7 @@ pub(super) async fn run(command: &[String], time: Duration) -> Result<Ended, Str
     timeout(time, ended).await.unwrap_or_else(|_| Err(format!("the program did not end within {time:?}")))
 }
 
-/// Reads to the end, and returns the beginning.
+/// Reads a stream to its end. Returns at most the first [`OUTPUT_BYTES_MAX`] bytes.
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let Some(mut stream) = stream else { return Vec::new() };
     let (mut kept, mut buffer) = (Vec::new(), vec![0; 8 * 1024]);
