@@ -93,15 +93,22 @@ pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started
     });
 }
 
-/// Makes a guest yield to other tasks at every tick, while it computes and between its host calls, and ends it at the
-/// deadline. The deadline is also checked here, because tokio's timers fire late when all threads are busy with such
+/// Makes a guest yield to other tasks at every tick after the time `undivided`, while it computes and between its host
+/// calls, and ends it at the deadline. The deadline is also checked here, because tokio's timers fire late when all threads are busy with such
 /// guests.
-pub(super) fn yield_at_ticks<T: Send + 'static>(store: &mut Store<T>, timeout: Duration, started: Instant) {
+pub(super) fn yield_at_ticks<T: Send + 'static>(
+    store: &mut Store<T>,
+    timeout: Duration,
+    started: Instant,
+    undivided: Duration,
+) {
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+    store.epoch_deadline_callback(move |_| match started.elapsed() {
+        elapsed if elapsed >= timeout => Err(DeadlineReached.into()),
+        elapsed if elapsed < undivided => Ok(UpdateDeadline::Continue(1)),
+        _ => Ok(UpdateDeadline::Yield(1)),
     });
-    store.call_hook_async(HostCallTimer { started, timeout, next_yield_us: AtomicU64::new(micros(TICK)) });
+    store.call_hook_async(HostCallTimer { started, timeout, next_yield_us: AtomicU64::new(micros(undivided)) });
 }
 
 /// Checks the time after each host call.

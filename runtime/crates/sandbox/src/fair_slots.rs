@@ -42,6 +42,13 @@ struct Usage {
     waiting: VecDeque<Arc<Waiter>>,
 }
 
+/// The place of an attempt among the attempts of its function that wait for a slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    First,
+    Last,
+}
+
 #[derive(Default)]
 struct Waiter {
     has_slot: AtomicBool,
@@ -93,10 +100,13 @@ impl Inner {
         takes
     }
 
-    fn wait(&mut self, function: u64) -> Arc<Waiter> {
+    fn wait(&mut self, function: u64, place: Place) -> Arc<Waiter> {
         let waiter = Arc::<Waiter>::default();
         if let Some(usage) = self.functions.get_mut(&function) {
-            usage.waiting.push_back(waiter.clone());
+            match place {
+                Place::First => usage.waiting.push_front(waiter.clone()),
+                Place::Last => usage.waiting.push_back(waiter.clone()),
+            }
             self.waiting.insert((usage.total_us, function));
         }
         waiter
@@ -162,9 +172,14 @@ pub(super) struct Share {
 impl Share {
     /// Waits for a slot. Dropping the slot releases it.
     pub(super) async fn acquire(&self) -> Slot<'_> {
+        self.acquire_at(Place::Last).await
+    }
+
+    /// Like [`Share::acquire`], with a place among the attempts of the function that wait.
+    pub(super) async fn acquire_at(&self, place: Place) -> Slot<'_> {
         let waiter = {
             let mut inner = self.slots.lock();
-            if inner.try_take(self.function) { None } else { Some(inner.wait(self.function)) }
+            if inner.try_take(self.function) { None } else { Some(inner.wait(self.function, place)) }
         };
         if let Some(waiter) = waiter {
             let mut wait = Wait { share: self, waiter, is_over: false };

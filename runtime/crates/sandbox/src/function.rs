@@ -14,6 +14,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use super::attempt::{Attempt, Call};
 use super::context::{HostContext, Task};
 use super::direct::{DirectRunner, Skips};
+use super::engine::TICK;
 use super::event_lines::EventLines;
 use super::fair_slots::Share;
 use super::grant_use::GrantUse;
@@ -97,6 +98,12 @@ impl Function {
         }
     }
 
+    /// Returns how long an attempt runs before it yields for the first time. Most attempts with a warm instance end within
+    /// this time, so that another attempt gets the instance soon.
+    pub(super) fn undivided(&self) -> Duration {
+        if self.warm.is_some() { TICK * 3 } else { TICK }
+    }
+
     /// Returns the name in the form `app/function`.
     pub fn name(&self) -> &Arc<str> {
         &self.identity.name
@@ -172,6 +179,8 @@ impl Function {
         // The semaphore is never closed. Without a permit, the pool itself would still enforce the limit.
         let _permit = self.shared.permits.acquire().await;
         let _awake = self.shared.ticker.keep_awake();
+        // The attempt takes a warm instance when it begins, and not while it waits for its turn.
+        let turn = self.turns.first(self.warm.is_some()).await;
         let (entry, _warm) = self.entry_for(Use::Waiting);
         let started = Instant::now();
         let task = match entry {
@@ -179,12 +188,14 @@ impl Function {
             Entry::Handler(..) | Entry::Http(_) => Task::Handle,
         };
         let mut store = instance::new_store(entry.engine(), task, invocation.clone(), state, started);
-        budget::yield_at_ticks(&mut store, self.identity.timeout, started);
+        budget::yield_at_ticks(&mut store, self.identity.timeout, started, self.undivided());
         let limit = self.identity.timeout;
         // One statement, because it borrows the store.
-        let result =
-            outcome::within(limit, pin!(self.turns.run(pin!(run_guest(entry, &mut store, invocation, delivery)))))
-                .await;
+        let result = outcome::within(
+            limit,
+            pin!(self.turns.run(turn, pin!(run_guest(entry, &mut store, invocation, delivery)))),
+        )
+        .await;
         Attempt::finish(result, &mut store, started)
     }
 }

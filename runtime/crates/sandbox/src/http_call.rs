@@ -147,6 +147,10 @@ impl Function {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
         let _awake = self.shared.ticker.keep_awake();
+        let Ok(turn) = timeout(limit.saturating_sub(started.elapsed()), self.turns.first(self.warm.is_some())).await
+        else {
+            return Outcome::Unavailable { message: "all processors are in use".into() };
+        };
         let (entry, _warm) = self.entry_for(Use::Waiting);
         let Entry::Http(pre) = entry else {
             return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
@@ -154,10 +158,10 @@ impl Function {
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
         let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation, None, started);
-        budget::yield_at_ticks(&mut store, limit, started);
+        budget::yield_at_ticks(&mut store, limit, started, self.undivided());
         let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
-        let result = timeout(left, self.turns.run(pin!(run))).await;
+        let result = timeout(left, self.turns.run(turn, pin!(run))).await;
         log.finish();
         let outcome = outcome::to_outcome(result, store.data());
         if let Some(message) = outcome.message() {

@@ -5,7 +5,10 @@
 //! at most one tick, because guests yield at ticks. There is one turn for each processor, and the next turn goes to the
 //! function that has used the least time (`fair_slots`). So attempts that compute, also those that wait in between,
 //! never occupy more threads than there are processors, and the other threads for guests are left for short attempts.
-//! The attempts of a function that usually computes for long need turns from their start.
+//! The attempts of a function that usually computes for long need turns from their start, and so do those that use warm
+//! instances ([`super::warm_pool`]), of which there are few. An attempt begins only with its first turn, and its next
+//! turns come before the first turns of others. So about two attempts for each processor are in progress, and the others
+//! hold no instance.
 //!
 //! Processor time is the time of the thread, not that of a clock on the wall: on a machine with other load, a short
 //! attempt that is interrupted does not become a long one. Reading it is a system call, so it is read only where it can
@@ -21,10 +24,12 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::engine::TICK;
-use super::fair_slots::{FairSlots, Share};
+use super::fair_slots::{FairSlots, Place, Share, Slot};
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
+/// Until an attempt has used this processor time, it gets its next turn before the other attempts of its function.
+const FINISH_TIME: Duration = TICK.saturating_mul(10);
 /// A longer attempt counts as this long in the average of its function. One such attempt suffices to raise the average
 /// from 0 to [`COMPUTING`].
 const SAMPLE_MAX: Duration = TICK.saturating_mul(2);
@@ -78,20 +83,30 @@ impl Turns {
         }
     }
 
-    /// Runs an attempt to its end.
-    pub(super) async fn run<F: Future>(&self, mut guest: Pin<&mut F>) -> F::Output {
-        let mut needs_turns = self.is_computing();
+    /// Waits for the first turn of an attempt if it needs one: if attempts of the function usually compute for long, or
+    /// if few attempts should be in progress (`are_few`). The caller creates the instance of the attempt after this.
+    pub(super) async fn first(&self, are_few: bool) -> Option<Slot<'_>> {
+        if are_few || self.is_computing() { Some(self.share.acquire().await) } else { None }
+    }
+
+    /// Runs an attempt to its end. `turn` is the result of [`Turns::first`].
+    pub(super) async fn run<F: Future>(&self, mut turn: Option<Slot<'_>>, mut guest: Pin<&mut F>) -> F::Output {
+        let mut needs_turns = turn.is_some();
         let mut is_measured = self.is_measured();
         let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
         loop {
-            let turn = if needs_turns { Some(self.share.acquire().await) } else { None };
+            if needs_turns && turn.is_none() {
+                // An attempt that has not computed for long ends before others begin, so few instances are in use.
+                let place = if recorder.used < FINISH_TIME { Place::First } else { Place::Last };
+                turn = Some(self.share.acquire_at(place).await);
+            }
             let (polled, used) = poll_fn(|context| {
                 let (started, stopwatch) = (Instant::now(), Stopwatch::start(is_measured));
                 let polled = guest.as_mut().poll(context);
                 Poll::Ready((polled, stopwatch.used(started.elapsed())))
             })
             .await;
-            drop(turn);
+            drop(turn.take());
             recorder.add(used);
             if let Poll::Ready(output) = polled {
                 return output;
@@ -251,7 +266,7 @@ mod tests {
             compute(FREE_TIME / 2);
             if polls.get() == 6 { Poll::Ready(()) } else { Poll::Pending }
         }));
-        let mut running = pin!(alternating.run(guest));
+        let mut running = pin!(alternating.run(None, guest));
         let turn = other.acquire().await;
         for _ in 0..10 {
             assert!(running.as_mut().now_or_never().is_none());
