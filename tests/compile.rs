@@ -2,6 +2,7 @@
 //! and the runtime and the other functions go on.
 
 mod bombs;
+mod late;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;

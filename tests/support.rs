@@ -1,5 +1,7 @@
 //! Test harness: one Evoke process in a temporary folder, driven by its command line and over HTTP.
 
+mod start;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -85,6 +87,8 @@ pub(crate) struct Evoke {
 
 struct Running {
     process: Child,
+    /// Length of the log before this start.
+    log_start: usize,
     http: String,
     admin: String,
 }
@@ -203,85 +207,6 @@ impl Evoke {
     pub(crate) fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
         let text = self.stdout(&[arguments, &["--json"]].concat());
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-    }
-
-    pub(crate) fn up(&mut self) {
-        self.up_with_arguments(&[]);
-    }
-
-    /// Starts `evoke up` with more arguments and waits until it is ready.
-    pub(crate) fn up_with_arguments(&mut self, arguments: &[&str]) {
-        if let Err(status) = self.try_up(arguments, &[]) {
-            panic!("not up ({status}): {}", self.log());
-        }
-    }
-
-    /// Starts `evoke up` with this data folder and waits until it is ready. The commands still use the default folder.
-    pub(crate) fn up_with_data(&mut self, data: &str) {
-        let _ = std::fs::remove_file(self.path(data).join("listen.json"));
-        self.spawn(&["--data", data], &[]);
-        if let Err(status) = self.await_addresses_in(data) {
-            panic!("not up ({status}): {}", self.log());
-        }
-    }
-
-    /// Starts `evoke up` with more arguments and environment variables, and waits until it is ready. Returns the exit
-    /// status if the process exits before it is ready.
-    pub(crate) fn try_up(&mut self, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
-        self.spawn(arguments, environment);
-        self.await_addresses()
-    }
-
-    /// Starts `evoke up` and does not wait. The addresses are known after [`Self::await_ready`].
-    pub(crate) fn start(&mut self, arguments: &[&str]) {
-        self.spawn(arguments, &[]);
-    }
-
-    /// Like [`Self::start`], with more environment variables.
-    pub(crate) fn start_with(&mut self, arguments: &[&str], environment: &[(&str, PathBuf)]) {
-        self.spawn(arguments, environment);
-    }
-
-    fn spawn(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
-        // A killed process leaves this file behind.
-        let _ = std::fs::remove_file(self.path(".evoke/listen.json"));
-        let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
-        let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
-        let mut command = self.command(&arguments);
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
-        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        self.running = Some(Running { process, http: String::new(), admin: String::new() });
-    }
-
-    /// Waits until the process has written the addresses that it listens on.
-    pub(crate) fn await_ready(&mut self) {
-        if let Err(status) = self.await_addresses() {
-            panic!("not up ({status}): {}", self.log());
-        }
-    }
-
-    fn await_addresses(&mut self) -> Result<(), ExitStatus> {
-        self.await_addresses_in(".evoke")
-    }
-
-    fn await_addresses_in(&mut self, data: &str) -> Result<(), ExitStatus> {
-        let deadline = Instant::now() + TIMEOUT;
-        let addresses: Value = loop {
-            let text = std::fs::read_to_string(self.path(data).join("listen.json")).unwrap_or_default();
-            if let Ok(addresses) = serde_json::from_str(&text) {
-                break addresses;
-            }
-            if let Some(status) = self.running.as_mut().expect("evoke was started").process.try_wait().unwrap() {
-                self.running = None;
-                return Err(status);
-            }
-            assert!(Instant::now() < deadline, "not up: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let running = self.running.as_mut().expect("evoke was started");
-        let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        (running.http, running.admin) = (address("http"), address("admin"));
-        Ok(())
     }
 
     /// Returns true if the process exited by itself.

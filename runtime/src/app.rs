@@ -46,6 +46,7 @@ pub use self::testing::{Difference, RecordedFile, TestOptions, TestReport, TestR
 pub use self::validate::{build, validate};
 use crate::admin;
 use crate::admin::{Admin, Readiness};
+use crate::control::compiling::Rest;
 use crate::control::{AppError, Control, Host, Phase, Progress, manifests};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
@@ -124,8 +125,8 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         () = signals.stop() => Ok(None),
     };
     let ended = match started {
-        Ok(Some(())) => Ok(app.run_until_stopped(&mut signals).await),
-        Ok(None) => Ok(None),
+        Ok(Some(rest)) => app.run_until_stopped(rest, &mut signals).await,
+        Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
     let (dispatcher, recording) = (app.control.parts().dispatcher.clone(), app.recording.clone());
@@ -142,10 +143,8 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
             Err(anyhow::anyhow!("a second signal ended Evoke before the running deliveries had ended"))
         }
     };
-    match ended? {
-        Some(reason) => Err(AppError::StoreFailed(reason)),
-        None => Ok(closed?),
-    }
+    ended?;
+    Ok(closed?)
 }
 
 /// Loads and builds the manifests. With `--watch`, waits until the user has corrected their mistakes.
@@ -202,9 +201,9 @@ struct Tasks {
 }
 
 impl App {
-    /// Serves the admin API, loads the functions, and then accepts events. Also after an error, the caller must drain,
-    /// because some of the `tasks` may have started.
-    async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<(), AppError> {
+    /// Serves the admin API, loads the functions, and then accepts events. Returns the components that are still being
+    /// compiled. Also after an error, the caller must drain, because some of the `tasks` may have started.
+    async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<Rest, AppError> {
         let Listeners { public, admin } = listeners;
         let (http_url, admin_url) = (self.addresses.http.url(), self.addresses.admin.url());
         self.host.report(Progress::Starting { admin: admin_url });
@@ -219,7 +218,7 @@ impl App {
         paused.context("cannot read the paused functions from the store, evoke.db")?;
         let records = self.control.restore_grant_records().await;
         records.context("cannot read the use of grants from the store, evoke.db")?;
-        self.control.apply(manifests).await?;
+        let rest = self.control.start(manifests).await?;
 
         let parts = self.control.parts();
         let limits = listener::Limits::default();
@@ -248,13 +247,22 @@ impl App {
                  `--admin {admin_url}`"
             );
         }
-        self.host.report(Progress::Ready { http: http_url, admin: admin_url });
+        self.host.report(Progress::Listening { http: http_url, admin: admin_url });
         self.service.ready();
-        Ok(())
+        Ok(rest)
     }
 
-    /// Waits for a stop signal or a store failure, and reloads meanwhile. Returns the reason if the store failed.
-    async fn run_until_stopped(&self, signals: &mut Signals) -> Option<String> {
+    /// Waits for a stop signal, and reloads meanwhile. Returns an error if the store fails, or if one of the components
+    /// that are still being compiled cannot be loaded.
+    async fn run_until_stopped(&self, rest: Rest, signals: &mut Signals) -> Result<(), AppError> {
+        let loading = async {
+            if !rest.is_empty() {
+                self.host.report(Progress::Compiling { functions: rest.names().into_iter().collect() });
+                self.control.finish_loading(rest).await?;
+            }
+            self.host.report(Progress::Ready);
+            std::future::pending().await
+        };
         let reloads = async {
             match self.options.watch {
                 true => watch::run(&self.control, &*self.host).await,
@@ -269,13 +277,14 @@ impl App {
         };
         let certificates = self.certificate_reloads();
         tokio::select! {
-            () = self.reload_until_stopped(signals) => None,
-            reason = self.control.parts().store.failure() => Some(reason),
-            () = reloads => None,
-            () = activity => None,
-            () = certificates.watch() => None,
-            () = self.data.keep_addresses(&self.addresses) => None,
-            () = self.service.answer_watchdog(&*self.control.parts().store) => None,
+            () = self.reload_until_stopped(signals) => Ok(()),
+            failed = loading => failed,
+            reason = self.control.parts().store.failure() => Err(AppError::StoreFailed(reason)),
+            () = reloads => Ok(()),
+            () = activity => Ok(()),
+            () = certificates.watch() => Ok(()),
+            () = self.data.keep_addresses(&self.addresses) => Ok(()),
+            () = self.service.answer_watchdog(&*self.control.parts().store) => Ok(()),
         }
     }
 

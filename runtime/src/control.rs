@@ -6,6 +6,7 @@
 pub(crate) mod auth;
 pub(crate) mod build;
 mod changes;
+pub(crate) mod compiling;
 mod deliver;
 mod explain;
 pub(crate) mod flow;
@@ -15,6 +16,7 @@ mod host;
 mod http_function;
 mod kinds;
 mod listeners;
+pub(crate) mod load;
 mod logged_runner;
 pub(crate) mod manifests;
 mod outbound;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 
 pub use self::changes::Changes;
 use self::changes::Declared;
+use self::compiling::{Rest, START_WAIT};
 use self::functions::{Functions, Wiring};
 use self::grants::GrantRecords;
 pub use self::host::{Activity, Build, Host, Progress};
@@ -120,6 +123,8 @@ pub struct Parts {
     pub running: Arc<dyn RunningLog>,
     /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
+    /// Whether deliveries ran when an earlier process ended without a clean stop, so that one of them may be the cause.
+    pub has_suspects: bool,
 }
 
 struct Inner {
@@ -130,17 +135,20 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     paused: Mutex<Paused>,
+    /// The functions whose components are still being compiled after the start. Functions are only removed.
+    compiling: watch::Sender<BTreeSet<String>>,
     grants: GrantRecords,
     sources: tokio::sync::Mutex<Sources>,
-    /// [`Control::apply`] and [`Control::reload`] hold this lock from start to end, so they run one after another.
-    /// Otherwise a call that read older manifests could make them active after a call that read newer ones.
+    /// [`Control::start`], [`Control::reload`], a pause and a resume hold this lock from start to end, so they run one
+    /// after another. Otherwise a call that read older manifests or pauses could make them active after a call that read
+    /// newer ones.
     changing: tokio::sync::Mutex<()>,
 }
 
 /// The manifests of the last successful start or reload.
 #[derive(Default)]
 struct ActiveManifests {
-    manifests: Vec<Checked>,
+    manifests: Arc<[Checked]>,
     /// Ids in the store, by full name.
     function_ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests and have no deliveries, by full name.
@@ -169,6 +177,7 @@ impl Control {
             phase: watch::Sender::new(Phase::Starting),
             active: Mutex::default(),
             paused: Mutex::default(),
+            compiling: watch::Sender::default(),
             grants: GrantRecords::default(),
             sources: tokio::sync::Mutex::new(sources),
             changing: tokio::sync::Mutex::default(),
@@ -201,7 +210,7 @@ impl Control {
         let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
         let (circuits, mut last_failures) = (dispatcher.circuits(), dispatcher.last_failures());
         let rates = self.0.parts.metrics.rates();
-        let (active, paused) = (self.active(), self.paused());
+        let (active, paused, compiling) = (self.active(), self.paused(), self.0.compiling.borrow().clone());
         let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
@@ -215,6 +224,7 @@ impl Control {
                 last_failure: id.and_then(|id| last_failures.remove(id)),
                 rates: rates.get(name.as_str()).copied().unwrap_or_default(),
                 paused: pause::pause_of(&paused, &name),
+                is_compiling: compiling.contains(&name),
                 endpoint: function.deliver.as_ref().map(|deliver| deliver.url.shown()),
                 circuit: id.and_then(|id| circuits.get(id)).map(|open| open.as_ref().map(status::describe_circuit)),
                 name,
@@ -226,6 +236,12 @@ impl Control {
     /// Returns the status of every active source.
     pub async fn sources(&self) -> Vec<SourceStatus> {
         self.0.sources.lock().await.status()
+    }
+
+    /// Returns the name of a function that handles requests and whose component is still being compiled.
+    pub(crate) fn compiling_request_handler(&self) -> Option<String> {
+        let compiling = self.0.compiling.borrow().clone();
+        compiling.into_iter().find(|name| self.active().request_handlers.contains(name))
     }
 
     /// Returns the store ids of the active functions, by full name.
@@ -254,22 +270,34 @@ impl Control {
         flow::graph(&self.active().manifests, self.0.parts.clock.now_ms())
     }
 
-    /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous
-    /// manifests stay active.
+    /// Reads the manifests again, builds outdated components, and makes the manifests active. All components are loaded
+    /// before anything changes. So after an error, the previous manifests are still active, and no new function is
+    /// registered in the store. Waits until the components of the start are compiled.
     pub async fn reload(&self) -> Result<(), AppError> {
+        // The sender is a part of `self`, so it is not closed.
+        let _ = self.0.compiling.subscribe().wait_for(BTreeSet::is_empty).await;
         let _one_at_a_time = self.0.changing.lock().await;
         let manifests = manifests::prepare(&self.0.paths, &*self.0.host).await?;
-        self.activate(manifests).await
+        self.activate(manifests, None).await.map(drop)
     }
 
-    /// Replaces the active manifests by these. All components are loaded before anything changes. So after an error,
-    /// the previous manifests are still active, and no new function is registered in the store.
-    pub async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
+    /// Makes the first manifests active. Waits at most for [`START_WAIT`] for components that are being compiled, and
+    /// returns the rest of them for [`Self::finish_loading`]. Returns an error if a component cannot be loaded or the
+    /// store fails.
+    ///
+    /// Loads everything first if functions have earlier names (`was:`), because a refused component must not leave the
+    /// store renamed; and if there are suspects, because one that runs during a compilation would be blamed if the
+    /// compilation ended this process.
+    pub(crate) async fn start(&self, manifests: Vec<Checked>) -> Result<Rest, AppError> {
         let _one_at_a_time = self.0.changing.lock().await;
-        self.activate(manifests).await
+        let loads_first = self.0.parts.has_suspects || take_over::has_earlier_names(&manifests);
+        self.activate(manifests, (!loads_first).then_some(START_WAIT)).await
     }
 
-    async fn activate(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
+    /// Replaces the active manifests by these. Without a limit on the wait for components, all are loaded before
+    /// anything changes.
+    async fn activate(&self, manifests: Vec<Checked>, limit: Option<Duration>) -> Result<Rest, AppError> {
+        let manifests: Arc<[Checked]> = manifests.into();
         let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;
         if !self.0.parts.services.monitors.allow_commands() {
             let error = |checked: &Checked, source: &Source, message: String, help: &'static str| {
@@ -283,7 +311,7 @@ impl Control {
         auth::check_dedup_window(&manifests, self.0.parts.dedup_window)?;
         let functions = functions::all(&manifests).map(|(c, f)| functions::full_name(&c.manifest, f)).collect();
         self.0.host.report(Progress::Loading { functions });
-        let loaded = functions::load_all(&manifests, sandbox, running).await?;
+        let (known, rest) = compiling::load_all(&manifests, sandbox, running, limit).await?;
         let guards = auth::guards(&manifests, metrics)?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
@@ -291,8 +319,9 @@ impl Control {
         let origins = self.register_sources(&manifests, !prepared.taken.is_empty()).await?;
         let requests = bus.for_ingress(Kind::Listener(&HttpKind).ingress(), metrics);
         let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests, sandbox };
-        let registered = functions::register(&manifests, loaded, wiring).await?;
+        let registered = functions::register(&manifests, known, wiring).await?;
         let Functions { workers, router, ids, answerers, grant_uses } = registered;
+        self.0.compiling.send_replace(rest.names());
         let renamed = prepared.renamed();
         let take_over::Prepared { mut sources, taken } = prepared;
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
@@ -304,15 +333,18 @@ impl Control {
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
         // If these manifests remove a paused function, it stays paused until its removal.
-        let mut paused = self.paused_ids(&self.function_ids());
-        paused.extend(self.paused_ids(&ids));
-        dispatcher.set_paused(paused);
+        let mut held = self.held_ids(&self.function_ids());
+        held.extend(self.held_ids(&ids));
+        dispatcher.set_paused(held);
         dispatcher.set_functions(workers);
         self.end_take_over();
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
+        self.0.grants.remove_others(&ids, clock.now_ms());
         self.0.grants.declare(grants::declared(&manifests, grant_uses), clock.now_ms());
-        sandbox.remove_outdated();
+        if rest.is_empty() {
+            sandbox.remove_outdated();
+        }
         let pending = self.pending().await;
         let changes = match &self.active().declared {
             Some(before) => declared.since(before, &renamed, &pending),
@@ -331,7 +363,7 @@ impl Control {
         let mut active = self.active();
         let renamed = std::mem::take(&mut active.renamed).into_iter().chain(renamed).collect();
         *active = ActiveManifests { manifests, function_ids: ids, request_handlers, declared, renamed };
-        Ok(())
+        Ok(rest)
     }
 
     /// Returns the number of pending deliveries of each function, including inactive functions.

@@ -100,6 +100,7 @@ impl Offline {
             running: Arc::new(NoRunningLog),
             services: Services { monitors },
             interrupted: None,
+            has_suspects: false,
         };
         let control = Control::new(parts, Vec::new(), Arc::new(NoHost));
         control.set_phase(Phase::Running);

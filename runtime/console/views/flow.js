@@ -173,7 +173,7 @@ function Drawing({ dagre, graph, chosen }) {
 function subOf({ kind, sub, state: f }) {
   if (kind !== "function") return sub ?? "";
   const backlog = f ? f.ready + f.retrying + f.blocked : 0;
-  const parts = [f?.paused && "paused", f?.failing && "failing", backlog > 0 && `${count(backlog)} waiting`, f?.dead > 0 && `${count(f.dead)} dead`].filter(Boolean);
+  const parts = [f?.paused && "paused", f?.compiling && "being compiled", f?.failing && "failing", backlog > 0 && `${count(backlog)} waiting`, f?.dead > 0 && `${count(f.dead)} dead`].filter(Boolean);
   return parts.join(", ") || (f?.running ? `${f.running} running` : "idle");
 }
 

@@ -9,7 +9,7 @@ import { LogLine } from "./trace.js";
 
 const REFRESH_MS = 5000;
 const ms = (seconds) => (seconds === undefined ? "–" : duration(seconds * 1000));
-const stateOf = (f) => (!f.in_force ? ["off", "in no manifest"] : f.paused ? ["paused", "paused"] : f.failing ? ["failing", "failing"] : f.circuit ? ["failing", "circuit open"] : ["ok", f.running ? "running" : "ok"]);
+const stateOf = (f) => (!f.in_force ? ["off", "in no manifest"] : f.paused ? ["paused", "paused"] : f.compiling ? ["ready", "being compiled"] : f.failing ? ["failing", "failing"] : f.circuit ? ["failing", "circuit open"] : ["ok", f.running ? "running" : "ok"]);
 
 export async function setPaused(name, isPaused) {
   await post(isPaused ? "/api/v1/resume" : "/api/v1/pause", { name });
@@ -70,6 +70,7 @@ function Whole({ name, seconds }) {
       <a class="button" href=${href("pending", { fn: name })}>Pending (${count(backlog)})</a>
       <a class="button" href=${href("events", { fn: name })}>Events</a>
     </div>
+    ${f.compiling && html`<div class="notice">The component is still being compiled; events and requests of this function wait.</div>`}
     ${isPaused && html`<div class="notice warn">Paused since <${Time} at=${f.paused} />${f.paused_reason && `, because ${f.paused_reason}`}; ${plural(backlog, "delivery waits", "deliveries wait")}.</div>`}
     ${f.failing && html`<div class="notice bad">Failing: ${f.failing}</div>`}
     ${f.circuit && html`<div class="notice bad">The circuit of ${f.endpoint} is open ${f.circuit}</div>`}

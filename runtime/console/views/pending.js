@@ -10,7 +10,7 @@ import { Act, ViewerNotice, confirm, run } from "../acts.js";
 const LIMIT = 500;
 const REFRESH_MS = 3000;
 
-const HELD = { paused: "its function is paused", inactive: "no active manifest declares its function" };
+const HELD = { paused: "its function is paused", compiling: "its component is being compiled", inactive: "no active manifest declares its function" };
 
 function Reason({ one: { delivery, running_since, held, blocked_by } }) {
   const last = delivery.attempts.at(-1);

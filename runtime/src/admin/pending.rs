@@ -18,6 +18,7 @@ use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Blocker, Count, Move, Pending, PendingSelection};
 use super::{Admin, ApiResult, names};
+use crate::control::FunctionStatus;
 use evoke_http::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{Counts, DeliveryId, DeliveryState, PendingFilter, Seq};
@@ -57,7 +58,13 @@ pub(super) async fn list(
     let ids = admin.store.pending_ids(filter, state, query.after.unwrap_or_default(), limit).await?;
     let now_ms = admin.clock.now_ms();
     let running = admin.control.parts().dispatcher.running_for();
-    let functions = admin.control.functions().into_iter().map(|f| (f.name, f.paused.is_some())).collect();
+    let held = |function: &FunctionStatus| match (&function.paused, function.is_compiling) {
+        (Some(_), _) => Some("paused"),
+        (None, true) => Some("compiling"),
+        (None, false) => None,
+    };
+    let functions = admin.control.functions().into_iter().map(|function| (held(&function), function.name));
+    let functions = functions.map(|(held, name)| (name, held)).collect();
     let (store, running) = (admin.store.clone(), Running { now_ms, running, functions });
     Ok(ndjson(&admin, async move |lines| write(&*store, ids, running, lines).await))
 }
@@ -66,18 +73,14 @@ pub(super) async fn list(
 struct Running {
     now_ms: UnixMs,
     running: HashMap<DeliveryId, Duration>,
-    /// The active functions by full name, and whether each is paused.
-    functions: HashMap<String, bool>,
+    /// The active functions by full name, and why each runs no deliveries.
+    functions: HashMap<String, Option<&'static str>>,
 }
 
 impl Running {
     /// Returns why a function runs no deliveries; `None` if it runs some.
     fn held(&self, function: &str) -> Option<String> {
-        match self.functions.get(function) {
-            None => Some("inactive".to_owned()),
-            Some(true) => Some("paused".to_owned()),
-            Some(false) => None,
-        }
+        self.functions.get(function).copied().unwrap_or(Some("inactive")).map(str::to_owned)
     }
 
     /// Returns when the running attempt at the delivery started; `None` if none runs.

@@ -49,6 +49,10 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
         Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
+    // Events wait in the store until their function is compiled; requests would be refused.
+    if let Some(name) = admin.control.compiling_request_handler() {
+        return later(format!("starting: {name}, which handles requests, is being compiled"));
+    }
     match admin.readiness.check(&*admin.store, &admin.data).await {
         Ok(()) => Ok(Json(serde_json::json!({ "status": "ready" }))),
         Err(reason) => later(reason),
@@ -149,6 +153,7 @@ mod tests {
             last_failure: None,
             rates: evoke_telemetry::Rates { attempts: 2.5, failed: 0.5, p95: Some(Duration::from_millis(3)) },
             paused: Some(crate::control::Pause { since_ms: 0, reason: None }),
+            is_compiling: false,
             endpoint: None,
             circuit: None,
         };

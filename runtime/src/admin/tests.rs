@@ -63,6 +63,7 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
         dedup_window: evoke_store::DEDUP_WINDOW,
         running,
         interrupted: None,
+        has_suspects: false,
     };
     Control::new(parts, Vec::new(), Arc::new(Silent))
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::bail;
 
-use crate::control::functions::{full_name, load_one, trigger_name};
+use crate::control::functions::{full_name, trigger_name};
+use crate::control::load::load_one;
 use crate::control::state_source::StoredState;
 use crate::control::{AppError, Host, build, manifests};
 use evoke_manifest::{Checked, Function};

@@ -72,6 +72,7 @@ pub(super) async fn open(
     store.limit_descendants(descendants_max.into());
     let exits = count_exit(&*store, interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
+    let has_suspects = !exits.is_empty();
     let running = recording.log();
     let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
@@ -116,6 +117,7 @@ pub(super) async fn open(
         dedup_window: window,
         running,
         interrupted,
+        has_suspects,
     };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
     let app = App {

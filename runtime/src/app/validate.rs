@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::unused_grants;
 use crate::admin::view::FunctionGrants;
-use crate::control::functions::Code;
+use crate::control::load::{Code, load_each};
 use crate::control::{AppError, Host, auth, build, functions, manifests, secrets, sources, unset_secrets};
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function, Severity, Source};
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
@@ -55,7 +55,7 @@ pub async fn validate(
     }
     unset.into_iter().for_each(|missing| found.push(missing));
     let references = || checkable.iter().map(|(checked, function)| (*checked, function));
-    let loaded = functions::load_each(references(), &sandbox, None).await;
+    let loaded = load_each(references(), &sandbox).await;
     for ((checked, function), loaded) in references().zip(loaded) {
         match loaded {
             Ok(Code::Component(component)) if component.can_send_requests() && function.allow.http.is_empty() => {

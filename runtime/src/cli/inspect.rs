@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::compile::CompileOptions;
 use super::text::{BOLD, DIM, colour, count, escape, format_bytes, print, print_json};
 use super::{Common, Failure};
-use crate::control::functions::compile_help;
+use crate::control::load::compile_help;
 use evoke_sandbox::{self as sandbox, Availability, Compiler, Inspection, Interface, Kind, LoadError};
 
 #[derive(Debug, Args)]

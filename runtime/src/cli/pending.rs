@@ -231,6 +231,7 @@ fn row(pending: &view::Pending) -> Vec<String> {
         (_, Some(by), _) if by.state == "dead" => format!("dead letter {}", by.delivery),
         (_, Some(by), _) => format!("delivery {} ({})", by.delivery, escape(&by.state)),
         _ if held.as_deref() == Some("paused") => "a resume".to_owned(),
+        _ if held.as_deref() == Some("compiling") => "the compiler".to_owned(),
         _ if held.is_some() => "a manifest".to_owned(),
         (.., Some(due)) => format!("retry at {}", local_time(due)),
         _ => "a free slot".to_owned(),

@@ -49,7 +49,11 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         ];
         text = text + "\n\n" + &table(&headings, &rows, columns);
     }
-    for Function { name, failing, last_error, paused, paused_reason, endpoint, circuit, .. } in functions {
+    for function in functions {
+        let Function { name, failing, last_error, paused, paused_reason, compiling, endpoint, circuit, .. } = function;
+        if *compiling {
+            text += &format!("\n{} is being compiled; its events and requests wait", escape(name));
+        }
         if let Some(endpoint) = endpoint {
             text += &format!("\n{} sends to {}", escape(name), escape(endpoint));
         }

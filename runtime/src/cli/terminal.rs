@@ -48,14 +48,22 @@ impl Host for Terminal {
                     );
                 }
             }
-            Progress::Ready { http, admin } => {
+            Progress::Listening { http, admin } => {
                 say("listening", &format!("{http} (sources), {admin} (admin)"));
                 if !http.tls && !http.address.ip().to_canonical().is_loopback() {
                     let advice = "put a proxy with TLS in front of it";
                     say("note", &format!("sources can be reached from other machines, without TLS; {advice}"));
                 }
-                say("ready", "press Ctrl-C to stop");
             }
+            Progress::Compiling { functions } => {
+                let names = list_names(&functions, "other function");
+                let whose = fitting(functions.len(), "its", "their");
+                say("compiling", &format!("{names}; {whose} events and requests wait"));
+            }
+            Progress::Compiled { function, took } => {
+                say("compiled", &format!("{} in {:.1} s", escape(function), took.as_secs_f64()));
+            }
+            Progress::Ready => say("ready", "press Ctrl-C to stop"),
             Progress::CertificatesReplaced { listener, expires_ms } => {
                 let until = expires_ms.map(|end| format!(", valid until {}", rfc3339(end))).unwrap_or_default();
                 say("reloaded", &format!("the certificates of the {listener} listener{until}"));

@@ -90,11 +90,6 @@ fn signer(sign: &Sign, secrets: &[Secret]) -> Result<Signer, Mistake> {
 }
 
 impl Endpoint {
-    /// Returns the name of the function, `app/function`.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Returns the runner of the function's deliveries. Its requests use the tokio runtime `io`. Returns `None` only if
     /// the URL is valid but has no valid origin.
     pub(super) fn into_runner(self, client: &Client, io: Handle, clock: &Clock) -> Option<EndpointRunner> {

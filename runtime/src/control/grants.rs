@@ -128,17 +128,22 @@ impl GrantRecords {
         }
     }
 
-    /// Makes these functions the active ones.
+    /// Records that all functions except these have been removed from the manifests.
+    pub(super) fn remove_others<T>(&self, active: &BTreeMap<String, T>, now_ms: UnixMs) {
+        let mut tables = self.lock();
+        for (name, tracked) in &mut tables.records {
+            if !active.contains_key(name) && tracked.record.gone_ms.is_none() {
+                tracked.record.gone_ms = Some(now_ms);
+                tracked.is_changed = true;
+            }
+        }
+    }
+
+    /// Records the grants of functions that were loaded, and uses of them from now on.
     pub(super) fn declare(&self, functions: Vec<Declared>, now_ms: UnixMs) {
         let mut tables = self.lock();
         for tracked in tables.records.values_mut() {
             tracked.collect(now_ms);
-        }
-        for (name, tracked) in &mut tables.records {
-            if !functions.iter().any(|function| function.name == *name) && tracked.record.gone_ms.is_none() {
-                tracked.record.gone_ms = Some(now_ms);
-                tracked.is_changed = true;
-            }
         }
         for function in functions {
             let new = || Tracked { is_changed: true, ..Tracked::new(Record::new(now_ms)) };

@@ -97,12 +97,26 @@ pub enum Progress<'a> {
         functions: Vec<(String, u64)>,
     },
     /// Events are accepted.
-    Ready {
+    Listening {
         /// URL of the http sources.
         http: ListenUrl,
         /// URL of the admin API.
         admin: ListenUrl,
     },
+    /// Components are still being compiled while events are accepted.
+    Compiling {
+        /// Names of their functions, `app/function`.
+        functions: Vec<String>,
+    },
+    /// One of these components is compiled, and its function runs.
+    Compiled {
+        /// `app/function`.
+        function: &'a str,
+        /// How long this took.
+        took: Duration,
+    },
+    /// The start is complete: all functions run.
+    Ready,
     /// The certificates of a listener were replaced.
     CertificatesReplaced {
         /// `public` or `admin`.

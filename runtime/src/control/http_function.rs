@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::compiling::Component;
 use evoke_core::bus::{Bus, Offer};
 use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
@@ -23,7 +24,7 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 use evoke_model::text::is_deceptive;
-use evoke_sandbox::{self as sandbox, HttpAnswer, HttpCall, Level, LogLine, LogSink};
+use evoke_sandbox::{HttpAnswer, HttpCall, Level, LogLine, LogSink};
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::{RequestMetrics, RequestOutcome, TraceContext, Traceparent};
 
@@ -31,9 +32,12 @@ use evoke_telemetry::{RequestMetrics, RequestOutcome, TraceContext, Traceparent}
 /// after its response. A client that sends its next request at once would otherwise be refused.
 const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
+/// How long a request waits for a component that is still being compiled.
+const COMPILE_WAIT: Duration = Duration::from_secs(10);
+
 /// A function that handles HTTP requests.
 pub(super) struct HttpFunction {
-    function: Arc<sandbox::Function>,
+    component: Arc<Component>,
     /// One permit per concurrent request.
     permits: Arc<Semaphore>,
     logs: LogSink,
@@ -49,7 +53,7 @@ pub(super) struct HttpFunction {
 
 impl HttpFunction {
     pub(super) fn new(
-        function: Arc<sandbox::Function>,
+        component: Arc<Component>,
         concurrency: u32,
         logs: LogSink,
         clock: Clock,
@@ -59,12 +63,16 @@ impl HttpFunction {
     ) -> Self {
         let permits = Arc::new(Semaphore::new(concurrency as usize));
         let (id_prefix, next_request) = (Uuid::now_v7(), AtomicU64::new(1));
-        Self { function, permits, logs, clock, metrics, running, bus, id_prefix, next_request }
+        Self { component, permits, logs, clock, metrics, running, bus, id_prefix, next_request }
     }
 
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
         let permit = timeout(PERMIT_WAIT, self.permits.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(HandlerError::Busy) };
+        let Ok(Ok(permit)) = permit else {
+            return Err(if self.component.get().is_some() { HandlerError::Busy } else { HandlerError::Compiling });
+        };
+        let loaded = timeout(COMPILE_WAIT, self.component.wait()).await;
+        let Ok(Some(function)) = loaded else { return Err(HandlerError::Compiling) };
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
         let entered = request.extensions().get::<EnteredThrough>().copied().unwrap_or_default();
@@ -78,11 +86,11 @@ impl HttpFunction {
             logs: self.logs.clone(),
             clock: self.clock.clone(),
         };
-        let recorded = Recorded::start(&self.running, &Work::Request(self.function.name()));
-        match self.function.call_http(call).await {
+        let recorded = Recorded::start(&self.running, &Work::Request(function.name()));
+        match function.call_http(call).await {
             // The instance runs until its body ends.
             Ok(HttpAnswer { response, published }) => {
-                self.store(&id, entered, published).await?;
+                self.store(function.name(), &id, entered, published).await?;
                 Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
             }
             Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
@@ -92,7 +100,13 @@ impl HttpFunction {
     }
 
     /// Stores the events that the function published. Each is the first event of a new chain.
-    async fn store(&self, id: &Arc<str>, entered: EnteredThrough, events: Vec<Event>) -> Result<(), HandlerError> {
+    async fn store(
+        &self,
+        function: &Arc<str>,
+        id: &Arc<str>,
+        entered: EnteredThrough,
+        events: Vec<Event>,
+    ) -> Result<(), HandlerError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -104,7 +118,7 @@ impl HttpFunction {
         let reason = format!("the response was not sent, because its events were not stored: {refused}");
         (self.logs)(LogLine {
             level: Level::Error,
-            function: self.function.name().clone(),
+            function: function.clone(),
             delivery_id: id.clone(),
             attempt: 1,
             // The reason may contain text of an event, with characters that could deceive a reader.
@@ -150,7 +164,7 @@ impl Body for RecordedBody {
 
 impl fmt::Debug for HttpFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HttpFunction").field(self.function.name()).finish()
+        f.debug_struct("HttpFunction").field("id_prefix", &self.id_prefix).finish_non_exhaustive()
     }
 }
 
@@ -161,7 +175,7 @@ impl RequestHandler for HttpFunction {
             let response = self.call(request).await;
             let outcome = match &response {
                 Ok(_) => RequestOutcome::Answered,
-                Err(HandlerError::Busy) => RequestOutcome::Busy,
+                Err(HandlerError::Busy | HandlerError::Compiling) => RequestOutcome::Busy,
                 Err(HandlerError::Late(_)) => RequestOutcome::Late,
                 Err(HandlerError::Failed) => RequestOutcome::Failed,
                 Err(HandlerError::NotStored { .. }) => RequestOutcome::Refused,

@@ -119,11 +119,11 @@ impl Control {
         let pause = Pause { since_ms: self.0.parts.clock.now_ms(), reason };
         // Pauses first, and reports then, so that the paused function does not receive the event about its pause.
         self.paused().insert(name.to_owned(), pause.clone());
-        self.apply_paused();
+        self.hold();
         let reported = self.report(runtime_events::PAUSED, name, &pause, Some(pause.to_mark())).await;
         if reported.is_err() {
             self.paused().remove(name);
-            self.apply_paused();
+            self.hold();
         }
         reported.map(|()| true).map_err(PauseError::from)
     }
@@ -150,7 +150,7 @@ impl Control {
         };
         self.report(runtime_events::RESUMED, name, &pause, None).await?;
         self.paused().remove(name);
-        self.apply_paused();
+        self.hold();
         Ok(true)
     }
 
@@ -168,16 +168,17 @@ impl Control {
         self.0.parts.bus.publish_runtime_event(Some(event), mark).await
     }
 
-    /// Sets the paused functions of the dispatcher.
-    fn apply_paused(&self) {
-        let ids = self.paused_ids(&self.function_ids());
+    /// Tells the dispatcher which functions start no deliveries.
+    pub(super) fn hold(&self) {
+        let ids = self.held_ids(&self.function_ids());
         self.0.parts.dispatcher.set_paused(ids);
     }
 
-    /// Returns the ids of those of the given functions that are paused.
-    pub(super) fn paused_ids(&self, ids: &BTreeMap<String, FunctionId>) -> foldhash::HashSet<FunctionId> {
-        let paused = self.paused();
-        ids.iter().filter(|(name, _)| pause_of(&paused, name).is_some()).map(|(_, id)| *id).collect()
+    /// Returns the ids of those of the given functions that are paused or whose components are being compiled.
+    pub(super) fn held_ids(&self, ids: &BTreeMap<String, FunctionId>) -> foldhash::HashSet<FunctionId> {
+        let (paused, compiling) = (self.paused(), self.0.compiling.borrow());
+        let is_held = |name: &String| pause_of(&paused, name).is_some() || compiling.contains(name);
+        ids.iter().filter(|(name, _)| is_held(name)).map(|(_, id)| *id).collect()
     }
 
     /// Returns true if an active manifest declares an app of this name, or if an app of this name is paused.

@@ -14,7 +14,7 @@ use evoke_telemetry as telemetry;
 /// Phase of the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Functions are being loaded; no events are accepted yet.
+    /// The first functions are being loaded; no events are accepted yet.
     Starting,
     /// Events are accepted.
     Running,
@@ -54,6 +54,8 @@ pub struct FunctionStatus {
     pub rates: telemetry::Rates,
     /// The pause of the function; `None` when it is not paused.
     pub paused: Option<Pause>,
+    /// Whether its component is still being compiled, so that its deliveries wait.
+    pub is_compiling: bool,
     /// Scheme, host and port of the endpoint of a function with `deliver`.
     pub endpoint: Option<String>,
     /// `None` for a component. For a function with an endpoint, a description of its circuit, as text for users, if the

@@ -47,6 +47,11 @@ fn declared(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, Span, Take
     })
 }
 
+/// Returns true if a function of these manifests has an earlier name.
+pub(super) fn has_earlier_names(manifests: &[Checked]) -> bool {
+    declared(manifests).next().is_some()
+}
+
 /// A function that has taken over from an earlier name.
 #[derive(Debug)]
 pub struct Successor {

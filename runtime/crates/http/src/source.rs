@@ -36,7 +36,7 @@
 //! |---|---|
 //! | any | the function's own response |
 //! | 502, 504 | the function failed, or sent no response in time |
-//! | 503 | the function already handles its maximum of concurrent requests, or the events that it published cannot be stored |
+//! | 503 | the function already handles its maximum of concurrent requests or is still being compiled, or the events that it published cannot be stored |
 
 mod accept;
 mod admission;

@@ -20,6 +20,7 @@ pub(crate) mod section_id {
     pub(crate) const CORE_MODULE: u8 = 1;
     pub(crate) const COMPONENT: u8 = 4;
     pub(crate) const CANONICAL_FUNCTIONS: u8 = 8;
+    pub(crate) const COMPONENT_EXPORTS: u8 = 11;
 }
 use section_id::{CANONICAL_FUNCTIONS, COMPONENT, CORE_MODULE, DATA, FUNCTIONS};
 
@@ -82,6 +83,16 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (size, rest) = leb128(rest)?;
     let (body, after) = rest.split_at_checked(usize::try_from(size).ok()?)?;
     Some((*id, body, after))
+}
+
+/// Returns true if a section with this id contains these bytes.
+pub(super) fn has(part: &[u8], id: u8, bytes: &[u8]) -> bool {
+    sections(part).any(|section| section.id == id && find_bytes(section.body, bytes).is_some())
+}
+
+/// Returns the position of the first occurrence of these bytes.
+pub(super) fn find_bytes(body: &[u8], bytes: &[u8]) -> Option<usize> {
+    body.windows(bytes.len()).position(|window| window == bytes)
 }
 
 /// Parses an unsigned 32-bit number. Returns the number and the remaining bytes.

@@ -168,6 +168,20 @@ impl Cache {
         result
     }
 
+    /// Returns the component of a file if it does not have to be compiled; else `None`, or an error if compiling it again
+    /// would be refused again.
+    pub(super) fn load_cached(&self, input: &Input) -> Result<Option<Compiled>, CacheError> {
+        let name = self.name(input);
+        lock(&self.loaded).insert(name.clone());
+        let compiled = self.cached(&name, input)?;
+        match (&compiled, self.refused_before(&name)) {
+            (Some(_), _) => self.hits.increment(),
+            (None, Some((refusal, record))) => return Err(CacheError::RefusedBefore { refusal, record }),
+            (None, None) => {}
+        }
+        Ok(compiled)
+    }
+
     fn load_locked(&self, name: &str, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
         if let Some(compiled) = self.cached(name, input)? {
             self.hits.increment();
@@ -247,6 +261,8 @@ impl Cache {
         let Ok(file) = open_cached(&path) else { return Ok(None) };
         let Some(output) = self.verify(&file, name, input) else {
             tracing::warn!(path = %path.display(), "a compiled function is damaged on disk, or another program wrote it; compiling it again");
+            // If this fails, the file is replaced after the compilation.
+            let _ = fs::remove_file(&path);
             return Ok(None);
         };
         let compiled = self.load(&file, &output)?;

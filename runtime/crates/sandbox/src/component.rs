@@ -1,11 +1,13 @@
 //! Reads component files, and reports why a file cannot be loaded.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use wasmtime::component::Component;
 
 use super::cache::CacheError;
 use super::compile::{COMPONENT_SIZE_MAX, CompileError, Input, Refusal};
+use super::kind::Kind;
 
 /// Why a function cannot be loaded. Each message names the mistake and how to correct it.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,14 @@ pub(super) fn read_file(file: &Path) -> Result<Input, LoadError> {
         Ok(None) => Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX }),
         Ok(Some(input)) => Ok(input),
     }
+}
+
+/// Returns the kind that a component seems to have, without compiling it; `None` if the file does not show it or cannot
+/// be read. The component may turn out to be invalid, or of another kind, when it is loaded.
+pub async fn expected_kind(file: &Path) -> Option<Kind> {
+    let file = file.to_owned();
+    let read = move || Kind::expected(BufReader::new(evoke_fs::open_regular(&file).ok()?)).ok().flatten();
+    tokio::task::spawn_blocking(read).await.ok().flatten()
 }
 
 impl LoadError {

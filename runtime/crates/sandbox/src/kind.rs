@@ -1,7 +1,12 @@
 //! How Evoke calls a component.
 
+use std::io::{self, BufRead, Read, Seek};
+
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use super::binary::section_id::{COMPONENT_EXPORTS, CUSTOM, EXPORTS};
+use super::binary::{find_bytes, is_module};
 
 /// How Evoke calls a component. The component's exports determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,21 +20,130 @@ pub enum Kind {
     Http,
 }
 
+/// The exports that determine the kind: the start of each name, in the order of precedence.
+const EXPORT_PREFIXES: [(&str, Kind); 3] = [
+    ("evoke:function/handler@", Kind::Handler),
+    ("wasi:http/incoming-handler@0.2.", Kind::Http),
+    ("wasi:cli/run@0.2.", Kind::Command),
+];
+
 impl Kind {
     /// Returns the kind of a component. The error is the list of its exports, none of which Evoke can call.
     pub(super) fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        let kinds = [
-            ("evoke:function/handler@", Self::Handler),
-            ("wasi:http/incoming-handler@0.2.", Self::Http),
-            ("wasi:cli/run@0.2.", Self::Command),
-        ];
-        let kind = kinds.into_iter().find(|(prefix, _)| exports.iter().any(|name| name.starts_with(prefix)));
+        let kind = EXPORT_PREFIXES.into_iter().find(|(prefix, _)| exports.iter().any(|name| name.starts_with(prefix)));
         kind.map(|(_, kind)| kind).ok_or(exports)
     }
+
+    /// Returns the kind that the file of a component or core module seems to have. Reads only its sections of exports, of
+    /// bounded size: [`Kind::of`] decides when the component is compiled. Returns `None` for the text form, for a core
+    /// module that embeds its WIT, and for more exports than are read.
+    pub(super) fn expected(mut file: impl BufRead + Seek) -> io::Result<Option<Self>> {
+        let mut head = [0; 8];
+        file.read_exact(&mut head)?;
+        if !head.starts_with(b"\0asm") {
+            return Ok(None);
+        }
+        let exports = if is_module(&head) { EXPORTS } else { COMPONENT_EXPORTS };
+        let (mut found, mut embeds_wit) = (Vec::new(), false);
+        while !file.fill_buf()?.is_empty() {
+            let (id, size) = (read_byte(&mut file)?, read_leb128(&mut file)?);
+            let wanted = match id {
+                _ if id == exports && size > EXPORTS_BYTES_MAX => return Ok(None),
+                _ if id == exports => size,
+                CUSTOM => size.min(NAME_START_BYTES),
+                _ => 0,
+            };
+            let mut body = Vec::new();
+            file.by_ref().take(wanted).read_to_end(&mut body)?;
+            file.seek_relative(i64::try_from(size - wanted).unwrap_or(i64::MAX))?;
+            match id {
+                CUSTOM => embeds_wit |= find_bytes(&body, b"component-type").is_some(),
+                _ => found.extend(body),
+            }
+        }
+        let has = |name: &[u8]| find_bytes(&found, name).is_some();
+        if is_module(&head) {
+            let kind = if has(b"\x06_start\x00") { Self::Command } else { Self::Handler };
+            return Ok((!embeds_wit).then_some(kind));
+        }
+        let kind = EXPORT_PREFIXES.into_iter().find(|(prefix, _)| has(prefix.as_bytes()));
+        Ok(kind.map(|(_, kind)| kind))
+    }
+}
+
+/// Maximum size of the exports that [`Kind::expected`] reads, in bytes.
+const EXPORTS_BYTES_MAX: u64 = 1024 * 1024;
+/// The bytes of a custom section that have the start of its name, which shows whether it is WIT.
+const NAME_START_BYTES: u64 = 20;
+
+fn read_byte(file: &mut impl Read) -> io::Result<u8> {
+    let mut byte = [0];
+    file.read_exact(&mut byte)?;
+    Ok(byte[0])
+}
+
+/// Reads an unsigned 32-bit number in LEB128.
+fn read_leb128(file: &mut impl Read) -> io::Result<u64> {
+    let mut value = 0;
+    for position in 0..5 {
+        let byte = read_byte(file)?;
+        value |= u64::from(byte & 0x7f) << (7 * position);
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// The exports that Evoke can call, for error messages.
 pub const EXPECTED_EXPORTS: &str =
     "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn expected(file: &[u8]) -> Option<Kind> {
+        Kind::expected(Cursor::new(file)).ok().flatten()
+    }
+
+    fn of(text: &str) -> Option<Kind> {
+        expected(&wat::parse_str(text).unwrap())
+    }
+
+    #[test]
+    fn the_expected_kind_of_a_component_follows_its_exports() {
+        let component = |export: &str| of(&format!(r#"(component (instance $i) (export "{export}" (instance $i)))"#));
+        assert_eq!(component("evoke:function/handler@0.1.0"), Some(Kind::Handler));
+        assert_eq!(component("wasi:http/incoming-handler@0.2.6"), Some(Kind::Http));
+        assert_eq!(component("wasi:cli/run@0.2.0"), Some(Kind::Command));
+        assert_eq!(component("wasi:cli/run@0.3.0"), None);
+        assert_eq!(of("(component)"), None);
+    }
+
+    #[test]
+    fn the_expected_kind_of_a_core_module_is_not_known_if_it_embeds_its_wit() {
+        assert_eq!(of(r#"(module (func (export "_start")))"#), Some(Kind::Command));
+        assert_eq!(of(r#"(module (func (export "_started")))"#), Some(Kind::Handler));
+        for name in ["component-type", "component-type:lab"] {
+            assert_eq!(of(&format!(r#"(module (func (export "_start")) (@custom "{name}" "x"))"#)), None);
+        }
+        assert_eq!(expected(br#"(module (func (export "_start")))"#), None, "the text form");
+    }
+
+    #[test]
+    fn a_torn_file_and_more_exports_than_are_read_have_no_expected_kind() {
+        let whole =
+            wat::parse_str(r#"(module (memory 1) (func (export "_start")) (data (i32.const 0) "abc"))"#).unwrap();
+        for end in 0..whole.len() {
+            let _ = expected(&whole[..end]);
+        }
+        assert_eq!(expected(&whole[..7]), None);
+        let name = "x".repeat(1024 * 1024);
+        assert_eq!(of(&format!(r#"(module (func (export "_start") (export "{name}")))"#)), None);
+    }
+}

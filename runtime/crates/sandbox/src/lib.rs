@@ -85,7 +85,7 @@ pub use compile::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
     Refusal, run_child,
 };
-pub use component::LoadError;
+pub use component::{LoadError, expected_kind};
 pub use function::Function;
 pub use grant_use::{GrantUse, Used, Uses};
 pub use grants::Grants;

@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
-use super::cache::Cache;
-use super::compile::{Cancelled, Compiler, cancellation};
+use super::cache::{Cache, CacheError, Compiled};
+use super::compile::{Cancelled, Compiler, Input, cancellation};
 use super::component::{LoadError, memory_at_start, read_file};
 use super::engine::{self, Ticker};
 use super::fair_slots::FairSlots;
@@ -189,14 +189,28 @@ impl Sandbox {
     /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
     /// in the cache takes seconds; it runs in a process of its own, which ends when the returned future is dropped.
     pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
+        let loaded = self
+            .load_from(spec, |shared, input, cancelled| shared.cache.load_or_compile(input, Some(cancelled)).map(Some));
+        // The component is always found, because it is compiled.
+        let path = spec.component.display().to_string();
+        loaded.await?.ok_or_else(|| LoadError::Machine { path, message: "it was not compiled".into() })
+    }
+
+    /// Loads a function as [`Self::load`] does, but does not compile: returns `None` if the component is not in the
+    /// cache.
+    pub async fn load_cached(&self, spec: &Spec) -> Result<Option<Arc<Function>>, LoadError> {
+        self.load_from(spec, |shared, input, _| shared.cache.load_cached(input)).await
+    }
+
+    async fn load_from(&self, spec: &Spec, get: GetCompiled) -> Result<Option<Arc<Function>>, LoadError> {
         let path = spec.component.display().to_string();
         let machine = |message: String| LoadError::Machine { path: path.clone(), message };
         // The semaphore is never closed.
         let _permit = self.0.loads.acquire().await;
         let (_cancel_on_drop, cancelled) = cancellation().map_err(|error| machine(error.to_string()))?;
         let (shared, spec) = (self.0.clone(), spec.clone());
-        match tokio::task::spawn_blocking(move || load(&shared, spec, &cancelled)).await {
-            Ok(loaded) => loaded.map(Arc::new),
+        match tokio::task::spawn_blocking(move || load(&shared, spec, &cancelled, get)).await {
+            Ok(loaded) => loaded.map(|function| function.map(Arc::new)),
             Err(panic) => Err(machine(format!("loading it failed: {panic}"))),
         }
     }
@@ -215,7 +229,15 @@ fn shorten(mut list: Vec<String>) -> Vec<String> {
     list
 }
 
-fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Function, LoadError> {
+/// Gets a compiled component; `None` if it is not there and is not to be compiled.
+type GetCompiled = fn(&Shared, &Input, &Cancelled) -> Result<Option<Compiled>, CacheError>;
+
+fn load(
+    shared: &Arc<Shared>,
+    spec: Spec,
+    cancelled: &Cancelled,
+    get: GetCompiled,
+) -> Result<Option<Function>, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
     let input = read_file(&spec.component)?;
@@ -225,8 +247,8 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
     {
         return Err(LoadError::Digest { path, expected, found });
     }
-    let compiled = shared.cache.load_or_compile(&input, Some(cancelled));
-    let compiled = compiled.map_err(|error| LoadError::compiling(path.clone(), error))?;
+    let compiled = get(shared, &input, cancelled).map_err(|error| LoadError::compiling(path.clone(), error))?;
+    let Some(compiled) = compiled else { return Ok(None) };
     let (component, warm_component) = (compiled.component, compiled.warm);
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { shorten(exports).join(", ") };
@@ -250,6 +272,6 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
     shared
         .linker
         .instantiate_pre(&component)
-        .and_then(|pre| Function::new(identity, kind, (pre, warm?), shared.clone()))
+        .and_then(|pre| Function::new(identity, kind, (pre, warm?), shared.clone()).map(Some))
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }

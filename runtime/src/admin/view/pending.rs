@@ -16,8 +16,8 @@ pub struct Pending {
     /// When the running attempt started; absent if no attempt runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<String>,
-    /// Why the function runs no deliveries: `paused`, or `inactive` if no active manifest declares it; absent if it
-    /// runs some.
+    /// Why the function runs no deliveries: `paused`, `compiling` if its component is still being compiled after the
+    /// start, or `inactive` if no active manifest declares the function; absent if it runs some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// The delivery for which this delivery waits, if it is blocked.

@@ -136,6 +136,9 @@ pub struct Function {
     /// Why Evoke itself paused the function; absent if an operator did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<String>,
+    /// Whether the component is still being compiled after the start, so that the deliveries wait; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compiling: bool,
     /// Where a function with `deliver` sends events; absent for a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -217,6 +220,7 @@ impl From<FunctionStatus> for Function {
             p95_us: p95.map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX)),
             paused: paused.as_ref().map(|pause| rfc3339(pause.since_ms)),
             paused_reason: paused.and_then(|pause| pause.reason),
+            compiling: function.is_compiling,
             endpoint,
             circuit: circuit.flatten(),
             ..Self::inactive(name)
@@ -240,6 +244,7 @@ impl Function {
             pending_since: None,
             paused: None,
             paused_reason: None,
+            compiling: false,
             endpoint: None,
             circuit: None,
             deliveries: Counts::default(),

@@ -7,7 +7,8 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Case;
 use crate::control::AppError;
-use crate::control::functions::{full_name, load_with};
+use crate::control::functions::full_name;
+use crate::control::load::load_with;
 use evoke_egress::Grant;
 use evoke_manifest::test_file::Spanned;
 use evoke_manifest::{Diagnostics, Function};

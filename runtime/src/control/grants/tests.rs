@@ -122,7 +122,7 @@ fn a_function_that_is_declared_again_keeps_its_record_although_an_earlier_one_is
     let keep_ms = i64::try_from(KEEP.as_millis()).unwrap();
     let records = GrantRecords::default();
     declare(&records, "{}", 0);
-    records.declare(Vec::new(), 0);
+    records.remove_others(&BTreeMap::<String, ()>::new(), 0);
     let removal = records.take_writes(keep_ms, KEEP, false);
     assert_eq!(removal, [mark("a/f", None)]);
     records.put_back(&removal);
@@ -143,7 +143,7 @@ fn removed_grants_and_functions_expire() {
     assert_eq!(writes(&records, 10 + keep_ms, false), 1);
     assert_eq!(record(&records).grants.len(), 1);
     let gone_ms = 20 + keep_ms;
-    records.declare(Vec::new(), gone_ms);
+    records.remove_others(&BTreeMap::<String, ()>::new(), gone_ms);
     assert_eq!(writes(&records, gone_ms, false), 1);
     let removal = records.take_writes(gone_ms + keep_ms, KEEP, false);
     assert_eq!(removal, [mark("a/f", None)]);

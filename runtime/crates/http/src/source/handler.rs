@@ -36,6 +36,8 @@ pub trait RequestHandler: fmt::Debug + Send + Sync + 'static {
 pub enum HandlerError {
     /// The function already handles its maximum of concurrent requests.
     Busy,
+    /// The component of the function is still being compiled.
+    Compiling,
     /// The function sent no response within this time.
     Late(Duration),
     /// The function failed. The reason is in the function's log and is not shown to the client.
@@ -131,6 +133,9 @@ impl From<HandlerError> for Problem {
                 Duration::from_secs(1),
                 "the function already handles its maximum of concurrent requests (`concurrency`); retry later",
             ),
+            HandlerError::Compiling => {
+                Self::later(Duration::from_secs(1), "the function is still being compiled; retry later")
+            }
             HandlerError::Late(limit) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!("the function sent no response within its `timeout` of {limit:?}"),
