@@ -356,8 +356,8 @@ mod tests {
             ("*.csv,*.tsv", "one glob, not 2", "write `[\"*.csv\", \"*.tsv\"]`"),
             ("*.csv; *.tsv | *.txt", "one glob, not 3", "\"*.txt\"]`"),
             ("dir\\*.csv", "only matches the character `*`", "`dir/*.csv`"),
-            ("**.csv", "matches no `/`", "write `**/*.csv`"),
-            ("data/x**", "matches no `/`", "alone between two `/`"),
+            ("**.csv", "does not match `/`", "write `**/*.csv`"),
+            ("data/x**", "does not match `/`", "alone between two `/`"),
         ] {
             parse(glob, List::Include).unwrap();
             let (found, suggested) = advice(glob).unwrap();
