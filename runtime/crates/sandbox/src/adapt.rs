@@ -14,7 +14,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::binary::section_id::{CUSTOM, EXPORTS, IMPORTS};
-use super::binary::{find_bytes, has, sections};
+use super::binary::{find_bytes, sections};
 use super::proposals::describe_invalid;
 
 /// The import of `proc_exit(u32)` in binary form, and its replacement. Both have the same length, so no offset changes.
@@ -82,6 +82,10 @@ fn redirect_exit(module: &mut [u8]) -> bool {
         .find_map(|section| Some(section.start + find_bytes(section.body, PROC_EXIT)?));
     let import = found.and_then(|at| module.get_mut(at..)?.get_mut(..PROC_EXIT.len()));
     import.map(|import| import.copy_from_slice(EXIT_CODE)).is_some()
+}
+
+fn has(module: &[u8], id: u8, bytes: &[u8]) -> bool {
+    sections(module).any(|section| section.id == id && find_bytes(section.body, bytes).is_some())
 }
 
 #[cfg(test)]

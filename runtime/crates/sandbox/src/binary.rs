@@ -85,11 +85,6 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*id, body, after))
 }
 
-/// Returns true if a section with this id contains these bytes.
-pub(super) fn has(part: &[u8], id: u8, bytes: &[u8]) -> bool {
-    sections(part).any(|section| section.id == id && find_bytes(section.body, bytes).is_some())
-}
-
 /// Returns the position of the first occurrence of these bytes.
 pub(super) fn find_bytes(body: &[u8], bytes: &[u8]) -> Option<usize> {
     body.windows(bytes.len()).position(|window| window == bytes)

@@ -94,8 +94,8 @@ pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started
 }
 
 /// Makes a guest yield to other tasks at every tick after the time `undivided`, while it computes and between its host
-/// calls, and ends it at the deadline. The deadline is also checked here, because tokio's timers fire late when all threads are busy with such
-/// guests.
+/// calls, and ends it at the deadline. The deadline is also checked here, because tokio's timers fire late when all
+/// threads are busy with such guests.
 pub(super) fn yield_at_ticks<T: Send + 'static>(
     store: &mut Store<T>,
     timeout: Duration,

@@ -168,27 +168,28 @@ impl Cache {
         result
     }
 
-    /// Returns the component of a file if it does not have to be compiled; else `None`, or an error if compiling it again
-    /// would be refused again.
+    /// Returns the component of a file if it does not have to be compiled; else `None`, or an error if compiling it would
+    /// be refused again.
     pub(super) fn load_cached(&self, input: &Input) -> Result<Option<Compiled>, CacheError> {
         let name = self.name(input);
         lock(&self.loaded).insert(name.clone());
-        let compiled = self.cached(&name, input)?;
-        match (&compiled, self.refused_before(&name)) {
-            (Some(_), _) => self.hits.increment(),
-            (None, Some((refusal, record))) => return Err(CacheError::RefusedBefore { refusal, record }),
-            (None, None) => {}
+        self.find(&name, input)
+    }
+
+    fn find(&self, name: &str, input: &Input) -> Result<Option<Compiled>, CacheError> {
+        if let Some(compiled) = self.cached(name, input)? {
+            self.hits.increment();
+            return Ok(Some(compiled));
         }
-        Ok(compiled)
+        match self.refused_before(name) {
+            Some((refusal, record)) => Err(CacheError::RefusedBefore { refusal, record }),
+            None => Ok(None),
+        }
     }
 
     fn load_locked(&self, name: &str, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
-        if let Some(compiled) = self.cached(name, input)? {
-            self.hits.increment();
+        if let Some(compiled) = self.find(name, input)? {
             return Ok(compiled);
-        }
-        if let Some((refusal, record)) = self.refused_before(name) {
-            return Err(CacheError::RefusedBefore { refusal, record });
         }
         self.misses.increment();
         let (file, temporary) =

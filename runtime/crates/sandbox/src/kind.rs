@@ -1,12 +1,12 @@
 //! How Evoke calls a component.
 
-use std::io::{self, BufRead, Read, Seek};
+use std::io::{self, Read, Seek};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::binary::section_id::{COMPONENT_EXPORTS, CUSTOM, EXPORTS};
-use super::binary::{find_bytes, is_module};
+use super::binary::{find_bytes, is_module, leb128};
 
 /// How Evoke calls a component. The component's exports determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Kind {
     /// Returns the kind that the file of a component or core module seems to have. Reads only its sections of exports, of
     /// bounded size: [`Kind::of`] decides when the component is compiled. Returns `None` for the text form, for a core
     /// module that embeds its WIT, and for more exports than are read.
-    pub(super) fn expected(mut file: impl BufRead + Seek) -> io::Result<Option<Self>> {
+    pub(super) fn expected(mut file: impl Read + Seek) -> io::Result<Option<Self>> {
         let mut head = [0; 8];
         file.read_exact(&mut head)?;
         if !head.starts_with(b"\0asm") {
@@ -47,8 +47,13 @@ impl Kind {
         }
         let exports = if is_module(&head) { EXPORTS } else { COMPONENT_EXPORTS };
         let (mut found, mut embeds_wit) = (Vec::new(), false);
-        while !file.fill_buf()?.is_empty() {
-            let (id, size) = (read_byte(&mut file)?, read_leb128(&mut file)?);
+        loop {
+            // The id of a section, and its size in at most 5 bytes.
+            let mut start = Vec::new();
+            file.by_ref().take(6).read_to_end(&mut start)?;
+            let Some((&id, rest)) = start.split_first() else { break };
+            let Some((size, rest)) = leb128(rest) else { return Ok(None) };
+            file.seek_relative(-i64::try_from(rest.len()).unwrap_or_default())?;
             let wanted = match id {
                 _ if id == exports && size > EXPORTS_BYTES_MAX => return Ok(None),
                 _ if id == exports => size,
@@ -77,25 +82,6 @@ impl Kind {
 const EXPORTS_BYTES_MAX: u64 = 1024 * 1024;
 /// The bytes of a custom section that have the start of its name, which shows whether it is WIT.
 const NAME_START_BYTES: u64 = 20;
-
-fn read_byte(file: &mut impl Read) -> io::Result<u8> {
-    let mut byte = [0];
-    file.read_exact(&mut byte)?;
-    Ok(byte[0])
-}
-
-/// Reads an unsigned 32-bit number in LEB128.
-fn read_leb128(file: &mut impl Read) -> io::Result<u64> {
-    let mut value = 0;
-    for position in 0..5 {
-        let byte = read_byte(file)?;
-        value |= u64::from(byte & 0x7f) << (7 * position);
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(io::ErrorKind::InvalidData.into())
-}
 
 /// The exports that Evoke can call, for error messages.
 pub const EXPECTED_EXPORTS: &str =
