@@ -184,7 +184,7 @@ fn attributes_that_are_empty_or_have_another_form_are_refused_in_every_mode() {
         (r#","ext":1e3"#, "not an Integer"),
         (r#","time":1769860800"#, "`time` must be a string"),
         (r#","subject":7"#, "`subject` must be a string"),
-        (r#","ext":{}"#, "must be a string, a number or a boolean"),
+        (r#","ext":{}"#, "must be a string, an integer or a boolean"),
         (r#","MyExt":"x""#, "not an attribute name"),
         (r#","data":1,"data_base64":"AA==""#, "not both"),
         (r#","data_base64":"AA""#, "not base64"),

@@ -144,7 +144,7 @@ functions:
     // The component exports no handler, so `up` fails with an error, but only after the build.
     let up = || {
         let output = evoke.run(&["up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        assert!(String::from_utf8_lossy(&output.stderr).contains("a function exports"), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("a function must export"), "{output:?}");
     };
     up();
     assert_eq!(builds(), 1);

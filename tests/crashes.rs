@@ -133,7 +133,10 @@ fn a_delivery_that_ends_the_process_twice_is_given_up_and_its_neighbours_are_don
     let status = evoke.json(&["status"]);
     let functions = status["unclean_exit"]["deliveries"].as_array().unwrap();
     assert!(functions.iter().any(|one| one["function"] == "lab/killer"), "{status:#}");
-    assert!(evoke.stdout(&["status"]).contains("the last process ended without a clean stop"), "{status:#}");
+    assert!(
+        evoke.stdout(&["status"]).contains("the previous process of Evoke ended without a clean stop"),
+        "{status:#}"
+    );
     assert!(evoke.stop().success(), "{}", evoke.log());
     evoke.stdout(&["check"]);
 
@@ -195,6 +198,6 @@ fn status_names_the_function_whose_request_ran_when_the_process_ended() {
     assert!(request.join().unwrap().is_err());
     evoke.up();
     assert_eq!(evoke.json(&["status"])["unclean_exit"]["requests"], json!(["lab/page"]));
-    assert!(evoke.stdout(&["status"]).contains("it ran requests of lab/page"));
+    assert!(evoke.stdout(&["status"]).contains("it was running requests of lab/page"));
     assert!(evoke.log().contains("HTTP requests of [lab/page]"), "{}", evoke.log());
 }

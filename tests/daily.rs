@@ -187,7 +187,7 @@ fn a_dead_letter_is_edited_and_delivered_to_its_function_only() {
     evoke.set_environment(&[("EDITOR", "true")]);
     let last = ids(&evoke.json_lines(&["dead", "list"]))[0].to_string();
     let (_, message) = failure(&evoke, &["dead", "edit", &last]);
-    assert!(message.contains("the data are the same"), "{message}");
+    assert!(message.contains("the data was not changed"), "{message}");
     evoke.settle();
     assert_eq!(evoke.events("payment.taken").len(), 4);
     evoke.stdout(&["check"]);
@@ -246,7 +246,7 @@ fn pending_deliveries_name_what_they_wait_for_and_are_retried_at_once() {
     );
     assert!(evoke.stdout(&["pending", "list"]).contains(&format!("dead letter {id}")));
     let (code, message) = failure(&evoke, &["pending", "retry", &id]);
-    assert!(code == Some(4) && message.contains("waits for no retry"), "{message}");
+    assert!(code == Some(4) && message.contains("does not wait for a retry"), "{message}");
     assert_eq!(evoke.json(&["pending", "cancel", "--all"])["count"], 2);
     assert_eq!(evoke.stdout(&["pending", "list"]).trim(), "no pending deliveries");
     evoke.stdout(&["check"]);

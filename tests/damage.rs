@@ -195,7 +195,7 @@ fn a_torn_wal_is_recovered_and_a_damaged_wal_prevents_the_start() {
     let mut damaged = intact_wal.clone();
     damaged[intact_wal.len() / 2] ^= 1;
     restore(&damaged);
-    let expected = ["evoke.db-wal is damaged", "put a backup in place of", "truncate -s"];
+    let expected = ["evoke.db-wal is damaged", "evoke.db with a backup", "truncate -s"];
     assert!(!evoke.try_up(&[], &[]).expect_err("evoke started with a damaged store").success());
     assert!(expected.iter().all(|text| evoke.log().contains(text)), "{}", evoke.log());
     let checked = assert_fails(&evoke, &["check"], &[]);

@@ -99,7 +99,7 @@ fn without_a_spool_the_command_fails_when_evoke_is_away() {
     let output = process.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(error.contains("the lines up to 3 were stored") && error.contains("--spool DIR"), "{error}");
+    assert!(error.contains("the events up to line 3 were stored") && error.contains("--spool DIR"), "{error}");
 }
 
 #[test]
@@ -176,7 +176,10 @@ fn a_full_spool_takes_no_more_lines_and_says_so() {
     let arguments = ["--type", "line", "--spool", "spool", "--spool-max", "1MiB", "--wait", "0s", "-"];
     let (code, _, error) = emit(&evoke, &arguments, &large);
     assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains("it is full") && error.contains("start Evoke, or raise --spool-max"), "{error}");
+    assert!(
+        error.contains("it is full") && error.contains("start Evoke to empty the spool, or raise --spool-max"),
+        "{error}"
+    );
     let size = std::fs::metadata(evoke.path("spool/00000001.events")).unwrap().len();
     assert!(size <= 1 << 20, "{size}");
     use std::os::unix::fs::PermissionsExt as _;
@@ -191,7 +194,7 @@ fn an_event_that_evoke_refuses_is_set_aside_and_the_others_are_stored() {
     let input = [event(0, "/s"), event(1, "/evoke"), event(2, "/s"), event(3, "/evoke"), event(4, "/s")].concat();
     let (code, out, error) = emit(&evoke, &["--spool", "spool", "-"], &input);
     assert_eq!((code, out.trim()), (Some(1), "3 events stored"), "{error}");
-    assert!(error.contains("Evoke refused an event, which is in spool/refused.jsonl now"), "{error}");
+    assert!(error.contains("Evoke refused an event: ") && error.contains("moved to spool/refused.jsonl"), "{error}");
     assert_eq!(stored(&evoke), [0, 2, 4]);
     let refused = std::fs::read_to_string(evoke.path("spool/refused.jsonl")).unwrap();
     let refused: Vec<Value> = refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -79,7 +79,7 @@ fn numbers_stay_exact_from_the_event_to_patterns_and_output() {
 fn suspicious_patterns_of_a_replay_give_warnings() {
     let evoke = Evoke::up_with(MANIFEST);
     for (pattern, warning) in [
-        (r#"{"tpye":["lab.in"]}"#, "warning: --pattern: tpye: `tpye` is no attribute of CloudEvents"),
+        (r#"{"tpye":["lab.in"]}"#, "warning: --pattern: tpye: `tpye` is not an attribute of CloudEvents"),
         (r#"{"type":["lab.*"]}"#, r#"did you mean {"wildcard": "lab.*"}?"#),
         (r#"{"type":["${TYPE}"]}"#, "`${TYPE}` is not replaced"),
         (r#"{"detail":{"n":[1]}}"#, "a CloudEvent has no field `detail`"),

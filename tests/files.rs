@@ -215,7 +215,7 @@ fn a_huge_file_is_reported_and_a_large_one_delays_no_other_and_no_stop() {
     assert_imports(&evoke, &["small.csv 1"]);
     assert_eventually!(trouble(&evoke).contains("`huge.csv` (its size of 2048GiB is larger"), "{}", trouble(&evoke));
     assert!(!trouble(&evoke).contains("large.csv"), "{}", trouble(&evoke));
-    assert_eventually!(reports(&evoke).iter().any(|r| r.contains("`max_size`, 1024GiB")), "{:?}", reports(&evoke));
+    assert_eventually!(reports(&evoke).iter().any(|r| r.contains("`max_size` (1024GiB)")), "{:?}", reports(&evoke));
     assert!(evoke.stop().success(), "{}", evoke.log());
     evoke.up();
     assert_imports(&evoke, &["small.csv 1"]);

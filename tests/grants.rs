@@ -90,7 +90,7 @@ fn used_and_refused_grants_are_shown_with_the_smallest_grants_also_after_a_stop_
     let mut evoke = with(&manifest(&allow(&peer)));
     let new = grants(&evoke, &[]);
     assert_eq!((&new["attempts"], used(&new), &new["proposal"]), (&json!(0), Vec::new(), &Value::Null), "{new}");
-    assert!(evoke.stdout(&["grants"]).contains("it has not run yet"));
+    assert!(evoke.stdout(&["grants"]).contains("the function has not run yet"));
 
     run(
         &evoke,
@@ -303,7 +303,7 @@ error: 5 errors
 
     // The grants that the command proposes are accepted as they are printed, and are the smallest.
     let printed = evoke.stdout(&["grants", "part"]);
-    let (_, proposal) = printed.split_once("the grants that it used:\n").unwrap();
+    let (_, proposal) = printed.split_once("the smallest `allow` for all uses:\n").unwrap();
     assert!(evoke.stop().success());
     // The store of a stopped Evoke is read, too, and that of a copy.
     check(&evoke, &[]);
@@ -320,7 +320,7 @@ error: 5 errors
     let output = empty.run(&["validate", "--strict"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.contains("name its folder with --offline"), "{text}");
+    assert!(text.contains("name its data folder with --offline"), "{text}");
 }
 
 #[test]

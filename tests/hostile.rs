@@ -229,10 +229,10 @@ fn an_http_component_that_fills_the_host_fails_alone_and_its_memory_returns() {
         (call $append (local.get $h) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 100000) (i32.const 8))"#;
     let method = "(drop (call $method (call $request (call $fields)) (i32.const 9) (i32.const 0) (i32.const 2000000)))";
     for (body, expected) in [
-        (format!("(loop {fields} (br 0))"), "at most 4 MiB"),
-        (format!("{fields} (loop (drop (call $clone (local.get $h))) (br 0))"), "at most 4 MiB"),
-        (format!("(loop {method} (br 0))"), "at most 4 MiB"),
-        ("(loop (call $body (call $response (call $fields)) (i32.const 8)) (br 0))".into(), "at most 4 MiB"),
+        (format!("(loop {fields} (br 0))"), "the limit of 4 MiB"),
+        (format!("{fields} (loop (drop (call $clone (local.get $h))) (br 0))"), "the limit of 4 MiB"),
+        (format!("(loop {method} (br 0))"), "the limit of 4 MiB"),
+        ("(loop (call $body (call $response (call $fields)) (i32.const 8)) (br 0))".into(), "the limit of 4 MiB"),
         ("(loop (drop (call $fields)) (br 0))".into(), "resource table"),
         (
             "(call $write (call $stderr) (i32.const 0) (i32.const 2000000) (i32.const 8))".into(),

@@ -123,7 +123,7 @@ fn a_response_whose_events_cannot_be_stored_is_not_sent() {
     assert!(refused.json()["detail"].as_str().unwrap().contains("pending"), "{refused:?}");
     let stored = evoke.events("order.placed").len();
     assert_eventually!(
-        evoke.stdout(&["logs", "--function", "shop/web"]).contains("its events were not stored"),
+        evoke.stdout(&["logs", "--function", "shop/web"]).contains("the published events were not stored"),
         "the function's log has no reason"
     );
     evoke.stdout(&["resume", "shop/bill"]);

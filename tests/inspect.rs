@@ -54,8 +54,8 @@ imports
 exports
   evoke:function/handler  0.1.0
 allow:
-  publish: ["*"]                 # the types of the events it publishes, as narrow as possible
-  # config: { NAME: value }      # the names it reads through wasi:config"#;
+  publish: ["*"]                 # the types of the events that it publishes, as narrow as possible
+  # config: { NAME: value }      # the settings that it reads through wasi:config"#;
     assert_eq!(stable.join("\n"), expected);
 }
 

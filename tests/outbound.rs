@@ -286,7 +286,7 @@ fn validate_warns_of_a_component_without_the_grant_and_of_grants_that_cannot_wor
     assert!(text.contains("`call` imports wasi:http"), "{text}");
     let evoke = Evoke::with(&manifest("[\"http://10.0.0.1\", \"http://localhost:8080\"]"));
     let text = String::from_utf8(evoke.run(&["validate"]).stderr).unwrap();
-    assert!(text.contains("each request to `http://10.0.0.1:80` is refused: its address is private"), "{text}");
+    assert!(text.contains("each request to `http://10.0.0.1:80` is refused: the address is private"), "{text}");
     assert!(text.contains("`http://localhost:8080` is refused"), "{text}");
 }
 

@@ -37,7 +37,7 @@ fn post(evoke: &Evoke, key: &str, n: u32) {
 fn a_pause_holds_across_a_kill_and_a_restart_and_a_resume_loses_nothing() {
     let mut evoke = Evoke::up_with(MANIFEST);
     assert!(evoke.stdout(&["pause", "lab/worker"]).contains("lab/worker paused"));
-    assert!(evoke.stdout(&["pause", "lab/worker"]).contains("was paused before"));
+    assert!(evoke.stdout(&["pause", "lab/worker"]).contains("was already paused"));
     for n in 0..20 {
         post(&evoke, &format!("k{}", n % 5), n);
     }

@@ -80,7 +80,7 @@ fn a_renamed_function_takes_over_everything_after_a_kill_and_says_so_once() {
     evoke.write_manifest(&with_state("job", "was: [worker]"));
     evoke.up();
     let expected =
-        "lab/job takes over from lab/worker: 3 pending deliveries, 1 dead letter, 1 key of state; it is paused";
+        "lab/job takes over from lab/worker: 3 pending deliveries, 1 dead letter, 1 key of state; lab/job is paused";
     assert!(evoke.log().contains(expected), "{}", evoke.log());
     assert!(evoke.function_status("lab/job")["paused"].is_string());
     let (pending, dead) = (evoke.json_lines(&["pending", "list"]), evoke.json_lines(&["dead", "list"]));
@@ -137,7 +137,7 @@ fn a_reload_waits_for_running_attempts_and_each_delivery_runs_once_in_order() {
     let log = evoke.log();
     assert!(log.contains("lab/job takes over from lab/worker: 17 pending deliveries"), "{log}");
     assert!(log.contains("until 2 attempts of renamed functions end"), "{log}");
-    assert!(!log.contains("it is in no manifest"), "{log}");
+    assert!(!log.contains("no active manifest has this function"), "{log}");
     (20..30).for_each(|n| post(&evoke, if n % 2 == 0 { "b" } else { "a" }, n, 0));
     evoke.settle();
     let all = witnessed(&evoke);
@@ -157,7 +157,7 @@ fn a_function_that_was_renamed_without_was_takes_over_later_in_the_order_of_its_
     post(&evoke, "a", 2, 0);
     evoke.post_accepted("/in", r#"{"key":"b","reject":true}"#);
     reload(&evoke, &with_order("job", ""));
-    let expected = "3 deliveries of lab/worker wait, but it is in no manifest: write `was: [worker]`";
+    let expected = "3 deliveries of lab/worker wait, but no active manifest has this function: write `was: [worker]`";
     assert!(evoke.log().contains(expected), "{}", evoke.log());
     post(&evoke, "a", 3, 0);
     evoke.settle_function("lab/job");
@@ -216,7 +216,7 @@ fn two_names_with_state_are_refused_until_one_is_deleted() {
     assert_eq!(evoke.stdout(&["state", "delete", "lab/worker", "--all"]).trim(), "1 key deleted");
     reload(&evoke, &with_state("job", "was: [older, worker]"));
     assert!(
-        evoke.log().contains("lab/job takes over from lab/worker: 1 pending delivery; it is paused"),
+        evoke.log().contains("lab/job takes over from lab/worker: 1 pending delivery; lab/job is paused"),
         "{}",
         evoke.log()
     );

@@ -155,7 +155,7 @@ fn a_removed_function_with_pending_deliveries_is_reported_and_they_move_to_its_s
     assert!(String::from_utf8_lossy(&refused.stderr).contains("shop/charge is active"), "{refused:?}");
     evoke.write_manifest(&ORDERS.replace("  charge:\n", "  pay:\n"));
     crate::support::signal(evoke.pid(), rustix::process::Signal::HUP);
-    let note = "3 deliveries of shop/charge wait, but it is in no manifest";
+    let note = "3 deliveries of shop/charge wait, but no active manifest has this function";
     crate::assert_eventually!(evoke.log().contains(note), "{}", evoke.log());
     assert_eq!(evoke.stdout(&["pending", "move", "charge", "pay", "--dry-run"]).trim(), "3 deliveries would be moved");
     assert_eq!(evoke.json(&["pending", "move", "shop/charge", "shop/pay"])["count"], 3);

@@ -214,7 +214,7 @@ fn up_refuses_what_would_be_unsafe_or_cannot_work() {
     let own = ["--http", "127.0.0.1:0"];
     for (arguments, code, message) in [
         (&["--http", "0.0.0.0:0"][..], 2, "add --http-cert FILE --http-key FILE, or write --http 127.0.0.1:0"),
-        (&["--http", "[::]:0"], 2, "where a proxy in front has TLS, add --http-plaintext"),
+        (&["--http", "[::]:0"], 2, "if a proxy in front of Evoke handles TLS, add --http-plaintext"),
         (&["--http-cert", "a.pem"], 2, "write one --http-key FILE for each --http-cert FILE"),
         (&["--http-client-ca", "a.pem"], 2, "--http-cert"),
         (&["--proxy-protocol"], 2, "--trusted-proxies"),
@@ -284,7 +284,7 @@ fn the_command_line_recognises_the_admin_api_by_the_certificate_in_the_data_fold
     let output = evoke.run(&["status"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{message}");
-    assert!(message.contains("its certificate is not in listen.json"), "{message}");
+    assert!(message.contains("the certificate of the server is not in listen.json"), "{message}");
 }
 
 #[test]

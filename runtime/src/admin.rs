@@ -58,7 +58,7 @@
 //!
 //! The next page of a list that starts with the newest items is requested with `before`, the number of the last item
 //! received; the next page of any other list with `after`. Only the times and the positions of events have an index.
-//! For all other conditions, the list searches the events one after another and sends each match at once. With
+//! For all other conditions, the list reads the events one after another, and sends each match when it is found. With
 //! `progress=true`, lines such as `{"searched":4711}` between the events report the position of the search.
 //!
 //! Times are RFC 3339. A pattern is an event pattern as JSON. A `text` is searched in the JSON form of an event, and
@@ -68,7 +68,7 @@
 //! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the
 //! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a
 //! client whose token is revoked or expires. A response that fails midway ends without the terminating chunk of its
-//! transfer encoding. The number of requests at a time is limited for each kind of request (`admin/permits.rs`); a
+//! transfer encoding. The number of concurrent requests is limited for each kind of request (`admin/permits.rs`); a
 //! request beyond the limit gets 503. Health requests have connections of their own.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
@@ -138,8 +138,8 @@ use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// Maximum number of open connections: those of all permitted requests, and 32 for health requests and for refusals,
-/// which are short. A new connection beyond the maximum replaces one that has no request.
+/// Maximum number of open connections: one for each permitted request, and 32 for health requests and refused requests,
+/// which are short. A new connection beyond the maximum replaces a connection without a request in progress.
 const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
 
 /// Whether the API speaks HTTP/2.

@@ -87,13 +87,13 @@ pub struct UpOptions {
     pub watch: bool,
     /// How long running deliveries may take after a stop signal.
     pub drain: Duration,
-    /// Maximum number of deliveries that run at once, over all functions.
+    /// Maximum number of deliveries of all functions that run at the same time.
     pub concurrency: u32,
     /// Limits on compiling each component.
     pub compile: CompileLimits,
     /// How long source and id of an event are remembered for deduplication.
     pub dedup_window: Duration,
-    /// Maximum backlog of pending deliveries. Beyond it, events are refused.
+    /// Maximum number of pending deliveries and their size. Beyond it, new events are refused.
     pub backlog_max: bus::Amount,
     /// Maximum number and size of the events that one event causes.
     pub descendants_max: DescendantsMax,
@@ -137,8 +137,8 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         () = signals.second_stop() => {
             let deliveries = dispatcher.unfinished();
             host.report(Progress::Ended { deliveries });
-            // The operator ended the process, not a delivery: so this counts as a clean stop for the running
-            // deliveries.
+            // The operator ended the process, and not a delivery that crashed it. So this counts as a clean stop, and
+            // the running deliveries are not suspected at the next start.
             recording.close();
             Err(anyhow::anyhow!("a second signal ended Evoke before the running deliveries had ended"))
         }
@@ -147,7 +147,8 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
     Ok(closed?)
 }
 
-/// Loads and builds the manifests. With `--watch`, waits until the user has corrected their mistakes.
+/// Loads the manifests and builds their components. With `--watch`, waits until the user has corrected the mistakes in
+/// the manifests.
 async fn prepare(options: &UpOptions, host: &dyn Host) -> Result<Vec<Checked>, AppError> {
     loop {
         // The fingerprint is taken before the manifests are read, so that a change during the load is noticed.
@@ -174,7 +175,7 @@ struct App {
     tokens: admin::Tokens,
     /// Exports spans to a collector; `None` if no collector is configured.
     otlp: Option<Otlp>,
-    /// Records the running work, so that the next start knows it after a crash.
+    /// Records the running work, so that the next start after a crash can read which work was running.
     recording: Recording,
     /// The listeners, whose addresses are in `listen.json`.
     addresses: Addresses,
@@ -230,7 +231,8 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         let scheduler = Scheduler::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone());
-        // Starts only after the functions are loaded, because it routes events that are due at once.
+        // The scheduler starts only after the functions are loaded, because it immediately routes all events that are
+        // due.
         tasks.scheduler = Some(Task::spawn(|stop| scheduler.run(stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
@@ -252,8 +254,8 @@ impl App {
         Ok(rest)
     }
 
-    /// Waits for a stop signal, and reloads meanwhile. Returns an error if the store fails, or if one of the components
-    /// that are still being compiled cannot be loaded.
+    /// Waits for a stop signal, and reloads on request until then. Returns an error if the store fails, or if one of
+    /// the components that are still being compiled cannot be loaded.
     async fn run_until_stopped(&self, rest: Rest, signals: &mut Signals) -> Result<(), AppError> {
         let loading = async {
             if !rest.is_empty() {
@@ -315,7 +317,7 @@ impl App {
         let Tasks { admin, http, retention, replays, scheduler, monitor, readings, grant_records } = tasks;
         self.service.stopping();
         let parts = self.control.parts();
-        // A start that failed has accepted no event yet.
+        // A start that failed has accepted no events, so there is no drain to report.
         if self.control.phase() == Phase::Running {
             self.host.report(Progress::Draining { limit: self.options.drain });
         }
@@ -344,7 +346,7 @@ impl App {
             otlp.stop().await;
         }
         self.recording.close();
-        closed.context("stopping")
+        closed.context("the store did not close cleanly")
     }
 
     /// Returns the handles that the admin API needs.

@@ -70,11 +70,13 @@ pub struct Arguments {
     command: Command,
 }
 
-/// Options of every command, accepted before and after the command's name. They are not clap global arguments because
-/// `emit` has its own `--data`: with `emit`, the data folder can be given only before the name.
+/// Options of every command, accepted before and after the command's name. They are not global arguments of clap,
+/// because `emit` and `dead edit` have another option named `--data`. With these two commands, the data folder can be
+/// given only before the command's name.
 #[derive(Debug, Clone, Args)]
 struct Common {
-    /// The data folder [default: .evoke; commands other than `up` also find it in the folders above the current one]
+    /// The data folder [default: .evoke in the current folder; a command that needs an existing data folder also
+    /// searches the folders above]
     #[arg(long, env = "EVOKE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -84,19 +86,20 @@ struct Common {
 /// Options for reaching a running Evoke and for the output format.
 #[derive(Debug, Clone, Args)]
 struct ClientArgs {
-    /// Address of the admin API. `up` listens on it [default: 127.0.0.1:8081; port 0 picks a free port]; other commands
-    /// connect to it [default: the address in the data folder]
+    /// Address of the admin API. `up` listens on this address [default: 127.0.0.1:8081; port 0 picks a free port].
+    /// Other commands connect to it [default: the address that `up` wrote into the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
     admin: Option<AdminAddress>,
-    /// Certificates of the authorities to trust when a command connects to the admin API of another machine over TLS,
-    /// as a PEM file [default: those that the machine trusts]
+    /// PEM file with the certificates of the authorities to trust when a command connects over TLS to the admin API of
+    /// another machine [default: the authorities that this machine trusts]
     #[arg(long, env = "EVOKE_ADMIN_CA", value_name = "FILE")]
     admin_ca: Option<PathBuf>,
-    /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
+    /// A file with a token for the admin API [default: the token in the variable EVOKE_TOKEN, else in the file
+    /// admin.token in the data folder]
     #[arg(long, env = "EVOKE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Read the store in this folder, of a stopped Evoke or of a backup, instead of a running Evoke. Only for commands
-    /// that change nothing
+    /// Read the store in this folder instead of connecting to a running Evoke: the data folder of a stopped Evoke, or a
+    /// backup. Only for commands that change nothing
     #[arg(long, value_name = "DIR")]
     offline: Option<PathBuf>,
     /// Print JSON: one value, or one value per line for lists
@@ -105,7 +108,8 @@ struct ClientArgs {
 }
 
 impl Common {
-    /// Fills in options from before the command's name. Options after the name take precedence.
+    /// Fills in the options that were given before the command's name (`global`). Options after the name take
+    /// precedence.
     fn with_defaults(self, global: &Self) -> Self {
         Self {
             data: self.data.or_else(|| global.data.clone()),
@@ -113,14 +117,15 @@ impl Common {
         }
     }
 
-    /// Returns the data folder of a command that creates it if it is missing.
+    /// Returns the data folder for a command that does not need an existing one. Without `--data`, this is `.evoke` in
+    /// the current folder.
     fn data_folder(&self) -> &Path {
         self.data.as_deref().unwrap_or(Path::new(DATA))
     }
 
-    /// Returns the data folder of a command that needs an existing one. Without `--data`, this is the one in the
-    /// current folder or in the nearest folder above it. A data folder above that belongs to another user is not used,
-    /// because it could lead to an Evoke of that user.
+    /// Returns the data folder for a command that needs an existing one. Without `--data`, this is `.evoke` in the
+    /// current folder, else in the nearest folder above that has one. A data folder of another user in a folder above
+    /// is skipped, because the command would then send its requests to an Evoke of that user.
     fn existing_data_folder(&self) -> PathBuf {
         if let Some(data) = &self.data {
             return data.clone();
@@ -164,33 +169,34 @@ struct WithCommon<T: Args> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
+    /// Start Evoke: build missing or outdated components, and run functions until Ctrl-C or SIGTERM
     #[command(
-        after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second signal ends\n\
-        Evoke at once, and the deliveries that were running stay pending. SIGHUP reloads all manifests and certificates; when the terminal is closed,\n\
-        which also sends SIGHUP, Evoke stops as with Ctrl-C. SIGUSR1 and SIGUSR2 are ignored.\n\n\
+        after_help = "Signals: after SIGTERM or Ctrl-C, Evoke accepts no more events, waits for the running deliveries and ends. A\n\
+        second signal ends Evoke immediately; the deliveries that were running stay pending. SIGHUP reloads all\n\
+        manifests and certificates. If the terminal is closed, which also sends SIGHUP, Evoke stops as after Ctrl-C.\n\
+        SIGUSR1 and SIGUSR2 are ignored.\n\n\
         Example: evoke up manifests/quickstart.yaml --watch"
     )]
     Up(WithCommon<Up>),
     /// Create the folder of a new function: manifest, source and SDK
     #[command(after_help = "Example: evoke new greeter --lang js")]
     New(WithCommon<new::New>),
-    /// Check manifests and report all errors at once
+    /// Check manifests and report all their errors
     #[command(
-        after_help = "With --strict, a grant that its function has not used is an error, too. The record of the used grants is read from\n\
-        the running Evoke, from the data folder of a stopped Evoke, or from --offline DIR.\n\n\
+        after_help = "With --strict, a grant that the function has never used is also an error. The record of the used grants is read\n\
+        from the running Evoke, from the data folder of a stopped Evoke, or from --offline DIR.\n\n\
         Example: evoke validate manifests/quickstart.yaml --strict"
     )]
     Validate(WithCommon<Validate>),
-    /// Run the `build:` command of every function
+    /// Run the `build:` command of every function in the manifests
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(WithCommon<Manifests>),
     /// Run one function locally, without a server: show outcome, published events, state changes, logs, time and memory
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(WithCommon<invoke::Invoke>),
-    /// Run the tests of functions: NAME.test.yaml beside a manifest, each test an attempt in the sandbox without a
-    /// server
+    /// Run the tests of functions, from files NAME.test.yaml beside the manifests. Each test runs one attempt in the
+    /// sandbox, without a server
     #[command(after_help = "Exit codes: 0 all tests passed, 1 a test failed or could not run.\n\n\
         Example: evoke test manifests/quickstart.yaml --junit report.xml\n\n\
         A recorded attempt as a test: evoke test --from 42 manifests/quickstart.yaml")]
@@ -201,34 +207,34 @@ enum Command {
         Example: evoke inspect target/charge.wasm"
     )]
     Inspect(WithCommon<inspect::Inspect>),
-    /// Send an event, or one for each line of standard input, to a running Evoke
+    /// Send one event, or one event for each line of standard input, to a running Evoke
     #[command(
         after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
-        Each line of standard input as an event, kept while Evoke does not run:\n  \
+        Send each line of standard input as the data of an event, and keep the events while Evoke does not run:\n  \
         sensor | evoke emit --type temperature --spool /var/spool/sensor -\n\n\
-        Give the data folder of the running Evoke before the command: evoke --data DIR emit …"
+        Name the data folder of the running Evoke before the command: evoke --data DIR emit …"
     )]
     Emit(emit::Emit),
     /// List events, oldest first
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]
     Events(WithCommon<events::Events>),
-    /// Show one event in full: the functions that received it and the results, and the other functions and why they did
-    /// not
+    /// Show one event in full, with the functions that received it and the results, and with the functions that did not
+    /// receive it and the reasons
     #[command(after_help = "Example: evoke event 17")]
     Event(WithCommon<event::Event>),
     /// Show an event with its deliveries, their attempts and the events they published
     #[command(after_help = "Example: evoke trace 17")]
     Trace(WithCommon<trace::Trace>),
-    /// Show for each trigger which field and operator matched an event or failed
+    /// Show for each trigger whether it matches an event, and which fields and operators of the pattern match
     #[command(after_help = "Example: evoke explain 17 --function shop/charge")]
     Explain(WithCommon<explain::Explain>),
-    /// List dead letters, and redrive, edit or purge them
+    /// List dead letters (deliveries that were given up), and redrive, edit or purge them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
     /// List deliveries that are not done yet, and retry or cancel them
     #[command(subcommand, after_help = "Example: evoke pending cancel --function shop/charge")]
     Pending(pending::Pending),
-    /// Pause a function or an app: its deliveries stay pending, also across restarts
+    /// Pause a function or an app: its deliveries stay pending until `evoke resume`, also after a restart of Evoke
     #[command(after_help = "Example: evoke pause shop/charge")]
     Pause(WithCommon<pause::Target>),
     /// Resume a paused function or app
@@ -237,7 +243,7 @@ enum Command {
     /// Read and change the stored state of functions
     #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
     State(state::State),
-    /// Deliver stored events again to the functions that match them now, at lower priority than live events
+    /// Deliver stored events again to the functions whose triggers match them now, at lower priority than new events
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true,
@@ -250,11 +256,11 @@ enum Command {
     /// Show the log lines of functions
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(WithCommon<logs::Logs>),
-    /// Show what functions were granted and what they used, and propose the smallest `allow:`
+    /// Show the grants of functions and their use, and propose the smallest `allow:` that covers all uses
     #[command(
-        after_help = "A call of the function counts as a use, also in an attempt that fails. The time of the last use is exact to the hour.\n\
-        If Evoke is killed, the uses of its last 5 seconds may be missing. The record of a grant that was removed from a\n\
-        manifest is deleted with the events of that time (--retain).\n\n\
+        after_help = "A grant is used when the function makes a call that needs it, also in an attempt that fails. The time of the last\n\
+        use is exact to the hour. If Evoke is killed, the uses of the last 5 seconds before may be missing. The record of\n\
+        a grant is deleted when the manifest has not had the grant for the time of `evoke up --retain`.\n\n\
         Example: evoke grants shop/charge"
     )]
     Grants(WithCommon<grants::Grants>),
@@ -274,21 +280,22 @@ enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// List timers with their next ticks, and with their last ticks and the results
+    /// List timers with their last ticks and the results of these, and with their next ticks
     #[command(after_help = "Example: evoke timers /shop/nightly")]
     Timers(WithCommon<timers::Timers>),
     /// Show functions with their delivery counts, and sources with their health
     #[command(after_help = "Example: evoke status")]
     Status(Common),
-    /// Print a link that opens the web console, and open it on a desktop
+    /// Print a link to the web console, and open the link if this machine has a desktop
     #[command(
-        after_help = "The link is valid once, for two minutes. The session has the rights of the token, and lasts 12 hours.\n\n\
+        after_help = "The link is valid once, for two minutes. The session in the browser has the rights of the token that the command\n\
+        uses, and lasts 12 hours.\n\n\
         Example: evoke console"
     )]
     Console(WithCommon<console::Console>),
-    /// Show what monitors watch: value, state, and the last hour
+    /// Show each thing that monitors watch, with its value, its state and a graph of the last hour
     #[command(
-        after_help = "The last column shows the last hour; each character stands for three minutes.\n\nExample: evoke monitors"
+        after_help = "The last column is a graph of the last hour; each character stands for three minutes.\n\nExample: evoke monitors"
     )]
     Monitors(Common),
     /// Verify that the store is complete and undamaged; works while Evoke runs or is stopped
@@ -314,7 +321,7 @@ struct Manifests {
 struct Validate {
     #[command(flatten)]
     manifests: Manifests,
-    /// Report a grant that its function has not used as an error, too
+    /// Also report an error for each grant that the function has never used
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -330,8 +337,8 @@ struct Up {
     http: SocketAddr,
     #[command(flatten)]
     network: network::Network,
-    /// How long a connection of a client stays open for its next request; with a load balancer in front, write more
-    /// than its idle timeout
+    /// How long an idle connection to the http sources stays open for the next request. Behind a load balancer, choose
+    /// a longer time than the idle timeout of the load balancer
     #[arg(long, env = "EVOKE_KEEP_ALIVE", default_value = "75s", value_name = "DURATION", value_parser = parse_duration)]
     keep_alive: Duration,
     /// Reload when a manifest, a component or a source file of a component changes
@@ -341,7 +348,7 @@ struct Up {
     /// not disturb an Evoke that runs with the same data folder
     #[arg(long)]
     check: bool,
-    /// On a terminal, do not print the lines about accepted events, ended attempts and log lines of functions
+    /// On a terminal, print no lines about accepted events and ended attempts, and no log lines of functions
     #[arg(long, short)]
     quiet: bool,
     /// Let monitors with `command` start programs, with the rights of this process
@@ -350,8 +357,9 @@ struct Up {
     /// How long running deliveries may take after a stop signal, such as 30s
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Maximum number of deliveries that run at once, over all functions. Each idle function has one reserved slot;
-    /// at most an eighth of the slots are reserved. HTTP requests have a separate limit of the same size
+    /// Maximum number of deliveries that run at the same time, over all functions. One place is kept free for each
+    /// function without a running delivery, but at most an eighth of all places. HTTP requests have a separate limit of
+    /// the same size
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]

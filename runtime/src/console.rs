@@ -104,7 +104,7 @@ mod tests {
         String::from_utf8(find("index.html").unwrap().plain.to_vec()).unwrap()
     }
 
-    /// The paths below `/console/` that the page names.
+    /// Returns the paths below `/console/` that the page contains.
     fn named_in(page: &str) -> Vec<String> {
         page.split("\"/console/").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
     }
@@ -124,7 +124,7 @@ mod tests {
                 if name.starts_with("vendor/LICENSE") || name.ends_with("README.md") {
                     continue;
                 }
-                assert!(find(&name).is_some(), "{name} is not in the table");
+                assert!(find(&name).is_some(), "{name} is not in FILES");
                 found += 1;
             }
         }
@@ -141,7 +141,7 @@ mod tests {
         let bytes: usize =
             before_paint.iter().map(|name| find(name).unwrap_or_else(|| panic!("{name}")).gzip.len()).sum();
         assert!(before_paint.len() > 8 && bytes <= FIRST_PAINT_BYTES_MAX, "{bytes} bytes: {before_paint:?}");
-        // A module that is imported and not preloaded would be missing in this sum.
+        // The page must preload each module that is imported. Otherwise its size would be missing in the sum above.
         for name in before_paint.iter().filter(|name| name.ends_with(".js")) {
             let text = String::from_utf8(find(name).unwrap().plain.to_vec()).unwrap();
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);

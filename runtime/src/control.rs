@@ -67,14 +67,14 @@ use evoke_store::running::RunningLog;
 use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry::Metrics;
 
-/// Why an operation on apps failed.
+/// The reason why an operation on apps failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// Errors in manifests, or in components and secrets they refer to. The user has to correct them.
     #[error("{}", summary(.0))]
     Manifest(Diagnostics),
     /// The store failed while apps ran. Every acknowledged event is on disk and is processed after a restart.
-    #[error("stopped: {0}")]
+    #[error("Evoke stopped, because the store failed: {0}")]
     StoreFailed(String),
     /// Anything else.
     #[error(transparent)]
@@ -117,9 +117,9 @@ pub struct Parts {
     pub clock: Clock,
     /// The default limits of chains of events, for the sources of apps whose manifest sets no limits.
     pub descendants_max: DescendantsMax,
-    /// How long the ids of events are remembered.
+    /// How long the ids of events are remembered for deduplication.
     pub dedup_window: Duration,
-    /// Records which work runs, so that the next start knows it after a crash.
+    /// Records which work runs, so that the next start after a crash can read which work was running.
     pub running: Arc<dyn RunningLog>,
     /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
@@ -135,7 +135,7 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     paused: Mutex<Paused>,
-    /// The functions whose components are still being compiled after the start. Functions are only removed.
+    /// The functions whose components are still being compiled after the start. After it, names are only removed.
     compiling: watch::Sender<BTreeSet<String>>,
     grants: GrantRecords,
     sources: tokio::sync::Mutex<Sources>,
@@ -274,7 +274,7 @@ impl Control {
     /// before anything changes. So after an error, the previous manifests are still active, and no new function is
     /// registered in the store. Waits until the components of the start are compiled.
     pub async fn reload(&self) -> Result<(), AppError> {
-        // The sender is a part of `self`, so it is not closed.
+        // Cannot fail: the sender is a part of `self`, so it is not closed.
         let _ = self.0.compiling.subscribe().wait_for(BTreeSet::is_empty).await;
         let _one_at_a_time = self.0.changing.lock().await;
         let manifests = manifests::prepare(&self.0.paths, &*self.0.host).await?;
@@ -285,17 +285,18 @@ impl Control {
     /// returns the rest of them for [`Self::finish_loading`]. Returns an error if a component cannot be loaded or the
     /// store fails.
     ///
-    /// Loads everything first if functions have earlier names (`was:`), because a refused component must not leave the
-    /// store renamed; and if there are suspects, because one that runs during a compilation would be blamed if the
-    /// compilation ended this process.
+    /// In two cases, all components are loaded first. If functions have earlier names (`was:`), the store must not
+    /// rename them if a component cannot be loaded. If there are suspects, which are deliveries that may have crashed
+    /// an earlier process, no compilation may run beside them: a suspect would be blamed if a compilation crashed this
+    /// process.
     pub(crate) async fn start(&self, manifests: Vec<Checked>) -> Result<Rest, AppError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let loads_first = self.0.parts.has_suspects || take_over::has_earlier_names(&manifests);
         self.activate(manifests, (!loads_first).then_some(START_WAIT)).await
     }
 
-    /// Replaces the active manifests by these. Without a limit on the wait for components, all are loaded before
-    /// anything changes.
+    /// Replaces the active manifests by these. Without a `limit` on the wait for components, all components are loaded
+    /// before anything changes.
     async fn activate(&self, manifests: Vec<Checked>, limit: Option<Duration>) -> Result<Rest, AppError> {
         let manifests: Arc<[Checked]> = manifests.into();
         let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;
@@ -332,7 +333,7 @@ impl Control {
         store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
-        // If these manifests remove a paused function, it stays paused until its removal.
+        // A paused function that these manifests no longer declare stays paused until it is removed below.
         let mut held = self.held_ids(&self.function_ids());
         held.extend(self.held_ids(&ids));
         dispatcher.set_paused(held);

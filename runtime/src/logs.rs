@@ -10,8 +10,8 @@
 //!
 //! **Shares.** All files together have at most [`TOTAL_BYTES_MAX`] bytes. When this limit is reached, the oldest file
 //! of the function with the most bytes is deleted. So a function can use all free space, and loses it when other
-//! functions need space. With N functions, other functions cannot displace a function's newest lines up to an N-th of
-//! the total, less one file. Files of a function that has logged nothing for [`files::STALE_US`] are deleted first. The
+//! functions need space. With N functions, each function always has space for its newest lines: 1/N of the total, less
+//! the size of one file. Files of a function that has logged nothing for [`files::STALE_US`] are deleted first. The
 //! queue of lines that wait to be written is shared in the same way ([`queue`]), and each follower has a queue of its
 //! own ([`follower`]).
 //!
@@ -44,7 +44,8 @@ use evoke_sandbox::{LogLine, LogSink};
 
 /// Limit on the bytes of all files.
 const TOTAL_BYTES_MAX: u64 = 48 * 1024 * 1024;
-/// Limit on the requests for snapshots in the queue of the writer thread. Further callers wait until there is room.
+/// Maximum number of requests for snapshots in the queue of the writer thread. Further callers wait until there is
+/// room.
 const SNAPSHOTS_MAX: usize = 16;
 
 /// A handle to the log of all functions; cheap to clone.

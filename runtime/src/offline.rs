@@ -38,9 +38,9 @@ use evoke_store::{DEDUP_WINDOW, Store};
 use evoke_store_sqlite::SqliteStore;
 use evoke_telemetry::Metrics;
 
-/// The address that requests have as their `Host`. Nothing listens on it.
+/// The address in the header `Host` of the requests, if the API is not served. Nothing listens on it.
 const ADDRESS: &str = "127.0.0.1:1";
-/// The name of the token of the requests, which can read and change nothing.
+/// The name of the token that the requests have.
 const TOKEN: &str = "offline";
 
 /// The API over a folder.
@@ -170,7 +170,7 @@ fn start_threads() -> anyhow::Result<Runtime> {
     runtime.context("cannot start threads")
 }
 
-/// No app runs, so nothing is shown or built.
+/// A host that does nothing, because no app runs.
 struct NoHost;
 
 impl Host for NoHost {

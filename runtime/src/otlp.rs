@@ -33,7 +33,7 @@ pub struct Otlp {
     provider: SdkTracerProvider,
 }
 
-/// Why the export cannot be set up.
+/// The reason why the export cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// An environment variable has an unusable value.
@@ -105,12 +105,12 @@ fn resource(service_name: Option<String>, instance: &str) -> Resource {
     service_name.into_iter().fold(detected, |resource, name| resource.with_service_name(name)).build()
 }
 
-/// Counts spans that do not fit into the queue; the library does not expose its own count.
+/// Counts the spans that do not fit into the queue of the library, which does not expose its own count.
 #[derive(Debug)]
 struct BoundedProcessor {
     processor: BatchSpanProcessor,
     queue_max: usize,
-    /// Spans that have ended and have not reached the exporter.
+    /// Number of spans that have ended and have not reached the exporter.
     queued: Arc<AtomicUsize>,
     metrics: Arc<SpanMetrics>,
 }

@@ -12,12 +12,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use evoke_model::clock::rfc3339;
 use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, RequestError};
 
-/// The starts of the log lines of the host about requests. These lines are left out of expectations, because they
-/// contain durations, and because the expectation already has the requests.
+/// The starts of the log lines that Evoke itself adds about the requests of an attempt. These lines are left out of
+/// expectations, because they contain durations, and because an expectation already has the requests.
 pub(crate) const HOST_LINES: [&str; 2] = ["debug http: ", "warn http: "];
 
-/// Maximum number of values of a test that are written as YAML values; with more, they are written as text. A test file
-/// may have 100,000 values.
+/// If a test has more JSON values than this, its JSON is written as text. A test file may have 100,000 values.
 const VALUES_MAX: usize = 20_000;
 
 type Entries = Vec<(&'static str, Value)>;

@@ -58,7 +58,7 @@ fn a_bus_that_goes_away_is_unknown_and_a_bus_that_returns_is_used_again() {
     drop(systemd);
     await_states(&evoke, "shop.service", &["unknown"]);
     await_states(&evoke, "shop@a.service", &["unknown"]);
-    assert!(detail(&evoke).contains("systemd does not report its units"), "{}", detail(&evoke));
+    assert!(detail(&evoke).contains("systemd did not return the states of its units"), "{}", detail(&evoke));
     drop(bus);
     assert_eventually!(detail(&evoke).contains("cannot connect to the bus at"), "{}", detail(&evoke));
     let bus = Bus::start(&evoke.path(""));

@@ -1,5 +1,5 @@
-//! Checks every request before its handler runs: its host and origin, its token and role, and the number of requests at
-//! a time.
+//! Checks every request before its handler runs: the host and the origin, the token and its role, and the limits on the
+//! number of concurrent requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,14 +22,15 @@ use evoke_http::listener::ConnectionHandle;
 use evoke_http::problem::Problem;
 use evoke_model::Actor;
 
-/// State of the checks.
+/// The shared data that [`check`] uses.
 #[derive(Clone)]
 pub(super) struct Access {
     pub(super) admin: Arc<Admin>,
     pub(super) permits: Arc<Permits>,
 }
 
-/// The current request: the caller and the permit. Handlers get it as an axum extractor.
+/// The caller of the current request, and its permit: the request counts as running while the permit exists. Handlers
+/// get an `Exchange` as an axum extractor.
 #[derive(Clone)]
 pub(super) struct Exchange {
     caller: Caller,
@@ -66,7 +67,7 @@ impl<S: Sync> FromRequestParts<S> for Exchange {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        // `check` sets it for all requests that need a token.
+        // `check` adds the `Exchange` to every request that needs a token.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| unauthorized("this request needs a token").into())
     }
 }
@@ -96,7 +97,8 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     Ok(response.map(|body| pace(body, hold)))
 }
 
-/// Requests for health, for the files of the console and for a session need no token and no permit.
+/// Returns true if a request needs no token and no permit: a request for health or for a file of the console, and the
+/// request that opens a session of the console.
 fn is_open(request: &Request<Body>) -> bool {
     let path = request.uri().path();
     match *request.method() {
@@ -151,7 +153,8 @@ pub(super) async fn require(
 }
 
 /// Adds headers that forbid browsers to cache a response, to guess its content type, to embed it in a page, and to run
-/// scripts in it. The files of the console set `Cache-Control` and `Content-Security-Policy` themselves.
+/// scripts in it. The responses with the files of the console already have their own `Cache-Control` and
+/// `Content-Security-Policy`.
 fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CACHE_CONTROL, "no-store"),

@@ -58,7 +58,8 @@ pub(super) async fn list(
     }))
 }
 
-/// Writes the newest selected dead letters before `before` with their events, but without the data of the events.
+/// Writes the newest selected dead letters whose numbers are below `before`, with their events, but without the data of
+/// the events.
 async fn write(
     store: &dyn InspectionStore,
     selection: Selection,
@@ -74,7 +75,7 @@ async fn write(
         let (found, after) = selection.page(store, before, remaining).await?;
         for summary in found.into_iter().take(remaining) {
             sender.lines().ready().await?;
-            // A redrive may have changed the delivery meanwhile.
+            // A redrive may have changed the delivery since the page was read.
             let id = dead_letters::id_of(&summary);
             let Some(read) = store.delivery(id).await? else { continue };
             if read.as_ref().is_ok_and(|record| record.state != DeliveryState::Dead) {
@@ -159,7 +160,7 @@ pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     PathSegments(delivery): PathSegments<String>,
 ) -> ApiResult<Json<DeadLetter>> {
-    let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
+    let missing = || Problem::not_found(format!("there is no dead letter {delivery}; see `evoke dead list`"));
     let Ok(id) = delivery.parse() else { return Err(missing().into()) };
     let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
     let state = record.as_ref().map_or_else(|damaged| damaged.state, |record| Some(record.state));
@@ -223,7 +224,7 @@ async fn parse_selection(
         (None, true, false) => Ok((Selection::new(admin, conditions).await?, dry_run)),
         (None, false, true) => Ok((DeadFilter::All.into(), dry_run)),
         (None, false, false) => Err(malformed("nothing is selected".into()).into()),
-        _ => Err(malformed("more than one selection is given".into()).into()),
+        _ => Err(malformed("delivery, all and the conditions exclude each other".into()).into()),
     }
 }
 
@@ -236,7 +237,7 @@ pub(super) async fn edit(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Edited>)> {
-    let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
+    let missing = || Problem::not_found(format!("there is no dead letter {delivery}; see `evoke dead list`"));
     let Edit { data } = serde_json::from_slice(&json_body(&headers, body)?)
         .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"data": …}} with any JSON value"#)))?;
     let id: DeliveryId = delivery.parse().map_err(|_| missing())?;
@@ -264,12 +265,12 @@ pub(super) async fn edit(
     let new = NewEvent { event: Arc::new(event), lineage, deliveries };
     match admin.store.replace_dead(&exchange.actor(), id, new).await? {
         Some(seq) => Ok((StatusCode::ACCEPTED, Json(Edited { id: new_id, seq }))),
-        None => Err(Problem::new(StatusCode::CONFLICT, format!("delivery {id} is no dead letter any more")).into()),
+        None => Err(Problem::new(StatusCode::CONFLICT, format!("delivery {id} is no longer a dead letter")).into()),
     }
 }
 
-/// Returns a copy of an event with a new id and other data. The principal is the verified sender of the old data, not
-/// of the new ones, so the copy has no principal.
+/// Returns a copy of an event with a new id and other data. The copy has no principal: the principal is the verified
+/// sender of the old data, and did not send the new data.
 fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
     let mut event = (*stored.event).clone();
     event.id = uuid::Uuid::now_v7().to_string();
@@ -278,6 +279,6 @@ fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
         event.datacontenttype = None;
     }
     event.data = Data::Json(Bytes::copy_from_slice(data.get().as_bytes()));
-    // Checks the whole event as if it were posted.
+    // Parses the whole event again, so that the same checks apply as to a posted event.
     Event::from_complete_json(event.to_json().as_bytes()).map_err(|error| error.to_string())
 }

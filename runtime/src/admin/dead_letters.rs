@@ -1,4 +1,4 @@
-//! Selects dead letters, newest first: for lists, for groups, and for changes of many dead letters at once.
+//! Selects dead letters, newest first: for lists, for groups, and for requests that change many dead letters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId};
 use evoke_store::{InspectionStore, StoreError};
 
-/// Number of dead letters read from the store at a time, without their attempts: some milliseconds.
+/// Number of dead letters that one read of the store returns, without their attempts. It takes some milliseconds.
 const PAGE: usize = 1_000;
-/// Maximum number of groups. If each dead letter had a different cause, each would be a group of its own.
+/// Maximum number of groups, because each dead letter could have a different cause. Further causes are counted in one
+/// group per function.
 const GROUPS_MAX: usize = 1_000;
 /// Maximum number of characters of a group's cause.
 const CAUSE_MAX: usize = 200;
 
-/// The conditions of a selection that the request gives as text.
+/// The conditions of a selection, as the texts of the request.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     pub(super) function: Option<String>,
@@ -47,7 +48,7 @@ impl From<DeadFilter> for Selection {
 }
 
 impl Selection {
-    /// Checks the conditions.
+    /// Completes the name of the function and parses the times. Returns an error if one of them is not valid.
     pub(super) async fn new(admin: &Admin, conditions: Conditions) -> ApiResult<Self> {
         let Conditions { function, cause, type_, since, until } = conditions;
         let function = names::optional_function(admin, function.as_deref()).await?;
@@ -77,7 +78,7 @@ impl Selection {
         }
         let mut selected = Vec::new();
         for read in found {
-            // The conditions of a damaged delivery are unknown.
+            // It is unknown whether a damaged delivery meets the conditions, so it is not selected.
             if let Ok(summary) = &read
                 && self.selects(store, summary).await?
             {
@@ -110,8 +111,8 @@ impl Selection {
             && self.until_ms.is_none_or(|until_ms| at_ms < until_ms))
     }
 
-    /// Returns the number of selected dead letters. The totals of the store have the number of all dead letters and of
-    /// those of each function; for other selections, this reads and counts them.
+    /// Returns the number of selected dead letters. For all dead letters and for those of one function, the store has
+    /// this number. For any other selection, this reads the dead letters and counts them.
     pub(super) async fn count(&self, store: &dyn InspectionStore) -> Result<u64, StoreError> {
         if self.is_plain() && matches!(self.which, DeadFilter::All | DeadFilter::Function(_)) {
             let totals = store.totals().await?;
@@ -130,7 +131,8 @@ impl Selection {
         Ok(count)
     }
 
-    /// Calls `change` with a filter of the selected dead letters, in portions, and returns the sum of its results.
+    /// Calls `change` with filters that cover all selected dead letters, and returns the sum of its results. If there
+    /// are conditions, each filter has at most [`PAGE`] dead letters.
     pub(super) async fn change<F>(
         &self,
         store: &dyn InspectionStore,
@@ -202,7 +204,7 @@ pub(super) fn id_of(read: &ReadSummary) -> DeliveryId {
     read.as_ref().map_or_else(|damaged| damaged.id, |summary| summary.id)
 }
 
-/// Returns a cause with `#` in place of each number, so that causes that differ only in numbers form one group.
+/// Returns a cause with `#` in place of each number. So causes that differ only in numbers form one group.
 fn general(cause: &str) -> String {
     let (mut text, mut in_number, mut chars) = (String::new(), false, 0);
     for char in cause.chars() {

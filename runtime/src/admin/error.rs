@@ -14,7 +14,8 @@ use evoke_store::StoreError;
 /// `Retry-After` while the disk is full, the store is locked or cannot be reached, or the process stops.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// An error response. Unlike the responses of http sources, it says how the store failed: its reader is the operator.
+/// An error response. Unlike the responses of http sources, it describes how the store failed, because only holders of
+/// tokens read it.
 #[derive(Debug)]
 pub(super) struct ApiError(Problem);
 

@@ -24,10 +24,10 @@ use evoke_model::event::{Event, skip_byte_order_mark};
 use evoke_model::{Accepted, DamagedEvent, ReadEvent, Seq, StoredEvent};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Default limit. With `after` or `since` the default is unlimited.
+/// The default of `limit`. With `after` or `since`, there is no limit by default.
 const LIMIT_DEFAULT: usize = 100;
 
-/// Source of posted events that have none.
+/// The `source` of posted events that name no source.
 const DEFAULT_SOURCE: &str = "/cli";
 
 #[derive(Deserialize)]
@@ -80,7 +80,7 @@ impl List {
             Err(DamagedEvent { seq, what }) => {
                 serde_json::to_string(&Damaged { damaged: what.to_string(), seq: *seq }).unwrap_or_default()
             }
-            // Strings, numbers and JSON always serialise.
+            // Never fails: strings, numbers and JSON always serialise.
             Ok(_) if self.envelope => serde_json::to_string(&Envelope::of(store, read)).unwrap_or_default(),
             Ok(stored) => stored.event.to_json(),
         }

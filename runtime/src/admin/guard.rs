@@ -13,7 +13,8 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Returns an error unless the request is for this listener, and comes from no other origin.
+/// Returns an error if the `Host` of the request is not this listener, or if a page of another origin caused the
+/// request.
 pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<(), Problem> {
     let hosts = check_host(request, listener)?;
     check_origin(request.headers(), &hosts, listener, opens_page(request))
@@ -68,7 +69,7 @@ fn check_origin(
     for origin in headers.get_all(ORIGIN) {
         let scheme = if listener.tls.is_some() { "https://" } else { "http://" };
         let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme));
-        // A name in the certificate may also be that of other sites, on other ports. So the origin must be the `Host`.
+        // Other sites may use a name of the certificate too, on other ports. So the origin must be equal to the `Host`.
         let is_same = |host: &str| listener.tls.is_none() || hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
         if !own.is_some_and(|host| is_own(host, listener) && is_same(host)) {
             return refused("Origin", origin);
@@ -84,12 +85,12 @@ fn check_origin(
 }
 
 /// Returns true if `host[:port]` names the listener: by its IP address, or by `localhost`, which no DNS server can
-/// point elsewhere. With TLS, also by a name in the certificate; then any port is right, because another machine may
-/// forward its own port to the listener.
+/// point elsewhere. With TLS, a name in the certificate is also accepted, and any port, because another machine may
+/// forward one of its own ports to the listener.
 fn is_own(host: &str, listener: &ListenerHandle) -> bool {
     let address = listener.address;
     let (name, port) = match host.rsplit_once(':') {
-        // `parse` would accept a sign.
+        // `parse` alone would also accept a sign, such as `+80`.
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port.parse().ok()),
         Some((_, port)) if !port.ends_with(']') => return false,
         _ => (host, Some(80)),
@@ -101,8 +102,8 @@ fn is_own(host: &str, listener: &ListenerHandle) -> bool {
         Some(name) => name.parse().map(IpAddr::V6).ok(),
         None => name.parse().map(IpAddr::V4).ok(),
     };
-    // A listener on all addresses of the machine accepts any IP address: it does not know which the machine has. Such a
-    // listener always has TLS.
+    // For a listener on all addresses of the machine, any IP address is accepted, because the addresses of the machine
+    // are not known here. Such a listener always has TLS.
     let is_own_ip = |ip: IpAddr| address.ip().is_unspecified() || ip.to_canonical() == address.ip().to_canonical();
     name.eq_ignore_ascii_case("localhost")
         || ip.is_some_and(is_own_ip)

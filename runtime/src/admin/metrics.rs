@@ -18,7 +18,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
     let format = Format::preferred(&accept);
     let active = admin.control.status().await;
-    // If the store fails or hangs, its figures are left out: the other metrics are needed most then.
+    // If the store fails or does not respond in time, its figures are left out. The other metrics are still returned,
+    // because they are needed most in this situation.
     let store_figures = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
     let (totals, size_bytes) = tokio::time::timeout(STORE_TIMEOUT, store_figures).await.unwrap_or_default();
     let queue = |f: FunctionStatus| {
@@ -27,7 +28,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     };
     let source = |s: SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
     let watched = admin.control.parts().services.monitors.list(admin.clock.now_ms());
-    // A watched thing has no state before its first reading.
+    // Before its first reading, a watched thing has no state and so no metrics.
     let monitor = |one: SubjectStatus| {
         let (monitor, state) = (one.monitor.to_string(), one.state? as u8);
         Some(MonitorHealth { monitor, subject: one.subject, state, value: one.value, unit: one.unit })

@@ -1,4 +1,4 @@
-//! Lists what monitors watch.
+//! Lists the things that monitors watch.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Finds the functions that users name.
+//! Finds a function by the name that a user gives, which may lack the app.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,9 @@ use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_manifest::parser::nearest;
 
-/// Returns the full name of a function. A user may leave out the app if only one function has the rest of the name.
-/// Finds active functions, and functions that only have deliveries in the store. Returns an error with a suggestion if
-/// the name is unknown.
+/// Returns the full name of the function `given`. A user may leave out the app if only one function has the rest of the
+/// name. Finds active functions, and inactive functions that have deliveries in the store. Returns an error with a
+/// suggestion if there is no such function.
 pub(super) async fn function(admin: &Admin, given: &str) -> ApiResult<String> {
     let (totals, active) = (admin.store.totals().await?, admin.control.function_ids());
     let known: BTreeSet<&str> = totals.functions.keys().chain(active.keys()).map(String::as_str).collect();

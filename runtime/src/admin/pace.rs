@@ -20,7 +20,7 @@ use evoke_model::clock::Clock;
 pub(super) const PART_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may take to read one part.
 pub(super) const PART_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often the time is checked.
+/// How often a response is checked for [`PART_TIME_MAX`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The permit, connection and caller that a response holds until its last byte.
@@ -60,10 +60,10 @@ async fn watch(waiting: Waiting, hold: Hold, cut: CancellationToken, ended: Canc
     };
     let reason = tokio::select! {
         () = ended.cancelled() => return,
-        () = slow => "the client reads too slowly",
+        () = slow => "the client took more than 30 s to read 64 KiB",
         () = hold.caller.invalid(&hold.clock) => "the token is no longer valid",
     };
-    tracing::info!("a response to {} was cut off: {reason}", hold.caller.name);
+    tracing::info!("a response to the token {} was cut off: {reason}", hold.caller.name);
     cut.cancel();
     if let Some(connection) = &hold.connection {
         connection.close();
@@ -79,7 +79,7 @@ struct Paced {
     _ended: DropGuard,
 }
 
-/// Error: the response was cut off.
+/// The error that ends the body of a response which was cut off.
 #[derive(Debug, thiserror::Error)]
 #[error("the response was cut off")]
 struct CutOff;

@@ -27,7 +27,7 @@ use evoke_store::{InspectionStore, StoreError};
 const LIMIT_DEFAULT: usize = 100;
 /// Number of deliveries counted at a time.
 const COUNT_PAGE: usize = 100_000;
-/// The cause of a dead letter that an operator made.
+/// The cause of the dead letters that a request to cancel deliveries makes.
 const CANCELLED: &str = "cancelled: an operator cancelled the delivery";
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ pub(super) async fn list(
     let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "deliveries")?;
     let filter = match (query.function, query.root) {
         (Some(_), Some(_)) => {
-            return Err(Problem::malformed("choose either a function or a root event".to_owned()).into());
+            return Err(Problem::malformed("function and root exclude each other; leave one out".to_owned()).into());
         }
         (Some(name), None) => PendingFilter::Function(name),
         (None, Some(root)) => PendingFilter::Root(root),
@@ -73,17 +73,18 @@ pub(super) async fn list(
 struct Running {
     now_ms: UnixMs,
     running: HashMap<DeliveryId, Duration>,
-    /// The active functions by full name, and why each runs no deliveries.
+    /// The active functions by full name, each with the reason why it starts no attempts, if there is one.
     functions: HashMap<String, Option<&'static str>>,
 }
 
 impl Running {
-    /// Returns why a function runs no deliveries; `None` if it runs some.
+    /// Returns the reason why a function starts no attempts: `paused`, `compiling` or `inactive`. Returns `None` if it
+    /// may start attempts.
     fn held(&self, function: &str) -> Option<String> {
         self.functions.get(function).copied().unwrap_or(Some("inactive")).map(str::to_owned)
     }
 
-    /// Returns when the running attempt at the delivery started; `None` if none runs.
+    /// Returns when the running attempt at the delivery started; `None` if no attempt runs.
     fn since(&self, id: DeliveryId) -> Option<String> {
         let elapsed_ms = UnixMs::try_from(self.running.get(&id)?.as_millis()).unwrap_or(UnixMs::MAX);
         Some(rfc3339(self.now_ms.saturating_sub(elapsed_ms).max(0)))
@@ -151,7 +152,8 @@ pub(super) async fn retry(
     Ok(Json(Count { count }))
 }
 
-/// Moves the pending deliveries of a function that is in no manifest, such as one that was renamed.
+/// Moves the pending deliveries of a function that no active manifest declares, such as one that was renamed, to an
+/// active function.
 pub(super) async fn transfer(
     State(admin): State<Arc<Admin>>,
     exchange: Exchange,
@@ -169,7 +171,10 @@ pub(super) async fn transfer(
     }
     let takes_deliveries = admin.control.parts().dispatcher.running().into_keys().collect::<HashSet<_>>();
     let Some(to_id) = active.get(&to).copied().filter(|id| takes_deliveries.contains(id)) else {
-        return Err(conflict(format!("no active manifest declares {to} as a function that handles deliveries")));
+        return Err(conflict(match active.contains_key(&to) {
+            true => format!("{to} handles HTTP requests, so it cannot receive deliveries"),
+            false => format!("no active manifest declares {to}; choose an active function"),
+        }));
     };
     let count = match dry_run {
         true => count(&*admin.store, PendingFilter::Function(from), None).await?,
@@ -181,8 +186,8 @@ pub(super) async fn transfer(
     Ok(Json(Count { count }))
 }
 
-/// Returns the number of pending deliveries, or of those in `state`. The totals of the store have the number of all
-/// deliveries and of those of each function; for other filters, this reads and counts them.
+/// Returns the number of pending deliveries, or of those in `state`. For all deliveries and for those of one function,
+/// the store has this number. For any other filter, this reads the deliveries and counts them.
 async fn count(
     store: &dyn InspectionStore,
     filter: PendingFilter,
@@ -219,7 +224,7 @@ async fn parse_selection(
     };
     let selection: PendingSelection =
         serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(error.to_string()))?;
-    let filter = selection.to_filter().ok_or_else(|| malformed("the body must select in exactly one way".into()))?;
+    let filter = selection.to_filter().ok_or_else(|| malformed("exactly one selection is needed".into()))?;
     Ok((check(admin, filter).await?, selection.dry_run))
 }
 

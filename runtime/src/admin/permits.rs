@@ -1,4 +1,4 @@
-//! Limits the number of requests at a time, by kind. Health requests need no permit.
+//! Limits the number of concurrent requests of each kind. Health requests need no permit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use super::tokens::Role;
 use evoke_http::problem::Problem;
 
-/// Maximum number of reading requests at a time. Each holds at most one page of a list or one event, as objects and as
-/// JSON: typically below 1 MiB.
+/// Maximum number of concurrent requests that only read. Each has at most one page of a list or one event in memory, as
+/// objects and as JSON. This is typically less than 1 MiB.
 const READS_MAX: usize = 48;
-/// Maximum number of requests at a time that change something: request bodies then need at most 64 MiB.
+/// Maximum number of concurrent requests that change something. Their bodies need at most 64 MiB together.
 const CHANGES_MAX: usize = 16;
-/// Maximum number of lists that are followed at a time.
+/// Maximum number of concurrent requests with `follow=true`, which stay open.
 const FOLLOWERS_MAX: usize = 32;
-/// Maximum number of requests at a time that read much before they respond: a trace reads its tree, a log list searches
-/// the files for its first line. Further such requests wait.
+/// Maximum number of concurrent scans: a request that reads much data before it responds is a scan until then. For
+/// example, a trace reads its whole tree. Further scans wait.
 const SCANS_MAX: usize = 2;
-/// Maximum number of requests at a time, without health requests.
+/// Maximum number of concurrent requests, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
 
 /// `Retry-After` of a request that is refused because of a limit.
@@ -42,7 +42,7 @@ struct Kind {
     of_viewers: Arc<Semaphore>,
 }
 
-/// A permit. The request counts until its permit is dropped.
+/// A permit for one request, which counts as running until its permit is dropped.
 pub(super) struct Permit {
     _all: OwnedSemaphorePermit,
     _of_viewers: Option<OwnedSemaphorePermit>,

@@ -1,5 +1,6 @@
-//! Lists recorded attempts, and makes test files of them. Recordings need an operator's token: the responses that an
-//! attempt received, and its random numbers, may contain credentials that no manifest names.
+//! Lists recorded attempts, and makes test files of them. These requests need a token with the role operator. The
+//! responses that an attempt received, and its random numbers, may contain credentials, which Evoke cannot recognise
+//! because they are not secrets of a manifest.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 100_000;
 /// Number of recordings read from the store at a time. Each has at most 512 KiB.
 const PAGE: usize = 8;
-/// Maximum size of a test file: `evoke test` reads no larger file.
+/// Maximum size of a test file in bytes, because `evoke test` refuses larger files.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -43,8 +44,8 @@ pub(super) struct TestQuery {
     attempt: Option<u32>,
 }
 
-/// Lists the recordings of a delivery, in order, or those of a function, newest first. The line of a damaged recording
-/// has the key `damaged`.
+/// Lists the recordings of a delivery in the order of its attempts, or those of a function, newest first. The line of a
+/// damaged recording has the key `damaged`.
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<ListQuery>,
@@ -71,7 +72,7 @@ pub(super) async fn list(
             let function = names::function(&admin, &function).await?;
             Ok(ndjson(&admin, |lines| write_newest(store, function, attempt, limit, lines)))
         }
-        _ => Err(Problem::malformed("name either a delivery or a function".to_owned()).into()),
+        _ => Err(Problem::malformed("exactly one of delivery and function is needed".to_owned()).into()),
     }
 }
 
@@ -97,7 +98,8 @@ async fn write_newest(
     Ok(lines.flush().await?)
 }
 
-/// Returns the next page of recordings of a delivery, and the number of its last attempt; `None` after the last one.
+/// Returns the next page of recordings of a delivery, and the number of the last attempt in the page. Returns `None` if
+/// no recordings are left.
 async fn next_of(
     store: &dyn Store,
     delivery: DeliveryId,
@@ -157,7 +159,8 @@ pub(super) async fn test(
             }
         }
         if tests.len() > FILE_BYTES_MAX {
-            return Err(Problem::malformed("the tests do not fit into one file; name an attempt".to_owned()).into());
+            let detail = format!("the tests have more than {FILE_BYTES_MAX} bytes; choose one attempt with attempt=N");
+            return Err(Problem::malformed(detail).into());
         }
         after = last;
     }
@@ -169,7 +172,7 @@ pub(super) async fn test(
     let mut add =
         |name: HeaderName, value: String| value.parse().map(|value| response.headers_mut().insert(name, value));
     let file = format!("attachment; filename=\"delivery-{delivery}.test.yaml\"");
-    // Both values are plain ASCII.
+    // Both values are plain ASCII, so neither fails to parse.
     let _ = add(CONTENT_TYPE, "application/yaml; charset=utf-8".to_owned()).and(add(CONTENT_DISPOSITION, file));
     Ok(response)
 }

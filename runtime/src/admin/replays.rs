@@ -25,7 +25,8 @@ use evoke_store::StoreError;
 
 /// Number of replays read from the store at a time: the pattern of each has up to 64 KiB.
 const PAGE: usize = 8;
-/// The maximum duration of a dry run without progress. The client waits for the result.
+/// Maximum duration of a dry run with `progress=false`. The client gets no data before the end of such a run, so the
+/// run must not be long.
 const PLAN_TIME_MAX: Duration = Duration::from_secs(20);
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
@@ -137,7 +138,7 @@ async fn parse_filter(admin: &Admin, headers: &HeaderMap, body: Result<Bytes, By
             "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
         Problem::malformed(format!("{e}; {expected}"))
     })?;
-    // An unknown name stays as it is: the replay reports it.
+    // An unknown name is not an error here: `Replays` checks it later.
     let function = match filter.function {
         Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),
         None => None,

@@ -48,7 +48,7 @@ pub(super) fn list_limit(given: Option<usize>, default: usize, max: usize, what:
     }
 }
 
-/// Parses an RFC 3339 time of the query parameter or member `name`. Returns wall-clock time.
+/// Parses the RFC 3339 time of the query parameter or JSON member `name`. Returns it in Unix milliseconds.
 pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, Problem> {
     let Some(text) = text else { return Ok(None) };
     match text.parse::<jiff::Timestamp>() {

@@ -11,7 +11,7 @@ pub(super) struct Json<T>(pub(super) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response<Body> {
-        // Strings, numbers and raw JSON always serialise.
+        // Never fails: strings, numbers and raw JSON always serialise.
         let mut text = serde_json::to_string(&self.0).unwrap_or_default();
         text.push('\n');
         let mut response = Response::new(Body::from(text));

@@ -26,7 +26,8 @@ pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 
 type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
 
-/// The routes that need a token. The method is repeated here for tests.
+/// The routes that need a token. The method of a handler cannot be read from the handler, so each entry repeats it. It
+/// is needed for `GET /api/v1`, which lists all requests, and for tests.
 pub(super) fn routes() -> Vec<Route> {
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![

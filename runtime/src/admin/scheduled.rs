@@ -28,10 +28,10 @@ use evoke_store::{Scheduled, Store};
 const LIMIT_DEFAULT: usize = 100;
 /// Number of events read from the store at a time: 16 MiB if all have the largest size.
 const PAGE: usize = 16;
-/// Maximum number of events that one request to cancel searches, which takes some seconds. The response has the
+/// Maximum number of events that one request to cancel searches; so many take some seconds. The response has the
 /// position from which the next request continues.
 const SEARCH_MAX: usize = 20_000;
-/// The cause of the purged deliveries.
+/// The cause of the deliveries of a cancelled event, which are stored as purged.
 const CANCELLED: &str = "cancelled: an operator cancelled the event before it was due";
 /// The position before the first scheduled event.
 const START: Position = Position(UnixMs::MIN, Seq(0));
@@ -147,14 +147,15 @@ pub(super) async fn cancel(
             Ok(Json(cancel.run(&admin, after.unwrap_or(START)).await?))
         }
         _ => {
-            Err(Problem::malformed("choose either an event or a pattern; only a pattern has `after`".to_owned()).into())
+            let detail = "exactly one of `event` and `pattern` is needed; `after` is only allowed with `pattern`";
+            Err(Problem::malformed(detail.to_owned()).into())
         }
     }
 }
 
 struct CancelMatching {
     pattern: Pattern,
-    /// `None`: nothing is cancelled, and the events are only counted.
+    /// The author of the change. `None` in a dry run, which cancels nothing and only counts the events.
     actor: Option<Actor>,
 }
 

@@ -18,17 +18,19 @@ use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::Matcher;
 use evoke_store::{InspectionStore, StoreError};
 
-/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. With a pattern or a
-/// text, a search reads every event, so each page must be worth the switch to another thread.
+/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. Each page is read on
+/// another thread. With a pattern or a text, a search reads every event, so small pages would cost too many switches
+/// between threads.
 const PAGE: usize = 256;
 /// Number of positions that the first step scans for events that match, which takes some milliseconds.
 const SPAN_FIRST: i64 = 8 * 1024;
-/// Maximum number of positions of a step. Steps get longer as long as they are quick. Because of this maximum, a step
-/// takes some tenths of a second at most if it reaches events that take longer to read.
+/// Maximum number of positions of a step. Quick steps make the next steps longer. Because of this maximum, a step takes
+/// at most some tenths of a second, even if it reaches events that take longer to read.
 const SPAN_MAX: i64 = 64 * 1024;
 /// A step that takes longer than this makes the next step shorter.
 const STEP_TIME: Duration = Duration::from_millis(20);
-/// A step that takes less time than this has read almost nothing: retention removed the events at its positions.
+/// A step that takes less time than this has probably read nothing, because retention removed the events at its
+/// positions. Then the search looks up the next stored event and continues there.
 const EMPTY_STEP_TIME: Duration = Duration::from_millis(1);
 /// How often the events found so far and the progress are sent while a search finds few events.
 pub(super) const SEND_INTERVAL: Duration = Duration::from_millis(100);
@@ -41,7 +43,8 @@ pub(super) struct Conditions {
     pub(super) source: Option<String>,
     /// The full name of a function that has a delivery of the event.
     pub(super) function: Option<String>,
-    /// Only events with a delivery in one of these states, to the function if there is one; empty for any state.
+    /// Only events with a delivery in one of these states; empty for any state. If `function` is set, the delivery must
+    /// be one to this function.
     pub(super) states: Vec<DeliveryState>,
     pub(super) since_ms: Option<UnixMs>,
     pub(super) until_ms: Option<UnixMs>,
@@ -88,7 +91,7 @@ struct Pace {
 }
 
 impl Search {
-    /// Finds the range of positions to search: those that `since`, `until`, `after` and `before` allow.
+    /// Computes the range of positions to search from `since_ms`, `until_ms`, `after` and `before`.
     pub(super) async fn new(store: &dyn InspectionStore, conditions: Conditions) -> Result<Self, StoreError> {
         let Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before } =
             conditions;
@@ -104,8 +107,8 @@ impl Search {
         Ok(Self { filter, pattern, text: text.map(|text| text.to_lowercase()), after, before })
     }
 
-    /// Returns true if an event that the filter of the store returned also matches the pattern and the text. A damaged
-    /// event matches if there is neither.
+    /// Returns true if an event that passed the filter of the store also matches the pattern and the text. A damaged
+    /// event matches only if the search has neither a pattern nor a text.
     fn selects(&self, read: &ReadEvent) -> bool {
         let Ok(stored) = read else { return self.pattern.is_none() && self.text.is_none() };
         let event = &*stored.event;
@@ -165,8 +168,7 @@ impl Search {
     }
 
     fn page(&self, limit: usize) -> EventFilter {
-        // With a pattern or a text, any number of the events may not match, so a small limit does not make a page
-        // smaller.
+        // With a pattern or a text, only a few events of a page may match. So a page is not smaller for a small limit.
         let limit = if self.pattern.is_some() || self.text.is_some() { PAGE } else { limit.min(PAGE) };
         EventFilter { limit, bytes_max: Some(PAGE_BYTES_MAX), ..self.filter.clone() }
     }

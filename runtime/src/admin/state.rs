@@ -21,7 +21,7 @@ use evoke_store::{Result, StateStore};
 
 /// Number of keys read from the store at a time, or deleted in one commit.
 const PAGE: usize = 500;
-/// Values longer than this are left out of lists.
+/// Values with more bytes than this are left out of lists.
 const LISTED_BYTES_MAX: usize = 4 * 1024;
 
 #[derive(Deserialize)]
@@ -150,7 +150,7 @@ async fn change(
     store.state_write(actor, Transaction { keys, ..Transaction::default() }).await
 }
 
-/// Whether the bucket belongs to an active function or its app.
+/// Returns true if the bucket belongs to an active function or to its app.
 fn is_active(admin: &Admin, bucket: &str) -> bool {
     admin.control.functions().iter().any(|function| {
         let app = function.name.split_once('/').map(|(app, _)| app);

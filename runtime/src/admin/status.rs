@@ -22,9 +22,10 @@ use evoke_store::Store;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The scope and key of the mark that [`ready`] writes.
+/// [`ready`] tests whether the store accepts writes: it writes a mark, a small stored value, with this scope and key.
 const PROBE: &str = "/evoke/ready";
-/// The free space in bytes below which [`ready`] tries to write: several times the pages of a small commit.
+/// With less free space than this on the disk, in bytes, [`ready`] writes the mark. It is several times the size of a
+/// small commit.
 const SMALL_WRITE: u64 = 128 * 1024;
 /// `Retry-After` of [`ready`] and [`health`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
         Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
-    // Events wait in the store until their function is compiled; requests would be refused.
+    // Events wait in the store until their function is compiled. HTTP requests cannot wait: they would be refused.
     if let Some(name) = admin.control.compiling_request_handler() {
         return later(format!("starting: {name}, which handles requests, is being compiled"));
     }
@@ -59,8 +60,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
     }
 }
 
-/// The result of the last check whether the store accepts writes. Simultaneous requests share one check: `/readyz`
-/// needs no token, so its callers must not be able to keep the store busy.
+/// The result of the last check whether the store accepts writes. Concurrent requests share one check: `/readyz` needs
+/// no token, so its callers must not be able to keep the store busy.
 #[derive(Default)]
 pub struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
@@ -74,8 +75,8 @@ impl Readiness {
             return result.clone();
         }
         let started = Instant::now();
-        // If the last write succeeded and the disk has room, an empty commit suffices: it passes through the same queue
-        // as all writes, and writes nothing. Otherwise a small write shows whether there is room for a write.
+        // If the last check succeeded and the disk has room, an empty commit suffices: it passes through the same queue
+        // as all writes, but writes nothing. Otherwise a small write shows whether the store accepts writes.
         let is_doubtful = !matches!(&*last, Some((_, Ok(())))) || store.refusal().is_some() || is_disk_full(data).await;
         // A new value each time: SQLite does not write a page whose content stays the same.
         let value = || uuid::Uuid::now_v7().into_bytes().to_vec();

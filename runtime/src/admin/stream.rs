@@ -25,10 +25,10 @@ pub(super) struct Lines {
     chunk: String,
 }
 
-/// Error: the client has disconnected.
+/// The error of a send to a client that has disconnected.
 pub(super) struct ClientGone;
 
-/// Why a list ends before its last line.
+/// The reason why a list ends before its last line.
 pub(super) enum StreamError {
     /// The client has disconnected.
     ClientGone,
@@ -63,7 +63,7 @@ impl Lines {
 
     /// Adds a value as a line of JSON.
     pub(super) async fn json(&mut self, value: &impl Serialize) -> Result<(), ClientGone> {
-        // Strings, numbers and JSON always serialise.
+        // Never fails: strings, numbers and JSON always serialise.
         self.line(serde_json::to_string(value).unwrap_or_default()).await
     }
 
@@ -73,7 +73,7 @@ impl Lines {
         self.text(line).await
     }
 
-    /// Adds text. Sends the text collected before if both do not fit into one chunk.
+    /// Adds text to the chunk. If both do not fit into one chunk, sends the present chunk first.
     pub(super) async fn text(&mut self, text: String) -> Result<(), ClientGone> {
         if self.chunk.len() + text.len() > PAGE_BYTES_MAX {
             self.flush().await?;
@@ -87,7 +87,7 @@ impl Lines {
         if self.chunk.len() >= PAGE_BYTES_MAX { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends the text that was not sent yet. Waits while the client reads too slowly.
+    /// Sends the text that was not sent yet. Waits until the client has read enough of the earlier text.
     pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
         if self.chunk.is_empty() {
             return Ok(());

@@ -30,7 +30,7 @@ use evoke_store::memory::MemoryStore;
 use evoke_store::running::NoRunningLog;
 use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
-/// A control of no active apps.
+/// Returns a control without any active app.
 fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Control {
     struct Silent;
     impl Host for Silent {

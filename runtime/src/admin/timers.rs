@@ -1,4 +1,4 @@
-//! Lists timers with their next ticks, and with their last ticks and the deliveries of these.
+//! Lists timers: their next ticks, their last ticks, and the deliveries of the last ticks.
 
 use std::sync::Arc;
 
@@ -39,7 +39,9 @@ pub(super) async fn list(
 ) -> ApiResult<Response<Body>> {
     let (limit, ticks) = (query.limit.unwrap_or(LIMIT_DEFAULT), query.ticks.unwrap_or(TICKS_DEFAULT));
     if limit > LIMIT_MAX || ticks > TICKS_MAX {
-        let detail = format!("at most {LIMIT_MAX} timers with {TICKS_MAX} ticks each can be listed");
+        let detail = format!(
+            "limit is {limit} and ticks is {ticks}; at most {LIMIT_MAX} timers and {TICKS_MAX} ticks each can be listed"
+        );
         return Err(Problem::malformed(detail).into());
     }
     let mut timers = admin.control.timers().await;
@@ -90,7 +92,7 @@ async fn view(store: &dyn Store, source: String, times: TimerTimes, ticks: usize
     })
 }
 
-/// Returns a tick with its deliveries. Retention may have removed its event.
+/// Returns a tick with its deliveries. If retention has removed the event of the tick, there are none.
 async fn stored_tick(store: &dyn Store, source: &str, at: UnixMs) -> Result<Tick, StoreError> {
     let event = store.event_of(source.to_owned(), TimerTimes::id(at)).await?;
     let found = match event {

@@ -22,13 +22,13 @@ use super::view;
 pub(super) use super::view::Role;
 use evoke_model::clock::{Clock, UnixMs, rfc3339};
 
-/// Start of every token, so that a scanner of secrets recognises it.
+/// Start of every token, by which tools that search for leaked secrets can recognise a token.
 const PREFIX: &str = "evoke_";
 /// Number of random bytes of a token.
 const RANDOM_BYTES: usize = 32;
 /// Name of the owner's token.
 const OWNER: &str = "owner";
-/// Maximum number of tokens besides the owner's: each request is compared with all of them.
+/// Maximum number of tokens besides the owner's, because the token of each request is compared with all of them.
 const TOKENS_MAX: usize = 100;
 /// Maximum length of a token's name.
 const NAME_LENGTH_MAX: usize = 64;
@@ -67,7 +67,7 @@ pub(super) struct Caller {
     revoked: CancellationToken,
 }
 
-/// Why a token is not accepted.
+/// The reason why a token is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejected {
     #[error("the token is not valid: it does not exist or was revoked")]
@@ -76,7 +76,7 @@ pub(super) enum Rejected {
     Expired(UnixMs),
 }
 
-/// Why a token was not made or revoked.
+/// The reason why a token was not made or not revoked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
     #[error("the name of a token must have 1 to {} letters, digits, `-`, `_` or `.`", NAME_LENGTH_MAX)]
@@ -126,8 +126,8 @@ impl Tokens {
         Ok(Self(Arc::new(Inner { data: data.to_owned(), clock, valid, changing })))
     }
 
-    /// Returns the holder of a token. The comparison takes the same time for any wrong token, so an attacker learns
-    /// nothing from it.
+    /// Returns the holder of a token. The comparison takes the same time for any wrong token, so its duration shows an
+    /// attacker nothing about the valid tokens.
     pub(super) fn authenticate(&self, token: &str) -> Result<Caller, Rejected> {
         let presented = hash(token);
         let mut found = None;
@@ -140,7 +140,7 @@ impl Tokens {
         caller.check(self.0.clock.now_ms()).map(|()| caller)
     }
 
-    /// Makes a token, which is valid from now on. Removes expired ones. Blocks until the file is on disk.
+    /// Makes a token, which is valid when this returns, and removes expired tokens. Blocks until the file is on disk.
     pub(super) fn create(
         &self,
         name: &str,
@@ -172,18 +172,19 @@ impl Tokens {
         Ok(view::NewToken { name: name.to_owned(), role, token, expires: expires_ms.map(rfc3339) })
     }
 
-    /// Makes a token that can read and change nothing, and returns it.
+    /// Makes a token with the role viewer, which cannot change anything, and returns it.
     pub(crate) fn create_viewer(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.create(name, Role::Viewer, None)?.token)
     }
 
-    /// Makes a token for requests within this process, whose store refuses every change, and returns it. The token has
-    /// the role operator, so it can also read recordings: the user of this process can read the files anyway.
+    /// Makes a token for a command that sends requests to the API within its own process, where the store refuses all
+    /// changes. The token has the role operator, so that the command can also read recordings. This is safe, because
+    /// the user of the command can read the files of the store anyway.
     pub(crate) fn create_local(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.create(name, Role::Operator, None)?.token)
     }
 
-    /// Revokes a token at once, and cuts off its responses that are in progress. Blocks until the file is on disk.
+    /// Revokes a token, and cuts off its responses that are in progress. Blocks until the file is on disk.
     pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
         if name == OWNER {
             return Err(TokenError::Owner(files::owner_path(&self.0.data)));
@@ -241,7 +242,7 @@ impl Caller {
         Self { name: name.into(), role, expires_ms, revoked: CancellationToken::new() }
     }
 
-    /// Returns the same holder for a session of the console. The session ends at `until_ms`, with the token, or by
+    /// Returns the same holder for a session of the console. The session ends at `until_ms`, when the token ends, or by
     /// [`Self::end`], whichever comes first.
     pub(super) fn for_session(&self, until_ms: UnixMs) -> Self {
         let expires_ms = self.expires_ms.map_or(until_ms, |own| own.min(until_ms));
@@ -269,7 +270,7 @@ impl Caller {
 
     /// Waits until the token is revoked or expires.
     pub(super) async fn invalid(&self, clock: &Clock) {
-        /// How often the wall clock is read, because it may jump.
+        /// The longest time between two readings of the wall clock, which may jump.
         const INTERVAL: Duration = Duration::from_secs(30);
         let expired = async {
             let Some(expires_ms) = self.expires_ms else { return std::future::pending().await };
@@ -301,7 +302,7 @@ pub(super) fn random_text() -> anyhow::Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
-/// Whether a text has the form of a token.
+/// Returns true if a text has the form of a token.
 fn is_token(text: &str) -> bool {
     let random = text.strip_prefix(PREFIX).and_then(|random| URL_SAFE_NO_PAD.decode(random).ok());
     random.is_some_and(|random| random.len() >= RANDOM_BYTES)

@@ -1,4 +1,4 @@
-//! Builds the trace of an event: a tree of events, their deliveries and the events these published.
+//! Builds the trace of an event: a tree of events, their deliveries, and the events that the deliveries published.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +18,14 @@ use super::{Admin, ApiResult, events};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, ReadDelivery, ReadEvent, Seq};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Maximum number of events in a trace. A user reads fewer, and so many take only some milliseconds of work.
+/// Maximum number of events in a trace. Users hardly read more, and reading so many takes only some milliseconds.
 const EVENTS_MAX: usize = 1_000;
 /// Maximum number of deliveries in a trace.
 const DELIVERIES_MAX: usize = 10_000;
 /// Maximum total size of the events in a trace, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Maximum depth of a trace, in events. An event takes four levels of JSON, and JSON parsers commonly stop at 128.
+/// Maximum depth of a trace, in events. Each event adds four levels to the JSON, and many JSON parsers allow at most
+/// 128 levels.
 const DEPTH_MAX: usize = 30;
 
 #[derive(Deserialize)]
@@ -84,17 +85,17 @@ fn lineage(read: &ReadEvent) -> Lineage {
     read.as_ref().map(|stored| stored.lineage).unwrap_or_default()
 }
 
-/// Returns the size of an event in bytes; 0 for a damaged one.
+/// Returns the size of an event in bytes; 0 for a damaged event.
 fn size(read: &ReadEvent) -> usize {
     read.as_ref().map_or(0, |stored| stored.event.size())
 }
 
-/// An event of the tree. The tree has only the numbers of events and deliveries, which are read again when they are
-/// sent.
+/// An event of the tree. To save memory, the tree has only the numbers of events and deliveries. Their contents are
+/// read again when they are sent.
 struct TreeEntry {
     seq: Seq,
     depth: usize,
-    /// Why the tree is not complete at this event.
+    /// The reason why deliveries or published events of this event are missing in the tree; `None` if none are.
     cut: Option<String>,
     deliveries: Vec<TreeDelivery>,
 }
@@ -103,7 +104,7 @@ struct TreeDelivery {
     id: DeliveryId,
     /// The published events: indices in the list of entries.
     published: Vec<usize>,
-    /// The number of published events that the tree has no room for.
+    /// Number of published events that are not in the tree because of its limits.
     omitted: usize,
 }
 
@@ -123,7 +124,7 @@ async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Vec
         let (mut deliveries, mut cut) = (Vec::new(), None);
         for record in store.deliveries(seq).await? {
             if count >= DELIVERIES_MAX {
-                cut = Some(format!("the trace stops here: it has {DELIVERIES_MAX} deliveries already"));
+                cut = Some(format!("the trace stops here at its limit of {DELIVERIES_MAX} deliveries"));
                 break;
             }
             count += 1;
@@ -228,7 +229,7 @@ impl Writer<'_> {
 
 /// Returns the JSON of a value without `end`, so that further members can be added.
 fn without_end(value: &impl serde::Serialize, end: &str) -> String {
-    // Strings, numbers and JSON always serialise.
+    // Never fails: strings, numbers and JSON always serialise.
     let mut json = serde_json::to_string(value).unwrap_or_default();
     json.truncate(json.strip_suffix(end).map_or(json.len(), str::len));
     json

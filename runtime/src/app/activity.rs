@@ -1,4 +1,5 @@
-//! Reports accepted events, ended attempts and the log lines of functions to a host that shows them, as on a terminal.
+//! Reports accepted events, ended attempts and the log lines of functions to the host, which shows them, for example on
+//! a terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,10 @@ use crate::control::{Activity, Control, Host, Progress};
 use crate::logs::{Filter, Followed, FunctionLogs};
 use evoke_model::{Completion, EventFilter, Seq, Verdict};
 
-/// Limit on the ended attempts that wait to be shown. Further attempts are left out.
+/// Maximum number of ended attempts that wait to be shown. Further attempts are not shown.
 const WAITING_MAX: usize = 256;
-/// Limit on the lines that are shown in an [`INTERVAL`]: about what fits on a terminal, and more than a user can read.
+/// Maximum number of lines that are shown in an [`INTERVAL`]: about the height of a terminal, and more than a user can
+/// read in this time.
 const SHOWN_MAX: u32 = 40;
 const INTERVAL: Duration = Duration::from_secs(1);
 

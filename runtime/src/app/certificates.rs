@@ -104,7 +104,7 @@ impl Certificates {
         let config = files.read(http2).with_context(|| format!("cannot start TLS of the {listener} listener"))?;
         files.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
         if let Some(end) = first_end(config.certificates()).filter(|end| *end < clock.now_ms()) {
-            tracing::warn!("the certificate of the {listener} listener expired on {}: clients refuse it", rfc3339(end));
+            tracing::warn!("the certificate of the {listener} listener expired on {}; replace its file", rfc3339(end));
         }
         Ok(Self { listener, files: Arc::new(files), http2, tls: Tls::new(config), read })
     }

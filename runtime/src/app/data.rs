@@ -44,7 +44,7 @@ impl Addresses {
 /// A data folder that is private to its owner and locked by this process. Dropping it releases the lock.
 pub(super) struct DataFolder {
     folder: PrivateFolder,
-    /// The files and folders in it that nothing else in this process may open.
+    /// The files and folders in the data folder that sources, manifests and secrets must not open.
     reserved: Vec<Reservation>,
     /// Locked while the file is open. The operating system releases the lock when the process ends, also after a crash.
     _lock: File,
@@ -137,7 +137,7 @@ fn lock(folder: &PrivateFolder) -> anyhow::Result<File> {
     let mut file = open()?;
     if let Some(stranger) = lock_holder::stranger(&file) {
         tracing::warn!(
-            "{} was locked by {stranger}; it is replaced, so that only this user can lock it",
+            "{} was locked by {stranger}; the file is replaced, so that only this user can lock it",
             path.display()
         );
         std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;

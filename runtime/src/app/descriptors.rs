@@ -1,12 +1,12 @@
 //! The number of files and sockets that the process may have open.
 //!
-//! The usual limit of 1,024 is for programs that use `select`. Without a free descriptor, the store cannot open a
-//! connection for reading, a files source cannot read its folder, and no listener accepts a connection, so clients that
-//! only connect could stop all of these.
+//! The usual limit of 1,024 exists for programs that use `select`, and is too low here. Without a free descriptor, the
+//! store cannot open a connection for reading, a files source cannot read its folder, and no listener accepts a
+//! connection. So clients could stop all of this by opening many connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The wanted limit. It is higher than the number of connections and files that Evoke has open at once.
+/// The wanted limit. It is higher than the number of connections and files that Evoke has open at the same time.
 const WANTED: u64 = 16 * 1024;
 
 /// Raises the limit to [`WANTED`], or as far as the system allows.

@@ -1,4 +1,4 @@
-//! Stores the use of grants periodically, and a last time at the stop.
+//! Stores which grants the functions have used: periodically, and a last time when Evoke stops.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::Control;
 use evoke_store::StoreError;
 
-/// Time between two writes. An unclean end of the process loses the uses of this time.
+/// Time between two writes. If the process ends without a clean stop, the uses since the last write are lost.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until `stop` is cancelled. Keeps the records of removed grants and functions for `keep`.
@@ -18,7 +18,7 @@ pub(super) async fn run(control: Control, keep: Duration, stop: CancellationToke
             Ok(()) => {}
             // A full or locked store may recover: the next round tries again.
             Err(StoreError::Full | StoreError::Busy) if !is_last => {}
-            Err(error) => tracing::warn!("the last uses of grants are not recorded: {error}"),
+            Err(error) => tracing::warn!("cannot store which grants were used last: {error}"),
         }
         if is_last {
             return;

@@ -1,7 +1,7 @@
 //! The health monitor: reports changes in the health of functions, their endpoints, sources, listeners and the disk as
 //! events of the runtime.
 //!
-//! The monitor polls once a second, and at once when the health of a function changes. Conditions that clear between
+//! The monitor polls once a second, and also when the health of a function changes. Conditions that clear between two
 //! polls are not reported.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ impl HealthMonitor {
         let reported = match bus.marks(SOURCE).await {
             // Without the last reported health, each problem that still exists is reported again.
             Err(StoreError::Damaged(reason)) => {
-                tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
+                tracing::error!("cannot read which problems were reported before; they are reported again: {reason}");
                 BTreeMap::new()
             }
             reported => reported?,
@@ -91,21 +91,23 @@ impl HealthMonitor {
         }
     }
 
-    /// Pauses the functions whose endpoints are gone. If the store fails, the functions stay stopped, and the next poll
-    /// tries again.
+    /// Pauses the functions whose endpoints have responded that they are gone for good. If the store fails, these
+    /// functions start no attempts anyway, and the next poll tries again.
     async fn pause_gone(&self) {
         match self.control.pause_gone().await {
             Ok(paused) => {
                 for name in paused {
-                    tracing::warn!("{name} is paused: its endpoint is gone; `evoke resume {name}` continues");
+                    tracing::warn!(
+                        "{name} is paused: its endpoint is gone for good; correct its URL and run `evoke resume {name}`"
+                    );
                 }
             }
             Err(error) => tracing::debug!("cannot pause a function whose endpoint is gone: {error}"),
         }
     }
 
-    /// Stores the event and the mark of a change in one commit. Returns false if the store failed. The next poll then
-    /// detects the change again.
+    /// Stores the event of a change, and the mark that the change was reported, in one commit. Returns false if the
+    /// store failed. The next poll then detects the change again.
     async fn report(&self, change: &Change) -> bool {
         let Parts { store, bus, clock, .. } = self.control.parts();
         let (event, mark) = change.to_event_and_mark(store.instance(), clock.now_ms());
@@ -124,8 +126,8 @@ impl HealthMonitor {
     }
 
     /// Returns the current health of the active functions and their circuits, the active sources, the listeners with
-    /// TLS and the disk. There may be thousands of subjects, so those without trouble are left out, unless a trouble of
-    /// theirs was reported.
+    /// TLS and the disk. Functions, circuits and sources without trouble are left out, because there may be thousands
+    /// of them, except those whose trouble was reported before.
     async fn observe(&self, functions: BTreeMap<String, FunctionId>) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
@@ -177,7 +179,7 @@ impl HealthMonitor {
         all
     }
 
-    /// Returns true if the subject has trouble now, or if a trouble of it was reported.
+    /// Returns true if the subject has trouble now, or if its trouble was reported and not yet its recovery.
     fn matters(&self, subject: &Subject, trouble: bool) -> bool {
         trouble || self.conditions.has_trouble(subject)
     }

@@ -1,8 +1,8 @@
 //! Returns freed memory to the system when the process becomes idle.
 //!
-//! An allocator keeps freed memory with the thread that allocated it until that thread allocates again. So after a
-//! burst of large events, threads without work would keep tens of megabytes. The sandbox keeps the memory of warm
-//! instances for the attempts that follow.
+//! The allocator keeps freed memory reserved for the thread that allocated it, until that thread allocates again. So
+//! after a burst of large events, threads without work would keep tens of megabytes. The sandbox also keeps the memory
+//! of warm instances for the attempts that follow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ pub(super) async fn run(runtimes: [Handle; 2], sandbox: Sandbox) {
             }
             return_memory_of_c();
             let sandbox = sandbox.clone();
-            // The task cannot fail; at the end of the process it may be cancelled.
+            // The task cannot fail. It may be cancelled at the end of the process.
             let _ = tokio::task::spawn_blocking(move || sandbox.release_memory()).await;
         }
     }
@@ -49,8 +49,8 @@ fn busy_time(runtime: &Handle) -> Duration {
     (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker)).sum()
 }
 
-/// Returns the freed memory of all threads of a runtime to the system. Spawns one task for each thread; a task blocks
-/// its thread until all have run, so that no thread runs two of them.
+/// Returns the freed memory of all threads of a runtime to the system. Spawns one task for each thread. A task blocks
+/// its thread until all tasks have started, so that no thread runs two of the tasks.
 async fn return_memory(runtime: &Handle) {
     let threads = runtime.metrics().num_workers();
     let arrived = Arc::new(AtomicUsize::new(0));
@@ -67,7 +67,7 @@ async fn return_memory(runtime: &Handle) {
     };
     let tasks: Vec<_> = (0..threads).map(task).collect();
     for task in tasks {
-        // The task cannot fail; at the end of the process it may be cancelled.
+        // The task cannot fail. It may be cancelled at the end of the process.
         let _ = task.await;
     }
 }
@@ -75,7 +75,7 @@ async fn return_memory(runtime: &Handle) {
 /// Returns to the system the memory that the current thread has freed, and the free memory in all arenas.
 #[allow(unsafe_code, reason = "a function of the allocator that its crate does not export")]
 fn return_memory_of_thread() {
-    // Links the library of the allocator.
+    // Links the allocator mimalloc, which has the function.
     use mimalloc as _;
     unsafe extern "C" {
         safe fn mi_collect(force: bool);

@@ -139,14 +139,14 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
 }
 
 /// Returns a sandbox with the cache of the data folder, or without a cache on disk if that folder cannot be used.
-/// `concurrency` is the number of attempts that run at once.
+/// `concurrency` is the number of attempts that run at the same time.
 pub(super) fn sandbox(data: &Path, limits: CompileLimits, concurrency: u32) -> anyhow::Result<Sandbox> {
     let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency };
-    // The cache is machine code: no other user may write to its folder.
+    // The cache contains machine code that Evoke runs, so no other user may be able to write to its folder.
     let usable = evoke_store_sqlite::prepare_data_folder(data).map_err(anyhow::Error::from);
     match usable.and_then(|_| Ok(Sandbox::new(settings(Some(data.join("compiled"))))?)) {
         Err(error) => {
-            tracing::warn!("{error:#}; the function is compiled at every call");
+            tracing::warn!("{error:#}; without this cache, functions are compiled at each run");
             Ok(Sandbox::new(settings(None))?)
         }
         sandbox => sandbox,

@@ -168,9 +168,8 @@ pub(super) async fn listen(
     Ok((Listeners { public, admin }, addresses, certificates))
 }
 
-/// Opens the store. If another program holds a lock on the store, or if the disk has no room for the files that SQLite
-/// makes beside it, tries again until the caller stops waiting. Returns an error if a new store does not fit on the
-/// disk.
+/// Opens the store. Waits while another program holds a lock on the store, and while the disk has no room for the files
+/// that SQLite makes beside the store. Returns an error if the disk has no room for a new store.
 async fn open_store(
     folder: &Path,
     clock: Clock,
@@ -183,7 +182,7 @@ async fn open_store(
     let mut waits_for_room = false;
     loop {
         let (path, clock, metrics) = (folder.to_owned(), clock.clone(), metrics.clone());
-        // Opening waits for locks, so it runs on a thread of its own. A stop does not wait for this thread.
+        // Opening may wait for a lock for a long time, so it runs on a thread of its own. A stop does not wait for it.
         let opened =
             tokio::task::spawn_blocking(move || SqliteStore::open_measured(&path, clock, dedup_window, metrics));
         match opened.await.map_err(|_| StoreError::Closed)? {
@@ -218,11 +217,12 @@ async fn open_store(
 }
 
 /// Counts an unclean end of the previous process. Returns for each delivery the number of unclean ends at which it was
-/// running. On a full disk, the end is not counted, but the deliveries that were running still run alone.
+/// running: these deliveries run alone, to find the one that ends the process. On a full disk, the end is not counted,
+/// but the deliveries that were running at it are still returned.
 async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
     match store.record_exit(exit.clone()).await {
         Err(StoreError::Full) => {
-            tracing::error!("the disk is full: the unclean end of the last process is not counted");
+            tracing::error!("cannot count that the last process ended without a clean stop: the disk is full");
             let attempts = exit.map(|exit| exit.attempts).unwrap_or_default();
             Ok(attempts.into_iter().map(|(delivery, _)| (delivery, 1)).collect())
         }

@@ -1,5 +1,5 @@
-//! The record of running work in the data folder. Evoke also runs without this record, so a disk error is logged and
-//! does not prevent the start; a delivery that ends the process is then not recognised.
+//! The record of running work in the data folder. After a crash, it shows which deliveries may have caused the crash.
+//! Evoke also runs without this record, so an error of the disk is only logged.
 
 use std::sync::Arc;
 

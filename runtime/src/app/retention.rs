@@ -9,11 +9,11 @@ use evoke_model::text::count;
 use evoke_model::{Actor, Retention};
 use evoke_store::{Store, StoreError};
 
-/// Maximum time between two runs. At a hundred megabytes a second the store grows by a gigabyte in this time.
+/// Maximum time between two runs. If events arrive at 100 MB/s, the store grows by 1 GB in this time.
 const INTERVAL_MAX: Duration = Duration::from_secs(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The scope in the store whose owner runs retention.
+/// Only the process that owns this scope of the store runs retention.
 const SCOPE: &str = "retention";
 
 /// Runs until `stop` is cancelled, or the store fails or is closed.
@@ -23,13 +23,13 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
         match run_once(&*store, retention).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!("retention removed {}", count(removed, "event")),
-            // Tries again later: the disk may get room, also because retention removes events.
+            // The next run tries again: the disk may have room then.
             Err(StoreError::Full) => tracing::warn!("retention cannot run: the disk is full"),
-            // The store has logged the lock.
+            // The store itself has already logged that it is locked.
             Err(error @ StoreError::Busy) => tracing::debug!("retention cannot run: {error}"),
             Err(error @ StoreError::Unreachable(_)) => tracing::warn!("retention cannot run: {error}"),
-            // Retention may still work for undamaged events.
-            Err(StoreError::Damaged(reason)) => tracing::error!("retention: {reason}"),
+            // The next run may still remove undamaged events.
+            Err(StoreError::Damaged(reason)) => tracing::error!("retention found damaged data: {reason}"),
             Err(error) => {
                 tracing::debug!("retention ends: {error}");
                 return;

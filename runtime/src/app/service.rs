@@ -49,8 +49,8 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=waiting for running deliveries");
     }
 
-    /// Notifies the watchdog twice in its time limit as long as the store processes commits. A commit that fails
-    /// because the disk is full counts, too, because a restart would not help. Never returns.
+    /// Notifies the watchdog twice per time limit, as long as the store responds to commits. A commit that fails, for
+    /// example because the disk is full, is also a response: a restart would not help. Never returns.
     pub(super) async fn answer_watchdog(&self, store: &dyn Store) {
         let (Some(_), Some(time)) = (&self.socket, self.watchdog) else { return std::future::pending().await };
         let mut interval = tokio::time::interval(time / 2);
@@ -84,7 +84,7 @@ fn open(path: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
         None => SocketAddr::from_pathname(path)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A service manager normally reads at once. If its queue is full, sending must not block Evoke.
+    // A service manager normally reads messages immediately. If its queue is full, sending must not block Evoke.
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }

@@ -2,11 +2,11 @@
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second signal ends the process at once |
+//! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second signal ends the process immediately |
 //! | SIGHUP | reload the manifests; drain and stop if the terminal was closed |
 //! | SIGUSR1, SIGUSR2 | ignored by `up` |
-//! | SIGXFSZ | ignored by `up`: a file that reaches the limit of `ulimit -f` is an error of the write |
-//! | SIGPIPE | ignored (by Rust's runtime): a closed pipe is an error of the write |
+//! | SIGXFSZ | ignored by `up`: a write beyond the limit of `ulimit -f` returns an error instead |
+//! | SIGPIPE | ignored (by Rust's runtime): a write to a closed pipe returns an error instead |
 //! | SIGTSTP, SIGCONT, SIGQUIT and the others | the system's default |
 //!
 //! No signal loses data: an end at any moment is like a crash, which the store survives.
@@ -15,7 +15,8 @@ use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT (Ctrl-C). From the creation of this value on, they no longer end the process by themselves.
+/// Receives SIGTERM and SIGINT (Ctrl-C). Once this value is created, these signals no longer end the process by
+/// themselves.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -89,7 +90,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a request to stop. If a reload is requested before, [`Signals::next`] returns that request later.
+    /// Waits for a request to stop. If a reload is requested meanwhile, [`Signals::next`] returns that request later.
     pub(super) async fn stop(&mut self) {
         // The caller may drop this future at any time, so the request is recorded before the next wait.
         while let Request::Reload = self.receive().await {

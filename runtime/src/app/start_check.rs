@@ -21,7 +21,7 @@ pub async fn check_start(options: &UpOptions) -> Result<(Diagnostics, usize, usi
         opened.with_context(|| format!("cannot open the store in the data folder {}", options.data.display()))?;
     }
     if !options.data.join("listen.json").exists() {
-        // The listeners are closed again at once.
+        // The listeners are closed again immediately.
         drop(open::listen(options, &Metrics::new(), &Clock::system()).await?);
     }
     Ok(checked)

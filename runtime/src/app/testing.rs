@@ -41,7 +41,7 @@ pub struct TestOptions {
     pub recorded: Option<(Vec<Recording>, RecordedFile)>,
     /// Runs only tests whose name, or `app/function`, contains this text.
     pub filter: Option<String>,
-    /// Whether to write the expectations of tests that fail or have none.
+    /// Whether to write new expectations for the tests that fail or have no expectation.
     pub update: bool,
     /// The data folder; only its cache of compiled components is used.
     pub data: PathBuf,
@@ -118,12 +118,12 @@ pub async fn test(options: TestOptions, host: &dyn Host) -> Result<TestReport, A
     let functions = functions::load_all(&cases, &sandbox).await?;
     let attempts = cases.iter().zip(functions).map(|(case, function)| {
         let app = case.checked.manifest.app.as_str().into();
-        // An attempt of a short function runs on the thread that starts it, so it is started on a thread for guests.
+        // Some attempts run on the thread that starts them, without a switch to another thread. So each attempt is
+        // started on a thread for guests.
         sandbox.guest_threads().spawn(attempt::run(function, app, case.test.clone()))
     });
     let actual: Vec<_> = stream::iter(attempts).buffered(parallel).collect().await;
-    let actual =
-        actual.into_iter().collect::<Result<Vec<Actual>, _>>().context("a test ended the thread that ran it")?;
+    let actual = actual.into_iter().collect::<Result<Vec<Actual>, _>>().context("the task that ran a test panicked")?;
     let mut results: Vec<TestResult> = cases.iter().zip(&actual).map(|(case, actual)| result(case, actual)).collect();
     for ((recording, actual), result) in recordings.iter().zip(&actual).zip(&mut results) {
         if result.passed() {
@@ -146,7 +146,7 @@ fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>
     if let Some(filter) = filter {
         let names: BTreeSet<&str> = cases.iter().map(|case| case.test.name.value.as_str()).collect();
         let (are, tests) = (fitting(names.len(), "is", "are"), count(names.len(), "test"));
-        let message = format!("no test has {filter} in its name or its function; there {are} {tests}");
+        let message = format!("no test has `{filter}` in its name or in `app/function`; there {are} {tests}");
         cases.retain(|case| {
             case.test.name.value.contains(filter) || full_name(&case.checked.manifest, case.function).contains(filter)
         });
@@ -185,7 +185,7 @@ fn result(case: &Case<'_>, actual: &Actual) -> TestResult {
     }
 }
 
-/// Writes the expectations of tests that failed or have none. Returns the changed files.
+/// Writes new expectations for the tests that failed or have no expectation. Returns the changed files.
 fn update(cases: &[Case<'_>], actual: &[Actual], results: &mut [TestResult]) -> anyhow::Result<Vec<PathBuf>> {
     let mut updated = Vec::new();
     let mut start = 0;

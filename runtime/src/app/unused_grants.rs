@@ -1,4 +1,4 @@
-//! Finds the grants of manifests that their functions did not use.
+//! Finds the grants in manifests that the functions have not used.
 
 use crate::admin::view::{FunctionGrants, Grant};
 use crate::control::functions::{self, full_name};

@@ -12,8 +12,8 @@ use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and checks that the existing components load under their grants. Returns the warnings (including
 /// warnings about the data folder `data`), the number of manifests and the number of functions. `missing_secrets` is
-/// the severity of a secret that cannot be read on this machine. With `used`, a grant that its function did not use is
-/// a mistake, too. Nothing is written to disk.
+/// the severity of a secret that cannot be read on this machine. With `used`, a grant that its function has not used is
+/// also an error. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
@@ -34,7 +34,7 @@ pub async fn validate(
     let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
     let all: Vec<_> = functions::all(&manifests).collect();
     let count = all.len();
-    // A missing component is no error if the manifest has a `build:` command for it.
+    // A missing component is not an error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.build.is_none() || f.component_path().is_none_or(Path::exists));
     // A machine that only checks manifests may not have the secrets. Then the functions are checked without them.
     let existing: Vec<(&Checked, Function)> = existing.map(|(checked, function)| (checked, function.clone())).collect();

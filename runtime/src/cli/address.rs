@@ -1,4 +1,4 @@
-//! The address of the admin API, as options and `listen.json` have it.
+//! The address of the admin API, as written in options and in `listen.json`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,15 +16,15 @@ pub(super) struct AdminAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
     Ip(IpAddr),
-    /// A name; only `localhost` is known to be this machine.
+    /// A host name. Only `localhost` surely means this machine.
     Name(String),
 }
 
 impl AdminAddress {
-    /// Where `up` listens unless an option says otherwise.
+    /// The address on which `up` listens without `--admin`.
     pub(super) const DEFAULT: Self = Self { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 8081, tls: false };
 
-    /// Whether the address can only be on this machine.
+    /// Returns true if the address surely belongs to this machine.
     pub(super) fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Ip(ip) => ip.to_canonical().is_loopback(),
@@ -62,7 +62,8 @@ impl AdminAddress {
         format!("{scheme}://{}", Self { host, ..self.clone() })
     }
 
-    /// Returns the address to listen on, with or without TLS. The error says what to write instead.
+    /// Returns the address to listen on. `has_tls` says whether `up` has a certificate for the admin API. The error
+    /// says what to write instead.
     pub(super) fn to_listen(&self, has_tls: bool) -> Result<SocketAddr, String> {
         const CERTIFICATE: &str = "--admin-cert FILE --admin-key FILE";
         let port = self.port;
@@ -73,7 +74,7 @@ impl AdminAddress {
             Host::Ip(ip) if has_tls || self.is_loopback() => Ok(SocketAddr::new(*ip, port)),
             Host::Name(_) if self.is_loopback() => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
             Host::Name(_) if has_tls => Err(format!(
-                "--admin {self} has a name; write an IP address to listen on, such as --admin 0.0.0.0:{port}"
+                "--admin {self} has a host name, but `up` listens on an IP address, such as --admin 0.0.0.0:{port}"
             )),
             _ => Err(format!(
                 "--admin {self} can be reached from other machines, but the admin API has no TLS, so tokens could be \

@@ -16,8 +16,9 @@ use evoke_core::bus::Amount;
 use evoke_manifest::Severity;
 use evoke_model::{DescendantsMax, Retention};
 
-/// Task polls between two checks of timers and I/O. Parsing a large event takes a millisecond. With tokio's default of
-/// 61 polls, a time-out beside many such events could fire 60 ms late. Guests run on threads of their own.
+/// The number of tasks that a tokio thread polls before it checks timers and I/O again. A poll that parses a large
+/// event takes a millisecond, so with tokio's default of 61, a time-out could fire 60 ms late. Guests do not delay
+/// timers, because they run on other threads.
 const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
@@ -56,7 +57,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
 pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
     let Validate { manifests, strict, compile } = validate;
     let used = if *strict { Some(used_grants(common)?) } else { None };
-    // A missing secret is only a warning: a machine that only checks manifests may not have the secrets.
+    // A missing secret is only a warning, because a machine that only checks manifests may not have the secrets.
     let (data, limits) = (common.data_folder(), compile.limits());
     let validated = app::validate(&manifests.manifests, data, limits, Severity::Warning, used.as_deref());
     let (warnings, apps, functions) = run(common, validated)?;
@@ -75,7 +76,7 @@ fn used_grants(common: &Common) -> Result<Vec<FunctionGrants>, Failure> {
     };
     let folder = common.existing_data_folder();
     if common.client_args.admin.is_some() || !folder.join("evoke.db").exists() {
-        let help = "--strict needs the store of an Evoke that ran these functions: name its folder with --offline";
+        let help = "--strict needs the store of an Evoke that ran these functions; name its data folder with --offline";
         return Err(Failure::NotRunning(format!("{stopped}; {help}")));
     }
     let client_args = ClientArgs { offline: Some(folder), ..common.client_args.clone() };
@@ -90,8 +91,8 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
     print(&format!("{built} built"))
 }
 
-/// Runs a command of `crate::app` on a new tokio runtime, until SIGTERM or Ctrl-C: these also end the `build:` command
-/// that may be running.
+/// Runs a command of `crate::app` on a new tokio runtime. SIGTERM and Ctrl-C interrupt the command, and also end a
+/// `build:` command that it is running.
 pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
     let interruptible = async {
         let mut stop = StopSignals::new().map_err(anyhow::Error::from)?;
@@ -110,8 +111,8 @@ fn block_on<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>)
     let runtime = builder.build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
     let result = runtime.block_on(work);
-    // Wait neither for a component that is still being compiled when the command was interrupted, nor for a thread that
-    // reads from a file system that does not respond.
+    // Does not wait for threads that still compile a component after an interruption, or that read from a file system
+    // that does not respond.
     runtime.shutdown_background();
     match result {
         Err(AppError::Manifest(found)) if common.client_args.json => {

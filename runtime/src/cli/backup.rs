@@ -11,7 +11,8 @@ use evoke_store_sqlite as sqlite;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// A new file, or a folder; in a folder the copy is named evoke.db, so that --data DIR can open it
+    /// Where to write the copy: a new file, or a folder. In a folder, the copy is named evoke.db, so that a command
+    /// with --data DIR can open it
     #[arg(value_name = "FILE|DIR")]
     to: PathBuf,
 }
@@ -20,7 +21,7 @@ pub(super) struct Backup {
 #[derive(Debug, Serialize)]
 struct Copied {
     path: String,
-    /// Size of the copy.
+    /// Size of the copy, in bytes.
     bytes: u64,
     /// Number of events in the copy.
     events: u64,
@@ -33,7 +34,7 @@ impl Backup {
         if to.exists() {
             let to = to.display();
             return Err(Failure::Failed(format!(
-                "{to} already exists, and a backup never replaces a file: name another file"
+                "{to} already exists, and a backup never replaces a file; name another file or folder"
             )));
         }
         let report = sqlite::backup(&folder, &to).map_err(|e| Failure::Failed(format!("cannot back up: {e}")))?;

@@ -96,7 +96,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // The group may have ended at this moment.
+            // An error is ignored, because the group may already have ended.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }

@@ -1,4 +1,4 @@
-//! `check`: verifies conservation of deliveries and the integrity of the store.
+//! `check`: verifies that the store is not damaged, and that no delivery of an event is missing.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use evoke_store_sqlite as sqlite;
 pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
     let running = match (&common.data, &common.client_args.admin) {
         (None, Some(_)) => match folder_of_running(common) {
-            // An Evoke that is stopped has no address.
+            // If Evoke is stopped, it cannot report its data folder, so the default one is used.
             Err(Failure::NotRunning(_)) => None,
             found => Some(found?),
         },
@@ -28,7 +28,7 @@ pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
     if store.exists() {
         return Ok(folder);
     }
-    Err(Failure::NotFound(format!("there is no store at {}; give its folder with --data", store.display())))
+    Err(Failure::NotFound(format!("there is no store at {}; name the data folder with --data", store.display())))
 }
 
 fn folder_of_running(common: &Common) -> Result<PathBuf, Failure> {
@@ -59,7 +59,7 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
     }
     if *scheduled > 0 {
         let verb = fitting(*scheduled, "waits for its", "wait for their");
-        text += &format!("{} {verb} notbefore\n", count(*scheduled, "event"));
+        text += &format!("{} {verb} `notbefore`\n", count(*scheduled, "event"));
     }
     let row = |(name, c): (&String, &Counts)| {
         let numbers = [c.done, c.dead, c.purged, c.pending(), c.total()];
@@ -103,7 +103,7 @@ mod tests {
         let expected = "\
 4 events have 5 deliveries
 of these, retention removed 1 event with 2 deliveries
-1 event waits for its notbefore
+1 event waits for its `notbefore`
 function     done  dead  purged  pending  sum
 shop/charge     2     1       0        1    4
 1 problem

@@ -1,4 +1,5 @@
-//! Client of the admin API: of a running Evoke, over HTTP, or of an API in this process over the store in a folder.
+//! Client of the admin API: over HTTP, that of a running Evoke; with `--offline`, one in this process that reads the
+//! store in a folder.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -20,7 +21,7 @@ use super::{Common, Failure};
 use crate::admin::tokens;
 use crate::offline::Offline;
 
-/// The admin API: of a running Evoke, or over a folder.
+/// A client of the admin API.
 pub(super) enum Client {
     /// Sends requests to a running Evoke.
     Running(Connection),
@@ -28,7 +29,7 @@ pub(super) enum Client {
     Offline(Box<Offline>),
 }
 
-/// The address of a running Evoke, and what requests to it need.
+/// The address of a running Evoke, and the settings and the token for requests to it.
 pub(super) struct Connection {
     agent: ureq::Agent,
     base_url: String,
@@ -39,6 +40,7 @@ pub(super) struct Connection {
 /// Maximum size of a response that is not a list. A trace has at most 16 MiB of events; JSON escapes can make them six
 /// times as long.
 const RESPONSE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Maximum size of `listen.json`, and of an error response. Of a longer error response, the rest is not read.
 const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 
 impl Client {
@@ -61,7 +63,7 @@ impl Client {
         let token = find_token(common, &address, !certificates.is_empty())?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            // The admin API is usually on this machine: never use a proxy.
+            // The admin API is usually on this machine, so the proxy that the environment names is not used.
             .proxy(None)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
@@ -110,13 +112,13 @@ impl Client {
     /// Sends a POST request with a JSON body, and returns the body of its response.
     fn open_post(&self, path: &str, body: &impl Serialize) -> Result<Box<dyn Read + '_>, Failure> {
         let connection = self.running()?;
-        // Strings, numbers and raw JSON always serialise.
+        // Serialising strings, numbers and raw JSON cannot fail.
         let body = serde_json::to_vec(body).unwrap_or_default();
         let request = connection.authorize(connection.agent.post(connection.url(path)));
         connection.check_status(request.content_type("application/json").send(&body[..]))
     }
 
-    /// Sends a POST request with JSON text, for callers that send it again after an error.
+    /// Sends a POST request with JSON text. The error says whether the caller should send it again.
     pub(super) fn try_post(&self, path: &str, body: &[u8]) -> Result<String, PostError> {
         let connection = self.running().map_err(|failure| PostError::Failed(failure.to_string()))?;
         let request = connection.authorize(connection.agent.post(connection.url(path)));
@@ -143,7 +145,7 @@ impl Client {
     /// Sends a PUT request with a JSON body.
     pub(super) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
         let connection = self.running()?;
-        // Strings always serialise.
+        // Serialising strings cannot fail.
         let body = serde_json::to_vec(body).unwrap_or_default();
         let request = connection.authorize(connection.agent.put(connection.url(path)));
         let request = request.content_type("application/json");
@@ -229,9 +231,9 @@ impl Client {
     fn incomplete(&self, error: &std::io::Error) -> Failure {
         match self {
             Self::Running(Connection { base_url, .. }) => {
-                Failure::Failed(format!("the response of {base_url} is incomplete: {error}"))
+                Failure::Failed(format!("cannot read the whole response of {base_url}: {error}"))
             }
-            Self::Offline(_) => Failure::Failed(format!("the store could not be read to the end: {error}")),
+            Self::Offline(_) => Failure::Failed(format!("cannot read the whole response from the store: {error}")),
         }
     }
 }
@@ -253,7 +255,7 @@ impl Connection {
         result: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<Box<dyn Read + 'static>, Failure> {
         let response = result.map_err(|error| {
-            Failure::NotRunning(format!("cannot reach Evoke at {} ({error}); start one with `evoke up`", self.base_url))
+            Failure::NotRunning(format!("cannot reach Evoke at {} ({error}); start it with `evoke up`", self.base_url))
         })?;
         let status = response.status();
         let body = response.into_body().into_reader();
@@ -265,7 +267,7 @@ impl Connection {
     }
 }
 
-/// Returns the error that a response describes; `unknown` if it describes none.
+/// Returns the error that the body of a response describes. If the body describes no error, the message is `unknown`.
 fn refusal(status: u16, body: impl Read, unknown: &str) -> Failure {
     let mut text = String::new();
     let _ = body.take(PROBLEM_BYTES_MAX).read_to_string(&mut text);
@@ -296,14 +298,14 @@ impl Read for OfflineBody<'_> {
     }
 }
 
-/// Why a POST request failed. Each variant is a different reaction of the caller.
+/// Why a POST request failed. The variants differ in what the caller should do next.
 #[derive(Debug)]
 pub(super) enum PostError {
-    /// There was no complete response: the request may have been handled or not. Send it again.
+    /// There was no complete response, so it is unknown whether Evoke handled the request. Send it again.
     Away(String),
-    /// Send it again after this time.
+    /// Evoke does not accept the request now. Send it again after this time.
     Later(String, Duration),
-    /// The content is refused, and would be refused again.
+    /// Evoke refuses the content of the request, and would refuse it again.
     Refused(String),
     /// The request is not permitted or not possible. Do not send it again.
     Failed(String),
@@ -322,7 +324,8 @@ fn read_listened(data: &Path) -> Result<Listened, Failure> {
     let text = evoke_fs::read_text(&path, PROBLEM_BYTES_MAX).map_err(|_| {
         let folder = data.display();
         Failure::NotRunning(format!(
-            "no Evoke is running with the data folder {folder}; start one with `evoke up`, or choose another with --data or --admin"
+            "no Evoke is running with the data folder {folder}; start it with `evoke up`, or name the data folder of a \
+             running Evoke with --data, or its address with --admin"
         ))
     })?;
     let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
@@ -342,7 +345,7 @@ fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> R
     let checked = |from: &str, text: &str| {
         let token = text.trim();
         let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-        is_token.then(|| token.to_owned()).ok_or_else(|| Failure::Failed(format!("{from} has no token")))
+        is_token.then(|| token.to_owned()).ok_or_else(|| Failure::Failed(format!("{from} has no valid token")))
     };
     if let Some(path) = &common.client_args.token_file {
         let path_text = path.display().to_string();
@@ -350,7 +353,7 @@ fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> R
             std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("cannot read {path_text}: {e}")))?;
         return Ok(Ok(checked(&path_text, &text)?));
     }
-    // Not an option: other users see the arguments of a process.
+    // There is no option for the token itself, because other users can see the arguments of a process.
     if let Some(text) = std::env::var_os("EVOKE_TOKEN").filter(|text| !text.is_empty()) {
         return Ok(Ok(checked("EVOKE_TOKEN", &text.to_string_lossy())?));
     }

@@ -10,10 +10,11 @@ use evoke_sandbox::{self as sandbox, ChildArguments, CompileLimits};
 /// Options of every command that compiles components.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CompileOptions {
-    /// Maximum memory that compiling one component may take; a component that needs more is refused
+    /// Maximum memory for compiling one component. A component that needs more is refused
     #[arg(long, env = "EVOKE_COMPILE_MEMORY", default_value = "2GiB", value_name = "SIZE", value_parser = parse_size)]
     compile_memory: u64,
-    /// Maximum processor time that compiling one component may take, over all cores, in whole seconds
+    /// Maximum processor time for compiling one component, summed over all cores and rounded up to seconds. A component
+    /// that needs more is refused
     #[arg(long, env = "EVOKE_COMPILE_TIME", default_value = "2m", value_name = "DURATION", value_parser = parse_duration)]
     compile_time: Duration,
 }
@@ -24,7 +25,7 @@ impl CompileOptions {
     }
 }
 
-/// Arguments of the hidden command: the sandbox starts it, with the component on standard input.
+/// Arguments of the hidden command `compile-component`. The sandbox starts it, with the component on standard input.
 #[derive(Debug, Args)]
 pub(super) struct CompileComponent {
     #[arg(long)]

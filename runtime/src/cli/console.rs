@@ -1,5 +1,5 @@
-//! `console`: prints a link that opens the web console, and opens it on a desktop. With `--offline`, serves the console
-//! over the store of a stopped Evoke or a backup.
+//! `console`: prints a link to the web console, and opens the link on a machine with a desktop. With `--offline`,
+//! serves the console over the store of a stopped Evoke or a backup.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use super::text::{print, print_error, print_json_text};
 use super::{Common, Failure};
 use crate::offline::Offline;
 
-/// The request that makes a code.
+/// The path of the request that makes a code, which is a part of the link.
 const CODES: &str = "/api/v1/console/codes";
 
 #[derive(Debug, Args)]
@@ -53,7 +53,8 @@ impl Console {
         let (status, body) = (response.status(), offline.wait(response.into_body().collect()));
         let body = body.map_err(|error| failed(error.into()))?.to_bytes();
         if status != StatusCode::CREATED {
-            return Err(Failure::Failed(format!("no link can be made: {}", String::from_utf8_lossy(&body))));
+            let reason = String::from_utf8_lossy(&body);
+            return Err(Failure::Failed(format!("cannot make a link to the console: {reason}")));
         }
         let code = parse(&String::from_utf8_lossy(&body))?;
         let mut stop = offline.stop_signals().map_err(failed)?;
@@ -63,10 +64,11 @@ impl Console {
         Ok(())
     }
 
-    /// Prints the link. On a desktop, also opens it in the browser, by a file in `folder`.
+    /// Prints the link. On a machine with a desktop, also opens it in the browser, with a page that it writes into
+    /// `folder`.
     fn show(&self, base_url: &str, code: Code, folder: &Path, common: &Common) -> Result<(), Failure> {
         let Code { code, expires_in_s } = code;
-        // Browsers do not send the fragment of a URL, so the code is in no log of a server.
+        // Browsers do not send the fragment of a URL, so no server can log the code.
         let url = format!("{base_url}/#code={code}");
         if common.client_args.json {
             return print_json_text(&json!({ "url": url, "expires_in_s": expires_in_s }).to_string());
@@ -89,15 +91,16 @@ fn has_desktop() -> bool {
     cfg!(target_os = "macos") || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Opens the link in the user's browser. The link is in a file that only the user can read, because other users see the
-/// arguments of a process. A failure is no error: the link was printed.
+/// Opens the link in the user's browser. The browser gets the name of a file with the link, which only the user can
+/// read, because other users can see the arguments of a process. A failure is ignored, because the link was also
+/// printed.
 fn open(folder: &Path, url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let Ok(path) = std::path::absolute(folder.join("console.html")) else { return };
-    // The code has only letters, digits, `-` and `_`.
+    // The code has only letters, digits, `-` and `_`, so it needs no escaping in HTML.
     let page =
         format!("<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={url}\"><a href=\"{url}\">Console</a>\n");
-    // Files of this process are private: `process::protect`.
+    // Only the user can read new files of this process: `process::protect`.
     let _ = std::fs::remove_file(&path);
     let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(page.as_bytes()));
     if written.is_ok() {

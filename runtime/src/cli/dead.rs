@@ -29,13 +29,13 @@ pub(super) enum Dead {
     /// Make dead letters ready to run again, with the full number of attempts
     #[command(after_help = "Example: evoke dead redrive --function shop/charge --cause timeout --dry-run")]
     Redrive(WithCommon<Change>),
-    /// Replace a dead letter by an event with other data, and deliver it to the function. The stored event stays as it
-    /// is
+    /// Deliver the event of a dead letter again with other data, as a new event and only to the same function. The dead
+    /// letter is purged; the old event does not change
     #[command(
         after_help = "Example: evoke dead edit 7 --data '{\"customer\":\"ada\",\"total\":42}'\n         evoke dead edit 7"
     )]
     Edit(edit::WithData),
-    /// Discard dead letters; deliveries that they blocked continue
+    /// Discard dead letters. Deliveries that waited behind them are then delivered
     #[command(after_help = "Example: evoke dead purge --all")]
     Purge(WithCommon<Change>),
 }
@@ -65,7 +65,7 @@ struct Conditions {
 pub(super) struct List {
     #[command(flatten)]
     conditions: Conditions,
-    /// Only dead letters with lower numbers
+    /// Only dead letters with lower numbers than this delivery
     #[arg(long, value_name = "DELIVERY")]
     before: Option<DeliveryId>,
     /// Maximum number of dead letters to list
@@ -137,7 +137,7 @@ impl List {
             progress.clear();
             return Ok(());
         }
-        // Requests one more than the limit, to find out whether there are more.
+        // Requests one dead letter more than the limit, to find out whether there are further ones.
         query.push(("limit", self.limit.saturating_add(1).to_string()));
         let mut letters: Vec<DeadLetter> = Vec::new();
         client.lines("/api/v1/dead", &query, |line| {

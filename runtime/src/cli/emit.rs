@@ -30,7 +30,8 @@ const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub(super) struct Emit {
-    /// Read standard input, one event per line: the data in JSON with --type, else a CloudEvent in JSON
+    /// Read one event from each line of standard input. With --type, a line has the data of the event in JSON; without
+    /// it, a complete CloudEvent in JSON
     #[arg(value_name = "-", group = "what", value_parser = ["-"], hide_possible_values = true,
         conflicts_with_all = ["data", "id", "event"])]
     input: Option<String>,
@@ -46,14 +47,15 @@ pub(super) struct Emit {
     /// Source of the event [default: /cli]
     #[arg(long)]
     source: Option<String>,
-    /// Id of the event; events with the same source and id are duplicates [default: a new id]
+    /// Id of the event. Of several events with the same source and id, Evoke stores only the first [default: a new id]
     #[arg(long, requires = "type_")]
     id: Option<String>,
-    /// When to deliver the event, such as 2026-01-31T12:00:00Z, or in how long, such as 2h: its attribute notbefore
+    /// When to deliver the event: a time such as 2026-01-31T12:00:00Z, or a duration from now such as 2h. Sets the
+    /// attribute notbefore of the event
     #[arg(long, value_name = "TIME", requires = "type_")]
     not_before: Option<String>,
-    /// A complete CloudEvent in JSON, or an array of them: JSON, @FILE, or @- for standard input. Replaces the other
-    /// options
+    /// A complete CloudEvent in JSON, or a JSON array of CloudEvents: JSON, @FILE, or @- for standard input. Cannot be
+    /// combined with the other options for events
     #[arg(long, value_name = "JSON|@FILE", group = "what",
         conflicts_with_all = ["type_", "data", "subject", "source", "id", "not_before", "spool", "when_changed"])]
     event: Option<String>,
@@ -61,14 +63,15 @@ pub(super) struct Emit {
     /// events are sent in order, and each is stored once
     #[arg(long, group = "what", value_name = "DIR")]
     spool: Option<PathBuf>,
-    /// Maximum size of the spool. If the spool is full, the command reads no more lines, and fails
+    /// Maximum size of the spool folder. If it is full, the command reads no more lines, and fails
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, requires = "spool")]
     spool_max: u64,
-    /// With --spool: how long to wait for Evoke after the last line. The next command sends the events that remain
+    /// With --spool: how long to retry after the last line if Evoke cannot be reached or accepts no events. The next
+    /// command with this spool sends the events that remain
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, requires = "spool")]
     wait: Duration,
-    /// Send an event only if its data differs from that of the last event with this key. The last data is kept in the
-    /// spool, or else in the data folder
+    /// Send an event only if its data differs from the data of the last event that was sent with this key. That data is
+    /// stored in the spool folder, or without --spool in the data folder
     #[arg(long, value_name = "KEY", requires = "type_")]
     when_changed: Option<String>,
     #[command(flatten)]
@@ -104,7 +107,7 @@ impl Emit {
         if self.spool.is_some() {
             return match draft.has_type() {
                 true => stream.one(&draft.event_json(self.id, data.as_deref())?),
-                // Without an event in the arguments, only sends the events in the spool.
+                // Without an event in the arguments, the command only sends the events in the spool.
                 false => stream.none(),
             };
         }
@@ -155,14 +158,14 @@ pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
             let mut text = String::new();
             let read = std::io::stdin().take(ARGUMENT_BYTES_MAX + 1).read_to_string(&mut text);
             read.and_then(|length| match length as u64 > ARGUMENT_BYTES_MAX {
-                true => Err(std::io::ErrorKind::FileTooLarge.into()),
+                true => Err(std::io::Error::other(format!("it has more than {ARGUMENT_BYTES_MAX} bytes"))),
                 false => Ok(text),
             })
         }
         Some(path) => evoke_fs::read_text(Path::new(path), ARGUMENT_BYTES_MAX),
     };
     let text = read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))?;
-    // Some editors write a byte order mark, which JSON does not have.
+    // Removes the byte order mark that some editors write, because it is not valid JSON.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

@@ -63,7 +63,8 @@ fn render(envelope: &Envelope, deliveries: &[Delivery], explained: &[Explanation
     for delivery in deliveries {
         text += &render_delivery(delivery);
     }
-    // If a trigger matches now but its function has no delivery, the trigger was added or changed after the event.
+    // If a trigger matches now but its function has no delivery, the trigger was added or changed after the event was
+    // accepted.
     let received = |function: &str| deliveries.iter().any(|delivery| delivery.function == function);
     let others: Vec<_> = explained.iter().filter(|one| !received(&one.function)).collect();
     if !others.is_empty() {

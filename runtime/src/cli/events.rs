@@ -13,7 +13,7 @@ use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
 use evoke_model::Seq;
 
-/// The default limit: fits on one screen.
+/// The default of `--limit`: so many events fit on one screen.
 const NEWEST: usize = 20;
 
 #[derive(Debug, Args)]
@@ -39,25 +39,25 @@ pub(super) struct Events {
     /// Only events that match this event pattern, JSON or @FILE
     #[arg(long, value_name = "JSON")]
     pattern: Option<String>,
-    /// Only events whose JSON form contains this text, in upper or lower case
+    /// Only events whose JSON form contains this text; upper and lower case are not distinguished
     #[arg(long)]
     text: Option<String>,
-    /// Only events after this number
+    /// Only events with higher numbers than this
     #[arg(long, value_name = "NUMBER")]
     after: Option<Seq>,
-    /// Only events before this number
+    /// Only events with lower numbers than this
     #[arg(long, value_name = "NUMBER")]
     before: Option<Seq>,
-    /// List the newest events first: they are printed as soon as they are found
+    /// List the newest events first. Each event is printed as soon as it is found
     #[arg(long)]
     newest_first: bool,
-    /// Maximum number of events; with --follow, the number of stored events to show first [default: the newest 20; with
-    /// --after or --since all]
+    /// Maximum number of events. With --follow: how many stored events to show before new ones [default: 20, the
+    /// newest; no limit if --after or --since is given]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
-    /// With --json, print each event as {"seq", "accepted", "event"}: with its number, the time it was accepted, its
-    /// origin and its verified sender. Otherwise its number is the member `seq` of the event (`evokeseq` if the event has
-    /// an attribute with that name)
+    /// With --json, print each event as {"seq", "accepted", "event"}, with its number, the time at which it was
+    /// accepted, its origin and its verified sender. Without --envelope, only the event is printed, with its number as
+    /// the member `seq` (`evokeseq` if the event has an attribute `seq`)
     #[arg(long)]
     envelope: bool,
 }
@@ -138,7 +138,7 @@ fn render(envelope: &Envelope, columns: Option<usize>) -> String {
     if room.is_some_and(|room| room < 8) {
         return truncate(&start, columns).into_owned();
     }
-    // Without a terminal the data is truncated too, to keep lines readable.
+    // Without a terminal, the data is also truncated, to keep lines readable.
     let data = data
         .map(|data| truncate(&escape(&compact(data.get())), Some(room.unwrap_or(120))).into_owned())
         .unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `explain`: shows for each trigger which field and operator matched an event or failed.
+//! `explain`: shows for each trigger whether it matches an event, and which fields and operators of the pattern match.
 
 use clap::Args;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub(super) struct Explain {
     function: Option<String>,
 }
 
-/// The fields of `admin::TriggerExplanation` that are printed.
+/// The fields of `control::TriggerExplanation` that are printed.
 #[derive(Deserialize)]
 struct TriggerExplanation {
     function: String,
@@ -47,7 +47,7 @@ fn render(explained: &TriggerExplanation) -> String {
     let (style, verdict) = if *matched { (colour("done"), "matches") } else { (colour("dead"), "does not match") };
     let (function, trigger) = (escape(function), escape(trigger));
     let mut lines = format!("{BOLD}{function}{BOLD:#} {DIM}{trigger}{DIM:#} {style}{verdict}{style:#}\n");
-    // For a pattern, the text begins with the verdict, which is already printed.
+    // For a trigger with a pattern, the text repeats the verdict in its first line. The verdict is already printed.
     let lines_of_text = text.strip_prefix(verdict).and_then(|rest| rest.strip_prefix('\n')).unwrap_or(text);
     for line in lines_of_text.lines() {
         lines += &format!("  {}\n", escape(line));

@@ -17,10 +17,10 @@ pub enum Failure {
     /// The command found a problem and has printed it already. Exit code 1.
     #[error("")]
     Reported,
-    /// Standard output was closed before everything was printed, as `head` does. No failure: exit code 0.
+    /// Standard output was closed before everything was printed, as `head` does. This is not an error. Exit code 0.
     #[error("")]
     OutputClosed,
-    /// No Evoke responds. Exit code 3.
+    /// No running Evoke was found, or it does not respond. Exit code 3.
     #[error("{0}")]
     NotRunning(String),
     /// The requested object does not exist. Exit code 4.
@@ -33,7 +33,7 @@ impl Failure {
     pub fn print(&self) {
         if !matches!(self, Self::Reported | Self::OutputClosed) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-            // The message may repeat text from elsewhere, such as a response.
+            // The message may contain untrusted text, such as a part of a response.
             print_error(&format!("{style}error{style:#}: {}\n", escape_lines(&self.to_string())));
         }
     }

@@ -11,7 +11,7 @@ use crate::admin::view::{FunctionGrants, Grant, RefusedUse};
 use crate::yaml;
 use evoke_model::GrantKind;
 
-/// The column of `allow:` in a function of a manifest.
+/// The column at which `allow:` is printed, which is its column in a function of a manifest.
 const INDENT: usize = 4;
 
 #[derive(Debug, Args)]
@@ -52,11 +52,13 @@ fn render(function: &FunctionGrants, columns: Option<usize>) -> String {
     let (since, ran) = (local_time(since), count(*attempts, "attempt"));
     let mut text = format!("{BOLD}{}{BOLD:#}: {ran} since {since}", escape(name));
     if !active {
-        text += ", and in no manifest now";
+        text += "; no active manifest has this function";
     }
     if let Some(at) = unclean_end {
         let at = local_time(at);
-        text += &format!("\n{DIM}uses of the last seconds before the unclean end found at {at} may be missing{DIM:#}");
+        text += &format!(
+            "\n{DIM}before the start at {at}, Evoke ended without a clean stop: its last uses may be missing{DIM:#}"
+        );
     }
     if grants.is_empty() {
         text += "\nno grants";
@@ -72,20 +74,21 @@ fn render(function: &FunctionGrants, columns: Option<usize>) -> String {
     }
     if !function.refusing_imports.is_empty() {
         let imports = function.refusing_imports.join(", ");
-        text += &format!("\n{DIM}imported, without effect: {}{DIM:#}", escape(&imports));
+        let imports = escape(&imports);
+        text += &format!("\n{DIM}imports that refuse every call, because a grant is missing: {imports}{DIM:#}");
     }
     text + &proposal(function)
 }
 
 fn proposal(function: &FunctionGrants) -> String {
     match &function.proposal {
-        Some(Value::Object(allow)) if allow.is_empty() => "\nit used none of its grants: remove `allow`".to_owned(),
+        Some(Value::Object(allow)) if allow.is_empty() => "\nthe function used no grant: remove `allow`".to_owned(),
         Some(allow) => {
             let prefix = " ".repeat(INDENT);
-            let lines = block(allow);
-            format!("\nthe grants that it used:\n{prefix}allow:\n{}", super::text::escape_lines(&lines.join("\n")))
+            let lines = super::text::escape_lines(&block(allow).join("\n"));
+            format!("\nthe smallest `allow` for all uses:\n{prefix}allow:\n{lines}")
         }
-        None if function.attempts == 0 => "\nit has not run yet".to_owned(),
+        None if function.attempts == 0 => "\nthe function has not run yet".to_owned(),
         None => String::new(),
     }
 }
@@ -121,9 +124,9 @@ fn row(grant: &Grant) -> Vec<String> {
 
 fn describe(kind: GrantKind, value: &str) -> String {
     match (kind, value) {
-        (GrantKind::Config | GrantKind::Secret, "get-all") => "given with all others".to_owned(),
-        (GrantKind::Config | GrantKind::Secret, "environment") => "given with the environment".to_owned(),
-        (GrantKind::Secret, "header") => "in requests".to_owned(),
+        (GrantKind::Config | GrantKind::Secret, "get-all") => "read together with all others".to_owned(),
+        (GrantKind::Config | GrantKind::Secret, "environment") => "passed as an environment variable".to_owned(),
+        (GrantKind::Secret, "header") => "in a header of requests".to_owned(),
         (_, value) => value.to_owned(),
     }
 }
@@ -145,15 +148,15 @@ mod tests {
         let shown = render(&parse(json).unwrap(), None);
         let expected = "\
 shop/charge: 3 attempts since a
-uses of the last seconds before the unclean end found at z may be missing
+before the start at z, Evoke ended without a clean stop: its last uses may be missing
 grant                   last use  used for
 publish payment.*       b         payment.taken, and more
 state                   b         open, read
 http https://a.example  never     1 attempt since a, adds authorization
-config CURRENCY         b         given with the environment
+config CURRENCY         b         passed as an environment variable
 refused at c: publish order.gone; to allow it, add to `allow`: publish: [order.gone]
-imported, without effect: wasi:sockets
-the grants that it used:
+imports that refuse every call, because a grant is missing: wasi:sockets
+the smallest `allow` for all uses:
     allow:
       publish: [payment.taken]
       state: true";
@@ -166,7 +169,8 @@ the grants that it used:
         let shown = anstream::adapter::strip_str(&render(&parse(none).unwrap(), None)).to_string();
         assert_eq!(
             shown,
-            "a/b: 1 attempt since a, and in no manifest now\nno grants\nit used none of its grants: remove `allow`"
+            "a/b: 1 attempt since a; no active manifest has this function\nno grants\n\
+             the function used no grant: remove `allow`"
         );
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Inspect {
 }
 
 impl Inspect {
-    /// Returns an error if Evoke cannot run the component, whatever grants it gets.
+    /// Returns an error if Evoke cannot run the component, even with all grants.
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let compiler = Compiler::this_program(self.compile.limits());
         let inspected = sandbox::inspect(&self.component, compiler).map_err(|error| match &error {
@@ -46,7 +46,7 @@ impl Inspect {
     }
 }
 
-/// An entry of the `allow:` block.
+/// A grant that the component can use: an entry of the printed `allow:` block.
 struct Grant {
     key: &'static str,
     yaml: &'static str,
@@ -69,11 +69,11 @@ fn grants(inspected: &Inspection) -> Vec<Grant> {
     let mut grants = Vec::new();
     match inspected.kind {
         Some(Kind::Handler) if imports("evoke:function/bus") => {
-            let why = "the types of the events it publishes, as narrow as possible";
+            let why = "the types of the events that it publishes, as narrow as possible";
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), true, why));
         }
         Some(Kind::Command) => {
-            let why = "the types of the events it prints, if any";
+            let why = "leave it out if the program publishes no events (writes none to stdout); else their types";
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), false, why));
         }
         _ => {}
@@ -82,16 +82,16 @@ fn grants(inspected: &Inspection) -> Vec<Grant> {
         grants.push(grant("state", "true", json!(true), true, "wasi:keyvalue"));
     }
     if granted("wasi:http/") {
-        let why = "the origins it sends requests to";
+        let why = "the origins to which it sends requests";
         grants.push(grant("http", r#"["https://HOST:443"]"#, json!(["https://HOST:443"]), true, why));
     }
     // Commands and HTTP components read their configuration from environment variables.
     let has_environment = matches!(inspected.kind, Some(Kind::Command | Kind::Http));
     if imports("wasi:config/") || has_environment && imports("wasi:cli/environment") {
         let why = if imports("wasi:config/") {
-            "the names it reads through wasi:config"
+            "the settings that it reads through wasi:config"
         } else {
-            "its environment variables"
+            "the environment variables that it reads"
         };
         grants.push(grant("config", "{ NAME: value }", json!({ "NAME": "value" }), false, why));
     }
@@ -138,7 +138,7 @@ fn to_json(path: &str, inspected: &Inspection) -> Value {
 fn render(path: &str, inspected: &Inspection) -> String {
     let kind = match inspected.kind {
         Some(Kind::Handler) => "handles events",
-        Some(Kind::Command) => "is a command that reads its event from stdin",
+        Some(Kind::Command) => "is a command, which reads its event from stdin",
         Some(Kind::Http) => "handles HTTP requests",
         None => "is not a function",
     };
@@ -207,7 +207,7 @@ fn allow_block(grants: &[Grant]) -> String {
     if grants.is_empty() {
         return format!("{BOLD}needs no grants{BOLD:#}\n");
     }
-    // In YAML, `allow:` without entries would be null.
+    // If no grant is needed, `allow:` is commented out, too: in YAML, `allow:` without entries would be null.
     let (heading, optional) = match grants.iter().any(|grant| grant.needed) {
         true => ("allow:", "  # "),
         false => ("# allow:", "#   "),

@@ -21,15 +21,16 @@ use evoke_model::state::{Change, KEY_BYTES_MAX, Touched};
 
 #[derive(Debug, Args)]
 pub(super) struct Invoke {
-    /// The function: app/function, or only its name if just one app declares it
+    /// The function: app/function, or only the name of the function if just one app has a function of this name
     function: String,
     /// The event: a CloudEvent in JSON, @FILE, or @- for standard input; id, source, type and time are optional
     #[arg(long, value_name = "JSON|@FILE")]
     event: String,
-    /// Attempt number that the function receives
+    /// The number of the attempt that the function receives with the event
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     attempt: u32,
-    /// Initial state of the function: KEY=VALUE with the stored bytes as VALUE (the SDK stores JSON); repeatable
+    /// Initial state of the function: KEY=VALUE. VALUE is stored unchanged; functions that use the SDK expect JSON,
+    /// where a string has quotes. Repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_entry)]
     state: Vec<(String, String)>,
     /// Initial state shared by the functions of the app: KEY=VALUE; repeatable
@@ -87,7 +88,7 @@ fn to_json(invoked: &Invocation) -> Invoked<'_> {
         function,
         outcome: attempt.outcome.kind(),
         message: attempt.outcome.message(),
-        // The JSON form of an event is valid JSON.
+        // `from_string` cannot fail here: the JSON form of an event is valid JSON.
         published: attempt.published.iter().filter_map(|event| RawValue::from_string(event.to_json()).ok()).collect(),
         state: changes.collect(),
         logs: logs.iter().map(|line| json!({ "level": line.level.name(), "text": line.text })).collect(),

@@ -1,6 +1,7 @@
 //! Formats JSON text without parsing its values: numbers keep their digits, and members their order.
 
-/// The deepest indentation, in levels. JSON can be nested as deeply as it is long.
+/// The deepest indentation, in levels. Without this limit, the text of deeply nested JSON could grow with the square of
+/// its length.
 const INDENTED_LEVELS_MAX: usize = 32;
 
 /// Removes the white space between the tokens of JSON text.

@@ -10,23 +10,25 @@ use evoke_model::DescendantsMax;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Limits {
-    /// How long source and id of an event are remembered: the same event sent again within this time is a duplicate.
-    /// Write at least twice the allowed clock difference of signed webhook requests, which is 5 minutes for most
-    /// senders
+    /// How long Evoke remembers the source and id of an event. An event that is sent again within this time is a
+    /// duplicate, and is not stored. Choose at least twice the clock difference that signed webhook requests may have,
+    /// which is 5 minutes for most senders
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
-    /// Maximum number of pending deliveries. Beyond it, events are refused; a single source is already refused beyond
-    /// half of it. Events that functions publish are never refused, and count only up to half of it
+    /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from one
+    /// source, its events are already refused at half of this number. Events that functions publish are never refused,
+    /// and their deliveries count only up to half of this number
     #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) pending_max: u64,
     /// Maximum size of the events of pending deliveries, with the same rules as --pending-max
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
-    /// Maximum number of events that one event causes through any number of functions; a delivery that exceeds it
-    /// becomes a dead letter; `limits` in a manifest overrides it for events that enter through its sources
+    /// Maximum number of events that one event can cause, over all functions that follow. A delivery that would exceed
+    /// this number becomes a dead letter. `limits` in a manifest overrides it for events that enter through the sources
+    /// of this manifest
     #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) descendants_max: u64,
-    /// Maximum size of the events that one event causes, with the same rules as --descendants-max
+    /// Maximum size of all events that one event can cause, with the same rules as --descendants-max
     #[arg(long, env = "EVOKE_DESCENDANTS_BYTES_MAX", default_value = "64MiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) descendants_bytes_max: u64,
     /// How long to keep events whose deliveries are all done or purged, or `forever`
@@ -36,8 +38,8 @@ pub(super) struct Limits {
     /// are removed before the time of --retain
     #[arg(long, env = "EVOKE_RETAIN_SIZE", default_value = "10GiB", value_name = "SIZE", value_parser = parse_retain_size)]
     pub(super) retain_size: u64,
-    /// Free space on the data folder's disk below which `evoke.storage.low` is emitted [default: 5% of the disk, at
-    /// most 1GiB]
+    /// If the disk of the data folder has less free space than this, Evoke emits the event `evoke.storage.low`
+    /// [default: 5% of the disk, at most 1GiB]
     #[arg(long, env = "EVOKE_STORAGE_LOW", value_name = "SIZE", value_parser = parse_size)]
     pub(super) storage_low: Option<u64>,
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use evoke_model::clock::{Clock, rfc3339};
 
-/// Whether the variable `EVOKE_LOG_FORMAT` asks for JSON.
+/// Returns true if the variable `EVOKE_LOG_FORMAT` is `json`.
 pub(super) fn is_json() -> bool {
     std::env::var("EVOKE_LOG_FORMAT").is_ok_and(|format| format == "json")
 }

@@ -23,7 +23,8 @@ pub(super) struct Logs {
     /// Only lines at or after this time, such as 2026-01-31T12:00:00Z, or this long ago, such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Maximum number of lines; with --follow, the number of stored lines to show first [default: 100; with --since all]
+    /// Maximum number of lines. With --follow: how many stored lines to show before new ones [default: 100; no limit if
+    /// --since is given]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
 }

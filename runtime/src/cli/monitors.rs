@@ -1,4 +1,4 @@
-//! `monitors`: shows what monitors watch.
+//! `monitors`: shows the things that monitors watch, with their values and states.
 
 use super::client::{Client, parse};
 use super::table::table;
@@ -6,9 +6,9 @@ use super::text::{columns, escape, local_time, print, print_json_text};
 use super::{Common, Failure};
 use crate::admin::view::Monitor;
 
-/// The heights of a sparkline.
+/// The characters of a sparkline, from the lowest value to the highest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// The minutes of one character of a sparkline.
+/// How many minutes one character of a sparkline stands for.
 const MINUTES: usize = 3;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
@@ -36,7 +36,11 @@ fn render(watched: &[Monitor], columns: Option<usize>) -> String {
             text += &format!("\n{} of {} is {state}: {}", escape(subject), escape(monitor), escape(detail));
         }
         if *flapping {
-            text += &format!("\n{} of {} is flapping: its changes are not reported", escape(subject), escape(monitor));
+            let (subject, monitor) = (escape(subject), escape(monitor));
+            text += &format!(
+                "\n{subject} of {monitor} is flapping (its state changes too often; `flap` in the manifest sets the \
+                 limit): the monitor reports no changes of this state until they are less frequent"
+            );
         }
     }
     text
@@ -54,7 +58,8 @@ fn row(watched: &Monitor) -> Vec<String> {
     ]
 }
 
-/// Draws the readings between the lowest and the highest one; minutes without a reading are blank.
+/// Draws one character for each [`MINUTES`] minutes: the average of their readings, scaled between the lowest and the
+/// highest average. Minutes without a reading are blank.
 fn sparkline(last_hour: &[Option<f32>]) -> String {
     let average = |minutes: &[Option<f32>]| {
         let read: Vec<f32> = minutes.iter().flatten().copied().collect();

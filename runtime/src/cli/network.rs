@@ -1,4 +1,4 @@
-//! Options of `up` about its listeners: certificates, and the proxies in front.
+//! Options of `up` for its listeners: certificates, and trusted proxies in front of Evoke.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,27 +10,28 @@ use evoke_http::listener::{Network as Block, Proxies};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Network {
-    /// Certificate for the http sources, with its chain, as a PEM file; then clients must use TLS. With several
-    /// certificates, the name in the client's request selects one. The files are read again when they change, and at
-    /// SIGHUP
+    /// PEM file with the certificate for the http sources and its chain. Clients must then use TLS. With several files,
+    /// the server name that a client requests selects the certificate. The files are read again when they change, and
+    /// after SIGHUP
     #[arg(long, env = "EVOKE_HTTP_CERT", value_name = "FILE", value_delimiter = ',')]
     http_cert: Vec<PathBuf>,
-    /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
+    /// PEM file with the private key of the certificate. Give one key for each --http-cert, in the same order
     #[arg(long, env = "EVOKE_HTTP_KEY", value_name = "FILE", value_delimiter = ',')]
     http_key: Vec<PathBuf>,
-    /// Certificates of the authorities that sign the certificates of clients, as a PEM file
+    /// PEM file with the certificates of the authorities that sign the certificates of clients of the http sources
     #[arg(long, env = "EVOKE_HTTP_CLIENT_CA", value_name = "FILE", requires = "http_cert")]
     http_client_ca: Option<PathBuf>,
-    /// Whether each client needs a certificate of these authorities
+    /// With --http-client-ca: whether each client needs a certificate that one of these authorities signed
     #[arg(long, env = "EVOKE_HTTP_CLIENT_CERT", default_value = "required", value_name = "WHEN")]
     http_client_cert: ClientCert,
-    /// Serve the http sources to other machines without TLS, for example behind a proxy that has TLS
+    /// Let other machines reach the http sources without TLS, for example behind a proxy that handles TLS
     #[arg(long, env = "EVOKE_HTTP_PLAINTEXT")]
     http_plaintext: bool,
-    /// Certificate for the admin API, with its chain, as a PEM file; then the API may listen on any address
+    /// PEM file with the certificate for the admin API and its chain. The API may then listen on any address, not only
+    /// on a loopback address
     #[arg(long, env = "EVOKE_ADMIN_CERT", value_name = "FILE", value_delimiter = ',')]
     admin_cert: Vec<PathBuf>,
-    /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
+    /// PEM file with the private key of the certificate. Give one key for each --admin-cert, in the same order
     #[arg(long, env = "EVOKE_ADMIN_KEY", value_name = "FILE", value_delimiter = ',')]
     admin_key: Vec<PathBuf>,
     /// Addresses of trusted proxies in front of the http sources, such as 10.0.0.0/8,192.0.2.7. Their headers
@@ -38,7 +39,7 @@ pub(super) struct Network {
     /// are ignored
     #[arg(long, env = "EVOKE_TRUSTED_PROXIES", value_name = "ADDRESSES", value_delimiter = ',')]
     trusted_proxies: Vec<Block>,
-    /// Each connection of these proxies begins with a header of the PROXY protocol, version 1 or 2
+    /// Expect each connection from a trusted proxy to begin with a header of the PROXY protocol, version 1 or 2
     #[arg(long, env = "EVOKE_PROXY_PROTOCOL", requires = "trusted_proxies")]
     proxy_protocol: bool,
 }
@@ -53,8 +54,8 @@ enum ClientCert {
 }
 
 impl Network {
-    /// Returns the files of the http sources' TLS, and checks that sources are not reachable from other machines
-    /// without TLS by mistake. The error says what to write instead.
+    /// Returns the certificate files of the http sources; `None` without TLS. Returns an error if other machines could
+    /// reach the sources without TLS and `--http-plaintext` is missing. The error says what to write instead.
     pub(super) fn http_tls(&self, http: SocketAddr) -> Result<Option<TlsFiles>, String> {
         let is_required = self.http_client_cert == ClientCert::Required;
         let clients = self.http_client_ca.clone().map(|roots| (roots, is_required));
@@ -63,14 +64,14 @@ impl Network {
         if files.is_none() && !self.http_plaintext && !http.ip().to_canonical().is_loopback() {
             return Err(format!(
                 "--http {http} can be reached from other machines, but has no TLS; add --http-cert FILE --http-key FILE, \
-                 or write --http 127.0.0.1:{}; where a proxy in front has TLS, add --http-plaintext",
+                 or write --http 127.0.0.1:{}; if a proxy in front of Evoke handles TLS, add --http-plaintext",
                 http.port()
             ));
         }
         Ok(files)
     }
 
-    /// Returns the files of the admin API's TLS.
+    /// Returns the certificate files of the admin API; `None` without TLS.
     pub(super) fn admin_tls(&self) -> Result<Option<TlsFiles>, String> {
         let certificates = pairs("admin", &self.admin_cert, &self.admin_key)?;
         Ok(certificates.map(|certificates| TlsFiles { certificates, clients: None }))
@@ -81,7 +82,7 @@ impl Network {
     }
 }
 
-/// Pairs each certificate with its key; `None` if there are none.
+/// Pairs each certificate with its key. Returns `None` if there are no certificates.
 fn pairs(of: &str, certificates: &[PathBuf], keys: &[PathBuf]) -> Result<Option<Vec<(PathBuf, PathBuf)>>, String> {
     if certificates.len() != keys.len() {
         let (number, key_number) = (certificates.len(), keys.len());

@@ -52,7 +52,7 @@ impl New {
         let template = template(self.lang);
         let folder = Path::new(name.as_str());
         fs::create_dir(folder).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Failure::Failed(format!("{} already exists in this folder", name.as_str())),
+            ErrorKind::AlreadyExists => Failure::Failed(format!("{} already exists; use another name", name.as_str())),
             _ => Failure::Failed(format!("cannot create the folder {}: {error}", name.as_str())),
         })?;
         write_files(folder, name.as_str(), &template)
@@ -86,9 +86,9 @@ fn next_steps(name: &str, template: &Template) -> String {
     let step = |command: &str, note: &str| format!("  {command:<56} {DIM}# {note}{DIM:#}\n");
     let mut text = format!("created {BOLD}{name}{BOLD:#}: edit {source}\n\n");
     text += &step(&format!("cd {name}"), &format!("needs {needs}"));
-    text += &step("evoke test", "builds it and runs its tests, evoke.test.yaml");
-    text += &step("evoke up --watch", "builds it and runs it, and again after each change");
-    text += &step("evoke emit --type guest.arrived --data '{\"name\":\"Ada\"}'", "in another terminal");
+    text += &step("evoke test", "builds the function and runs the tests in evoke.test.yaml");
+    text += &step("evoke up --watch", "starts Evoke with the function; builds it again after each change");
+    text += &step("evoke emit --type guest.arrived --data '{\"name\":\"Ada\"}'", "sends an event, in another terminal");
     text.trim_end().to_owned()
 }
 

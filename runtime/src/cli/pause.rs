@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn pause(self, common: &Common) -> Result<(), Failure> {
-        self.change(common, "pause", "paused; its deliveries stay pending until `evoke resume`", "was paused before")
+        self.change(common, "pause", "paused; its deliveries stay pending until `evoke resume`", "was already paused")
     }
 
     pub(super) fn resume(self, common: &Common) -> Result<(), Failure> {

@@ -14,22 +14,23 @@ use evoke_model::{DeliveryId, Seq};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Pending {
-    /// List pending deliveries, oldest first: ready, retrying and blocked ones; or scheduled events
+    /// List pending deliveries (ready, retrying or blocked), oldest first; with --scheduled, list scheduled events
     #[command(after_help = "Examples:\n  evoke pending list --function shop/charge --state retrying\n  \
                             evoke pending list --scheduled")]
     List(WithCommon<List>),
-    /// Run retrying deliveries now instead of at their next time. The attempts still count
+    /// Run retrying deliveries now, instead of at the time of their next attempt. Earlier attempts still count towards
+    /// the maximum
     #[command(after_help = "Example: evoke pending retry --function shop/charge")]
     Retry(WithCommon<Change>),
     /// Move the pending deliveries of a function that is in no manifest any more, such as a renamed one, to another
     /// function
     #[command(after_help = "Example: evoke pending move shop/charge shop/pay")]
     Move(WithCommon<Move>),
-    /// Make pending deliveries dead letters; `evoke dead redrive` undoes this. The results of running attempts are
-    /// discarded
+    /// Cancel pending deliveries: they become dead letters, and `evoke dead redrive` undoes this. The results of
+    /// running attempts are discarded
     ///
-    /// A scheduled event that is cancelled is never delivered: its deliveries are purged, and `evoke replay` can offer
-    /// the event again.
+    /// A scheduled event that is cancelled is not delivered at its time: its deliveries are purged. `evoke replay` can
+    /// deliver the event later.
     #[command(
         after_help = "Examples:\n  evoke pending cancel --root 17\n  evoke pending cancel --event reminder-7\n  \
                             evoke pending cancel --scheduled --pattern '{\"type\":[\"reminder.due\"]}'"
@@ -48,7 +49,7 @@ pub(super) struct List {
     /// Only deliveries in this state
     #[arg(long, value_parser = ["ready", "retrying", "blocked"])]
     state: Option<String>,
-    /// Only deliveries with higher numbers
+    /// Only deliveries with higher numbers than this delivery
     #[arg(long, value_name = "DELIVERY")]
     after: Option<DeliveryId>,
     /// Maximum number of deliveries to list
@@ -138,7 +139,7 @@ impl Pending {
         match self {
             Self::List(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
             Self::Retry(WithCommon { command, common }) => {
-                command.apply(&common.with_defaults(global), "retry", "made ready", "waits for no retry")
+                command.apply(&common.with_defaults(global), "retry", "made ready", "does not wait for a retry")
             }
             Self::Move(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
             Self::Cancel(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
@@ -164,7 +165,7 @@ impl List {
             query.push(("limit", limit.to_string()));
             return client.lines("/api/v1/pending", &query, print_json_text);
         }
-        // Requests one more than the limit, to find out whether there are more.
+        // Requests one delivery more than the limit, to find out whether there are further ones.
         query.push(("limit", limit.saturating_add(1).to_string()));
         let mut pending: Vec<view::Pending> = Vec::new();
         client.lines("/api/v1/pending", &query, |line| {
@@ -232,7 +233,7 @@ fn row(pending: &view::Pending) -> Vec<String> {
         (_, Some(by), _) => format!("delivery {} ({})", by.delivery, escape(&by.state)),
         _ if held.as_deref() == Some("paused") => "a resume".to_owned(),
         _ if held.as_deref() == Some("compiling") => "the compiler".to_owned(),
-        _ if held.is_some() => "a manifest".to_owned(),
+        _ if held.is_some() => "a manifest with this function".to_owned(),
         (.., Some(due)) => format!("retry at {}", local_time(due)),
         _ => "a free slot".to_owned(),
     };

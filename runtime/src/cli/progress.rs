@@ -1,4 +1,5 @@
-//! The progress of a search: a line on a terminal that is replaced by the next one, until the first result.
+//! Shows the progress of a search as one line on a terminal. Each report replaces this line, and the first result
+//! removes it.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +9,7 @@ use super::Failure;
 use super::client::parse;
 use super::text::{DIM, print_error};
 
-/// The line of a list that reports the position of the search: the number of an event or of a delivery.
+/// A line of a response that reports the position of the search: the number of an event or of a delivery.
 #[derive(Deserialize)]
 struct Searched {
     searched: i64,
@@ -30,8 +31,8 @@ impl Progress {
         ("progress", std::io::stderr().is_terminal().to_string())
     }
 
-    /// Shows the progress and returns true if this line of a list reports the progress. Otherwise removes the progress
-    /// from the terminal and returns false.
+    /// If this line of a response reports the progress, shows it and returns true. If not, removes the progress from
+    /// the terminal and returns false.
     pub(super) fn takes(&mut self, line: &str) -> Result<bool, Failure> {
         if !line.starts_with(r#"{"searched":"#) {
             self.clear();

@@ -39,13 +39,13 @@ enum Manage {
     /// Show the progress of a replay
     #[command(after_help = "Example: evoke replay show 3")]
     Show(WithCommon<ReplayNumber>),
-    /// Pause a replay; deliveries it has already made still run
+    /// Pause a replay. Deliveries that it has already made still run
     #[command(after_help = "Example: evoke replay pause 3")]
     Pause(WithCommon<ReplayNumber>),
     /// Resume a paused replay
     #[command(after_help = "Example: evoke replay resume 3")]
     Resume(WithCommon<ReplayNumber>),
-    /// Cancel a replay; its deliveries that have not started are purged
+    /// Cancel a replay. Its deliveries that have not started are purged
     #[command(after_help = "Example: evoke replay cancel 3")]
     Cancel(WithCommon<ReplayNumber>),
 }
@@ -87,13 +87,13 @@ struct Start {
     /// Maximum rate of deliveries, such as 100/s, 30/m or 5/h
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Show what the replay would deliver, and do nothing
+    /// Deliver nothing: only show how many deliveries the replay would make
     #[arg(long)]
     dry_run: bool,
     /// Wait until the replay ends; on a terminal this is the default
     #[arg(long, conflicts_with = "detach")]
     wait: bool,
-    /// Start the replay and return at once
+    /// Start the replay, and do not wait for its end
     #[arg(long)]
     detach: bool,
 }
@@ -140,8 +140,8 @@ impl Start {
     }
 }
 
-/// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or very
-/// few. The errors in a pattern are not checked here: the running Evoke reports them.
+/// Reads the argument of `--pattern`. Prints a warning for each part of the pattern that matches no event, or very few.
+/// Does not report errors in the pattern: the running Evoke does.
 pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
     let json = serde_json::from_str(&read_argument(argument)?)
         .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
@@ -169,8 +169,8 @@ fn dry_run(client: &Client, filter: &Filter) -> Result<String, Failure> {
     Ok(last)
 }
 
-/// Waits until a replay is no longer running or cancelling, and shows its progress on a terminal. Returns the last
-/// response, as JSON text.
+/// Waits until the state of a replay is neither `running` nor `cancelling`, and shows its progress on a terminal.
+/// Returns the last response, as JSON text.
 fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
     let terminal = std::io::stderr().is_terminal();
     loop {

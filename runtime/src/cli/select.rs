@@ -1,4 +1,4 @@
-//! Parts shared by commands that select or change many rows: times, confirmations and the summary of a change.
+//! Parts of commands that select or change many events or deliveries: times, confirmations and the summary of a change.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -9,13 +9,13 @@ use super::{Common, Failure, parse_duration};
 use crate::admin::view::Count;
 use evoke_model::clock::rfc3339;
 
-/// Options of a command that changes what it selects.
+/// Options of a command that changes all deliveries or events that it selects.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct ChangeOptions {
-    /// Change nothing: only show how many are selected
+    /// Change nothing: only show how many deliveries or events are selected
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Do not ask for a confirmation; without a terminal, none is asked for
+    /// Do not ask for a confirmation. Without a terminal, the command never asks
     #[arg(long, short)]
     pub(super) yes: bool,
 }
@@ -33,11 +33,11 @@ impl ChangeOptions {
         let answer = line.trim().to_ascii_lowercase();
         match read.is_ok() && ["y", "yes"].contains(&answer.as_str()) {
             true => Ok(()),
-            false => Err(Failure::Failed("nothing was changed".to_owned())),
+            false => Err(Failure::Failed("not confirmed: nothing was changed".to_owned())),
         }
     }
 
-    /// Prints the number of changed things, as in "3 dead letters redriven".
+    /// Prints the number of changed deliveries or events, as in "3 dead letters redriven".
     pub(super) fn print_count(self, common: &Common, response: &str, noun: &str, done: &str) -> Result<u64, Failure> {
         let Count { count } = super::client::parse(response)?;
         if common.client_args.json {

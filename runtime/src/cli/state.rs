@@ -32,7 +32,7 @@ pub(super) enum State {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// The bucket: app/function for the state of a function, or app for the state its functions share
+    /// The bucket: app/function for the state of a function, or app for the state that all functions of the app share
     bucket: Option<String>,
     /// Only keys that start with this prefix
     #[arg(long, requires = "bucket")]
@@ -44,7 +44,7 @@ pub(super) struct List {
 
 #[derive(Debug, Args)]
 pub(super) struct Key {
-    /// The bucket: app/function for the state of a function, or app for the state its functions share
+    /// The bucket: app/function for the state of a function, or app for the state that all functions of the app share
     bucket: String,
     /// The key
     key: String,
@@ -61,7 +61,7 @@ pub(super) struct Set {
 
 #[derive(Debug, Args)]
 pub(super) struct Delete {
-    /// The bucket: app/function for the state of a function, or app for the state its functions share
+    /// The bucket: app/function for the state of a function, or app for the state that all functions of the app share
     bucket: String,
     /// The key
     #[arg(required_unless_present = "all")]

@@ -23,13 +23,13 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         text += &format!(", {} scheduled", count(*scheduled, "event"));
     }
     if let Some(UncleanExit { deliveries, requests, loads }) = unclean_exit {
-        text += "\nthe last process ended without a clean stop";
+        text += "\nthe previous process of Evoke ended without a clean stop";
         let deliveries = deliveries.iter().map(|one| format!("delivery {} of {}", one.id, one.function));
         let requests = requests.iter().map(|name| format!("requests of {name}"));
         let loads = loads.iter().map(|name| format!("the component of {name}"));
         let ran: Vec<_> = deliveries.chain(requests).chain(loads).collect();
         if !ran.is_empty() {
-            text += &format!("; it ran {}", escape(&ran.join(", ")));
+            text += &format!("; it was running {}", escape(&ran.join(", ")));
         }
     }
     let rows: Vec<_> = functions.iter().map(function_row).collect();
@@ -63,7 +63,8 @@ fn render(status: &Status, columns: Option<usize>) -> String {
             text += &format!("\n{} is paused since {}{reason}; `evoke resume` continues", escape(name), escape(since));
         }
         if let Some(circuit) = circuit {
-            text += &format!("\nthe circuit of {} is open {}", escape(name), escape(circuit));
+            let (name, circuit) = (escape(name), escape(circuit));
+            text += &format!("\ndeliveries of {name} wait, because the circuit of its endpoint is open {circuit}");
         }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
@@ -71,7 +72,8 @@ fn render(status: &Status, columns: Option<usize>) -> String {
             let message = message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
             let (name, outcome, message) = (escape(name), escape(outcome), escape(&message).into_owned());
             let message = truncate(&message, Some(MESSAGE_MAX)).into_owned();
-            text += &format!("\n{name} last failed at {} as {outcome}{message} (delivery {delivery})", local_time(at));
+            let at = local_time(at);
+            text += &format!("\n{name} last failed at {at} with `{outcome}`{message} (delivery {delivery})");
         }
     }
     if !sources.is_empty() {
@@ -165,10 +167,10 @@ shop/charge                 1 of 8  12/s  4.2 ms      2  long ago         0     
 shop/old (in no manifest)        -     -       -      0         -         0        0     3     0       0
 shop/tell sends to https://crm.example/…
 shop/tell is paused since 2026-01-31T12:00:00Z, because the endpoint is gone: 410 Gone; `evoke resume` continues
-the circuit of shop/tell is open since noon: 5 requests in a row failed
+deliveries of shop/tell wait, because the circuit of its endpoint is open since noon: 5 requests in a row failed
 shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
 shop/charge is failing: 5 attempts failed
-shop/old last failed at soon as trap: unreachable (delivery 9)
+shop/old last failed at soon with `trap`: unreachable (delivery 9)
 
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone

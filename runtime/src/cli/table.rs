@@ -65,7 +65,7 @@ fn line_width(columns: &[Column]) -> usize {
     columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2)
 }
 
-/// Narrows the widest text column until the line fits, but none below [`NARROW`].
+/// Narrows the widest text columns until the line fits into `width`. No column becomes narrower than [`NARROW`].
 fn narrow(columns: &mut [Column], width: usize) {
     loop {
         let excess = line_width(columns).saturating_sub(width);

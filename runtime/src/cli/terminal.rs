@@ -22,7 +22,7 @@ impl Host for Terminal {
             Progress::Warnings(warnings) => print_error(&warnings.styled()),
             Progress::Waiting(errors) => {
                 print_error(&errors.styled());
-                say("waiting", "for a correction of the manifests");
+                say("waiting", "until the manifests are corrected");
             }
             Progress::Starting { admin } => say("starting", &format!("{admin} (admin)")),
             Progress::Loading { functions } if functions.is_empty() => say("loading", "no functions"),
@@ -41,9 +41,9 @@ impl Host for Terminal {
                     say(
                         "note",
                         &format!(
-                            "{pending} of {name} {waits}, but it is in no manifest: write `was: [{short}]` in the function \
-                             that replaces it, run `evoke pending move {name} FUNCTION` to move {them}, or run `evoke \
-                             pending cancel --function {name}` to make {them} dead letters"
+                            "{pending} of {name} {waits}, but no active manifest has this function: write `was: \
+                             [{short}]` in the function that replaces it, run `evoke pending move {name} FUNCTION` to \
+                             move {them}, or run `evoke pending cancel --function {name}` to make {them} dead letters"
                         ),
                     );
                 }
@@ -51,8 +51,8 @@ impl Host for Terminal {
             Progress::Listening { http, admin } => {
                 say("listening", &format!("{http} (sources), {admin} (admin)"));
                 if !http.tls && !http.address.ip().to_canonical().is_loopback() {
-                    let advice = "put a proxy with TLS in front of it";
-                    say("note", &format!("sources can be reached from other machines, without TLS; {advice}"));
+                    let advice = "put a proxy with TLS in front of Evoke";
+                    say("note", &format!("other machines can reach the http sources without TLS; {advice}"));
                 }
             }
             Progress::Compiling { functions } => {
@@ -77,15 +77,14 @@ impl Host for Terminal {
             Progress::Unchanged(error) => say("unchanged", &format!("{error}; the previous manifests stay active")),
             Progress::Activity(activity) => show(&activity),
             Progress::Draining { limit } => {
-                say("draining", &format!("at most {limit:?}; press Ctrl-C again to end at once"));
+                let advice = "press Ctrl-C again to end Evoke immediately";
+                say("draining", &format!("running deliveries have at most {limit:?} to end; {advice}"));
             }
             Progress::Ended { deliveries } => {
                 let (were, stay) = (fitting(deliveries, "was", "were"), fitting(deliveries, "stays", "stay"));
                 let (they, running) = (fitting(deliveries, "it runs", "they run"), count(deliveries, "delivery"));
-                say(
-                    "ended",
-                    &format!("at once; {running} {were} running and {stay} pending: {they} again at the next start"),
-                );
+                let text = format!("{running} {were} running and {stay} pending: {they} again at the next start");
+                say("ended", &format!("immediately; {text}"));
             }
             Progress::Interrupted { deliveries } => {
                 let (were, they) = (fitting(deliveries, "was", "were"), fitting(deliveries, "it runs", "they run"));
@@ -116,7 +115,7 @@ fn show(activity: &Activity<'_>) {
             match &*attempt.outcome {
                 "done" => say_escaped("done", &format!("{function} in {took}, delivery {delivery}{message}")),
                 outcome => {
-                    let end = if *is_dead { "; a dead letter" } else { "; to be retried" };
+                    let end = if *is_dead { "; now a dead letter" } else { "; will be retried" };
                     say_escaped(
                         "failed",
                         &format!("{function} delivery {delivery} attempt {number}, {outcome}{message}{end}"),
@@ -130,7 +129,8 @@ fn show(activity: &Activity<'_>) {
             say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
         }
         Activity::LeftOut(number) => {
-            say_escaped("…", &format!("{}; --quiet leaves all out", count(*number, "more line")));
+            let lines = count(*number, "more line");
+            say_escaped("…", &format!("{lines}, too many to show; --quiet shows none of these lines"));
         }
     }
 }
@@ -148,8 +148,8 @@ fn show_taken_over(Successor { taken, is_paused }: &Successor) {
         (*keys, format!("{} of state", count(*keys, "key"))),
     ];
     let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
-    let parts = if parts.is_empty() { "it had no deliveries and no state".to_owned() } else { parts.join(", ") };
-    let pause = if *is_paused { "; it is paused, as before" } else { "" };
+    let parts = if parts.is_empty() { "no deliveries and no state".to_owned() } else { parts.join(", ") };
+    let pause = if *is_paused { format!("; {to} is paused, as {from} was") } else { String::new() };
     say("renamed", &format!("{to} takes over from {from}: {parts}{pause}"));
 }
 
@@ -164,7 +164,7 @@ fn show_changes(changes: &Changes) {
         let (waits, pending) = (fitting(*pending, "waits", "wait"), count(*pending, "delivery"));
         say(
             "note",
-            &format!("{pending} of {name} {waits} in the order of the old `order_by`; new ones use the new keys"),
+            &format!("{pending} of {name} {waits} in the order of the old `order_by`; new deliveries use the new one"),
         );
     }
     for route in routes.iter().take(ROUTES_SHOWN) {

@@ -19,28 +19,29 @@ use crate::app::{Difference, TestOptions, TestReport, TestResult};
 
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Test files, manifests whose tests run, and folders of tests [default: the current folder]; with --from, the
-    /// manifests [default: evoke.yaml]
+    /// Test files, manifests whose test files to run, or folders of tests [default: the current folder]. With --from,
+    /// manifests that declare the function [default: evoke.yaml]
     #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// Make tests of recorded attempts and run them: of the delivery with this number, or of this app/function
+    /// Make tests from recorded attempts, and run these tests: from all attempts of the delivery with this number, or
+    /// from the newest attempts of this function, app/function
     #[arg(long, value_name = "DELIVERY|FUNCTION", conflicts_with = "filter")]
     from: Option<From>,
-    /// Only the attempt with this number
+    /// With --from: use only the attempt with this number
     #[arg(long, value_name = "N", requires = "from")]
     attempt: Option<u32>,
-    /// Number of attempts to take from the newest attempts of a function [default: 20]
+    /// With --from and a function: how many of its newest attempts to use [default: 20]
     #[arg(long, value_name = "N", requires = "from")]
     last: Option<usize>,
-    /// Write the tests of recorded attempts into this file, or to standard output with `-` [default: beside the
-    /// manifest for a delivery, none for a function]
+    /// With --from: write the tests into this file, or to standard output with `-` [default: for a delivery, a new file
+    /// beside the manifest; for a function, no file]
     #[arg(long, value_name = "FILE", requires = "from")]
     out: Option<PathBuf>,
     /// Run only tests whose name, or app/function, contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write the expectations of tests that fail or have none; the rest of a file stays as it is. With --from, replace
-    /// a file that exists
+    /// Write the actual results as the expectations of tests that fail or have no expectations. The rest of a file does
+    /// not change. With --from, replace a file that already exists
     #[arg(long)]
     update: bool,
     /// Also write the results into this file, in the XML format of JUnit

@@ -54,20 +54,20 @@ pub(super) fn print_verbatim(line: &str) -> Result<(), Failure> {
 
 /// Prints a value as JSON, on one line.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    // Strings, numbers and raw JSON always serialise.
+    // Serialising strings, numbers and raw JSON cannot fail.
     print_json_text(&serde_json::to_string(value).unwrap_or_default())
 }
 
 fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::OutputClosed),
-        Err(error) => Err(Failure::Failed(format!("cannot print: {error}"))),
+        Err(error) => Err(Failure::Failed(format!("cannot write to standard output: {error}"))),
         Ok(()) => Ok(()),
     }
 }
 
 /// Returns the width of the output in characters, at least 40: that of the terminal, or of the variable `COLUMNS` when
-/// standard output is not a terminal. `None` for no limit.
+/// standard output is not a terminal. Returns `None` if neither is known; then the width has no limit.
 pub(super) fn columns() -> Option<usize> {
     let of_terminal = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
     let width = of_terminal.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok().filter(|width| *width > 0))?;
@@ -120,7 +120,7 @@ pub(super) fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
-/// Truncates text to `chars_max` characters; the last one is then `…`.
+/// Truncates a text that is longer than `chars_max` characters. The last character is then `…`.
 pub(super) fn truncate(text: &str, chars_max: Option<usize>) -> Cow<'_, str> {
     match chars_max {
         Some(max) if text.chars().count() > max => text.chars().take(max.saturating_sub(1)).chain(['…']).collect(),
@@ -149,7 +149,7 @@ pub(super) fn format_micros(duration_us: u64) -> String {
     }
 }
 
-/// Formats a duration of a second or more, given in milliseconds.
+/// Formats a duration given in milliseconds. The result has no unit smaller than a second.
 pub(super) fn format_millis(duration_ms: u64) -> String {
     let seconds = duration_ms / 1_000;
     match seconds {

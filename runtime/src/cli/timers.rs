@@ -1,4 +1,4 @@
-//! `timers`: lists timers with their next ticks, and with their last ticks and the results.
+//! `timers`: lists timers with their last ticks and the results of these, and with their next ticks.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use crate::admin::view::{Tick, TickDelivery, Timer};
 pub(super) struct Timers {
     /// Only this timer, /app/name
     source: Option<String>,
-    /// Number of next ticks, and of last ticks, of each timer
+    /// How many of the last ticks, and how many of the next ticks, to show for each timer
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     ticks: u32,
     /// Maximum number of timers to list
@@ -62,10 +62,10 @@ fn rows_of(timer: &Timer) -> Vec<Vec<String>> {
 
 fn result(tick: &Tick) -> String {
     match (tick.skipped.as_deref(), tick.event) {
-        (Some("overlap"), _) => return "skipped: the previous tick was pending".to_owned(),
-        (Some("late"), _) => return "skipped: its start_deadline was over".to_owned(),
+        (Some("overlap"), _) => return "skipped: the previous tick was still pending".to_owned(),
+        (Some("late"), _) => return "skipped: its `start_deadline` had passed".to_owned(),
         (Some(other), _) => return format!("skipped: {}", escape(other)),
-        (None, None) => return "removed by retention".to_owned(),
+        (None, None) => return "the event was removed by retention".to_owned(),
         (None, Some(event)) if tick.deliveries.is_empty() => return format!("event {event}: no deliveries"),
         _ => {}
     }
@@ -92,9 +92,9 @@ mod tests {
         )
         .unwrap();
         let rows = rows_of(&timer);
-        assert_eq!(rows[0], ["/shop/nightly", "every 1m", "a", "skipped: the previous tick was pending"]);
+        assert_eq!(rows[0], ["/shop/nightly", "every 1m", "a", "skipped: the previous tick was still pending"]);
         assert_eq!(rows[1], ["", "", "b", "shop/a done, shop/b dead (reject: no)"]);
-        assert_eq!(rows[2], ["", "", "c", "removed by retention"]);
+        assert_eq!(rows[2], ["", "", "c", "the event was removed by retention"]);
         assert_eq!(rows[3], ["", "", "soon", "next"]);
     }
 }

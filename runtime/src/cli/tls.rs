@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-/// Maximum size of a file with certificates.
+/// Maximum size of a file with certificates, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Makes TLS connections over the TCP connections of the previous connector.
@@ -141,7 +141,7 @@ impl ServerCertVerifier for Pinned {
         let hash: String = Sha256::digest(end_entity).iter().map(|byte| format!("{byte:02x}")).collect();
         match self.certificates.contains(&hash) {
             true => Ok(ServerCertVerified::assertion()),
-            false => Err(rustls::Error::General("its certificate is not in listen.json".into())),
+            false => Err(rustls::Error::General("the certificate of the server is not in listen.json".into())),
         }
     }
 

@@ -12,14 +12,14 @@ use crate::admin::view::{self, NewToken, Role, TokenRequest};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
-    /// Make a token and print it, this once
+    /// Make a token and print it. A token cannot be printed later
     #[command(after_help = "The token goes to standard output, so that it can be written to a file.\n\n\
         Example: evoke token create grafana --role viewer --expires 90d > grafana.token")]
     Create(WithCommon<Create>),
     /// List tokens by name
     #[command(after_help = "Example: evoke token list")]
     List(Common),
-    /// Revoke a token at once
+    /// Revoke a token, immediately
     #[command(after_help = "Example: evoke token revoke grafana")]
     Revoke(WithCommon<Revoke>),
 }

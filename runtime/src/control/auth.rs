@@ -1,4 +1,4 @@
-//! Makes the guards of the http sources that verify their senders.
+//! Makes the guards of http sources. The guard of a source verifies the senders of its requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,8 +34,9 @@ pub(super) fn guards(manifests: &[Checked], metrics: &Metrics) -> Result<Guards,
     if errors.is_empty() { Ok(guards) } else { Err(errors.into_iter().collect()) }
 }
 
-/// Returns an error for each source whose signatures are valid for longer than `dedup_window`. Such a source would
-/// accept a recorded request again, because the id of its event is only remembered for `dedup_window`.
+/// Returns an error for each source that accepts a signature for longer than `dedup_window`. The id of an event is only
+/// remembered for `dedup_window`. So after this time, such a source would accept a copy of an earlier request as a new
+/// event.
 pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) -> Result<(), Diagnostics> {
     let of_source = |checked: &Checked, source: &Source| {
         let auth = source.settings.get::<HttpSource>()?.auth.as_ref()?;
@@ -62,7 +63,8 @@ pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) 
     if errors.has_errors() { Err(errors) } else { Ok(()) }
 }
 
-/// Returns a warning for each secret of an http source that cannot be used here. `up` refuses such a manifest.
+/// Returns a warning for each secret of an http source that cannot be used on this machine. `up` would refuse the
+/// manifest.
 pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     let of_source = |source: &Source| {
         let errors = guard(source, |_| Arc::new(AuthMetrics::default())).and_then(Result::err).unwrap_or_default();
@@ -73,7 +75,7 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     checked.manifest.all_sources().flat_map(|(source, _)| of_source(source)).collect()
 }
 
-/// Makes the guard of a source; `None` if it verifies no senders.
+/// Makes the guard of a source. Returns `None` if the source does not verify its senders.
 fn guard(source: &Source, metrics: impl Fn(&str) -> Arc<AuthMetrics>) -> Option<Result<Guard, Vec<SecretError>>> {
     let auth = source.settings.get::<HttpSource>()?.auth.as_ref()?;
     let read = |what: &str, location: &SecretRef| match secrets::read_one(what, location) {

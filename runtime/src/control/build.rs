@@ -22,8 +22,9 @@ pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dy
     let mut count = 0;
     let mut ran = HashSet::new();
     for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        // `even_fresh` applies only to the first run of a shared command. If that run did not build this component, the
-        // component is still outdated: the command runs again, and a failure is reported.
+        // `even_fresh` applies only to the first run of a shared command. If that run failed to build this component,
+        // the component is still outdated. Then the command runs again, and its failure is reported for this function
+        // too.
         let is_first = ran.insert((&checked.manifest.folder, &function.build));
         match build(checked, function, even_fresh && is_first, host).await {
             Ok(built) => count += usize::from(built),

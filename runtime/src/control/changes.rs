@@ -31,12 +31,12 @@ struct Part {
 pub struct Changes {
     /// The new functions and sources.
     pub added: Vec<String>,
-    /// The functions and sources that no manifest has any more.
+    /// The functions and sources that no manifest declares any more.
     pub removed: Vec<String>,
     /// The functions and sources with other settings or another component.
     pub changed: Vec<String>,
-    /// The functions whose `order_by` has changed, also together with their name. Each with its number of pending
-    /// deliveries, which keep the keys of the old `order_by`.
+    /// The functions with pending deliveries whose `order_by` has changed, and the number of these deliveries, which
+    /// keep the keys of the old `order_by`. Includes functions that were renamed in the same reload.
     pub reordered: Vec<(String, u64)>,
     /// All routes of http sources, such as `POST /checkout to /shop/checkout`; empty if none changed.
     pub routes: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Changes {
 impl Declared {
     /// Collects the functions, sources and routes, and reads the modification times of the components.
     pub(super) fn new(manifests: &[Checked], endpoints: &[Endpoint]) -> Self {
-        // Manifests always serialise.
+        // Never fails: manifests always serialise.
         let functions = functions::all(manifests).map(|(checked, function)| {
             let settings = serde_json::to_value(function).unwrap_or_default();
             let file = function.component_path().and_then(|path| std::fs::metadata(path).ok());

@@ -1,5 +1,6 @@
-//! Functions that become active while their components are still being compiled: their events wait in the store, and
-//! each function runs as soon as its component is compiled. Only a start has them; a reload loads everything first.
+//! Functions that become active while their components are still being compiled. Their events wait in the store, and
+//! each function runs as soon as its component is compiled. This happens only at a start: a reload waits until all
+//! components are loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use evoke_manifest::{Checked, Diagnostics};
 use evoke_sandbox::{self as sandbox, Kind, Sandbox};
 use evoke_store::running::{Recorded, RunningLog, Work};
 
-/// How long a start waits for components that are being compiled.
+/// How long a start waits for components that are being compiled, before it accepts events while the rest is compiled.
 pub(super) const START_WAIT: Duration = Duration::from_millis(300);
 
 /// The component of a function, which may still be compiled.
@@ -52,7 +53,7 @@ impl Component {
     }
 }
 
-/// What is known of the code of a function when the function becomes active.
+/// The code of a function at the time when the function becomes active.
 pub(super) enum Known {
     Loaded(Code),
     /// The component seems to be of this kind and is still being compiled.
@@ -67,8 +68,8 @@ struct Ended {
     took: Duration,
 }
 
-/// The components that were still being compiled when their functions became active. They are compiled while this is
-/// polled. Dropping it ends the compilations, and the waits for the components.
+/// The components that were still being compiled when their functions became active. The compilations proceed only
+/// while `running` is polled. Dropping a `Rest` ends the compilations, and the waits for the components.
 pub(crate) struct Rest {
     manifests: Arc<[Checked]>,
     running: BoxStream<'static, Ended>,
@@ -83,8 +84,9 @@ struct Compiling {
     component: Arc<Component>,
 }
 
-/// Loads all functions of manifests, and changes nothing that is active. With a limit, returns after this time, unless a
-/// load has failed or the kind of a component cannot be known before it is compiled. Returns all errors together. The
+/// Loads all functions of manifests, and changes nothing that is active. With a `limit`, does not wait longer than this
+/// for compilations, and returns the unfinished ones as [`Rest`]. However, it waits for all of them if a load has
+/// failed, or if the kind of a component can only be determined by compiling it. Returns all errors together. The
 /// result has the order of the functions. `log` records each load while it runs.
 pub(super) async fn load_all(
     manifests: &Arc<[Checked]>,
@@ -92,7 +94,7 @@ pub(super) async fn load_all(
     log: &Arc<dyn RunningLog>,
     limit: Option<Duration>,
 ) -> Result<(Vec<Known>, Rest), Diagnostics> {
-    // What needs no compilation comes first, so that it does not wait for a compiler.
+    // Functions that need no compilation are loaded first, so that they do not wait for a compiler.
     let mut results = cached(manifests, sandbox, log).await;
     let missing: Vec<_> = (0..).zip(&results).filter(|(_, result)| result.is_none()).map(|(index, _)| index).collect();
     let mut running = compile(manifests, sandbox, log, missing);
@@ -118,7 +120,7 @@ pub(super) async fn load_all(
                 let name = full_name(&checked.manifest, function);
                 compiling.insert(index, Compiling { name, kind, component });
             }
-            // All loads of components of an unknown kind have ended above.
+            // Cannot occur: if a kind is unknown, all loads have ended above.
             (None, None) => {}
         }
     }
@@ -174,8 +176,9 @@ async fn collect(running: &mut BoxStream<'static, Ended>, results: &mut [Option<
     }
 }
 
-/// Returns the kinds that the components without a result seem to have; `None` if the kind does not fit the manifest, so
-/// that the error is reported before events are accepted.
+/// Returns the expected kind of each component that has no result yet, determined from its exports. Returns `None` for
+/// a component with a result, and for a kind that is unknown or contradicts the manifest. The start then waits for the
+/// compilation, so that an error is reported before events are accepted.
 async fn expected_kinds<T>(manifests: &[Checked], results: &[Option<T>]) -> Vec<Option<Kind>> {
     let (mut kinds, mut of_files) = (Vec::new(), BTreeMap::new());
     for ((checked, function), result) in all(manifests).zip(results) {
@@ -218,9 +221,9 @@ impl Control {
             let uses = (loaded.grant_use().clone(), loaded.refusing_imports().to_vec());
             let declared = grants::declared(&rest.manifests, [(name.clone(), uses)].into());
             self.0.grants.declare(declared, self.0.parts.clock.now_ms());
-            // Each load ends once.
+            // Cannot fail: each load ends only once.
             let _ = component.loaded.set(loaded);
-            // A pause or a resume at the same time could otherwise set the held functions of before.
+            // Without this lock, a concurrent pause or resume could restore the held functions from before this change.
             let one_at_a_time = self.0.changing.lock().await;
             self.0.compiling.send_if_modified(|names| names.remove(name));
             self.hold();
@@ -232,10 +235,11 @@ impl Control {
     }
 }
 
-/// The file was replaced during the start, or its exports are not what they seem.
+/// Returns the error for a compiled component that is not of the expected kind: its file was replaced during the start,
+/// or its exports did not show its real kind.
 fn other_kind(manifests: &[Checked], index: usize) -> Diagnostics {
     let error = all(manifests).nth(index).map(|(checked, function)| {
-        let message = "the component is called in another way than its exports showed before it was compiled";
+        let message = "the compiled component is of another kind (events or HTTP requests) than its exports showed";
         checked.error_at(function.spans.component, message, "start Evoke again")
     });
     error.into_iter().collect()

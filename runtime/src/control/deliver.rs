@@ -22,7 +22,7 @@ use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
 use evoke_sandbox::{GrantUse, Secret, Secrets};
 
-/// The name that replaces the value of the signing secret in messages.
+/// The name that is shown in messages in place of the value of the signing secret.
 const SIGNING_SECRET: &str = "deliver.sign";
 
 /// A function with `deliver`, with the values of its secrets and its certificates.
@@ -38,7 +38,8 @@ pub(crate) struct Endpoint {
     ca: Option<TrustAnchors>,
 }
 
-/// Reads the secrets and certificates of a function with `deliver`, and checks its sources. Returns all errors at once.
+/// Reads the secrets and certificates of a function with `deliver`, and checks its sources. Returns all errors in one
+/// list.
 pub(super) fn load(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<Endpoint, Diagnostics> {
     let mut errors = http_function::check_event_sources(checked, function);
     match read(checked, function, deliver) {
@@ -116,7 +117,8 @@ pub(super) struct EndpointRunner {
     grant_use: Arc<GrantUse>,
     redacted: Secrets,
     circuit: CircuitPolicy,
-    /// The tokio runtime for connections. The dispatcher's own threads may be busy with guests.
+    /// The tokio runtime for connections. The threads of the dispatcher are not used for them, because they may be busy
+    /// with guests.
     io: Handle,
 }
 

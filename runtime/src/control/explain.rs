@@ -56,7 +56,7 @@ fn explain_trigger(
         _ if private.is_some() => {
             format!("only the function that declares the source {} receives its events", private.unwrap_or_default())
         }
-        // Only if the pattern matches: otherwise the explanation of the pattern is more useful.
+        // Used only if the pattern matches: otherwise the explanation of the pattern is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }

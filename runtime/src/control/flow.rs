@@ -23,7 +23,7 @@ pub(crate) struct Graph {
 /// A source.
 #[derive(Debug, Serialize)]
 struct SourceNode {
-    /// The `source` of its events.
+    /// The attribute `source` of the events of this source.
     uri: String,
     app: String,
     kind: &'static str,
@@ -104,7 +104,7 @@ fn source_node(checked: &Checked, source: &Source, owner: Option<&Function>, now
         private_to: owner.map(|function| full_name(&checked.manifest, function)),
         types: source.kind.event_types(&source.settings).into_iter().map(str::to_owned).collect(),
         next: next.into_iter().map(rfc3339).collect(),
-        // Manifests always serialise.
+        // Never fails: manifests always serialise.
         settings: serde_json::to_value(source).unwrap_or_default(),
     }
 }

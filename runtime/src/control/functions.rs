@@ -38,7 +38,7 @@ pub(super) struct Functions {
     pub(super) ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests.
     pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
-    /// The records of the use of grants, by full name; of the functions that are loaded.
+    /// The records of the use of grants, by full name, of the functions that are loaded already.
     pub(super) grant_uses: BTreeMap<String, LoadedGrants>,
 }
 
@@ -119,8 +119,8 @@ pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Fun
     manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |function| (checked, function)))
 }
 
-/// Registers the functions in the store, and makes their workers and routes. `known` is in the order of the functions.
-/// Returns an error if the store fails.
+/// Registers the functions in the store, and makes their workers and routes. `known` has the code of each function, in
+/// the order of the functions. Returns an error if the store fails.
 pub(super) async fn register(
     manifests: &[Checked],
     known: Vec<Known>,

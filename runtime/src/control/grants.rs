@@ -1,9 +1,9 @@
 //! Records which grants each function uses, so that unused ones can be removed from its manifest.
 //!
-//! The sandbox notes each use in memory ([`GrantUse`]). Every few seconds, the uses are added to the records here, with
-//! their time, and records are stored as marks. A record with a new kind of use is stored at once, and a record with
-//! only more attempts once a minute. A clean stop stores all records. An unclean end loses the uses of the last
-//! seconds; the record then has the time at which the next start found this end.
+//! The sandbox notes each use in memory ([`GrantUse`]). Every few seconds, the uses and their times are added to the
+//! records here. Then the records with changes are stored as marks, which are small values in the store. A record in
+//! which only the number of attempts has changed is stored only once a minute. A clean stop stores all records. An end
+//! without a clean stop loses the uses of the last seconds; the next start adds its time to each record, to show this.
 //!
 //! A renamed function takes over the record of its earlier name, unless it already has a record.
 //!
@@ -29,7 +29,7 @@ use evoke_store::StoreError;
 
 /// The scope of the marks.
 const SCOPE: &str = "/evoke/grants";
-/// The marks whose keys name functions.
+/// The marks whose keys are names of functions, for the store to rename them with the functions.
 pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
 /// Maximum number of marks in a commit.
 const MARKS_MAX: usize = 100;
@@ -115,8 +115,8 @@ impl GrantRecords {
         }
     }
 
-    /// Reads the stored records. `unclean_ms` is the present time if the previous process ended without a clean stop,
-    /// which each record then notes.
+    /// Reads the stored records. If the previous process ended without a clean stop, `unclean_ms` is the present time,
+    /// which is then added to each record.
     fn restore(&self, marks: BTreeMap<String, Vec<u8>>, unclean_ms: Option<UnixMs>) {
         let mut tables = self.lock();
         for (name, value) in marks {
@@ -128,7 +128,7 @@ impl GrantRecords {
         }
     }
 
-    /// Records that all functions except these have been removed from the manifests.
+    /// Records that all functions except the `active` ones have been removed from the manifests.
     pub(super) fn remove_others<T>(&self, active: &BTreeMap<String, T>, now_ms: UnixMs) {
         let mut tables = self.lock();
         for (name, tracked) in &mut tables.records {
@@ -139,7 +139,7 @@ impl GrantRecords {
         }
     }
 
-    /// Records the grants of functions that were loaded, and uses of them from now on.
+    /// Records the grants of functions that were loaded, and starts to collect the uses of these grants.
     pub(super) fn declare(&self, functions: Vec<Declared>, now_ms: UnixMs) {
         let mut tables = self.lock();
         for tracked in tables.records.values_mut() {
@@ -154,8 +154,8 @@ impl GrantRecords {
         }
     }
 
-    /// Returns the marks to write: of changed records, of expired records (to remove them), and of records with only
-    /// more attempts. The latter are due once a minute, or at once with `all`.
+    /// Returns the marks to write: of changed records, and of expired records, to remove them. A record in which only
+    /// the number of attempts has changed is included once a minute, or if `all` is true.
     fn take_writes(&self, now_ms: UnixMs, keep: Duration, all: bool) -> Vec<Mark> {
         let mut tables = self.lock();
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);

@@ -30,7 +30,7 @@ pub struct Build {
     pub command: String,
     /// The environment variables that the manifest passes to the command, by name.
     pub env: Vec<String>,
-    /// The folder to run in: that of the manifest.
+    /// The folder of the manifest, in which the command runs.
     pub folder: PathBuf,
     /// The file that must exist after the command.
     pub component: PathBuf,
@@ -58,7 +58,7 @@ pub enum Activity<'a> {
     },
     /// A function logged a line.
     Line(&'a Line),
-    /// This number of events, attempts and lines was left out, because there were too many at once.
+    /// This number of events, attempts and lines was left out, because too many occurred in a short time.
     LeftOut(u64),
 }
 
@@ -108,7 +108,7 @@ pub enum Progress<'a> {
         /// Names of their functions, `app/function`.
         functions: Vec<String>,
     },
-    /// One of these components is compiled, and its function runs.
+    /// One of the components of [`Progress::Compiling`] has been compiled, and its function runs now.
     Compiled {
         /// `app/function`.
         function: &'a str,
@@ -126,7 +126,7 @@ pub enum Progress<'a> {
     },
     /// A reload starts.
     Reloading {
-        /// Why.
+        /// The reason for the reload, such as `files have changed`.
         reason: &'a str,
     },
     /// The reload succeeded.

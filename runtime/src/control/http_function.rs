@@ -28,8 +28,8 @@ use evoke_sandbox::{HttpAnswer, HttpCall, Level, LogLine, LogSink};
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::{RequestMetrics, RequestOutcome, TraceContext, Traceparent};
 
-/// How long a request waits for a permit. The wait is needed because an instance ends, and releases its permit, shortly
-/// after its response. A client that sends its next request at once would otherwise be refused.
+/// How long a request waits for a permit. An instance ends, and releases its permit, shortly after its response.
+/// Without this wait, a client that sends its next request immediately would be refused.
 const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a component that is still being compiled.
@@ -88,7 +88,7 @@ impl HttpFunction {
         };
         let recorded = Recorded::start(&self.running, &Work::Request(function.name()));
         match function.call_http(call).await {
-            // The instance runs until its body ends.
+            // The instance runs until the body of its response ends, so the request counts as running until then.
             Ok(HttpAnswer { response, published }) => {
                 self.store(function.name(), &id, entered, published).await?;
                 Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
@@ -115,7 +115,7 @@ impl HttpFunction {
             Ok(_) => return Ok(()),
             Err(refused) => refused,
         };
-        let reason = format!("the response was not sent, because its events were not stored: {refused}");
+        let reason = format!("the response was not sent, because the published events were not stored: {refused}");
         (self.logs)(LogLine {
             level: Level::Error,
             function: function.clone(),
@@ -197,7 +197,7 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
         match &trigger.source {
             TriggerSource::Private(source) => match source.settings.get::<HttpSource>().map(HttpSource::event_key) {
                 Some(Some("reply")) => {
-                    let message = format!("{handles}, and its response is the reply");
+                    let message = format!("{handles}, so its own response is sent, and `reply` has no effect");
                     found.push(checked.error_at(trigger.span, message, "remove `reply`"));
                 }
                 Some(Some(key)) => {
@@ -225,7 +225,7 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
     found
 }
 
-/// Returns an error for each private http source of a function that handles events, if the source accepts none.
+/// Returns an error for each private http source of a function that handles events, if the source can accept no event.
 pub(super) fn check_event_sources(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
     let accepts_nothing =
         |source: &Source| source.settings.get::<HttpSource>().is_some_and(HttpSource::accepts_nothing);

@@ -18,7 +18,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::Task(&evoke_sources::monitor::MonitorKind),
 ];
 
-/// A kind of source. The variant says how the sources of the kind run.
+/// A kind of source. The variant determines how the sources of the kind run.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// The sources are endpoints of the public HTTP listener, which serves all of them.

@@ -31,7 +31,7 @@ pub struct ListenerHandle {
     pub address: SocketAddr,
     /// The certificates of a listener with TLS.
     pub tls: Option<Tls>,
-    /// Why the certificates could not be replaced.
+    /// The reason why the certificates could not be replaced at the last try; `None` if they were replaced.
     reload_error: Mutex<Option<String>>,
 }
 

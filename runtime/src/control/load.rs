@@ -57,7 +57,7 @@ fn load_endpoint(checked: &Checked, function: &Function) -> Result<Option<Code>,
     deliver::load(checked, function, deliver).map(|endpoint| Some(Code::Endpoint(Box::new(endpoint))))
 }
 
-/// Loads a function's component under its grants, without a store. Returns all errors at once.
+/// Loads a function's component under its grants, without a store. Returns all errors in one list.
 pub(crate) async fn load_one(
     checked: &Checked,
     function: &Function,
@@ -112,7 +112,8 @@ fn spec(checked: &Checked, function: &Function, (secrets, http): (Secrets, Vec<G
     })
 }
 
-/// Checks that a component of this kind fits its function.
+/// Checks that a component of this kind fits the settings of its function. Returns an error for each setting that
+/// does not.
 pub(super) fn check_kind(checked: &Checked, function: &Function, kind: Kind) -> Vec<Diagnostic> {
     match kind {
         Kind::Http => http_function::check_manifest(checked, function),
@@ -120,7 +121,8 @@ pub(super) fn check_kind(checked: &Checked, function: &Function, kind: Kind) -> 
     }
 }
 
-/// Checks that a loaded component fits its function, or reports at the component why it cannot be loaded.
+/// Returns the component if it was loaded and fits its function. Otherwise returns errors that name the position of the
+/// function in the manifest.
 fn check_loaded(
     checked: &Checked,
     function: &Function,
@@ -147,7 +149,7 @@ fn check_loaded(
 /// errors.
 pub(crate) fn compile_help(error: &LoadError) -> Option<String> {
     let (refusal, record) = match error {
-        LoadError::Machine { .. } => return Some("the component may be fine; try again".into()),
+        LoadError::Machine { .. } => return Some("the component itself is not the cause; try again".into()),
         LoadError::Refused { refusal, record, .. } => (refusal, record),
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! Logs the failed attempts of a function among the lines that the function logs itself.
+//! Logs each failed attempt of a function, in the log of the function.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Runner for LoggedRunner {
     }
 }
 
-/// Returns the kind and the first line of the message, without control characters.
+/// Returns the kind of the outcome and the first line of its message, without control characters.
 fn describe(outcome: &Outcome) -> String {
     let mut text = format!("{FAILED}{}", outcome.kind());
     let message = outcome.message().unwrap_or_default();

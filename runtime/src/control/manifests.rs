@@ -38,7 +38,7 @@ pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         let mut inside: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_yaml(p)).collect();
         if inside.is_empty() {
-            bail!("no .yaml file in the folder {}", argument.display());
+            bail!("the folder {} has no manifest (NAME.yaml or NAME.yml)", argument.display());
         }
         inside.sort();
         found.append(&mut inside);
@@ -82,7 +82,8 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
 }
 
-/// Returns an error for each glob in the `accept` of an http source that matches only sources of another of these apps.
+/// Returns an error for each glob in the `accept` of an http source that matches only sources of another app in
+/// `apps`.
 fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diagnostics {
     let mut found = Vec::new();
     for checked in manifests {

@@ -16,8 +16,8 @@ const CA_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) type Mistake = (String, String);
 
 /// Reads the secrets of a function, and its grants for outbound requests. The function can read only the secrets in its
-/// `allow: secrets`. The other secrets, which are only in headers, are hidden from it, but are also redacted from its
-/// texts. An error never contains the value of a secret.
+/// `allow: secrets`. Secrets that are only in headers are hidden from the function. All of them are redacted from its
+/// log lines and messages. An error never contains the value of a secret.
 pub(super) fn read(function: &Function) -> Result<(Secrets, Vec<Grant>), Mistake> {
     let mut hidden = BTreeMap::new();
     let grants =
@@ -37,7 +37,7 @@ fn grant_of(function: &Function, grant: &HttpGrant, hidden: &mut BTreeMap<String
         let value = template.fill(|name| values.get(name).map(Secret::expose)).unwrap_or_default();
         let invalid = || {
             let message = format!("the value of the header `{name}` for {} cannot be sent", grant.url);
-            (message, "a header has no line breaks and no control characters; check its secrets".to_owned())
+            (message, "remove line breaks and control characters from its text and its secrets".to_owned())
         };
         let name = HeaderName::try_from(name).map_err(|_| invalid())?;
         let mut value = HeaderValue::try_from(value).map_err(|_| invalid())?;

@@ -1,5 +1,5 @@
-//! Pauses functions and apps for an operator. A pause is durable: it is a mark in the store, committed together with
-//! the runtime event that reports it.
+//! Pauses functions and apps for an operator. A pause is durable: it is a mark, a small stored value, that is committed
+//! together with the runtime event that reports the pause.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ const SCOPE: &str = "/evoke/paused";
 /// The marks whose keys are names of functions.
 pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
 
-/// Why a function or an app was not paused or resumed.
+/// The reason why a function or an app was not paused or not resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum PauseError {
     /// There is no such function or app; the message has a suggestion.
     #[error("{0}")]
     NotFound(String),
-    /// The function or app cannot be paused or resumed on its own; the message says why.
+    /// The function or app cannot be paused or resumed on its own; the message has the reason.
     #[error("{0}")]
     Conflict(String),
     /// The store failed.
@@ -117,7 +117,7 @@ impl Control {
             return Ok(false);
         }
         let pause = Pause { since_ms: self.0.parts.clock.now_ms(), reason };
-        // Pauses first, and reports then, so that the paused function does not receive the event about its pause.
+        // Pauses before the report, so that the paused function does not receive the event about its own pause.
         self.paused().insert(name.to_owned(), pause.clone());
         self.hold();
         let reported = self.report(runtime_events::PAUSED, name, &pause, Some(pause.to_mark())).await;
@@ -168,13 +168,13 @@ impl Control {
         self.0.parts.bus.publish_runtime_event(Some(event), mark).await
     }
 
-    /// Tells the dispatcher which functions start no deliveries.
+    /// Sets in the dispatcher which functions start no attempts: the paused ones, and those that are still compiled.
     pub(super) fn hold(&self) {
         let ids = self.held_ids(&self.function_ids());
         self.0.parts.dispatcher.set_paused(ids);
     }
 
-    /// Returns the ids of those of the given functions that are paused or whose components are being compiled.
+    /// Returns those `ids` whose functions are paused, or whose components are being compiled.
     pub(super) fn held_ids(&self, ids: &BTreeMap<String, FunctionId>) -> foldhash::HashSet<FunctionId> {
         let (paused, compiling) = (self.paused(), self.0.compiling.borrow());
         let is_held = |name: &String| pause_of(&paused, name).is_some() || compiling.contains(name);

@@ -34,7 +34,8 @@ impl RunningRecording {
         self.recorder.clone()
     }
 
-    /// Returns a sink that records each line, and passes it to `sink`. The sandbox limits the lines of an attempt.
+    /// Returns a sink that records each line, and passes it to `sink`. The recorded lines are bounded, because the
+    /// sandbox limits the lines of an attempt.
     pub(super) fn logs(&self, sink: LogSink) -> LogSink {
         let logs = self.logs.clone();
         Arc::new(move |line| {
@@ -57,7 +58,7 @@ impl RunningRecording {
             (_, reads) => reads.and_then(|reads| complete(head.clone(), reads, logs, function, &event, attempt)),
         };
         let json = whole.and_then(|recording| {
-            // Strings, numbers and maps with text as keys always serialise.
+            // Never fails: strings, numbers and maps with text as keys always serialise.
             let json = serde_json::to_vec(&recording).unwrap_or_default();
             if json.len() as u64 <= max_size.0 {
                 return Ok(json);
@@ -89,9 +90,7 @@ fn complete(
         let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
-            Err(_) => {
-                Err(format!("{what} has the value of a secret outside of its texts, where it cannot be replaced"))
-            }
+            Err(_) => Err(format!("{what} contains the value of a secret, but not as text, so it cannot be replaced")),
         }
     };
     let published = attempt.published.iter().map(|event| json(event, "a published event"));

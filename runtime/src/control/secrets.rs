@@ -49,7 +49,8 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     checked.manifest.functions.iter().filter_map(of_function).collect()
 }
 
-/// Part of the messages about a variable that is not set, and about credentials that systemd did not pass.
+/// Part of the messages about a variable that is not set, and about credentials that systemd did not pass. The module
+/// `unset_secrets` recognises these messages by it.
 pub(super) const NOT_SET: &str = " is not set";
 
 /// Reads one secret; `what` names it in messages. An error has a message and a hint, and never contains the value.

@@ -24,7 +24,8 @@ use evoke_sources::timer::TimerSource;
 use evoke_store::{EventStore, Ownership, ScopeStore, StoreError};
 use evoke_telemetry::Metrics;
 
-/// How long a source waits between two tries to own its scope, while another process owns the scope.
+/// A source runs only in the process that owns the scope of the source in the store. While another process owns it,
+/// this process tries again after this time.
 const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// The running sources, by the URI of their events.
@@ -40,7 +41,7 @@ pub(super) struct Sources {
 }
 
 struct RunningSource {
-    /// Key of its kind.
+    /// The key of the source's kind, such as `timer`.
     kind: &'static str,
     settings: Settings,
     origin: Origin,
@@ -88,7 +89,7 @@ impl Sources {
                 }
             }
         }
-        // The changed source stops before its successor starts, because both use the same marks in the store.
+        // The changed source stops before its successor starts, because both store their progress under the same keys.
         stop_all(previous).await;
         for (source, target) in to_start {
             let running = self.start(source, origin_of(source, origins), target);
@@ -186,15 +187,16 @@ impl RunningSource {
     }
 }
 
-/// Runs a source as soon as this process owns its scope. Until then, or until the source is stopped, tries again every
-/// [`OWN_RETRY`].
+/// Runs a source as soon as this process owns its scope, so that only one process runs the source. Does nothing if the
+/// source is stopped before.
 async fn run_owned(scopes: Arc<dyn ScopeStore>, context: Context, source: impl Future<Output = ()>) {
     if let Some(_owned) = own(&*scopes, &context).await {
         source.await;
     }
 }
 
-/// Waits until this process owns the scope of the source. Returns `None` if the source is stopped first.
+/// Waits until this process owns the scope of the source, and tries every [`OWN_RETRY`]. Returns `None` if the source
+/// is stopped first.
 async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
     let scope = format!("source{}", context.uri);
     loop {
@@ -219,7 +221,7 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
         if let Some(task) = running.task
             && let Err(error) = task.await
         {
-            tracing::error!("the source {uri} failed: {error}");
+            tracing::error!("the task of the source {uri} ended with an error: {error}");
         }
     }
 }
@@ -326,7 +328,7 @@ fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
         if is_extended {
             let is_named =
                 |method: &Method| named.iter().any(|(path, other)| *path == endpoint.path && other == method);
-            // HEAD belongs to the source that has GET.
+            // A source that accepts GET also accepts HEAD, so HEAD is free only if GET is free.
             let is_free = |method: &Method| !(is_named(method) || *method == Method::HEAD && is_named(&Method::GET));
             endpoint.methods = SourceMethod::ALL.into_iter().map(SourceMethod::to_http).filter(is_free).collect();
         }

@@ -40,7 +40,7 @@ pub struct Active {
 pub struct FunctionStatus {
     /// `app/function`.
     pub name: String,
-    /// Maximum number of deliveries that run at once.
+    /// Maximum number of deliveries that run at the same time.
     pub concurrency: u32,
     /// Number of deliveries that run now.
     pub running: u32,
@@ -54,19 +54,19 @@ pub struct FunctionStatus {
     pub rates: telemetry::Rates,
     /// The pause of the function; `None` when it is not paused.
     pub paused: Option<Pause>,
-    /// Whether its component is still being compiled, so that its deliveries wait.
+    /// True if the component of the function is still being compiled, so that the deliveries wait.
     pub is_compiling: bool,
     /// Scheme, host and port of the endpoint of a function with `deliver`.
     pub endpoint: Option<String>,
-    /// `None` for a component. For a function with an endpoint, a description of its circuit, as text for users, if the
-    /// circuit is open.
+    /// The circuit breaker of the function's endpoint. `None` for a component, and `Some(None)` if the circuit is
+    /// closed; else a description of the open circuit, as text for users.
     pub circuit: Option<Option<String>>,
 }
 
 /// Current status of an active source.
 #[derive(Debug, Clone)]
 pub struct SourceStatus {
-    /// The `source` of its events.
+    /// The attribute `source` of the events of this source.
     pub uri: String,
     /// `http`, `files`, `timer` or `monitor`.
     pub kind: &'static str,
@@ -102,8 +102,8 @@ pub(super) fn describe_failing(failing: &Failing) -> String {
     match (attempts, message) {
         // The function was failing before the start, so the number of failed attempts is unknown.
         (0, _) => format!("since {since}"),
-        (_, Some(message)) => format!("{failed} failed since {since}, the last as {outcome}: {message}"),
-        (_, None) => format!("{failed} failed since {since}, the last as {outcome}"),
+        (_, Some(message)) => format!("{failed} failed since {since}, the last with outcome `{outcome}`: {message}"),
+        (_, None) => format!("{failed} failed since {since}, the last with outcome `{outcome}`"),
     }
 }
 
@@ -112,11 +112,11 @@ pub(super) fn describe_circuit(open: &OpenCircuit) -> String {
     let OpenCircuit { since_ms, failures, outcome, message, next_probe, .. } = open;
     let mut text = format!("since {}", rfc3339(*since_ms));
     if *failures > 0 {
-        text += &format!(": {} in a row failed, the last as {outcome}", count(*failures, "request"));
+        text += &format!(": {} in a row failed, the last with outcome `{outcome}`", count(*failures, "request"));
         text.extend(message.iter().map(|message| format!(": {message}")));
     }
     match next_probe {
-        Some(wait) => text + &format!("; the next probe is in {} s", wait.as_secs_f64().ceil()),
-        None => text + "; a probe is running",
+        Some(wait) => text + &format!("; the next request is sent in {} s", wait.as_secs_f64().ceil()),
+        None => text + "; a request is running, to find out if the endpoint works again",
     }
 }

@@ -1,9 +1,9 @@
 //! Functions that were renamed take over the data stored under their earlier names (`was:`).
 //!
-//! The take-over is one commit of the store, at each load of manifests, before the functions are registered. The next
-//! load finds nothing left to take over. During the take-over, no attempt of the function may run under either name,
-//! and no private source of the function may run under the earlier name: they would continue to write under the earlier
-//! name.
+//! The take-over is one commit of the store, at each load of manifests, before the functions are registered. At the
+//! next load, nothing is left to take over. During the take-over, no attempt of the function may run under either name,
+//! and no private source of the function may run under the earlier name. Otherwise they would continue to write data
+//! under the earlier name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use evoke_sources::monitor;
 use evoke_store::StoreError;
 use evoke_store::take_over::find_conflict;
 
-/// The marks whose keys name functions or sources of functions.
+/// The marks whose keys contain names of functions. The store renames these keys too.
 const MARK_NAMES: [MarkNames; 6] = [
     pause::NAMED_MARKS,
     grants::NAMED_MARKS,
@@ -55,9 +55,9 @@ pub(super) fn has_earlier_names(manifests: &[Checked]) -> bool {
 /// A function that has taken over from an earlier name.
 #[derive(Debug)]
 pub struct Successor {
-    /// The numbers of its deliveries and keys.
+    /// Both names, and the numbers of deliveries and keys that were taken over.
     pub taken: TakenOver,
-    /// Whether it also took over a pause.
+    /// Whether the function also took over a pause.
     pub is_paused: bool,
 }
 
@@ -166,7 +166,7 @@ impl Control {
         Ok(totals.functions.into_iter().map(|(name, counts)| (name, counts.pending() + counts.dead)).collect())
     }
 
-    /// Renames the functions in the memory of this process: in the dispatcher and among the pauses.
+    /// Renames the functions in the memory of this process too: in the dispatcher and in the pauses.
     fn taken_over(&self, taken: Vec<TakenOver>) -> Vec<Successor> {
         let renamed = taken.into_iter().map(|taken| {
             let TakenOver { from, to, .. } = &taken;

@@ -12,7 +12,7 @@ pub(crate) fn of(function: &Function) -> Vec<(String, String)> {
     let read =
         |(name, location): (&String, &SecretRef)| secrets::read_one(&format!("the secret {name}"), location).err();
     let mut found: Vec<_> = named.filter_map(read).collect();
-    // A header may name a variable directly.
+    // A header may use a secret that has no entry in `secrets` and is read from the variable of the same name.
     if found.is_empty() {
         found.extend(outbound::read(function).err());
     }

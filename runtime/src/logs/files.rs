@@ -1,4 +1,4 @@
-//! The files of the log. Each function has its own files; one limit holds for the bytes of all files.
+//! The files of the log. Each function has its own files. All files together have a size limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -10,29 +10,29 @@ use super::line::{Line, to_stored};
 use evoke_model::clock::Clock;
 
 /// Upper bound of the maximum size of a file. That maximum is an eighth of a function's share (the limit on all bytes
-/// divided by the number of functions), but at least [`FILE_BYTES_MIN`]. So a deleted file has little of a function's
-/// log.
+/// divided by the number of functions), but at least [`FILE_BYTES_MIN`]. So the deletion of a file removes only a small
+/// part of a function's log.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Lower bound of the maximum size of a file. With a limit of 48 MiB on all files, there are at most 6,144 full files.
 const FILE_BYTES_MIN: u64 = 8 * 1024;
-/// Limit on the number of functions with files, which is needed because names of functions can change at each reload.
-/// Beyond it, the files of the function that logged least recently are deleted.
+/// Maximum number of functions with files. Without a limit, the number could grow forever, because reloads can add new
+/// names of functions. Beyond it, the files of the function that logged least recently are deleted.
 const OWNERS_MAX: usize = 4096;
-/// Limit on the files that are open for writing.
+/// Maximum number of files that are open for writing.
 const OPEN_MAX: usize = 64;
 /// A function that has logged nothing for this long, 30 days in microseconds, has probably been removed. When room is
 /// needed, its files are deleted before the files of other functions.
 pub(super) const STALE_US: u64 = 30 * 24 * 3600 * 1_000_000;
 
-/// The longest time by which the last `seq` of a file can be ahead of the time of its last change: many lines in one
-/// microsecond, and the precision of the file system.
+/// The longest time by which the last `seq` of a file can be ahead of the modification time of the file. It can be
+/// ahead because many lines are logged in one microsecond, and because the file system stores imprecise times.
 const SEQ_AHEAD_US: u64 = 1_000_000;
 
 /// The owner of Evoke's own lines.
 const EVOKE: &str = "evoke";
 /// The owner of the files that earlier versions wrote for all functions together. No function has this name.
 const EARLIER: &str = "";
-/// Names of these files, oldest first.
+/// The names of the files of [`EARLIER`], oldest first.
 const EARLIER_FILES: [&str; 3] = ["evoke.jsonl.2", "evoke.jsonl.1", "evoke.jsonl"];
 
 pub(super) struct Files {
@@ -44,7 +44,7 @@ pub(super) struct Files {
     bytes: u64,
     /// The `seq` of the last line.
     last: u64,
-    /// Whether the last write failed: a failure is logged once and not for every line.
+    /// Whether the last write failed. It serves to log a failure once, and not for every line.
     failing: bool,
 }
 
@@ -191,7 +191,7 @@ impl Files {
         Ok(())
     }
 
-    /// Closes the file that was written least recently, if as many as allowed are open.
+    /// Closes the file that was written least recently, if [`OPEN_MAX`] files are open.
     fn close_some(&mut self) -> io::Result<()> {
         let open = self.owners.values_mut().filter(|owner| owner.writer.is_some());
         let (mut count, mut oldest) = (0, None::<&mut Owner>);
@@ -212,7 +212,7 @@ impl Files {
         (share / 8).clamp(FILE_BYTES_MIN.min(self.bytes_max / 8), FILE_BYTES_MAX)
     }
 
-    /// Deletes files until `length` more bytes of an owner are within the limits.
+    /// Deletes files until the owner can write `length` more bytes within the limits.
     fn make_room(&mut self, name: &str, length: u64) -> io::Result<()> {
         if self.owners.len() >= OWNERS_MAX && !self.owners.contains_key(name) {
             let oldest = self.owners.iter().min_by_key(|(_, owner)| owner.last()).map(|(name, _)| name.clone());
@@ -230,7 +230,7 @@ impl Files {
         Ok(())
     }
 
-    /// Deletes the oldest file of an owner. Together with the only file of an owner, also removes the owner.
+    /// Deletes the oldest file of an owner. If the owner has no other file, also removes the owner.
     fn delete_oldest(&mut self, name: &str) -> io::Result<()> {
         let Some(owner) = self.owners.get_mut(name) else { return Ok(()) };
         let Some(file) = owner.files.pop_front() else {

@@ -40,7 +40,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a line is selected.
+    /// Returns true if the filter selects the line.
     pub fn matches(&self, line: &Line) -> bool {
         self.function.as_deref().is_none_or(|f| line.function.as_deref() == Some(f))
             && self.delivery.is_none_or(|d| line.delivery == Some(d))
@@ -76,7 +76,7 @@ const SEQ: &str = "{\"seq\":";
 
 /// Returns the text of a stored line.
 pub(super) fn to_stored(seq: u64, line: &Line) -> String {
-    // Strings and numbers always serialise, to an object with at least one field.
+    // Never fails: strings and numbers always serialise, here to an object with at least one field.
     let text = serde_json::to_string(line).unwrap_or_default();
     format!("{SEQ}{seq},{}", text.strip_prefix('{').unwrap_or_default())
 }

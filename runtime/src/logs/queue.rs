@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Limit on the lines that wait to be written. Lines of 100 bytes take about 1 MB in total, lines of the maximum length
-/// (4 KiB) take 32 MiB.
+/// Maximum number of lines that wait to be written. So many lines of 100 bytes take about 1 MB, and lines of the
+/// maximum length (4 KiB) take 32 MiB.
 pub(super) const LINES_MAX: usize = 8 * 1024;
 
-/// The number of lines that wait, by function. A function may own as many lines of the queue as are free: a single
-/// flooding function gets half of the queue, and two get a third each.
+/// The number of lines that wait, by function. A function may have as many waiting lines as the queue has free places.
+/// So one function that floods the log gets half of the queue, and two such functions get a third each.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<Counts>);
 
@@ -29,7 +29,7 @@ impl Queue {
     /// Sends a line of a function if there is room for it, and counts it as dropped otherwise. `send` must not block;
     /// it returns false if the line was not sent.
     pub(super) fn send(&self, function: &Arc<str>, send: impl FnOnce() -> bool) {
-        // `send` is called without the lock, because it wakes a thread that takes this lock at once.
+        // `send` is called without the lock, because it wakes a thread that immediately takes this lock.
         if self.take_room(function) && !send() {
             let mut counts = self.lock();
             counts.waiting = counts.waiting.saturating_sub(1);
@@ -64,7 +64,7 @@ impl Queue {
         dropped
     }
 
-    /// Returns the numbers of all lines that were dropped and not yet reported.
+    /// Returns for each function the number of lines that were dropped and not yet reported.
     pub(super) fn take_dropped(&self) -> Vec<(Arc<str>, u64)> {
         let mut counts = self.lock();
         let mut taken = Vec::new();

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use super::files::StoredFile;
 use super::line::{Filter, Line, from_stored};
 
-/// Limit on the files that are open at once.
+/// Maximum number of files that a reader has open at the same time.
 const OPEN_MAX: usize = 16;
 
 /// Reads selected lines, oldest first. Keeps at most one page in memory, and 32 bytes for each line to return. Blocks
@@ -57,8 +57,8 @@ impl Reader {
         Ok(Self { files, lines, open: Vec::new() })
     }
 
-    /// Returns the next lines as JSON text, about `bytes_max` bytes; none at the end. Lines of files that were deleted
-    /// meanwhile are left out.
+    /// Returns the next lines as JSON text, with about `bytes_max` bytes. Returns an empty list at the end. Lines of
+    /// files that were deleted meanwhile are left out.
     pub fn page(&mut self, bytes_max: usize) -> io::Result<Vec<String>> {
         let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max

@@ -150,7 +150,7 @@ async fn a_follower_gets_every_later_line_of_its_function_once_whatever_others_l
     assert!(snapshot.new_lines.is_empty());
     let mut reader = snapshot.stored.reader(10).unwrap();
     assert!(reader.page(1_000).unwrap().concat().contains("before"));
-    // The other follower lags: it gets the first lines, and the number of the others.
+    // The other follower has not read its lines: it gets the first ones, and the number of the dropped ones.
     let (mut lines, mut missed) = (0, 0);
     while lines + missed < 3_000 {
         match of_flood.next().await {

@@ -41,7 +41,7 @@ pub(super) struct Config {
     pub(super) endpoint: String,
     /// The timeout for one batch.
     pub(super) timeout: Duration,
-    /// The most queued spans.
+    /// Maximum number of queued spans.
     pub(super) queue_max: usize,
     pub(super) service_name: Option<String>,
 }
@@ -97,8 +97,8 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     let uri: Uri = endpoint.parse().map_err(|error| format!("the value is not a URL ({error}); {example}"))?;
     match uri.scheme_str() {
         Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
-        Some("https") => Err("spans are sent without TLS; name an http:// endpoint, such as a collector on this \
-                              machine or in this cluster (http://localhost:4318) that sends them on over TLS"
+        Some("https") => Err("spans can only be sent without TLS: name an http:// endpoint, such as a collector on \
+                              this machine or in this cluster (http://localhost:4318) that sends them on over TLS"
             .into()),
         _ => Err(format!("the value is not an http:// URL; {example}")),
     }

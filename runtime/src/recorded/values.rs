@@ -21,7 +21,7 @@ const KEY_CHARS_MAX: usize = 128;
 pub(super) enum Form {
     /// JSON up to a moderate size.
     Values,
-    /// No JSON, because it has more values than a test file has room for.
+    /// No JSON, because the test would have more values than a test file has room for.
     Text,
 }
 

@@ -15,7 +15,7 @@ pub trait Argument: Sized {
     /// Creates the parameter from an event and its delivery.
     ///
     /// # Errors
-    /// A reject if the event does not fit, because a later attempt would fail too.
+    /// [`Failure::Reject`] if this type cannot be created from the event. A later attempt would fail in the same way.
     fn from_event(event: &Event, delivery: &Delivery) -> Result<Self, Failure>;
 }
 
@@ -49,9 +49,9 @@ impl<T: DeserializeOwned> Argument for Json<T> {
     }
 }
 
-/// Parses the event's data. The reject names the event's type.
+/// Parses the event's data. If the data cannot be parsed, the message of the reject names the event's type.
 pub(crate) fn parse<T: DeserializeOwned>(event: &Event) -> Result<T, Failure> {
-    event.json().map_err(|error| Failure::reject(format!("the data of {} does not fit: {error}", event.type_)))
+    event.json().map_err(|error| Failure::reject(format!("cannot parse the data of {}: {error}", event.type_)))
 }
 
 /// A return type of a function: `Result<(), E>` with any error that converts into a [`Failure`], or nothing.
@@ -64,7 +64,7 @@ pub trait Outcome {
     /// Converts the return value to the result of the attempt.
     ///
     /// # Errors
-    /// The failure of the function.
+    /// The failure that the function returned.
     fn outcome(self) -> Result<(), Failure>;
 }
 

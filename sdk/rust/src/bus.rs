@@ -14,19 +14,19 @@ use std::fmt;
 /// # Ok(()) }
 /// ```
 ///
-/// A component that handles HTTP requests publishes before it sets its response. The events are stored before the first
-/// byte of the response is sent; if they cannot be stored, the client gets a 503 in place of the response.
+/// A component that handles HTTP requests must publish before it sets its response. The events are stored before the
+/// first byte of the response is sent. If they cannot be stored, the client gets a 503 in place of the response.
 ///
 /// # Errors
 /// [`Refused`] if the event may not be published.
-#[allow(clippy::needless_pass_by_value, reason = "a published event is given away")]
+#[allow(clippy::needless_pass_by_value, reason = "publishing consumes the event")]
 pub fn publish(event: Draft) -> Result<String, Refused> {
     bindings::evoke::function::bus::publish(&event).map_err(Refused)
 }
 
-/// The reason why an event may not be published: its type is not granted, it is too large, the attempt published too
-/// many events, or an attribute is not valid. `?` converts it to a reject: the grants must change first, then the dead
-/// letter can be redriven.
+/// The reason why an event may not be published: its type is not granted, the event is too large, the attempt published
+/// too many events, or an attribute is not valid. `?` converts this error to a reject, because every attempt would be
+/// refused. After a change of the grants or of the function, the dead letter can be redriven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);
 

@@ -7,8 +7,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Watches one thing, and publishes an event when its condition changes. The condition is stored in the function's
 /// state, so the manifest must grant `state: true` and the event's type.
 ///
-/// The event's subject is the thing; its data is `{"from": "ok", "to": "warning"}`, plus the `reading` if there is one.
-/// A thing that was never seen before starts in the default condition; that start is not a change.
+/// The subject of the event is the name of the thing. The data of the event is `{"from": "ok", "to": "warning"}`, with
+/// the member `reading` if the change was found by [`StateChange::level`]. Before its first reading, a thing has the
+/// default condition.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -19,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 ///
 /// #[evoke::function]
 /// fn handle(reading: Json<Reading>) -> Result<(), Failure> {
-///     // Warning from 80, critical from 90; the condition improves only 5 below each limit.
+///     // Warning from 80, critical from 90. A level ends only when the reading is more than 5 below its limit.
 ///     let limits = Thresholds::rising(80.0, 90.0).clear(5.0);
 ///     StateChange::of(&reading.path, "disk.changed").level(&limits, reading.used)?;
 ///     Ok(())
@@ -43,13 +44,14 @@ pub struct Changed<S> {
 }
 
 impl<'a> StateChange<'a> {
-    /// Watches `what`, and publishes events of this type. One function may watch several things.
+    /// Watches the thing with the name `what`, and publishes events of the type `event_type`. One function may watch
+    /// several things.
     #[must_use]
     pub fn of(what: &'a str, event_type: &'a str) -> Self {
         Self { what, event_type }
     }
 
-    /// Processes a reading. If its level changed, publishes and returns the change.
+    /// Compares a reading with the thresholds. If the level of the thing changed, publishes and returns the change.
     ///
     /// # Errors
     /// The state operation or the event was refused.
@@ -57,8 +59,8 @@ impl<'a> StateChange<'a> {
         self.change(Some(reading), |before: &Level| thresholds.level(*before, reading))
     }
 
-    /// Processes the current condition, for example an enum of your own. If it changed, publishes and returns the
-    /// change.
+    /// Compares the current condition, for example an enum of your own, with the stored one. If it changed, publishes
+    /// and returns the change.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;

@@ -14,7 +14,7 @@ use crate::Failure;
 /// ```
 #[must_use]
 pub fn get(key: &str) -> Option<String> {
-    // The WIT draft allows a store to fail; Evoke's store is in memory and never fails.
+    // The interface `wasi:config/store` allows errors. Evoke returns no error, because it has all values in memory.
     store::get(key).ok().flatten()
 }
 
@@ -44,8 +44,8 @@ pub fn all() -> Vec<(String, String)> {
     store::get_all().unwrap_or_default()
 }
 
-/// Returns the secret `key`. For a function, secrets and configuration are one store; this name only makes clear that a
-/// secret is meant. Do not write it to logs or events.
+/// Returns the secret `key`, like [`get`]: a function reads secrets and configuration values in the same way. Use this
+/// name to show that the value is a secret. Do not write a secret to logs or events.
 #[must_use]
 pub fn secret(key: &str) -> Option<String> {
     get(key)

@@ -6,7 +6,8 @@ use crate::{Draft, Event};
 use serde::{Serialize, de::DeserializeOwned};
 
 impl Event {
-    /// Parses the payload as JSON. In a function, `?` makes the error a reject, because the data will not change.
+    /// Parses the payload as JSON. In a function, `?` converts the error to a reject, because a later attempt would get
+    /// the same data.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -24,7 +25,7 @@ impl Event {
     /// Returns the payload as text.
     ///
     /// # Errors
-    /// The data is not UTF-8. `?` makes the error a reject.
+    /// The data is not UTF-8. `?` converts this error to a reject.
     pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.data)
     }
@@ -72,8 +73,8 @@ impl Draft {
         self
     }
 
-    /// Sets your own id. The bus drops a second event with the same source and id, so set one if several deliveries may
-    /// announce the same thing. Without this, Evoke generates the id.
+    /// Sets the id of the event; without this call, Evoke generates one. Evoke drops an event whose source and id are
+    /// those of an earlier event. So set an id if several deliveries may publish the same event.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
@@ -87,8 +88,8 @@ impl Draft {
         self
     }
 
-    /// Lets Evoke deliver the event at this time and not earlier: sets the attribute `notbefore`. The time may be at most
-    /// 366 days ahead; one in the past means now.
+    /// Delays the delivery of the event until this time, by setting the attribute `notbefore`. The time may be at most
+    /// 366 days ahead. A time in the past delays nothing.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -133,12 +134,13 @@ impl Draft {
     }
 }
 
-/// Returns a time in RFC 3339, in UTC with milliseconds, rounded up so that it is never early. A time before 1970 is
-/// written as the start of 1970.
+/// Returns a time in RFC 3339, in UTC with milliseconds. Rounds up, so that no event is delivered early. A time before
+/// 1970 is written as the start of 1970.
 fn rfc3339(time: SystemTime) -> String {
     let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().div_ceil(1_000_000);
     let (days, ms) = (ms / 86_400_000, ms % 86_400_000);
-    // The proleptic Gregorian calendar in eras of 400 years, with years from March on, so that leap days come last.
+    // The Gregorian calendar repeats after an era of 400 years. Years start in March here, so that the leap day is the
+    // last day of its year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

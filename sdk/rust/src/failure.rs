@@ -6,15 +6,16 @@ use std::time::Duration;
 
 /// `?` converts errors by this rule: an error caused by the event itself is a [`Failure::Reject`], because the next
 /// attempt would fail too (JSON, UTF-8 and number parsing, a refused publish, state that is not granted). An error with
-/// an external cause is a [`Failure::Retry`] (I/O, state, configuration, and plain text). [`OrFail`] converts any other
-/// error to one or the other.
+/// an external cause is a [`Failure::Retry`] (I/O, a failed state operation, and plain text). For errors of HTTP
+/// requests, see [`crate::http::Error`]. [`OrFail`] converts any other error to a retry or to a reject, as you choose.
 impl Failure {
-    /// A failure that a later attempt may not have: retries by the function's retry policy.
+    /// Creates a failure that may not happen on a later attempt. Evoke retries the delivery as the function's retry
+    /// policy says.
     pub fn retry(message: impl Into<String>) -> Self {
         Self::Retry(Retry { message: message.into(), after_ms: None })
     }
 
-    /// Sets the shortest delay before the next attempt. Does not change a reject.
+    /// Sets the minimum delay before the next attempt. Does not change a reject.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -31,7 +32,8 @@ impl Failure {
         self
     }
 
-    /// A failure that every attempt would have: creates a dead letter with this message as its cause.
+    /// Creates a failure that would happen on every attempt. The delivery becomes a dead letter, with this message as
+    /// its cause.
     pub fn reject(message: impl Into<String>) -> Self {
         Self::Reject(message.into())
     }
@@ -54,7 +56,7 @@ impl From<serde_json::Error> for Failure {
 
 impl From<std::str::Utf8Error> for Failure {
     fn from(error: std::str::Utf8Error) -> Self {
-        Self::Reject(format!("text: {error}"))
+        Self::Reject(format!("not UTF-8 text: {error}"))
     }
 }
 
@@ -105,16 +107,16 @@ impl From<&str> for Failure {
 /// # Ok(()) }
 /// ```
 pub trait OrFail<T> {
-    /// Converts the error to a retry with the message `WHAT: ERROR`.
+    /// Converts an error to a retry with the message `WHAT: ERROR`, and `None` to a retry with the message `WHAT`.
     ///
     /// # Errors
-    /// A [`Failure::Retry`] if there is no value.
+    /// A [`Failure::Retry`] if `self` is an error or `None`.
     fn or_retry(self, what: &str) -> Result<T, Failure>;
 
-    /// Converts the error to a reject with the message `WHAT: ERROR`.
+    /// Converts an error to a reject with the message `WHAT: ERROR`, and `None` to a reject with the message `WHAT`.
     ///
     /// # Errors
-    /// A [`Failure::Reject`] if there is no value.
+    /// A [`Failure::Reject`] if `self` is an error or `None`.
     fn or_reject(self, what: &str) -> Result<T, Failure>;
 }
 

@@ -14,8 +14,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An attempt can run again after its request was received, so requests that are not safe carry the header
-//! `Idempotency-Key`: see [`Request::idempotency_key`]. Redirects are not followed.
+//! An attempt can run again although a server has already received its request. So requests with unsafe methods carry
+//! the header `Idempotency-Key`: see [`Request::idempotency_key`]. Redirects are not followed.
 
 use crate::Failure;
 use serde::Serialize;
@@ -30,16 +30,16 @@ mod response;
 
 pub use response::Response;
 
-/// The default limit on the body of a response, in bytes.
+/// The default of [`Request::max_body`].
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The delivery that the function handles, for the keys of its requests.
+/// The id of the delivery that the function handles. The idempotency keys of requests are made of it.
 static DELIVERY: OnceLock<String> = OnceLock::new();
-/// The number of keys that were made in this attempt.
+/// The number of idempotency keys that this attempt has used so far.
 static KEYS: AtomicU32 = AtomicU32::new(0);
 
-/// Sets the delivery of this attempt.
+/// Stores the id of the delivery of this attempt. Must be called before the function runs.
 pub(crate) fn start(delivery_id: &str) {
     let _ = DELIVERY.set(delivery_id.to_owned());
 }
@@ -59,9 +59,10 @@ pub struct Request {
     key: Key,
 }
 
-/// The idempotency key of a request.
+/// Which idempotency key a request has.
 #[derive(Debug, Clone)]
 enum Key {
+    /// The next key made of the delivery's id, unless the method is safe or the caller has set the header itself.
     OfDelivery,
     Own(String),
     None,
@@ -109,7 +110,7 @@ impl Request {
         }
     }
 
-    /// Adds a header. Credentials are better kept in the `headers` of the grant, where the function cannot see them.
+    /// Adds a header. Put credentials into the `headers` of the grant instead, where the function cannot see them.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.to_ascii_lowercase(), value.into()));
         self
@@ -130,8 +131,8 @@ impl Request {
         Ok(self.header("content-type", "application/json").body(body))
     }
 
-    /// Limits the waits: for the connection, for the head of the response, and for each further part of the response.
-    /// The limits of the host, 5 s for most of them, also hold.
+    /// Sets one limit for three waits: for the connection, for the head of the response, and for each further part of
+    /// the response. Evoke also has its own limits, most of them 5 s, which a function cannot exceed.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self.first_byte_timeout = Some(timeout);
@@ -151,7 +152,7 @@ impl Request {
         self
     }
 
-    /// Limits the body of the response; the default is 8 MiB.
+    /// Sets the maximum size of the response body, in bytes. The default is 8 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.body_bytes_max = bytes;
         self
@@ -159,10 +160,10 @@ impl Request {
 
     /// Sets the value of the header `Idempotency-Key`.
     ///
-    /// Without this call, a request whose method is not safe (any but GET, HEAD, OPTIONS and TRACE) has a key that is the
-    /// same on every attempt: the id of the delivery for the first request of the attempt that needs a key, and
-    /// `ID-2`, `ID-3` … for the following ones. So a function must send its requests in the same order on each attempt,
-    /// or set the keys itself.
+    /// Without this call, a request with an unsafe method (any except GET, HEAD, OPTIONS and TRACE) gets a key made of
+    /// the delivery's id. The first such request of an attempt has the key `ID`, the second `ID-2`, the third `ID-3`,
+    /// and so on. If a function sends its requests in the same order on each attempt, a repeated request has the same
+    /// key. Otherwise the function must set the keys itself.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Key::Own(key.into());
         self
@@ -174,7 +175,8 @@ impl Request {
         self
     }
 
-    /// Sends the request and reads the whole response. A response of any status is no error: see [`Response::ok`].
+    /// Sends the request and reads the whole response. A response is not an error, whatever its status is: see
+    /// [`Response::ok`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -191,7 +193,7 @@ impl Request {
     }
 }
 
-/// Returns the next key of this attempt; `None` outside of a function.
+/// Returns the next idempotency key of this attempt; `None` if no delivery was set by [`start`].
 fn next_key() -> Option<String> {
     let delivery = DELIVERY.get()?;
     Some(match KEYS.fetch_add(1, Ordering::Relaxed) {
@@ -200,14 +202,15 @@ fn next_key() -> Option<String> {
     })
 }
 
-/// Why there is no response, or why a response is not accepted.
+/// The reason why there is no response, or why [`Response::ok`] does not accept a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The URL, the method or a header is not valid.
     Invalid(String),
-    /// The manifest does not grant the origin, or its address may not be reached. `?` converts this to a failure; the
-    /// delivery then becomes a dead letter whose cause names the line to add.
+    /// The manifest does not grant the origin, or does not allow its address. `?` converts this error to a failure. If
+    /// the function then fails, Evoke does not retry: the delivery becomes a dead letter, and its cause names the line
+    /// to add to the manifest.
     Denied,
     /// A time limit was reached.
     Timeout(String),
@@ -232,7 +235,7 @@ impl fmt::Display for Error {
             Self::Invalid(message) => write!(f, "HTTP: {message}"),
             Self::Denied => f.write_str("HTTP: the request is not allowed"),
             Self::Timeout(message) | Self::Failed(message) => write!(f, "HTTP: {message}"),
-            Self::BodyTooLarge(max) => write!(f, "HTTP: the response has more than {max} bytes"),
+            Self::BodyTooLarge(max) => write!(f, "HTTP: the body of the response has more than {max} bytes"),
             Self::Status { status, body, .. } if body.is_empty() => write!(f, "HTTP: the response has status {status}"),
             Self::Status { status, body, .. } => write!(f, "HTTP: the response has status {status}: {body}"),
         }
@@ -241,8 +244,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// An invalid request, and a status from 400 to 499 that a repetition does not change, are rejects. All others are
-/// retries, after the time that the response asks for.
+/// An invalid request is a reject. A status is also a reject, except 408, 425, 429 and all from 500 on: a later attempt
+/// may get another status in place of these. All other errors are retries. If the response has a header `retry-after`
+/// with a number of seconds, the next attempt waits at least for this time.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
@@ -258,7 +262,6 @@ impl From<Error> for Failure {
     }
 }
 
-/// Reads a JSON value from text of a response.
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(bytes)
 }

@@ -1,7 +1,7 @@
 //! SDK for writing Evoke functions in Rust.
 //!
-//! A function is one Rust function that takes an event. The attempt succeeds when the function returns `Ok`. Only then
-//! do the events that it published and its state writes take effect, all of them or none:
+//! An Evoke function is a Rust function that handles one event. Each call is an attempt, which succeeds if the function
+//! returns `Ok`. Only then do the events that it published and its state writes take effect, all of them together:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -83,7 +83,8 @@ pub mod __rt {
     pub use crate::bindings::{self, __export_function as export};
     pub use crate::{Delivery, Event, Failure};
 
-    /// Runs before the function: makes its panics appear in the logs, and remembers the delivery for its requests.
+    /// Runs before the function. Makes its panics appear in the logs, and stores the delivery's id, of which the
+    /// idempotency keys of its HTTP requests are made.
     pub fn start(delivery: &Delivery) {
         crate::http::start(&delivery.id);
         #[cfg(all(target_family = "wasm", not(feature = "wasi")))]

@@ -61,7 +61,7 @@ macro_rules! __log_error {
     ($($part:tt)+) => { $crate::__log!(Error $($part)+) };
 }
 
-/// Logs a failure after which the function cannot work.
+/// Logs a failure after which the function cannot continue.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_critical {

@@ -29,8 +29,8 @@ pub struct FileEvent {
     /// Time of the last modification, RFC 3339; empty for a removed file.
     #[serde(default)]
     pub modified: String,
-    /// SHA-256 of the content, in hexadecimal; that of the last known content for a removed file; empty if the source did
-    /// not read the file.
+    /// SHA-256 of the content, in hexadecimal. For a removed file, it is that of the content that the source read last.
+    /// Empty if the source did not read the file.
     #[serde(default)]
     pub sha256: String,
     /// The content, if it is text and small enough.
@@ -67,7 +67,7 @@ impl FileEvent {
             (Some(text), ..) => Ok(text.clone().into_bytes()),
             (None, Some(encoded), _) => STANDARD
                 .decode(encoded)
-                .map_err(|error| Failure::reject(format!("the content of {}: {error}", self.path))),
+                .map_err(|error| Failure::reject(format!("the content of {} is not base64: {error}", self.path))),
             (None, None, Some(why)) => {
                 Err(Failure::reject(format!("the content of {} is not in the event: {why}", self.path)))
             }

@@ -1,7 +1,8 @@
 //! State of a function, as JSON values by key. The manifest grants it with `allow: { state: true }`.
 //!
-//! An attempt is a transaction: it reads its own writes; they are committed if it succeeds and discarded if it fails.
-//! If another attempt changed a value that this attempt read, this attempt runs again. So counting needs no lock:
+//! An attempt is a transaction: it reads its own writes. The writes are committed if the attempt succeeds, and
+//! discarded if it fails. If another attempt changed a value that this attempt read, this attempt runs again. So a
+//! counter needs no lock:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -44,7 +45,7 @@ impl fmt::Display for Error {
             Self::Denied => f.write_str(
                 "this state is not granted (allow: { state: true }, or { state: { shared: true } } for the shared bucket)",
             ),
-            Self::Json(key, error) => write!(f, "the value at {key}: {error}"),
+            Self::Json(key, error) => write!(f, "the JSON value of the state key `{key}`: {error}"),
             Self::Store(message) => write!(f, "state: {message}"),
         }
     }
@@ -74,7 +75,7 @@ impl From<Error> for Failure {
 #[derive(Debug)]
 pub struct Bucket(store::Bucket);
 
-/// Opens the function's own bucket. The functions of this module without a bucket use it.
+/// Opens the function's own bucket. [`get`], [`set`] and the other functions of this module use this bucket.
 ///
 /// # Errors
 /// See [`Error`].
@@ -156,13 +157,13 @@ impl Bucket {
     /// Adds `delta` to the number at `key` (0 if there is none), and returns the sum.
     ///
     /// # Errors
-    /// See [`Error`]. If the value is not a whole number or the sum is too large, it is [`Error::Store`].
+    /// See [`Error`]; [`Error::Store`] also if the value is not a whole number, or if the sum is too large.
     pub fn increment(&self, key: &str, delta: u64) -> Result<u64, Error> {
         Ok(atomics::increment(&self.0, key, delta)?)
     }
 
-    /// Returns all keys in byte order. If another attempt adds or removes any key meanwhile, this attempt runs again,
-    /// so list only buckets with few keys that rarely change.
+    /// Returns all keys in byte order. If another attempt adds or removes any key of the bucket meanwhile, this attempt
+    /// runs again. So call this only for a bucket with few keys, to which keys are rarely added.
     ///
     /// # Errors
     /// See [`Error`].
@@ -238,7 +239,7 @@ pub fn exists(key: &str) -> Result<bool, Error> {
 /// Adds `delta` to the number at `key` (0 if there is none), and returns the sum.
 ///
 /// # Errors
-/// See [`Error`]. If the value is not a whole number or the sum is too large, it is [`Error::Store`].
+/// See [`Error`]; [`Error::Store`] also if the value is not a whole number, or if the sum is too large.
 pub fn increment(key: &str, delta: u64) -> Result<u64, Error> {
     own()?.increment(key, delta)
 }

@@ -2,10 +2,10 @@
 //!
 //! Every Rust program contains the code that prints a panic, and the C library that this code uses. So even a function
 //! that does nothing would import 14 WASI interfaces, on some toolchains also those for files. Each import costs time
-//! in every fresh instance, and hides the imports that the function really needs. Therefore this module defines these C
-//! symbols itself, in place of the C library's: printed text becomes log lines (`println!` info, `eprintln!` error, a
-//! panic error), and the environment is empty. The feature `wasi` omits these symbols, for a function that needs the
-//! real ones.
+//! in every fresh instance, and the imports that the function really needs are hard to see among them. Therefore this
+//! module defines the C functions that are used, such as `write` and `getenv`, in place of the C library. Printed text
+//! becomes log lines: level info for `println!`, and level error for `eprintln!` and panics. The environment is empty.
+//! The feature `wasi` omits these definitions, for a function that needs those of the C library.
 #![allow(unsafe_code, reason = "the C library's interface is made of raw pointers")]
 
 use crate::log::{Level, log};
@@ -48,7 +48,8 @@ impl Pending {
 static STDOUT: Mutex<Pending> = Mutex::new(Pending::new());
 static STDERR: Mutex<Pending> = Mutex::new(Pending::new());
 
-/// Buffers printed text. Returns the number of bytes, or -1 for a file other than stdout and stderr.
+/// Adds printed text to the unfinished log line of stdout or stderr. Returns the number of bytes, or -1 for any other
+/// file.
 fn print(fd: c_int, text: &[u8]) -> isize {
     let (pending, level, context) = match fd {
         1 => (&STDOUT, Level::Info, "stdout"),

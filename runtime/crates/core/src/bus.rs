@@ -31,12 +31,13 @@ pub struct Offer {
     pub events: Vec<Event>,
     /// The functions that receive the events.
     pub target: Target,
-    /// Marks of the source, committed with the events.
+    /// Small values that the source keeps in the store, such as its position. They are committed with the events.
     pub marks: Vec<Mark>,
     /// The source through which the events enter. The events count towards this source's share of the backlog. With the
     /// default origin, they count for no source.
     pub origin: Origin,
-    /// The number of functions that the chain of the events has passed through elsewhere, in this runtime or in another.
+    /// The number of functions that the chain of events passed through before it reached this source, in this runtime
+    /// or in another one.
     pub hops: u32,
     /// Set by a source whose producers choose the `source` of their events. Events whose `source` belongs to an app or
     /// to the runtime are then rejected, except events whose `source` is the URI of this source.
@@ -49,11 +50,12 @@ pub struct Claims {
     /// The URI of the source.
     pub uri: Arc<str>,
     /// The URI authorities of other machines that the manifest accepts, in lower case. A `source` with such an
-    /// authority is never taken for a source of this runtime, whatever its path is.
+    /// authority never counts as a source of this runtime, whatever its path is.
     pub authorities: Arc<[String]>,
 }
 
-/// Why an offer was rejected. Nothing of it was stored.
+/// Why an offer was rejected. Nothing of the offer was stored, except possibly after the two errors of the store that
+/// [`Bus::accept`] names.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
     /// An event is not valid.
@@ -72,7 +74,7 @@ pub enum Refused {
     Claimed {
         /// The index of the event in the offer, from 0.
         index: usize,
-        /// The claimed source.
+        /// The `source` that the producer set.
         claimed: String,
         /// The app, as in ``the app `shop` ``, or the runtime.
         owner: String,
@@ -89,7 +91,7 @@ pub enum Refused {
     },
     /// The backlog is full.
     #[error(
-        "{} {} pending, with {} of events; the limits are {} and {}",
+        "there is no room for more events: {} {} pending, with {} of events; the limits are {} and {}",
         count(backlog.deliveries, "delivery"), fitting(backlog.deliveries, "is", "are"), count(backlog.bytes, "byte"),
         count(max.deliveries, "delivery"), count(max.bytes, "byte")
     )]
@@ -104,7 +106,7 @@ pub enum Refused {
     /// The pending deliveries of this source already take as much of the backlog as is free. The free part is reserved
     /// for other sources.
     #[error(
-        "{} from this source {} pending, with {} of events; the remaining room of {} and {} is reserved for other sources",
+        "{} from this source {} pending, with {} of events; the room for {} and {} more is reserved for other sources",
         count(owned.deliveries, "delivery"), fitting(owned.deliveries, "is", "are"), count(owned.bytes, "byte"),
         count(free.deliveries, "delivery"), count(free.bytes, "byte")
     )]
@@ -172,14 +174,16 @@ pub struct Limits {
     pub schedule_max: Amount,
 }
 
-/// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
-/// 4 GiB leave free space on most disks.
+/// The default limit of the backlog, which is the pending deliveries. A million deliveries are a day's work for a
+/// function that handles 12 a second; 4 GiB leave free space on most disks.
 pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
 
-/// The default limit of the schedule. A scheduled event takes no memory, about 300 bytes on the disk and its data.
+/// The default limit of the schedule, which is the events that wait for their `notbefore`. A scheduled event takes no
+/// memory. On the disk it takes its own size and about 300 bytes.
 pub const SCHEDULE_MAX: Amount = Amount { deliveries: 4_000_000, bytes: 4 << 30 };
 
-/// `retry_after` while the schedule is full: how soon there is room depends on the times of the events.
+/// The `retry_after` while the schedule is full. The value is fixed, because the real wait depends on the `notbefore`
+/// of the scheduled events.
 const SCHEDULE_RETRY: Duration = Duration::from_secs(60);
 
 impl Default for Limits {
@@ -193,9 +197,9 @@ impl Default for Limits {
 /// below the limit, the first of them would fill the backlog again.
 const RETRY_FILL_RATIO: f64 = 0.9;
 
-/// Returns how many deliveries must end until both their number and their bytes are within the limits. `rule(a, b)`
-/// returns the excess of one of these two measures. An excess in bytes is converted to deliveries with the average size
-/// of a delivery in `total`.
+/// Returns how many deliveries must end until both their number and their bytes are within the limits. `rule` returns
+/// the excess of one measure, the number or the bytes, for its values in `a` and `b`. An excess in bytes is converted
+/// to deliveries with the average size of a delivery in `total`.
 fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
     let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
     rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
@@ -230,13 +234,13 @@ impl Bus {
         Self { inner: Arc::new(inner), ingress, metrics, spans, clock: Clock::system() }
     }
 
-    /// Returns the same bus with another clock than that of the operating system. The bus compares the `notbefore` of
-    /// events with its wall clock.
+    /// Returns the same bus with `clock` instead of the clock of the operating system. The bus compares the `notbefore`
+    /// of events with its wall clock.
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Returns the same bus with tracing.
+    /// Returns the same bus, which then starts tracing spans with `spans`.
     pub fn with_spans(self, spans: Spans) -> Self {
         Self { spans, ..self }
     }
@@ -247,7 +251,7 @@ impl Bus {
         Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
     }
 
-    /// Returns the factory of the spans of this bus.
+    /// Returns the object that starts the tracing spans of this bus.
     pub fn spans(&self) -> &Spans {
         &self.spans
     }
@@ -257,12 +261,12 @@ impl Bus {
         self.metrics.refused(reason).increment();
     }
 
-    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries. The
-    /// event of a duplicate was stored by an earlier call.
+    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries. A
+    /// duplicate was stored by an earlier call.
     ///
     /// # Errors
-    /// [`Refused`]: nothing of the offer is stored. Only after [`StoreError::Failed`] and [`StoreError::Unreachable`]
-    /// it is unknown whether the offer is stored.
+    /// [`Refused`]: nothing of the offer is stored. The exceptions are [`StoreError::Failed`] and
+    /// [`StoreError::Unreachable`]: after these errors, it is unknown whether the offer is stored.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let spans: Vec<LiveSpan> = match self.spans.is_enabled() {
             true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
@@ -318,7 +322,7 @@ impl Bus {
         Ok(inner.store.accept(events, offer.marks).await?)
     }
 
-    /// Checks that an event can be scheduled, if it is not due yet.
+    /// Checks the `notbefore` of an event. If the event is not due yet, also checks that the schedule has room for it.
     fn check_schedule(&self, origin: Origin, index: usize, event: &Event, due_ms: UnixMs) -> Result<(), Refused> {
         let now_ms = self.clock.now_ms();
         event.check_not_before(now_ms).map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
@@ -331,7 +335,7 @@ impl Bus {
             deliveries: max.deliveries.saturating_sub(scheduled.deliveries),
             bytes: max.bytes.saturating_sub(scheduled.bytes),
         };
-        // As in the backlog: with more than half of the limits free, no source owns more than is free.
+        // As in [`Bus::check_room`]: with less than half of the limits in use, no source owns more than is free.
         let is_roomy = scheduled.deliveries < max.deliveries.div_ceil(2) && scheduled.bytes < max.bytes.div_ceil(2);
         if is_roomy {
             return Ok(());
@@ -356,12 +360,14 @@ impl Bus {
 
     /// Checks that the backlog has room for an offer from this source. [`Bus::accept`] makes the same check.
     ///
-    /// A source has room while it owns less of the backlog than is free. So a single flooding source gets half of the
-    /// limits, and two get a third each. A source that owns nothing has room until the backlog is full.
+    /// A source owns the pending deliveries that its events caused, and has room while it owns less than is free. So a
+    /// single flooding source gets half of the limits, and two get a third each. A source that owns nothing has room
+    /// until the backlog is full.
     ///
-    /// Deliveries of events that functions published, and of scheduled events that became due, count for the source where
-    /// their chain entered, and take at most half of the limits from the other sources. They cannot be refused, so
-    /// without this bound a publish storm, or many events that are due at once, could exclude all sources for long.
+    /// Deliveries of events that functions published, and of scheduled events that became due, count for the source
+    /// through which their chain entered. For the other sources, they use up at most half of the limits. Such events
+    /// cannot be refused. So without this bound, a publish storm, or many events that are due at the same time, could
+    /// exclude all sources for long.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
@@ -391,8 +397,8 @@ impl Bus {
         }
         let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
         if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
-            // `part` is the source's share of the backlog. On average, each pending delivery that ends takes `part` of a
-            // delivery from the source, and increases the free room by one.
+            // `part` is the source's share of the backlog. On average, each pending delivery that ends reduces the
+            // deliveries of the source by `part`, and increases the free room by one.
             let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
             let excess = excess_deliveries(
                 total,
@@ -423,7 +429,7 @@ impl Bus {
         self.inner.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Replaces the active router, from the next event on.
+    /// Replaces the active router. The next event is routed with the new one.
     pub fn set_router(&self, router: Router) {
         *self.inner.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
     }

@@ -2,15 +2,15 @@
 //! store commits the outcome of each attempt.
 //!
 //! The store notifies the dispatcher of ready deliveries after each commit. For each function, the dispatcher keeps a
-//! bounded window of ready deliveries in memory (`lane`), and loads the others from the store when there is room
+//! bounded number of ready deliveries in memory (`lane`), and loads the others from the store when there is room
 //! (`load`). Worker tasks take deliveries from the functions alternately (`scheduling`), so that a busy function cannot
 //! starve another. A *place* is the permission to run one delivery; the last free places are reserved for functions
 //! without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
 //! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
-//! Deliveries that ran when an earlier process ended without a clean stop run alone (`isolation`). A function that sends
-//! its deliveries to an endpoint has a circuit (`circuit`, `endpoint`). A function that is renamed is suspended until the
-//! store has renamed it (`suspension`).
+//! Deliveries that were running when an earlier process ended without a clean stop run alone (`isolation`). A function
+//! that sends its deliveries to an endpoint has a circuit, which holds deliveries back while the endpoint is down
+//! (`circuit`, `endpoint`). A function that is renamed is suspended until the store has renamed it (`suspension`).
 
 mod attempt;
 mod circuit;
@@ -83,7 +83,7 @@ pub struct Call {
     pub replay: bool,
     /// The number of functions that the chain passed through before the event.
     pub hops: u32,
-    /// The trace context of the attempt; `None` if spans are off. The event's own context then continues the trace.
+    /// The trace context of the attempt. `None` if tracing is off; the context of the event then continues the trace.
     pub trace: Option<TraceContext>,
 }
 
@@ -110,7 +110,7 @@ pub struct AttemptResult {
 pub struct FunctionSpec {
     /// The function's id in the store.
     pub id: FunctionId,
-    /// The maximum number of deliveries that run at once.
+    /// The maximum number of deliveries that run at the same time.
     pub concurrency: u32,
     /// When failed deliveries are retried.
     pub retry: RetryPolicy,
@@ -136,7 +136,7 @@ struct Inner {
     /// The maximum number of running deliveries of all functions together.
     running_max: u32,
     schedule: Mutex<Schedule>,
-    /// Locks on state that concurrent attempts change.
+    /// Locks on state that several attempts change at the same time.
     state_locks: StateLocks,
     /// The size in bytes of the completions that were passed to the store and are not committed yet.
     uncommitted: AtomicUsize,
@@ -156,12 +156,12 @@ struct Inner {
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// The longest wait for the release of deliveries at the end of a drain. Stopping the wait early is harmless, because a
-/// claim that is not released ends with this process.
+/// At the end of a drain, the dispatcher returns the deliveries that did not start to the store. This is the longest
+/// wait for that. Stopping the wait early is harmless, because such a delivery is free again when this process ends.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// Starts a dispatcher that runs at most `running_max` deliveries at once, and none before
+    /// Starts a dispatcher that runs at most `running_max` deliveries at the same time, and none before
     /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let current = tokio::runtime::Handle::current();
@@ -211,7 +211,7 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Sets the sink that receives every committed attempt, once. The sink must not block.
+    /// Sets the sink that receives every committed attempt. Only the first call has an effect. The sink must not block.
     pub fn on_ended(&self, sink: EndedSink) {
         let _ = self.0.on_ended.set(sink);
     }

@@ -1,9 +1,9 @@
-//! Replays: stored events are offered again to the functions that match them today. Replayed deliveries are marked,
-//! throttled, and run behind live deliveries.
+//! Replays: stored events are delivered again, to the functions that match them today. Replayed deliveries are marked
+//! as such, their number is limited, and live deliveries run before them.
 //!
 //! A replay is a row in the store. One task advances all active replays step by step. A step reads some events after
-//! the replay's position, routes them, and commits their deliveries together with the new position. After a restart,
-//! the replay therefore continues from its position and offers no event twice to the same function.
+//! the replay's position, routes them, and commits their deliveries together with the new position. So after a restart,
+//! the replay continues from its position, and delivers no event twice to the same function.
 
 mod filter;
 mod plan;
@@ -30,15 +30,15 @@ use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 /// The maximum number of replays that are not finished. Each of them has deliveries in the store and in memory.
 const OPEN_MAX: usize = 16;
 
-/// A replay offers more events only while at most half of this number of its deliveries are ready or retrying. So
-/// replays hardly load the store and the dispatcher, and live deliveries find room.
+/// A replay creates more deliveries only while at most half of this number of its deliveries are ready to run or wait
+/// for a retry. So replays hardly load the store and the dispatcher, and leave room for live deliveries.
 const OUTSTANDING_MAX: u64 = 512;
-/// A replay offers no events while more than this number of its deliveries are blocked. A blocked delivery waits for an
-/// earlier delivery of its order key, which may be a dead letter.
+/// A replay creates no deliveries while more than this number of its deliveries are blocked. A blocked delivery waits
+/// for an earlier delivery of its order key, which may be a dead letter.
 const BLOCKED_MAX: u64 = 20_000;
 
-/// The maximum number of events that one step offers. A step is one commit, and live events may have to wait for that
-/// commit. Events of the largest size have 32 MiB together.
+/// The maximum number of events for which one step creates deliveries. A step is one commit, and live events may have
+/// to wait for that commit. Events of the largest size have 32 MiB together.
 const STEP_MAX: usize = 32;
 /// The maximum number of events that one step reads; this takes some milliseconds.
 const SCAN_MAX: i64 = 4096;
@@ -80,11 +80,11 @@ pub enum ReplayError {
 /// An action on a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayAction {
-    /// Stops offering events. Deliveries that were offered before still run.
+    /// Stops creating deliveries. The deliveries that exist already still run.
     Pause,
     /// Continues a paused replay.
     Resume,
-    /// Ends the replay: no more events are offered, and deliveries that did not start are purged.
+    /// Ends the replay: no more deliveries are created, and deliveries that did not start are purged.
     Cancel,
 }
 
@@ -127,7 +127,8 @@ impl Replays {
         store.replay(id).await?.ok_or(ReplayError::NotFound(id))
     }
 
-    /// Starts a dry run: it counts what a replay would offer now, and offers nothing.
+    /// Starts a dry run. It counts the events and the deliveries of a replay that would start now, and creates no
+    /// deliveries.
     ///
     /// # Errors
     /// [`ReplayError::Filter`] or [`ReplayError::Store`].
@@ -169,7 +170,7 @@ impl Replays {
             && !functions.contains(function)
         {
             return Err(ReplayError::Filter(format!(
-                "there is no active function {function}; `evoke status` lists the active functions"
+                "there is no active function `{function}`; `evoke status` lists the active functions"
             )));
         }
         compile(&*self.0.store, filter).await
@@ -223,7 +224,7 @@ struct Prepared {
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// The next step can follow at once.
+    /// The next step can follow immediately.
     Again,
     /// The replay cannot advance now; try again after [`PAUSE`].
     Wait,
@@ -234,7 +235,7 @@ enum Progress {
 impl ReplayTask {
     async fn run(&mut self) {
         while let Err(error) = self.load_active().await {
-            tracing::warn!("cannot load the active replays: {error}");
+            tracing::warn!("cannot load the unfinished replays from the store; trying again: {error}");
             tokio::time::sleep(STORE_RETRY).await;
         }
         loop {
@@ -253,7 +254,7 @@ impl ReplayTask {
                     }
                     Err(ReplayError::Store(StoreError::Closed | StoreError::Fenced(_))) => return,
                     Err(error) => {
-                        tracing::warn!("cannot advance replay {id}: {error}");
+                        tracing::warn!("cannot continue replay {id}; trying again: {error}");
                         wait = Some(STORE_RETRY);
                     }
                 }
@@ -307,7 +308,7 @@ impl ReplayTask {
             ReplayState::Running if replay.position < replay.until => match self.offer(&replay).await {
                 // The filter was valid when the replay was started, and another try would find the same mistake.
                 Err(ReplayError::Filter(reason)) => {
-                    tracing::error!("replay {id} failed: its stored filter is not valid: {reason}");
+                    tracing::error!("replay {id} stopped and failed: its stored filter is not valid: {reason}");
                     let from = &[ReplayState::Running];
                     store.transition_replay(&Actor::Runtime, id, from, ReplayState::Failed).await?;
                     Ok(Progress::Finished)
@@ -320,8 +321,8 @@ impl ReplayTask {
                 Ok(Progress::Finished)
             }
             ReplayState::Cancelling => {
-                // Halts the dispatcher first. After that, a delivery of this replay that has not started will never
-                // start.
+                // First, the dispatcher stops starting deliveries of this replay. So a delivery that has not started
+                // now will never start.
                 let started = self.dispatcher.halt(id);
                 store.purge_replay(&Actor::Runtime, id, started).await?;
                 if store.replay(id).await?.is_some_and(|replay| replay.deliveries.pending() > 0) {
@@ -340,7 +341,7 @@ impl ReplayTask {
         }
     }
 
-    /// Offers the next events, if the limits and the rate allow it.
+    /// Creates the deliveries of the next events, if the limits and the rate allow it.
     async fn offer(&mut self, replay: &Replay) -> Result<Progress, ReplayError> {
         let counts = &replay.deliveries;
         if counts.ready + counts.retrying > OUTSTANDING_MAX / 2 || counts.blocked > BLOCKED_MAX {

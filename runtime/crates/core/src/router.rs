@@ -19,10 +19,11 @@ use evoke_pattern::{Matcher, Pattern, check_json};
 pub struct Router {
     matcher: Matcher<usize>,
     triggers: Vec<Trigger>,
-    /// The triggers that take every event of a source.
+    /// The triggers that receive every event of a source.
     by_origin: HashMap<Origin, Vec<usize>>,
     order_by: HashMap<FunctionId, OrderBy>,
-    /// The function and trigger of each private source.
+    /// The function and the trigger of each private source. Only this function receives the events of the source when
+    /// they are accepted.
     private_sources: HashMap<Origin, (FunctionId, Arc<str>)>,
     /// The names of the apps. The sources `/<app>/…` belong to the app.
     apps: HashSet<String>,
@@ -76,7 +77,8 @@ impl Router {
         self.order_by.insert(function, by);
     }
 
-    /// Declares `source` a private source of `function`: its events go to this function without pattern matching.
+    /// Declares `source` as a private source of `function`: the events of the source go to this function without
+    /// pattern matching.
     pub fn add_private_source(&mut self, source: Origin, function: FunctionId, name: Arc<str>) {
         self.private_sources.insert(source, (function, name));
     }
@@ -86,9 +88,10 @@ impl Router {
         self.apps.insert(name.to_owned());
     }
 
-    /// Returns the name of the app or of the runtime whose source this is, in any spelling of the URI, or whose source
-    /// it could be taken for; see [`claim::source_names`]. `trusted` returns true for the authority of another machine
-    /// that the manifest accepts: the path of such a URI is not compared with the apps of this runtime.
+    /// Returns the owner of a source: the name of an app or of the runtime. A URI that is another spelling of the
+    /// owner's source, or could be mistaken for it, has the same owner; see [`claim::source_names`]. `trusted` returns
+    /// true for the authority of another machine that the manifest accepts: the path of such a URI is not compared with
+    /// the apps of this runtime.
     pub fn owner_of(&self, source: &str, trusted: impl Fn(&str) -> bool) -> Option<String> {
         let SourceNames { local, remote } = claim::source_names(source);
         let remote = remote.filter(|(authority, _)| !trusted(authority)).map(|(_, name)| name);
@@ -96,8 +99,9 @@ impl Router {
     }
 
     /// Returns the deliveries of a replayed event: one for each function that matches, and one for the owner of the
-    /// private source that the event came from, if any. Returns none if the producer of the event claimed a source that
-    /// now belongs to an app. `origin_uri` is the URI of the event's origin. Errors like [`Router::route`].
+    /// private source that the event came from, if any. Returns an empty list if the producer of the event claimed a
+    /// source that now belongs to an app. `origin_uri` is the URI of the source through which the event entered. The
+    /// errors are those of [`Router::route`].
     pub fn route_replay(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -114,7 +118,8 @@ impl Router {
     }
 
     /// Returns the deliveries of a scheduled event that is due: the deliveries that the event would get if it were
-    /// accepted now. Returns none for a claimed source, like [`Router::route_replay`]. Errors like [`Router::route`].
+    /// accepted now. Returns an empty list for a claimed source, as [`Router::route_replay`] does. The errors are those
+    /// of [`Router::route`].
     pub fn route_due(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -135,9 +140,10 @@ impl Router {
             return false;
         }
         let owner = |uri: &str| self.owner_of(uri, |_| true);
-        // An HTTP component publishes events with the source of its function, and they enter through a source of the
-        // same app: that is no claim. A producer cannot imitate this: its event entered through a source of the app, so
-        // the app existed, and the bus rejected claims of its sources.
+        // An HTTP component publishes events with the source of its function, and these events enter through a source
+        // of the same app. That is allowed, so it is not a claim. A producer cannot imitate it: if its event entered
+        // through a source of the app, the app already existed, and the bus rejected events that claimed the app's
+        // sources.
         owner(&stored.event.source).is_some_and(|app| origin_uri.and_then(owner) != Some(app))
     }
 
@@ -151,7 +157,8 @@ impl Router {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
             Target::Function { function, trigger } => {
-                // The matcher, which checks the JSON data, is not used here. But it is used when the event is replayed.
+                // The matcher, which checks the JSON data, is not used here. The data is checked now, because a replay
+                // of the event uses the matcher.
                 if let Data::Json(json) = &event.data {
                     check_json(json).map_err(|e| e.to_string())?;
                 }

@@ -1,11 +1,11 @@
 //! The scheduler: releases events when the time in their attribute `notbefore` has come.
 //!
 //! The store orders the waiting events by their time, and the scheduler holds only the next few of them. An event is
-//! routed when it is due, with the router of that moment, and gets its deliveries in the commit that removes it from the
-//! schedule: so it is delivered once, also when the process ends at any point.
+//! routed when it is due, with the router of that moment. One commit creates its deliveries and removes it from the
+//! schedule. So its deliveries are created exactly once, even if the process ends at any point.
 //!
-//! The schedule follows the wall clock. After a jump forward, everything up to the new time is due at once; after a jump
-//! back, events wait until the wall clock shows their time. The scheduler notices a jump within [`POLL`].
+//! The schedule follows the wall clock. After a jump forward, all events up to the new time are due immediately. After
+//! a jump back, events wait until the wall clock shows their time. The scheduler notices a jump within [`POLL`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,13 +18,15 @@ use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{NewDelivery, ReadEvent, Seq};
 use evoke_store::{Scheduled, Store, StoreError};
 
-/// The maximum number of events per commit: 64 MiB if all have the largest size. Other writes run between these commits.
+/// The maximum number of events per commit: 64 MiB if all have the largest size. Other writes run between these
+/// commits.
 const BATCH_MAX: usize = 64;
 /// The longest wait until the wall clock, which may jump, is read again.
 const POLL: Duration = Duration::from_secs(1);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// The scope whose owner releases events.
+/// The name under which a scheduler takes the ownership of the schedule in the store, so that only one of several
+/// processes releases events.
 const SCOPE: &str = "/evoke/schedule";
 
 /// Releases the scheduled events of one store.
@@ -32,7 +34,7 @@ pub struct Scheduler {
     store: Arc<dyn Store>,
     bus: Bus,
     clock: Clock,
-    /// Damaged events, which stay in the schedule.
+    /// Damaged events that were found and logged. They stay in the schedule.
     damaged: HashSet<Seq>,
 }
 
@@ -62,7 +64,7 @@ impl Scheduler {
                         continue;
                     }
                     Err(error) => {
-                        tracing::warn!("cannot release scheduled events: {error}");
+                        tracing::warn!("cannot release the scheduled events that are due; trying again: {error}");
                         STORE_RETRY
                     }
                 },
@@ -77,7 +79,7 @@ impl Scheduler {
 
     /// Releases the first events that are due. Returns the time at which the next one is due.
     async fn release_due(&mut self, now_ms: UnixMs) -> Result<Option<UnixMs>, StoreError> {
-        // Reset before the read: the read then finds every event for which the alarm was set.
+        // The alarm is reset before the read: the read then finds every event for which the alarm was set before.
         self.store.alarm().reset();
         let (due, next_ms) = self.store.due_events(now_ms, BATCH_MAX + self.damaged.len()).await?;
         let mut released = Vec::new();
@@ -89,7 +91,7 @@ impl Scheduler {
                 }
                 Err(damaged) => {
                     if self.damaged.insert(seq) {
-                        tracing::error!("{damaged}; the event stays scheduled and is not delivered");
+                        tracing::error!("{damaged}; the event is not delivered; restore the file from a backup");
                     }
                 }
             }
@@ -97,7 +99,7 @@ impl Scheduler {
         if !released.is_empty()
             && let Err(error) = self.store.release_events(released).await
         {
-            // The events are still due: the next call must find them.
+            // The events are still due. The alarm makes sure that the next call finds them.
             self.store.alarm().set(now_ms);
             return Err(error);
         }
@@ -111,8 +113,8 @@ pub fn route(store: &dyn Store, bus: &Bus, event: &ReadEvent) -> Vec<NewDelivery
     let origin_uri = store.origin_uri(stored.lineage.origin);
     let routed = bus.router().route_due(stored, origin_uri.as_deref());
     routed.unwrap_or_else(|error| {
-        // The bus has routed the event before it accepted it, so its data is valid.
-        tracing::error!("event {} matches no function: {error}", stored.seq);
+        // This error is not expected: the bus routed the event when it accepted it, so the data is valid.
+        tracing::error!("cannot route the scheduled event {}, so no function receives it: {error}", stored.seq);
         Vec::new()
     })
 }

@@ -20,7 +20,8 @@ use evoke_model::clock::{Clock, UnixMs};
 pub struct Context {
     /// The bus that accepts the source's events.
     pub bus: Bus,
-    /// The `source` attribute of the events, `/<app>/<name>`; also the scope of the source's marks.
+    /// The `source` attribute of the events, `/<app>/<name>`. Also the scope of the source's marks, which are the small
+    /// values that it keeps in the store.
     pub uri: String,
     /// The origin of the events.
     pub origin: Origin,
@@ -65,7 +66,7 @@ impl Health {
     /// Marks the source as degraded for this reason, and logs the reason. The source keeps trying.
     pub fn degraded(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        tracing::warn!("source degraded: {reason}");
+        tracing::warn!("a source is degraded: {reason}");
         self.set(Some(reason), false);
     }
 
@@ -73,7 +74,7 @@ impl Health {
     /// restarts the source even if its settings are unchanged.
     pub fn degraded_until_reload(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        tracing::warn!("source degraded: {reason}");
+        tracing::warn!("a source is degraded: {reason}");
         self.set(Some(reason), true);
     }
 

@@ -181,7 +181,8 @@ fn time(tag: u8, value: &[u8]) -> Option<i64> {
     Some(days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
-/// Counts the days of the Gregorian calendar from 1970-01-01; years begin in March here, so that the leap day is last.
+/// Counts the days of the Gregorian calendar from 1970-01-01; in this calculation, a year begins in March, so that the
+/// leap day is its last day.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468

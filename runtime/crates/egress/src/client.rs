@@ -18,10 +18,10 @@ use super::recent::Recent;
 use super::resolve::{OWNER_LOOKUPS_MAX, Resolver};
 use super::tls::Trust;
 
-/// The label of metrics for requests that no grant covers, in place of a host that the caller chose.
+/// The metrics label of requests that no grant covers. It replaces the host, because a caller can choose any host.
 const NOT_GRANTED: &str = "(not granted)";
 
-/// Sends requests for the whole process: resolves names, and has the trusted authorities. Cheap to clone.
+/// Sends requests for the whole process: resolves names, and has the trusted certificate authorities. Cheap to clone.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 

@@ -20,7 +20,7 @@ use super::grant::Grant;
 use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
-/// Makes a connection to the target of `key`. Its socket belongs to the current runtime.
+/// Makes a connection to the target of `key`. The socket belongs to the current tokio runtime.
 pub(crate) async fn connect(
     owner: &Owner,
     key: &Key,
@@ -46,7 +46,7 @@ pub(crate) async fn connect(
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }
 
-/// Returns the addresses of a target that may be reached, in the order of the resolver.
+/// Returns the addresses of a target that the grant allows, in the order of the resolver.
 pub(crate) async fn resolve(owner: &Owner, grant: &Grant, target: &Target) -> Result<Vec<IpAddr>, Error> {
     let parts = &owner.0;
     let found = match target.address() {
@@ -56,8 +56,8 @@ pub(crate) async fn resolve(owner: &Owner, grant: &Grant, target: &Target) -> Re
     allowed(grant, target, &found)
 }
 
-/// Returns those of the addresses in `found` that may be reached, in the same order. Returns an error if none of them
-/// may be reached.
+/// Returns the addresses in `found` that the grant allows, in the same order. Returns an error if the grant allows no
+/// address in `found`.
 fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
     let reason = |address: IpAddr| {
         let is_granted = grant.addresses.iter().any(|range| range.contains(address));
@@ -83,7 +83,7 @@ pub(crate) async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) 
         let share = end.saturating_duration_since(Instant::now()) / others;
         match timeout(share, TcpStream::connect(SocketAddr::new(*address, target.port))).await {
             Ok(Ok(stream)) => {
-                // An error means that the connection is gone; the handshake or the request then fails.
+                // If this fails, the connection is already broken, and the handshake or the request reports the error.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
@@ -110,7 +110,7 @@ async fn handshake(
     let config = config.await?.clone();
     let host = target.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host)
-        .map_err(|_| Error::Invalid(format!("`{}` is no name that a certificate can have", target.host)))?;
+        .map_err(|_| Error::Invalid(format!("`{}` is not a name that a certificate can have", target.host)))?;
     match timeout_at(end, TlsConnector::from(config).connect(name, stream)).await {
         Err(_) => Err(Error::TlsTimeout { target: target.clone(), after: time }),
         Ok(Err(error)) => {

@@ -1,9 +1,9 @@
 //! One connection: HTTP/1.1, for one call at a time, or HTTP/2, for several.
 //!
 //! A connection with HTTP/1.1 has no task of its own: the call that uses the connection also drives it, so a call wakes
-//! no second task. It gets a task only if the response begins before the request is known to be sent completely: the
-//! task then sends the rest of the request, even while the caller does not read the response. A connection with HTTP/2
-//! always has tasks.
+//! no second task. The connection gets a task only if the response begins while a part of the request may be unsent.
+//! The task then sends the rest of the request, even while the caller does not read the response. A connection with
+//! HTTP/2 always has tasks.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -112,8 +112,8 @@ impl Connection {
         }
     }
 
-    /// Polls something that waits for the connection, such as the body of a response, and drives the connection as far as
-    /// that needs.
+    /// Polls something that waits for the connection, such as the body of a response, and drives the connection as far
+    /// as necessary.
     pub(crate) fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Gives the connection a task, so that the rest of a request is sent before the response is read.
+    /// Gives the connection a task, so that the rest of a request is sent even if the response is not read.
     pub(crate) fn drive_alone(&mut self) {
         if let Self::Http1(connection) = self {
             connection.driver.spawn();
@@ -134,8 +134,8 @@ impl Connection {
 }
 
 impl Http1 {
-    /// Returns true if a call can start. Polls the connection first, so that it notices if the peer has closed it and
-    /// the runtime already knows.
+    /// Returns true if a call can start. Polls the connection first. So it returns false if the runtime already knows
+    /// that the peer has closed the connection.
     pub(crate) fn is_ready(&mut self) -> bool {
         self.driver.drive(&mut Context::from_waker(Waker::noop()));
         !self.sender.is_closed() && self.sender.is_ready()

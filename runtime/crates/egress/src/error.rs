@@ -91,7 +91,7 @@ pub enum Error {
     #[error("the response did not begin within {0:?}")]
     FirstByteTimeout(Duration),
     /// The response body paused for too long.
-    #[error("the response body paused for {0:?}")]
+    #[error("the response body paused for {0:?}, which is the limit")]
     BetweenBytesTimeout(Duration),
     /// The deadline of the call passed.
     #[error("the deadline of the call passed")]
@@ -106,10 +106,10 @@ pub enum Error {
     #[error("the head of the response has more than {} headers or {} bytes", HEADERS_MAX, HEAD_BYTES_MAX)]
     ResponseHead,
     /// The request bodies are larger than the allowance.
-    #[error("the request bodies have more than {0} bytes")]
+    #[error("the request bodies have more than {0} bytes, which is the limit")]
     RequestBytes(u64),
     /// The response bodies are larger than the allowance.
-    #[error("the response bodies have more than {0} bytes")]
+    #[error("the response bodies have more than {0} bytes, which is the limit")]
     ResponseBytes(u64),
     /// The caller's body failed.
     #[error("the request body failed: {0}")]

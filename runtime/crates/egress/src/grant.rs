@@ -38,7 +38,7 @@ pub struct TrustAnchors(pub(crate) Arc<Vec<CertificateDer<'static>>>);
 /// Why a text has no usable certificates of authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The text is no PEM, or a section is broken.
+    /// The text is not PEM, or a section is broken.
     #[error("the file is not valid PEM: {0}")]
     Pem(String),
     /// The text has no section `CERTIFICATE`.
@@ -58,7 +58,7 @@ impl TrustAnchors {
     /// Reads all certificates of a PEM text.
     ///
     /// # Errors
-    /// The text is no PEM, has no certificate, or has a certificate that cannot be an authority.
+    /// The text is not PEM, has no certificate, or has a certificate that cannot be an authority.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TrustError> {
         let certificates = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()

@@ -4,9 +4,10 @@
 //! one request:
 //!
 //! 1. The target (scheme, host, port) is normalised and must match a [`Grant`]; otherwise nothing is sent.
-//! 2. A name is resolved once, within 5 s. Each address is checked: one that is not global (loopback, private,
+//! 2. A name is resolved once, within 5 s. Each address is checked: an address that is not global (loopback, private,
 //!    link-local and so on) is refused, unless [`Grant::addresses`] contains it.
-//! 3. The connection goes to exactly an address that was checked; if connecting fails, to the next one.
+//! 3. The connection is made to an address that was checked, without another look-up. If connecting fails, the next
+//!    one is tried.
 //! 4. For https, the certificate must be valid for the host of the target. HTTP/2 or HTTP/1.1 is negotiated.
 //! 5. The headers of the grant replace those of the request with the same name.
 //!

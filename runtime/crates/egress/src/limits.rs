@@ -15,10 +15,10 @@ pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub const TLS_MAX: Duration = Duration::from_secs(5);
 /// The default of [`Limits::first_byte_timeout`], and the largest value of [`Limits::between_bytes_timeout`].
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
-/// Largest number of calls of an owner at once; a call lasts until its response body ended or was dropped. Each call
-/// holds at most two buffers of [`HEAD_BYTES_MAX`].
+/// Largest number of calls of an owner at the same time. A call lasts until its response body has ended or is dropped.
+/// Each call holds at most two buffers of [`HEAD_BYTES_MAX`].
 pub const CALLS_MAX: usize = 128;
-/// Largest number of connections of an owner at once, idle ones included.
+/// Largest number of connections of an owner at the same time, including idle connections.
 pub const CONNECTIONS_MAX: usize = 128;
 /// Largest head of a response, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -29,16 +29,16 @@ pub const HEADERS_MAX: usize = 100;
 /// [`Limits::first_byte_timeout`].
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The end of the call, its response body included.
+    /// The time at which the call ends, including its response body.
     pub deadline: Instant,
-    /// Limit on the wait for a connection, the TLS handshake included.
+    /// Limit on the wait for a connection, including the TLS handshake.
     pub connect_timeout: Duration,
     /// Limit on the wait for the head of the response, after the request was sent. The value has no upper bound except
-    /// the deadline. The sandbox limits the value that a guest sets to [`FIRST_BYTE_MAX`].
+    /// the deadline. For a guest, the sandbox limits the value to [`FIRST_BYTE_MAX`].
     pub first_byte_timeout: Duration,
     /// Limit on the wait between two parts of the response body.
     pub between_bytes_timeout: Duration,
-    /// The bytes of bodies that may still be sent and received; several calls may share it.
+    /// The bytes of bodies that may still be sent and received; several calls may share them.
     pub allowance: Arc<Allowance>,
 }
 

@@ -41,7 +41,7 @@ struct State {
     idle: Vec<Entry<Http1>>,
     /// Connections that several calls share.
     shared: Vec<Entry<Arc<Http2>>>,
-    /// True while a task looks for connections to close.
+    /// True while the task that closes unused connections is running.
     is_swept: bool,
 }
 
@@ -73,7 +73,8 @@ impl Pool {
             if is_ready {
                 return Some(Connection::Http1(state.idle.remove(at).connection));
             }
-            // A connection that is not ready may still be sending the rest of a request whose response came early.
+            // A connection that is not ready may still be sending the rest of a request whose response came early. It
+            // stays in the pool.
             if is_closed {
                 state.idle.remove(at);
             }
@@ -95,7 +96,8 @@ impl Pool {
         }
     }
 
-    /// Lets further calls use a new connection with HTTP/2, unless the pool already has one for the key.
+    /// Adds a new connection with HTTP/2 to the pool, so that further calls can use it, unless the pool already has one
+    /// for the key.
     pub(crate) fn share(self: &Arc<Self>, key: &Key, connection: &Connection) {
         let Connection::Http2(connection) = connection else { return };
         let mut state = self.lock();

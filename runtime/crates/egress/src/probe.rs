@@ -26,7 +26,7 @@ pub struct PeerCertificates {
     /// The earliest end of validity of the certificates in the chain, in seconds since the Unix epoch; `None` if no
     /// certificate can be parsed.
     pub not_after_s: Option<i64>,
-    /// Why the chain is not trusted for the name; `None` if it is.
+    /// Why the chain is not trusted for the name; `None` if it is trusted.
     pub distrust: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl Owner {
         let end = Instant::now() + time;
         let host = name.trim_start_matches('[').trim_end_matches(']').to_owned();
         let server = ServerName::try_from(host)
-            .map_err(|_| Error::Invalid(format!("`{name}` is no name that a certificate can have")))?;
+            .map_err(|_| Error::Invalid(format!("`{name}` is not a name that a certificate can have")))?;
         let roots = self.0.shared.trust.roots(self.io(), state.grant.ca.as_ref()).await?;
         let provider = Arc::new(ring::default_provider());
         let setup = |error: &dyn std::fmt::Display| Error::Internal(format!("TLS cannot be set up: {error}"));
@@ -75,7 +75,7 @@ impl Owner {
         seen.ok_or_else(|| Error::Protocol("the server presented no certificate".into()))
     }
 
-    /// Connects to an address of the target that may be reached.
+    /// Connects to an address of the target that the grant allows.
     async fn open(&self, state: &GrantState, target: &Target, time: Duration) -> Result<TcpStream, Error> {
         let open = async { dial(target, &resolve(self, &state.grant, target).await?, time).await };
         let timed_out = |_| Error::ConnectTimeout { target: target.clone(), after: time };
@@ -83,7 +83,7 @@ impl Owner {
     }
 }
 
-/// Accepts all certificates, and records them with the verdict of the real verifier.
+/// Accepts all certificates, and records them with the result of the real verifier (`trusted`).
 #[derive(Debug)]
 struct Recorder {
     trusted: Arc<WebPkiServerVerifier>,

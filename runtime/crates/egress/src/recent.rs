@@ -1,5 +1,5 @@
-//! The grant of the last request of an owner. Most functions send all requests to one origin, and parsing its URL takes
-//! longer than the rest of the check.
+//! The grant of the last request of an owner. Most functions send all requests to one origin, and parsing the URL of a
+//! request takes longer than the rest of the check.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use http::uri::Scheme;
 
 use evoke_model::destination::Target;
 
-/// The last granted origin, by the spelling of scheme and authority in the request.
+/// The last granted origin, with the scheme and the authority as they were written in the request.
 #[derive(Default)]
 pub(crate) struct Recent(Mutex<Option<Granted>>);
 
@@ -20,7 +20,8 @@ struct Granted {
 }
 
 impl Recent {
-    /// Returns the position of the grant and the target if they are known for this URI.
+    /// Returns the position of the grant and the target, if the last granted request had the scheme and authority of
+    /// this URI.
     pub(crate) fn get(&self, uri: &Uri) -> Option<(usize, Target)> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Granted { scheme, authority, grant, target } = recent.as_ref()?;

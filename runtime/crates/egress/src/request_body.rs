@@ -17,8 +17,8 @@ use super::error::Error;
 /// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request body with more bytes than this may still be in the buffer of the connection after the connection has read
-/// the last part. A smaller body fits into the buffer of the socket.
+/// The size of a small request body, in bytes. A larger body may still be in the buffer of the connection after the
+/// connection has read the last part. A smaller body fits into the buffer of the socket, so it is written immediately.
 const SENT_AT_ONCE: u64 = 4 * 1024;
 
 /// The body of a request, which is read as fast as the peer receives it.

@@ -10,12 +10,13 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use super::limits::DNS_MAX;
 
-/// Largest number of lookups of the process at once. Each lookup blocks a thread, possibly for longer than [`DNS_MAX`].
+/// Largest number of lookups of the process at the same time. Each lookup blocks a thread, possibly for longer than
+/// [`DNS_MAX`].
 const LOOKUPS_MAX: usize = 32;
-/// Largest number of DNS lookups for one owner, such as a function, at once. So an owner whose name servers do not
-/// respond cannot use up the lookups of the process.
+/// Largest number of DNS lookups for one owner, such as a function, at the same time. So an owner whose name servers do
+/// not respond cannot use up the lookups of the process.
 pub(crate) const OWNER_LOOKUPS_MAX: usize = 8;
-/// Largest number of addresses of a name that are used; further ones are ignored.
+/// Largest number of addresses of a name that are used; further addresses are ignored.
 const ADDRESSES_MAX: usize = 16;
 
 /// Looks up names.
@@ -41,7 +42,7 @@ impl Resolver {
     ) -> Result<Vec<IpAddr>, Error> {
         let deadline = Instant::now() + DNS_MAX;
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
-        let internal = || Error::Internal("the resolver stopped".into());
+        let internal = || Error::Internal("the lookup of a name was interrupted".into());
         // The semaphores are never closed.
         let own = timeout_at(deadline, own_lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;
         let permit = timeout_at(deadline, self.lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;

@@ -1,8 +1,9 @@
-//! When a task wakes itself while it is polled, polls it again at once instead of scheduling it.
+//! Polls a task again immediately if the task wakes itself while it is polled, instead of scheduling it.
 //!
-//! A request and the work on its connection run in one task (see `connection.rs`), and hyper passes messages between them
-//! through channels. Each message wakes the task that is just being polled. The runtime would schedule the task once more
-//! and wake another thread to take it, which costs more than the whole request. Here such a wake-up only repeats the poll.
+//! A request and the work on its connection run in one task (see `connection.rs`), and hyper passes messages between
+//! them through channels. Each message wakes the task that is being polled at that moment. The runtime would schedule
+//! the task once more and wake another thread to run it, which costs more than the whole request. Here, such a wake-up
+//! only repeats the poll.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,7 +14,7 @@ use futures_util::task::AtomicWaker;
 /// After this many polls in a row, the task is woken and scheduled as usual, so that other tasks can run in between.
 const POLLS_MAX: usize = 8;
 
-/// Nothing is polled: a wake-up wakes the task.
+/// Nothing is polled at the moment, so a wake-up wakes the task.
 const IDLE: u8 = 0;
 const POLLING: u8 = 1;
 /// Woken while polling.
@@ -107,13 +108,13 @@ mod tests {
         assert_eq!((polls, woken()), (3, 0));
         waker.unwrap().wake();
         assert_eq!(woken(), 1);
-        // A value ends it, also after a wake-up, which has nothing left to do.
+        // A value ends the polling. The wake-up before it has no effect, because nothing is left to do.
         let polled = place.poll(&cx, |cx| {
             cx.waker().wake_by_ref();
             Poll::Ready(7)
         });
         assert_eq!((polled, woken()), (Poll::Ready(7), 1));
-        // One that always wakes itself lets other tasks run.
+        // A future that always wakes itself is scheduled after some polls, so that other tasks can run.
         polls = 0;
         let polled = place.poll(&cx, |cx| {
             polls += 1;

@@ -25,7 +25,7 @@ use super::pool::{Key, Lease};
 use super::request_body::{RequestBody, Sending, SentBody};
 use super::response_body::ResponseBody;
 
-/// Headers that describe a connection. They are removed from the caller's request; the connection sets its own.
+/// Headers that describe a connection. They are removed from the caller's request; the connection sets its own headers.
 const OF_CONNECTION: [HeaderName; 10] = [
     CONNECTION,
     HOST,
@@ -156,8 +156,8 @@ fn check_method(method: &Method) -> Result<(), Error> {
         return Err(Error::Invalid("the method CONNECT is not supported".into()));
     }
     if ECHOING.iter().any(|echoing| method.as_str().eq_ignore_ascii_case(echoing)) {
-        let message = "the methods TRACE and TRACK are not supported: a server returns the headers of such a request, also \
-                       those that the grant adds";
+        let message = "the methods TRACE and TRACK are not supported: a server returns the headers of such a request, \
+                       including those that the grant adds";
         return Err(Error::Invalid(message.into()));
     }
     Ok(())
@@ -227,8 +227,8 @@ fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> 
     Ok(())
 }
 
-/// Waits for the head of a response. The time limit starts when the request was sent, and is paused while the caller
-/// makes the next part of its body. The deadline is not paused.
+/// Waits for the head of a response. The time limit for the first byte starts when the connection has read the latest
+/// part of the request body, and is paused while the caller makes the next part. The deadline is not paused.
 async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limits: &Limits) -> Result<T, Error> {
     let mut response = pin!(response);
     let (sent, limit) = (Instant::now(), limits.first_byte_timeout);

@@ -1,4 +1,4 @@
-//! Real servers on loopback, in this process.
+//! Tests with real servers on loopback, in this process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ mod tls;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server that hands each connection to a function.
+/// A server that passes each connection to a function.
 struct Server {
     port: u16,
     /// The number of accepted connections.
@@ -45,7 +45,8 @@ impl Server {
         Self { port, accepted }
     }
 
-    /// Responds to each request with the same bytes, and gives the requests to `seen`.
+    /// Starts a server that responds to each request with the same bytes, and sends the heads of the requests to
+    /// `seen`.
     async fn answering(answer: &'static str, seen: tokio::sync::mpsc::UnboundedSender<String>) -> Self {
         Self::start(move |mut stream| {
             let seen = seen.clone();
@@ -82,7 +83,7 @@ fn client() -> (Client, Arc<Metrics>) {
     (Client::new(Handle::current(), metrics.clone()), metrics)
 }
 
-/// Returns an owner that may reach `url` on loopback.
+/// Returns an owner that may send requests to `url` on loopback.
 fn owner_of(url: &str) -> Owner {
     owner_with(url, |_| {})
 }
@@ -128,7 +129,7 @@ async fn without_a_grant_nothing_is_connected_and_the_message_has_the_line_to_ad
     let error = owner.send(get(&server.url()), &Limits::within(SECOND)).await.err().unwrap();
     assert!(error.to_string().contains(&format!("`http: [\"{}\"]`", server.url())), "{error}");
     assert!(error.is_refusal());
-    // A grant alone does not reach an address of this machine.
+    // A grant without `addresses` does not allow an address of this machine.
     let owner = client.owner("shop/charge", vec![Grant::new(Destination::parse(&server.url()).unwrap())]);
     let error = owner.send(get(&server.url()), &Limits::within(SECOND)).await.err().unwrap();
     assert!(matches!(error, Error::AddressRefused { .. }), "{error:?}");
@@ -206,7 +207,7 @@ async fn a_redirect_is_returned_and_not_followed() {
 #[tokio::test]
 async fn a_dead_pooled_connection_is_replaced_and_a_sent_request_is_not_sent_again() {
     let server = Server::start(|mut stream| async move {
-        // One response, then the end of the connection without a word.
+        // The server sends one response, then closes the connection without announcing it.
         read_head(&mut stream).await;
         stream.write_all(OK.as_bytes()).await.unwrap();
     })
@@ -214,7 +215,7 @@ async fn a_dead_pooled_connection_is_replaced_and_a_sent_request_is_not_sent_aga
     let owner = owner_of(&server.url());
     for _ in 0..20 {
         let response = owner.send(get(&server.url()), &Limits::within(SECOND)).await;
-        // A request that reached the dead connection was perhaps sent.
+        // A request over the dead connection may have reached the server, so it is not sent again.
         match response {
             Ok(response) => assert_eq!(text(response).await, "ok"),
             Err(error) => assert_eq!(error, Error::Closed),
@@ -237,7 +238,7 @@ async fn a_dead_pooled_connection_is_replaced_and_a_sent_request_is_not_sent_aga
 
 #[tokio::test]
 async fn the_rest_of_a_request_is_sent_although_its_response_came_early_and_another_call_followed() {
-    // More than the buffers of the sockets take.
+    // More bytes than the buffers of the sockets can hold.
     const SIZE: usize = 32 << 20;
     let (received, mut sizes) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::start(move |mut stream| {
@@ -248,7 +249,7 @@ async fn the_rest_of_a_request_is_sent_although_its_response_came_early_and_anot
             if head.starts_with("GET") {
                 return;
             }
-            // Both calls end meanwhile.
+            // Both calls end in the meantime.
             tokio::time::sleep(SECOND / 2).await;
             let mut body = vec![0; SIZE];
             let read = stream.read_exact(&mut body).await;

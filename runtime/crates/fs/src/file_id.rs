@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 
-/// Device and inode of a file. Two names with the same identity are the same file, however they are spelled: hard links,
-/// bind mounts, and paths through symbolic links.
+/// Device and inode of a file. Two names with the same identity are the same file, however they are spelled: hard
+/// links, bind mounts, and paths through symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     device: u64,

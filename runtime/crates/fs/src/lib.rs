@@ -1,9 +1,9 @@
 //! Opens files and folders safely.
 //!
-//! [`open_regular`] and [`read_at_most`] open files that a user names. [`PrivateFolder`] is a folder that only its owner
-//! can use. [`reserve`] protects the files of an open store from every other part of the process. [`MappedFile`] is a file
-//! that is written without system calls. [`has_room`] recognises a full disk and a quota that is used up, and
-//! [`is_at_size_limit`] a file that may not grow.
+//! [`open_regular`] and [`read_at_most`] open files whose paths a user configured. [`PrivateFolder`] is a folder that
+//! only its owner can use. [`reserve`] keeps other parts of the process from opening the files of an open store.
+//! [`MappedFile`] writes to a file without system calls. [`has_room`] detects a full disk and a used-up quota.
+//! [`is_at_size_limit`] detects a file that has reached the process's limit for file sizes.
 
 mod file_id;
 mod mapped;

@@ -1,4 +1,4 @@
-//! A file of which a part is mapped into memory: a write costs no system call, and the written bytes outlive the process.
+//! Writes to the mapped part of a file: a write needs no system call, and written bytes survive a crash of the process.
 
 use std::fs::File;
 use std::io;
@@ -6,18 +6,19 @@ use std::sync::atomic::Ordering;
 
 use super::sys::Mapping;
 
-/// The start of a file, mapped into memory and shared with the file. A write reaches the page cache of the kernel at
-/// once, so it outlives this process, but not a power cut.
+/// The start of a file, mapped into memory (`MAP_SHARED`). A write is immediately in the page cache of the kernel.
+/// Therefore it survives a crash of this process, but not a power cut.
 #[derive(Debug)]
 pub struct MappedFile(Mapping);
 
 impl MappedFile {
-    /// Maps the first `length` bytes of `file`, rounded down to words of 8 bytes. The disk space of these bytes must be
-    /// allocated: the kernel ends the process (SIGBUS) at a write to a page for which the disk has no space. The same
-    /// happens at a write to a part that was cut off the file; only the owner of the file can cut it.
+    /// Maps the first `length` bytes of `file`, rounded down to a multiple of 8 bytes. The disk space of these bytes
+    /// must be allocated: the kernel kills the process (SIGBUS) when it writes to a page for which the disk has no
+    /// space. The kernel also kills the process when it writes beyond the end of a file that was truncated since; only
+    /// the owner of the file can truncate it.
     ///
-    /// Returns `None` if the file is shorter, or if its file system may need more space even for a write into allocated
-    /// space. In these cases, and after an error, the caller must write to the file itself.
+    /// Returns `None` if the file is shorter than `length`, or if its file system may need more space even for a write
+    /// into allocated space. In these cases, and after an error, the caller must write with system calls.
     pub fn map(file: &File, length: usize) -> io::Result<Option<Self>> {
         if file.metadata()?.len() < length as u64 || !overwrites_in_place(file)? {
             return Ok(None);
@@ -42,8 +43,8 @@ impl MappedFile {
     }
 }
 
-/// Whether the file system writes into allocated space without allocating more, so that a full disk cannot make a write
-/// fail. A file system that copies on write, such as Btrfs, does not.
+/// Returns true if the file system overwrites allocated space in place. Such a write cannot fail on a full disk. A file
+/// system that copies on write, such as Btrfs, allocates new space for each write.
 #[cfg(target_os = "linux")]
 fn overwrites_in_place(file: &File) -> io::Result<bool> {
     const EXT4: u64 = 0xEF53;
@@ -74,7 +75,7 @@ mod tests {
         assert_eq!(content[1008..1024], [1; 16]);
         assert_eq!(content[1024..], [7; 3072]);
         for (bytes, at) in [(16, 1016), (16, 1024), (8, 4), (7, 0), (8, usize::MAX - 7)] {
-            assert!(!mapped.write(&vec![9; bytes], at), "{bytes} bytes at {at}");
+            assert!(!mapped.write(&vec![9; bytes], at), "a write of {bytes} bytes at {at} must fail");
         }
     }
 

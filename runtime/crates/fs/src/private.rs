@@ -1,12 +1,13 @@
 //! Folders that only their owner can use.
 //!
-//! # What is guaranteed
-//! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] pin the folder with a descriptor and check the pinned folder:
-//! it must belong to this user, and no other user may write to it. So only this user and root can add, replace or
-//! rename a file in it. After `prepare`, only they can open a file in it. SQLite opens files by path only, and the path
-//! leads through parents that other users may be able to change. Therefore a caller that opens a file by path must
-//! compare it with the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused
-//! before it is used.
+//! # Guarantees
+//! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] open the folder, keep its descriptor, and check this open
+//! folder: it must belong to this user, and no other user may write to it. So only this user and root can add, replace
+//! or rename a file in it. After `prepare`, only this user and root can open a file in it.
+//!
+//! SQLite opens files by path only, and other users may be able to rename a parent folder in this path. Therefore a
+//! caller that opened a file by path must call [`PrivateFolder::confirm`] before it uses the file. `confirm` returns an
+//! error if the path now leads to another folder.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -18,11 +19,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fs
 
 use super::FileId;
 
-/// Permissions of other users: read, write and enter, for the group and for all.
+/// The permission bits of other users: read, write and enter, for the group and for all users.
 const OF_OTHERS: u32 = 0o077;
-/// The permission of other users to write.
+/// The permission bits that let other users write.
 const WRITE_BY_OTHERS: u32 = 0o022;
-/// Folders below a private folder are searched to this depth.
+/// [`tighten`] removes permissions from subfolders down to this depth.
 const DEPTH_MAX: usize = 4;
 
 /// A folder that belongs to this user and that no other user may write to.
@@ -38,16 +39,16 @@ pub struct PrivateFolder {
 pub struct Prepared {
     /// The folder, which is private now.
     pub folder: PrivateFolder,
-    /// Messages for the user: which permissions were changed, and which parents other users may write to.
+    /// Messages for the user: which permissions were changed, and whether other users may write to the parent folder.
     pub notes: Vec<String>,
-    /// Whether other users may have opened files in the folder before.
+    /// Whether the permissions allowed other users to read the folder or files in it before they were changed.
     pub was_open: bool,
 }
 
 /// Why a folder cannot be used.
 #[derive(Debug)]
 pub enum FolderError {
-    /// The folder cannot be created or opened.
+    /// The folder or a file in it cannot be created, opened or changed.
     Io(PathBuf, io::Error),
     /// The folder or a file in it belongs to another user.
     Foreign {
@@ -69,7 +70,7 @@ pub enum FolderError {
     NotRegular {
         /// Path of the file.
         path: PathBuf,
-        /// The type of the file, as words for a message.
+        /// The type of the file, as text for a message, such as `a symbolic link`.
         kind: &'static str,
     },
 }
@@ -77,7 +78,7 @@ pub enum FolderError {
 impl std::fmt::Display for FolderError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io(path, error) => write!(f, "cannot open the folder {}: {error}", path.display()),
+            Self::Io(path, error) => write!(f, "cannot access {}: {error}", path.display()),
             Self::Foreign { path, owner, user } => {
                 let path = path.display();
                 write!(
@@ -113,8 +114,8 @@ impl PrivateFolder {
         Self::check(path).map(|(folder, _)| folder)
     }
 
-    /// Opens a folder for a process that writes to it, and creates it when it is missing. Removes the permissions of
-    /// other users from the folder and from those of its files and subfolders whose names start with one of `own`.
+    /// Opens a folder for a process that writes to it. Creates the folder if it is missing. Removes the permissions of
+    /// other users from the folder, and from each file and subfolder whose name starts with one of the texts in `own`.
     pub fn prepare(path: &Path, own: &[&str]) -> Result<Prepared, FolderError> {
         let failed = |error: io::Error| FolderError::Io(path.to_owned(), error);
         make_folder(path).map_err(failed)?;
@@ -147,13 +148,13 @@ impl PrivateFolder {
         Ok((Self { path: path.to_owned(), pinned: pinned.into(), id: FileId::of(&stat) }, stat))
     }
 
-    /// Returns a warning if users other than root and the owner can rename the folder and put another in its place.
-    /// Evoke notices such a replacement, but then it has to stop.
+    /// Returns a warning if users other than root and the owner can rename the folder and put another folder in its
+    /// place. Evoke notices a replaced folder, but then it has to stop.
     fn parent_warning(&self) -> Option<String> {
         let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
         let sticky = permissions(&parent) & 0o1000 != 0;
-        // On many systems each user has a group of its own, and this group may write to the user's folders. That is no
-        // risk.
+        // On many systems each user is the only member of a group, and this group may write to the user's folders. Such
+        // a permission is not a risk.
         let is_own_group = parent.st_gid == rustix::process::getegid().as_raw();
         let by_others = permissions(&parent) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
         (by_others != 0 && !sticky).then(|| {
@@ -175,10 +176,10 @@ impl PrivateFolder {
         self.id
     }
 
-    /// Returns the identity of a file in the pinned folder; `None` when it is missing.
+    /// Returns the identity of the file `name` in the folder; `None` if there is no such file.
     ///
     /// # Errors
-    /// The name is no regular file, or belongs to another user.
+    /// The entry is not a regular file, belongs to another user, or cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<FileId>, FolderError> {
         let path = self.path.join(name);
         match statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -199,7 +200,8 @@ impl PrivateFolder {
         }
     }
 
-    /// Returns the identities of the entries whose names start with one of `names`. Opens none of them.
+    /// Returns the identities of the files and folders in this folder whose names start with one of `names`. Does not
+    /// open these files.
     pub fn list(&self, names: &[&str]) -> io::Result<Vec<FileId>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.pinned)? {
@@ -217,8 +219,8 @@ impl PrivateFolder {
         Ok(found)
     }
 
-    /// Checks that the path still leads to the pinned folder, and that the file `name` at the path is the one in the
-    /// pinned folder. For files that were just opened by path.
+    /// Checks that the path still leads to the folder that was opened at first, and that the file `name` at this path
+    /// is a file of that folder. A caller that opened a file by path calls this function before it uses the file.
     pub fn confirm(&self, name: &str) -> io::Result<FileId> {
         let below = FileId::of(&statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW)?);
         let by_path = FileId::of(&stat(self.path.join(name))?);
@@ -226,16 +228,17 @@ impl PrivateFolder {
         if below == by_path && folder == self.id {
             return Ok(below);
         }
-        Err(io::Error::other("the folder was replaced while the file was opened"))
+        Err(io::Error::other("another folder got this path while Evoke opened the file"))
     }
 
-    /// Opens a file in the folder with these options. Follows no symbolic link, and blocks on no pipe.
+    /// Opens a file in the folder with these options. Does not follow symbolic links, and does not wait for the other
+    /// end of a named pipe.
     pub fn open_file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
         self.find(name).map_err(io::Error::other)?;
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = options.mode(0o600).custom_flags(flags.bits().cast_signed()).open(self.path.join(name))?;
         if self.confirm(name)? != FileId::of_open(&file)? {
-            return Err(io::Error::other("the file was replaced while it was opened"));
+            return Err(io::Error::other("another file got this name while Evoke opened it"));
         }
         Ok(file)
     }
@@ -255,9 +258,9 @@ fn check_owner(path: &Path, stat: &Stat) -> Result<(), FolderError> {
     Err(FolderError::Foreign { path: path.to_owned(), owner: stat.st_uid, user })
 }
 
-/// Removes the permissions of other users from the entries of a folder whose names start with one of `own`, and from
-/// everything below them. Opens no file: that would drop the locks of a store in this process. Returns whether anything
-/// was changed.
+/// Removes the permissions of other users from each file and subfolder whose name starts with one of the texts in
+/// `own`, and from everything below such a subfolder. Does not open files: opening and closing a file of a store would
+/// release the locks that this process holds on it. Returns true if a permission was changed.
 fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<bool, FolderError> {
     let failed = |error: rustix::io::Errno| FolderError::Io(path.to_owned(), error.into());
     let mut changed = false;
@@ -276,7 +279,7 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
         let below = path.join(&*text);
         check_owner(&below, &stat)?;
         if permissions(&stat) & OF_OTHERS != 0 {
-            // No other user can put a link under this name: the folder above is private already.
+            // `chmodat` follows links. No other user can put a link under this name, because the folder is private.
             let private = Mode::from_raw_mode(permissions(&stat) & !OF_OTHERS);
             changed |= is_there(chmodat(folder, name, private, AtFlags::empty())).map_err(failed)?.is_some();
         }
@@ -290,7 +293,8 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
     Ok(changed)
 }
 
-/// Returns `None` for an entry that was removed since it was listed: a process that ends removes files of the store.
+/// Returns `None` for an entry that was removed after it was listed: another process that closes the store removes
+/// files of it.
 fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
     match result {
         Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -298,12 +302,12 @@ fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
     }
 }
 
-/// Creates a folder and its missing parents, accessible only to their owner. Syncs the parent of the folder and of each
-/// folder that was created: a new folder survives a power cut only if its parent was synced.
+/// Creates a folder and its missing parents. Only their owner can use them. Syncs the parent of the folder and the
+/// parent of each created folder: a new folder survives a power cut only if its parent was synced.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // Also sync for an existing folder: the process that created it may have crashed before its sync.
+    // Sync also if the folder existed: the process that created it may have crashed before the sync.
     let mut created = vec![folder.canonicalize()?];
     for at in missing {
         created.push(at.canonicalize()?);

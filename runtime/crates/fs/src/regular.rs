@@ -1,4 +1,4 @@
-//! Opens regular files. Never blocks on a named pipe, and never touches a device.
+//! Opens regular files. Never waits for the other end of a named pipe, and never opens a device.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,17 +9,18 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 
 use super::{FileId, is_reserved};
 
-/// Opens a regular file for reading. Follows symbolic links. Every file that a user names is opened here.
+/// Opens a regular file for reading. Follows symbolic links. All files whose paths a user configured are opened with
+/// this function.
 ///
 /// # Errors
-/// The errors of the system; `IsADirectory` for a folder; `InvalidInput` for a pipe, a socket or a device;
-/// `PermissionDenied` for a file of an open store (see [`super::reserve`]). The message names the reason.
+/// Errors of the operating system; `IsADirectory` for a folder; `InvalidInput` for a pipe, a socket or a device;
+/// `PermissionDenied` for a file of an open store (see [`super::reserve`]). The message of the error gives the reason.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     open_below(CWD, path, OFlags::empty())
 }
 
-/// Opens a regular file for reading, like [`open_regular`], at a path that starts in `folder`. With
-/// [`OFlags::NOFOLLOW`] in `more`, the last part of the path may not be a symbolic link.
+/// Opens a regular file for reading, like [`open_regular`]. A relative `path` starts in `folder`. `more` adds flags for
+/// opening: with [`OFlags::NOFOLLOW`], the last part of the path must not be a symbolic link.
 pub fn open_below(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<File> {
     let pinned = pin(folder.as_fd(), path, more)?;
     let stat = fstat(&pinned)?;
@@ -30,8 +31,9 @@ pub fn open_below(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<Fi
     })
 }
 
-/// Opens a file without the right to read or write (Linux, `O_PATH`). This never waits for the other end of a pipe and
-/// never touches a device. Closing the descriptor does not release the POSIX locks of the process.
+/// Opens a file without the right to read or write (Linux, `O_PATH`), in order to check it first. Such an open never
+/// waits for the other end of a pipe and has no effect on a device. Closing the descriptor does not release the POSIX
+/// locks that the process holds on the file.
 #[cfg(target_os = "linux")]
 fn pin(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(folder, path, OFlags::PATH | OFlags::CLOEXEC | more, Mode::empty())?)
@@ -48,7 +50,8 @@ fn pin(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(folder, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | more, Mode::empty())?)
 }
 
-/// Opens the file behind a pinned descriptor for reading. Without `/proc`, opens it by its name again.
+/// Opens the file of the descriptor `pinned` (see [`pin`]) again, for reading. Without `/proc`, opens the file by its
+/// name and checks that it is still the same file.
 fn open_pinned(pinned: &OwnedFd, id: FileId, by_name: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<File> {
     use std::os::fd::AsRawFd as _;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -62,11 +65,11 @@ fn open_pinned(pinned: &OwnedFd, id: FileId, by_name: impl FnOnce() -> io::Resul
                 return Ok(file);
             }
             if is_reserved(found) {
-                // Meanwhile a file of the store got this name. Closing its descriptor would release the store's locks,
-                // so the descriptor stays open until the process ends.
+                // A file of the store got this name since the check. Closing its descriptor would release the locks of
+                // the store, therefore the descriptor stays open until the process ends.
                 std::mem::forget(file);
             }
-            Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced while it was opened"))
+            Err(io::Error::new(io::ErrorKind::NotFound, "another file got this name while Evoke opened it; try again"))
         }
         Err(error) => Err(error.into()),
     }

@@ -1,10 +1,10 @@
-//! The files that only their owner in this process may open.
+//! Reserved files: the database files that only SQLite may open in this process.
 //!
 //! SQLite locks its files with POSIX locks. A process loses all POSIX locks on a file as soon as it closes any
-//! descriptor of that file (POSIX.1, `fcntl`). If another part of the process opened and closed `evoke.db` or
-//! `evoke.db-shm`, the next other program that opens the database would take it for unused and delete the live
-//! write-ahead log, with acknowledged events in it. POSIX locks belong to the whole process; therefore this list is
-//! global.
+//! descriptor of that file (POSIX.1, `fcntl`). Suppose that another part of the process opened and closed `evoke.db` or
+//! `evoke.db-shm`. The next program that opens the database would then see no lock, assume that nobody uses the
+//! database, and delete the write-ahead log, with acknowledged events in it. POSIX locks belong to the whole process,
+//! therefore this list is global.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};

@@ -1,4 +1,4 @@
-//! Checks whether a folder has room for more data.
+//! Checks whether more data can be written to a folder or a file.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -7,19 +7,20 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Size of the test write in bytes: more than a file system or a quota has left after a write of one page has failed.
+/// Size of the test write in bytes. It is larger than the space that can be left on a disk, or within a quota, after a
+/// write of one page has failed. A smaller test write could succeed although the disk is full.
 const TRIAL: usize = 64 * 1024;
 
-/// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. Writes a file
-/// without a name to find out, and returns true if the file cannot be written for another reason.
+/// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. To find out, it
+/// writes a file without a name. If this write fails for another reason, it returns true.
 ///
-/// For programs whose library reports such an error as a failed write, without its error number.
+/// For callers whose library (such as SQLite) reports a full disk as a failed write, without the error number.
 #[must_use]
 pub fn has_room(folder: &Path) -> bool {
     let without_name = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
     let write = |file: &mut File| file.write_all(&[0; TRIAL]);
     let written = match File::options().write(true).mode(0o600).custom_flags(without_name).open(folder) {
-        // Network file systems have no files without a name.
+        // Some file systems, such as network file systems, do not support files without a name.
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::IsADirectory) => {
             let named = folder.join(format!(".room.{}", std::process::id()));
             let written = File::create_new(&named).and_then(|mut file| write(&mut file));
@@ -31,8 +32,8 @@ pub fn has_room(folder: &Path) -> bool {
     !written.is_err_and(|error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
-/// Returns true if a file has reached the largest size that this process may write (`ulimit -f`), or nearly so. The
-/// signal SIGXFSZ must be ignored, otherwise a write beyond the limit ends the process.
+/// Returns true if a file has less than 64 KiB left to the largest size that this process may write (`ulimit -f`). The
+/// process must ignore the signal SIGXFSZ, otherwise a write beyond the limit ends the process.
 #[must_use]
 pub fn is_at_size_limit(file: &Path) -> bool {
     let limit = getrlimit(Resource::Fsize).current;
@@ -49,7 +50,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(has_room(folder.path()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        // Another error is not a full disk.
+        // An error for another reason does not count as a full disk.
         assert!(has_room(&folder.path().join("absent")));
     }
 }

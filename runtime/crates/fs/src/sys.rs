@@ -1,4 +1,4 @@
-//! The system calls that no safe library offers. The only unsafe code of this crate.
+//! System calls for which no safe library exists. Only this module of the crate has unsafe code.
 
 use std::io;
 use std::ops::Range;
@@ -6,18 +6,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Takes a shared lock on a byte range of a file, which prevents exclusive locks by other owners. Does not wait: the
-/// error has the kind `WouldBlock` if the range is locked exclusively.
+/// Takes a shared lock on a byte range of a file. While it lasts, no one else can lock the range exclusively. Does not
+/// wait: the error has the kind `WouldBlock` if the range is locked exclusively already.
 ///
-/// The lock is an open file description lock (Linux, `F_OFD_SETLK`). It conflicts with POSIX locks, also with those of
-/// this process. Unlike a POSIX lock, it belongs to the descriptor: it ends when the descriptor and its copies are
-/// closed, and not when the process closes another descriptor of the file.
+/// The lock is an open file description lock (Linux, `F_OFD_SETLK`). It conflicts with POSIX locks, also with POSIX
+/// locks of this process. Unlike a POSIX lock, it belongs to the descriptor: it ends when the descriptor and its copies
+/// are closed. It does not end when the process closes another descriptor of the file.
 pub fn lock_shared(file: impl AsFd, bytes: Range<i64>) -> io::Result<()> {
     set_lock(file, libc::F_RDLCK, bytes)
 }
 
-/// Releases the lock of [`lock_shared`] without closing the file: to close it would also drop the POSIX locks of this
-/// process.
+/// Releases the lock of [`lock_shared`] without closing the file. Closing the file would also release all POSIX locks
+/// that this process holds on it.
 pub fn unlock(file: impl AsFd, bytes: Range<i64>) -> io::Result<()> {
     set_lock(file, libc::F_UNLCK, bytes)
 }
@@ -44,8 +44,8 @@ fn set_lock(_: impl AsFd, _: libc::c_int, _: Range<i64>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Makes the system close all descriptors except standard input, output and error in every program that this process
-/// starts, also descriptors that this process inherited and does not know.
+/// Keeps the programs that this process starts from inheriting its descriptors, except standard input, output and
+/// error. This includes descriptors that this process itself inherited.
 pub fn close_inherited_on_exec() -> io::Result<()> {
     mark_inherited()
 }
@@ -54,8 +54,8 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
 #[allow(unsafe_code)]
 fn mark_inherited() -> io::Result<()> {
     const CLOSE_ON_EXEC: libc::c_uint = 4; // CLOSE_RANGE_CLOEXEC
-    // SAFETY: the call takes no pointers. With this flag it closes no descriptor: each open descriptor is
-    // marked, and a later `exec` closes it.
+    // SAFETY: the call takes no pointers. With this flag, the call does not close descriptors. It marks each open
+    // descriptor, and a later `exec` closes the marked ones.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_ON_EXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -65,8 +65,8 @@ fn mark_inherited() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Makes the system give this process, and the programs that it starts, memory in small pages only. A huge page (2 MiB)
-/// counts as used as a whole, also if an allocator uses a part of it.
+/// Turns off huge pages (2 MiB) for this process and the programs that it starts. A huge page uses 2 MiB of memory even
+/// if an allocator needs only a part of it.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub fn disable_huge_pages() -> io::Result<()> {
@@ -76,16 +76,17 @@ pub fn disable_huge_pages() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Other systems have no such setting.
+/// Does nothing: other systems have no such setting.
 #[cfg(not(target_os = "linux"))]
 pub fn disable_huge_pages() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the current thread the shortest time slice: when it becomes ready, it interrupts threads that compute (Linux 6.12
-/// and later). With equal slices it would wait until the next timer interrupt of the kernel, up to 4 ms. A slice does not
-/// change the share of the processor that a thread gets. Threads and programs that this thread starts get the usual
-/// slice. A kernel that refuses or ignores the setting only makes the thread wait for longer.
+/// Sets the time slice of the current thread to 0.1 ms, the shortest that Linux allows (6.12 and later). When this
+/// thread becomes ready to run, it interrupts threads with longer slices. With equal slices, it would wait until the
+/// next timer interrupt of the kernel, up to 4 ms. A slice does not change the share of processor time that a thread
+/// gets. Threads and programs that this thread starts get the usual slice. If the kernel refuses or ignores the
+/// setting, the thread only waits for longer.
 #[cfg(target_os = "linux")]
 pub fn shorten_time_slice() {
     const SHORT_NANOS: u64 = 100_000;
@@ -97,11 +98,10 @@ pub fn shorten_time_slice() {
     }
 }
 
-/// Other systems have no time slice that a thread could change.
+/// Does nothing: on other systems, a thread cannot change its time slice.
 #[cfg(not(target_os = "linux"))]
 pub fn shorten_time_slice() {}
 
-/// Returns the scheduling attributes of the current thread.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 fn scheduling_attributes() -> Option<libc::sched_attr> {
@@ -118,11 +118,12 @@ fn scheduling_attributes() -> Option<libc::sched_attr> {
 #[allow(unsafe_code)]
 fn set_scheduling_attributes(attributes: &libc::sched_attr) {
     let (this_thread, flags): (libc::pid_t, libc::c_uint) = (0, 0);
-    // SAFETY: the kernel only reads the structure, which lives until the call returns. A refusal changes nothing.
+    // SAFETY: the kernel only reads the structure, which lives until the call returns. If the call fails, nothing
+    // changes.
     unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const *attributes, flags) };
 }
 
-/// The start of a file in memory, shared with the file.
+/// The start of a file, mapped into memory (`MAP_SHARED`): the memory and the file have the same content.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<AtomicU64>,
@@ -137,12 +138,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first `words` words of a file.
+    /// Maps the first `words` words of 8 bytes of a file.
     #[allow(unsafe_code)]
     pub(crate) fn shared(file: impl AsFd, words: usize) -> io::Result<Self> {
         let (access, file) = (libc::PROT_READ | libc::PROT_WRITE, file.as_fd().as_raw_fd());
-        // SAFETY: the kernel chooses the address, so no memory that is in use is replaced. The descriptor is open during
-        // the call; the mapping does not need it afterwards.
+        // SAFETY: the kernel chooses the address, so no memory that is in use is replaced. The descriptor is open
+        // during the call; the mapping does not need it afterwards.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), words * size_of::<u64>(), access, libc::MAP_SHARED, file, 0) };
         if start == libc::MAP_FAILED {
@@ -154,8 +155,8 @@ impl Mapping {
 
     #[allow(unsafe_code)]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the memory is mapped, aligned to pages and of this length until `self` is dropped. Others may change it
-        // at any time, which atomics allow.
+        // SAFETY: the memory is mapped, aligned to pages and of this length until `self` is dropped. Other threads and
+        // processes may change it at any time; atomics allow that.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 }
@@ -163,7 +164,7 @@ impl Mapping {
 impl Drop for Mapping {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: the range is that of `shared`, and no reference to it is left. An error leaves the range mapped.
+        // SAFETY: `shared` mapped exactly this range, and no reference to it is left. An error leaves the range mapped.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
     }
 }

@@ -1,12 +1,12 @@
-//! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, with or without TLS, each
-//! connection bounded in time and memory.
+//! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, with or without TLS. Each
+//! connection has limits of time and memory.
 //!
-//! A service gets requests whose head is complete and whose body ends in time, so the only limit that it must check is
-//! the size of the bodies that it reads. A connection without a request in flight is closed after a time: after
-//! [`Limits::keep_alive`] between two requests, and after [`Limits::idle`] before the first request and while a head
-//! arrives. The two limits cover a peer that sends nothing, one that sends its head byte by byte, and one that only
-//! sends HTTP/2 control frames. [`Limits::handshake`] limits the time before HTTP, for the header of the PROXY protocol
-//! and the TLS handshake.
+//! A service gets a request as soon as its head is complete. The body then arrives in time or fails with
+//! [`BodyError::Slow`]. So a service must only limit the size of the bodies that it reads. A connection without a
+//! request in flight is closed after a time: after [`Limits::keep_alive`] between two requests, and after
+//! [`Limits::idle`] before the first request and while a head arrives. The two limits cover a peer that sends nothing,
+//! one that sends its head byte by byte, and one that only sends HTTP/2 control frames. [`Limits::handshake`] limits
+//! the time before HTTP, for the header of the PROXY protocol and the TLS handshake.
 //!
 //! Requests have these extensions: [`ConnectionHandle`]; [`http::uri::Scheme`], the scheme that the client used;
 //! [`ClientCertificate`], if the client sent one.
@@ -68,7 +68,7 @@ use streams::StreamLimit;
 pub use tls::{Certificate, CertificatePem, ClientAuthorities, ClientCertificate};
 pub use tls::{Tls, TlsConfig, TlsError, TlsPart, TlsSettings};
 
-/// How long an idle connection has for its graceful shutdown.
+/// The longest time for the graceful shutdown of an idle connection. After that, the connection is cut off.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The first and the longest pause after `accept` fails, for example because the process has no free file descriptors.
 /// The pause doubles with each failure.
@@ -107,7 +107,7 @@ impl Listener {
         self
     }
 
-    /// The bound address, with the real port.
+    /// Returns the bound address. If port 0 was requested, it has the port that the system chose.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
@@ -117,7 +117,7 @@ impl Listener {
     /// continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were cut
     /// off with a request in flight.
     ///
-    /// Wrap an axum router in [`hyper_util::service::TowerToHyperService`].
+    /// To serve an axum router, wrap it in [`hyper_util::service::TowerToHyperService`].
     pub async fn serve<S, F, B>(self, service: S, limits: Limits, stop: CancellationToken) -> usize
     where
         S: Fn(Request<RequestBody>, SocketAddr) -> F + Send + Sync + 'static,
@@ -143,7 +143,8 @@ impl Listener {
                     let (sender, activity) = watch::channel(Activity::default());
                     match open.acquire(peer.ip(), activity) {
                         Some(permit) => {
-                            // Responses are small and written at once: Nagle's algorithm would only delay them.
+                            // Most responses are small and written in one piece. Nagle's algorithm would only delay
+                            // them.
                             let _ = tcp.set_nodelay(true);
                             drop(connections.spawn(server.clone().open(tcp, peer, sender, permit)));
                         }
@@ -165,12 +166,12 @@ impl Listener {
     }
 }
 
-/// An extension of every request, which can close the connection of the request.
+/// An extension of every request. With it, a service can close the connection that the request came from.
 #[derive(Clone)]
 pub struct ConnectionHandle(CancellationToken);
 
 impl ConnectionHandle {
-    /// Closes the connection at once; responses in flight are cut off.
+    /// Closes the connection immediately. Responses that are not completely sent are cut off.
     pub fn close(&self) {
         self.0.cancel();
     }
@@ -274,10 +275,10 @@ where
         }
     }
 
-    /// Resolves when the connection has had no request in flight for as long as the limits allow.
+    /// Resolves after the connection had no request in flight for the longest time that the limits allow.
     async fn idle(&self, mut activity: watch::Receiver<Activity>) {
         loop {
-            // The connection owns the sender and outlives this future.
+            // `wait_for` fails only without a sender. The connection owns the sender and outlives this future.
             let Ok(now) = activity.wait_for(|activity| activity.requests == 0).await.map(|activity| *activity) else {
                 return;
             };
@@ -307,8 +308,8 @@ fn too_many_requests() -> Response<()> {
     response
 }
 
-/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. As there is no socket, all
-/// time limits follow the clock that a test has paused.
+/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. There is no socket, so all
+/// time limits follow tokio's clock, which a test can pause.
 #[cfg(any(test, feature = "test-util"))]
 pub async fn serve_stream<T, S, F, B>(io: T, service: S, limits: Limits)
 where
@@ -336,7 +337,8 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     }
     http.http1()
         .timer(TokioTimer::new())
-        // `Server::idle` limits this time: hyper does not distinguish a slow head from an idle connection.
+        // `Server::idle` limits how long a head may take. The timeout of hyper would also end connections that wait for
+        // their next request.
         .header_read_timeout(None)
         // hyper panics below 8 KiB.
         .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
@@ -357,7 +359,8 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// Whether an accept error concerns only that one connection, so that the next accept can follow at once.
+/// Returns true if an error of `accept` concerns only the connection that was to be accepted. The next `accept` then
+/// needs no pause.
 fn is_per_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

@@ -1,4 +1,4 @@
-//! Error responses in the form of RFC 9457: what is wrong and what would be right.
+//! Error responses in the form of RFC 9457. Each one describes the mistake and its correction.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use evoke_model::text::escape_json;
 
-/// An error response: `application/problem+json` of type `about:blank`, titled with the reason phrase of its status.
+/// An error response: `application/problem+json` of type `about:blank`, whose title is the reason phrase of its status.
 #[derive(Debug)]
 pub struct Problem {
     /// Status of the response.
@@ -24,7 +24,7 @@ pub struct Problem {
     retry_after_s: Option<u64>,
     /// One more header. Boxed, because few problems have one, and so a `Result` with a problem stays small.
     header: Option<Box<(HeaderName, HeaderValue)>>,
-    /// Members beside those of every problem (RFC 9457, section 3.2).
+    /// Members in addition to those that every problem has (RFC 9457, section 3.2).
     extensions: Map<String, Value>,
 }
 

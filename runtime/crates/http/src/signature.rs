@@ -1,4 +1,4 @@
-//! Signatures in headers: the hash functions and text forms that a manifest can name.
+//! Signatures in headers: the hash functions and encodings that a manifest can name.
 
 use base64::Engine as _;
 use base64::alphabet;

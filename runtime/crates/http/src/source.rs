@@ -1,9 +1,9 @@
 //! Events over HTTP. One listener serves the http sources of all apps. A request gets 202 after the commit that stores
-//! its events, or a problem (RFC 9457) that says what is wrong and what would be right.
+//! its events, or an error response (RFC 9457) that describes the mistake and its correction.
 //!
-//! `attributes.rs` fills in the placeholders of the source, such as `github.{header.x-github-event}`. A form becomes
-//! JSON, and so does the query of a GET request without a body. The query of other requests is in no event unless a
-//! placeholder names it: queries often have tokens.
+//! `attributes.rs` fills in the placeholders of the source, such as `github.{header.x-github-event}`. A form body
+//! becomes JSON data, and so does the query of a GET request without a body. The query of any other request is not
+//! stored in its event, because queries often contain tokens. A placeholder can still name a parameter of the query.
 //!
 //! | status | when |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | 401 | the source has `auth`, and the sender is not verified; the response gives no further reason |
 //! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; a page of an origin that `cors` does not allow sent the request |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
-//! | 422 | another sender has used the id of an event, which was not stored (senders with a password or a certificate) |
+//! | 422 | an event was not stored, because another sender has used its id (only for senders with a password or a certificate) |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
@@ -109,7 +109,7 @@ pub use routes::{RouteConflict, Routes};
 pub struct Endpoint {
     /// The path as written in the manifest. `/a/` differs from `/a`; percent-encoding makes no difference.
     pub path: String,
-    /// The path in its segments.
+    /// The parsed form of `path`.
     pub pattern: PathPattern,
     /// The methods that the source accepts.
     pub methods: Vec<Method>,
@@ -125,7 +125,7 @@ pub struct Endpoint {
     /// The types and sources that producers may claim in CloudEvents.
     policy: ClaimPolicy,
     /// Verifies the senders; `None` accepts all of them. If the source has `auth`, [`Endpoint::new`] sets a guard that
-    /// refuses all requests, because the secrets are not known there.
+    /// refuses all requests, because it has no access to the secrets.
     pub auth: Option<Arc<Guard>>,
     /// The largest accepted body, in bytes.
     pub body_max: usize,
@@ -135,7 +135,7 @@ pub struct Endpoint {
     pub origin: Origin,
     /// The functions that receive the events.
     pub target: Target,
-    /// Handles the requests instead of the bus; no events are made of them.
+    /// The function that handles the requests itself. If it is set, no events are made of the requests.
     pub handler: Option<Arc<dyn RequestHandler>>,
     /// The event that a request waits for; `None` responds as soon as the event is stored.
     pub reply: Option<ReplyEvent>,
@@ -144,7 +144,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Makes the endpoint of a source that offers its events under `uri` to `target`.
+    /// Makes the endpoint of a source. `uri` is the `source` attribute of its events, and `target` receives them.
     pub fn new(source: &HttpSource, uri: &str, origin: Origin, target: Target) -> Self {
         let (uri, accept): (Arc<str>, _) = (uri.into(), source.accept.clone().unwrap_or_default());
         let fixed_type = source.type_.as_ref().and_then(RequestTemplate::fixed).map(str::to_owned);
@@ -195,7 +195,8 @@ impl Http {
 
     /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
-        // A request that waits for a reply gets a response before its connection is cut off.
+        // After `stop`, a request that waits for a reply gets a response after half of the drain time at the latest, so
+        // before its connection is cut off.
         let stopping = Stopping { stop: stop.clone(), grace: limits.drain / 2 };
         let service = move |mut request: Request<RequestBody>, peer: SocketAddr| {
             let http = self.clone();
@@ -296,8 +297,8 @@ impl Http {
         let (bus, origin) = (&self.0.bus, endpoint.origin);
         let refused = |problem: &Problem| bus.count_refused(problem.reason());
         let mut permit = None;
-        // If the source verifies senders, a request gets a place among those that wait for a reply only after its
-        // sender was verified, see below.
+        // Reserves a place among the requests that wait for a reply. If the source verifies senders, this happens only
+        // after the sender is verified, see below.
         if endpoint.reply.is_some() && endpoint.auth.is_none() {
             permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
         }
@@ -363,7 +364,7 @@ impl Http {
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let guard = endpoint.auth.as_deref();
         let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
-        // The other mistakes of a request are only reported to verified senders.
+        // If the sender can only be verified with the body, an error of the form is returned after that.
         let form = Mode::of(&head.headers, &raw)
             .map_err(Problem::from)
             .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
@@ -428,7 +429,7 @@ impl Http {
 
 /// The content of a request.
 enum Taken {
-    /// Events, the claims to check with the active apps, and the memory of the body.
+    /// Events, the claims that the bus checks against the active apps, and the memory permit of the body.
     Events(Vec<Event>, Option<Claims>, Memory),
     /// The body of the response to a verified sender that only tests the endpoint.
     Challenge(String),

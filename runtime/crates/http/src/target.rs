@@ -1,7 +1,7 @@
 //! HTTP targets: the endpoint of a function with `deliver`, which receives each event as a request.
 //!
-//! Every attempt of a delivery has the same `Idempotency-Key`, the id of the delivery. Redirects are not followed. Only
-//! the addresses that the grant allows are connected to: see `evoke-egress`.
+//! All attempts of a delivery have the same `Idempotency-Key`, the id of the delivery. Redirects are not followed.
+//! Connections are made only to addresses that the grant allows, see `evoke-egress`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ mod tests;
 use self::request::{Delivery, Template};
 pub use self::sign::{InvalidKey, Signer};
 
-/// Largest number of bytes of responses that are read for one delivery.
+/// The largest number of bytes that one attempt reads of the response.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 
 /// The endpoint of a function.
@@ -55,12 +55,12 @@ pub struct Sent {
     pub outcome: Outcome,
     /// The status of the response, if the endpoint accepted the event.
     pub note: Option<String>,
-    /// The time until the outcome was known.
+    /// The time from the start of the attempt until its outcome.
     pub duration: Duration,
 }
 
-/// Returns the grant that a function with `deliver` has: its endpoint, and nothing else. `None` only if the URL is
-/// valid and its origin is not.
+/// Returns the grant of a function with `deliver`. It allows requests to the endpoint of the function, and no others.
+/// `None` if the origin of the URL is not a valid destination.
 pub fn grant(deliver: &Deliver, ca: Option<TrustAnchors>) -> Option<Grant> {
     let destination = Destination::parse(&deliver.url.target().to_string()).ok()?;
     Some(Grant { addresses: deliver.trust.addresses.clone(), ca, ..Grant::new(destination) })
@@ -94,9 +94,9 @@ impl HttpTarget {
         Self { redact, ..self }
     }
 
-    /// Sends an event to the endpoint. `hops` is the number of functions that the chain passed through before the
-    /// event. The request continues the trace in `trace`, or that of the event if `trace` is `None`. Must be called on
-    /// the runtime of the owner's sockets.
+    /// Sends an event to the endpoint. `hops` is the number of functions that the chain of events passed through before
+    /// this event. The request continues the trace in `trace`, or the trace of the event if `trace` is `None`. Must be
+    /// called on the tokio runtime that the connections of `owner` belong to.
     pub async fn send(&self, event: &Event, delivery_id: &str, hops: u32, trace: Option<TraceContext>) -> Sent {
         let started = Instant::now();
         let trace = trace.or_else(|| TraceContext::of_event(event));
@@ -112,7 +112,7 @@ impl HttpTarget {
         };
         let size = http_body::Body::size_hint(request.body()).lower();
         let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));
-        // An endpoint may take as long as the function's `timeout` allows.
+        // An endpoint may use the whole `timeout` of the function before it sends the first byte.
         let limits = Limits { deadline, allowance, first_byte_timeout: self.timeout, ..Limits::within(self.timeout) };
         let timed_out = || (Outcome::Timeout { limit: self.timeout }, None);
         match timeout_at(deadline, self.owner.send(request, &limits)).await {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Version of the manifest language that this Evoke supports.
 const VERSION: u64 = 1;
 
-/// Data of the whole manifest that is needed to read a source, a function or a trigger.
+/// Data of the whole manifest, for the readers of a source, a function or a trigger.
 struct Context<'t> {
     /// Name of the app, if it is valid.
     app: Option<Name>,
@@ -45,14 +45,15 @@ impl Context<'_> {
     }
 }
 
-/// Converts the tree to a manifest and reports every mistake. The manifest is unusable if an error was found.
+/// Converts the tree to a manifest and reports every mistake. If an error was reported, the caller must not use the
+/// manifest.
 pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Option<Manifest> {
     let example = "`evoke: 1`, `app: NAME` and `functions:`, each on a line of its own";
     let mut table = Table::read(reader, root, root.span, "Manifest", "the manifest", example)?;
     let example = "`evoke: 1`, the version of the manifest language";
     let evoke = table.required(reader, "evoke", &["version"], example);
     if evoke.is_some_and(|node| !check_version(reader, node)) {
-        return None; // another version has other keys, so further checks make no sense
+        return None; // another version can have other keys, so further errors would be misleading
     }
     let app = table.required(reader, "app", &["name"], "`app: NAME`; the sources of its events start with `/NAME/`");
     let app = app.and_then(|node| reader.parse_text(node, "`app`", app_name));
@@ -110,10 +111,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
     Some(manifest)
 }
 
-/// Parses the name of the app. Rejects `evoke`: sources below `/evoke` belong to the runtime.
+/// Parses the name of the app. Rejects `evoke`, because sources that begin with `/evoke` belong to the runtime.
 fn app_name(text: &str) -> Result<Name, ValueError> {
     if text == RUNTIME_NAME {
-        return Err(ValueError::new("an app cannot have the name `evoke`, which belongs to the runtime", "rename it"));
+        return Err(ValueError::new(
+            "an app cannot have the name `evoke`, which is reserved for the runtime",
+            "write another name",
+        ));
     }
     Name::parse(text)
 }
@@ -151,13 +155,18 @@ fn check_version(reader: &mut Reader<'_>, node: &Node) -> bool {
     }
 }
 
-/// Reports names used for both a source and a function: both would have the URI `/<app>/<name>`.
+/// Reports each name that a source and a function share. The events of the source and the events that the function
+/// publishes would have the same `source` attribute, `/<app>/<name>`.
 fn reject_shared_names(reader: &mut Reader<'_>, sources: &[Entry], functions: &[Entry]) {
     let sources: HashMap<&str, &Entry> = sources.iter().map(|entry| (entry.key.as_str(), entry)).collect();
     for function in functions {
         if let Some(source) = sources.get(function.key.as_str()) {
-            let message = format!("`{}` is the name of both a source and a function", excerpt(&function.key));
-            let help = "rename one of them: the events of both would have the source `/APP/NAME`";
+            let name = excerpt(&function.key);
+            let message = format!("a source and a function have the same name `{name}`");
+            let help = format!(
+                "rename the source or the function: otherwise the events of the source and the events that the \
+                 function publishes would have the same `source` attribute, `/APP/{name}`"
+            );
             reader.error_with_related(function.key_span, message, help, (source.key_span, "the source"));
         }
     }

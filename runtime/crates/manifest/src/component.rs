@@ -20,7 +20,7 @@ impl ComponentRef {
     /// Does not resolve the path.
     ///
     /// # Errors
-    /// Any other text, also a URL.
+    /// Any other text, including a URL.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if let Some((scheme, _)) = text.split_once("://") {
             let message = format!("`{scheme}://` components are not supported in this version");
@@ -51,7 +51,7 @@ fn parse_digest(text: &str) -> Result<[u8; 32], ValueError> {
     };
     if digits.len() != 64 {
         return Err(error(format!(
-            "a SHA-256 digest has 64 hexadecimal digits, this one has {}",
+            "a SHA-256 digest has 64 hexadecimal digits, but this text has {} characters",
             digits.chars().count()
         )));
     }

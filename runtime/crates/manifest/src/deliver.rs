@@ -48,7 +48,8 @@ pub struct Deliver {
     /// Secrets by name, for the placeholders `{secret.NAME}`. Placeholders can also name the secrets under `allow`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
+    /// Addresses and certificate authorities that are accepted in addition to public addresses and the certificate
+    /// authorities of the machine.
     #[serde(flatten)]
     pub trust: Trust,
     /// Largest number of requests per unit of time, such as `10/s` or `300/m`. Without it, the rate is limited only
@@ -89,7 +90,7 @@ pub enum Mode {
 /// Body with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyTemplate {
-    /// A text. Values are inserted as they are.
+    /// A text. Values are inserted without escaping.
     Text(Template<Field>),
     /// A JSON value.
     Json(JsonTemplate),
@@ -150,12 +151,12 @@ impl Sign {
 }
 
 impl Deliver {
-    /// Returns the mode of the requests, unless they have a `body`.
+    /// Returns the mode of the requests; `None` if a `body` replaces the event.
     pub fn cloudevents_mode(&self) -> Option<Mode> {
         if self.body.is_some() { None } else { Some(self.mode.unwrap_or_default()) }
     }
 
-    /// Returns the locations of all secrets, those of the signature included.
+    /// Returns the locations of all secrets, including those of the signature.
     pub fn all_secrets(&self) -> impl Iterator<Item = &SecretRef> {
         self.secrets.values().chain(self.sign.iter().flat_map(Sign::secrets))
     }

@@ -1,4 +1,5 @@
-//! Diagnostics of manifests: each has a position, the line it is about, a message and a help text.
+//! Diagnostics of manifests. Each diagnostic has a message, a help text, a position, and shows the line at this
+//! position.
 
 use super::source_text::{Position, SourceText, Span};
 use annotate_snippets::renderer::DecorStyle;
@@ -8,7 +9,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
-/// Whether a manifest with this diagnostic can run.
+/// Shows whether a manifest with this diagnostic can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -22,17 +23,17 @@ pub enum Severity {
 /// from 1; both are null for a diagnostic of the whole file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// Whether it is an error or a warning.
+    /// Error or warning.
     pub severity: Severity,
     /// Describes the mistake, in one line without a full stop.
     pub message: String,
     /// How to correct the mistake, in one line.
     pub help: Option<String>,
-    /// Range of the mistake; none for the whole file.
+    /// Range of the mistake; `None` for a mistake of the whole file.
     pub span: Option<Span>,
     /// Other ranges that explain the mistake, each with a short label.
     pub related: Vec<(Span, String)>,
-    /// Text that the ranges refer to.
+    /// The text that contains the ranges.
     pub source: Arc<SourceText>,
 }
 
@@ -43,7 +44,8 @@ pub struct Diagnostics {
     omitted: usize,
 }
 
-/// Error of a parser of one value, without a position. The caller adds the position to make a [`Diagnostic`].
+/// The error of a function that parses one value. The error has no position: the caller adds it to make a
+/// [`Diagnostic`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// Describes the mistake.
@@ -52,9 +54,9 @@ pub struct ValueError {
     pub help: String,
 }
 
-/// The maximum number of diagnostics that are shown for one manifest. Further ones are only counted.
+/// The maximum number of diagnostics that are shown for one manifest. Further diagnostics are only counted.
 const REPORTED_MAX: usize = 100;
-/// Checks stop after this many diagnostics: a hostile manifest can have a million mistakes.
+/// Checks stop after this many diagnostics, because a hostile manifest can have a million mistakes.
 pub(super) const FOUND_MAX: usize = 500;
 /// Longer lines are not shown, because drawing them takes too long. The position is still shown.
 const LINE_SHOWN_BYTES_MAX: usize = 4 << 10;
@@ -118,7 +120,7 @@ impl Diagnostic {
         self
     }
 
-    /// Returns the line and column, both from 1; none for a diagnostic of the whole file.
+    /// Returns the line and column, both from 1; `None` for a diagnostic of the whole file.
     pub fn position(&self) -> Option<Position> {
         self.span.map(|span| self.source.position(span.start))
     }
@@ -146,7 +148,7 @@ impl Diagnostic {
         if line.len() > LINE_SHOWN_BYTES_MAX {
             return group.element(Origin::path(path).line(position.line).char_column(position.column));
         }
-        // Passes only the needed lines, because the renderer scans the whole text it gets.
+        // Passes only the needed lines to the renderer, because it scans the whole text that it gets.
         let (mut first, mut last) = (position.line, position.line);
         let mut related = Vec::new();
         for (span, label) in &self.related {
@@ -161,7 +163,8 @@ impl Diagnostic {
         let start = self.source.line_range(first).start;
         let end = self.source.line_range(last).end;
         let shown = self.source.text.get(start..end).unwrap_or("");
-        // The renderer drops white space at the end, and fails at a range beyond what it draws.
+        // The renderer does not draw white space at the end of the text, and panics if a range goes beyond what it
+        // draws.
         let drawn = shown.trim_end().len();
         let within = |span: Span| {
             // A span of several lines is underlined only in its first line, which is easier to read.
@@ -192,7 +195,7 @@ impl Diagnostics {
         if severity == Severity::Error { reported + self.omitted } else { reported }
     }
 
-    /// Returns true if at least one is an error.
+    /// Returns true if at least one diagnostic is an error.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
@@ -238,7 +241,8 @@ impl FromIterator<Diagnostic> for Diagnostics {
     fn from_iter<I: IntoIterator<Item = Diagnostic>>(items: I) -> Self {
         let mut items: Vec<_> = items.into_iter().collect();
         items.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
-        // The value of an alias is checked once for each use, at the same span.
+        // The value of an alias is checked once for each use of the alias, always at the same span. So a mistake in
+        // such a value would otherwise be reported several times.
         items.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         let omitted = items.len().saturating_sub(REPORTED_MAX);
         items.truncate(REPORTED_MAX);

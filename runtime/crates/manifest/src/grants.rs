@@ -6,7 +6,7 @@ use evoke_model::claim::is_runtime_type;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Glob of event types: `*` matches any number of characters, also none.
+/// Glob of event types: `*` matches any number of characters, including none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TypeGlob(String);
@@ -21,7 +21,7 @@ pub struct StateLimits {
     /// Largest number of keys in a bucket.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys: u32,
-    /// Largest value, at most 4MiB.
+    /// Largest size of a value, at most 4MiB.
     pub max_value: ByteSize,
     /// Largest total size of a bucket: keys and values together.
     pub max_total: ByteSize,
@@ -83,8 +83,8 @@ impl TypeGlob {
         &self.0
     }
 
-    /// Returns true if the glob matches `type_`. The time is at most proportional to the product of the two lengths.
-    /// Uses no recursion.
+    /// Returns true if the glob matches `type_`. The time is at most proportional to the product of the lengths of the
+    /// glob and the type. The function does not use recursion, so a long glob cannot overflow the stack.
     pub fn matches(&self, type_: &str) -> bool {
         let (glob, text) = (self.0.as_bytes(), type_.as_bytes());
         let (mut at_glob, mut at_text) = (0, 0);

@@ -20,7 +20,7 @@ impl HeaderTemplate {
     /// Parses a value.
     ///
     /// # Errors
-    /// The value has characters that no header can have, or a placeholder that is no secret.
+    /// The value has characters that a header cannot have, or a placeholder for something other than a secret.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if text.chars().any(|char| char.is_control() && char != '\t') {
             let message = format!("the value `{}` of a header contains a control character", excerpt(text));

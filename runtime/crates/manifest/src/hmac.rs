@@ -8,7 +8,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The longest prefix, in bytes.
+/// The maximum length of the prefix in bytes.
 const PREFIX_BYTES_MAX: usize = 256;
 
 /// The form of an HMAC in a header.
@@ -39,7 +39,7 @@ pub enum Algorithm {
     Sha256,
     /// SHA-512
     Sha512,
-    /// SHA-1, for services that support no other
+    /// SHA-1, for services that support no other hash function
     Sha1,
 }
 

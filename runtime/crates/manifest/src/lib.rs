@@ -1,4 +1,4 @@
-//! Manifests: parses YAML into a checked [`Manifest`], or reports every mistake at once.
+//! Manifests: converts YAML to a checked [`Manifest`], or reports all mistakes together.
 //!
 //! The steps: [`load`] reads the file. `load.rs` builds a tree in which every node has its span. `check` converts the
 //! tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema for
@@ -58,11 +58,11 @@ use std::sync::Arc;
 /// A manifest without errors.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// All names resolved, all defaults filled in.
+    /// The manifest, with all names resolved and all defaults filled in.
     pub manifest: Manifest,
     /// Probable mistakes that do not stop the app from running.
     pub warnings: Diagnostics,
-    /// Text of the file, for diagnostics of later checks.
+    /// The text of the file. Diagnostics of later checks show lines of it.
     pub source: Arc<SourceText>,
 }
 
@@ -73,15 +73,16 @@ impl Checked {
     }
 }
 
-/// Reads and checks the manifest at `path`. Its sources can have the kinds in `kinds`.
+/// Reads and checks the manifest at `path`. `kinds` are the kinds of sources that the manifest can have.
 ///
 /// # Errors
-/// If at least one mistake is an error: all mistakes, including the warnings.
+/// If at least one diagnostic is an error, returns all diagnostics, including the warnings.
 pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     load_str(&read_text(path, &load::MANIFEST)?, path, kinds)
 }
 
-/// Reads a YAML file, but at most one byte more than the limit: the loader then reports that the file is too large.
+/// Reads a YAML file. Reads at most one byte more than the limit, so that the loader can report a file that is too
+/// large.
 fn read_text(path: &Path, kind: &FileKind) -> Result<String, Diagnostics> {
     let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));
@@ -142,8 +143,8 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
     }
 }
 
-/// Returns every key that the checks requested from this manifest, by the name of the schema type. If the manifest uses
-/// every key, these are all the keys that the loader accepts.
+/// Returns the keys that the checks looked up in this manifest, by the name of the schema type. If the manifest uses
+/// every key, these are all keys that the loader accepts.
 #[cfg(feature = "test-util")]
 pub fn requested_keys(text: &str, path: &Path, kinds: &Registry) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));

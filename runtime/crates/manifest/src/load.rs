@@ -1,7 +1,8 @@
 //! Builds the tree of a manifest from its text. Only this module uses the YAML parser.
 //!
-//! The parser emits events with their positions and builds no tree. Therefore this module can set limits for hostile
-//! manifests: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
+//! The YAML parser does not build a tree: it emits events, such as the start of a list, with their positions. So this
+//! module can limit the cost of a hostile manifest: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and
+//! [`DEPTH_MAX`] levels.
 
 use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
 use super::parser::{Entry, MERGE_KEY, Node, Scalar, Value};
@@ -13,23 +14,24 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Largest manifest in bytes; larger files are rejected.
+/// Largest size of a manifest or test file in bytes. Larger files are rejected.
 pub(super) const BYTES_MAX: usize = 1 << 20;
-/// Largest number of nodes with all aliases expanded. Aliases can contain other aliases; this number also limits such
-/// nesting, to a depth of about 400.
+/// Largest number of nodes with all aliases expanded. An alias can stand for a value that contains other aliases, so a
+/// short text could otherwise expand to billions of nodes. The number also limits the depth of such nesting to about
+/// 400.
 const NODES_MAX: usize = 100_000;
-/// Largest nesting depth of lists and maps. A deep pattern has ten levels.
+/// Largest nesting depth of lists and maps. Even a deeply nested event pattern needs only about ten levels.
 const DEPTH_MAX: usize = 64;
 
 /// The words that messages use for a kind of file.
 pub(super) struct FileKind {
     /// The name, such as `manifest`.
     pub(super) name: &'static str,
-    /// How to start an empty file.
+    /// The help text for an empty file.
     start: &'static str,
-    /// How to make a file smaller.
+    /// The help text for a file that is too large.
     split: &'static str,
-    /// Where to put a second YAML document of the file.
+    /// The help text for a file with a second YAML document.
     second_document: &'static str,
 }
 
@@ -123,7 +125,7 @@ impl Builder<'_> {
         let text = &self.source.text;
         let mut start = error.marker().byte_offset().unwrap_or(0).min(text.len());
         let mut end = start + text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-        // The parser reports the position after the tabs, but the tabs are the mistake.
+        // For tabs, the parser reports the position after them. The diagnostic must mark the tabs themselves.
         let before = text.get(..start).unwrap_or("");
         let tabs = before.len() - before.trim_end_matches('\t').len();
         if tabs > 0 {
@@ -177,7 +179,7 @@ impl Builder<'_> {
                 let Some(node) = self.anchors.get(&anchor).map(Rc::clone) else {
                     return Err(self.fatal(
                         span,
-                        "an alias cannot refer to a value that contains it",
+                        "an alias cannot refer to a value that contains this alias",
                         "write the value itself",
                     ));
                 };

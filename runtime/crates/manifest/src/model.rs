@@ -123,10 +123,10 @@ pub struct Function {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "record_schema", extend("default" = false))]
     pub record: Option<Record>,
-    /// Spans of its parts, for diagnostics.
+    /// Spans of the function's parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,
-    /// Spans of its grants, for diagnostics.
+    /// Spans of the function's grants, for diagnostics.
     #[serde(skip)]
     pub grant_spans: GrantSpans,
 }
@@ -160,9 +160,9 @@ pub struct Build {
 pub struct FunctionSpans {
     /// Span of the function's name.
     pub name: Span,
-    /// Span of the value of `component`, of the key `deliver`, or of the name if there is neither.
+    /// Span of the value of `component`, or else of the key `deliver`, or else of the function's name.
     pub component: Span,
-    /// Span of the key `allow`, or of the name if there is none.
+    /// Span of the key `allow`, or else of the function's name.
     pub allow: Span,
 }
 
@@ -177,8 +177,8 @@ pub struct Trigger {
     /// Source that the event must come from.
     #[serde(rename = "origin")]
     pub source: TriggerSource,
-    /// Pattern that the event must match. `None` means all events of the source. Always present for
-    /// `TriggerSource::Any`.
+    /// Pattern that the event must match. `None` means all events of the source. A trigger with `TriggerSource::Any`
+    /// always has a pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<EventPattern>,
     /// Span of the entry.
@@ -202,7 +202,7 @@ pub enum TriggerSource {
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct EventPattern {
-    /// The pattern as written, converted to JSON.
+    /// The pattern of the manifest, converted to JSON.
     pub json: serde_json::Value,
     /// The same pattern, compiled.
     #[serde(skip)]
@@ -232,7 +232,7 @@ pub struct Retry {
     pub max_age: Duration,
 }
 
-/// Largest number of entries of `allow.http`. It is limited because each entry has metrics of its own.
+/// Largest number of entries of `allow.http`. A limit is needed because each entry has metrics of its own.
 pub const HTTP_GRANTS_MAX: usize = 64;
 
 /// Grants of a function.
@@ -257,8 +257,8 @@ pub struct Allow {
     pub secrets: BTreeMap<String, SecretRef>,
 }
 
-/// An origin that a function may send requests to, and the headers that Evoke adds to these requests. A text is the
-/// origin alone.
+/// An origin that a function may send requests to, and the headers that Evoke adds to these requests. A text in place
+/// of this map is an origin without such headers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpGrant {
@@ -276,7 +276,8 @@ pub struct HttpGrant {
     /// Secrets for the headers. The function itself cannot read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
+    /// Addresses and certificate authorities that are accepted in addition to public addresses and the certificate
+    /// authorities of the machine.
     #[serde(flatten)]
     pub trust: Trust,
 }

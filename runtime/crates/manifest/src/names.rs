@@ -42,7 +42,7 @@ impl Name {
         Err(ValueError::new(format!("`{}` is not a valid name", excerpt(text)), help))
     }
 
-    /// Makes a name without checking it. The caller guarantees that it is valid.
+    /// Makes a name without checking the text. The caller guarantees that the text is a valid name.
     pub(super) fn new_unchecked(text: &str) -> Self {
         Self(text.into())
     }
@@ -72,7 +72,7 @@ pub fn header_text<S: Serializer>(header: &HeaderName, serializer: S) -> Result<
     serializer.serialize_str(header.as_str())
 }
 
-/// Returns a valid name made from `text`, or none if `text` has no usable character.
+/// Returns a valid name made from `text`; `None` if no character of `text` can be in a name.
 fn nearest_valid_name(text: &str) -> Option<String> {
     let mut name = String::new();
     for char in text.chars() {
@@ -121,8 +121,8 @@ impl OrderBy {
         let example = "write an attribute such as `subject`, or a field of the data such as `data.customer`";
         if text == "data" {
             return Err(ValueError::new(
-                "`order_by: data` names no field of the data",
-                "name a field, as in `data.customer`",
+                "`order_by: data` does not name a field of the data",
+                "add the name of a field, as in `data.customer`",
             ));
         }
         if let Some(path) = text.strip_prefix("data.") {

@@ -6,8 +6,8 @@ use std::path::Path;
 /// Checks the text of a path, which is relative to `folder`. A path that exists is always accepted.
 ///
 /// # Errors
-/// The path does not exist, and is written for a shell, for Windows or as a URL, or begins or ends with white space.
-/// The help text says what to write instead.
+/// The path does not exist, and has a form that is probably a mistake: it is written for a shell or for Windows, is a
+/// URL, or begins or ends with white space. The help text says what to write instead.
 pub fn check_path(folder: &Path, text: &str) -> Result<(), ValueError> {
     let error = |reason: &str, help: String| {
         let message = format!("the path `{}` does not exist: {reason}", excerpt(text));

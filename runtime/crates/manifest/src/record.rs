@@ -1,4 +1,4 @@
-//! `record`: the recordings of a function's attempts, and their limits.
+//! The key `record` of a function: whether its attempts are recorded, and the limits of the recordings.
 
 use super::units::{ByteSize, DurationText};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -21,7 +21,7 @@ pub enum SecretRef {
     Credential(String),
 }
 
-/// Location of one secret of several, with an optional name.
+/// Location of a secret in a list of secrets, with an optional name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NamedSecret {
     /// Name of the secret, which becomes a part of the principal of the events, as in `github:NAME`.
@@ -37,10 +37,10 @@ pub struct NamedSecret {
 #[serde(transparent)]
 pub struct SecretList(Vec<NamedSecret>);
 
-/// Largest number of secrets in a list. Each secret costs one computation for every request, also for requests of
-/// unknown senders.
+/// Largest number of secrets in a list. Each request, even one from an unknown sender, costs one computation for each
+/// secret.
 pub const SECRETS_MAX: usize = 8;
-/// The longest name of a secret, in bytes.
+/// The maximum length of the name of a secret in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
 const EXAMPLE: &str = "`{ env: VARIABLE }`, `{ file: PATH }` or `{ credential: NAME }`";
@@ -86,7 +86,7 @@ impl SecretList {
         }
         if items.len() > SECRETS_MAX {
             let message = format!("{what} has {} entries; at most {SECRETS_MAX} are possible", items.len());
-            reader.error(node.span, message, "remove the secrets that are not in use any more");
+            reader.error(node.span, message, "remove the secrets that are no longer used");
             return None;
         }
         let mut secrets: Vec<NamedSecret> = Vec::new();

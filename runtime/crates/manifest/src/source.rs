@@ -24,7 +24,7 @@ pub struct Source {
     pub kind: &'static dyn SourceKind,
     /// Settings, of the type that the kind parses.
     pub settings: Settings,
-    /// Span of its name; for a private source, the span of its trigger.
+    /// Span of the source's name; for a private source, the span of its trigger.
     pub span: Span,
 }
 
@@ -35,7 +35,7 @@ impl Source {
     }
 }
 
-/// A kind of source, under its key in `sources` and in triggers.
+/// A kind of source. Users write its key under `sources` and in triggers.
 pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Key in a manifest, such as `files`. Also the prefix of the names of private sources.
     fn key(&self) -> &'static str;
@@ -64,14 +64,15 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
     fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
 
-    /// Returns the event types that the user chose in these settings; `*` matches any number of characters. A pattern
-    /// whose type is unknown, but similar to one of them, gets a warning.
+    /// Returns the event types that the user chose in these settings; `*` matches any number of characters. If a
+    /// pattern names a type that no source or function has, but that is similar to one of these types, the user gets a
+    /// warning.
     fn event_types<'s>(&self, _settings: &'s Settings) -> Vec<&'s str> {
         Vec::new()
     }
 
-    /// Returns true if an event of this source may have `claimed` as its `source` attribute. True only for kinds whose
-    /// producers choose this attribute.
+    /// Returns true if an event of this source may have `claimed` as its `source` attribute. Only kinds whose producers
+    /// choose this attribute can return true.
     fn accepts_source(&self, _settings: &Settings, _claimed: &str) -> bool {
         false
     }

@@ -11,7 +11,7 @@ pub struct Span {
     pub end: usize,
 }
 
-/// Text of a manifest. Diagnostics show lines of it.
+/// Text of a manifest. Diagnostics show lines of this text.
 #[derive(Debug)]
 pub struct SourceText {
     /// Path as the caller gave it.
@@ -54,7 +54,7 @@ impl SourceText {
         start..start + text.trim_end_matches('\r').len()
     }
 
-    /// Number of lines; an empty text has one.
+    /// Returns the number of lines. An empty text has one line.
     pub fn lines(&self) -> usize {
         self.line_starts.len()
     }

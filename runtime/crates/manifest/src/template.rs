@@ -3,18 +3,18 @@
 //! | written | result |
 //! |---|---|
 //! | `{NAME}` | the value with this name; without a value, the template has no result |
-//! | `{NAME\|DEFAULT}` | the value, or `DEFAULT` if there is none; the default may be empty and has no braces |
+//! | `{NAME\|DEFAULT}` | the value, or `DEFAULT` if the value does not exist; the default may be empty and cannot contain braces |
 //! | `{{`, `}}` | the characters `{` and `}` |
 //!
-//! The user of a template decides which names exist: `N` is the parsed form of a name, and [`Template::parse`] gets the
-//! parser of names. [`Template::render`] gets the function that looks up values.
+//! The caller decides which names exist: `N` is the parsed form of a name, and the caller passes [`Template::parse`] a
+//! function that parses names, and [`Template::render`] a function that looks up values.
 
 use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// The most placeholders in one template, to bound the work of a rendering.
+/// The maximum number of placeholders in one template, to bound the time of one rendering.
 pub const PLACEHOLDERS_MAX: usize = 32;
 
 /// A text with placeholders whose names have the parsed form `N`.
@@ -36,7 +36,7 @@ enum Part<N> {
 pub struct Placeholder<N> {
     /// The parsed name.
     pub name: N,
-    /// The text for a value that does not exist.
+    /// The text to insert if the value does not exist; `None` if the value is required.
     pub default: Option<String>,
     /// The name as written, such as `header.x-github-event`.
     pub written: String,
@@ -111,7 +111,7 @@ impl<N> Template<N> {
         &self.text
     }
 
-    /// Returns the result of a template without placeholders.
+    /// Returns the result of a template without placeholders; `None` if the template has placeholders.
     pub fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {
             [] => Some(""),
@@ -188,7 +188,7 @@ impl<N> Placeholder<N> {
             None => (inner, None),
         };
         if written.trim().is_empty() {
-            let message = format!("the placeholder `{{{}}}` names no value", excerpt(inner));
+            let message = format!("the placeholder `{{{}}}` has no name", excerpt(inner));
             return Err(ValueError::new(message, "write the name in the braces, or `{{` for the character `{`"));
         }
         if written.trim() != written {
@@ -285,8 +285,8 @@ mod tests {
             ("{", "is never closed"),
             ("a}b", "has no `{` before it"),
             ("{a}}", "has no `{` before it"),
-            ("{}", "`{}` names no value"),
-            ("{|x}", "`{|x}` names no value"),
+            ("{}", "`{}` has no name"),
+            ("{|x}", "`{|x}` has no name"),
             ("{ a}", "spaces around"),
             ("{bad}", "unknown name"),
         ] {

@@ -1,7 +1,7 @@
 //! Tests of functions: `NAME.test.yaml` files beside a manifest.
 //!
 //! A test is one attempt: the input of the attempt (event, clock, configuration, secrets, state, HTTP answers), and
-//! what the attempt must do. [`TestFile::load`] reports every mistake in a file at once; [`TestFile::resolve`] finds
+//! what the attempt must do. [`TestFile::load`] reports all mistakes in a file together; [`TestFile::resolve`] finds
 //! the functions of the tests in a checked manifest.
 
 mod read;
@@ -41,7 +41,7 @@ pub struct TestFile {
     pub source: Arc<SourceText>,
 }
 
-/// A value and its place in the file.
+/// A value and its position in the file.
 #[derive(Debug, Clone)]
 pub struct Spanned<T> {
     /// The parsed value.
@@ -53,11 +53,11 @@ pub struct Spanned<T> {
 /// One attempt, and what it must do.
 #[derive(Debug, Clone)]
 pub struct Test {
-    /// The name of the test, and the range of this key.
+    /// The name of the test. The span is that of the key.
     pub name: Spanned<String>,
-    /// Range of the test: the whole text of a test in braces, or else the key of the test.
+    /// Range of the test: the whole text of a test that is written in braces, otherwise the key of the test.
     pub span: Span,
-    /// The function; `None` for the only function of the manifest.
+    /// The name of the function; `None` means the only function of the manifest.
     pub function: Option<Spanned<String>>,
     /// The event. Its time is absent unless the test gives it.
     pub event: Event,
@@ -83,7 +83,7 @@ pub struct Test {
     pub expect_spans: Option<(Span, Span)>,
 }
 
-/// The parts of a test that come from a recording of an attempt. Each is optional.
+/// The parts of a test that come from a recording of an attempt. Each part is optional.
 #[derive(Debug, Clone, Default)]
 pub struct Recorded {
     /// Id of the delivery, which the function receives.
@@ -97,8 +97,8 @@ pub struct Recorded {
     pub reads: Reads,
 }
 
-/// The answer to a request with this method and URL. Several answers to the same request are given one after another;
-/// the last one is repeated.
+/// The answer to a request with this method and URL. If a test has several answers for one method and URL, each request
+/// gets the next answer, and the last answer is repeated.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub method: Method,
@@ -110,29 +110,30 @@ pub struct Answer {
 /// How a request of a function ends in a test.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// With a response.
+    /// The request ends with a response.
     Response {
         /// The status, from 200.
         status: u16,
         headers: HeaderMap,
         body: GivenBody,
     },
-    /// With an error, without a response. The text is the reason why the request was refused, if it was.
+    /// The request ends with an error, without a response. The text is the reason why Evoke refused the request; `None`
+    /// for other errors.
     Error(RequestError, Option<String>),
-    /// Not before the attempt ends.
+    /// The request does not end before the attempt ends.
     Never,
 }
 
-/// Expected result of an attempt. An absent part is not checked, except the outcome.
+/// Expected result of an attempt. A part that the test does not have is not checked, except the outcome.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expect {
-    /// The kind of the outcome, such as `reject`; `None` is `done`.
+    /// The kind of the outcome, such as `reject`; `None` means `done`.
     pub outcome: Option<String>,
-    /// A part of the outcome's message.
+    /// A text that the outcome's message must contain.
     pub message: Option<String>,
     /// All published events, in order. Only the attributes that the test names are compared.
     pub published: Option<Vec<Map<String, Value>>>,
-    /// All changes of the function's state: the new value by key, null for a deleted one.
+    /// All changes of the function's state: the new value by key, null for a deleted key.
     pub state: Option<BTreeMap<String, Value>>,
     /// All changes of the app's state.
     pub shared_state: Option<BTreeMap<String, Value>>,
@@ -140,7 +141,7 @@ pub struct Expect {
     pub state_raw: Option<BTreeMap<String, Vec<u8>>>,
     /// New values of the app's state that are not JSON. Together with `shared_state`, these are all changes.
     pub shared_state_raw: Option<BTreeMap<String, Vec<u8>>>,
-    /// Log lines that occur in this order, perhaps among others: `LEVEL TEXT`.
+    /// Log lines, each `LEVEL TEXT`, that must occur in this order. Other lines can occur between them.
     pub logs: Option<Vec<String>>,
     /// All requests, in order, each with `method`, `url` and `body`. Only the keys that the test names are compared.
     pub http: Option<Vec<Map<String, Value>>>,
@@ -150,7 +151,7 @@ impl TestFile {
     /// Reads and checks the file at `path`.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All mistakes in the file.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         Self::parse(&crate::read_text(path, &TEST_FILE)?, path)
     }
@@ -159,7 +160,7 @@ impl TestFile {
     /// folder of `path`.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All mistakes in the file.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Diagnostics> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));

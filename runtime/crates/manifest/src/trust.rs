@@ -1,4 +1,5 @@
-//! Addresses and certificates of a destination that are accepted in addition to the usual ones.
+//! The keys `addresses` and `ca` of a destination: addresses and certificate authorities that are accepted in addition
+//! to public addresses and the certificate authorities of the machine.
 
 use super::diagnostics::{ValueError, excerpt};
 use super::parser::{Node, Reader, Table};
@@ -10,7 +11,8 @@ use serde::{Serialize, Serializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Addresses and certificates that are accepted in addition to public addresses and the machine's own authorities.
+/// Addresses and certificate authorities that are accepted in addition to public addresses and the certificate
+/// authorities of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Trust {
     /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
@@ -41,7 +43,7 @@ impl Trust {
         }
     }
 
-    /// Returns why requests to an address are refused; `None` if they are not.
+    /// Returns why requests to an address are refused; `None` if the address is allowed.
     pub(super) fn refuses(&self, address: IpAddr) -> Option<NotGlobal> {
         not_global(address).filter(|_| !self.addresses.iter().any(|range| range.contains(address)))
     }

@@ -102,7 +102,7 @@ fn parse_exact(text: &str, units: &[Unit]) -> Option<u64> {
 
 enum Guess<'a> {
     Amount(u64),
-    /// Digits without a unit: no unit is more likely than another.
+    /// Digits without a unit. The unit cannot be guessed.
     Bare(&'a str),
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 /// The author of a change of stored data.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
-    /// Evoke itself, e.g. retention, or a replay that ends.
+    /// Evoke itself, for example when retention removes events or when a replay ends.
     Runtime,
-    /// An operator, by name.
+    /// An operator. The text is the operator's name.
     Operator(Arc<str>),
 }
 

@@ -1,23 +1,23 @@
-//! The progress of a chain: of an event from outside and of the events that it caused.
+//! The progress of a chain: an event that came from outside, and all events that it caused.
 
 use crate::{DeliveryId, ReadEvent};
 
-/// The progress of a chain as seen by a caller that waits for one of its events. The runtime's own events and their
-/// deliveries are not part of a chain.
+/// The progress of a chain, for a caller that waits until a function of the chain publishes an event of a wanted type.
+/// The runtime's own events and their deliveries are not part of a chain.
 #[derive(Debug, Clone)]
 pub enum ChainState {
-    /// A function of the chain published an event of a wanted type; the first of these events.
+    /// A function of the chain published an event of a wanted type. The field is the first such event.
     Published(ReadEvent),
-    /// There is no such event, and a delivery of the chain is a dead letter.
+    /// No event of a wanted type was published, and a delivery of the chain is a dead letter.
     Dead {
-        /// The first of these deliveries.
+        /// The first dead letter of the chain.
         delivery: DeliveryId,
-        /// The [kind](crate::outcome::Outcome::kind) of its last outcome, or [`CANCELLED`].
+        /// The [kind](crate::outcome::Outcome::kind) of the outcome of its last attempt, or [`CANCELLED`].
         kind: String,
     },
-    /// There is no such event yet, and deliveries of the chain are pending.
+    /// No event of a wanted type was published yet, and deliveries of the chain are pending.
     Pending,
-    /// There is no such event, and no delivery of the chain is pending.
+    /// No event of a wanted type was published, and no delivery of the chain is pending.
     Finished,
 }
 
@@ -25,9 +25,10 @@ pub enum ChainState {
 pub const CANCELLED: &str = "cancelled";
 
 impl ChainState {
-    /// Returns the state of a chain with this dead letter, by its cause and the kind of its last attempt's outcome.
+    /// Returns the state of a chain whose first dead letter is `delivery`. `cause` is the cause of the dead letter.
+    /// `last_outcome` is the kind of the outcome of its last attempt; `None` if it had no attempt.
     pub fn dead(delivery: DeliveryId, cause: Option<&str>, last_outcome: Option<String>) -> Self {
-        // A cancelled delivery may have had attempts that failed.
+        // Attempts may have failed before the cancellation, so the last outcome alone does not show the cancellation.
         let is_cancelled = cause.is_some_and(|cause| cause.starts_with(CANCELLED)) || last_outcome.is_none();
         let kind = last_outcome.filter(|_| !is_cancelled).unwrap_or_else(|| CANCELLED.to_owned());
         Self::Dead { delivery, kind }

@@ -1,15 +1,15 @@
-//! Which sources and types belong to the runtime, in every spelling of them.
+//! Recognises a `source` or a type of an event that looks like one of an app or of the runtime, in every spelling.
 //!
-//! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Events are compared byte by byte, but a
-//! user or another system may take `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` for
-//! `/shop/charge`. So a producer can claim none of these spellings.
+//! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Evoke compares sources byte by byte, but a
+//! user or another system may read `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` as
+//! `/shop/charge`. So all these spellings are forbidden for producers that may not use `/shop/charge`.
 
 use crate::hex_byte;
 
 /// The first segment of the sources that belong to the runtime itself, and the first part of its event types.
 pub const RUNTIME_NAME: &str = "evoke";
 
-/// The names of the apps for whose source a `source` could be taken.
+/// The names of the apps to which a `source` attribute could seem to belong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceNames {
     /// The first segment of the path, if the URI has no authority or its authority means this machine.
@@ -18,9 +18,9 @@ pub struct SourceNames {
     pub remote: Option<(String, String)>,
 }
 
-/// Returns the names of the apps for whose source a `source` could be taken. Before the comparison, percent-encoding is
-/// decoded as often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC
-/// 3986, section 6.2.2). The time is proportional to the length.
+/// Returns the names of the apps to which the attribute `source` could seem to belong. Percent-encoding is decoded as
+/// often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC 3986, section
+/// 6.2.2). The time is proportional to the length of `source`.
 pub fn source_names(source: &str) -> SourceNames {
     let decoded = decode_all(source).to_ascii_lowercase().replace('\\', "/");
     let reference = decoded.split(['?', '#']).next().unwrap_or_default().trim();
@@ -43,7 +43,7 @@ pub fn source_names(source: &str) -> SourceNames {
     if is_this_machine(authority) {
         return SourceNames { local: segment, remote: None };
     }
-    // `//shop/charge` is also read as `/shop/charge`.
+    // In `//shop/charge`, `shop` is an authority, but a careless reader takes the text for the path `/shop/charge`.
     let local = if rest.len() == reference.len() { first_segment(rest) } else { None };
     SourceNames { local, remote: segment.map(|segment| (authority.to_owned(), segment)) }
 }
@@ -59,7 +59,7 @@ fn decode_all(text: &str) -> String {
     let mut bytes: Vec<u8> = Vec::with_capacity(text.len());
     for byte in text.bytes() {
         bytes.push(byte);
-        // A decoded byte may complete another escape with the bytes before it.
+        // Together with the bytes before it, a decoded byte may form another escape.
         while let Some(&[b'%', high, low]) = bytes.last_chunk() {
             let Some(decoded) = hex_byte([high, low]) else { break };
             bytes.truncate(bytes.len() - 3);
@@ -69,13 +69,13 @@ fn decode_all(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether a text is a URI scheme (RFC 3986, section 3.1).
+/// Returns true if a text is a URI scheme (RFC 3986, section 3.1).
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|char: char| char.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// Whether an authority (RFC 3986, section 3.2) means this machine.
+/// Returns true if an authority (RFC 3986, section 3.2) means this machine.
 fn is_this_machine(authority: &str) -> bool {
     let host = authority.rsplit('@').next().unwrap_or_default();
     let host = match host.strip_prefix('[') {
@@ -92,12 +92,13 @@ fn is_this_machine(authority: &str) -> bool {
     }
     match host.parse() {
         Ok(address) => is_own(address),
-        // Browsers read `127.1` and `0x7f000001` as IPv4 addresses. No name of another machine ends in a number.
+        // Browsers read `127.1` and `0x7f000001` as IPv4 addresses. The name of another machine does not end in a label
+        // that starts with a digit, so every such host counts as this machine.
         Err(_) => host.rsplit('.').next().is_some_and(|label| label.starts_with(|char: char| char.is_ascii_digit())),
     }
 }
 
-/// Returns the first segment of a path without its parameters, after dot segments are removed.
+/// Removes the dot segments of a path, and returns its first segment without parameters (`;…`).
 fn first_segment(path: &str) -> Option<String> {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {

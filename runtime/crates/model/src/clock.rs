@@ -5,8 +5,8 @@
 //!
 //! *Store time* is for waits and ages that outlive the process: when a retry is due, how old an event or a delivery is.
 //! Store time continues from one process to the next, and advances only with elapsed time, which includes the time
-//! while the machine is suspended. Store time equals the wall clock until the wall clock jumps; [`Clock::to_wall`]
-//! converts.
+//! while the machine is suspended. Store time equals the wall clock until the wall clock jumps. [`Clock::to_wall`]
+//! converts store time to the wall clock.
 //!
 //! Waits and durations within the process use neither: they use tokio's monotonic clock, which tests can pause.
 
@@ -69,8 +69,7 @@ impl Clock {
         Self::from_source(Source::Fixed(now_ms))
     }
 
-    /// Returns a clock that reads its time from `now_ms`, which the test changes. All of its changes count as elapsed
-    /// time.
+    /// Returns a clock whose time is the value of `now_ms`, which the test changes. Each change counts as elapsed time.
     #[cfg(feature = "test-util")]
     pub fn manual(now_ms: &Arc<std::sync::atomic::AtomicI64>) -> Self {
         Self::from_source(Source::Manual(now_ms.clone()))
@@ -91,12 +90,12 @@ impl Clock {
         clock
     }
 
-    /// Returns true if both are clones of one clock.
+    /// Returns true if `self` and `other` are clones of the same clock.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.line, &other.line)
     }
 
-    /// Returns the milliseconds since some moment that no setting of the wall clock changes.
+    /// Returns the milliseconds since a fixed moment. A change of the wall clock does not change this number.
     fn elapsed_ms(&self) -> i64 {
         match &self.source {
             Source::System => self.measure.get().copied().unwrap_or(process_ms)(),
@@ -131,21 +130,21 @@ impl Clock {
         self.line.to_store(wall_ms)
     }
 
-    /// Continues the store time of an earlier process. `last` is its last [`Record`], `boot` identifies the boot of the
-    /// system (empty if unknown), `since_boot_ms` measures the milliseconds since then, and `newest_ms` is the newest store
-    /// time in the store. Must be called before store time is used.
+    /// Continues the store time of an earlier process. `last` is the last [`Record`] of that process, `boot` identifies
+    /// the present boot of the system (empty if unknown), `since_boot_ms` measures the milliseconds since this boot,
+    /// and `newest_ms` is the newest store time in the store. Must be called before store time is used.
     ///
-    /// In the same boot, the time since the record is known exactly. After another boot, it is taken from the wall
-    /// clock, if the result is plausible: from 0 to [`DOWNTIME_MAX_MS`]. Otherwise it counts as 0, so that nothing
-    /// becomes too old because of a wrong clock.
+    /// If the system has not booted again since the record, the time that has passed since the record is known exactly.
+    /// After another boot, it is the time that has passed by the wall clock, if that is plausible: from 0 to
+    /// [`DOWNTIME_MAX_MS`]. Any other result counts as 0, so that a wrong clock makes no event or delivery too old.
     pub fn resume(&self, last: Option<Record>, boot: &str, since_boot_ms: fn() -> i64, newest_ms: UnixMs) {
         // If the clock was resumed before, the same measure is already set.
         let _ = self.measure.set(since_boot_ms);
         self.line.resume(last, boot, newest_ms, self.now_ms(), self.elapsed_ms());
     }
 
-    /// Returns by how many milliseconds the wall clock jumped since the last call, if it did. The caller stores
-    /// [`Clock::record`] then.
+    /// If the wall clock has jumped since the last call, returns by how many milliseconds. The caller must then store
+    /// [`Clock::record`], so that the jump is known after a restart.
     pub fn find_jump(&self) -> Option<i64> {
         self.line.find_jump(self.now_ms(), self.elapsed_ms())
     }
@@ -157,7 +156,7 @@ impl Clock {
 }
 
 /// The longest plausible time from the end of an earlier process to the start of this one after a boot, in
-/// milliseconds: 60 days. If the wall clock shows a longer time, the clock is more likely wrong.
+/// milliseconds: 60 days. If more time has passed by the wall clock, the clock is probably wrong.
 pub const DOWNTIME_MAX_MS: i64 = 60 * 24 * 60 * 60 * 1000;
 
 impl Source {

@@ -57,18 +57,18 @@ impl Counts {
         self.ready + self.retrying + self.blocked
     }
 
-    /// Returns the number of deliveries in all states.
+    /// Returns the sum of the deliveries in all states.
     pub fn total(&self) -> u64 {
         self.pending() + self.done + self.dead + self.purged
     }
 }
 
-/// Running totals over the life of a store.
+/// The numbers of events and deliveries of a store since the store was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries created when the events in `events` were accepted.
+    /// Deliveries that were created because the events in `events` were accepted.
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,
@@ -76,11 +76,11 @@ pub struct Totals {
     pub scheduled: u64,
     /// The events and deliveries that retention removed. They are also counted in the fields above.
     pub removed: Removed,
-    /// Deliveries by the function's full name.
+    /// The counts of each function's deliveries, by the full name of the function.
     pub functions: BTreeMap<String, Counts>,
 }
 
-/// Totals of removals by retention.
+/// The numbers of events and deliveries that retention has removed since the store was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Events removed.
@@ -90,14 +90,15 @@ pub struct Removed {
     /// Removed deliveries that replays had added.
     #[serde(default)]
     pub replayed: u64,
-    /// The highest removed position; events up to here may be missing.
+    /// The highest position of a removed event. Events up to this position may be missing.
     pub to: Seq,
 }
 
-/// The result of `check`: conservation holds and the store is intact when `problems` is empty.
+/// The result of `evoke check`. If `problems` is empty, the store is intact and no event or delivery is lost: the rows
+/// have the same counts as the totals that each commit updates.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CheckReport {
-    /// The totals as counted from the rows; in JSON, their members are members of the report.
+    /// The totals, counted from the rows. In JSON, the fields of the totals are fields of the report itself.
     #[serde(flatten)]
     pub totals: Totals,
     /// Descriptions of the problems, at most 100 lines.

@@ -1,5 +1,5 @@
-//! Damaged rows: rows that are missing, or whose content does not match its checksum. Reads return an error type of this
-//! module instead of the content.
+//! Damaged rows: rows that are missing, or whose content does not match its checksum. Reads return an error type of
+//! this module instead of the content.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct DamagedDelivery {
     pub id: DeliveryId,
     /// The state that the row contains, if it contains one.
     pub state: Option<DeliveryState>,
-    /// The attempts on record; they have rows of their own.
+    /// The recorded attempts, which are stored in rows of their own.
     pub attempts: Vec<AttemptRecord>,
     /// Describes the damage: which row of which file.
     pub what: String,

@@ -1,4 +1,4 @@
-//! Deliveries: one event owed to one function, the attempts at the delivery, and how they ended.
+//! Deliveries and their attempts. A delivery is the task to run one function with one event.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use crate::recording::NewRecording;
 use crate::state::{StateItem, Transaction};
 use crate::{DamagedEvent, DeliveryId, FunctionId, NewEvent, Origin, ReplayId, Seq, StoredEvent};
 
-/// One event owed to one function.
+/// A delivery to create: one function must receive one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDelivery {
     /// The function that receives the event.
     pub function: FunctionId,
     /// The name of the first trigger that matched.
     pub trigger: Arc<str>,
-    /// Deliveries of a function with the same key run one after another, in accept order.
+    /// The order key; `None` if the delivery is not ordered. Deliveries of a function with the same key run one after
+    /// another, in accept order.
     pub order_key: Option<String>,
 }
 
@@ -28,12 +29,12 @@ pub struct ReadyDelivery {
     pub function: FunctionId,
     /// The name of the trigger that matched.
     pub trigger: Arc<str>,
-    /// Number of attempts that ended; all of them failed.
+    /// The number of attempts that have ended. All of them failed.
     pub attempts: u32,
     /// How many of `attempts` were made before the last redrive. The retry policy does not count them.
     pub attempts_forgiven: u32,
-    /// The time from which `max_age` is counted: the event was accepted or replayed, or the delivery was redriven, at
-    /// this store time.
+    /// The store time from which `max_age` is counted: when the event was accepted or replayed, or when the delivery
+    /// was redriven.
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
@@ -44,7 +45,7 @@ pub struct ReadyDelivery {
 }
 
 impl ReadyDelivery {
-    /// Returns the size of the event in memory in bytes, attributes and data; 0 when it is damaged.
+    /// Returns the size of the event in bytes, attributes and data together; 0 for a damaged event.
     pub fn event_size(&self) -> usize {
         self.event.as_ref().map_or(0, |stored| stored.event.size())
     }
@@ -61,9 +62,9 @@ pub enum DeliveryState {
     Blocked,
     /// An attempt succeeded.
     Done,
-    /// A dead letter: no further attempts until it is redriven or purged.
+    /// A dead letter: there are no further attempts unless it is redriven.
     Dead,
-    /// A dead letter that was purged. Its record is kept.
+    /// A dead letter that was purged. The record of the delivery stays in the store.
     Purged,
 }
 
@@ -71,7 +72,7 @@ impl DeliveryState {
     /// All states, in the order of their numbers in the store.
     pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
 
-    /// The name used in tables and JSON.
+    /// Returns the name of the state in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -93,9 +94,9 @@ pub struct AttemptRecord {
     pub started_ms: UnixMs,
     /// Duration of the attempt in microseconds.
     pub duration_us: u64,
-    /// [`evoke_model::outcome::Outcome::kind`].
+    /// The [kind](crate::outcome::Outcome::kind) of the outcome, such as `retry`.
     pub outcome: Cow<'static, str>,
-    /// [`evoke_model::outcome::Outcome::message`].
+    /// The [message](crate::outcome::Outcome::message) of the outcome.
     pub message: Option<String>,
 }
 
@@ -110,7 +111,7 @@ pub enum Verdict {
     Dead(String),
 }
 
-/// The end of an attempt: all parts commit together or not at all.
+/// The result of an attempt, to be stored. All of its parts are committed together or not at all.
 #[derive(Debug, Clone)]
 pub struct Completion {
     /// The delivery that was attempted.
@@ -140,15 +141,15 @@ pub enum Completed {
     /// The completion was committed.
     #[default]
     Committed,
-    /// Nothing was committed: the delivery is not pending, or the store expects the outcome of another attempt. An
-    /// earlier call or another owner has ended this attempt already.
+    /// Nothing was committed: the delivery is not pending, or the store expects the result of an attempt with another
+    /// number. An earlier call, an operator or another process has already ended this attempt.
     Superseded,
-    /// Another transaction changed state that the attempt had read; nothing was committed.
+    /// Nothing was committed: another transaction has changed this item since the attempt read it.
     Conflict(StateItem),
-    /// The writes would exceed a bucket's quota, as the message describes; nothing was committed.
+    /// Nothing was committed: the writes would exceed the quota of a bucket, as the message describes.
     OverQuota(String),
-    /// With the published events, the event from outside that started the chain would have caused more events than
-    /// [`crate::DescendantsMax`] allows, as the message describes; nothing was committed.
+    /// Nothing was committed: with the published events, the chain would have more events than
+    /// [`crate::DescendantsMax`] allows, as the message describes.
     TooManyDescendants(String),
 }
 
@@ -163,7 +164,7 @@ pub struct DeliveryRecord {
     pub function: String,
     /// The name of the trigger that matched.
     pub trigger: String,
-    /// Deliveries of the function with the same key run in order; `None` when they are unordered.
+    /// The order key; `None` if the delivery is not ordered. Deliveries of the function with the same key run in order.
     pub order_key: Option<String>,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
@@ -171,7 +172,7 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Why the delivery became a dead letter; set for dead and purged deliveries.
     pub cause: Option<String>,
-    /// When the next attempt is due by the wall clock; set for retrying deliveries.
+    /// When the next attempt is due, by the wall clock; set for retrying deliveries.
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,

@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// Why a text names no destination or no range of addresses.
+/// The error for a text that is not a valid destination or not a valid range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}: {help}")]
 pub struct InvalidDestination {
-    /// The text of the manifest and the reason why it is not valid.
+    /// Describes the mistake: the text of the manifest, and why it is not valid.
     pub message: String,
     /// How to correct the text.
     pub help: String,
@@ -38,7 +38,7 @@ impl Target {
     /// percent-encoding, upper case and one trailing dot are resolved, so that one host has one spelling.
     ///
     /// # Errors
-    /// Another scheme than http and https, credentials, or an invalid host or port.
+    /// A scheme other than http and https, credentials, or an invalid host or port.
     pub fn parse(scheme: &str, authority: &str) -> Result<Self, InvalidDestination> {
         let example = "write scheme, host and port, as in `https://api.example.com:443`";
         let text = || format!("`{scheme}://{}`", excerpt(authority));
@@ -52,13 +52,13 @@ impl Target {
         };
         let not_an_origin = || format!("{} is not a valid origin", text());
         if authority.contains('@') {
-            let message = format!("{}: credentials are not allowed in it", not_an_origin());
+            let message = format!("{}: an origin cannot contain credentials", not_an_origin());
             return Err(InvalidDestination::new(
                 message,
-                "remove the part before `@`; give credentials with `headers` or `secrets`",
+                "remove `@` and the part before it; write credentials under `headers` or `secrets`",
             ));
         }
-        // The URL Standard removes or reinterprets these characters; an origin has none of them.
+        // The URL parser removes these characters or gives them another meaning. A valid origin does not have them.
         if authority.is_empty()
             || authority.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#'))
         {
@@ -83,7 +83,7 @@ impl Target {
         Ok(Self { https, host, port })
     }
 
-    /// Returns the host as an address, if it is one.
+    /// Returns the host as an IP address; `None` if the host is a name.
     pub fn address(&self) -> Option<IpAddr> {
         let inner = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match inner {
@@ -97,7 +97,7 @@ impl Target {
         if self.https { "https" } else { "http" }
     }
 
-    /// Returns the value of the `host` header: the port only if it is not the scheme's own.
+    /// Returns the value of the `host` header: the host, and the port if it is not the default port of the scheme.
     pub fn authority(&self) -> String {
         if self.port == if self.https { 443 } else { 80 } {
             return self.host.clone();
@@ -106,31 +106,32 @@ impl Target {
     }
 }
 
-/// Writes the origin as it is written in `allow.http`, such as `https://api.example.com`.
+/// Writes the origin in the form of `allow.http`, such as `https://api.example.com`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme(), self.authority())
     }
 }
 
-/// Largest length of a host, in bytes: the limit of DNS.
+/// The maximum length of a host name in bytes: the limit of DNS.
 const HOST_BYTES_MAX: usize = 253;
 
-/// The origins that one entry of `allow.http` names: one host, or all hosts below one.
+/// The origins that one entry of `allow.http` grants: one host, or all hosts below a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Scheme, host and port; for a wildcard, the host is the part after `*.`.
+    /// Scheme, host and port. If the entry has a wildcard (`*.`), the host is the part after `*.`.
     target: Target,
-    /// True if a request's host must have one label or more before this host.
+    /// True if the entry has a wildcard. The host of a request must then be the host in `target` with one or more
+    /// labels before it.
     is_wildcard: bool,
 }
 
 impl Destination {
-    /// Parses `scheme://host` or `scheme://host:port`; a host that begins with `*.` matches all hosts with one label
-    /// or more in its place.
+    /// Parses `scheme://host` or `scheme://host:port`. A host that begins with `*.` matches all hosts that have one or
+    /// more labels in place of the `*`.
     ///
     /// # Errors
-    /// Another scheme than http and https, a path, credentials, another wildcard, or an invalid host or port.
+    /// A scheme other than http and https, a path, credentials, a `*` in another place, or an invalid host or port.
     pub fn parse(text: &str) -> Result<Self, InvalidDestination> {
         let Some((scheme, rest)) = text.split_once("://") else {
             let help = match Self::parse(&format!("https://{text}")) {
@@ -176,12 +177,12 @@ impl Destination {
             return self.target.host == target.host;
         }
         target.host.strip_suffix(&self.target.host).and_then(|above| above.strip_suffix('.')).is_some_and(|above| {
-            // IPv6 addresses have no labels, and no name ends like an IPv4 address.
+            // A wildcard matches names only, not IP addresses.
             !above.is_empty() && target.address().is_none()
         })
     }
 
-    /// Returns the only target, unless this is a wildcard.
+    /// Returns the only origin that is granted; `None` for a wildcard.
     pub fn exact(&self) -> Option<&Target> {
         (!self.is_wildcard).then_some(&self.target)
     }
@@ -191,12 +192,12 @@ impl Destination {
         self.target.https
     }
 
-    /// Returns the origin without the port that is the scheme's own, as a manifest usually has it.
+    /// Returns the origin as manifests usually contain it: without the port if it is the default port of the scheme.
     pub fn origin(&self) -> String {
         format!("{}://{}{}", self.target.scheme(), if self.is_wildcard { "*." } else { "" }, self.target.authority())
     }
 
-    /// Returns the host as granted, for labels of metrics: a name, an address, or a name after `*.`.
+    /// Returns the host as granted, for labels of metrics: a name, an address, or `*.` and a name.
     pub fn host_pattern(&self) -> String {
         if self.is_wildcard { format!("*.{}", self.target.host) } else { self.target.host.clone() }
     }
@@ -274,7 +275,7 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// Cuts a text for a message, and escapes characters that deceive a reader.
+/// Cuts a text to 80 characters for a message, and escapes characters that could deceive a reader.
 fn excerpt(text: &str) -> String {
     const CHARS_MAX: usize = 80;
     let mut cut: String = text.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();

@@ -2,8 +2,8 @@
 //!
 //! # Differences from the specification
 //!
-//! Every rule that the specification states with MUST holds, unless this table names it. The modules of the http source
-//! list the differences of the HTTP protocol binding.
+//! Evoke follows every rule that the specification states with MUST, except those in this table. The modules of the
+//! http source list the differences from the HTTP protocol binding.
 //!
 //! | rule | here |
 //! |---|---|
@@ -11,17 +11,17 @@
 //! | Names of attributes should not be longer than 20 characters. | Longer names are accepted. |
 //! | An event has any number of extension attributes. | At most [`EXTENSIONS_MAX`]. |
 //! | `dataschema` is an absolute URI, which has no fragment. | A fragment is accepted: the JSON schema of the specification and clients accept it. |
-//! | The `data` of a media type that is not JSON is a string in JSON; others may be rejected (JSON format, section 3.1.2). | Other values are stored as JSON text. |
-//! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All others stay bytes. |
+//! | If the media type is not JSON, `data` is a string in the JSON form; other values may be rejected (JSON format, section 3.1.2). | Other values are stored as JSON text. |
+//! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All other bytes are stored as bytes. |
 //! | A string in `data` is encoded by the charset of `datacontenttype`. | Functions receive UTF-8. A text that would have other bytes in the declared charset gets `charset=utf-8` in its `datacontenttype`. |
-//! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated ones open. | An event with a repeated attribute, `data` or `data_base64` is rejected. The members within `data` are not checked. |
+//! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated members open. | An event with a repeated attribute, `data` or `data_base64` is rejected. The members within `data` are not checked. |
 //! | Implementations limit the nesting of JSON (RFC 8259, section 9). | Data of more than 128 levels is rejected. |
-//! | JSON text has no byte order mark; parsers may skip it (RFC 8259, section 8.1). | A byte order mark before an event or before JSON data is skipped, and is no part of the data. |
+//! | JSON text has no byte order mark; parsers may skip it (RFC 8259, section 8.1). | A byte order mark before an event or before JSON data is skipped, and is not part of the data. |
 //!
 //! # Bytes of the data
 //!
-//! Data is stored and passed to functions byte for byte: JSON text is parsed for its syntax and never printed again, so
-//! numbers keep their digits. [`Event::to_json`] differs only in white space around and between JSON tokens.
+//! Data is stored and passed to functions byte for byte. The syntax of JSON text is checked, but the text is never
+//! rewritten, so numbers keep their digits. Only [`Event::to_json`] changes white space around and between JSON tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,12 +42,12 @@ pub use self::data::{Data, skip_byte_order_mark};
 /// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
-/// The maximum number of extension attributes of an event: as many as an HTTP request has headers, which carry them in
-/// binary mode. A short attribute takes some 25 times its size in memory, so that an event of the maximum size could
-/// otherwise take tens of megabytes.
+/// The maximum number of extension attributes of an event. It equals the maximum number of headers of an HTTP request,
+/// because each attribute is a header in binary mode. Without a limit, an event of the maximum size could take tens of
+/// megabytes in memory, because a short attribute takes about 25 times its size.
 pub const EXTENSIONS_MAX: usize = 100;
 
-/// Maximum number of characters of a wrong value in an error message.
+/// The maximum number of characters that an error message shows of a wrong value.
 const SHOWN_CHARS_MAX: usize = 64;
 
 /// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value is not a
@@ -72,9 +72,9 @@ pub struct Event {
     pub extensions: BTreeMap<String, String>,
     /// The payload, in the bytes that functions receive.
     pub data: Data,
-    /// The verified sender, such as `github:new`. The principal is not an attribute, so no producer and no function can
-    /// set it: an http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have
-    /// no principal.
+    /// The verified sender, such as `github:new`. Only an http source with `auth` sets it. The principal is not an
+    /// attribute, so producers and functions cannot set it. Patterns match it as [`PRINCIPAL`]. Events that functions
+    /// publish have no principal.
     pub principal: Option<Arc<str>>,
 }
 
@@ -84,11 +84,11 @@ pub const PRINCIPAL: &str = "principal";
 /// The attribute with the earliest time of delivery, RFC 3339. See [`Event::not_before_ms`].
 pub const NOT_BEFORE: &str = "notbefore";
 
-/// How far ahead the `notbefore` of an event may be: 366 days in milliseconds. An event that waits for longer is more
-/// likely a mistake in the year or the unit of time, and would stay in the store for as long.
+/// How far ahead the `notbefore` of an event may be: 366 days in milliseconds. A later time is probably a mistake in
+/// the year or in the unit of time, and the event would stay in the store until then.
 pub const NOT_BEFORE_AHEAD_MAX_MS: UnixMs = 366 * 24 * 60 * 60 * 1000;
 
-/// Why an event is not valid: the mistake and the correct form.
+/// Why an event is not valid. The message names the mistake and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidEvent(pub String);
@@ -100,7 +100,7 @@ impl Event {
             "specversion" if value == "1.0" => {}
             "specversion" => {
                 let value = shown(&value);
-                return Err(InvalidEvent(format!("specversion is \"{value}\"; only \"1.0\" is supported")));
+                return Err(InvalidEvent(format!("`specversion` is \"{value}\"; only \"1.0\" is supported")));
             }
             "id" => self.id = value,
             "source" => self.source = value,
@@ -110,7 +110,7 @@ impl Event {
             "datacontenttype" => self.datacontenttype = Some(value),
             "dataschema" => self.dataschema = Some(value),
             "data" | "data_base64" => {
-                return Err(InvalidEvent(format!("`{name}` cannot be an attribute")));
+                return Err(InvalidEvent(format!("`{name}` cannot be an attribute; it is the content of the event")));
             }
             _ if is_extension_name(name) => {
                 self.extensions.insert(name.to_owned(), value);
@@ -126,13 +126,13 @@ impl Event {
     }
 
     /// Checks the attributes against CloudEvents 1.0, section 3: the required attributes exist, no attribute of the
-    /// specification is empty, each value has the form of its type, and no value has a character that the type String
+    /// specification is empty, each value has the required form, and no value has a character that the type String
     /// excludes.
     pub fn check(&self) -> Result<(), InvalidEvent> {
         for (name, value) in [("id", &self.id), ("source", &self.source), ("type", &self.type_)] {
             if value.is_empty() {
                 return Err(InvalidEvent(format!(
-                    "`{name}` is missing or empty; an event needs specversion, id, source and type"
+                    "`{name}` is missing or empty; an event needs `specversion`, `id`, `source` and `type`"
                 )));
             }
         }
@@ -152,7 +152,7 @@ impl Event {
         }
         if let Some(time) = self.time.as_deref().filter(|time| !is_date_time(time)) {
             let time = shown(time);
-            return Err(InvalidEvent(format!("time is \"{time}\"; expected RFC 3339, such as 2026-01-31T12:00:00Z")));
+            return Err(InvalidEvent(format!("`time` is \"{time}\"; expected RFC 3339, such as 2026-01-31T12:00:00Z")));
         }
         if let Some(time) = self.extensions.get(NOT_BEFORE).filter(|time| !is_date_time(time)) {
             let time = shown(time);
@@ -164,7 +164,7 @@ impl Event {
         for (name, value) in self.attributes() {
             if let Some(char) = find_excluded_char(value) {
                 return Err(InvalidEvent(format!(
-                    "`{name}` contains U+{:04X}; attributes cannot contain control characters and noncharacters \
+                    "`{name}` contains U+{:04X}; attributes cannot contain control characters or noncharacters \
                      (CloudEvents 1.0, section 3.1)",
                     u32::from(char)
                 )));
@@ -172,7 +172,7 @@ impl Event {
         }
         if !is_uri_reference(&self.source) {
             return Err(InvalidEvent(format!(
-                "`source` is not a URI reference (RFC 3986): `{}`; percent-encode other characters",
+                "`source` is not a URI reference (RFC 3986): `{}`; percent-encode characters that a URI cannot have",
                 shown(&self.source)
             )));
         }
@@ -192,7 +192,8 @@ impl Event {
     }
 
     /// Returns the time of the wall clock before which the event must not be delivered, from the attribute
-    /// [`NOT_BEFORE`]. `None` if there is none, or if it is not a time, which [`Event::check`] rejects.
+    /// [`NOT_BEFORE`]. `None` if the event does not have this attribute, or if its value is not a time.
+    /// [`Event::check`] rejects such a value.
     pub fn not_before_ms(&self) -> Option<UnixMs> {
         self.extensions.get(NOT_BEFORE).and_then(|time| rfc3339::unix_ms(time))
     }
@@ -240,14 +241,14 @@ fn too_many_extensions() -> InvalidEvent {
     InvalidEvent(format!("the event has more than {EXTENSIONS_MAX} extension attributes; put other values into `data`"))
 }
 
-/// Returns the start of a wrong value for a message, with its control characters escaped.
+/// Returns the start of a wrong value for an error message, with control characters escaped.
 fn shown(value: &str) -> String {
     value.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
 /// Returns the first character that the CloudEvents type String excludes: a control character or a noncharacter.
 fn find_excluded_char(value: &str) -> Option<char> {
-    // Almost every value is printable ASCII.
+    // The fast path: almost every value is printable ASCII.
     if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return None;
     }

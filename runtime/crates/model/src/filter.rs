@@ -1,4 +1,4 @@
-//! Filters for events and dead letters, and the retention limits.
+//! Filters for events, dead letters and pending deliveries, and the retention limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,14 @@ pub struct EventFilter {
     pub type_: Option<String>,
     /// Only events of this source.
     pub source: Option<String>,
-    /// Only events with a delivery to this function, given by its full name.
+    /// Only events with a delivery to the function that has this full name, `app/function`.
     pub function: Option<String>,
-    /// Only events with a delivery in one of these states, to `function` if that is given; empty for any state.
+    /// Only events with a delivery in one of these states. If `function` is set, this delivery must be to the function.
+    /// An empty list means any state.
     pub states: Vec<DeliveryState>,
     /// Only events after this position, listed in ascending order. With `None`, the newest events are listed.
     pub after: Option<Seq>,
-    /// Only events after this position. If they are more than `limit`, the newest of them are listed.
+    /// Only events after this position. If more than `limit` events match, the newest ones are listed.
     pub above: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
@@ -29,17 +30,18 @@ pub struct EventFilter {
     pub until_ms: Option<UnixMs>,
     /// The maximum number of events to return.
     pub limit: usize,
-    /// The list ends with the event at which the total size of the events reaches this many bytes; `None` for no limit.
+    /// The list ends as soon as the total size of its events is at least this many bytes, even if more events match;
+    /// `None` for no limit.
     pub bytes_max: Option<usize>,
 }
 
 impl EventFilter {
-    /// Returns the size of an event as `bytes_max` counts it; a damaged event counts nothing.
+    /// Returns the number of bytes that an event counts towards `bytes_max`; 0 for a damaged event.
     pub fn size_of(read: &ReadEvent) -> usize {
         read.as_ref().map_or(0, |stored| stored.event.size())
     }
 
-    /// Returns true if a list with these limits has reached one of them, so that more events may follow.
+    /// Returns true if the list `found` ended at one of the limits, so that more events may match.
     pub fn is_cut(found: &[ReadEvent], limit: usize, bytes_max: Option<usize>) -> bool {
         let bytes = || found.iter().map(Self::size_of).sum::<usize>();
         found.len() >= limit || bytes_max.is_some_and(|max| bytes() >= max)
@@ -65,15 +67,15 @@ impl EventFilter {
 pub enum DeadFilter {
     /// All dead letters.
     All,
-    /// All dead letters of a function, given by its full name.
+    /// All dead letters of the function that has this full name.
     Function(String),
-    /// One dead letter, given by its delivery id.
+    /// The dead letter that has this delivery id.
     Delivery(DeliveryId),
     /// The dead letters among these deliveries. The ids must be in ascending order.
     Deliveries(Arc<[DeliveryId]>),
 }
 
-/// A dead letter without its attempts, for lists and groups.
+/// A dead letter without the records of its attempts, for lists and groups of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadSummary {
     /// The delivery's id.
@@ -84,7 +86,7 @@ pub struct DeadSummary {
     pub function: String,
     /// Why the delivery became a dead letter.
     pub cause: String,
-    /// When its last attempt ended, by the wall clock; `None` for a delivery without attempts.
+    /// When the last attempt ended, by the wall clock; `None` for a delivery without attempts.
     pub ended_ms: Option<UnixMs>,
 }
 
@@ -93,7 +95,7 @@ pub struct DeadSummary {
 pub enum PendingFilter {
     /// All pending deliveries.
     All,
-    /// All pending deliveries of a function, given by its full name.
+    /// All pending deliveries of the function that has this full name.
     Function(String),
     /// All pending deliveries of an event and of the events that it caused, through any number of functions.
     Root(Seq),
@@ -101,10 +103,11 @@ pub enum PendingFilter {
     Delivery(DeliveryId),
 }
 
-/// Limits for finished events. Events with a pending or dead delivery are never removed.
+/// The limits beyond which finished events are removed from the store. An event that has a pending delivery or a dead
+/// letter is never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Maximum age since acceptance.
+    /// Maximum time since the event was accepted.
     pub age: Duration,
     /// Maximum size of the store in bytes, not counting its free pages.
     pub bytes: u64,

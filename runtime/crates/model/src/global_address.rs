@@ -21,7 +21,8 @@ impl fmt::Display for NotGlobal {
 type V4 = ([u8; 4], u32, &'static str);
 type V6 = ([u16; 8], u32, &'static str);
 
-/// The first range that contains an address counts, so a range comes before the larger ranges that contain it.
+/// IPv4 ranges that are not on the public internet. The first range that contains an address gives the reason, so a
+/// range stands before the larger ranges that contain it.
 const V4_RANGES: &[V4] = &[
     ([169, 254, 169, 254], 32, "the metadata service of cloud machines"),
     ([100, 100, 100, 200], 32, "the metadata service of cloud machines"),
@@ -45,6 +46,7 @@ const V4_RANGES: &[V4] = &[
     ([240, 0, 0, 0], 4, "reserved"),
 ];
 
+/// The same for IPv6.
 const V6_RANGES: &[V6] = &[
     ([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified (this machine)"),
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "this machine (loopback)"),
@@ -66,7 +68,7 @@ const V6_RANGES: &[V6] = &[
     ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "multicast"),
 ];
 
-/// Global unicast addresses of IPv6 are in this range; everything else is reserved.
+/// All global unicast addresses of IPv6 are in this range. Addresses outside the range are reserved.
 const V6_GLOBAL: V6 = ([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, "reserved");
 
 /// Returns why an address is not on the public internet, or `None` if it is.

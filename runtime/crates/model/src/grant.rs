@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The maximum number of different values that are recorded as the use of one grant, such as published types. Fewer
-/// values than this can be proposed as a list in place of a glob.
+/// The maximum number of different values, such as published types, that are recorded for one grant. If a function used
+/// fewer values than this, Evoke can propose a list of these values in place of the glob in the manifest.
 pub const GRANT_VALUES_MAX: usize = 6;
 
-/// The permission of a grant.
+/// The kind of permission that a grant gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GrantKind {
@@ -20,7 +20,8 @@ pub enum GrantKind {
     SharedState,
     /// To send requests to an origin.
     Http,
-    /// To reach an address that is not global. The name is the origin, a space and the address.
+    /// To reach an address that is not on the public internet. [`GrantKey::name`] is the origin, a space and the
+    /// address.
     Address,
     /// To read a setting.
     Config,
@@ -28,7 +29,7 @@ pub enum GrantKind {
     Secret,
 }
 
-/// One entry of a function's `allow:`. Keys are sorted in the order of the manifest's documentation.
+/// One entry of a function's `allow:`. Keys are sorted by kind, in the order of [`GrantKind`], and then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GrantKey {
     /// The kind of permission.

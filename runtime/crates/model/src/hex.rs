@@ -1,4 +1,4 @@
-//! Hexadecimal text, of digests and in escapes.
+//! Hexadecimal text, as in digests and percent-encoding.
 
 use std::fmt::Write as _;
 
@@ -11,14 +11,14 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Returns the byte of two hexadecimal digits, in upper or lower case. Unlike the number parsers of the standard
-/// library, accepts no sign.
+/// Returns the byte that two hexadecimal digits represent, in upper or lower case. Unlike the number parsers of the
+/// standard library, this function does not accept a sign.
 pub fn hex_byte(digits: [u8; 2]) -> Option<u8> {
     let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
     u8::try_from(high? * 16 + low?).ok()
 }
 
-/// Returns the `N` bytes of a text with two hexadecimal digits for each; `None` for any other text.
+/// Returns the bytes of a text of `2 * N` hexadecimal digits; `None` for any other text.
 pub fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks() else { return None };
     let pairs: &[[u8; 2]; N] = pairs.try_into().ok()?;

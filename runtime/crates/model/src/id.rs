@@ -1,4 +1,4 @@
-//! Identifiers within one store. They are distinct types, so that one is never passed in place of another.
+//! Identifiers within one store. Each kind of identifier is a type of its own, so that the compiler detects a mix-up.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -39,18 +39,18 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// The position of an event in the total order of accepted events, from 1. 0 is before the first.
+    /// The position of an event in the order in which events were accepted, from 1. 0 means before the first event.
     Seq
 }
 identifier! {
-    /// A delivery; ascending in accept order, from 1. 0 is before the first.
+    /// The number of a delivery, from 1, ascending in accept order. 0 means before the first delivery.
     DeliveryId
 }
 identifier! {
-    /// A function as registered with the store, from 1; the same for the life of the store.
+    /// The number that a store gave a function when it was registered, from 1. It never changes within this store.
     FunctionId
 }
 identifier! {
-    /// A replay; ascending, from 1.
+    /// The number of a replay, from 1, ascending.
     ReplayId
 }

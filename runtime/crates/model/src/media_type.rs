@@ -53,7 +53,7 @@ impl Charset {
         }
     }
 
-    /// Returns bytes in this charset as text; `None` if they are not UTF-8, or could mean other characters.
+    /// Returns the bytes as text, if they are UTF-8 and mean the same characters in this charset. Otherwise `None`.
     #[must_use]
     pub fn read(self, bytes: &[u8]) -> Option<&str> {
         match self {
@@ -64,7 +64,7 @@ impl Charset {
     }
 }
 
-/// Returns a media type with its charset replaced by UTF-8.
+/// Returns the media type with `charset=utf-8` in place of its charset, if it has one.
 #[must_use]
 pub fn with_utf8(media_type: &str) -> String {
     let replace = |part| if charset_value(part).is_some() { " charset=utf-8" } else { part };
@@ -99,7 +99,7 @@ fn charset_value(parameter: &str) -> Option<String> {
     Some(value.to_ascii_lowercase())
 }
 
-/// Whether `text` is a token (RFC 9110, section 5.6.2).
+/// Returns true if `text` is a token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

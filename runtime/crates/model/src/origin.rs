@@ -1,7 +1,8 @@
-//! The source through which a chain of events entered, and the share of the backlog that it owns.
+//! The source through which a chain of events entered the runtime, and an amount of pending deliveries.
 
-/// The source where a chain of events entered. The runtime sets it; a producer cannot. The store assigns the number to
-/// the source's URI (`register_origins`) and never reuses it. The default value 0 means no source.
+/// The source through which a chain of events entered, as a number. The runtime sets the origin of an event; a producer
+/// cannot. The store assigns a number to the URI of each source (`register_origins`) and never reuses the number. The
+/// default value 0 means no source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Origin(pub u32);
 

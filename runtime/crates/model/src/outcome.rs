@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::text::count;
 
-/// How one attempt at a delivery ended. The messages are for the operator.
+/// How one attempt at a delivery ended. The messages are shown to operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The function returned success: its published events and state writes are committed.
@@ -76,8 +76,8 @@ pub enum Outcome {
         /// How often the process ended in this way.
         exits: u32,
     },
-    /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other in
-    /// a loop.
+    /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other
+    /// in a loop.
     Loop {
         /// The limit, and the functions of the chain in order.
         message: String,
@@ -218,8 +218,8 @@ pub enum Next {
 /// `backoff × 2^(attempt - 1)`, but not more than `max_backoff`; the wait is this maximum times `jitter`, a random
 /// number between 0 and 1. If the function asked for a wait, that wait is used unchanged.
 ///
-/// `attempt` counts from 1 and includes the attempt that just ended. `age` is the time since `since_ms` of the
-/// delivery.
+/// `attempt` is the number of the attempt that just ended, from 1. `age` is the time since
+/// [`since_ms`](crate::ReadyDelivery::since_ms) of the delivery.
 pub fn decide(
     policy: &RetryPolicy,
     outcome: &Outcome,
@@ -230,13 +230,21 @@ pub fn decide(
     if *outcome == Outcome::Done {
         return Next::Done;
     }
-    let why = || outcome.message().map_or_else(|| outcome.kind().to_owned(), |m| format!("{}: {m}", outcome.kind()));
+    // The name of the outcome, with `mark` before and after it, and its message.
+    let why = |mark: &str| {
+        let message = outcome.message().map_or_else(String::new, |message| format!(": {message}"));
+        format!("{mark}{}{mark}{message}", outcome.kind())
+    };
     if !outcome.is_retryable() {
-        return Next::Dead { cause: why() };
+        return Next::Dead { cause: why("") };
     }
     if attempt >= policy.attempts {
         return Next::Dead {
-            cause: format!("gave up after {}; the last ended as {}", count(attempt, "attempt"), why()),
+            cause: format!(
+                "gave up after {}; the last attempt had the outcome {}",
+                count(attempt, "attempt"),
+                why("`")
+            ),
         };
     }
     let wait = match outcome {
@@ -249,9 +257,11 @@ pub fn decide(
     if age.saturating_add(wait) > policy.max_age {
         return Next::Dead {
             cause: format!(
-                "gave up at an age of {}s: the next attempt would exceed max_age; the last ended as {}",
+                "gave up at an age of {}s: the next attempt would be later than `max_age` ({:?}) allows; the last \
+                 attempt had the outcome {}",
                 age.as_secs(),
-                why()
+                policy.max_age,
+                why("`")
             ),
         };
     }
@@ -309,7 +319,7 @@ mod tests {
     fn too_many_attempts_or_too_high_an_age_make_a_dead_letter_with_the_cause() {
         let policy = RetryPolicy::default();
         let Next::Dead { cause } = decide(&policy, &retry(None), 8, Duration::ZERO, || 1.0) else { unreachable!() };
-        assert_eq!(cause, "gave up after 8 attempts; the last ended as retry: gateway down");
+        assert_eq!(cause, "gave up after 8 attempts; the last attempt had the outcome `retry`: gateway down");
         let Next::Dead { cause } = decide(&policy, &retry(None), 2, policy.max_age, || 1.0) else { unreachable!() };
         assert!(cause.starts_with("gave up at an age of 86400s"), "{cause}");
     }

@@ -1,8 +1,8 @@
-//! Recordings: all that one attempt read from outside, and all that it did. A test of the function can provide the same
-//! values to read again.
+//! Recordings. A recording has everything that one attempt read from outside, and everything that the attempt did. A
+//! test of the function can let another attempt read the same values.
 //!
-//! The JSON form of [`Recording`] is the format of the store's recordings. Keys that are absent have their default, so
-//! a later version can add keys.
+//! The store contains recordings in the JSON form of [`Recording`]. A key that is absent has its default value, so that
+//! later versions can add keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,17 +29,17 @@ pub struct Reads {
     /// The times that the host set for published events without a time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published_ms: Vec<UnixMs>,
-    /// The results of polls, and of checks whether a single pollable is ready: for each, the indexes of the pollables
-    /// that were ready.
+    /// The results of the calls of `poll` of WASI, and of `ready` for a single pollable: for each call, the indexes of
+    /// the pollables that were ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub polls: Vec<Vec<u32>>,
     /// The seed of all random numbers; `None` if the attempt could not read any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random: Option<Seed>,
-    /// The function's own bucket.
+    /// Reads of the function's own bucket of state.
     #[serde(skip_serializing_if = "BucketReads::is_empty")]
     pub state: BucketReads,
-    /// The bucket that the functions of the app share.
+    /// Reads of the bucket that the functions of the app share.
     #[serde(skip_serializing_if = "BucketReads::is_empty")]
     pub shared_state: BucketReads,
     /// The requests, in the order in which they were sent.
@@ -54,10 +54,10 @@ pub struct BucketReads {
     /// The values by key; `None` if the key did not exist.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, Option<Content>>,
-    /// The keys that lists returned.
+    /// The keys that the attempt got when it listed keys.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub keys: BTreeSet<String>,
-    /// The number of keys and of bytes in the bucket, which quotas limit.
+    /// The number of keys and the number of bytes in the bucket. Quotas limit both numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<(u64, u64)>,
 }
@@ -82,7 +82,7 @@ pub struct Exchange {
     /// True if `body` is the whole request body.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_sent: bool,
-    /// The result; `None` if there was none before the attempt ended.
+    /// The response or the error; `None` if neither arrived before the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<ExchangeAnswer>,
 }
@@ -95,13 +95,13 @@ pub enum ExchangeAnswer {
     Response {
         /// The HTTP status.
         status: u16,
-        /// Its headers, in order. A name can occur several times.
+        /// The headers, in order. A name can occur several times.
         headers: Vec<(String, String)>,
-        /// The part of its body that arrived.
+        /// The part of the body that arrived.
         #[serde(default, skip_serializing_if = "Content::is_empty")]
         body: Content,
-        /// The sizes of the parts in which the body arrived, in bytes: a function may wait for each of them. Empty if it
-        /// arrived whole.
+        /// The sizes in bytes of the parts in which the body arrived, because a function may wait for each part. Empty
+        /// if the body arrived in one part.
         #[serde(default, skip_serializing_if = "is_whole")]
         parts: Vec<u32>,
         /// The error that ended the body early.
@@ -111,11 +111,12 @@ pub enum ExchangeAnswer {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_stalled: bool,
     },
-    /// An error, without a response.
+    /// The request ended with an error, without a response.
     Error {
         /// The kind of the error.
         kind: RequestError,
-        /// The reason, if the request was refused. If the attempt then fails, its outcome has this message.
+        /// Why Evoke refused the request; `None` for other errors. If the attempt then fails, this text becomes the
+        /// message of the outcome.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refusal: Option<String>,
     },
@@ -125,7 +126,7 @@ fn is_whole(parts: &[u32]) -> bool {
     parts.len() <= 1
 }
 
-/// The body of a response that a test gives.
+/// The body of a response in a test of a function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GivenBody {
     /// All bytes that arrive.
@@ -137,7 +138,7 @@ pub struct GivenBody {
 }
 
 impl GivenBody {
-    /// Returns the parts in which the bytes arrive, none of them empty.
+    /// Returns the parts in which the bytes arrive, without empty parts, and the end of the body.
     pub fn into_parts(self) -> (Vec<Bytes>, BodyEnd) {
         let Self { mut bytes, parts, end } = self;
         let sizes = parts.into_iter().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
@@ -183,7 +184,7 @@ pub enum RequestError {
     Timeout,
     /// The body of the response paused for too long.
     BetweenBytesTimeout,
-    /// There were too many requests or connections at once.
+    /// There were too many requests or connections at the same time.
     TooMany,
     /// The head of the response was too large.
     ResponseHead,
@@ -229,9 +230,9 @@ impl RequestError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recording {
-    /// `app/function`.
+    /// The full name of the function, `app/function`.
     pub function: String,
-    /// Id of the delivery, as the function received it.
+    /// The id of the delivery, as the function received it.
     pub delivery_id: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
@@ -240,13 +241,13 @@ pub struct Recording {
     /// True if the event was replayed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replay: bool,
-    /// Why the rest is missing: the attempt exceeded a limit, or could not be recorded.
+    /// Why the event, the reads and the effects are missing: the attempt exceeded a limit, or could not be recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_recorded: Option<String>,
     /// The event in CloudEvents JSON form.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub event: String,
-    /// The configuration by name.
+    /// The settings of the function, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
     /// The names of the secrets that the function could read.
@@ -262,10 +263,10 @@ pub struct Recording {
     /// The published events in CloudEvents JSON form.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<String>,
-    /// Changes of the function's state: the new value by key, `None` for a deleted one.
+    /// Changes of the function's state: the new value by key, `None` for a deleted key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub state: BTreeMap<String, Option<Content>>,
-    /// Changes of the app's state.
+    /// Changes of the state that the functions of the app share.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub shared_state: BTreeMap<String, Option<Content>>,
     /// The log lines of the function: `LEVEL TEXT`.
@@ -287,7 +288,7 @@ pub struct NewRecording {
 pub struct RecordingLimits {
     /// The maximum number of recordings.
     pub count: u32,
-    /// The maximum size of all recordings, in bytes. One recording is kept in any case.
+    /// The maximum size of all recordings together, in bytes. The newest recording is kept even if it is larger.
     pub bytes: u64,
     /// The age at which a recording is removed.
     pub age: Duration,
@@ -336,7 +337,7 @@ impl<'de> Deserialize<'de> for Seed {
     }
 }
 
-/// Bytes that are usually text. In JSON, a string, or `{ "base64": … }` for bytes that are no text.
+/// Bytes that are usually text. In JSON, a string, or `{ "base64": … }` for bytes that are not UTF-8 text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content(pub Vec<u8>);
 

@@ -1,12 +1,12 @@
-//! Replays: stored events offered again on request.
+//! Replays: on request of an operator, stored events are delivered to functions again.
 
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::{Counts, NewDelivery, ReplayId, Seq, StoredEvent};
 
-/// Live and replayed deliveries are two streams. Each stream has its own windows and its own order-key chains, so a
-/// replayed delivery never delays a live one.
+/// Live and replayed deliveries are two streams. For each stream of a function, the dispatcher has a separate queue and
+/// a separate order of deliveries with the same order key. So a replayed delivery never delays a live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Deliveries created when events are accepted.
@@ -16,10 +16,10 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Both streams.
+    /// The two streams.
     pub const ALL: [Self; 2] = [Self::Live, Self::Replay];
 
-    /// Returns the stream of a replay's deliveries, or of live ones for `None`.
+    /// Returns the stream of a delivery that `replay` added, or of a live delivery if `replay` is `None`.
     pub fn of(replay: Option<ReplayId>) -> Self {
         if replay.is_some() { Self::Replay } else { Self::Live }
     }
@@ -39,23 +39,23 @@ pub struct NewReplay {
 /// The state of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayState {
-    /// Its events are being offered.
+    /// Not all events were processed, or some deliveries of the replay have not ended.
     Running,
-    /// A user paused it.
+    /// A user paused the replay.
     Paused,
-    /// All events were processed, and all deliveries ended.
+    /// All events were processed, and all deliveries of the replay have ended.
     Done,
-    /// A user cancelled it, and some deliveries are still running.
+    /// A user cancelled the replay, and some of its deliveries are still running.
     Cancelling,
-    /// A user cancelled it, and no delivery is left running.
+    /// A user cancelled the replay, and none of its deliveries is running any more.
     Cancelled,
-    /// Its stored filter is not valid for this version of Evoke. No more events are offered; deliveries that were
-    /// offered before still run.
+    /// The stored filter is not valid for this version of Evoke. The replay adds no more deliveries. Deliveries that it
+    /// added before still run.
     Failed,
 }
 
 impl ReplayState {
-    /// The name used in tables and JSON.
+    /// Returns the name of the state in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -73,7 +73,7 @@ impl ReplayState {
 pub struct Replay {
     /// The replay's id.
     pub id: ReplayId,
-    /// [`NewReplay::filter`].
+    /// The filter of the request, see [`NewReplay::filter`].
     pub filter: String,
     /// Time of the request.
     pub created_ms: UnixMs,
@@ -83,23 +83,23 @@ pub struct Replay {
     pub position: Seq,
     /// The last position to process.
     pub until: Seq,
-    /// Number of events offered.
+    /// The number of events for which the replay added deliveries.
     pub events: u64,
-    /// Number of its deliveries in each state.
+    /// The number of the replay's deliveries in each state.
     pub deliveries: Counts,
 }
 
 impl Replay {
-    /// The cause recorded for deliveries purged with their replay.
+    /// The cause that is recorded for a delivery that is purged because its replay was cancelled.
     pub const CANCELLED: &'static str = "its replay was cancelled";
 }
 
-/// One step of a replay: the events that it offers in one commit, and its new position.
+/// One step of a replay, stored in one commit: new deliveries of events, and the new position of the replay.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
     /// After this step, the events up to this position are processed.
     pub position: Seq,
-    /// The events to offer, each with its new deliveries. The store skips an event that retention has removed since it
-    /// was read.
+    /// The events to replay, each with its new deliveries. The store skips an event that retention has removed since
+    /// the event was read.
     pub offers: Vec<(Arc<StoredEvent>, Vec<NewDelivery>)>,
 }

@@ -1,7 +1,7 @@
 //! The grammar of dates and times of RFC 3339, section 5.6.
 //!
-//! Parsers of ISO 8601 accept other texts, too (without seconds, in the basic format, with names of time zones), or
-//! reject valid ones (with years or fractions that they cannot represent).
+//! This module has its own parser, because parsers of ISO 8601 also accept other texts (without seconds, in the basic
+//! format, with names of time zones), or reject valid texts (with years or fractions that they cannot represent).
 
 use std::ops::RangeInclusive;
 
@@ -9,8 +9,9 @@ use crate::clock::UnixMs;
 
 /// Returns true if `text` is a `date-time`, such as `2026-01-31T12:00:00.5+01:00`.
 ///
-/// `t` and `z` may be lower case. A fraction can have any number of digits. `-00:00` is an unknown offset (section 4.3).
-/// The second 60 is valid in the last minute, in UTC, of a month: leap seconds are inserted there (section 5.7).
+/// `t` and `z` may be lower case. A fraction can have any number of digits. `-00:00` is an unknown offset (section
+/// 4.3). The second 60 is valid only in the last minute of a month in UTC, where leap seconds are inserted (section
+/// 5.7).
 #[must_use]
 pub fn is_date_time(text: &str) -> bool {
     unix_ms(text).is_some()
@@ -63,7 +64,7 @@ const EPOCH: i32 = 719_468;
 
 /// Returns the number of days from 1970-01-01 to a date of the Gregorian calendar.
 fn days_since_epoch(year: i32, month: i32, day: i32) -> i64 {
-    // Years that begin in March: the leap day is the last day of a year. Month 0 is March.
+    // Counts years from March, so that the leap day is the last day of a year. Month 0 is March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days_before_month = (153 * month + 2) / 5;
     let days_before_year = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
@@ -80,11 +81,11 @@ fn days(year: i32, month: i32) -> i32 {
     }
 }
 
-/// The rest of the text.
+/// The part of the text that was not read yet.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    /// Reads a number with exactly this many digits.
+    /// Reads a number with exactly `digits` digits; `None` if it is not in `range`.
     fn number(&mut self, digits: usize, range: RangeInclusive<i32>) -> Option<i32> {
         let (number, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
@@ -99,7 +100,7 @@ impl Reader<'_> {
         characters.contains(&first).then_some(first)
     }
 
-    /// Reads a fraction of a second, if there is one. Returns it in milliseconds, rounded up.
+    /// Reads a fraction of a second and returns it in milliseconds, rounded up; 0 if the text has no fraction here.
     fn fraction_ms(&mut self) -> Option<i64> {
         let Some(after) = self.0.strip_prefix(b".") else { return Some(0) };
         let length = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -195,7 +196,7 @@ mod tests {
             "2026-01-31T12:00:61Z",
             "2026-01-31T12:+1:00Z",
             "２026-01-31T12:00:00Z",
-            // A second 60 where no leap second can be.
+            // Texts with the second 60 at times at which leap seconds are not inserted.
             "2026-01-31T12:00:60Z",
             "2026-01-30T23:59:60Z",
             "2026-01-31T23:59:60+01:00",

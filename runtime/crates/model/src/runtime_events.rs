@@ -11,16 +11,17 @@
 //! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
 //! | `evoke.function.paused` | `shop/charge` or `shop` | an operator paused a function, or all functions of an app; or the endpoint of a function is gone | `function` or `app`, `since`, `reason` |
 //! | `evoke.function.resumed` | `shop/charge` or `shop` | an operator resumed the function, or all functions of the app | `function` or `app`, `since` |
-//! | `evoke.circuit.opened` | `shop/tell-crm` | an endpoint keeps failing: its deliveries wait, and single probes test it | `function`, `since`, `failures`, `outcome`, `message` |
-//! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited go out | `function`, `since` |
-//! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
+//! | `evoke.circuit.opened` | `shop/tell-crm` | an endpoint keeps failing: its deliveries wait, and single requests (probes) test whether it works again | `function`, `since`, `failures`, `outcome`, `message` |
+//! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited are sent | `function`, `since` |
+//! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or works only in part | `source`, `kind`, `since`, `reason` |
 //! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
 //! | `evoke.listener.degraded` | `public` or `admin` | the certificate of a listener has expired, or could not be replaced | `listener`, `since`, `reason` |
 //! | `evoke.listener.recovered` | `public` or `admin` | the certificate is valid again, or was replaced | `listener`, `since` |
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
 //! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
 //!
-//! `since` is the time when the problem began, in the recovery event too. A field without a value is left out.
+//! `since` is the time when the problem began; the event of the recovery has the same time. A field without a value is
+//! left out.
 //!
 //! **Routing.** A trigger receives these events only if its pattern names the source or the type exactly: see
 //! [`selects_runtime_events`].
@@ -83,14 +84,14 @@ pub const RECOVERY_DELAY: Duration = Duration::from_secs(5);
 /// a copied id could be as large as a whole event.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
-/// Returns the origin of runtime events and of all events that they cause. Their deliveries count towards the share of
-/// the backlog of this origin.
+/// Returns the origin of runtime events and of all events that they cause. Pending deliveries of these events count
+/// towards this origin's share of the backlog.
 pub fn origin() -> Origin {
     Origin::RUNTIME
 }
 
-/// Returns the error message if an event that the bus is offered uses the reserved source or one of [`TYPES`], else
-/// `None`. Both are reserved, because a pattern that names either of them receives the event.
+/// Returns an error message if an event from a source or an operator uses the reserved source or one of [`TYPES`], else
+/// `None`. These are reserved because a pattern that names one of them receives the event as a runtime event.
 pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     if source == SOURCE {
         return Some(format!(
@@ -100,7 +101,8 @@ pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     TYPES.contains(&type_).then(|| reserved_type(type_))
 }
 
-/// Returns the error message if a function or a producer uses a type of the runtime (`evoke.*`), else `None`.
+/// Returns an error message if `type_` is a type of the runtime (`evoke.*`), which functions and producers must not
+/// use; else `None`.
 pub fn reserved_type_error(type_: &str) -> Option<String> {
     claim::is_runtime_type(type_).then(|| reserved_type(type_))
 }
@@ -116,19 +118,19 @@ pub struct DeadLetter<'a> {
     pub instance: &'a str,
     /// The delivery that became a dead letter.
     pub delivery: DeliveryId,
-    /// `app/function`.
+    /// The full name of the function, `app/function`.
     pub function: &'a str,
     /// The trigger that matched.
     pub trigger: &'a str,
-    /// The order key that the dead letter blocks.
+    /// The order key: the dead letter blocks later deliveries with this key. `None` if the delivery is not ordered.
     pub order_key: Option<&'a str>,
     /// True if the delivery belongs to a replay.
     pub replay: bool,
     /// The number of attempts, the last included.
     pub attempts: u32,
-    /// The outcome kind of the last attempt.
+    /// The kind of the outcome of the last attempt.
     pub outcome: &'a str,
-    /// The reason of the dead letter.
+    /// Why the delivery became a dead letter.
     pub cause: &'a str,
     /// The delivery's event.
     pub event: Result<&'a StoredEvent, &'a DamagedEvent>,
@@ -191,7 +193,7 @@ pub fn new_event(id: String, type_: &str, subject: &str, data: &Value, now_ms: U
     }
 }
 
-/// Truncates a text to [`TEXT_BYTES_MAX`] bytes at a character boundary, marked with `…`.
+/// Truncates a text that is longer than [`TEXT_BYTES_MAX`] bytes at a character boundary, and appends `…`.
 pub fn truncated(text: &str) -> String {
     if text.len() <= TEXT_BYTES_MAX {
         return text.to_owned();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 /// of a store. 0 means that the key does not exist.
 pub type Version = u64;
 
-/// The maximum length of a key in bytes. Several keys of this size still fit one page of the store.
+/// The maximum length of a key in bytes. It is small enough that several keys fit into one page of the store's file.
 pub const KEY_BYTES_MAX: usize = 512;
 
 /// A stored value.
@@ -24,13 +24,13 @@ pub struct Entry {
     pub version: Version,
 }
 
-/// A page of a bucket's keys.
+/// A part of the list of a bucket's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     /// The keys, in ascending order.
     pub keys: Vec<String>,
-    /// The version of the bucket's list of keys, to record in [`Transaction::lists`]. Adding or deleting a key changes
-    /// the version.
+    /// The version of the bucket's whole list of keys, to record in [`Transaction::lists`]. Each addition or deletion
+    /// of a key changes the version.
     pub version: Version,
 }
 
@@ -99,7 +99,7 @@ impl Usage {
     /// Returns an error message if a bucket exceeds the quota after a change. `self` is the usage after the change,
     /// `before` the usage before it. A bucket that exceeds its quota already may shrink, but not grow.
     pub fn quota_error(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
-        let raise = |key: &str| format!("raise it with `allow: {{ state: {{ {key}: … }} }}`");
+        let raise = |key: &str| format!("raise the limit with `allow: {{ state: {{ {key}: … }} }}`");
         if self.keys > quota.keys && self.keys > before.keys {
             let (keys, max) = (self.keys, quota.keys);
             let how = raise("max_keys");
@@ -108,7 +108,7 @@ impl Usage {
         if self.bytes > quota.bytes && self.bytes > before.bytes {
             let (bytes, max) = (self.bytes, quota.bytes);
             let how = raise("max_total");
-            return Some(format!("the bucket {bucket} would hold {bytes} bytes; the limit is {max}; {how}"));
+            return Some(format!("the bucket {bucket} would hold {bytes} bytes; the limit is {max} bytes; {how}"));
         }
         None
     }
@@ -130,7 +130,7 @@ impl Usage {
 pub struct Transaction {
     /// The keys that the attempt read or writes, each once.
     pub keys: Vec<Touched>,
-    /// The buckets whose keys the attempt listed, with the version of the list.
+    /// The buckets whose keys the attempt listed, each with the version of the list that the attempt read.
     pub lists: Vec<(Arc<str>, Version)>,
     /// The limits that each bucket must satisfy after the writes.
     pub quota: Quota,

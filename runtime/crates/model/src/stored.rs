@@ -7,7 +7,7 @@ use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::{DeliveryId, NewDelivery, Origin, Seq};
 
-/// How an event was caused.
+/// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lineage {
     /// The delivery that caused the event. Either its function published the event, or the event is a runtime event
@@ -23,8 +23,8 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Returns the source through which the event itself entered. Returns `None` for an event that a function published
-    /// and for one that the runtime made because of a delivery.
+    /// Returns the source through which the event itself entered. Returns `None` for an event that a function
+    /// published, and for a runtime event about a delivery.
     ///
     /// Deduplication compares this value together with `source` and `id`, so an event of one source never makes an
     /// event of another source a duplicate.
@@ -33,13 +33,13 @@ impl Lineage {
     }
 }
 
-/// The limits of the events that one event from outside causes, through any number of functions. Functions that publish
-/// to each other in a loop would otherwise fill the store with the events of one chain.
+/// The limits of the events that one event from outside causes, directly or through other functions. Without these
+/// limits, functions that publish to each other in a loop could fill the store with the events of one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescendantsMax {
-    /// The number of events.
+    /// The maximum number of events.
     pub events: u64,
-    /// The size of the events in bytes.
+    /// The maximum total size of the events in bytes.
     pub bytes: u64,
 }
 
@@ -88,7 +88,7 @@ pub struct NewEvent {
 pub struct Mark {
     /// The source that owns the mark.
     pub scope: String,
-    /// Names the mark within its scope.
+    /// The name of the mark within its scope.
     pub key: String,
     /// The value to store; `None` deletes the mark.
     pub value: Option<Vec<u8>>,
@@ -99,8 +99,8 @@ pub struct Mark {
 pub enum Accepted {
     /// The event was stored at this position.
     New(Seq),
-    /// An event with the same origin, source and id was accepted within the dedup window and is stored at this position;
-    /// this one was not stored.
+    /// The event was not stored, because an event with the same origin, source and id was accepted within the dedup
+    /// window. That event is stored at this position.
     Duplicate(Seq),
 }
 
@@ -109,7 +109,8 @@ pub enum Accepted {
 pub struct StoredEvent {
     /// The event's position in accept order.
     pub seq: Seq,
-    /// Time of acceptance: store time in deliveries, and the wall clock in events that are read for inspection.
+    /// When the event was accepted: by store time if the event is read for a delivery, by the wall clock if it is read
+    /// for inspection.
     pub accepted_ms: UnixMs,
     /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,

@@ -10,28 +10,28 @@ pub struct TakeOver {
 }
 
 impl TakeOver {
-    /// If a text is the URI of a private source of the function, or begins with such a URI, returns the text with the
-    /// present name. Returns `None` for any other text.
+    /// If a text begins with the URI of a private source of the function, returns the text with the present name in
+    /// place of the earlier one. Returns `None` for any other text.
     pub fn renamed_uri(&self, text: &str) -> Option<String> {
         let rest = text.strip_prefix('/')?.strip_prefix(&*self.from)?;
         rest.starts_with('/').then(|| format!("/{}{rest}", self.to))
     }
 
     /// Returns the key of a mark with the present name in place of the earlier one; `None` if the key does not contain
-    /// the earlier name. The mark is in the scope of `names`.
+    /// the earlier name. The mark must be in the scope of `names`.
     pub fn renamed_key(&self, names: &MarkNames, key: &str) -> Option<String> {
         let rest = key.strip_prefix(names.prefix)?.strip_prefix(&*self.from)?;
         let is_name = rest.is_empty() || rest.starts_with('/');
         is_name.then(|| format!("{}{}{rest}", names.prefix, self.to))
     }
 
-    /// Returns true if the key of a mark has the earlier name of the function itself, not of one of its sources.
+    /// Returns true if the key of a mark is for the earlier name of the function itself, not for one of its sources.
     pub fn is_name(&self, names: &MarkNames, key: &str) -> bool {
         key.strip_prefix(names.prefix) == Some(&*self.from)
     }
 
-    /// Returns the filter of a replay, as JSON, with the present name in its field `function`; `None` if the field does
-    /// not have the earlier name.
+    /// Returns the filter of a replay, as JSON, with the present name in the field `function`; `None` if this field is
+    /// not the earlier name.
     pub fn renamed_filter(&self, filter: &str) -> Option<String> {
         let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;
         let function = filter.get_mut("function").filter(|function| **function == *self.from)?;
@@ -40,21 +40,22 @@ impl TakeOver {
     }
 }
 
-/// Marks whose keys name functions, or sources of functions: `prefix`, then the name, then nothing or `/` and more.
+/// A group of marks whose keys contain the name of a function. Such a key is `prefix`, then the full name of the
+/// function, then nothing or, for a source of the function, `/` and more text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarkNames {
     /// The scope of the marks.
     pub scope: &'static str,
-    /// The part of the keys before the name.
+    /// The part of the keys before the name of the function.
     pub prefix: &'static str,
 }
 
 /// The numbers of deliveries and keys that a function has taken over from an earlier name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
-    /// The earlier name.
+    /// The earlier name of the function.
     pub from: String,
-    /// The present name.
+    /// The present name of the function.
     pub to: String,
     /// The number of pending deliveries: ready, retrying and blocked ones.
     pub pending: u64,

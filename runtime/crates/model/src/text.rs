@@ -19,15 +19,15 @@ pub fn fitting<'a>(n: impl TryInto<u64>, one: &'a str, many: &'a str) -> &'a str
     if n.try_into().unwrap_or(u64::MAX) == 1 { one } else { many }
 }
 
-/// Whether a character can move the cursor of a terminal, change its colours, or change the order in which the text is
-/// shown: control characters (U+0000–U+001F, U+007F–U+009F) and bidirectional ones.
+/// Returns true if a character can move the cursor of a terminal, change its colours, or change the order in which text
+/// is shown: control characters (U+0000–U+001F, U+007F–U+009F) and bidirectional formatting characters.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Escapes the deceptive characters ([`is_deceptive`]) beyond U+007E in JSON text, as in `\u009b`. JSON can contain
-/// these only within strings, so the value does not change. White space between JSON tokens is kept.
+/// these only within strings, so the value does not change. White space between JSON tokens does not change.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |c: char| c >= '\u{7f}' && is_deceptive(c);
     if !json.contains(is_escaped) {
@@ -36,7 +36,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         if is_escaped(c) {
-            // Writing to a string cannot fail. All such characters are in the basic plane.
+            // Writing to a string cannot fail. Four digits suffice: no escaped character is above U+FFFF.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);

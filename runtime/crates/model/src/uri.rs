@@ -11,7 +11,8 @@ pub fn is_uri_reference(text: &str) -> bool {
     if ![fragment, query].into_iter().all(|part| has_only(part, "/?:@")) {
         return false;
     }
-    // A colon in the first segment ends a scheme: a relative reference has none there (section 4.2).
+    // A colon in the first segment must be the end of a scheme, because a relative reference cannot have a colon in its
+    // first segment (section 4.2).
     let path = match path.split('/').next().and_then(|first| first.split_once(':')) {
         Some((scheme, _)) if !is_scheme(scheme) => return false,
         Some((scheme, _)) => path.get(scheme.len() + 1..).unwrap_or_default(),
@@ -38,7 +39,7 @@ fn is_unreserved(char: char) -> bool {
     char.is_ascii_alphanumeric() || "-._~".contains(char)
 }
 
-/// Returns true for the `sub-delims` (section 2.2).
+/// Returns true for a character of `sub-delims` (section 2.2).
 fn is_delimiter(char: char) -> bool {
     "!$&'()*+,;=".contains(char)
 }
@@ -64,8 +65,7 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|char| char.is_ascii_alphanumeric() || "+-.".contains(char))
 }
 
-/// Returns true for `user@host:port`, of which the user and the port are optional and the host can be empty (section
-/// 3.2).
+/// Returns true for `user@host:port` (section 3.2). The user and the port are optional, and the host can be empty.
 fn is_authority(text: &str) -> bool {
     let (user, rest) = text.split_once('@').unwrap_or(("", text));
     let (is_host, port) = match rest.strip_prefix('[') {
@@ -83,7 +83,7 @@ fn is_authority(text: &str) -> bool {
     is_host && is_port && has_only(user, ":")
 }
 
-/// Returns true for an address between square brackets (section 3.2.2).
+/// Returns true for the text between the square brackets of an IP literal (section 3.2.2).
 fn is_ip_literal(address: &str) -> bool {
     let Some(future) = address.strip_prefix(['v', 'V']) else { return address.parse::<Ipv6Addr>().is_ok() };
     let is_version = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -6,14 +6,14 @@ use super::condition::{Condition, ConditionList, Exact, Range};
 use super::hash;
 use super::text::TextTest;
 
-/// The lengths of n-grams, in bytes. The literal of a wildcard is indexed by n-grams of the greatest length that the
-/// literal has room for. The lookup then tries all n-grams of that length in a value.
+/// The lengths of n-grams, in bytes. The literal of a wildcard is indexed by n-grams of the greatest of these lengths
+/// that fits into the literal. The lookup then tries all n-grams of that length in a value.
 const GRAM_LENGTHS: [usize; 2] = [8, 4];
 /// The index chooses one n-gram of a literal as its key. Only this many n-grams, from the start of the literal, are
 /// considered.
 const GRAM_POSITIONS_MAX: usize = 32;
 
-/// Added to the length of an IPv6 block, so that IPv4 and IPv6 blocks have different lengths.
+/// This number is added to the length of an IPv6 block, so that IPv4 and IPv6 blocks never have the same length.
 pub(super) const V6_LENGTH_OFFSET: u32 = 128;
 
 /// The part of a value that a key of the index is made from.
@@ -37,9 +37,9 @@ pub(super) enum KeyKind {
 
 /// The way in which the index finds one condition. A list of conditions has one access path for each condition.
 pub(super) enum AccessPath<'a> {
-    /// By the hash of a part that every matching value has. `length` is the length of that part: in bytes for a prefix,
-    /// suffix, n-gram or case-folded text, in bits for an address block (plus [`V6_LENGTH_OFFSET`] for IPv6). For other
-    /// kinds it is 0.
+    /// By the hash of a part that every matching value has, such as its prefix. `length` is the length of that part: in
+    /// bytes for a prefix, suffix, n-gram or case-folded text, in bits for an address block (plus [`V6_LENGTH_OFFSET`]
+    /// for IPv6). For other kinds it is 0.
     Key { kind: KeyKind, length: u32, hash: u64 },
     /// By one n-gram of a literal. A matching value contains the whole literal and therefore each of its n-grams, so
     /// any one of them can be the key.
@@ -96,7 +96,7 @@ impl<'a> AccessPath<'a> {
     }
 
     /// Estimates the share of events that this access path finds, in arbitrary units. A lower number means fewer
-    /// events. The estimate depends on the condition alone.
+    /// events. The estimate depends only on the path, not on the events so far.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Key { kind: KeyKind::Text | KeyKind::Number | KeyKind::Folded, .. } => 1,

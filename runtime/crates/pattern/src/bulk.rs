@@ -1,5 +1,5 @@
-//! Verifies all alternatives of a pattern against an event at once. An alternative is one combination of the pattern's
-//! `$or` entries. Sets of alternatives and of lists are rows of bits, in words of 64 bits.
+//! Verifies all alternatives of a pattern against an event together, in one pass. An alternative is one combination of
+//! the pattern's `$or` entries. Sets of alternatives and of lists are rows of bits, in words of 64 bits.
 //!
 //! [`verify`](super::verify) handles one alternative, and its work grows with the number of alternatives times the size
 //! of the event. For a pattern with many alternatives or conditions and a large event, this module shares the work:
@@ -31,7 +31,7 @@ pub(super) struct Bulk {
     requirements: Vec<BulkRequirement>,
     /// The requirements of each alternative, as indexes into `requirements`.
     alternatives: Vec<Vec<u32>>,
-    /// The length of a set of alternatives in words.
+    /// The number of words in a set of alternatives.
     words: usize,
 }
 

@@ -7,8 +7,8 @@ use super::number::canonical_number;
 
 /// Returns the canonical text of a JSON value. All texts of the same value have the same canonical text: without white
 /// space, with the members of objects sorted by name, and with numbers as [`canonical_number`] writes them. Two values
-/// are the same if no pattern can distinguish them: of two members with the same name the last one counts, and half of
-/// a surrogate pair is U+FFFD.
+/// are the same if no pattern can distinguish them: the last of several members with the same name counts, and half of
+/// a surrogate pair is read as U+FFFD.
 ///
 /// # Errors
 /// Returns the same errors as for the data of an event: the text is not one valid JSON text, or is nested deeper than
@@ -129,7 +129,7 @@ mod tests {
             ("[\"\u{fffd}\"]", &[r#"["\ud800"]"#, r#"["\udfff"]"#]),
             (r#""a\"\\\n😀""#, &[r#""a\u0022\\\u000a\ud83d\ude00""#]),
             ("[true,false,null]", &[" [ true , false , null ] "]),
-            // Names that have a meaning of their own for a library.
+            // serde_json uses these names internally. Here they must be ordinary names.
             (r#"{"$serde_json::private::Number":"1"}"#, &[r#"{ "$serde_json::private::Number" : "1" }"#]),
             (r#"{"$serde_json::private::RawValue":"x"}"#, &[r#"{"$serde_json::private::RawValue":"\u0078"}"#]),
         ] {

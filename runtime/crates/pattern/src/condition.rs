@@ -57,7 +57,8 @@ fn contains(sorted: &[Exact], value: Value<'_>) -> bool {
     sorted.binary_search_by(|exact| compare(exact.view(), value)).is_ok()
 }
 
-/// A range of numbers. A side without a bound is unlimited; the flag is true when the range includes the bound itself.
+/// A range of numbers. A side without a bound is unlimited. The flag of a bound is true if the range includes the bound
+/// itself.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     pub(super) low: Option<(Number, bool)>,
@@ -141,13 +142,13 @@ impl Condition {
 pub(super) struct ConditionList {
     /// All entries of the list, in the order of the pattern.
     pub(super) conditions: Box<[Condition]>,
-    /// The list has `exists: false`.
+    /// True if the list has `exists: false`, so the field may have no value.
     pub(super) may_be_absent: bool,
     /// An estimate of the work to test one short value.
     pub(super) cost: usize,
     /// The exact values of a long list, sorted; empty for a short list.
     sorted_exact: Box<[Exact]>,
-    /// The other entries of a long list; empty for a short list.
+    /// The entries of a long list that are not exact values; empty for a short list.
     others: Box<[Condition]>,
 }
 
@@ -171,7 +172,7 @@ impl ConditionList {
         Self { conditions: conditions.into(), may_be_absent, cost, sorted_exact: exact.into(), others: others.into() }
     }
 
-    /// One list for each entry of this list.
+    /// Returns one list for each entry of this list.
     pub(super) fn split(&self) -> impl Iterator<Item = Self> {
         self.conditions.iter().map(|condition| Self::new(vec![condition.clone()]))
     }

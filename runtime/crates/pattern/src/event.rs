@@ -1,7 +1,7 @@
 //! The input of the matcher: borrowed views of an event's attributes and data.
 
 /// The number of attributes that a view holds without an allocation. A CloudEvent has about ten attributes of its own,
-/// which leaves room for some extensions.
+/// so there is room for some extensions.
 const INLINE_MAX: usize = 16;
 
 /// A borrowed view of an event. Patterns see each attribute as a top-level field with a string, and the data as the
@@ -65,8 +65,8 @@ pub enum DataView<'a> {
     Text(&'a str),
 }
 
-/// Binary data is not visible to patterns. The field `principal` is the verified sender; an attribute with this name is
-/// ignored.
+/// Converts an event. Patterns do not see binary data. The field `principal` is the verified sender of the event, and
+/// an attribute with this name is ignored.
 #[cfg(feature = "model")]
 impl<'a> From<&'a evoke_model::event::Event> for EventView<'a> {
     fn from(event: &'a evoke_model::event::Event) -> Self {

@@ -17,7 +17,7 @@ use super::{FieldTest, MalformedEvent, Pattern, format_path};
 /// The result of matching one pattern against one event, field by field.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// The pattern matches the event.
+    /// True if the pattern matches the event.
     pub matched: bool,
     /// The place in the pattern of the first field that does not match. With `$or`, the field is taken from the
     /// combination with the fewest fields that do not match. `None` when the event matches, or when each field matches
@@ -35,11 +35,10 @@ pub struct Explanation {
 pub struct FieldReport {
     /// The field's path in the event, such as `data.total`.
     pub field: String,
-    /// The place of the field's list in the pattern. The same as `field`, except below `$or`: there it is, for example,
-    /// `$or[1].data.total`.
+    /// The place of the field's list in the pattern. It equals `field`, except below `$or`, as in `$or[1].data.total`.
     pub place: String,
-    /// At least one of the operators matched. `exists: false` also matches a field that is absent from the array
-    /// element in which the other fields match.
+    /// True if at least one of the operators matched. `exists: false` also matches a field that is absent from the
+    /// array element in which the other fields match.
     pub matched: bool,
     /// The entries of the field's list, in the order of the pattern.
     pub operators: Vec<OperatorReport>,
@@ -48,8 +47,8 @@ pub struct FieldReport {
     pub values: Vec<String>,
     /// The number of values that the event has at this field.
     pub value_count: usize,
-    /// The field matches because it is absent from the array element in which the other fields match. The values are
-    /// in other elements.
+    /// True if the field matches because it is absent from the array element in which the other fields match. `values`
+    /// are then in other elements.
     pub absent_from_element: bool,
 }
 
@@ -58,7 +57,7 @@ pub struct FieldReport {
 pub struct OperatorReport {
     /// The entry as JSON, as written in the pattern.
     pub text: String,
-    /// The event meets the entry.
+    /// True if the event meets the entry.
     pub matched: bool,
 }
 
@@ -68,7 +67,7 @@ pub(super) const VALUES_MAX: usize = 8;
 const VALUE_CHARS_MAX: usize = 120;
 
 /// Explains why an event matches a pattern or does not match it. Uses the same compiled pattern as the [`Matcher`], so
-/// the explanation and the [`Matcher`] always agree.
+/// the explanation always agrees with the [`Matcher`].
 ///
 /// # Errors
 /// Returns an error when the event's data is not one valid JSON text.
@@ -222,7 +221,7 @@ impl fmt::Display for Explanation {
         }
         match &self.failed {
             _ if self.matched && self.decided.len() < self.fields.len() => {
-                writeln!(f, "decided by: {}", self.decided.join(", "))
+                writeln!(f, "matches because of: {}", self.decided.join(", "))
             }
             _ if self.matched => Ok(()),
             Some(place) => writeln!(f, "first field that does not match: {place}"),

@@ -38,7 +38,7 @@ enum ValueKind {
     /// A number; the index is into `ExtractedValues::numbers`.
     Number(u32),
     Text,
-    /// The value no longer counts: a later member of the same object has the same name.
+    /// The value does not count, because a later member of the same object has the same name.
     Replaced,
 }
 
@@ -60,9 +60,9 @@ pub(super) struct Occurrence {
 pub(super) struct Element {
     /// The number of the element that contains the array of this element.
     pub(super) parent: u32,
-    /// The field of its array.
+    /// The field whose value is the array of this element.
     pub(super) field: u32,
-    /// The number of the last element within it, plus 1. Elements are numbered in the order of the text.
+    /// The number of the last element within this element, plus 1. Elements are numbered in the order of the text.
     pub(super) end: u32,
     /// The occurrences inside this element, at any depth, are `first..last`.
     pub(super) first: u32,
@@ -104,9 +104,10 @@ pub(super) struct ExtractedValues {
     objects: u32,
 }
 
-/// To search this many bytes of a text for a literal takes about as long as to test a short value.
+/// Searching this many bytes of a text for a literal takes about as long as testing a short value.
 const UNIT_BYTES: usize = 64;
-/// After an unusually large event, buffers are shrunk to these sizes, in entries and in bytes.
+/// After an unusually large event, buffers are shrunk to these sizes, so that they do not keep the memory. The first
+/// size is in entries, the second in bytes.
 const OCCURRENCES_KEPT_MAX: usize = 16 * 1024;
 const TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
 

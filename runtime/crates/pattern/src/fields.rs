@@ -11,10 +11,10 @@ struct Field {
     name: Box<str>,
     /// The number of names in the path.
     depth: u32,
-    /// A pattern has conditions on the value of this field, not only on fields below it.
+    /// True if a pattern has conditions on the value of this field, and not only on fields below it.
     tested: bool,
     /// A Bloom filter over the names of the children. Each name sets one bit, chosen by its length and its first byte.
-    /// The filter rejects most names that no pattern tests without a lookup in `Fields::index`.
+    /// For most names that no pattern tests, the filter makes a lookup in `Fields::index` unnecessary.
     child_filter: u64,
 }
 

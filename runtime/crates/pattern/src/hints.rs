@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 use super::text::edit_distance;
 use super::{FieldTest, Pattern, PatternError, Segment};
 
-/// Values of a top-level field that only a pattern with exact values can match. The caller does not offer events with
-/// these values to any other pattern.
+/// Values of a top-level field that only a pattern with exact values can match. The caller matches events with these
+/// values against no other pattern.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedValues<'a> {
     /// The name of the field.
@@ -38,8 +38,8 @@ struct Text<'a> {
 
 impl Pattern {
     /// Returns the probable mistakes of a correct pattern, at most 20; the module docs list them. An event may still
-    /// match the pattern, so these are warnings. `reserved` names the values whose events the caller offers only to
-    /// patterns with exact values.
+    /// match the pattern, so these are warnings. `reserved` names the values whose events the caller matches only
+    /// against patterns with exact values.
     #[must_use]
     pub fn hints(&self, reserved: &[ReservedValues<'_>]) -> Vec<PatternError> {
         let has_exact = reserved.iter().any(|values| self.exact_values(values.field).is_some());
@@ -88,7 +88,7 @@ fn collect_texts<'a>(entry: &'a Json, path: Vec<Segment>, operators: Vec<&'a str
     }
 }
 
-/// A top-level field with almost the name of an attribute.
+/// Returns a hint if the top-level field of a test has almost the name of an attribute.
 fn misspelled_field(test: &FieldTest) -> Option<PatternError> {
     let name = test.event_path.first()?;
     if FIELDS.contains(&&**name) || name.len() > 32 {
@@ -98,13 +98,13 @@ fn misspelled_field(test: &FieldTest) -> Option<PatternError> {
     let end = test.pattern_path.iter().position(|segment| matches!(segment, Segment::Key(key) if **key == **name))?;
     Some(PatternError {
         path: test.pattern_path.get(..=end).unwrap_or_default().to_vec(),
-        message: format!("`{name}` is no attribute of CloudEvents, so it matches only an extension of that name"),
+        message: format!("`{name}` is not an attribute of CloudEvents, so it matches only an extension of that name"),
         help: Some(format!("did you mean `{similar}`?")),
     })
 }
 
-/// Returns true if a name is a field's name with one letter wrong, missing or added, or two neighbouring letters
-/// exchanged. Long names may have more mistakes.
+/// Returns true if `name` is almost the name of `field`: one letter is wrong, missing or added, or two neighbouring
+/// letters are exchanged. Names of 8 letters or more may have more mistakes.
 fn is_similar(name: &str, field: &str) -> bool {
     let mistakes_max = field.len() / 4;
     let distance = edit_distance(name, field);
@@ -126,7 +126,7 @@ impl Text<'_> {
         Some(PatternError { path: self.path.clone(), message, help: Some(help) })
     }
 
-    /// A variable in shell syntax.
+    /// Returns the message and the help if the text has a variable in shell syntax.
     fn variable(&self) -> Option<(String, String)> {
         let (_, rest) = self.text.split_once("${")?;
         let (name, _) = rest.split_once('}')?;
@@ -135,7 +135,7 @@ impl Text<'_> {
         is_name.then(|| (message, "write the value itself: a pattern is compared as it is written".to_owned()))
     }
 
-    /// A `*` that is compared as a character.
+    /// Returns the message and the help if the text has a `*` that is compared as a character.
     fn glob(&self, test: &FieldTest) -> Option<(String, String)> {
         let text = self.text;
         let is_data = test.event_path.first().is_some_and(|name| **name == *"data");
@@ -176,7 +176,8 @@ impl Text<'_> {
         Some((format!("\"{text}\" is compared as it is written: `*` is not a wildcard here"), help))
     }
 
-    /// A `prefix`, `wildcard` or `equals-ignore-case` that matches only reserved values.
+    /// Returns the message and the help if a `prefix`, `wildcard` or `equals-ignore-case` can match only reserved
+    /// values.
     fn reserved(&self, test: &FieldTest, reserved: &[ReservedValues<'_>]) -> Option<(String, String)> {
         let [name] = &*test.event_path else { return None };
         let values = reserved.iter().find(|values| *values.field == **name)?;
@@ -189,7 +190,7 @@ impl Text<'_> {
         let prefix = values.prefix;
         start.to_lowercase().starts_with(prefix).then(|| {
             let message =
-                format!("this matches nothing: a `{name}` that starts with `{prefix}` matches only exact values");
+                format!("this never matches: events whose `{name}` starts with `{prefix}` match only exact values");
             (message, format!("write the values of `{name}` in full, without an operator"))
         })
     }

@@ -47,10 +47,10 @@ pub(super) struct Node {
     pub(super) probes: Vec<Probe>,
     /// Alternatives of this node that no field can index. They are verified for every event that reaches the node.
     pub(super) always_verified: Vec<u32>,
-    /// The fields by which the parent nodes found these alternatives.
+    /// The fields by which the parent nodes have already indexed these alternatives.
     pub(super) used_fields: Vec<u32>,
-    /// The alternatives inserted into this node and its child nodes. Not filled for the root node, which contains all
-    /// alternatives.
+    /// The alternatives inserted into this node and its child nodes. Empty for the root node, because that node
+    /// contains all alternatives.
     pub(super) alternatives: Vec<u32>,
 }
 
@@ -119,7 +119,7 @@ pub(super) struct Alternative {
 pub(super) struct Group {
     /// The first alternative of the group. The group ends before the first alternative of the next group.
     pub(super) first: u32,
-    /// Prepared at its first use.
+    /// The form in which all alternatives are verified together; prepared at the first use.
     bulk: OnceLock<Box<Bulk>>,
 }
 
@@ -155,7 +155,7 @@ impl Index {
         self.lists.len() as u32 - 1
     }
 
-    /// Begins a pattern: the next alternatives belong to it.
+    /// Begins a pattern: the alternatives that are added next belong to this pattern.
     pub(super) fn begin_group(&mut self) {
         self.groups.push(Group { first: self.alternatives.len() as u32, bulk: OnceLock::new() });
     }
@@ -187,7 +187,7 @@ impl Index {
         first(group as usize)..first(group as usize + 1)
     }
 
-    /// The alternatives of a pattern, prepared to be verified all at once.
+    /// Returns the alternatives of a pattern, prepared to be verified together in one pass over an event.
     pub(super) fn bulk(&self, group: u32) -> Option<&Bulk> {
         let bulk = &self.groups.get(group as usize)?.bulk;
         let all = self.alternatives_of(group).map(|alternative| self.requirements(alternative));
@@ -220,7 +220,8 @@ impl Index {
             entry.alternatives.push(alternative);
         }
         let Some(requirement) = chosen else { return entry.always_verified.push(alternative) };
-        // The list is taken out of the index while the index changes, and put back afterwards.
+        // The list is taken out of the index, so that the index can change while the list is read. Afterwards the list
+        // is put back.
         let Some(list) = self.lists.get_mut(requirement.list as usize).map(std::mem::take) else { return };
         let mut pending = Vec::new();
         for path in access::paths(&list).into_iter().flatten() {

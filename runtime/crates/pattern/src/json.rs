@@ -36,7 +36,7 @@ type ScanResult<T> = Result<T, MalformedEvent>;
 pub(super) struct RawString {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// The string has escapes, so these bytes must be unescaped.
+    /// True if the string has escapes, so that these bytes must be unescaped.
     pub(super) escaped: bool,
 }
 
@@ -257,7 +257,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips a value that is no array or object; `first` is its first byte, as returned by `peek`.
+    /// Skips a value that is not an array or an object. `first` is the first byte of the value, as returned by `peek`.
     #[inline]
     fn skip_scalar(&mut self, first: Option<u8>) -> ScanResult<()> {
         match first {

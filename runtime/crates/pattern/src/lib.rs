@@ -102,18 +102,19 @@
 //! | `numeric` | from -5·10^9 to 5·10^9, with 6 digits after the point | any size, exact | no number is rounded to another |
 //! | bounds of `numeric` | the lower bound comes first | either order | the meaning is the same |
 //! | `exists: false` in arrays | the field is absent from the whole event | the field may also be absent only from the array elements in which the other fields match | the other fields of a pattern match within one element, too |
-//! | `exists` on objects | only on fields with a value | the same; an object or an empty array is no value | |
+//! | `exists` on objects | only on fields with a value | the same; an object or an empty array is not a value | |
 //! | `anything-but` that excludes every string, such as `{"wildcard": "*"}` | accepted | accepted: matches values that are not strings | |
-//! | `$or` with another value than a list of at least two objects | a field with the name `$or` | reported as a mistake | hardly intended |
-//! | an operator as the name of a field below `$or` | `$or` is then the name of a field | reported as a mistake | hardly intended |
+//! | `$or` with a value that is not a list of at least two objects | a field with the name `$or` | reported as a mistake | most likely a mistake |
+//! | an operator as the name of a field below `$or` | `$or` is then the name of a field | reported as a mistake | most likely a mistake |
 //! | two members with the same name in an event | not specified | the last one counts | consumers read the same value |
 //! | fields | those of the AWS envelope, the payload is in `detail` | those of a CloudEvent, the payload is in `data` | |
 //! | size of a pattern | 2 KiB | 64 KiB | |
 //!
 //! # Limits
 //!
-//! A pattern has at most 64 KiB, 1,000 combinations of `$or` alternatives, 64 wildcards with 2,048 bytes together (stars
-//! not counted) and 64 nesting levels. Matching never panics, and its recursion is at most 128 levels deep.
+//! A pattern has at most 64 KiB, 64 nesting levels, 64 wildcards with 2,048 bytes together (stars not counted), and
+//! 1,000 combinations of `$or` alternatives with 65,536 fields together. Matching never panics, and its recursion is at
+//! most 128 levels deep.
 //!
 //! For each pattern that the index cannot rule out, the time to match is linear in the size of the event. It grows with
 //! the logarithm of the lengths of the pattern's lists, not with the lengths themselves, because each value is tested
@@ -217,7 +218,7 @@ pub enum Segment {
 pub struct PatternError {
     /// The steps from the top of the pattern to the wrong value; empty for the pattern itself.
     pub path: Vec<Segment>,
-    /// The mistake, as a sentence without its place.
+    /// The mistake, in a text that does not name the place.
     pub message: String,
     /// A correction, where one is known.
     pub help: Option<String>,
@@ -255,7 +256,7 @@ impl Pattern {
     /// Checks and compiles a pattern.
     ///
     /// # Errors
-    /// Returns all mistakes of the pattern at once, in the order in which the parser finds them.
+    /// Returns all mistakes of the pattern together, in the order in which the parser finds them.
     pub fn parse(json: &Json) -> Result<Self, Vec<PatternError>> {
         parse::parse(json).map(|compiled| Self(Arc::new(compiled)))
     }

@@ -8,8 +8,8 @@ use super::{FieldTest, Pattern, PatternError};
 impl Pattern {
     /// Returns an error for each field that can never match a CloudEvent, although the pattern is correct. Reports each
     /// place once. In a CloudEvent (CloudEvents 1.0.2 section 3), every top-level field except `data` is an attribute.
-    /// Its name has only lower-case letters and digits, and [`EventView`](super::EventView) presents its value as a
-    /// string. The usual cause of this error is a pattern that was written for EventBridge's own events.
+    /// The name of an attribute has only lower-case letters and digits, and [`EventView`](super::EventView) presents
+    /// the value as a string. The usual cause of this error is a pattern that was written for EventBridge's own events.
     #[must_use]
     pub fn never_in_cloudevents(&self) -> Vec<PatternError> {
         let mut errors: Vec<PatternError> = Vec::new();

@@ -39,13 +39,13 @@ impl LookupBuffers {
 
 /// An event with more value units than this is large; see [`Lookup::verify_directly`].
 const LARGE_EVENT_UNITS: usize = 1024;
-/// For a large event, at most this many alternatives of a node are verified without further lookups. If the whole
-/// matcher has at most this many patterns, all of them are verified without a lookup.
+/// For a large event, a node with at most this many undecided alternatives is not looked up: these alternatives are
+/// verified directly. If the whole matcher has at most this many patterns, all of them are verified without a lookup.
 const DIRECT_MAX: usize = 16;
-/// All alternatives of a pattern are verified at once if one of these pairs of minimums is reached; otherwise,
-/// verifying one alternative after another is less work. A pair contains the minimum of the pattern's cost, and the
-/// minimum of that cost times the value units of the event, both as binary logarithms. The second pair is for the
-/// largest events.
+/// All alternatives of a pattern are verified together, in one pass over the event (see `bulk`), if one of these pairs
+/// of minimums is reached. Otherwise, verifying one alternative after another is less work. A pair contains the minimum
+/// of the pattern's cost, and the minimum of that cost times the value units of the event, both as binary logarithms.
+/// The second pair is for the largest events.
 const BULK_MIN: [(u8, u32); 2] = [(6, 16), (3, 20)];
 
 /// The lookup of one event.
@@ -82,8 +82,8 @@ impl Lookup<'_> {
     }
 
     /// Verifies the alternatives of a node directly, if the event is large and only a few of these alternatives are
-    /// still undecided. Returns false if the node's lookups are less work. Without this, a pattern that spreads over
-    /// many nodes would cause lookups of the same long text or array in each of them.
+    /// still undecided. Returns false if the node's lookups are less work. Without this, a pattern whose alternatives
+    /// are in many nodes would cause lookups of the same long text or array in each of these nodes.
     fn verify_directly(&mut self, node: &Node) -> bool {
         if self.value_units <= LARGE_EVENT_UNITS || node.alternatives.is_empty() {
             return false;
@@ -203,8 +203,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Looks up the prefixes and suffixes of a text that have the given lengths. The lengths are in bytes and
-    /// ascending.
+    /// Looks up the starts and ends of a text. `prefixes` and `suffixes` have the kind of the keys and the lengths to
+    /// look up, in bytes and ascending.
     fn probe_affixes(
         &mut self,
         node: u32,
@@ -224,7 +224,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// Follows the posting list under a key, when there is one.
+    /// Follows the posting list of a key, if the index has the key.
     #[inline]
     fn follow_key(&mut self, node: u32, field: u32, kind: KeyKind, length: u32, hash: u64) {
         let index = self.index;
@@ -264,7 +264,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Returns true if all alternatives of the pattern are to be verified at once.
+    /// Returns true if verifying all alternatives of the pattern of `alternative` together is less work than verifying
+    /// one after another. See [`BULK_MIN`].
     fn is_bulk(&self, alternative: &Alternative) -> bool {
         let work_log2 = u32::from(alternative.cost_log2) + self.value_units.checked_ilog2().unwrap_or(0);
         BULK_MIN.iter().any(|(cost_min, work_min)| alternative.cost_log2 >= *cost_min && work_log2 >= *work_min)

@@ -1,4 +1,4 @@
-//! The matcher: many patterns, each under a key, and the search for those that match an event.
+//! The matcher: many patterns, each under a key, and the search for the patterns that match an event.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ struct Owner<K> {
     alternatives: Vec<u32>,
 }
 
-/// The buffers of a match. A caller that reuses them for many events, also of different matchers, avoids allocations.
+/// The buffers of a match. A caller avoids allocations by reusing them for many events, also with different matchers.
 #[derive(Default)]
 pub struct Scratch {
     extracted: ExtractedValues,
@@ -229,8 +229,8 @@ impl Scratch {
     }
 }
 
-/// Calls `work` with the buffers of the current thread. If a caller on this thread uses these buffers already, calls
-/// `work` with new ones.
+/// Calls `work` with the buffers of the current thread. If these buffers are already in use on this thread, calls
+/// `work` with new buffers.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => work(&mut scratch),

@@ -4,9 +4,10 @@ use std::cmp::Ordering;
 
 /// The number of significant digits that a [`Decimal`] stores.
 const DIGITS_MAX: u32 = 38;
-/// The smallest distance of the decimal point, in either direction, at which a [`Decimal`] stores no digits.
+/// The limit for the distance of the decimal point, in either direction. From this distance on, a [`Decimal`] stores no
+/// digits.
 const POINT_MAX: i64 = 1_000_000_000;
-/// Exponents saturate here; no text in memory has so many digits.
+/// Exponents beyond this limit count as the limit. No text in memory has so many digits.
 const EXPONENT_MAX: i128 = 10_i128.pow(36);
 
 /// The leading part of a decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the
@@ -200,11 +201,13 @@ impl Number {
         self.decimal
     }
 
-    /// The double nearest to the number, as the parser of the standard library returns it for the number's text; infinite
-    /// beyond the range of doubles. The conversion is monotonic: a larger number never gives a smaller double.
+    /// Returns the double nearest to the number, as the parser of the standard library returns it for the number's
+    /// text. The result is infinite beyond the range of doubles. The conversion is monotonic: a larger number never
+    /// gives a smaller double.
     pub(super) fn to_f64(&self) -> f64 {
         match &self.text {
-            // The decimal has only some of the digits. The double nearest to these can be another one.
+            // The decimal has only some of the digits. The double nearest to these digits can differ from the double
+            // nearest to the number.
             Some(text) => text.parse().unwrap_or(0.0),
             None => self.decimal.to_f64(),
         }
@@ -251,7 +254,7 @@ impl<'a> Digits<'a> {
         let first = mantissa.iter().position(|byte| matches!(byte, b'1'..=b'9')).unwrap_or(mantissa.len());
         let mut point = dot - first as i128;
         if point < 0 {
-            point += 1; // the decimal point itself is no digit
+            point += 1; // the decimal point itself is not a digit
         }
         point += exponent(rest.get(1..).unwrap_or_default());
         Self { mantissa: mantissa.get(first..).unwrap_or_default(), point }

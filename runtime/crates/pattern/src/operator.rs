@@ -271,7 +271,7 @@ fn parse_cidr(parser: &mut Parser, operand: &Json) -> Option<Condition> {
         let help = match text.parse::<std::net::IpAddr>() {
             Ok(address) if address.is_ipv4() => format!("to match this one address write \"{address}/32\""),
             Ok(address) => format!("to match this one address write \"{address}/128\""),
-            Err(_) => "write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128)".to_owned(),
+            Err(_) => "write \"10.0.0.0/24\" (at most /32) or, for IPv6, \"2001:db8::/32\" (at most /128)".to_owned(),
         };
         parser.error(format!("\"{text}\" is not a block of IP addresses"), Some(help));
     }

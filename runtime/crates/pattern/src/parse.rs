@@ -23,7 +23,11 @@ const WILDCARDS_MAX: usize = 64;
 /// one operation for every 64 bytes of wildcards. EventBridge limits a whole pattern to this size.
 const WILDCARD_BYTES_MAX: usize = 2048;
 
-/// Parses and checks a pattern; returns all mistakes.
+/// How to write a pattern with fewer combinations of `$or` alternatives.
+const COMBINATIONS_HELP: &str =
+    "the numbers of alternatives of several `$or` are multiplied; split the pattern into several patterns";
+
+/// Parses and checks a pattern. The error has all mistakes of the pattern.
 pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     let mut parser = Parser::default();
     let size = json.to_string().len();
@@ -55,8 +59,13 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
         let help = "use `prefix` and `suffix` where possible, or split the pattern into several patterns".to_owned();
         parser.error(message, Some(help));
     }
-    if parser.errors.is_empty() && alternatives.iter().map(Vec::len).sum::<usize>() > ALTERNATIVE_FIELDS_MAX {
-        parser.report_too_many_combinations();
+    let fields: usize = alternatives.iter().map(Vec::len).sum();
+    if parser.errors.is_empty() && fields > ALTERNATIVE_FIELDS_MAX {
+        let message = format!(
+            "the combinations of `$or` alternatives have {fields} fields together, more than the limit of \
+             {ALTERNATIVE_FIELDS_MAX}"
+        );
+        parser.error(message, Some(COMBINATIONS_HELP.to_owned()));
     }
     if parser.errors.is_empty() {
         let cost_of = |field: &u32| parser.fields.get(*field as usize).map_or(0, |test| test.list.cost);
@@ -68,7 +77,8 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     }
 }
 
-/// The alternatives of a pattern or of a part of it, each a list of indexes into `Parser::fields`.
+/// The alternatives of a pattern or of a part of it. An alternative is one combination of `$or` entries: a list of
+/// indexes into `Parser::fields`.
 type Alternatives = Vec<Vec<u32>>;
 
 impl Parser {
@@ -96,7 +106,7 @@ impl Parser {
     fn field(&mut self, name: &str, value: &Json, below_or: bool) -> Alternatives {
         if below_or && OPERATORS.contains(&name) {
             let help = format!("name the field: {{\"FIELD\": [{{\"{name}\": …}}]}}");
-            self.error(format!("`{name}` is an operator, but an alternative of `$or` names fields"), Some(help));
+            self.error(format!("`{name}` is an operator, but an object of `$or` must name fields"), Some(help));
             return vec![Vec::new()];
         }
         match value {
@@ -169,7 +179,8 @@ impl Parser {
         any
     }
 
-    /// The alternatives of two parts that must both match: each of `all` combined with each of `more`.
+    /// Returns the alternatives of two parts that must both match: each alternative of `all` combined with each of
+    /// `more`.
     fn combine(&mut self, all: Alternatives, more: &Alternatives) -> Alternatives {
         if let ([only], [one]) = (&*all, &**more) {
             return vec![only.iter().chain(one).copied().collect()];
@@ -182,11 +193,9 @@ impl Parser {
     }
 
     fn report_too_many_combinations(&mut self) {
-        let message =
-            format!("`$or` makes more than {ALTERNATIVES_MAX} combinations, or combinations with too many fields");
-        let help = "the alternatives of several `$or` multiply; split the pattern into several patterns".to_owned();
+        let message = format!("the pattern has more than {ALTERNATIVES_MAX} combinations of `$or` alternatives");
         if self.errors.iter().all(|error| error.message != message) {
-            self.error(message, Some(help));
+            self.error(message, Some(COMBINATIONS_HELP.to_owned()));
         }
     }
 }

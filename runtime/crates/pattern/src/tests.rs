@@ -27,7 +27,8 @@ pub(super) fn matches(source: &Value, event: &Value) -> bool {
     !matcher.matches_json(event.to_string().as_bytes()).unwrap().is_empty()
 }
 
-/// Checks that a field's list matches all values of `matching` and none of `others`, each alone and inside an array.
+/// Checks that a field's list matches all values of `matching`, and no value of `others`. Tries each value alone and
+/// inside an array.
 fn assert_list_matches(list: &Value, matching: &[Value], others: &[Value]) {
     let pattern = json!({ "data": { "x": list } });
     for (values, wanted) in [(matching, true), (others, false)] {

@@ -25,7 +25,7 @@ struct CandidateValue {
     number: u32,
     /// The innermost array element that contains the value.
     element: u32,
-    /// The value meets the conditions of the field.
+    /// True if the value meets the conditions of the field.
     matched: bool,
 }
 
@@ -36,8 +36,9 @@ struct OpenField {
     from: usize,
     to: usize,
     may_be_absent: bool,
-    /// A value outside of the element meets the field's conditions, so the field needs no value in the element. A value
-    /// in the element is still useful: with it, other fields can match by their absence from the element.
+    /// True if a value outside of the element meets the field's conditions, so that the field needs no value in the
+    /// element. A value in the element is still useful: with it, other fields can match by their absence from the
+    /// element.
     satisfied: bool,
     /// The array whose elements contain the remaining candidates, as the number of its field. The array is directly in
     /// the element. `NONE` when no candidate is in an array.
@@ -49,7 +50,7 @@ struct OpenField {
 pub(super) struct Search {
     candidates: Vec<CandidateValue>,
     open_fields: Vec<OpenField>,
-    /// The elements of arrays in which the search found values.
+    /// The array elements in which the search found values that match.
     chosen: Vec<u32>,
     /// The number of steps of all searches so far; each step has a bounded cost.
     pub(super) steps: u64,
@@ -90,7 +91,7 @@ pub(super) fn alternative_matches(
             }
         }
         let met = matched || (list.may_be_absent && !has_value);
-        // A field with a value outside of all arrays is absent from no element.
+        // A field with a value outside of all arrays is not absent from any element.
         if !met && (outside || !list.may_be_absent) {
             return false;
         }
@@ -121,9 +122,9 @@ impl Search {
         self.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
     }
 
-    /// If an event meets all requirements together, returns for each requirement the numbers of the occurrences that
-    /// count: the occurrences outside of all arrays, and the occurrences in the array elements that the search chose. A
-    /// requirement without such an occurrence is met by absence.
+    /// If an event meets all requirements together, returns one list for each requirement: the indexes of the
+    /// occurrences of its field that are outside of all arrays, or in the array elements that the search chose. An
+    /// empty list means that the requirement is met because the field does not occur there.
     pub(super) fn witness(
         &mut self,
         extracted: &ExtractedValues,
@@ -303,8 +304,8 @@ const SIBLINGS_SKIPPED_MAX: usize = 4;
 /// Returns the element directly within `outer` that contains `inner`, and the field of the array that the element is
 /// in. Returns `None` if `inner` is not within `outer`, or is `outer` itself.
 pub(super) fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
-    // Elements are numbered in the order of the text. In deeply nested arrays, a few steps from the first element within
-    // `outer` are less work than the parents of `inner`.
+    // Elements are numbered in the order of the text. In deeply nested arrays, a few steps from the first element
+    // within `outer` are less work than following the parents of `inner`.
     let mut child = outer + 1;
     for _ in 0..SIBLINGS_SKIPPED_MAX {
         if inner < child {

@@ -1,9 +1,9 @@
 //! Converts a core module to a component: a program for WASI 0.1, a handler, or any other module that embeds its WIT.
 //!
 //! wasmtime's adapter does the conversion, with one difference: the adapter turns every exit code but 0 into 1, because
-//! `wasi:cli/exit` has no others. So the `proc_exit` of a program bypasses the adapter and becomes an import that Evoke
-//! provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no WIT of its own;
-//! see `adapt/handler.rs`.
+//! `wasi:cli/exit` knows only success and failure. So the `proc_exit` of a program bypasses the adapter and becomes an
+//! import that Evoke provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no
+//! WIT of its own; see `adapt/handler.rs`.
 
 mod go;
 mod handler;
@@ -33,7 +33,7 @@ pub(super) const WIT: &str = "
 /// Returns the component made from `module`. An error continues a sentence that starts with the file name: "`x.wasm`
 /// …".
 pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>, String> {
-    // The code below relies on a valid module.
+    // The code below expects a valid module.
     Module::validate(engine, &module).map_err(|error| describe_invalid("core module", &module, &error))?;
     let is_program = has(&module, EXPORTS, b"\x06_start\x00");
     if !is_program && !has(&module, CUSTOM, b"\x0ecomponent-type") {
@@ -48,7 +48,7 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
     }
     if is_program && go::is_program(&module) && !has(&module, EXPORTS, b"\x0ccabi_realloc\x00") {
         module = go::with_reserved_memory(&module).ok_or(
-            "is a program of a Go version that this Evoke does not know: build it with the Go versions 1.21 to 1.27",
+            "was built by a version of Go that this version of Evoke does not support; build it with Go 1.21 to 1.27",
         )?;
     }
     let adapter = match is_program {
@@ -75,7 +75,7 @@ fn encode(mut module: Vec<u8>, is_program: bool, adapter: &[u8]) -> anyhow::Resu
         .encode()
 }
 
-/// Renames the import of `proc_exit`. Returns true if there is one.
+/// Renames the import of `proc_exit`. Returns true if the module has this import.
 fn redirect_exit(module: &mut [u8]) -> bool {
     let found = sections(module)
         .filter(|section| section.id == IMPORTS)

@@ -1,4 +1,4 @@
-//! HTTP responses that a test gives to a function's requests, in place of the network.
+//! The test of a function answers the HTTP requests that the function sends. The requests do not reach the network.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -16,25 +16,26 @@ use super::request_error::kind_to_wasi;
 use evoke_egress::RequestBody;
 use evoke_model::recording::{BodyEnd, GivenBody, RequestError};
 
-/// Limit on the body of a request, in bytes.
+/// Limit on the body of a request, in bytes. The whole body is read into memory before the test answers.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// How a request of a function ends in a test.
 #[derive(Debug)]
 pub enum Answer {
-    /// With a response.
+    /// The request gets this response.
     Response(Response<GivenBody>),
-    /// With an error. With a text, the request was refused for this reason, and the attempt is denied if the function
-    /// then fails.
+    /// The request fails with this error. If there is a text, the request was refused for this reason; then, if the
+    /// function fails, its attempt has the outcome `denied`.
     Error(RequestError, Option<String>),
-    /// Not before the attempt ends.
+    /// The request has not ended when the attempt ends.
     Never,
-    /// The test has no answer. The attempt is denied for this reason if the function then fails.
+    /// The test defines no answer for this request, so the request is refused for this reason. If the function then
+    /// fails, its attempt has the outcome `denied`.
     Missing(String),
 }
 
-/// Returns the function that makes the answer to a request. Called once for each request, in the order in which the
-/// guest sends the requests.
+/// Selects the answer to a request by its head (method, URL and headers), and returns a function that makes the answer
+/// from the body. Called once for each request, in the order in which the guest sends the requests.
 pub type HttpAnswers = Arc<dyn Fn(&Parts) -> BodyAnswer + Send + Sync>;
 
 /// Returns the answer to a request. The argument is the whole body of the request.
@@ -54,7 +55,8 @@ async fn read(mut body: RequestBody) -> wasi_http::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Returns the test's response to a request, and a line for the log. Errors: the request's body could not be read.
+/// Returns the test's response to a request, and a line for the log. Returns an error if the request's body cannot be
+/// read or is too large.
 pub(super) async fn respond(
     answer: BodyAnswer,
     refusal: &SharedRefusal,
@@ -75,13 +77,13 @@ pub(super) async fn respond(
         Answer::Never => std::future::pending().await,
         Answer::Missing(reason) => {
             refusal.record(Refusal::Denied(reason));
-            (Err(wasi_http::Error::HttpRequestDenied), "has no answer".to_owned())
+            (Err(wasi_http::Error::HttpRequestDenied), "has no answer in the test".to_owned())
         }
     };
     Ok((answer, format!("{line} {shown}")))
 }
 
-/// Returns a body that arrives in the parts, and with the end, that the test gives.
+/// Returns a body that arrives in the parts that the test defines, and ends as the test defines.
 fn to_body(given: GivenBody) -> WasiBody {
     let (parts, end) = given.into_parts();
     let parts = stream::iter(parts).map(|part| Ok(Frame::data(part)));

@@ -1,4 +1,4 @@
-//! The input and the result of one attempt.
+//! The input and the result of one attempt, which is one run of a function for one event.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use evoke_model::state::{Change, Transaction};
 use evoke_model::text::count;
 use evoke_telemetry::TraceContext;
 
-/// The most changed keys that the record of an attempt names.
+/// Limit on the changed keys that the note of an attempt lists.
 const CHANGES_MAX: usize = 10;
 
 /// The input of one attempt.
 pub struct Call {
     /// The event to handle.
     pub event: Arc<Event>,
-    /// The trace context of the attempt, of which the function's requests become a part. With `None`, the context of
-    /// the event is used.
+    /// The trace context of the attempt. The requests that the function sends become part of this trace. With `None`,
+    /// the trace context of the event is used.
     pub trace: Option<TraceContext>,
-    /// Id of the delivery: unique, and the same on every attempt. A published event without an id gets
-    /// `<delivery_id>-<ordinal>`, with ordinals counted from 0.
+    /// Id of the delivery. It is unique, and all attempts of the delivery have the same id. A published event without
+    /// an id gets `<delivery_id>-<ordinal>`, where the ordinal counts the events of the attempt from 0.
     pub delivery_id: Arc<str>,
     /// Number of the attempt, counted from 1.
     pub attempt: u32,
     /// True if the event is a stored event that is replayed.
     pub replay: bool,
-    /// The number of functions that the chain passed through before the event.
+    /// The number of functions that ran before in the chain of events that led to this event.
     pub hops: u32,
     /// Name of the trigger that matched.
     pub trigger: Arc<str>,
@@ -47,7 +47,7 @@ pub struct Call {
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
     /// Where the function reads clocks, random numbers, state and responses from. With a [`super::Recorder`], the
-    /// caller can take the recorded reads from it when the attempt has ended.
+    /// caller can take the recorded values from the recorder when the attempt has ended.
     pub outside: Outside,
 }
 
@@ -64,8 +64,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
-    /// The requests that the function sent, each with its status or error and its duration, and the keys of stored
-    /// state that it changes; `None` without any.
+    /// A text that lists the requests that the function sent, each with its status or error and its duration, and the
+    /// keys of stored state that it changed. `None` if there are neither.
     pub note: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Attempt {
         let duration = started.elapsed();
         let transaction = store.data_mut().session.finish();
         let context = store.data();
-        // The log sink may panic; that ends only this attempt.
+        // The log sink is code of the caller and may panic. A panic ends only this attempt.
         let logged = catch_unwind(AssertUnwindSafe(|| context.invocation.log().finish()));
         let result = logged.map_or_else(|panic| Ok(Err(panic)), |()| result);
         let published = context.invocation.publisher().take();
@@ -90,7 +90,7 @@ impl Attempt {
     }
 }
 
-/// Returns the changes to stored state as text, `None` without changes. The keys may contain secrets.
+/// Returns a text that lists the changes to stored state; `None` without changes. The keys may contain secrets.
 fn changes_note(state: &Transaction) -> Option<String> {
     let mut changes = state.keys.iter().filter_map(|touched| Some((&touched.key, touched.change.as_ref()?)));
     let listed: Vec<_> = changes.by_ref().take(CHANGES_MAX).map(describe).collect();

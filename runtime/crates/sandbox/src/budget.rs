@@ -13,8 +13,8 @@
 //! - where the call waits, by the timer around the attempt.
 //!
 //! Bytes: all data that stays with the host until the attempt ends is charged before it is stored: published events,
-//! state that was read or written, and HTTP fields and bodies. Charged bytes are never given back, so a guest cannot
-//! make the host allocate without limit either.
+//! state that was read or written, and HTTP fields and bodies. A charge is never undone, even if the guest drops the
+//! data. So a guest cannot make the host allocate again and again without limit either.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,13 +27,13 @@ use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, Trap, UpdateDe
 use super::engine::TICK;
 
 /// Limit on the bytes that the host holds for an attempt at a delivery. Published events (8 MiB), state reads (16 MiB)
-/// and state writes (8 MiB) have limits and messages of their own; this one also covers what the host needs to keep
-/// them.
+/// and state writes (8 MiB) have limits and messages of their own. This limit also covers the host's records of them.
 const EVENT_BYTES_MAX: usize = 40 * 1024 * 1024;
 /// Limit on the bytes that the host holds for an HTTP request: fields, requests, responses and buffers of bodies.
 const HTTP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Tick at which a direct attempt is interrupted: between one and two ticks after its start.
+/// Number of ticks after which a direct attempt is interrupted. It starts between two ticks, so it has one to two ticks
+/// of time.
 const DIRECT_TICKS_MAX: u32 = 2;
 
 /// An attempt exceeded its deadline while it computed or in a host call.
@@ -43,7 +43,10 @@ pub(super) struct DeadlineReached;
 
 /// The host would hold too many bytes for the attempt.
 #[derive(Debug, thiserror::Error)]
-#[error("the host holds at most {} MiB for one attempt", .bytes_max / (1024 * 1024))]
+#[error(
+    "the data that Evoke holds for the attempt (events, state, HTTP headers and bodies) exceed the limit of {} MiB",
+    .bytes_max / (1024 * 1024)
+)]
 pub(super) struct BytesExceeded {
     bytes_max: usize,
 }
@@ -130,8 +133,8 @@ impl HostCallTimer {
 type HookFuture<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>;
 
 impl<T: Send + 'static> CallHookHandler<T> for HostCallTimer {
-    // An async fn with the signature that `async_trait` gives it. The macro itself would allocate a future for every
-    // call.
+    // The signature that `async_trait` gives to an async fn, written by hand, because the macro would allocate a future
+    // for every call.
     fn handle_call_event<'handler, 'store, 'future>(
         &'handler self,
         _: StoreContextMut<'store, T>,
@@ -157,7 +160,7 @@ impl<T: Send + 'static> CallHookHandler<T> for HostCallTimer {
     }
 }
 
-/// A future that is ready. The type has no size, so that a box of it allocates nothing.
+/// A future that is ready. The type has no size, so a box of it allocates nothing.
 struct Done;
 
 impl Future for Done {
@@ -180,7 +183,7 @@ mod tests {
     fn a_charge_beyond_the_budget_is_refused_and_costs_nothing() {
         let budget = HostBudget::of_http_request();
         budget.charge(HTTP_BYTES_MAX - 10).unwrap();
-        assert_eq!(budget.charge(11).unwrap_err().to_string(), "the host holds at most 4 MiB for one attempt");
+        assert!(budget.charge(11).unwrap_err().to_string().ends_with("exceed the limit of 4 MiB"));
         budget.charge(usize::MAX).unwrap_err();
         budget.charge(10).unwrap();
         budget.charge(1).unwrap_err();

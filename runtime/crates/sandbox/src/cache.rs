@@ -1,17 +1,19 @@
-//! Cache of compiled components, so that a restart does not compile again.
+//! Cache of compiled components, so that a restart does not compile them again.
 //!
 //! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. The file contains the output
 //! of the compiler process (`compile/output.rs`), an authentication code (32 bytes), and the 8 bytes `EVOKEAO2`. The
 //! cache writes it under a temporary name and then renames it, in a folder that only this user can enter. The
 //! authentication code is computed with the folder's secret key (`cache/key.rs`) over the output and the file's name. A
-//! component whose file has no valid code is compiled again. A file `….refused` records that the component exceeds a
-//! limit (`cache/refused.rs`).
+//! component whose file has no valid authentication code is compiled again. A file with the ending `.refused` records
+//! that a component exceeds a limit (`cache/refused.rs`).
 //!
-//! The output comes first in the file because the file is mapped into memory, not read: of an idle function, only the
-//! pages that were used are in memory, and the operating system can drop even these. Therefore a file is never modified
-//! after the rename. The file is verified and mapped through the same descriptor.
+//! The output comes first in the file, because the file is mapped into memory from its start, and not read. So only the
+//! pages of a function that were used are in memory, and the operating system can drop them while the function is idle.
+//! Because the file is mapped, it is never modified after the rename. It is verified and mapped through the same
+//! descriptor, so no other file can take its place in between.
 //!
-//! Without a folder, compiled components are in files without a name, and the cache ends with the process.
+//! Without a folder, compiled components are in files without a name (`memory_file`), and the cache ends with the
+//! process.
 
 mod key;
 mod refused;
@@ -40,11 +42,13 @@ use evoke_model::hex;
 use evoke_telemetry::Counter;
 
 const MAGIC: &[u8; 8] = b"EVOKEAO2";
-/// Length of the authentication code and the magic bytes.
+/// Length of the authentication code and the magic bytes, which end each file.
 const SEAL_BYTES: usize = MAC_BYTES + MAGIC.len();
-/// Files that were not used for this long are removed, because every rebuild of a function leaves an old one behind.
+/// Files that were not used for this long are removed, because every rebuild of a function leaves the file of the
+/// previous build behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Number of compiled components that are kept besides the active ones, so that a rebuild can be undone quickly.
+/// Number of compiled components that stay in the cache although no active function uses them, so that going back to a
+/// previous build needs no compilation.
 const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
 /// The version of the changes that the compiler process makes to a component before wasmtime compiles it
@@ -57,7 +61,8 @@ pub(super) struct Cache {
     folder: Option<PathBuf>,
     key: Key,
     engine: Engine,
-    /// The engine for which some components are loaded a second time, and the function that selects these components.
+    /// A second engine (that of the warm pool), and the function that selects the components that are also loaded for
+    /// it.
     warm: Option<(Engine, IsFor)>,
     engine_hash: u64,
     compiler: Compiler,
@@ -76,7 +81,7 @@ pub(super) struct Cache {
 #[derive(Clone)]
 pub(super) struct Compiled {
     pub(super) component: Component,
-    /// The same component for the second engine; `None` if it is not for that engine.
+    /// The same component, loaded for the second engine; `None` if it is not loaded for that engine.
     pub(super) warm: Option<Component>,
     pub(super) facts: Facts,
     /// Size of the compiled component, in bytes.
@@ -96,10 +101,10 @@ enum InMemory {
 pub(super) enum CacheError {
     /// Compiling it failed.
     Compile(CompileError),
-    /// An earlier try exceeded a limit, so it was not tried again.
+    /// An earlier compilation exceeded a limit, so the component was not compiled again.
     RefusedBefore {
         refusal: Refusal,
-        /// The record of the earlier try, if it is in a file.
+        /// The file that records the earlier compilation; `None` if the record is in memory.
         record: Option<PathBuf>,
     },
 }
@@ -141,8 +146,8 @@ impl Cache {
         }
     }
 
-    /// Sets a second engine with the same settings for compiled code. The components that `is_for` selects are also
-    /// loaded for this engine.
+    /// Sets a second engine, whose settings for compiled code must equal those of the first one. The components that
+    /// `is_for` selects are also loaded for this engine.
     pub(super) fn with_second_engine(mut self, engine: Engine, is_for: IsFor) -> Self {
         self.warm = Some((engine, is_for));
         self
@@ -151,7 +156,8 @@ impl Cache {
     /// Returns the component of a file (binary or text form, or a core module that can be converted), from the cache if
     /// it is there, else compiled.
     ///
-    /// Blocks until the component is compiled, at most for the compiler's time limit, or until `cancelled`.
+    /// Blocks until the component is compiled, at most for the compiler's time limit, or until `cancelled` ends the
+    /// compilation.
     pub(super) fn load_or_compile(&self, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
         let name = self.name(input);
         lock(&self.loaded).insert(name.clone());
@@ -168,8 +174,8 @@ impl Cache {
         result
     }
 
-    /// Returns the component of a file if it does not have to be compiled; else `None`, or an error if compiling it would
-    /// be refused again.
+    /// Returns the component of a file if it is in the cache. Otherwise returns `None`, or an error if an earlier
+    /// compilation was refused and another one would be refused again.
     pub(super) fn load_cached(&self, input: &Input) -> Result<Option<Compiled>, CacheError> {
         let name = self.name(input);
         lock(&self.loaded).insert(name.clone());
@@ -193,14 +199,14 @@ impl Cache {
         }
         self.misses.increment();
         let (file, temporary) =
-            self.new_file().map_err(|error| machine("compiled functions cannot be stored", &error))?;
+            self.new_file().map_err(|error| machine("the file for the compiled function cannot be created", &error))?;
         let output = self.compiler.compile(input, &file, cancelled).inspect_err(|error| {
             if let CompileError::Refused(refusal) = error {
                 self.remember(name, Record::new(refusal.clone(), self.compiler.limits));
             }
         })?;
         let sealed = self.seal(&file, name);
-        sealed.map_err(|error| machine("compiled functions cannot be stored", &error))?;
+        sealed.map_err(|error| machine("the file of the compiled function cannot be written", &error))?;
         let compiled = self.load(&file, &output)?;
         match (temporary, self.path(name, "compiled")) {
             (Some(temporary), Some(path)) => {
@@ -217,8 +223,8 @@ impl Cache {
     }
 
     /// Removes the compiled components that were not loaded since the last call, except for the [`OUTDATED_MAX`] that
-    /// were used last. Must be called after all active functions were loaded: each rebuild of a function leaves a file
-    /// behind.
+    /// were used last. Without this, each rebuild of a function would leave a file behind. Must be called after all
+    /// active functions were loaded, because other functions count as outdated.
     pub(super) fn remove_outdated(&self) {
         let active = std::mem::take(&mut *lock(&self.loaded));
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
@@ -261,18 +267,24 @@ impl Cache {
         };
         let Ok(file) = open_cached(&path) else { return Ok(None) };
         let Some(output) = self.verify(&file, name, input) else {
-            tracing::warn!(path = %path.display(), "a compiled function is damaged on disk, or another program wrote it; compiling it again");
+            tracing::warn!(
+                path = %path.display(),
+                "the file of a compiled function has no valid authentication code: it was damaged on disk, or another \
+                 program wrote it; compiling the function again"
+            );
             // If this fails, the file is replaced after the compilation.
             let _ = fs::remove_file(&path);
             return Ok(None);
         };
         let compiled = self.load(&file, &output)?;
-        // Marks the file as used. If this fails, the file is removed after a month and the component is compiled again.
+        // Marks the file as used. If this always fails, the file is removed after a month and the component is compiled
+        // again.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(compiled))
     }
 
-    /// Returns the output in a sealed file if the seal is valid and the output has a compiled component.
+    /// Returns the output in a file if its seal (the authentication code and the magic bytes) is valid and the output
+    /// contains a compiled component.
     fn verify(&self, file: &File, name: &str, input: &Input) -> Option<Output> {
         let length = file.metadata().ok()?.len();
         let end = length.checked_sub(SEAL_BYTES as u64).filter(|end| *end <= output_bytes_max(input.bytes))?;
@@ -285,7 +297,7 @@ impl Cache {
         Output::read(file, end).filter(|output| output.facts().is_some())
     }
 
-    /// Appends the authentication code to the output in a file.
+    /// Appends the authentication code and the magic bytes to the output in a file.
     fn seal(&self, file: &File, name: &str) -> io::Result<()> {
         let end = file.metadata()?.len();
         let code = self.mac(file, name, end)?.finalize().into_bytes();
@@ -314,7 +326,8 @@ impl Cache {
         let facts = output.facts().cloned().unwrap_or_default();
         let load = |engine: &Engine| {
             load_own_artefact(engine, Artefact::File(file)).or_else(|error| {
-                // A file on a file system without execute permission cannot be mapped as code; memory can.
+                // If the file system is mounted without execute permission, the file cannot be mapped as code. Then the
+                // component is loaded from a copy in memory.
                 match error.chain().any(|cause| cause.is::<rustix::io::Errno>() || cause.is::<io::Error>()) {
                     true => load_own_artefact(engine, Artefact::Bytes(&read_start(file, output.artefact_bytes)?)),
                     false => Err(error),
@@ -340,7 +353,8 @@ impl Cache {
         }
     }
 
-    /// Returns the refusal of an earlier try if another try would be refused again, and the file of its record.
+    /// Returns the refusal of an earlier compilation if another one would be refused again, and the file that records
+    /// it.
     fn refused_before(&self, name: &str) -> Option<(Refusal, Option<PathBuf>)> {
         let path = self.path(name, "refused");
         let record = match &path {
@@ -353,7 +367,7 @@ impl Cache {
         Some((record.refusal(self.compiler.limits)?.clone(), path))
     }
 
-    /// Records that a component was refused.
+    /// Records that a component was refused, so that it is not compiled again.
     fn remember(&self, name: &str, record: Record) {
         let (Some(path), Some(folder)) = (self.path(name, "refused"), &self.folder) else {
             lock(&self.in_memory).insert(name.to_owned(), InMemory::Refused(record));
@@ -365,7 +379,7 @@ impl Cache {
             file.persist(&path).map_err(|error| error.error)
         });
         if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "cannot record that a component was refused; the next load compiles it again");
+            tracing::warn!(%error, path = %path.display(), "cannot record that the compiler refused a component; the next load compiles the component again");
         }
     }
 }
@@ -384,7 +398,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes files that were not used for long. A file that cannot be removed stays.
+/// Removes the files that were not used for [`UNUSED_MAX`]. If a file cannot be removed, logs a warning and continues.
 fn remove_unused(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {

@@ -1,5 +1,6 @@
-//! Commands: programs that are not written for Evoke. A command reads the event as JSON from stdin; each line on stdout
-//! is an event to publish; the exit code is the result, and the last line on stderr is its message.
+//! Commands: programs that are not written for Evoke. A command reads the event as JSON from stdin. Each line on stdout
+//! is an event to publish. The exit code decides the outcome; if the command fails, its last line on stderr is the
+//! message.
 
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
@@ -9,7 +10,7 @@ use super::context::{HostContext, Task};
 use super::outcome;
 use evoke_model::outcome::Outcome;
 
-/// The exit code with which a command rejects its event for good: EX_DATAERR of sysexits.h.
+/// The exit code with which a command rejects its event, so that it is not tried again: EX_DATAERR of sysexits.h.
 const REJECT_CODE: i32 = 65;
 /// The exit code of a Go program that panics.
 const GO_PANIC_CODE: i32 = 2;
@@ -33,13 +34,13 @@ pub(super) async fn run(pre: &CommandPre<HostContext>, store: &mut Store<HostCon
     Ok(exit_outcome(code, context))
 }
 
-/// Returns the outcome of a command that exited. The message is its last line on stderr.
+/// Returns the outcome of a command that exited. If the command failed, the message is its last line on stderr.
 fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
     if code == 0 {
         return Outcome::Done;
     }
     let (log, redactor) = (context.invocation.log(), context.invocation.redactor());
-    // After a panic in Go, the last line is the end of a stack.
+    // After a panic in Go, the last line belongs to a stack trace, so the line with the panic is the message.
     let panic = (code == GO_PANIC_CODE).then(|| log.panic()).flatten();
     let message = panic.or_else(|| log.last_on_stderr()).map(|line| outcome::sanitize(redactor, &line));
     let message = message.unwrap_or_else(|| format!("exited with code {code}"));

@@ -1,13 +1,13 @@
-//! Compiles components in a child process, because a component is untrusted input for the parser and the compiler: 26
-//! KB can take gigabytes of memory.
+//! Compiles components in a child process, because a component is untrusted input for the parser and the compiler: a
+//! component of 26 KB can make the compiler use gigabytes of memory.
 //!
-//! The child is this program again (`Compiler`), with the component on standard input and an empty file as standard
-//! output. The child parses and compiles the component within limits on memory, processor time and output (`confine`),
-//! and writes the compiled code and a short report (`output`). The parent reads the report, whose size is bounded, and
-//! never parses the component itself.
+//! The child is another process of this program (`Compiler`), with the component on standard input and an empty file as
+//! standard output. The child parses and compiles the component within limits on memory, processor time and output
+//! (`confine`), and writes the compiled code and a short report (`output`). The parent reads the report, whose size is
+//! bounded, and never parses the component itself.
 //!
-//! The limits protect the machine and the other functions. They do not protect from a fault in the compiler that makes
-//! it emit wrong code: the parent runs the code that the child wrote.
+//! The limits protect the machine and the other functions. They do not protect against a fault in the compiler that
+//! makes it emit wrong code: the parent runs the code that the child wrote.
 
 mod bulk;
 mod cancel;

@@ -47,18 +47,18 @@ pub enum LoadError {
         message: String,
     },
     /// Compiling the component exceeds a limit.
-    #[error("{path} {refusal}{}", if *.is_repeated { "; it was refused before, and was not tried again" } else { "" })]
+    #[error("{path} {refusal}{}", if *.is_repeated { "; it was refused before and not compiled again" } else { "" })]
     Refused {
         /// The component's file.
         path: String,
         /// The exceeded limit with its value, or the crash of the compiler.
         refusal: Refusal,
-        /// True if an earlier try exceeded the limit, and the component was not compiled again.
+        /// True if an earlier compilation exceeded the limit, and the component was not compiled again.
         is_repeated: bool,
-        /// The file that records the earlier try. If this file is removed, the component is tried again.
+        /// The file that records the earlier compilation. If this file is removed, the component is compiled again.
         record: Option<PathBuf>,
     },
-    /// The component cannot be compiled now, for a reason that is not the component.
+    /// The component cannot be compiled now, for a reason that has nothing to do with the component.
     #[error("{path} cannot be compiled now: {message}")]
     Machine {
         /// The component's file.
@@ -110,7 +110,7 @@ pub async fn expected_kind(file: &Path) -> Option<Kind> {
 }
 
 impl LoadError {
-    /// Returns the error of the component file at `path`.
+    /// Converts an error of the cache to the error of the component file at `path`.
     pub(super) fn compiling(path: String, error: CacheError) -> Self {
         let error = match error {
             CacheError::Compile(error) => error,

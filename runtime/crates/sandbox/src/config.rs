@@ -1,5 +1,5 @@
-//! Configuration and secrets, as `wasi:config` and as environment variables. A secret hides a configuration value of
-//! the same name.
+//! Configuration and secrets, as `wasi:config` and as environment variables. If a secret and a configuration value have
+//! the same name, the function reads the secret.
 
 use std::collections::BTreeMap;
 

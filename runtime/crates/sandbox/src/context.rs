@@ -1,5 +1,6 @@
-//! The host's side of one attempt. The context owns the parts on which the host capabilities work, and lends them for
-//! each call.
+//! The data that the host keeps for one attempt, which is one run of a function for an event or an HTTP request.
+//! wasmtime passes this context to each host function that the guest calls. Each group of host functions (log, publish,
+//! stored state and others) gets a view that borrows only the fields that it needs.
 
 use std::sync::Arc;
 
@@ -23,12 +24,14 @@ use super::publish::Bus;
 use super::refusal::Refusals;
 use super::stdio::Output;
 
-/// Limit on the handles (streams, pollables and others) that a guest holds at once.
+/// Limit on the handles (streams, timers and others) that a guest holds at the same time, so that it cannot fill the
+/// host's memory with handles.
 const RESOURCES_MAX: usize = 1_000;
-/// Limit on random bytes per call. A guest that needs more calls again, and can be interrupted between the calls.
+/// Limit on the random bytes of one call. A guest that needs more bytes must call again. It can be interrupted between
+/// two calls, but not during a call.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
-/// The context of the host calls of one attempt.
+/// The data that the host functions of one attempt use.
 pub(super) struct HostContext {
     pub(super) invocation: Arc<Invocation>,
     pub(super) limits: Limits,
@@ -36,26 +39,28 @@ pub(super) struct HostContext {
     pub(super) session: Session,
     pub(super) refusals: Refusals,
     resources: ResourceTable,
-    /// Boxed because it is large and rarely needed: the context is moved several times during setup.
+    /// Created on first use. Boxed because it is large and rarely needed, and the context is moved several times during
+    /// setup.
     wasi: Option<Box<WasiCtx>>,
     http: WasiHttpCtx,
     deadline: Instant,
-    /// Created on first use, like `wasi`.
+    /// Sends the requests of the guest, and holds those that have not ended. Created on first use, and boxed for the
+    /// same reason as `wasi`.
     outbound: Option<Box<(Outbound, Unfinished)>>,
 }
 
-/// The task of the guest.
+/// How the guest gets its input and returns its output.
 pub(super) enum Task {
-    /// Handles an event.
+    /// Handles an event that is an argument of the call.
     Handle,
-    /// Handles an event that it reads from stdin, and prints the events to publish.
+    /// Handles an event that it reads from stdin. Each line on stdout is an event to publish.
     Command(EventLines),
     /// Responds to an HTTP request.
     HttpCall,
 }
 
 impl HostContext {
-    /// The time limit counts from `started`.
+    /// Creates the context of an attempt, whose time limit counts from `started`.
     pub(super) fn new(
         invocation: Arc<Invocation>,
         task: Task,
@@ -104,7 +109,7 @@ impl HostContext {
         HttpTypes { view, budget: &invocation.budget, unfinished, publisher: invocation.publisher() }
     }
 
-    /// Returns a text about the requests of the attempt and how they ended; `None` without requests.
+    /// Returns a text that lists the HTTP requests of the attempt and how they ended; `None` if it sent none.
     pub(super) fn outbound_note(&self) -> Option<String> {
         self.outbound.as_ref()?.0.note()
     }
@@ -138,8 +143,8 @@ impl HostContext {
 }
 
 impl WasiView for HostContext {
-    /// Creates the WASI context on first use. Most calls of most functions never use it, and creating it (three random
-    /// generators, boxed streams) takes longer than a small call.
+    /// Creates the WASI context on first use. Most attempts never use the context, and creating it (three random
+    /// generators, boxed streams) takes longer than a short attempt.
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let made = self.wasi.take().unwrap_or_else(|| Box::new(self.wasi_ctx()));
         WasiCtxView { ctx: self.wasi.insert(made), table: &mut self.resources }

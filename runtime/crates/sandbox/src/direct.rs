@@ -1,10 +1,10 @@
 //! Direct attempts: they run synchronously on the caller's thread, without a separate stack on which they could wait.
 //!
-//! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost,
-//! and a guest that makes no blocking host calls and does not compute for long needs none of these. So such a guest
-//! runs directly first. If it has not ended at the second tick, its instance is dropped and the attempt runs again from
-//! the start with its full time limit, this time yielding to others. The restart is not visible: an attempt has no
-//! effects before its outcome is committed, and its log lines are held back until it ends.
+//! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost.
+//! A guest that makes no blocking host calls and does not compute for long needs none of these, so it first runs
+//! directly. If it has not ended at the second tick (1 to 2 ms after its start), its instance is dropped. The attempt
+//! then runs again from the start, with its full time limit, as an async task that yields to others. The restart is not
+//! visible: an attempt has no effects before its outcome is committed, and its log lines are held back until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::turns::Turns;
 use super::{budget, imports, instance};
 
 /// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
-/// pays for the failed try only rarely.
+/// rarely loses the time of an interrupted run.
 const SKIPS_AFTER_CUTOFF: u32 = 256;
 
 /// Number of attempts of one function that still skip the direct run.
@@ -38,8 +38,8 @@ pub(super) struct DirectRunner {
 }
 
 impl DirectRunner {
-    /// Returns `None` if the component imports a function that may wait, or if its time limit is too short to absorb an
-    /// interrupted direct run.
+    /// Returns `None` if the component imports a function that may wait, or if its time limit is too short to lose the
+    /// time of an interrupted direct run.
     pub(super) fn new(
         pre: &InstancePre<HostContext>,
         timeout: Duration,
@@ -57,8 +57,9 @@ impl DirectRunner {
         self.skips_left.load(Ordering::Relaxed)
     }
 
-    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead: because earlier ones
-    /// were interrupted, no direct attempt is free, or the function's attempts usually need turns ([`Turns`]).
+    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead: because this attempt
+    /// or an earlier one was interrupted, because all instances for direct attempts are in use, or because the attempts
+    /// of the function usually compute for long and need turns ([`Turns`]).
     pub(super) fn try_run(
         &self,
         shared: &Shared,

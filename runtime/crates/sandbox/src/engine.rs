@@ -1,5 +1,5 @@
-//! The wasmtime engine: compiler settings, the memory pool, and the ticker that interrupts guests that compute for
-//! long.
+//! The wasmtime engine: its compiler settings, its pool of preallocated slots for instances (wasmtime's pooling
+//! allocator), and the ticker, a thread that interrupts guests that compute for long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,50 +13,60 @@ use wasmtime::{
 use super::proposals;
 use super::threads::processors;
 
-/// Limits on the parts of one component. The largest known guests (Python with its shared libraries) have about 40 core
-/// instances and 20,000 table elements; a plain Rust guest has one instance and one table.
+/// Limits on the core instances, memories, tables and table elements of one component. The largest known guests (Python
+/// with its shared libraries) have about 40 core instances and 20,000 table elements; a plain Rust guest has one
+/// instance and one table.
 pub(super) const INSTANCES_MAX: u32 = 64;
 pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Limit on concurrent instances for deliveries. Each memory slot reserves 4 GiB of address space (no memory); with
-/// more instances, the reservation would exceed the 128 TiB address space of a process.
+/// Limit on concurrent instances for deliveries, whatever the settings. For each of the [`MEMORIES_MAX`] memories of an
+/// instance, the pool reserves 4 GiB of address space (not of memory). With more instances, the reservation would
+/// exceed the 128 TiB of address space that a process has.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
 /// Limit on concurrent instances for HTTP requests, in addition to those for deliveries.
 pub(super) const REQUESTS_MAX: u32 = 2_048;
-/// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
+/// Size of the largest 32-bit memory, in bytes. The pool reserves address space for memories of this size. The `memory`
+/// limit of the function applies when a memory grows.
 pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
-/// Memory that a slot keeps after its instance ended: eight pages of each linear memory, and two pages of each table.
+/// Memory that stays allocated in a slot of the pool when its instance ends, in bytes: eight pages of each linear
+/// memory, and two pages of each table.
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
-/// Memory that a slot of the warm pool keeps: the pages that an attempt of Go writes.
+/// The same for a slot of the warm pool (`warm_pool.rs`), in bytes: enough for the pages that an attempt of a Go
+/// function writes.
 const WARM_RESIDENT_BYTES: usize = 1024 * 1024;
 const WARM_RESIDENT_TABLE_BYTES: usize = 64 * 1024;
-/// Limit on the memories of an instance in the warm pool. Components of QuickJS have a second, small one.
+/// Limit on the memories of an instance in the warm pool. Components with QuickJS have two memories, of which one is
+/// small.
 pub(super) const WARM_MEMORIES_MAX: u32 = 2;
-/// Interval at which a computing guest yields. The interval bounds how long other tasks on the same thread wait (a call
-/// takes 10 to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is
-/// detected. One yield costs about a microsecond.
+/// Interval at which a guest that computes yields to other tasks on its thread. The interval limits how long these
+/// tasks wait, and how late an exceeded deadline is noticed. For comparison: most calls take 10 to 50 µs, and one yield
+/// costs about a microsecond. A direct attempt cannot yield; it is interrupted at its second tick (`direct.rs`).
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// Number of ticks without a running attempt after which the ticker sleeps, so that an idle process causes no wake-ups.
+/// Number of ticks without a running attempt after which the ticker thread sleeps, so that an idle process causes no
+/// wake-ups.
 const IDLE_TICKS_MAX: u32 = 200;
 
-/// Creates the engine with the pooling allocator, or without it if the pool's address space cannot be reserved.
+/// Creates the engine that runs functions. Its instances come from wasmtime's pooling allocator, unless the address
+/// space for the pool cannot be reserved.
 pub(super) fn engine(concurrency: u32, requests: u32) -> wasmtime::Result<Engine> {
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(concurrency + requests)));
     Engine::new(&pooled).or_else(|error| {
         tracing::warn!(
             %error,
-            "cannot reserve the address space for {concurrency} instances; guests start several times slower; \
-             raise the limit on virtual memory (ulimit -v) or lower the concurrency"
+            "cannot reserve the address space for {concurrency} concurrent deliveries and {requests} concurrent HTTP \
+             requests; functions start several times slower; raise the limit on virtual memory (ulimit -v), or lower \
+             the limit on concurrent deliveries (`--concurrency`)"
         );
         Engine::new(&config())
     })
 }
 
-/// Creates the engine of the warm pool (`warm_pool.rs`) with at most `direct` and `waiting` instances, each of which
-/// has at most [`WARM_MEMORIES_MAX`] memories. Code compiled for the other engines is valid for this one.
+/// Creates the engine of the warm pool (`warm_pool.rs`). The pool has `direct` instances for direct attempts and
+/// `waiting` instances for other attempts. Each instance has at most [`WARM_MEMORIES_MAX`] memories. Code that was
+/// compiled for another engine of this module also runs on this one.
 pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine> {
     let mut pool = pool_of(direct + waiting, waiting);
     pool.total_memories((direct + waiting) * WARM_MEMORIES_MAX)
@@ -67,7 +77,9 @@ pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine>
     Engine::new(&pooled)
 }
 
-/// Creates an engine that only compiles. The pool does not affect compiled code.
+/// Creates the engine of the compiler process. It runs no guests, so it has no pool of instances. The engines with a
+/// pool can still load the code that it compiles: all engines have the same compiler settings (`config`), and compiled
+/// code does not depend on where an instance gets its memory.
 pub(super) fn compiler() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
@@ -77,8 +89,8 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // Function names come from the name section. DWARF is untrusted input that nothing else needs, so it is not
-        // parsed.
+        // Backtraces show function names, which come from the name section. DWARF debug information is untrusted input
+        // that nothing else needs, so wasmtime does not parse it.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .native_unwind_info(false)
         .concurrency_support(false);
@@ -86,25 +98,27 @@ fn config() -> Config {
     config
 }
 
-/// Returns the limit on concurrent direct attempts, one for each thread for guests. Their instances are in addition to
-/// those for deliveries and HTTP requests.
+/// Returns the limit on concurrent direct attempts (`direct.rs`): at most 128, one for each thread that runs guests.
+/// They have instances of their own, in addition to those for deliveries and HTTP requests.
 pub(super) fn direct_max() -> u32 {
     2 * processors().min(64)
 }
 
-/// `waiting` is the limit on concurrent instances that have a stack of their own.
+/// Returns the pool for all functions. `waiting` is the limit on concurrent instances whose guests may wait, so that
+/// each of them needs a stack of its own. The instances for direct attempts are added to this number.
 fn pool(waiting: u32) -> PoolingAllocationConfig {
-    // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
-    // faults on the next call, no lock on the address space shared by all threads. The limit is on the written pages:
-    // the smallest Rust guest writes two. Every slot that was ever used keeps its pages, so after a flood of guests
-    // with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit is on the first bytes of the memory,
-    // which hold no page that a Rust guest writes, so it saves nothing.
+    // When an instance ends, wasmtime can reset pages of its memory in place, instead of returning them to the
+    // operating system. That needs no madvise, no page faults in the next attempt, and no lock on the address space
+    // that all threads share. With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that the guest wrote, up to
+    // the limit that is set here; the smallest Rust guest writes two pages. Every slot that was used once keeps its
+    // pages: after many guests with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit applies to the
+    // first bytes of the memory. A Rust guest writes to none of these, so resetting in place saves nothing there.
     let mut pool = pool_of(waiting + direct_max(), waiting);
     pool.linear_memory_keep_resident(RESIDENT_BYTES).table_keep_resident(RESIDENT_TABLE_BYTES);
     pool
 }
 
-/// Returns a pool of `instances`, of which `stacks` have a stack of their own.
+/// Returns a pool with slots for this number of instances. `stacks` of them can have a stack of their own.
 fn pool_of(instances: u32, stacks: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
@@ -122,7 +136,8 @@ fn pool_of(instances: u32, stacks: u32) -> PoolingAllocationConfig {
     pool
 }
 
-/// The thread that increments the epochs of the engines while attempts run. Dropping the ticker stops the thread.
+/// The thread that increments the epoch counter of each engine once per tick while attempts run. Guests compare this
+/// counter with their deadline, so they can be interrupted at ticks. Dropping the ticker stops the thread.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -151,7 +166,7 @@ impl Ticker {
         self.count(&self.shared.attempts).0
     }
 
-    /// Same for a direct attempt. Returns `None` if all instances for direct attempts are in use.
+    /// Like [`Self::keep_awake`], for a direct attempt. Returns `None` if all instances for direct attempts are in use.
     pub(super) fn keep_awake_direct(&self) -> Option<AwakeGuard<'_>> {
         let (awake, before) = self.count(&self.shared.direct);
         (before < self.direct_max).then_some(awake)
@@ -159,7 +174,8 @@ impl Ticker {
 
     /// Counts an attempt. Returns the guard and the number of attempts that were already running.
     fn count<'a>(&self, attempts: &'a AtomicUsize) -> (AwakeGuard<'a>, usize) {
-        // Sequential consistency ensures that the ticker sees this attempt or this thread sees that the ticker sleeps.
+        // All these operations are sequentially consistent. So either the ticker sees this attempt before it sleeps, or
+        // this thread sees that the ticker sleeps, and wakes it.
         let before = attempts.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
@@ -184,7 +200,7 @@ impl Drop for Ticker {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // The thread only counts and sleeps. If it panicked, there is nothing useful to do here.
+            // An error means that the thread panicked. Nothing useful can be done about that here.
             let _ = thread.join();
         }
     }

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::invocation::Invocation;
 use super::stdio::ByteSink;
 
-/// Length limit of a line, in bytes: the size limit of an event.
+/// Length limit of a line, in bytes. It is the size limit of an event.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A line on stdout is not an event, or is an event that may not be published. The program is ended at this line,
 /// because it cannot learn of the refusal in another way.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "line {line} on stdout is not published: {reason} (a command prints events to stdout, one a line, and everything \
-     else to stderr)"
+    "line {line} on stdout is not published: {reason} (a command prints events to stdout, one per line, and \
+     everything else to stderr)"
 )]
 pub(super) struct LineRefused {
     line: usize,

@@ -1,4 +1,5 @@
-//! The exit of a converted core module. `adapt.rs` redirects the module's `proc_exit` to this import.
+//! The host function that ends a program with an exit code. When `adapt.rs` converts a core module to a component, it
+//! redirects the module's `proc_exit` to this function.
 
 use wasmtime::component::{HasData, Linker};
 use wasmtime_wasi::I32Exit;

@@ -2,9 +2,10 @@
 //! until the next tick) or an instance for an HTTP request.
 //!
 //! A free slot goes to the function that has held slots for the shortest time in total. The attempts of one function
-//! get slots in the order in which they request them. The total of a function that was idle is raised to the total of
-//! the function that got a slot last, so that idle time gives no advantage. The last free slots can be reserved for
-//! functions that hold none, one for each of them, so that no function can hold all slots.
+//! get slots in the order in which they request them. If a function that holds no slot requests one, its total is first
+//! raised to the highest total with which a function got a slot so far, so that it has no advantage from the time in
+//! which it was idle. The last free slots can be reserved for functions that hold none, one slot for each such
+//! function, so that no function can hold all slots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -20,16 +21,16 @@ pub(super) struct FairSlots(Mutex<Inner>);
 
 struct Inner {
     free: u32,
-    /// Largest number of slots that are reserved for functions without a slot.
+    /// Limit on the number of slots that are reserved for functions without a slot.
     reserved_max: u32,
     /// The number of functions without a slot.
     idle: u32,
-    /// The total of the function that got a slot last. This value never decreases.
+    /// The highest total with which a function got a slot. The total of an idle function is raised to this value.
     served_us: u64,
-    /// The functions, by number.
+    /// The functions, by the number in their [`Share`].
     functions: BTreeMap<u64, Usage>,
     next_function: u64,
-    /// The functions that wait for a slot, by their total.
+    /// The functions that wait for a slot, each with its total and its number. The smallest total is first.
     waiting: BTreeSet<(u64, u64)>,
 }
 
@@ -42,7 +43,7 @@ struct Usage {
     waiting: VecDeque<Arc<Waiter>>,
 }
 
-/// The place of an attempt among the attempts of its function that wait for a slot.
+/// Where an attempt is put in the queue of its function.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     First,
@@ -56,14 +57,14 @@ struct Waiter {
 }
 
 impl FairSlots {
-    /// Creates `slots` free slots, of which at most the last `reserved_max` are reserved for functions that hold none.
+    /// Creates `slots` free slots. At most `reserved_max` of them are reserved for functions that hold none.
     pub(super) fn new(slots: u32, reserved_max: u32) -> Arc<Self> {
         let (functions, waiting) = Default::default();
         let inner = Inner { free: slots, reserved_max, idle: 0, served_us: 0, functions, next_function: 0, waiting };
         Arc::new(Self(Mutex::new(inner)))
     }
 
-    /// Adds a function.
+    /// Adds a function. It can request slots through the returned share.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         let mut inner = self.lock();
         let function = inner.next_function;
@@ -80,8 +81,8 @@ impl FairSlots {
 }
 
 impl Inner {
-    /// Takes a slot for a function if one is free for it. It never overtakes a waiting function: a released slot
-    /// goes to a waiting function at once.
+    /// Takes a slot for a function if one is free for it. Returns true if it takes one. This cannot overtake a function
+    /// that waits, because each released slot is given to a waiting function immediately.
     fn try_take(&mut self, function: u64) -> bool {
         let reserved = self.reserved();
         let Self { free, idle, served_us, functions, .. } = self;
@@ -112,8 +113,8 @@ impl Inner {
         waiter
     }
 
-    /// Returns a slot and charges the time for which it was held. Returns the waiters that have a slot now; the caller
-    /// wakes them.
+    /// Takes a slot back, and adds the time for which it was held to the total of the function. Returns the waiters
+    /// that got a slot; the caller must wake them.
     fn release(&mut self, function: u64, held_us: u64) -> Vec<Arc<Waiter>> {
         self.free += 1;
         if let Some(usage) = self.functions.get_mut(&function) {
@@ -128,7 +129,7 @@ impl Inner {
         self.give()
     }
 
-    /// Gives the free slots to waiters.
+    /// Gives the free slots to waiters, and returns those waiters.
     fn give(&mut self) -> Vec<Arc<Waiter>> {
         let mut served = Vec::new();
         while let Some(next) = self.next() {
@@ -175,7 +176,7 @@ impl Share {
         self.acquire_at(Place::Last).await
     }
 
-    /// Like [`Share::acquire`], with a place among the attempts of the function that wait.
+    /// Like [`Share::acquire`], but waits at this place in the queue of the function.
     pub(super) async fn acquire_at(&self, place: Place) -> Slot<'_> {
         let waiter = {
             let mut inner = self.slots.lock();
@@ -197,8 +198,8 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut inner = self.slots.lock();
-        // No slot and no waiter is left, because they borrow the share. So no slot is reserved for this function any
-        // more.
+        // The function holds no slot and has no waiter, because both borrow the share. So it counts as idle, and a slot
+        // may be reserved for it. That slot becomes free for others.
         if inner.functions.remove(&self.function).is_some() {
             inner.idle -= 1;
         }
@@ -220,7 +221,8 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// A wait for a slot. If it is dropped, it leaves the queue or returns the slot.
+/// A wait for a slot. If the wait is dropped early, it leaves the queue, or releases the slot that it has got in the
+/// meantime.
 struct Wait<'a> {
     share: &'a Share,
     waiter: Arc<Waiter>,
@@ -278,7 +280,7 @@ mod tests {
         waiting
     }
 
-    /// Returns a slot after it was held for this time.
+    /// Releases a slot as if it had been held for this time.
     fn hold(slot: Slot<'_>, held_us: u64) {
         let share = slot.share;
         std::mem::forget(slot);
@@ -295,10 +297,10 @@ mod tests {
         let slot = light_1.as_mut().now_or_never().expect("the light function is first");
         assert!(busy_1.as_mut().now_or_never().is_none());
         hold(slot, 400);
-        let slot = busy_1.as_mut().now_or_never().expect("nobody else waits");
+        let slot = busy_1.as_mut().now_or_never().expect("no other function waits");
         let mut light_2 = wait(&light);
         hold(slot, 1_000);
-        let slot = light_2.as_mut().now_or_never().expect("it has held slots for a shorter time");
+        let slot = light_2.as_mut().now_or_never().expect("the light function has held slots for a shorter time");
         hold(slot, 5_000);
         assert!(busy_2.as_mut().now_or_never().is_some());
     }
@@ -333,7 +335,7 @@ mod tests {
         assert!(again.as_mut().now_or_never().is_none(), "the slot is reserved again");
         drop(third);
         let third = again.as_mut().now_or_never().expect("two slots are free");
-        // A function that is gone needs no slot.
+        // No slot is reserved for a function that was removed.
         let mut last = wait(&greedy);
         drop(other);
         assert!(last.as_mut().now_or_never().is_some());

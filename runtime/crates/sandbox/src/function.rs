@@ -33,9 +33,9 @@ use evoke_model::outcome::Outcome;
 pub struct Function {
     pub(super) identity: Arc<Identity>,
     pub(super) entry: Entry,
-    /// The entry for warm instances; `None` if the function does not use them.
+    /// The entry for warm instances (`warm_pool`); `None` if the function does not use them.
     pub(super) warm: Option<Entry>,
-    /// The right to take instances for HTTP requests; `None` if the function handles none.
+    /// The right to take instances for HTTP requests; `None` if the function does not handle HTTP requests.
     pub(super) requests: Option<Share>,
     pub(super) shared: Arc<Shared>,
     pub(super) turns: Turns,
@@ -98,8 +98,8 @@ impl Function {
         }
     }
 
-    /// Returns how long an attempt runs before it yields for the first time. Most attempts with a warm instance end within
-    /// this time, so that another attempt gets the instance soon.
+    /// Returns how long an attempt runs before it yields for the first time. An attempt with a warm instance may run
+    /// longer: most of them end within this time, so that another attempt soon gets the instance.
     pub(super) fn undivided(&self) -> Duration {
         if self.warm.is_some() { TICK * 3 } else { TICK }
     }
@@ -138,15 +138,16 @@ impl Function {
         &self.identity.grant_use
     }
 
-    /// Returns the packages of interfaces that the component imports and that refuse every call, because no grant
-    /// allows them: toolchains import them whether a program uses them or not.
+    /// Returns the imported packages whose functions refuse every call, because no grant allows them. Such imports are
+    /// allowed, because toolchains add them even if a program does not use them.
     pub fn refusing_imports(&self) -> &[&'static str] {
         &self.refusing_imports
     }
 
-    /// Runs one attempt in a fresh instance, which is dropped before this returns. There is no error: every way a guest
-    /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
-    /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
+    /// Runs one attempt in a fresh instance, which is dropped before this returns. Never fails, because every way in
+    /// which a guest can end is an outcome. The attempt ends at most a few milliseconds after the function's time-out.
+    /// The wait for a free instance does not count towards the time-out. A function that responds to HTTP requests
+    /// always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
         self.identity.grant_use.attempt();
         let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside } = call;
@@ -176,10 +177,11 @@ impl Function {
         delivery: Delivery<'_>,
         state: Option<Arc<dyn StateSource>>,
     ) -> Attempt {
-        // The semaphore is never closed. Without a permit, the pool itself would still enforce the limit.
+        // An error means that the semaphore is closed, which never happens. Even then, the pool would enforce the
+        // limit.
         let _permit = self.shared.permits.acquire().await;
         let _awake = self.shared.ticker.keep_awake();
-        // The attempt takes a warm instance when it begins, and not while it waits for its turn.
+        // The attempt takes a warm instance only when it begins, not while it waits for its first turn.
         let turn = self.turns.first(self.warm.is_some()).await;
         let (entry, _warm) = self.entry_for(Use::Waiting);
         let started = Instant::now();
@@ -190,7 +192,7 @@ impl Function {
         let mut store = instance::new_store(entry.engine(), task, invocation.clone(), state, started);
         budget::yield_at_ticks(&mut store, self.identity.timeout, started, self.undivided());
         let limit = self.identity.timeout;
-        // One statement, because it borrows the store.
+        // One statement, so that the borrow of the store ends with it.
         let result = outcome::within(
             limit,
             pin!(self.turns.run(turn, pin!(run_guest(entry, &mut store, invocation, delivery)))),
@@ -208,7 +210,8 @@ async fn run_guest(
 ) -> wasmtime::Result<Outcome> {
     match entry {
         Entry::Handler(pre, _) => handler::run(pre, store, invocation, delivery).await,
-        // Boxed so that handlers, the common case, do not carry the large future of a program.
+        // Boxed because the future of a program is large, and otherwise the future of a handler, the common case, would
+        // have the same size.
         Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
         Entry::Http(_) => {
             Ok(Outcome::Unavailable { message: "the function responds to HTTP requests and receives no events".into() })

@@ -1,8 +1,8 @@
 //! Records which grants a function uses, for as long as it is loaded.
 //!
-//! Recording must not slow attempts down: recording a known use again costs one atomic load, and nothing here waits for
-//! a lock. Therefore a use is recorded without its time. The reader takes the uses since the previous read, and adds
-//! the time.
+//! Recording must not slow attempts down. If a use was already recorded, recording it again costs one atomic load, and
+//! nothing here waits for a lock. For the same reason, a use is recorded without its time: the caller of
+//! [`GrantUse::take`] gets the uses since its previous call, and adds the time.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -13,13 +13,13 @@ use evoke_egress::{Error, Grant};
 use evoke_model::destination::Target;
 use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 
-/// The most refused uses of one kind that are recorded.
+/// Limit on the recorded refused uses of one kind.
 const REFUSED_MAX: usize = 16;
 /// Length limit of a recorded text, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The uses of the grants of a function since they were last taken. Each use belongs to the entry of the manifest that
-/// granted it: by position in `publish` and `http`, and by name elsewhere.
+/// The uses of the grants of a function since the last [`GrantUse::take`]. Each use belongs to the entry of the
+/// manifest that granted it: by position in `publish` and `http`, and by name elsewhere.
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
@@ -37,14 +37,14 @@ pub struct GrantUse {
     refused_shared_state: Flag,
 }
 
-/// The uses since the last read.
+/// The uses between two calls of [`GrantUse::take`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Number of attempts, and of HTTP requests, that started.
     pub attempts: u64,
     /// The used grants.
     pub used: Vec<Used>,
-    /// The uses that were refused because a grant is missing, each by the grant that would allow it.
+    /// The uses that were refused because a grant is missing. Each is described by the grant that would allow it.
     pub refused: Vec<GrantKey>,
 }
 
@@ -57,7 +57,7 @@ pub struct Used {
     /// setting or a secret was read: `read` if it was read by name, `get-all` or `environment` if it was read together
     /// with all others.
     pub values: Vec<String>,
-    /// True if there were more values than are recorded.
+    /// True if there were more values than can be recorded.
     pub more: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) enum StateOperation {
     Write,
 }
 
-/// How a function gets all of its settings and secrets at once.
+/// How a function gets all of its settings and secrets together.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Whole {
     GetAll,
@@ -78,7 +78,8 @@ pub(super) enum Whole {
 }
 
 impl GrantUse {
-    /// Starts a record for these grants. Texts of the guest in which a secret is found are not recorded.
+    /// Starts to record the use of these grants. A text of the guest that contains the value of a secret is not
+    /// recorded.
     pub fn new<'a>(
         publish: &[String],
         http: &[Grant],
@@ -101,14 +102,14 @@ impl GrantUse {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records a request under the grant at this position.
+    /// Records a request to `target`, which the grant at this position allows.
     pub fn request(&self, position: usize, target: &str) {
         if let Some((_, hosts)) = self.http.get(position) {
             hosts.note(target);
         }
     }
 
-    /// Records whether a request is granted.
+    /// Records the check of a request against the grants: the grant that allows it, or that no grant does.
     pub(super) fn request_checked(&self, granted: &Result<(usize, Target), Error>) {
         match granted {
             Ok((position, target)) => self.request(*position, &target.to_string()),
@@ -117,14 +118,14 @@ impl GrantUse {
         }
     }
 
-    /// Records that an address was refused.
+    /// Records the error of a request if the address of the target was refused.
     pub(super) fn request_failed(&self, error: &Error) {
         if let Error::AddressRefused { target, address, .. } = error {
             self.refused_addresses.note(&format!("{target} {address}"));
         }
     }
 
-    /// Records a published event under the glob at this position.
+    /// Records a published event, which the glob at this position allows.
     pub(super) fn published(&self, position: usize, type_: &str) {
         if let Some((_, types)) = self.publish.get(position) {
             types.note(type_);
@@ -153,9 +154,9 @@ impl GrantUse {
         self.refused_shared_state.set();
     }
 
-    /// Records that the guest read the value of a name.
+    /// Records that the guest read the configuration value or the secret with this name.
     pub(super) fn read(&self, name: &str) {
-        // A secret hides the setting of the same name.
+        // If both have this name, the guest reads the secret.
         match self.secrets.get(name).or_else(|| self.config.get(name)) {
             Some(reads) => reads.read.set(),
             None => self.refused_config.note(name),
@@ -230,7 +231,8 @@ fn names<const N: usize>(flags: [(&str, &Flag); N]) -> Vec<String> {
     flags.into_iter().filter(|(_, flag)| flag.take()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Something that happened or not. The load before the store keeps the cache line shared between processors.
+/// Whether something happened. A flag that is already set is only loaded, not stored, so that processors can share the
+/// cache line.
 #[derive(Debug, Default)]
 struct Flag(AtomicBool);
 
@@ -246,7 +248,7 @@ impl Flag {
     }
 }
 
-/// The first `N` different texts, and which of them occurred since they were last taken.
+/// The first `N` different texts, and which of them were recorded since the last `take`.
 #[derive(Debug)]
 struct Values<const N: usize> {
     slots: [(OnceLock<Box<str>>, Flag); N],
@@ -265,7 +267,8 @@ impl<const N: usize> Values<N> {
             return self.more.set();
         }
         for (slot, flag) in &self.slots {
-            // Of two threads with different texts, one finds the slot taken and uses the next one.
+            // If two threads with different texts use an empty slot at the same time, one of them finds the text of the
+            // other, and continues with the next slot.
             if **slot.get_or_init(|| text.into()) == *text {
                 return flag.set();
             }

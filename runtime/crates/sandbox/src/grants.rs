@@ -23,7 +23,7 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Starts a record of the use of these grants.
+    /// Starts to record which of these grants are used.
     pub(super) fn grant_use(&self) -> GrantUse {
         let config = self.config.keys().map(String::as_str);
         GrantUse::new(&self.publish, &self.http, config, &self.secrets)

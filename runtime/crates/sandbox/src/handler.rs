@@ -58,7 +58,8 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
         type_: &event.type_,
         subject: event.subject.as_deref(),
         time: event.time.as_deref(),
-        // The JSON format implies this type. Outside of it, the type is explicit (JSON format, section 3.1.2).
+        // In the JSON format of CloudEvents, data in JSON needs no media type. The guest gets the event in another
+        // form, so its media type must be set (CloudEvents JSON format, section 3.1.2).
         datacontenttype: event.datacontenttype.as_deref().or(match event.data {
             Data::Json(_) => Some("application/json"),
             _ => None,

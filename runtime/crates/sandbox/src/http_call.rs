@@ -1,7 +1,7 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
-//! The guest is a task on the threads for guests, so the connection's thread never waits for it. If the guest does not
-//! end on its first poll, its response is sent while it runs. If the client disconnects before the response is
+//! The guest runs as a task on the threads for guests, so the connection's thread never waits for it. If the guest has
+//! not ended after its first poll, its response is sent while it runs. If the client disconnects before the response is
 //! complete, the task is aborted. If the guest fails midway, the response body ends with an error, so that it never
 //! looks complete.
 //!
@@ -55,7 +55,7 @@ pub struct HttpCall {
     pub request: GuestRequest,
     /// The trace context of the request; `None` without a trace.
     pub trace: Option<TraceContext>,
-    /// The number of functions that the chain of the request passed through before this one.
+    /// The number of functions that ran before in the chain of events and requests that led to this request.
     pub hops: u32,
     /// Id of the request. Log lines carry it in place of a delivery id.
     pub id: Arc<str>,
@@ -104,7 +104,7 @@ impl Function {
                 }
             }
         })));
-        // Most guests end on the first poll. Then their whole response is known.
+        // Most guests end on the first poll. Then the whole response is available.
         if let Ok(outcome) = first_poll.await {
             let head = head_receiver.try_recv().ok();
             if outcome != Outcome::Done {
@@ -141,15 +141,17 @@ impl Function {
                 message: "the function handles events and receives no HTTP requests".into(),
             };
         };
-        // The client waits for an instance and for the response, so both are within one time limit.
+        // The time limit covers the wait for an instance and the response, because the client waits for both.
         let started = Instant::now();
         let Ok(_instance) = timeout(limit, instances.acquire()).await else {
-            return Outcome::Unavailable { message: "all instances are in use".into() };
+            return Outcome::Unavailable {
+                message: "all instances for HTTP requests stayed in use until the time-out".into(),
+            };
         };
         let _awake = self.shared.ticker.keep_awake();
         let Ok(turn) = timeout(limit.saturating_sub(started.elapsed()), self.turns.first(self.warm.is_some())).await
         else {
-            return Outcome::Unavailable { message: "all processors are in use".into() };
+            return Outcome::Unavailable { message: "other attempts used all processors until the time-out".into() };
         };
         let (entry, _warm) = self.entry_for(Use::Waiting);
         let Entry::Http(pre) = entry else {
@@ -167,7 +169,8 @@ impl Function {
         if let Some(message) = outcome.message() {
             log.message(Level::Error, outcome.kind(), &message);
         }
-        // Set before the store is dropped, because that closes the guest's end of the response.
+        // Set before the store is dropped. Dropping the store ends the response body, and its reader then checks this
+        // flag.
         failed.store(outcome != Outcome::Done, Ordering::Release);
         outcome
     }
@@ -206,7 +209,7 @@ fn trap(message: impl Into<String>) -> Outcome {
 }
 
 fn no_response() -> Outcome {
-    trap("the function returned without a response")
+    trap("the function returned without setting a response")
 }
 
 /// Returns the response of a guest that has ended, with its complete body.
@@ -219,7 +222,7 @@ async fn complete_response(
     let (head, mut body) = response.into_parts();
     let (mut frames, mut length) = (Vec::new(), 0);
     let mut has_trailers = false;
-    // The sender is dropped, so this never waits, except when tokio makes the task yield.
+    // The guest has ended, so all of the body is there. This waits only when tokio makes the task yield.
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             trap(outcome::sanitize(redactor, &format!("the function's response body failed: {error:?}")))
@@ -230,23 +233,28 @@ async fn complete_response(
     }
     let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if !length_without_body(method, head.status) && announced.is_some_and(|announced: u64| announced != length) {
-        let bytes = count(length, "byte");
-        return Err(trap(format!("the function's response has {bytes}, but its content-length is different")));
+        let (bytes, announced) = (count(length, "byte"), announced.unwrap_or_default());
+        return Err(trap(format!(
+            "the body of the function's response has {bytes}, but its header `content-length` is {announced}"
+        )));
     }
     // Trailers require a chunked body.
     let left = (!has_trailers).then_some(length);
     Ok(Response::from_parts(head, ResponseBody(BodySource::Complete { frames: frames.into_iter(), left })))
 }
 
-/// Checks the head of a response. Removes the content-length from a response without a body, because a client would
-/// wait for the body; responses that may announce the length of an absent body keep it.
+/// Checks the head of a response. If the response has no body, removes its header `content-length`, because a client
+/// would wait for the body. Responses that may announce the length of a body that they do not have keep the header.
 fn check_head(method: &Method, head: Head, redactor: &Redactor) -> Result<Response<HyperOutgoingBody>, Outcome> {
     // The error may contain a long text of the guest.
     let mut response =
         head.map_err(|code| trap(outcome::sanitize(redactor, &format!("the function returned an error: {code:?}"))))?;
-    // hyper would send another response in its place.
+    // hyper would replace such a response by another one.
     if response.status().is_informational() {
-        return Err(trap(format!("the function returned status {}, which is not a final response", response.status())));
+        return Err(trap(format!(
+            "the function returned status {}; the lowest status allowed is 200",
+            response.status()
+        )));
     }
     if response.body().is_end_stream() && !length_without_body(method, response.status()) {
         response.headers_mut().remove(CONTENT_LENGTH);
@@ -316,7 +324,7 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // An empty body is never polled, so the task is detached here.
+        // An empty body is never polled, so `poll_frame` did not detach the task.
         if let BodySource::Stream { body, guest, .. } = &mut self.0
             && body.is_end_stream()
         {

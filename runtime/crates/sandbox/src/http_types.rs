@@ -1,7 +1,7 @@
 //! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs`
-//! implements. Everything that a guest can make the host hold is charged to the budget first. The functions themselves
-//! are those of wasmtime-wasi-http, except those of `response_handle.rs`. All functions are listed, so that a new one
-//! cannot be linked without a decision about its charge.
+//! implements. Before the host stores anything for a guest, its size is charged to the budget (`budget.rs`). The
+//! functions themselves are those of wasmtime-wasi-http, except those of `response_handle.rs`. All functions are listed
+//! here. So if a new version adds a function, this file does not compile until the charge of the function is decided.
 //!
 //! Every kind of function can create fields, requests and bodies, because every kind can send requests.
 
@@ -34,7 +34,7 @@ pub(super) struct HttpTypes<'a> {
     pub(super) view: WasiHttpCtxView<'a>,
     pub(super) budget: &'a HostBudget,
     pub(super) unfinished: &'a mut Unfinished,
-    /// Is closed when the response is set: later events are refused.
+    /// Closed when the guest sets its response: events that it publishes later are refused.
     pub(super) publisher: Publisher<'a>,
 }
 
@@ -61,15 +61,15 @@ impl HttpTypes<'_> {
         self.charge(bytes.saturating_add(FIELD_BYTES)).map_err(HeaderError::trap)
     }
 
-    /// Charges a copy of fields, which is made when the guest changes them.
+    /// Charges the size of a copy of these fields. The copy itself is made when the guest changes them.
     fn charge_copy(&self, fields: &Resource<FieldMap>) -> Result<()> {
         let fields: &HeaderMap = self.view.table.get(fields)?;
         self.charge(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum())
     }
 }
 
-/// Implements traits for [`HttpTypes`]. Each function runs the given statements and then the function of
-/// wasmtime-wasi-http.
+/// Implements traits for [`HttpTypes`]. Each function runs the statements in its braces, and then the function of the
+/// same name in wasmtime-wasi-http.
 macro_rules! delegate {
     ($(impl $trait:ident {
         $(fn $name:ident($self:ident $(, $arg:ident: $ty:ty)*) -> $ret:ty { $($before:tt)* })*

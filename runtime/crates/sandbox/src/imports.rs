@@ -1,5 +1,5 @@
-//! Checks the imports of a component against its grants when it is loaded, so that no missing grant shows up at run
-//! time.
+//! Checks the imports of a component against its grants when it is loaded, so that a missing grant is reported then,
+//! and not at run time.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -16,8 +16,8 @@ pub(super) fn imports_outgoing_handler(engine: &Engine, component: &Component) -
     ty.imports(engine).any(|(name, _)| name.split('@').next() == Some(OUTGOING))
 }
 
-/// Returns the packages of imports that are linked and refuse every call. `no_http` is true without a grant for
-/// requests.
+/// Returns the imported packages that are linked, but whose functions refuse every call. `no_http` is true if no grant
+/// allows HTTP requests.
 pub(super) fn refusing_imports(engine: &Engine, component: &Component, no_http: bool) -> Vec<&'static str> {
     let ty = component.component_type();
     let refuses = |package: &str| {
@@ -35,8 +35,8 @@ pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Ki
         .collect()
 }
 
-/// Returns true if every host function that the component imports returns without waiting. Functions that may wait,
-/// also for the store, are in other packages.
+/// Returns true if every host function that the component imports returns without waiting. Functions that may wait, for
+/// example for the store, are in packages that are not listed here.
 pub(super) fn imports_never_wait(engine: &Engine, component: &Component) -> bool {
     let at_once = ["evoke:function/", "wasi:config/", "wasi:logging/"];
     let ty = component.component_type();
@@ -46,9 +46,10 @@ pub(super) fn imports_never_wait(engine: &Engine, component: &Component) -> bool
 pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
-        // A filesystem without any folder, and a command line without arguments.
+        // Without a grant: the filesystem has no folders, and the command line has no arguments from outside.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
-        // Without a grant, each request is refused: toolchains add the import whether it is used or not.
+        // Also without a grant, because toolchains add this import even if the program does not use it. Without a
+        // grant, each request is refused.
         "wasi:http" if ["wasi:http/types", OUTGOING].contains(&interface) => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
         // The standard libraries of many languages import sockets even if the program does not use them. So sockets are
@@ -57,7 +58,8 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
         // The exit import that the conversion of a core module adds.
         "evoke:runtime" if kind == Kind::Command => None,
         "wasi:keyvalue" if kind == Kind::Http => Some(
-            "a function that responds to HTTP requests has no state, because it has no outcome to commit state with",
+            "a function that responds to HTTP requests cannot use state, because state is committed with the outcome \
+             for an event",
         ),
         "wasi:keyvalue" if grants.state.is_none() => Some("state must be granted with `allow: { state: true }`"),
         "wasi:keyvalue" if !["store", "atomics", "batch"].iter().any(|part| interface.ends_with(part)) => {

@@ -1,5 +1,6 @@
-//! One attempt at a delivery, or one HTTP request: the input, and what the guest has logged and published so far. All
-//! of it is one allocation, except the budget, which the stored state shares.
+//! The data of one attempt at a delivery, or of one HTTP request: the input, and everything that the guest has logged
+//! and published so far. All of it is in one allocation, except the budget, which the session of stored state also
+//! holds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) struct Identity {
     pub(super) timeout: Duration,
     pub(super) memory: u64,
     pub(super) grants: Grants,
-    /// The use of the grants.
+    /// Records which grants the function uses.
     pub(super) grant_use: Arc<GrantUse>,
     /// Sends the requests of the function.
     pub(super) outbound: Owner,
@@ -43,7 +44,7 @@ pub(super) struct Invocation {
     pub(super) cause: Option<Arc<Event>>,
     /// The trace context of the attempt; `None` if it has none of its own.
     trace: Option<TraceContext>,
-    /// Number of functions that the chain passed through before this one.
+    /// Number of functions that ran before in the chain of events that led to this attempt.
     hops: u32,
     logs: LogSink,
     clock: Clock,
@@ -81,17 +82,15 @@ impl Invocation {
         })
     }
 
-    /// Returns the number of functions that the chain of a request sent by this function has passed through.
+    /// Returns the number of functions in the chain that led to a request of this function, including this function.
     pub(super) fn hops_out(&self) -> u32 {
         self.hops + 1
     }
 
-    /// Returns the clock of the attempt.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Returns the log of this attempt.
     pub(super) fn log(&self) -> AttemptLog<'_> {
         AttemptLog {
             function: &self.identity.name,
@@ -118,7 +117,7 @@ impl Invocation {
         &self.identity.spans
     }
 
-    /// Returns the trace context of which the function's requests are a part.
+    /// Returns the trace context that the requests of the function become part of.
     pub(super) fn trace(&self) -> Option<TraceContext> {
         self.trace.clone().or_else(|| TraceContext::of_event(self.cause.as_deref()?))
     }
@@ -128,7 +127,6 @@ impl Invocation {
         self.identity.grants.secrets.redactor()
     }
 
-    /// Returns the publisher of this attempt.
     pub(super) fn publisher(&self) -> Publisher<'_> {
         let origin = Origin {
             source: &self.identity.uri,
@@ -147,7 +145,6 @@ impl Invocation {
         }
     }
 
-    /// Returns the configuration of the function.
     pub(super) fn config(&self) -> Config<'_> {
         let Grants { config, secrets, .. } = &self.identity.grants;
         Config { config, secrets, grant_use: self.grant_use() }

@@ -26,7 +26,7 @@ pub trait StateSource: Send + Sync + 'static {
     /// Returns the value of a key. An error explains why the value cannot be read now.
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>>;
 
-    /// Returns the first `limit` keys after `after`, in key order.
+    /// Returns the first `limit` keys after the key `after`, or from the start, in key order.
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
 
     /// Returns the number of keys and bytes in a bucket.
@@ -70,15 +70,15 @@ pub(super) fn add_to_linker<T: Send + 'static>(
     batch::add_to_linker::<T, KeyValueHost>(linker, view)
 }
 
-/// Limit on the bytes that one `get-many` returns: the limit on the bytes that an attempt reads.
+/// Limit on the bytes that one `get-many` returns. It is the limit on the bytes of state that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Number of keys of a list between two turns of other tasks. A list can have 100,000 keys, and near the quota each
-/// write reads all keys that the attempt has used.
+/// Number of keys of a list after which other tasks may run. A list can have 100,000 keys, and if a bucket is almost
+/// full, each write checks all keys that the attempt has used. So a whole list could take long.
 const KEYS_A_TURN: usize = 8;
 
 type HostResult<T> = Result<T, Error>;
 
-/// Lets other tasks run after every [`KEYS_A_TURN`] keys of a list. So the deadline of the attempt can also end a list.
+/// Lets other tasks run after every [`KEYS_A_TURN`] keys of a list. The deadline of the attempt can end the list there.
 async fn pause_after(index: usize) {
     if index % KEYS_A_TURN == KEYS_A_TURN - 1 {
         tokio::task::yield_now().await;
@@ -98,7 +98,7 @@ impl KeyValue<'_> {
         let refusal = match &result {
             Err(StateError::Limit(message)) => Some(Refusal::Denied(message.clone())),
             Err(StateError::Quota(message)) => Some(Refusal::Quota(message.clone())),
-            // Not refused: another attempt may succeed.
+            // Not a refusal, because another attempt may succeed.
             Err(StateError::Failed(_)) | Ok(_) => None,
         };
         self.refusals.record_state(refusal);
@@ -119,7 +119,7 @@ impl store::Host for KeyValue<'_> {
             BucketName::Shared => StateOperation::OpenShared,
         });
         let full =
-            |_| Error::Other("the function holds too many handles; close buckets that are no longer used".into());
+            |_| Error::Other("the function holds too many handles; close the buckets that it no longer uses".into());
         self.resources.push(name).map_err(full)
     }
 }
@@ -185,7 +185,8 @@ impl batch::Host for KeyValue<'_> {
             // The list may name a key many times.
             bytes += value.as_ref().map_or(0, Bytes::len);
             if bytes > GET_MANY_BYTES_MAX {
-                let message = format!("one call of get-many returns at most {GET_MANY_BYTES_MAX} bytes");
+                let message =
+                    format!("one `get-many` returns at most {GET_MANY_BYTES_MAX} bytes; read fewer keys in one call");
                 return self.record(Err(StateError::Limit(message)));
             }
             found.push(value.map(|value| (key, value.into())));

@@ -36,9 +36,10 @@ impl Kind {
         kind.map(|(_, kind)| kind).ok_or(exports)
     }
 
-    /// Returns the kind that the file of a component or core module seems to have. Reads only its sections of exports, of
-    /// bounded size: [`Kind::of`] decides when the component is compiled. Returns `None` for the text form, for a core
-    /// module that embeds its WIT, and for more exports than are read.
+    /// Returns the kind that the file of a component or core module seems to have. Reads only its sections of exports,
+    /// up to [`EXPORTS_BYTES_MAX`], and the start of its custom sections. [`Kind::of`] determines the actual kind after
+    /// the component is compiled. Returns `None` for the text form, for a core module that embeds its WIT, and for a
+    /// larger section of exports.
     pub(super) fn expected(mut file: impl Read + Seek) -> io::Result<Option<Self>> {
         let mut head = [0; 8];
         file.read_exact(&mut head)?;
@@ -78,14 +79,15 @@ impl Kind {
     }
 }
 
-/// Maximum size of the exports that [`Kind::expected`] reads, in bytes.
+/// Size limit of a section of exports that [`Kind::expected`] reads, in bytes.
 const EXPORTS_BYTES_MAX: u64 = 1024 * 1024;
-/// The bytes of a custom section that have the start of its name, which shows whether it is WIT.
+/// Number of bytes that [`Kind::expected`] reads of a custom section. They contain the start of the name of the
+/// section, which shows whether it is WIT.
 const NAME_START_BYTES: u64 = 20;
 
 /// The exports that Evoke can call, for error messages.
 pub const EXPECTED_EXPORTS: &str =
-    "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
+    "a function must export evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
 
 #[cfg(test)]
 mod tests {

@@ -1,13 +1,14 @@
-//! The sandbox compiles functions and runs each attempt in a fresh instance of wasmtime. An instance reaches only what
-//! its manifest grants.
+//! The sandbox compiles functions, which are WebAssembly components, and runs them with wasmtime. One run of a function
+//! for one event is an attempt. Each attempt gets a fresh instance, which can use only the capabilities that the
+//! function's manifest grants.
 //!
-//! Every resource of an attempt is bounded: memory and time by the function's manifest; everything else (tables,
-//! instances, handles, log lines, published events, bytes per call) by constants defined next to the code that uses
-//! them.
+//! Every resource of an attempt is limited. The function's manifest limits memory and time. Constants next to the code
+//! that uses them limit everything else: tables, instances, handles, log lines, published events and bytes per call.
 //!
-//! The sandbox does not know manifests, stores, the bus and retries: a caller passes a [`Spec`] to [`Sandbox::load`],
-//! and one [`Call`] per attempt to [`Function::run`]. The [`Attempt`] that it returns has had no effect yet; the caller
-//! commits the published events and the state writes together with the outcome.
+//! The sandbox knows nothing about manifests, stores, the bus and retries. The caller passes a [`Spec`] to
+//! [`Sandbox::load`], which returns a [`Function`], and one [`Call`] per attempt to [`Function::run`], which returns an
+//! [`Attempt`]. The sandbox stores nothing: the caller commits the published events and the state writes of the attempt
+//! together with its outcome.
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
@@ -16,8 +17,8 @@
 //! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; `grant_use` records
 //!    which grants are used; host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`,
 //!    `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records refused
-//!    calls; `outside` is where an attempt reads clocks, random numbers, state and responses from (with `answers`, the
-//!    responses of a test, and `request_error`)
+//!    calls; `outside` provides the clocks, random numbers, state and responses that an attempt reads (with `answers`,
+//!    the responses that a test defines, and `request_error`)
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
 //!    owns the capabilities; `linker` links them

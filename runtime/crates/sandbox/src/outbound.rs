@@ -1,7 +1,7 @@
 //! `wasi:http/outgoing-handler`: the requests that a guest sends. The crate `evoke-egress` checks the grants and the
 //! addresses, and bounds every wait and size; without a grant, every request is refused.
 //!
-//! Requests run on the threads of guests, so a response wakes no thread but the one that runs the guest. A guest that
+//! Requests run on the threads of guests, so a response wakes only the thread that runs the guest. A guest that
 //! computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The
 //! guest never sees the headers that its grant adds.
 
@@ -40,9 +40,9 @@ use evoke_telemetry::{OutboundStart, TraceContext};
 const CALL_BYTES: usize = 16 * 1024;
 /// Estimate of the memory for one field of a response without its name and value, in bytes.
 const FIELD_BYTES: usize = 128;
-/// The most requests of an attempt that its record names.
+/// Limit on the requests that the note of an attempt lists.
 const NOTES_MAX: usize = 10;
-/// Length limits of a method, and of a host, in records and spans, in bytes. The second is the length limit of a DNS
+/// Length limits of a method, and of a host, in records and spans, in bytes. The limit for the host is that of a DNS
 /// name.
 const METHOD_BYTES_MAX: usize = 64;
 const HOST_BYTES_MAX: usize = 253;
@@ -76,14 +76,14 @@ impl Host for HttpTypes<'_> {
 /// Sends the requests of one attempt.
 pub(super) struct Outbound {
     invocation: Arc<Invocation>,
-    /// Shared by all requests of the attempt.
+    /// The bytes of bodies that all requests of the attempt may send and receive together.
     allowance: Arc<Allowance>,
     deadline: Instant,
     refusal: SharedRefusal,
     notes: Arc<Notes>,
 }
 
-/// A line for each request of an attempt, for its record.
+/// One line for each request of an attempt, and the number of requests beyond [`NOTES_MAX`].
 #[derive(Default)]
 struct Notes(Mutex<(Vec<String>, usize)>);
 
@@ -104,7 +104,7 @@ impl Outbound {
         Self { invocation, allowance, deadline, refusal, notes }
     }
 
-    /// Returns a text about the requests of the attempt and how they ended; `None` without requests. The text may
+    /// Returns a text that lists the requests of the attempt and how they ended; `None` without requests. The text may
     /// contain secrets.
     pub(super) fn note(&self) -> Option<String> {
         let notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,9 +166,9 @@ impl WasiHttpHooks for Outbound {
 
 /// Where a request goes.
 enum Way {
-    /// Over the network, perhaps recorded.
+    /// Over the network. The request is recorded if there is an exchange.
     Live(Option<RecordedExchange>),
-    /// To a test.
+    /// To a test, which answers it.
     Answered(BodyAnswer),
     /// Nowhere, because no grant allows it. The grants of the manifest also apply in a test.
     Refused(Error),
@@ -209,7 +209,7 @@ async fn send(
             return Err(to_wasi(error));
         }
     };
-    // Recorded before the request is sent, because the guest may end while it waits.
+    // The use of the grant is recorded before the request is sent, because the guest may end while it waits.
     let granted = invocation.outbound().grant_of(&request);
     invocation.grant_use().request_checked(&granted);
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
@@ -247,7 +247,7 @@ async fn send(
         return Err(wasi_http::Error::HttpResponseHeaderSectionSize(None));
     }
     let budget = invocation.budget.clone();
-    // Trailers stay with the host until the guest drops them. Those beyond the budget are dropped at once.
+    // The host keeps trailers until the guest drops them. Trailers beyond the budget are replaced with empty ones.
     let bounded = move |frame: Frame<Bytes>| match frame.trailers_ref() {
         Some(trailers) if budget.charge(fields(trailers)).is_err() => Frame::trailers(HeaderMap::new()),
         _ => frame,

@@ -30,8 +30,8 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// How a guest ended: by the time-out (`Elapsed`), by a panic of the host, or by itself.
 pub(super) type GuestResult = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
 
-/// Runs a guest for at most `limit`. Most guests end on the first poll and never need a timer. The future stays pinned
-/// in the caller, because it has several kilobytes.
+/// Runs a guest for at most `limit`. Most guests end on the first poll and never need a timer. The caller pins the
+/// future, so that it is not moved: it has several kilobytes.
 pub(super) async fn within(
     limit: Duration,
     guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>,
@@ -40,7 +40,8 @@ pub(super) async fn within(
     if let Poll::Ready(ended) = futures_util::poll!(&mut guest) {
         return Ok(ended);
     }
-    // Only the timer is polled now: the guest is polled again when it wakes the task.
+    // The guest was just polled, so the first poll here polls only the timer. Later polls mean that the guest or the
+    // timer woke the task.
     let mut timer = pin!(tokio::time::timeout(limit, pending::<Infallible>()));
     let mut is_woken = false;
     poll_fn(|context| {
@@ -88,12 +89,12 @@ fn panic_outcome(panic: &(dyn Any + Send), redactor: &Redactor) -> Outcome {
     let text = text.unwrap_or("the host panicked");
     // The text may quote the guest.
     let message = sanitize(redactor, &format!("a bug in Evoke, not in the function: {text}"));
-    tracing::error!(message, "an attempt panicked");
+    tracing::error!(message, "the host panicked during an attempt");
     Outcome::Unavailable { message }
 }
 
-/// Returns the outcome of a guest that failed with this message after the host refused memory or a call. The refusal is
-/// then reported as the cause.
+/// Returns the outcome of a guest that failed with this message after the host refused memory or a call: the refusal is
+/// then the cause of the failure. Returns `None` if the host refused nothing.
 pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outcome> {
     if context.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: context.invocation.identity.memory });
@@ -143,7 +144,8 @@ pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
     // Redacted before it is cut, because a cut could leave a part of a secret. One character more than the limit shows
     // that the text continues.
     let (text, _) = redactor.redact_start(text, MESSAGE_BYTES_MAX + '…'.len_utf8() + 1);
-    // Cut first, so that the work is bounded, and again after escaping, which makes the text longer.
+    // The text is cut before it is escaped, so that the work is bounded, and again afterwards, because escaping makes
+    // it longer.
     let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(&text);
     let escaped = escape_controls(start.as_bytes());
     match escaped.get(..escaped.floor_char_boundary(MESSAGE_BYTES_MAX)) {

@@ -8,8 +8,8 @@ use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 
-/// Converts a request. Without a path, the path is `/`; without a scheme, the scheme is https. The body is empty if the
-/// guest never called `body`.
+/// Converts a request. If it has no path, the path is `/`. If it has no scheme, the scheme is https. If the guest never
+/// called `body`, the body is empty.
 ///
 /// # Errors
 /// The method or the URI is not valid, or the header `content-length` contradicts the body.
@@ -27,7 +27,7 @@ pub(super) fn to_http(request: HostOutgoingRequest) -> Result<Request<WasiBody>,
     let length = content_length(&headers)?;
     let body = match body {
         Some(body) => body,
-        // If the guest never called `body`, the header is checked only here.
+        // wasmtime-wasi-http compares the header with the body only if the guest called `body`, so it is checked here.
         None if length.is_some_and(|length| length > 0) => return Err(ErrorCode::HttpRequestBodySize(Some(0))),
         None => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
     };
@@ -55,14 +55,15 @@ fn to_method(method: types::Method) -> Result<Method, ErrorCode> {
     })
 }
 
-/// Returns the value of `content-length`: digits only, and once (RFC 9110, section 8.6).
+/// Returns the value of the header `content-length`. The header may occur only once, and may consist of digits only
+/// (RFC 9110, section 8.6).
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ErrorCode> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(length) if values.next().is_none() => Ok(Some(length)),
-        _ => Err(ErrorCode::InternalError(Some("the header `content-length` is not valid".into()))),
+        _ => Err(ErrorCode::InternalError(Some("the header `content-length` must occur once and be a number".into()))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The values that an attempt reads from outside, except its event and its configuration: clocks, random numbers,
-//! stored state, and the responses to its requests. An attempt reads them live, live with a recording, or from a test.
-//! The values of a test may come from a recording.
+//! stored state, and the responses to its requests. An attempt reads them from the machine and the network, and may
+//! record them. In a test, the test provides them; they may come from a recording.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub enum Outside {
 }
 
 impl Outside {
-    /// Sets the clocks and the generators of random numbers of a new WASI context. Live ones are the defaults.
+    /// Sets the clocks and the generators of random numbers of a new WASI context. Those that are not set here are the
+    /// machine's.
     pub(super) fn set_up(&self, wasi: &mut WasiCtxBuilder, clock: &Clock) {
         match self {
             Self::Live => set_fixed_clock(wasi, clock),
@@ -46,7 +47,7 @@ impl Outside {
                 wasi.monotonic_clock(clocks::RecordedMonotonic::new(recorder.clone()));
                 match recorder.seed() {
                     Some(seed) => set_random(wasi, seed),
-                    None => recorder.refuse("the machine has no random numbers for a seed".to_owned()),
+                    None => recorder.refuse("the operating system provided no random numbers".to_owned()),
                 }
             }
             Self::Given(given) => {
@@ -88,7 +89,8 @@ impl Outside {
         }
     }
 
-    /// Returns the source of stored state for the attempt of a function, which reads from `source`.
+    /// Returns the source from which an attempt of `function` reads stored state: `source` itself, or a source that
+    /// also records what is read from it.
     pub(super) fn state(
         &self,
         source: Option<Arc<dyn StateSource>>,
@@ -118,7 +120,7 @@ impl Outside {
         }
     }
 
-    /// Resets the recorded or given values, for an attempt that runs again.
+    /// Discards what was recorded, or starts again with the first value of the test, for an attempt that runs again.
     pub(super) fn reset(&self) {
         match self {
             Self::Live => {}

@@ -1,8 +1,8 @@
 //! `wasi:http/types.future-incoming-response`: the response that a guest waits for.
 //!
 //! Most guests send one request at a time and wait for its response. The guest's own task drives such a request, so
-//! that the request wakes no other thread. Requests at the same time, and requests whose body the guest still writes,
-//! run as tasks: the guest may wait for something else while they continue.
+//! that the request wakes no other thread. Concurrent requests, and requests whose body the guest still writes, run as
+//! tasks: the guest may wait for something else while they continue.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ type Receiving = Pin<Box<dyn Future<Output = Received> + Send>>;
 pub(super) struct Unfinished {
     /// The entry of the request that the guest's task drives. The request may have ended already.
     driven: Option<u32>,
-    /// Has one clone for each unfinished request.
+    /// Each unfinished request holds a clone, so the number of clones is the number of these requests.
     count: Arc<()>,
 }
 
@@ -36,7 +36,7 @@ impl Unfinished {
     ) -> Result<Resource<PendingResponse>, ResourceTableError> {
         let has_others = Arc::strong_count(&self.count) > 1;
         if has_others && let Some(driven) = self.driven.take() {
-            // Without an entry of this type, the request has ended.
+            // If the table has no such entry any more, the request has ended.
             let _ = table.get_mut(&Resource::<PendingResponse>::new_borrow(driven)).map(PendingResponse::run_as_task);
         }
         let counted = self.count.clone();
@@ -62,7 +62,7 @@ impl Unfinished {
 /// The entry of the resource table behind a `future-incoming-response`. The handles have the type of
 /// wasmtime-wasi-http, because its bindings name that type.
 pub(super) enum PendingResponse {
-    /// The request runs while the guest waits for its response.
+    /// The guest's own task runs the request, while the guest waits for the response.
     Driven(Receiving),
     /// The request runs as a task, which ends when this is dropped.
     Task(AbortOnDropJoinHandle<Received>),

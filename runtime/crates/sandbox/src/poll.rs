@@ -1,5 +1,7 @@
-//! `wasi:io/poll`, with a limit on the pollables of one call. Which of several pollables are ready depends on timing
-//! outside of the attempt, so the results of polls are a part of what an attempt reads from outside.
+//! `wasi:io/poll`: a guest waits for pollables, which are timers, streams and responses. The number of pollables in one
+//! call is limited. If a guest waits for several pollables, timing outside of the guest decides which of them are ready
+//! first. Therefore a recording of an attempt contains the results of polls, and a test that plays the recording back
+//! returns them.
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::DynPollable;
@@ -7,8 +9,8 @@ use wasmtime_wasi::p2::bindings::io::poll::{self, Host, HostPollable};
 
 use super::outside::Outside;
 
-/// Limit on the pollables of one call. A guest cannot hold more handles, but its list can name a handle many times, and
-/// the host keeps a record of each entry while it waits.
+/// Limit on the pollables in one call. The limit on handles does not bound this number, because a list can contain one
+/// handle many times, and the host needs memory for each entry while it waits.
 const POLLABLES_MAX: usize = 1_000;
 
 /// The host's side of `wasi:io/poll`.
@@ -34,9 +36,13 @@ pub(super) fn add_to_linker<T: Send + 'static>(
 impl Host for Pollables<'_> {
     async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         if pollables.len() > POLLABLES_MAX {
-            wasmtime::bail!("polled {} pollables in one call; the limit is {POLLABLES_MAX}", pollables.len());
+            wasmtime::bail!(
+                "waited for {} timers, streams and responses in one call of `wasi:io/poll`; the limit is \
+                 {POLLABLES_MAX}",
+                pollables.len()
+            );
         }
-        // One pollable leaves no choice.
+        // With one pollable, the result is always the same, so it is neither recorded nor taken from a recording.
         if pollables.len() <= 1 {
             return Host::poll(self.table, pollables).await;
         }
@@ -50,12 +56,18 @@ impl Host for Pollables<'_> {
 }
 
 impl Pollables<'_> {
-    /// Waits until all of the pollables with these indexes are ready, and returns the indexes.
+    /// Waits until the pollables at all of these indexes are ready, and returns the indexes. The indexes are the result
+    /// of a recorded poll.
     async fn wait_for(&mut self, pollables: &[Resource<DynPollable>], ready: Vec<u32>) -> wasmtime::Result<Vec<u32>> {
         for index in &ready {
             let pollable = usize::try_from(*index).ok().and_then(|index| pollables.get(index));
             let Some(pollable) = pollable else {
-                wasmtime::bail!("the result of a poll in the test names a pollable that the function did not poll")
+                wasmtime::bail!(
+                    "the recorded `polls` of the test do not fit the function: a result contains index {index}, but \
+                     the function waits for a list of length {}; record the attempt again, and make the test from the \
+                     new recording (`evoke test --from`)",
+                    pollables.len()
+                )
             };
             HostPollable::block(self.table, Resource::new_borrow(pollable.rep())).await?;
         }

@@ -93,7 +93,7 @@ mod tests {
         let found = producers(&section(&body));
         assert_eq!(found["language"], BTreeSet::from(["C11".to_owned(), "Rust".to_owned()]));
         assert_eq!(found["processed-by"], BTreeSet::from(["rustc 1.95.0".to_owned()]));
-        // Torn input is read up to the tear.
+        // Truncated input is read up to its end.
         for end in 0..body.len() {
             producers(&section(&body[..end]));
         }

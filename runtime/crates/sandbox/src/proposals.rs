@@ -1,11 +1,11 @@
 //! The WebAssembly proposals that a component may use: exactly those that today's toolchains emit. Everything else is
 //! rejected when a component is loaded, so code of wasmtime that no usual component reaches is never reached.
 //!
-//! wasmtime turns new proposals on as they become standard. Therefore the set is built from nothing, and a newer
-//! wasmtime adds nothing to it.
+//! wasmtime turns new proposals on as they become standard. The set here starts empty and lists each proposal, so a
+//! newer wasmtime adds nothing to it.
 //!
-//! Guests of these toolchains load and run with this set, as handlers. Beyond the first version of WebAssembly, they
-//! use:
+//! Handlers that are built with these toolchains load and run with this set. They use these proposals beyond the first
+//! version of WebAssembly:
 //!
 //! | toolchain | proposals |
 //! |---|---|
@@ -22,7 +22,7 @@ use wasmtime::{Config, WasmFeatures};
 /// The proposals in use. "LLVM's default" is the list of the target `generic` of LLVM 20, which rustc and clang use
 /// unless an option selects others (LLVM, `WebAssembly.td`; rustc book, `wasm32-wasip2`).
 const SUPPORTED: WasmFeatures = WasmFeatures::empty()
-    // Not a proposal: wasmparser can reject floating point.
+    // Not a proposal, but a feature that wasmparser can turn off: floating point.
     .union(WasmFeatures::FLOATS)
     .union(WasmFeatures::COMPONENT_MODEL)
     // LLVM's default. wit-component's modules for dynamic linking (Python) import mutable globals.
@@ -43,8 +43,9 @@ const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     .union(WasmFeatures::SIMD)
     // Constant addresses of position-independent code: clang with `-mextended-const`, a part of LLVM's target `lime1`.
     .union(WasmFeatures::EXTENDED_CONST)
-    // wasmtime's own code between two composed components, each with its memory, uses it, and wasmtime panics if it is
-    // off (wasmtime-environ, `adapt.rs`). `MEMORIES_MAX` in `engine.rs` bounds the number.
+    // wasmtime generates code that passes values between two composed components, each with a memory of its own. This
+    // code uses the proposal, and wasmtime panics if it is off (wasmtime-environ, `adapt.rs`). `MEMORIES_MAX` in
+    // `engine.rs` bounds the number of memories.
     .union(WasmFeatures::MULTI_MEMORY);
 
 /// Turns on the supported proposals, and all others off.

@@ -41,7 +41,7 @@ pub(super) struct Publisher<'a> {
     pub(super) origin: Origin<'a>,
     /// The grant: patterns of event types, in which `*` matches any run of characters.
     pub(super) allowed: &'a [String],
-    /// The use of the grant.
+    /// Records which globs of the grant are used.
     pub(super) grant_use: &'a GrantUse,
     pub(super) published: &'a Mutex<Published>,
     pub(super) budget: &'a HostBudget,
@@ -53,7 +53,8 @@ pub(super) struct Publisher<'a> {
 pub(super) struct Published {
     events: Vec<Event>,
     bytes: usize,
-    /// True after an HTTP response was set: the events before it are committed with it.
+    /// True after the guest has set its HTTP response. The events before that are stored with the response; later ones
+    /// are refused.
     is_closed: bool,
 }
 
@@ -90,7 +91,7 @@ impl Publisher<'_> {
     pub(super) fn publish_json(&self, json: &[u8]) -> Result<String, String> {
         self.add(|ordinal| {
             self.origin.event_from_json(json, ordinal).map_err(|reason| {
-                // Redacted for the same reason as a draft.
+                // Secrets are replaced for the same reason as in a draft (see `redacted`).
                 let shown = self.redactor.redact(json);
                 self.origin.event_from_json(&shown, ordinal).err().unwrap_or(reason)
             })

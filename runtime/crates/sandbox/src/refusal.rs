@@ -37,17 +37,17 @@ pub(super) struct Refusals {
     /// The refusal of the latest state operation. A guest that continues with its state, or publishes an event, has
     /// handled it.
     state: Option<Refusal>,
-    /// The first refused request to another host; created for the first request.
+    /// The first refused HTTP request. Created when the guest sends its first request.
     outbound: Option<SharedRefusal>,
 }
 
-/// A refusal that another task may record. Only the first one counts.
+/// The place in which the tasks that send requests record a refusal. Only the first refusal counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SharedRefusal(Arc<OnceLock<Refusal>>);
 
 impl SharedRefusal {
     pub(super) fn record(&self, refusal: Refusal) {
-        // An error means that there is an earlier refusal.
+        // An error means that an earlier refusal is recorded.
         let _ = self.0.set(refusal.cut());
     }
 }
@@ -67,7 +67,7 @@ impl Refusals {
         self.state.as_ref().or(self.publish.as_ref()).or_else(|| self.outbound.as_ref()?.0.get())
     }
 
-    /// Returns the place for refused requests to other hosts.
+    /// Returns the place in which refused HTTP requests are recorded.
     pub(super) fn outbound(&mut self) -> SharedRefusal {
         self.outbound.get_or_insert_default().clone()
     }

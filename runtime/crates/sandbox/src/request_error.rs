@@ -1,5 +1,5 @@
-//! Why requests have no response: the errors of the sender, the kinds of tests and recordings, and the errors of
-//! `wasi:http`. The guest learns only what happened to its own request.
+//! Converts the reasons why a request has no response: the errors of the sender (`evoke-egress`), the kinds of error in
+//! tests and recordings, and the errors of `wasi:http`. The guest learns only what happened to its own request.
 
 use wasmtime_wasi_http as wasi_http;
 
@@ -17,7 +17,7 @@ pub(super) fn to_wasi(error: Error) -> wasi_http::Error {
     }
 }
 
-/// Returns the kind of an error. Errors of one kind look the same to the guest, apart from their numbers and messages.
+/// Returns the kind of an error. Apart from numbers and messages, a guest cannot distinguish errors of one kind.
 pub(super) fn kind_of(error: &Error) -> RequestError {
     match error {
         Error::NotGranted { .. } => RequestError::NotGranted,

@@ -32,7 +32,7 @@ impl types::HostFutureIncomingResponse for HttpTypes<'_> {
         };
         let (head, body) = match received {
             Ok(response) => response.into_parts(),
-            // Only wasmtime-wasi-http converts its errors to those of the interface.
+            // Only wasmtime-wasi-http can convert its errors to those of the interface, in the `get` of its own handle.
             Err(error) => {
                 let failed = self.view.table.push(HostFutureIncomingResponse::Ready(Err(error)))?;
                 let code = types::HostFutureIncomingResponse::get(&mut self.view, Resource::new_borrow(failed.rep()));

@@ -1,4 +1,4 @@
-//! The sandbox: loads functions and limits how many attempts run at once.
+//! The sandbox: loads functions, and limits how many attempts run at the same time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,9 +33,10 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// How components are compiled.
     pub compiler: Compiler,
-    /// Limit on concurrent instances for deliveries. HTTP requests have the same number of instances of their own, at
-    /// most 2,048; the last of these go only to functions without a running request. Each instance reserves address
-    /// space; it takes memory only as the guest uses it.
+    /// Limit on the instances that run at the same time for deliveries of events. The same number of other instances,
+    /// but at most 2,048, is for HTTP requests. The last of these are reserved for functions that have no running
+    /// request, so that one function cannot use all of them. Each possible instance reserves address space, but takes
+    /// memory only for the pages that the guest uses.
     pub concurrency: u32,
 }
 
@@ -62,7 +63,10 @@ pub struct Spec {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The cache folder for compiled functions is not usable.
-    #[error("cannot use {path} as the cache for compiled functions: {error}; the folder must belong to this user")]
+    #[error(
+        "cannot use {path} as the cache for compiled functions: {error}; the folder must belong to the user \
+         that runs Evoke"
+    )]
     Cache {
         /// The cache folder.
         path: String,
@@ -74,13 +78,13 @@ pub enum SandboxError {
     Engine(String),
 }
 
-/// Loads functions and limits how many attempts run at once. Cheap to clone.
+/// Loads functions, and limits how many attempts run at the same time. Cheap to clone.
 #[derive(Clone)]
 pub struct Sandbox(Arc<Shared>);
 
 impl Sandbox {
-    /// Creates the engine, the ticker thread and the cache folder. Requests of functions have a client and metrics of
-    /// their own, and no spans.
+    /// Starts the threads of the sandbox, and creates the cache folder. The requests that functions send go through a
+    /// new client, whose metrics are not shared and which makes no trace spans.
     pub fn new(settings: Settings) -> Result<Self, SandboxError> {
         let new_client = |threads: &GuestThreads| Client::new(threads.handle().clone(), Arc::default());
         Self::start(settings, new_client, Spans::default())
@@ -108,7 +112,12 @@ impl Sandbox {
         let engine = engine::engine(concurrency, requests).map_err(engine_error)?;
         let linker = linker::linker(&engine).map_err(engine_error)?;
         let warm = WarmPool::new().inspect_err(|error| {
-            tracing::warn!(error = %format!("{error:#}"), "there are no warm instances; guests with large memories start slower");
+            tracing::warn!(
+                error = %format!("{error:#}"),
+                "cannot create the instances that keep their memory between attempts; functions with much data (Go, \
+                 JavaScript, Python) start slower; if address space is missing, raise the limit on virtual memory \
+                 (ulimit -v)"
+            );
         });
         let warm = warm.ok();
         let cache = match cache_dir {
@@ -148,8 +157,9 @@ impl Sandbox {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Returns the runtime whose threads run guests. HTTP requests run there by themselves; tasks that call
-    /// [`Function::run`] should be spawned there, because short attempts run on the thread of the caller.
+    /// Returns the tokio runtime whose threads run guests. [`Function::call_http`] moves its guest to these threads
+    /// itself. Callers of [`Function::run`] should call it in tasks of this runtime, because short attempts run on the
+    /// thread of the caller.
     pub fn guest_threads(&self) -> &Handle {
         self.0.threads.handle()
     }
@@ -158,7 +168,9 @@ impl Sandbox {
     pub fn figures(&self) -> telemetry::Sandbox {
         let Shared { engine, warm, permits, concurrency, cache, .. } = &*self.0;
         let permits_taken = *concurrency as usize - permits.available_permits().min(*concurrency as usize);
-        // Direct attempts take no permit. Without a pool, only attempts that hold a permit are counted.
+        // wasmtime's instance pool counts all running instances, also those of direct attempts and HTTP requests, which
+        // take no permit. If the address space for the pool could not be reserved, only attempts with a permit are
+        // counted.
         let in_pool = |engine: &Engine| engine.pooling_allocator_metrics().map(|pool| pool.component_instances());
         let warm_instances = warm.as_ref().and_then(|warm| in_pool(&warm.engine)).unwrap_or_default();
         let instances = in_pool(engine).map_or(permits_taken as u64, |instances| instances + warm_instances);
@@ -167,33 +179,38 @@ impl Sandbox {
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
-    /// Returns to the system the memory that ended instances have used and that is kept for the next ones. Call this
-    /// while no function runs: the next attempts take longer.
+    /// Returns memory to the operating system. It was kept when attempts ended, so that the next attempts start faster
+    /// (`warm_pool`). Call this while no function runs, because the next attempts must allocate the memory again.
     pub fn release_memory(&self) {
         if let Some(Err(error)) = self.0.warm.as_ref().map(WarmPool::release_memory) {
-            tracing::warn!(error = %format!("{error:#}"), "cannot return the memory of unused instances");
+            tracing::warn!(error = %format!("{error:#}"), "cannot return the memory of unused instances to the operating system");
         }
     }
 
-    /// Returns the limit on concurrent loads: one for each core, because a compilation uses a core and its own memory.
+    /// Returns how many functions can be loaded at the same time: one for each processor, because loading may include a
+    /// compilation, which uses a processor and much memory.
     pub fn loads_max() -> usize {
         processors() as usize
     }
 
-    /// Removes compiled functions that were not loaded since the last call from the cache, except for the few that were
-    /// used last.
+    /// Removes from the cache the compiled functions that were not loaded since the previous call of this method. The
+    /// few of them that were used last stay, so that going back to them needs no compilation.
     pub fn remove_outdated(&self) {
         self.0.cache.remove_outdated();
     }
 
-    /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
-    /// in the cache takes seconds; it runs in a process of its own, which ends when the returned future is dropped.
+    /// Reads and checks a component, compiles it or takes its compiled form from the cache, and links it. Compiling a
+    /// large component takes seconds. The compiler runs in a process of its own, which ends when the returned future is
+    /// dropped.
     pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
         let loaded = self
             .load_from(spec, |shared, input, cancelled| shared.cache.load_or_compile(input, Some(cancelled)).map(Some));
-        // The component is always found, because it is compiled.
+        // The function that is passed here never returns `None`.
         let path = spec.component.display().to_string();
-        loaded.await?.ok_or_else(|| LoadError::Machine { path, message: "it was not compiled".into() })
+        loaded.await?.ok_or_else(|| LoadError::Machine {
+            path,
+            message: "the compiler returned no component; this is a bug in Evoke".into(),
+        })
     }
 
     /// Loads a function as [`Self::load`] does, but does not compile: returns `None` if the component is not in the
@@ -205,21 +222,21 @@ impl Sandbox {
     async fn load_from(&self, spec: &Spec, get: GetCompiled) -> Result<Option<Arc<Function>>, LoadError> {
         let path = spec.component.display().to_string();
         let machine = |message: String| LoadError::Machine { path: path.clone(), message };
-        // The semaphore is never closed.
+        // An error means that the semaphore is closed, which never happens.
         let _permit = self.0.loads.acquire().await;
         let (_cancel_on_drop, cancelled) = cancellation().map_err(|error| machine(error.to_string()))?;
         let (shared, spec) = (self.0.clone(), spec.clone());
         match tokio::task::spawn_blocking(move || load(&shared, spec, &cancelled, get)).await {
             Ok(loaded) => loaded.map(|function| function.map(Arc::new)),
-            Err(panic) => Err(machine(format!("loading it failed: {panic}"))),
+            Err(panic) => Err(machine(format!("the task that loads it failed: {panic}"))),
         }
     }
 }
 
-/// Limit on the entries of a list in an error message.
+/// Limit on the entries of a list that an error message shows.
 const LISTED_MAX: usize = 30;
 
-/// Cuts a list for an error message.
+/// Keeps the first [`LISTED_MAX`] entries of a list for an error message, and adds how many more there are.
 fn shorten(mut list: Vec<String>) -> Vec<String> {
     if list.len() > LISTED_MAX {
         let more = list.len() - LISTED_MAX;
@@ -229,7 +246,8 @@ fn shorten(mut list: Vec<String>) -> Vec<String> {
     list
 }
 
-/// Gets a compiled component; `None` if it is not there and is not to be compiled.
+/// The function of the cache that returns the compiled component: [`Cache::load_or_compile`], or
+/// [`Cache::load_cached`], which returns `None` if the cache does not contain the component.
 type GetCompiled = fn(&Shared, &Input, &Cancelled) -> Result<Option<Compiled>, CacheError>;
 
 fn load(
@@ -273,5 +291,5 @@ fn load(
         .linker
         .instantiate_pre(&component)
         .and_then(|pre| Function::new(identity, kind, (pre, warm?), shared.clone()).map(Some))
-        .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
+        .map_err(|error| invalid(format!("cannot be linked by this version of Evoke: {error:#}")))
 }

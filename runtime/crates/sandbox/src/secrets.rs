@@ -27,7 +27,7 @@ impl Secret {
         &self.0
     }
 
-    /// Returns the value of a secret in tests, unless the test gives another one: `test-NAME`.
+    /// Returns the value `test-NAME`, which a secret has in tests. A test can set another value.
     pub fn for_tests(name: &str) -> Self {
         Self(test_value(name))
     }
@@ -53,7 +53,8 @@ impl fmt::Debug for Secret {
 /// Why the values of secrets cannot be redacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the secrets of the function are too large: the texts to search for have more than {} MiB",
+    "the secrets of the function are too large: the values and their encodings, which Evoke replaces in all output \
+     of the function, have more than {} MiB in total; use fewer or shorter secrets",
     forms::TOTAL_BYTES_MAX >> 20
 )]
 pub struct SecretsTooLarge;
@@ -98,9 +99,9 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
-    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. In a test, the function's secrets
-    /// have these values. So the bytes of a recording and the secrets of a test match, wherever the value occurs
-    /// unchanged.
+    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. The function's secrets have these
+    /// values in a test. So a recording fits the secrets of the test that is made from it, wherever it contains an
+    /// unchanged value.
     pub fn replace_for_tests<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.redactor.with_test_values(bytes)
     }

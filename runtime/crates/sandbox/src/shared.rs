@@ -18,7 +18,7 @@ use evoke_telemetry::Spans;
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) linker: Linker<HostContext>,
-    /// `None` if its address space cannot be reserved.
+    /// The warm instances; `None` if their address space cannot be reserved.
     pub(super) warm: Option<WarmPool>,
     pub(super) cache: Cache,
     pub(super) ticker: Ticker,
@@ -27,9 +27,10 @@ pub(super) struct Shared {
     pub(super) processors: Arc<FairSlots>,
     /// One permit for each concurrent instance of a delivery that the pool can hold, not counting direct attempts.
     pub(super) permits: Semaphore,
-    /// The instances for HTTP requests. They are separate from those for deliveries, so that neither can take all.
+    /// The instances for HTTP requests. They are separate from those for deliveries, so that neither requests nor
+    /// deliveries can use all instances.
     pub(super) requests: Arc<FairSlots>,
-    /// One permit for each function that may be loading.
+    /// One permit for each function that may be loaded at the same time.
     pub(super) loads: Semaphore,
     pub(super) concurrency: u32,
     /// Sends the requests of all functions.

@@ -1,4 +1,4 @@
-//! stdout and stderr of a guest, for wasmtime-wasi. Writes succeed at once and never block.
+//! The streams stdout and stderr of a guest, for wasmtime-wasi. Writes never wait.
 
 use std::io;
 use std::pin::Pin;
@@ -10,8 +10,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-/// Limit on the bytes of one write, which `check-write` returns. Guests that keep to the interface never exceed it. It
-/// also bounds the allocation of `write-zeroes`.
+/// Limit on the bytes of one write. `check-write` returns this limit, and WASI forbids a guest to write more. The limit
+/// also bounds the memory that the host allocates for `write-zeroes`.
 const WRITE_MAX: usize = 64 * 1024;
 
 /// Receives the bytes of a stream.

@@ -1,4 +1,5 @@
-//! Every way a guest can end, with hand-written guests that also do what no toolchain would emit.
+//! Tests of every way in which a guest can end. The guests are written by hand, and also do what no toolchain would
+//! emit.
 
 mod budget;
 mod commands;
@@ -39,7 +40,7 @@ struct Guest {
     core: String,
 }
 
-/// Returns a guest whose `handle` has this body. The body leaves the address of its result.
+/// Returns a guest whose `handle` has this body. The body must leave the address of its result on the stack.
 fn guest(body: &str) -> Guest {
     Guest {
         pages: 2,
@@ -140,12 +141,13 @@ impl Harness {
         };
         tokio::select! {
             biased;
-            _ = &mut running => panic!("the neighbour did not run"),
+            _ = &mut running => panic!("the busy guest ended before its neighbour had run 20 times"),
             () = neighbour => {}
         }
     }
 
-    /// Runs a guest. If it can run directly, runs it as an async task too, and checks that both give the same result.
+    /// Runs a guest. If the guest can run directly, runs it as an async task too, and checks that both runs give the
+    /// same result.
     async fn run(&self, guest: &Guest) -> Attempt {
         let attempt = self.load(guest).await.run(self.call()).await;
         if !guest.may_wait {
@@ -160,7 +162,7 @@ impl Harness {
     async fn refused(&self, component: impl AsRef<[u8]>) -> String {
         match self.sandbox.load(&self.spec(component)).await {
             Err(error) => error.to_string(),
-            Ok(_) => panic!("the component loads"),
+            Ok(_) => panic!("the component was loaded, but must be refused"),
         }
     }
 }

@@ -1,18 +1,19 @@
-//! Turns limit how many attempts compute for long at the same time. A turn is the permission to run a guest on a
-//! processor until the next tick.
+//! Limits how many attempts compute for long at the same time, so that short attempts need not wait for them. A turn is
+//! the permission to run a guest on a processor until the next tick (1 ms). There is one turn for each processor.
 //!
-//! A new attempt runs without a turn. After [`FREE_TIME`] of processor time it needs a turn for each poll, which lasts
-//! at most one tick, because guests yield at ticks. There is one turn for each processor, and the next turn goes to the
-//! function that has used the least time (`fair_slots`). So attempts that compute, also those that wait in between,
-//! never occupy more threads than there are processors, and the other threads for guests are left for short attempts.
-//! The attempts of a function that usually computes for long need turns from their start, and so do those that use warm
-//! instances ([`super::warm_pool`]), of which there are few. An attempt begins only with its first turn, and its next
-//! turns come before the first turns of others. So about two attempts for each processor are in progress, and the others
-//! hold no instance.
+//! Most attempts start without a turn. An attempt that has used [`FREE_TIME`] of processor time needs a turn for each
+//! further poll of its future. Such a poll lasts at most one tick, because guests yield at ticks. A free turn goes to
+//! the function that has used the least time (`fair_slots`). So attempts that compute never occupy more threads than
+//! there are processors, even if they wait in between. The other threads for guests are left for short attempts.
 //!
-//! Processor time is the time of the thread, not that of a clock on the wall: on a machine with other load, a short
-//! attempt that is interrupted does not become a long one. Reading it is a system call, so it is read only where it can
-//! matter ([`Stopwatch`]).
+//! Two kinds of attempts need turns from their start: those of a function that usually computes for long, and those
+//! that use warm instances (`warm_pool`), of which there are few. They begin, and get their instance, only with their
+//! first turn. Their further turns come before the first turns of other attempts of the function. So about two attempts
+//! for each processor are in progress, and the attempts that wait for their first turn hold no instance.
+//!
+//! Processor time is the time for which the thread runs, not the time that passes. So a short attempt does not count as
+//! long if other programs interrupt it on a busy machine. Reading the processor time is a system call, so it is read
+//! only if the attempt may be long ([`Stopwatch`]).
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,25 +29,28 @@ use super::fair_slots::{FairSlots, Place, Share, Slot};
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
-/// Until an attempt has used this processor time, it gets its next turn before the other attempts of its function.
+/// While an attempt has used less processor time than this, it gets its next turn before the other attempts of its
+/// function.
 const FINISH_TIME: Duration = TICK.saturating_mul(10);
-/// A longer attempt counts as this long in the average of its function. One such attempt suffices to raise the average
-/// from 0 to [`COMPUTING`].
+/// An attempt that is longer than this counts as this long in the average of its function. One such attempt is enough
+/// to raise the average from 0 to [`COMPUTING`].
 const SAMPLE_MAX: Duration = TICK.saturating_mul(2);
-/// The attempts of a function need turns from their start if they use at least this processor time on average. A turn
-/// costs a few microseconds, so a shorter attempt would be noticeably slower with turns.
+/// If the attempts of a function use at least this processor time on average, they need turns from their start. A turn
+/// costs a few microseconds, so attempts that are shorter than this would become noticeably slower.
 const COMPUTING: Duration = Duration::from_micros(250);
-/// Shorter attempts count as 0, so that the average of a quick function stays 0 and is not written at each attempt.
+/// An attempt that is shorter than this counts as 0 in the average. So the average of a quick function stays 0, and is
+/// not written at each attempt.
 const SAMPLE_MIN: Duration = Duration::from_micros(64);
-/// One attempt moves the average by one `SAMPLES`th of the difference.
+/// Each attempt moves the average towards its own time, by one `SAMPLES`th of the difference.
 const SAMPLES: u32 = 8;
 
-/// The turns of one function.
+/// Gives turns to the attempts of one function, and keeps the average of their processor time.
 pub(super) struct Turns {
     share: Share,
     /// Moving average of the processor time of attempts.
     average_us: AtomicU32,
-    /// True if the last attempt may have used more than [`SAMPLE_MIN`], so that the next one is measured exactly.
+    /// True if the last attempt may have used [`SAMPLE_MIN`] or more. Then the processor time of the next attempt is
+    /// read.
     is_measured: AtomicBool,
 }
 
@@ -66,10 +70,10 @@ impl Turns {
         Stopwatch::start(self.is_measured())
     }
 
-    /// Records the processor time of an attempt; `None` if it is not known.
+    /// Records the processor time that an attempt used; `None` if it was not measured.
     pub(super) fn record(&self, used: Option<Duration>) {
         let is_long = used.is_none_or(|used| used >= SAMPLE_MIN);
-        // Only changes are written, because all threads share the value.
+        // The value is written only if it changes, because all threads share it and each write slows them down.
         if is_long != self.is_measured() {
             self.is_measured.store(is_long, Ordering::Relaxed);
         }
@@ -77,14 +81,16 @@ impl Turns {
         let average_us = self.average_us.load(Ordering::Relaxed);
         let sample_us = if is_long { micros(used.min(SAMPLE_MAX)) } else { 0 };
         let next_us = average_us - average_us.div_ceil(SAMPLES) + sample_us / SAMPLES;
-        // A lost update of another thread does no harm.
+        // Another thread may have changed the average in the meantime. Its sample is then lost, which does no harm.
         if next_us != average_us {
             self.average_us.store(next_us, Ordering::Relaxed);
         }
     }
 
-    /// Waits for the first turn of an attempt if it needs one: if attempts of the function usually compute for long, or
-    /// if few attempts should be in progress (`are_few`). The caller creates the instance of the attempt after this.
+    /// Waits for the first turn of an attempt if it needs turns from its start: if attempts of the function usually
+    /// compute for long, or if the attempt may use a warm instance (`are_few`). Otherwise returns `None` without
+    /// waiting. The caller must create the instance of the attempt after this call, so that an attempt that waits here
+    /// holds no instance.
     pub(super) async fn first(&self, are_few: bool) -> Option<Slot<'_>> {
         if are_few || self.is_computing() { Some(self.share.acquire().await) } else { None }
     }
@@ -96,7 +102,8 @@ impl Turns {
         let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
         loop {
             if needs_turns && turn.is_none() {
-                // An attempt that has not computed for long ends before others begin, so few instances are in use.
+                // An attempt that has not computed for long yet should end before other attempts of its function begin,
+                // so that few instances are in use.
                 let place = if recorder.used < FINISH_TIME { Place::First } else { Place::Last };
                 turn = Some(self.share.acquire_at(place).await);
             }
@@ -122,7 +129,7 @@ impl Turns {
     }
 }
 
-/// Measures the processor time of the current thread.
+/// Measures the processor time that an attempt uses on the current thread, or only estimates it without a system call.
 pub(super) struct Stopwatch {
     /// Processor time of the thread at the start; `None` if it was not read.
     cpu_started: Option<Duration>,
@@ -133,9 +140,9 @@ impl Stopwatch {
         Self { cpu_started: is_measured.then(thread_cpu_time) }
     }
 
-    /// Returns the processor time since the start; `elapsed` is the time by the clock since then. Returns `None` if the
-    /// processor time is not known. Without a measurement, an elapsed time below [`SAMPLE_MIN`] is zero, as it is for
-    /// [`Turns::record`].
+    /// Returns the processor time since the start. `elapsed` is the time that has passed since then. If the processor
+    /// time was not read at the start, returns zero for an `elapsed` below [`SAMPLE_MIN`], because [`Turns::record`]
+    /// counts such an attempt as zero, and `None` (not known) for a longer one.
     pub(super) fn used(&self, elapsed: Duration) -> Option<Duration> {
         match self.cpu_started {
             Some(before) => Some(thread_cpu_time().saturating_sub(before)),
@@ -149,12 +156,13 @@ fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// Records the time of an attempt: as soon as the attempt is a long one, or when it ends or is dropped.
+/// Records the processor time of an attempt once: as soon as it reaches [`SAMPLE_MAX`], or else when the attempt ends
+/// or is dropped.
 struct Recorder<'a> {
     turns: &'a Turns,
-    /// The known part of the time.
+    /// The part of the processor time that was measured.
     used: Duration,
-    /// True if all of the time is known.
+    /// True if the whole processor time was measured.
     is_exact: bool,
     is_recorded: bool,
 }
@@ -183,7 +191,8 @@ impl Drop for Recorder<'_> {
     }
 }
 
-/// Waits until the task is polled again. The guest has registered the task's waker in the current poll.
+/// Waits until the task is polled again. The guest's future has already registered the waker of the task in the current
+/// poll.
 async fn wait_for_wake() {
     let mut is_polled_again = false;
     poll_fn(|_| if std::mem::replace(&mut is_polled_again, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -235,7 +244,8 @@ mod tests {
             let _ = receiver.recv_timeout(SAMPLE_MAX);
             turns.record(stopwatch.used(started.elapsed()));
         }
-        // After a short one, the time is not known until it takes long once more.
+        // After an attempt with little processor time, the next one is not measured. Its processor time is not known,
+        // so the one after it is measured again.
         assert!(measured >= 5, "{measured}");
         assert!(!turns.is_computing());
     }
@@ -271,7 +281,8 @@ mod tests {
         for _ in 0..10 {
             assert!(running.as_mut().now_or_never().is_none());
         }
-        // The first one is not measured. A machine that takes the processor away can make the second one long enough.
+        // The time of the first poll is not measured, so the limit is reached after the third poll. If other programs
+        // interrupt the thread, it can be reached after the second.
         let free = polls.get();
         assert!((2..=3).contains(&free), "{free} polls without a turn");
         drop(turn);

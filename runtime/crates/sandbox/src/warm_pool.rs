@@ -1,16 +1,17 @@
-//! The warm pool: a few instances whose memory stays with the process when an attempt ends, for functions with a large
+//! The warm pool: a few instances whose memory stays allocated when an attempt ends, for functions that write to much
 //! memory.
 //!
-//! An attempt of Go, QuickJS or Python writes a hundred pages or more. In the pool for all functions, each of these
-//! pages causes a page fault in every attempt: a flood of attempts uses thousands of slots, so a slot there keeps only
-//! eight pages. The warm pool has few slots, so each of them may keep all these pages. wasmtime resets the pages to the
-//! memory image of the component before another instance gets the slot.
+//! An attempt of Go, QuickJS or Python writes a hundred pages or more. In the pool for all functions, most of these
+//! pages cause a page fault in every attempt, because a slot there keeps only eight pages: many attempts can use
+//! thousands of slots. The warm pool has few slots, so each of them may keep all these pages. Before another instance
+//! gets the slot, wasmtime resets the pages to the memory image of the component.
 //!
 //! An attempt that finds no free warm instance runs in the pool for all functions, as fast as without the warm pool.
 //! Half of the warm instances are for direct attempts, which never wait, so that attempts that wait for long cannot
 //! take all.
 //!
-//! The pool keeps memory only while the process works: [`WarmPool::release_memory`] returns all of it.
+//! The memory need not stay allocated while the process is idle: [`WarmPool::release_memory`] returns all of it to the
+//! operating system.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -28,7 +29,7 @@ const DATA_BYTES_MIN: u64 = 256 * 1024;
 /// A module with a memory and nothing else, for [`WarmPool::release_memory`].
 const EMPTY: &str = r#"(module (memory (export "memory") 0))"#;
 
-/// How an attempt uses its instance.
+/// How an attempt runs in its instance: directly (`direct.rs`), or as a task that may wait.
 #[derive(Clone, Copy)]
 pub(super) enum Use {
     Direct,
@@ -39,7 +40,7 @@ pub(super) enum Use {
 pub(super) struct WarmPool {
     pub(super) engine: Engine,
     pub(super) linker: Linker<HostContext>,
-    /// Free instances for direct attempts, and for others.
+    /// The number of free instances for direct attempts, and for others.
     free: [AtomicU32; 2],
     /// True if an instance was used since the memory was released.
     is_used: AtomicBool,
@@ -59,7 +60,7 @@ impl WarmPool {
     /// Returns true if a component should also be loaded for this pool.
     pub(super) fn is_for(facts: &Facts, component: &Component) -> bool {
         let fits = |required: ResourcesRequired| required.num_memories <= engine::WARM_MEMORIES_MAX;
-        // The number of memories of a component without this information is not known.
+        // A component without this information could have more memories.
         facts.data_bytes >= DATA_BYTES_MIN && component.resources_required().is_some_and(fits)
     }
 
@@ -74,7 +75,7 @@ impl WarmPool {
         if !self.is_used.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        // Attempts that start now run in the other pool.
+        // All free instances are taken, so attempts that start now run in the pool for all functions.
         let taken = [Use::Direct, Use::Waiting].map(|how| (how, self.free_of(how).swap(0, Ordering::AcqRel)));
         let released = self.release_slots(taken.iter().map(|(_, instances)| instances).sum());
         for (how, instances) in taken {
@@ -83,8 +84,8 @@ impl WarmPool {
         released
     }
 
-    /// Returns the memory of the slots of as many instances. The stores must live until the last one has its slot, so
-    /// that all of them get different ones.
+    /// Returns the memory of the slots of this number of instances to the system. The stores must live until the last
+    /// one has its slot, so that each of them gets another slot.
     fn release_slots(&self, instances: u32) -> wasmtime::Result<()> {
         let mut stores = Vec::new();
         for _ in 0..instances * engine::WARM_MEMORIES_MAX {
@@ -107,7 +108,7 @@ impl WarmPool {
     }
 }
 
-/// A warm instance that an attempt may use. Must be dropped after the store of the attempt.
+/// A warm instance that an attempt may use. Must be dropped after the store of the attempt, which uses the slot.
 pub(super) struct WarmInstance<'a> {
     pool: &'a WarmPool,
     how: Use,
@@ -115,7 +116,7 @@ pub(super) struct WarmInstance<'a> {
 
 impl Drop for WarmInstance<'_> {
     fn drop(&mut self) {
-        // Only a change is written, because all threads share the value.
+        // The value is written only if it changes, because all threads share it and each write slows them down.
         if !self.pool.is_used.load(Ordering::Relaxed) {
             self.pool.is_used.store(true, Ordering::Relaxed);
         }

@@ -1,65 +1,69 @@
 //! Files: events for files that are created, changed or removed in a folder and all folders below it.
 //!
 //! # How it works
-//! The scan decides: it compares the files on disk with the versions that were submitted before. File system
-//! notifications (inotify and similar) only say which names to check first; when notifications are lost, the whole
-//! folder is scanned. So changes made while Evoke was not running are found as well.
+//! A scan of the folder finds the changes: it compares the files on disk with the versions that were submitted before.
+//! File system notifications (inotify and similar) are only hints which names to check first. If notifications are
+//! lost, the source scans the whole folder. So the source also finds changes made while Evoke was not running.
 //!
-//! A file is submitted once it has settled: unchanged for `settle` (at least 20 ms), read as a whole, and the same
-//! before and after reading. A file that a writer holds open, according to notifications, waits until the writer closes
-//! it, at most five minutes. A new empty file has a writer if a program opened the file to create it. If the file was
-//! linked or moved into place, also together with its folder, it is complete. A new empty file that a scan found
-//! without a notification waits five seconds for content. A program that truncates a file by its path, without opening
-//! it, counts as a writer that never closes. A version is defined by content: a touch, a rename over it with the same
-//! content, or changed permissions cause no event. A file that appears and disappears within `settle` causes none
-//! either. `mv a b` is the removal of `a` and the creation of `b`.
+//! A file is submitted once it has settled: it was unchanged for `settle` (at least 20 ms), it was read as a whole, and
+//! it was the same before and after reading. If notifications show that a program writes to the file, the source waits
+//! until the program closes it, at most five minutes. A new empty file has a writer if a program created it by opening
+//! it. If the file was linked or moved into the folder, also together with a subfolder, it is complete. If a scan found
+//! a new empty file without a notification, the source waits five seconds for content. A program that truncates a file
+//! by its path, without opening it, counts as a writer that never closes the file.
 //!
-//! Only regular files count. Links, also links to folders, are not followed, and no file outside of the folder is ever
-//! opened; pipes, sockets and devices are never opened either. `include` and `exclude` are globs over the path relative
-//! to the folder, in which `*` does not match a `/`; an excluded folder excludes everything in it; nothing is excluded
-//! by default. The globs are matched before an entry is touched: an entry that is excluded, or a folder that cannot
-//! contain an included file, causes no problem, whatever its state.
+//! Two versions of a file differ only if their contents differ. A touch, changed permissions, or another file with the
+//! same content that is renamed over the file cause no event. A file that appears and disappears within `settle` causes
+//! no event either. `mv a b` is the removal of `a` and the creation of `b`.
+//!
+//! Only regular files count. The source does not follow links, also not links to folders, and never opens a file
+//! outside of the folder. It never opens pipes, sockets and devices. `include` and `exclude` are globs for the path
+//! relative to the folder, in which `*` does not match a `/`. An excluded folder excludes everything in it. Nothing is
+//! excluded by default. The globs are matched before the source accesses an entry. So an entry that is excluded, or a
+//! folder that cannot contain an included file, cannot cause a problem.
 //!
 //! # The folder itself
-//! The folder is pinned by device and inode when the source first finds it. While the folder is missing, or while
-//! another folder or a link to another folder is in its place, nothing is read, its files do not count as removed, and
-//! the source is degraded. When the original folder is back, the source continues. Another folder is accepted when
-//! Evoke reloads or restarts: the marks stay, so files that are not in the new folder count as removed. The path in the
-//! manifest may lead through links.
+//! When the source first finds the folder, it remembers the folder's device and inode. While the folder is missing, or
+//! while another folder or a link to another folder has its path, the source reads nothing, does not count the files as
+//! removed, and is degraded. When the original folder is back, the source continues. The source accepts another folder
+//! when Evoke reloads or restarts. The marks stay, so files that are not in the new folder count as removed. The path
+//! in the manifest may lead through links.
 //!
 //! # What is not read
 //! - The folder and the files of Evoke's own store are left out, under whatever name they appear, also as hard links.
 //!   A source whose folder is the folder of the store is degraded.
-//! - A file larger than `max_size` causes no event. The source is degraded while such a changed file exists.
-//! - A file with several hard links is not read when `content` is true: a producer could link a file that only Evoke
-//!   may read, and get its content from the functions. The event has neither content nor `sha256`, and
+//! - A file larger than `max_size` causes no event. The source is degraded while the folder has such a changed file.
+//! - A file with several hard links is not read if `content` is true: a producer of files could link a file that only
+//!   Evoke may read, and get its content from the functions. The event has neither content nor `sha256`, and
 //!   `content_omitted` has the reason. Such a file counts as changed when its size, time of modification or inode
-//!   changes. `hard_links: true` reads these files as all others.
-//! - A file or folder that cannot be read is reported and tried again, first after a second, at last once a minute. All
-//!   others are not affected, and the files in a folder that cannot be read do not count as removed.
+//!   changes. With `hard_links: true`, these files are read like all others.
+//! - The source reports a file or folder that it cannot read, and tries again: at first after a second, later once a
+//!   minute. Other files are not affected. The files in a folder that cannot be read do not count as removed.
 //! - The same holds for an entry whose file system does not respond for ten seconds, such as a dead network mount.
-//! - A path longer than 4,095 bytes or below more than 128 folders, and a folder with more than 1,000 unreadable
-//!   entries, count as unreadable.
+//! - A path longer than 4,095 bytes or below more than 128 folders counts as unreadable, and so does a folder with more
+//!   than 1,000 unreadable entries.
 //!
-//! Files are hashed in slices of 4 MiB. Between two slices of a large file, all small files that are ready have their
-//! turn, so a large file delays no other.
+//! Files are hashed in slices of 4 MiB. Between two slices of a large file, the source reads all small files that are
+//! ready. So a large file does not delay other files.
 //!
 //! # Events
 //! `evoke.file.created`, `evoke.file.modified`, `evoke.file.removed`. The subject is the path relative to the folder,
-//! with `/`; bytes of it that are not UTF-8 and control characters are written as U+FFFD and two hex digits.
+//! with `/`. In it, control characters and bytes that are not UTF-8 are written as U+FFFD and two hex digits.
 //! ```json
 //! { "path": "2026/a.csv", "size": 12, "modified": "2026-01-31T12:00:00Z", "sha256": "…", "content": "a,b\n1,2\n" }
 //! ```
-//! `content` (or `content_base64` when the content is not UTF-8, or `content_omitted` with the reason) is present only
-//! with `content: true`. `sha256` is absent when the file was not read. The event of a removed file has the last known
-//! values, without `modified` and content. The id is derived from the path and the version, so the same change has the
-//! same id whenever it is found.
+//! Only with `content: true`, the data has `content`, or `content_base64` if the content is not UTF-8, or
+//! `content_omitted` with the reason. `sha256` is missing if the file was not read. The event of a removed file has the
+//! values of its last submitted version, without `modified` and content. The id is derived from the path and the
+//! version, so the same change always gets the same id.
 //!
 //! # Marks
-//! Scope: the source's uri. Key: the path; value: a JSON object of `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and
-//! `sha256` (empty when the file was not read), committed with the event of that version. Key `.`: `v` and `root`, the
-//! folder; written once all files that existed at the first start have marks. When `root` is another folder, all marks
-//! are dropped and it is a first start.
+//! A source stores the submitted versions as marks (values that are committed together with events). The scope of all
+//! marks is the source's uri. For each file, there is a mark with the path as its key. Its value is a JSON object with
+//! `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and `sha256` (empty if the file was not read). It is committed with
+//! the event of that version. The mark with the key `.` has `v` and `root`, the path of the folder. It is written once
+//! all files that existed at the first start have marks. If `root` is not the path in the manifest, the source deletes
+//! all marks and starts as if for the first time.
 
 mod access;
 mod check;
@@ -108,36 +112,38 @@ use evoke_core::source::submit::{marks, submit};
 use evoke_manifest::Settings;
 use evoke_model::Mark;
 
-/// The whole folder is scanned this often even when notifications work: some file systems send none.
+/// The time between two scans of the whole folder while notifications work. The scans are still needed, because some
+/// file systems do not notify.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
-/// The interval of full scans while not every folder can be watched.
+/// The time between two scans of the whole folder while the system cannot notify of changes in some subfolder.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the path of the folder is checked; also how often a missing folder is looked up.
+/// The time between two checks whether the path still leads to the same folder, or whether a missing folder is back.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Hints are collected for this long before they are processed: each write to a file causes a hint.
+/// How long to collect hints before they are processed: each write to a file causes a hint.
 const HINT_BATCH_WAIT: Duration = Duration::from_millis(10);
-/// The first wait between the full scans that follow lost hints. A scan causes hints itself, so the wait doubles while
-/// a scan finds nothing new. Otherwise a small kernel queue would keep the scanner busy forever.
+/// The first wait between two scans of the whole folder after lost hints. The wait doubles while scans find nothing
+/// new: a scan causes hints itself, so with a small queue in the kernel, scans and lost hints would follow each other
+/// forever.
 const RESCAN_WAIT_MIN: Duration = Duration::from_millis(100);
-/// Full scans take at most one `SCAN_TIME_DIVISOR`th of the time.
+/// Scans of the whole folder take at most one part in `SCAN_TIME_DIVISOR` of the time.
 const SCAN_TIME_DIVISOR: u32 = 10;
-/// How often the progress of disk work is checked. An entry that makes no progress between two checks is skipped until
-/// it responds.
+/// The time between two checks whether disk work makes progress. If it does not, the file or folder that it waits for
+/// is skipped until it responds.
 const STALL_WAIT: Duration = Duration::from_secs(5);
-/// How long a stopped source waits for an access to the folder. Reads end early. An access to a file system that does
-/// not respond never ends; its thread is abandoned.
+/// How long a source that is stopped waits for its disk work. Reads of files end early. If a file system does not
+/// respond, the source abandons the thread that waits for it.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// The key of the mark of the folder itself.
 const ROOT_KEY: &str = ".";
-/// The most names of the store's folder and files that are reported.
+/// Maximum number of warnings about files and folders of the store in the watched folder.
 const WARNINGS_MAX: usize = 8;
-/// The most marks in one commit when many are deleted.
+/// Maximum number of marks that are deleted in one commit.
 const DELETED_MARKS_MAX: usize = 1_000;
 
 /// The source was stopped.
 struct Stopped;
 
-/// The content of the mark of the folder.
+/// The content of the mark with the key [`ROOT_KEY`].
 #[derive(Serialize, Deserialize)]
 struct RootMark {
     root: PathBuf,
@@ -152,8 +158,8 @@ impl TaskKind for FilesKind {
 
 /// Runs the source: submits the changes to the files of `config` until the source is stopped.
 async fn run(mut config: FilesSource, ctx: Context) {
-    // The paths in the system's hints are absolute. An absolute path in the root's mark does not depend on the working
-    // directory.
+    // The paths in notifications are absolute. And an absolute path in the mark of the folder does not depend on the
+    // working directory.
     if let Ok(absolute) = std::path::absolute(&config.path) {
         config.path = absolute;
     }
@@ -164,7 +170,7 @@ async fn run(mut config: FilesSource, ctx: Context) {
             return ctx.stop.cancelled().await;
         }
     };
-    // A worker ends only when it is stopped.
+    // `start` and `step` return an error only if the source was stopped.
     if let Ok(mut worker) = Worker::start(config, filter, ctx).await {
         while worker.step().await.is_ok() {}
     }
@@ -178,7 +184,7 @@ struct Worker {
     filter: Arc<Filter>,
     tracker: Tracker,
     queue: ReadQueue,
-    /// The earliest time at which further settled files are added to the queue while it has large files.
+    /// While the queue has large files: the earliest time at which further settled files are added to it.
     refill_at: Instant,
     hint_queue: Arc<HintQueue>,
     watch: Arc<Mutex<Option<Watch>>>,
@@ -192,9 +198,9 @@ struct Worker {
     root_check_at: Instant,
     /// The end and the duration of the last full scan.
     last_scan: (Instant, Duration),
-    /// The wait before the next full scan when hints are lost.
+    /// The wait before the next full scan if hints are lost.
     rescan_wait: Duration,
-    /// The entries that do not respond.
+    /// The files and folders whose file system does not respond.
     stuck: Stuck,
     problems: Problems,
 }
@@ -213,7 +219,7 @@ impl Worker {
         let same_root = root.as_ref().is_none_or(|stored| stored.root == config.path);
         let known = stored.iter().filter_map(|(name, mark)| Some((name.clone(), from_mark(mark)?))).collect();
         let mut tracker = Tracker::new(config.settle, known);
-        // Files that the filter no longer includes are forgotten without a `removed` event.
+        // Deletes the marks of files that the filter no longer includes, without a `removed` event.
         let forgotten = tracker.forget(|name| same_root && filter.includes(&name::path(name)));
         delete_marks(&ctx, forgotten.into_iter().chain((!same_root).then(|| ROOT_KEY.to_owned()))).await?;
         let first_start = if root.is_some() && same_root { FirstStart::Done } else { FirstStart::Unscanned };
@@ -240,7 +246,8 @@ impl Worker {
         })
     }
 
-    /// Scans and checks where needed, submits some settled files, and waits for the next hint or deadline.
+    /// Scans the folder or checks single names if needed, submits some settled files, and waits for the next hint or
+    /// deadline.
     async fn step(&mut self) -> Result<(), Stopped> {
         let hints = self.hint_queue.take();
         let now = Instant::now();
@@ -255,7 +262,7 @@ impl Worker {
         if self.scan_at <= now {
             self.scan(hints.lost).await?;
         }
-        // Without the folder no file can be read: settled files wait for the scan that finds the folder again.
+        // While the folder cannot be used, no file can be read: settled files wait until a scan finds the folder again.
         if self.problems.root.is_none() && self.root_check_at <= now {
             self.with_root(|_, _| Ok(())).await?;
         }
@@ -266,7 +273,7 @@ impl Worker {
                 self.check_hinted(names).await?;
             }
             if hints.lost {
-                // The checked hints may be older than the lost ones: a writer may have closed its file since.
+                // The lost hints may be newer than the checked hints: a writer may have closed its file since.
                 self.tracker.hints_lost();
             }
         }
@@ -345,13 +352,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Forgets files of the store that an earlier version has submitted, without `removed` events.
+    /// Deletes the marks of files that now belong to the store, without `removed` events. Warns about such files after
+    /// the first scan.
     async fn forget_store(&mut self, of_store: &[String]) -> Result<(), Stopped> {
         let not_excluded = |name: &&String| self.filter.includes_below(&name::path(name));
         for name in of_store.iter().filter(not_excluded).take(if self.first_scan { WARNINGS_MAX } else { 0 }) {
             let uri = &self.ctx.uri;
             tracing::warn!(
-                "the files source {uri} watches `{name}`, which belongs to the store; the source ignores it"
+                "the files source {uri} ignores `{name}`: it belongs to the store of Evoke itself (its data folder)"
             );
         }
         self.first_scan = false;
@@ -364,9 +372,9 @@ impl Worker {
         delete_marks(&self.ctx, forgotten.into_iter()).await
     }
 
-    /// Runs disk work with the open folder, on a thread of its own, outside of the async tasks. Returns `None` if the
-    /// folder cannot be used (`problems` then has the reason), or if an entry does not respond (the next scan then
-    /// skips the entry).
+    /// Runs `work` with the open folder on a separate thread, because disk work blocks. Returns `None` if the folder
+    /// cannot be used (then `problems` has the reason), or if the file system of a file or folder does not respond
+    /// (then the next scan skips it).
     async fn with_root<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Root, &Access) -> io::Result<T> + Send + 'static,
@@ -395,7 +403,7 @@ impl Worker {
                 continue;
             }
             if self.stuck.add(&access) {
-                // The thread that is left behind may hold the lock of the watch.
+                // The abandoned thread may hold the lock of `self.watch`: `start_over` replaces it.
                 self.start_over(Instant::now());
                 return Ok(None);
             }
@@ -419,7 +427,7 @@ impl Worker {
         }
     }
 
-    /// Resets everything that the next scan finds again. Notifications until then are lost.
+    /// Drops the watch and the queue; the next scan, at `scan_at`, rebuilds both. Notifications until then are lost.
     fn start_over(&mut self, scan_at: Instant) {
         self.watch = Arc::default();
         self.queue.clear();
@@ -430,7 +438,7 @@ impl Worker {
     fn set_watch_problem(&mut self, reason: Option<String>) {
         self.problems.watch = reason.map(|reason| {
             let seconds = POLL_INTERVAL.as_secs();
-            format!("cannot watch every folder, the source scans all of them every {seconds} seconds: {reason}")
+            format!("cannot watch every folder, so the source scans all folders every {seconds} seconds: {reason}")
         });
     }
 

@@ -1,5 +1,6 @@
-//! Sources that run as tasks: files, timers and monitors. Each submits its events to the bus and knows neither
-//! functions nor stores. A kind is a folder with its settings, their parser and schema, its run loop and its tests.
+//! The kinds of sources that run as tasks: files, timers and monitors. A source submits its events to the bus. It does
+//! not use functions or stores directly. Each kind has a folder with its settings, the parser and schema of these
+//! settings, the run loop and the tests.
 
 pub mod files;
 pub mod monitor;
@@ -10,20 +11,20 @@ use evoke_manifest::{Settings, SourceKind};
 use evoke_model::clock::UnixMs;
 use futures_util::future::BoxFuture;
 
-/// A kind whose sources each run as one task.
+/// A kind of source. Each source of this kind runs as one task.
 pub trait TaskKind: SourceKind {
-    /// Returns the run loop of a source, for the caller to spawn. The loop ends after `ctx.stop` is cancelled. Returns
-    /// `None` if the settings are of another kind.
+    /// Returns the run loop of a source. The caller spawns it. The loop ends after `ctx.stop` is cancelled. Returns
+    /// `None` if the settings belong to another kind.
     fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>>;
 
-    /// Returns the next times after `after_ms` at which a source with a schedule creates an event, at most `limit`
-    /// times.
+    /// Returns at most `limit` times after `after_ms` at which a source with a schedule will create an event. For a
+    /// kind without schedules, returns no times.
     fn next_times(&self, _settings: &Settings, _after_ms: UnixMs, _limit: usize) -> Vec<UnixMs> {
         Vec::new()
     }
 }
 
-/// Values that the sources of one kind share over the whole process. Cheap to clone.
+/// Values that all sources of a kind in this process share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Services {
     pub monitors: monitor::Monitors,

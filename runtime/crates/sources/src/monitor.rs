@@ -1,4 +1,5 @@
-//! Monitors: sources that read something at an interval, and send an event when its state changes.
+//! Monitors: sources that take a reading of something at an interval, and send an event when the state of that thing
+//! changes.
 //!
 //! # Events
 //! ```json
@@ -8,24 +9,26 @@
 //!             "since": "2026-01-31T00:59:30.120Z", "lasted_ms": 86400000, "missed": false,
 //!             "readings": [{ "time": "…", "value": 84.9 }, { "time": "…", "value": 85.2 }] } }
 //! ```
-//! The states are `ok`, `warning`, `critical` and `unknown`; `unknown` means that there is no reading. `since` is the
-//! time of the first reading with the state. `lasted_ms` is the duration of the previous state. `detail` is the text of
-//! the reading, if it has one. `missed` is true if the state changed while Evoke did not run. A reminder (`repeat`) has
-//! `"reminder": true`. With `flap`, events have `flapping`.
+//! The states are `ok`, `warning`, `critical` and `unknown`; `unknown` means that the thing could not be read. `since`
+//! is the time of the first reading with the state. `lasted_ms` is the duration of the previous state. `detail` is the
+//! text of the reading, if it has one. `missed` is true if the state changed while Evoke did not run. A reminder
+//! (`repeat`) has `"reminder": true`. With the option `flap`, events have `flapping`: whether the state changes too
+//! often.
 //!
 //! # Exactly one event for each change
-//! A change and the new state are one commit, so after a restart the monitor continues with the state of the last
-//! event. A thing that was never seen before starts as ok. A change that is reversed while Evoke does not run is not
-//! reported.
+//! The event of a change and the new state are stored in one commit. So after a restart, the monitor continues with the
+//! state of the last event. A thing that was never read before starts as ok. If a state changes and changes back while
+//! Evoke does not run, this is not reported.
 //!
 //! # Marks
-//! Scope: the source's URI. Key `state/SUBJECT`: [`evoke_threshold::Saved`] as a JSON object with `v` (1). Readings
-//! have the format that `minutes.rs` describes; they are written once a minute, for all monitors together. `removed.rs`
-//! describes what happens to states and readings when a monitor is removed from its manifest.
+//! A monitor stores its data as marks (values that are committed together with events). The scope of its states is the
+//! source's URI. The mark with the key `state/SUBJECT` is [`evoke_threshold::Saved`] as a JSON object with `v` (1).
+//! `minutes.rs` describes the format of the readings; the readings of all monitors are written together, once a minute.
+//! `removed.rs` describes what happens to states and readings when a monitor is removed from its manifest.
 //!
 //! # Time
-//! Waits (`every`, `for`, `repeat`, `flap`) run on the monotonic clock; the times in events are those of the wall
-//! clock.
+//! The options `every`, `for`, `repeat` and `flap` are measured on the monotonic clock. The times in events are times
+//! of the wall clock.
 
 mod config;
 mod dbus;

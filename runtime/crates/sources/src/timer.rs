@@ -1,57 +1,63 @@
-//! Timers: sources that send an event at each instant of a schedule.
+//! Timers: sources that send an event, called a tick, at each instant of a schedule.
 //!
 //! # Ticks
-//! A tick is identified by its timer and its scheduled instant, and by nothing else: the event's id is the instant (RFC
-//! 3339, UTC) and its source is the timer's, so a tick that is submitted twice is stored once. The instants of an
-//! interval are the multiples of the interval since the Unix epoch. The instants of a cron expression are those at
-//! which the wall clock of its time zone matches the expression. Neither depends on when Evoke was started.
+//! A tick is identified only by its timer and its scheduled instant: the event's id is the instant (RFC 3339, UTC), and
+//! its source is the uri of the timer. Therefore a tick that is submitted twice is stored once. The instants of an
+//! interval are the multiples of the interval since the Unix epoch. The instants of a cron expression are the times at
+//! which the wall clock of its time zone matches the expression. The instants do not depend on when Evoke was started.
 //!
 //! ```json
-//! { "type": "evoke.timer.tick", "source": "/shop/nightly", "id": "2026-01-31T01:00:00Z", "time": "2026-01-31T01:00:00Z",
+//! { "type": "evoke.timer.tick", "source": "/shop/nightly", "id": "2026-01-31T01:00:00Z",
+//!   "time": "2026-01-31T01:00:00Z",
 //!   "data": { "scheduled": "2026-01-31T01:00:00Z", "timezone": "Europe/Berlin", "missed": false } }
 //! ```
 //!
 //! # Daylight saving time
-//! How an expression behaves at a clock change depends on its second, minute and hour fields (as `croner` defines it):
-//! - **One time of day** (each of the three is a single number, as in `30 2 * * *`): the timer ticks once on every
-//!   matching day. A time that does not exist on that day moves to the first instant after the gap (02:30 to 03:00); of
-//!   a time that occurs twice, only the first ticks.
-//! - **Several times of day** (one of the three is a list, range, step or `*`, as in `*/30 * * * *`): the timer follows
-//!   the wall clock. Times that do not exist on a day do not tick; times that occur twice tick twice.
+//! How an expression behaves at a clock change depends on its second, minute and hour fields. The rules are those of
+//! the crate `croner`:
+//! - **One time of day** (each of the three fields is a single number, as in `30 2 * * *`): the timer ticks once on
+//!   every matching day. A time that does not exist on that day moves to the first instant after the gap (02:30 to
+//!   03:00). If the time occurs twice on that day, the timer ticks only at the first occurrence.
+//! - **Several times of day** (one of the three fields is a list, range, step or `*`, as in `*/30 * * * *`): the timer
+//!   follows the wall clock. It does not tick at times that do not exist on a day. It ticks twice at times that occur
+//!   twice.
 //!
-//! A date that a zone skips (30 December 2011 in Apia) is a gap of a day, longer than the largest gap over which a time
-//! is moved: no tick occurs for it.
+//! A time zone can skip a whole date (30 December 2011 in Apia). Such a gap is too long to move a time behind it: the
+//! timer does not tick for this date.
 //!
 //! # Cron expressions
-//! Five fields, or six with the second first. Each has values with commas between them: a number or a name (`MON`,
-//! `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP`, `FIRST-LAST/STEP`, and for days `L`, `LW`,
-//! `15W`, `5L` and `5#2`. If both the day of the month and the day of the week are given, a day needs to match only one
-//! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is
-//! an error. An expression or a name of a time zone that is easily misunderstood gets a warning.
+//! An expression has five fields, or six with the second first. A field is a list of values with commas between them. A
+//! value is a number or a name (`MON`, `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP` or
+//! `FIRST-LAST/STEP`. Days also have the forms `L`, `LW`, `15W`, `5L` and `5#2`.
+//!
+//! If both the day of the month and the day of the week are set, a day needs to match only one of the two fields, as in
+//! crontabs. With a `+` before the day of the week, as in `0 2 1-7 * +MON`, a day must match both fields. An expression
+//! that matches no date is an error. An expression or a time zone that is easily misunderstood gets a warning.
 //!
 //! # Options
-//! - `at`: one time or several; the timer ticks once at each of them. A time that has passed and had no tick is missed,
-//!   also when the timer is new or the list was changed.
-//! - `overlap: skip`: while deliveries of the tick before are pending (ready, retrying or blocked), a tick is skipped.
-//!   Of several ticks that are due at once, only the newest is stored.
-//! - `start_deadline`: a tick that is not stored within this time after its instant is skipped. So it also limits which
-//!   missed ticks are submitted, and how long a tick is retried while the bus refuses it.
-//! - `jitter`: all ticks of a timer are late by the same part of this time, a hash of the source's uri. Ids and times
-//!   stay those of the instants.
+//! - `at`: one time or several times; the timer ticks once at each of them. A time that has passed without a tick is
+//!   missed, also if the timer is new or the list was changed.
+//! - `overlap: skip`: a tick is skipped while deliveries of the previous tick are pending (ready, retrying or blocked).
+//!   If several ticks are due together, only the newest one is stored.
+//! - `start_deadline`: a tick is skipped if it cannot be stored within this time after its instant. So this option also
+//!   limits how old a missed tick may be, and how long the timer retries a tick that the bus refuses.
+//! - `jitter`: delays all ticks of a timer by the same part of this time, so that timers with equal schedules do not
+//!   tick together. The part depends on a hash of the source's uri. The ids and times of the events are not delayed.
 //!
 //! # Marks
-//! Scope: the source's uri. Key `last`: a JSON object, committed with the tick. Its fields are `v` (1), `at` (the last
-//! processed instant, in milliseconds since the Unix epoch), `schedule` (its textual form), `ticked` (the newest
-//! instants that had their ticks, as pairs of the first and the last one) and `skipped` (the newest instants that were
-//! skipped, with the reason). A timer without a mark, or with the mark of another schedule, starts now and has missed
-//! nothing, except with `at`.
+//! A timer stores its progress as a mark (a value that is committed together with events). The scope of the mark is the
+//! source's uri, its key is `last`, and its value is a JSON object. The fields of the object are `v` (1), `at` (the
+//! last processed instant, in milliseconds since the Unix epoch), `schedule` (the schedule as text), `ticked` (the
+//! newest instants that had their ticks, as pairs of a first and a last instant) and `skipped` (the newest skipped
+//! instants, each with the reason). A timer without a mark, or with the mark of another schedule, starts at the current
+//! time. It has no missed ticks, except with `at`.
 //!
 //! # Downtime and clock jumps
-//! Instants that came due while Evoke was not running, or that the wall clock jumped over (also on a suspended
-//! machine), are *missed* and follow the policy `missed`. Instants that came due while Evoke ran are never skipped,
-//! however long the bus refuses their ticks. After a backward jump, also while Evoke was not running, the timer follows
-//! the clock and leaves out the instants that had their ticks; the instants between its last tick and the clock are
-//! missed.
+//! Instants are *missed* if they came due while Evoke was not running, or if the wall clock jumped over them (also
+//! because the machine was suspended). The option `missed` decides which missed ticks are sent. Instants that came due
+//! while Evoke ran are not missed: the timer retries their ticks for as long as the bus refuses them. After a backward
+//! jump, also while Evoke was not running, the timer follows the wall clock, but does not repeat ticks. Instants
+//! between its last tick and the new time of the clock are missed.
 
 mod config;
 mod cron;
@@ -89,14 +95,16 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_store::StoreError;
 
-/// The most ticks in one commit: large enough to catch up quickly after downtime, small enough to keep in memory.
+/// Maximum number of ticks that the timer submits together: enough to catch up quickly after downtime, and few enough
+/// to hold in memory.
 const BATCH_MAX: usize = 64;
-/// The longest sleep. Sleeps run on the monotonic clock, which does not see jumps of the wall clock; [`Jumps`] ends a
-/// sleep at a jump. Within this time, gradual clock adjustment (slewing) stays far below [`JUMP_MIN_MS`].
+/// The longest sleep. A sleep is measured on the monotonic clock, which does not follow jumps of the wall clock;
+/// [`Jumps`] wakes a sleeping timer after a jump. In this time, a gradual adjustment of the wall clock (slewing) stays
+/// far below [`JUMP_MIN_MS`], so it is not taken for a jump.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
-/// A time before all times that RFC 3339 can express.
+/// A time that is earlier than every time that RFC 3339 can express.
 const BEFORE_ALL: UnixMs = UnixMs::MIN / 4;
-/// The wait before a retry after the bus rejected a tick or the store could not be read.
+/// How long to wait before a retry, after the bus rejected a tick or the store could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl TaskKind for TimerKind {
@@ -125,7 +133,8 @@ async fn run(config: TimerSource, ctx: Context) {
     let jumps = Jumps::of(&ctx.clock);
     let mut jumped = jumps.receiver();
     let delay_ms = config.delay_ms(&ctx.uri);
-    // The timer's time is the wall clock minus the delay. So the rest of the code needs no special case for a jitter.
+    // The timer uses the wall clock minus the delay as its time. So the rest of the code need not care about the
+    // jitter.
     let now = || ctx.clock.now_ms().saturating_sub(delay_ms);
     let mut timer = Timer::new(&config, times, &stored_marks, now());
     if timer.is_new
@@ -157,17 +166,17 @@ struct Timer {
     missed: Missed,
     overlap: Overlap,
     start_deadline: Option<Duration>,
-    /// Whether there was no mark of this schedule.
+    /// Whether the store had no mark of this schedule.
     is_new: bool,
-    /// Every instant up to this one is processed.
+    /// Every instant up to and including this time is processed.
     last: UnixMs,
     /// The instants that had their ticks.
     ticked: Ticked,
-    /// The newest instants that were skipped.
+    /// The newest instants that were skipped, with the reasons.
     skipped: Vec<(UnixMs, Skip)>,
-    /// Instants up to this one were missed; later instants came due while the timer ran.
+    /// Unprocessed instants up to this time are missed; later instants came due while the timer ran.
     running_since: UnixMs,
-    /// The next due instant; `None` when the schedule has ended.
+    /// The next due instant; `None` after the last instant of the schedule.
     next: Option<UnixMs>,
     /// Whether the bus rejected the last ticks as invalid.
     rejected: bool,
@@ -182,7 +191,8 @@ impl Timer {
         let is_new = stored.as_ref().is_none_or(|last| last.schedule != schedule);
         let (last, ticked, skipped) = match stored {
             Some(last) if !is_new => (last.at, last.ticked, last.skipped),
-            // The times of a list are missed if they had no tick.
+            // All past times of a list are missed, except those that had a tick according to the mark of an earlier
+            // list.
             other if matches!(times, Times::At { .. }) => {
                 let ticked = other.map(|earlier| ticked_of_earlier(&times, &earlier)).unwrap_or_default();
                 (BEFORE_ALL, ticked, Vec::new())
@@ -207,17 +217,18 @@ impl Timer {
         }
     }
 
-    /// Compares both clocks with their values at the last check, to find jumps of the wall clock.
+    /// Compares the wall clock and the monotonic clock with their values at the last check, to detect jumps of the wall
+    /// clock.
     fn check_clocks(&mut self, wall: UnixMs, monotonic: Instant) {
         let before = std::mem::replace(&mut self.last_check, (wall, monotonic));
         let jumped_ms = jump_ms(before, (wall, monotonic));
         let passed_ms = wall.saturating_sub(before.0).saturating_sub(jumped_ms);
         if jumped_ms > JUMP_MIN_MS {
-            tracing::warn!("the wall clock jumped forward by {jumped_ms} ms");
+            tracing::warn!("the wall clock jumped forward by {jumped_ms} ms: ticks in this time are missed");
             self.running_since = wall.saturating_sub(passed_ms);
             self.next = Some(wall);
         } else if jumped_ms < -JUMP_MIN_MS {
-            tracing::warn!("the wall clock jumped back by {} ms", -jumped_ms);
+            tracing::warn!("the wall clock jumped back by {} ms: ticks are not repeated", -jumped_ms);
             self.running_since = self.running_since.min(wall);
             self.next = Some(wall);
         }
@@ -228,8 +239,8 @@ impl Timer {
         }
     }
 
-    /// Submits one batch of the ticks due at `now`. `clock` returns the current time. Returns false when the source is
-    /// stopped.
+    /// Submits one batch of the ticks that are due at `now`. `clock` returns the current time. Returns false if the
+    /// source was stopped.
     async fn tick(&mut self, ctx: &Context, now: UnixMs, clock: &impl Fn() -> UnixMs) -> bool {
         let due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
         let mut ticks = due.ticks.clone();
@@ -239,7 +250,7 @@ impl Timer {
         if self.overlap == Overlap::Skip && !ticks.is_empty() {
             match self.is_running(ctx).await {
                 Ok(is_running) => {
-                    // Of several ticks, all but the newest would overlap with it.
+                    // Of several due ticks, only the newest one is stored: they would overlap with each other.
                     let kept = if is_running { None } else { ticks.pop() };
                     for tick in ticks.drain(..) {
                         self.skip(&mut skipped, &tick, Skip::Overlap);
@@ -256,7 +267,7 @@ impl Timer {
         let mut ticked = self.ticked.clone();
         match skipped.is_empty() {
             true => ticked.add(&self.times, &due.ticks),
-            // There are skipped instants between the ticks, so each tick is a span of its own.
+            // There may be skipped instants between the ticks, so each tick is added as a span of its own.
             false => ticks.iter().for_each(|tick| ticked.add(&self.times, &[*tick])),
         }
         if !ticks.is_empty() || !skipped.is_empty() {
@@ -271,13 +282,17 @@ impl Timer {
                     }
                     self.skipped = all_skipped;
                 }
-                // The oldest tick is too late by now: the next call skips it.
+                // `give_up` returned true: the oldest tick is now later than `start_deadline`. The next call skips it.
                 Ok(false) => return true,
                 Err(SubmitError::Stopped) => return false,
                 Err(rejected) => {
                     // All ticks have the same form, so the bus rejects all of them until the routes change.
                     if !std::mem::replace(&mut self.rejected, true) {
-                        ctx.health.degraded(format!("the bus rejects the timer's ticks: {rejected:?}"));
+                        let why = match rejected {
+                            SubmitError::Invalid(_, why) => why,
+                            SubmitError::TooLarge(_) | SubmitError::Stopped => "the event is too large".to_owned(),
+                        };
+                        ctx.health.degraded(format!("the bus rejects the ticks of this timer: {why}"));
                     }
                     return tokio::time::timeout(RETRY, ctx.stop.cancelled()).await.is_err();
                 }
@@ -295,9 +310,13 @@ impl Timer {
         self.start_deadline.is_some_and(|deadline| late_ms > deadline.as_millis())
     }
 
-    /// Records a skipped tick. Returns false.
+    /// Records a skipped tick. Always returns false, so that `retain` removes the tick.
     fn skip(&self, skipped: &mut Vec<(UnixMs, Skip)>, tick: &Tick, why: Skip) -> bool {
-        tracing::info!("the timer skips its tick of {}: {why:?}", instant(tick.scheduled));
+        let reason = match why {
+            Skip::Overlap => "deliveries of the previous tick are pending (`overlap: skip`)",
+            Skip::Late => "its `start_deadline` has passed",
+        };
+        tracing::info!("the timer skips its tick of {}: {reason}", instant(tick.scheduled));
         skipped.push((tick.scheduled, why));
         false
     }
@@ -308,7 +327,7 @@ impl Timer {
         all.into_iter().skip(excess).collect()
     }
 
-    /// Returns true if a delivery of the last tick is pending.
+    /// Returns true if a delivery of the newest tick is pending.
     async fn is_running(&self, ctx: &Context) -> Result<bool, StoreError> {
         match self.ticked.newest() {
             Some(last) => ctx.bus.is_pending(&ctx.uri, &instant(last)).await,
@@ -316,7 +335,7 @@ impl Timer {
         }
     }
 
-    /// How long to sleep from `now`.
+    /// Returns how long to sleep from `now` until the next instant, at most [`SLEEP_MAX`].
     fn sleep_time(&self, now: UnixMs) -> Duration {
         let until_next = self.next.map_or(SLEEP_MAX, |next| {
             Duration::from_millis(u64::try_from(next.saturating_sub(now)).unwrap_or_default())
@@ -324,11 +343,11 @@ impl Timer {
         until_next.min(SLEEP_MAX)
     }
 
-    /// Builds an offer to the bus that contains the events of `ticks` and the mark: every instant up to `at` is
-    /// processed.
+    /// Builds an offer (a request to the bus to store events) with the events of `ticks` and the mark. The mark says
+    /// that every instant up to `at` is processed.
     fn offer(&self, ctx: &Context, ticks: &[Tick], at: UnixMs, ticked: Ticked, skipped: Vec<(UnixMs, Skip)>) -> Offer {
         let last = LastMark { v: 1, at, schedule: self.schedule.clone(), ticked, skipped };
-        // Numbers and strings always serialise.
+        // Serialising numbers and strings cannot fail.
         let value = serde_json::to_vec(&last).unwrap_or_default();
         Offer {
             events: ticks.iter().map(|tick| self.event(ctx, *tick)).collect(),

@@ -15,12 +15,14 @@ use evoke_model::CheckReport;
 use evoke_store::{Result, StoreError};
 
 /// Copies the store in `folder` to a new file, checks the copy and returns the report. The copy contains everything
-/// committed before the call. On success the file is complete and synced; on failure it does not exist.
+/// that was committed before the call. After an error, the file does not exist; otherwise it is complete and synced.
 pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
     let new = name_beside(to);
     let copied = copy(folder, &new).and_then(|report| {
         put_in_place(&new, to).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => StoreError::Failed(format!("{} already exists", to.display())),
+            io::ErrorKind::AlreadyExists => {
+                StoreError::Failed(format!("{} already exists: name another file", to.display()))
+            }
             _ => StoreError::Failed(format!("cannot create {}: {e}", to.display())),
         })?;
         Ok(report)
@@ -47,20 +49,21 @@ fn copy(folder: &Path, new: &Path) -> Result<CheckReport> {
     }
     let (_folder, store) = open_store_for_reading(folder)?;
     super::schema::check_version(&store).map_err(|e| store_error(from, &e))??;
-    // VACUUM reads one snapshot, page by page from the tables, so it fails on damaged pages.
+    // VACUUM reads the tables page by page in one snapshot, so it fails on damaged pages.
     store.execute("VACUUM INTO ?1", [path]).map_err(|e| store_error(from, &e))?;
     file.sync_all().map_err(|e| StoreError::Failed(format!("syncing {} failed: {e}", new.display())))?;
     let copy = open_for_reading(new).map_err(|e| store_error(new, &e))?;
     let report = super::check::check(&copy);
     match report.problems.first() {
         None => Ok(report),
-        Some(problem) => {
-            Err(StoreError::Failed(format!("no backup was made, because {} is corrupt: {problem}", from.display())))
-        }
+        Some(problem) => Err(StoreError::Failed(format!(
+            "no backup was made, because {} is corrupt: {problem}; `evoke check` lists all problems",
+            from.display()
+        ))),
     }
 }
 
-/// Renames without overwriting, and syncs the folder.
+/// Moves the new file to its final name, unless a file with this name exists, and syncs the folder.
 fn put_in_place(new: &Path, to: &Path) -> io::Result<()> {
     renameat_with(CWD, new, CWD, to, RenameFlags::NOREPLACE)?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -6,15 +6,15 @@ use super::read;
 use super::rows;
 use evoke_model::{ChainState, DeliveryId, Origin, Seq};
 
-/// One event of a chain: its position, and its live deliveries by their first id and their number.
+/// One event of a chain: its position, and its live deliveries, given by the id of the first one and their number.
 struct Link {
     seq: Seq,
     first_delivery: i64,
     owed: i64,
 }
 
-/// Returns the first event of a wanted type that a function of the chain published, or else the state of the chain's
-/// deliveries. Reads no data of events except of the returned one.
+/// Returns the first event of a wanted type that a function of the chain published. If there is none, returns the state
+/// of the chain's deliveries. Reads the data of no event except the returned one.
 pub(super) fn state(c: &Connection, root: Seq, wanted: &dyn Fn(&str) -> bool) -> rusqlite::Result<ChainState> {
     let of_root = "SELECT seq, first_delivery, owed, hops, type FROM events WHERE seq = ?1 AND origin <> ?2";
     let caused =
@@ -28,7 +28,7 @@ pub(super) fn state(c: &Connection, root: Seq, wanted: &dyn Fn(&str) -> bool) ->
             if row.get::<_, i64>(3)? > 0
                 && wanted(row.get_ref(4)?.as_str()?)
                 && let Some(event) = read::event(c, seq)?
-                // A damaged index may return other events.
+                // The event is checked again, because a damaged index may return other events.
                 && event.as_ref().map_or(true, |found| found.lineage.root == Some(root) && wanted(&found.event.type_))
             {
                 return Ok(ChainState::Published(event));

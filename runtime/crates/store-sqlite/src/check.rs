@@ -1,4 +1,5 @@
-//! Checks conservation and integrity in one snapshot: SQLite's structures, the checksums of all rows, and the counts.
+//! Checks a store in one snapshot: the structures of SQLite, the checksums of all rows, and that no event or delivery
+//! was lost.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,60 +16,67 @@ use evoke_store::Result;
 /// Maximum number of listed problems; a longer list would not help to repair the store.
 const PROBLEMS_MAX: usize = 100;
 
-/// Each rule is a query for rows that break it, with a message template for one such row.
-const RULES: [(&str, &str); 13] = [
+/// Each rule is a query for rows that violate the rule, and the message for such a row. In the message, `{0}` to `{2}`
+/// stand for the columns of the row.
+const RULES: [(&str, &str); 14] = [
     (
-        "SELECT s.seq, 0, 0 FROM scheduled s LEFT JOIN events e ON e.seq = s.seq
-         WHERE e.seq IS NULL OR e.owed <> 0 OR e.released_ms IS NOT NULL",
-        "event {0} is scheduled, but it does not exist or was delivered",
+        "SELECT s.seq, 0, 0 FROM scheduled s LEFT JOIN events e ON e.seq = s.seq WHERE e.seq IS NULL",
+        "event {0} is scheduled, but it does not exist",
+    ),
+    (
+        "SELECT s.seq, 0, 0 FROM scheduled s JOIN events e ON e.seq = s.seq
+         WHERE e.owed <> 0 OR e.released_ms IS NOT NULL",
+        "event {0} is still scheduled, but it was already delivered to its functions",
     ),
     (
         "SELECT e.seq, COUNT(d.id), e.owed FROM events e
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
            AND d.replay = 0
          GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
-        "deliveries of event {0}: {1}; expected: {2}",
+        "number of deliveries of event {0}: {1}, but it must be {2}",
     ),
     (
         "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
            ON e.seq = d.event AND (d.replay <> 0 OR d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed)
          WHERE e.seq IS NULL",
-        "delivery {0} refers to event {1}, which does not list it",
+        "delivery {0} refers to event {1}, but there is no event {1} with this delivery",
     ),
     (
         "SELECT d.id, d.state, 0 FROM deliveries d WHERE d.state NOT BETWEEN 0 AND 5",
-        "delivery {0} has the unknown state {1}",
+        "delivery {0} has the unknown state {1}; the known states are 0 to 5",
     ),
     (
         "SELECT d.id, d.attempts, COUNT(a.attempt) + (d.done_ms IS NOT NULL) AS recorded
          FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id GROUP BY d.id HAVING recorded <> d.attempts",
-        "attempts of delivery {0}: {1}; on record: {2}",
+        "number of attempts of delivery {0}: {1}, but the number of their records is {2}; the numbers must be equal",
     ),
     (
-        // Allowed are: a delivery that retention removed, because it was done; runtime events (`/evoke`), which report
-        // failures; and an operator's edited copy of a dead letter's event, which has the same hops as that event.
+        // A delivery that is not done may be the cause of an event in two cases: the event is a runtime event
+        // (`/evoke`) that reports the delivery's failure, or the event is an operator's edited copy of the event of a
+        // purged dead letter, which has the same hops. A cause that retention removed is not checked.
         "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
          WHERE e.cause IS NOT NULL AND d.state <> 3 AND e.source <> '/evoke'
            AND NOT (d.state = 5 AND e.hops = (SELECT hops FROM events o WHERE o.seq = d.event))",
-        "event {0} was published by delivery {1}, which is not done",
+        "event {0} was published by delivery {1}, but this delivery is not done",
     ),
     (
-        // A blocked delivery needs an earlier delivery of its order key: otherwise nothing would ever unblock it.
+        // A blocked delivery needs an earlier unfinished delivery of its order key. Otherwise, nothing would ever
+        // unblock it.
         "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
            SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key AND d.replay = b.replay
              AND d.order_key IS NOT NULL AND (d.state < 3 OR d.state = 4) AND d.id < b.id)",
-        "delivery {0} is blocked, but its order key has no earlier delivery",
+        "delivery {0} is blocked, but its order key has no earlier unfinished delivery for which it could wait",
     ),
     (
         "SELECT d.id, d.replay, 0 FROM deliveries d LEFT JOIN replays r ON r.id = d.replay
          WHERE d.replay <> 0 AND r.id IS NULL",
-        "delivery {0} belongs to replay {1}, which does not exist",
+        "delivery {0} belongs to replay {1}, but this replay does not exist",
     ),
     (
-        // A replay adds one delivery per event and function, also when it is interrupted.
+        // A replay adds one delivery per event and function, also if it is interrupted and continued.
         "SELECT d.replay, d.event, COUNT(*) FROM deliveries d WHERE d.replay <> 0
          GROUP BY d.replay, d.event, d.function HAVING COUNT(*) > 1",
-        "replay {0} offered event {1} {2} times to one function",
+        "replay {0} has {2} deliveries of event {1} to the same function, but there must be only one",
     ),
     (
         "SELECT r.id, (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3),
@@ -76,19 +84,21 @@ const RULES: [(&str, &str); 13] = [
             WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
          FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
            WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
-        "pending deliveries of replay {0}: {1}; their running total: {2}",
+        "number of pending deliveries of replay {0}: {1}, but the table `totals` says {2}; the numbers must be equal",
     ),
     (
         "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
            ifnull((SELECT count FROM totals WHERE function = 0 AND name = 'replayed'), 0) AS of_all, 0
          WHERE of_each <> of_all",
-        "deliveries in the running totals of all replays: {0}; replayed deliveries: {1}",
+        "table `totals`: the deliveries of the single replays add up to {0}, but the number of all replayed deliveries \
+         is {1}; the numbers must be equal",
     ),
     (
         "SELECT ifnull(SUM(count) FILTER (WHERE name = 'deliveries'), 0) AS given,
            ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS created, 0
          FROM totals WHERE function = 0 HAVING given <> created",
-        "assigned delivery ids: {0}; created deliveries: {1}",
+        "table `totals`: the number of assigned delivery ids is {0}, but the live and the replayed deliveries add up \
+         to {1}; the numbers must be equal",
     ),
     (
         // The newest removed event must be gone, and all events after it must exist.
@@ -98,12 +108,13 @@ const RULES: [(&str, &str); 13] = [
            FROM totals WHERE function = 0)
          WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
            OR (removed = 0) <> (up_to = 0)",
-        "retention removed events up to {0}, but the running totals do not match the {1} later events",
+        "table `totals`: the last event that retention removed is event {0}, which does not match the stored events \
+         (number of later ones: {1})",
     ),
 ];
 
-/// The tables with checksums, each with an expression that names a row, and an expression that computes the checksum of
-/// the row.
+/// The tables with checksums. For each table: an expression that names a row, and an expression that computes the
+/// checksum of a row.
 const CHECKSUMS: [(&str, &str, &str); 13] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
@@ -145,7 +156,7 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
     let log = wal::find_damage(&path);
     match schema::check_version(&snapshot).map_err(to_store_error)? {
-        // The database file can be empty when everything is still in the log.
+        // The database file can be empty while all commits are still in the log.
         Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
         Err(error) => Err(error),
         Ok(()) => {
@@ -156,7 +167,7 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     }
 }
 
-/// Runs all checks, also on a damaged store: a failing query is reported as a problem.
+/// Runs all checks, also on a damaged store: if a query fails, the error is reported as a problem.
 pub(super) fn check(c: &Connection) -> CheckReport {
     let file = c.path().unwrap_or_default();
     let mut damage = Vec::new();
@@ -198,13 +209,13 @@ fn find_damage(c: &Connection, damage: &mut Vec<String>) -> rusqlite::Result<()>
     while let Some(line) = lines.next()? {
         let line = String::from_utf8_lossy(line.get_ref(0)?.as_bytes()?).into_owned();
         if line != "ok" {
-            damage.push(format!("integrity: {line}"));
+            damage.push(format!("SQLite's integrity check: {line}"));
         }
     }
     Ok(())
 }
 
-/// Reports rows whose checksum does not match.
+/// Reports each row whose checksum does not match its content.
 fn find_wrong_checksums(
     c: &Connection,
     table: &str,
@@ -218,7 +229,7 @@ fn find_wrong_checksums(
         && damage.len() < PROBLEMS_MAX
     {
         let row = found.get_ref(0)?.as_bytes_or_null()?.map(String::from_utf8_lossy).unwrap_or_default();
-        damage.push(format!("table {table}, row {row}: checksum mismatch"));
+        damage.push(format!("table {table}, row {row}: the checksum does not match the content"));
     }
     Ok(())
 }
@@ -243,7 +254,7 @@ fn find_violations(c: &Connection, query: &str, template: &str, problems: &mut V
     Ok(())
 }
 
-/// Counts the totals from the rows. The parts that retention removed come from the running totals.
+/// Counts events and deliveries from their rows. The numbers of removed ones come from the table `totals`.
 fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     let unsigned = |value| u64::try_from(value).unwrap_or_default();
     let replayed: i64 = c.query_row("SELECT COUNT(*) FROM deliveries WHERE replay <> 0", [], |r| r.get(0))?;
@@ -261,33 +272,36 @@ fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     })
 }
 
-/// Checks that everything accepted is stored or was removed, and that the running totals equal the counted ones.
+/// Checks that each accepted event and each created delivery is stored or was removed, and that the table `totals` has
+/// the counted numbers.
 fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let stored: u64 = counted.functions.values().map(Counts::total).sum();
     let due = counted.owed + counted.replayed;
     if stored != due {
-        problems.push(format!("deliveries that events and replays created: {due}; stored or removed: {stored}"));
+        problems.push(format!(
+            "number of stored or removed deliveries: {stored}, but events and replays created {due}; the numbers must \
+             be equal"
+        ));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
     let expected = counted.removed.owed + counted.removed.replayed;
     if removed != expected {
         problems.push(format!(
-            "removed deliveries, counted for functions: {removed}; counted for events and replays: {expected}"
+            "table `totals`: the removed deliveries of all functions add up to {removed}, but those of events and \
+             replays add up to {expected}; the numbers must be equal"
         ));
     }
-    if (running.events, running.owed) != (counted.events, counted.owed) {
-        problems.push(format!(
-            "accepted events: {}, their deliveries: {}; stored or removed events: {}, their deliveries: {}",
-            running.events, running.owed, counted.events, counted.owed
-        ));
-    }
-    if running.replayed != counted.replayed {
-        let (expected, stored) = (running.replayed, counted.replayed);
-        problems.push(format!("replayed deliveries: {expected}; stored or removed: {stored}"));
-    }
-    if running.scheduled != counted.scheduled {
-        let (expected, stored) = (running.scheduled, counted.scheduled);
-        problems.push(format!("scheduled events: {stored}; their running total: {expected}"));
+    for (what, expected, stored) in [
+        ("stored or removed events", running.events, counted.events),
+        ("stored or removed live deliveries", running.owed, counted.owed),
+        ("stored or removed replayed deliveries", running.replayed, counted.replayed),
+        ("scheduled events", running.scheduled, counted.scheduled),
+    ] {
+        if expected != stored {
+            problems.push(format!(
+                "number of {what}: {stored}, but the table `totals` says {expected}; the numbers must be equal"
+            ));
+        }
     }
     let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
     for name in names {
@@ -297,7 +311,10 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
             let (expected, stored) = (running.get(state), counted.get(state));
             if expected != stored {
                 let state = state.name();
-                problems.push(format!("{state} deliveries of {name}: {stored}; their running total: {expected}"));
+                problems.push(format!(
+                    "number of deliveries of {name} in the state `{state}`: {stored}, but the table `totals` says \
+                     {expected}; the numbers must be equal"
+                ));
             }
         }
     }

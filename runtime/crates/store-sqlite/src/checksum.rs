@@ -7,7 +7,8 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Error, ErrorCode, Row};
 
-/// Small values are collected in a buffer and hashed together: most rows need one call of the hasher.
+/// Small values are collected in a buffer of this size and hashed together, so that most rows need one call of the
+/// hasher.
 const BUFFER_BYTES: usize = 512;
 
 /// Returns the checksum of values in the given order.
@@ -123,7 +124,7 @@ pub(super) fn find_damage(error: &Error) -> Option<String> {
     }
 }
 
-/// Adds the name of the damaged data to an error about damage.
+/// If damage caused the error, adds the name of the damaged data, unless the error already has one.
 pub(super) fn name_damage<T>(result: rusqlite::Result<T>, what: impl FnOnce() -> String) -> rusqlite::Result<T> {
     result.map_err(|error| match &error {
         Error::FromSqlConversionFailure(.., cause) if cause.is::<Damage>() => error,
@@ -138,8 +139,8 @@ pub(super) fn verify(row: &Row<'_>, from: usize, count: usize, what: impl FnOnce
     if row.get_ref(from + count)? == ValueRef::Integer(sum) { Ok(()) } else { Err(corrupt(what())) }
 }
 
-/// Like [`verify`] from the first column on, and also checks that the row begins with the `expected` key: a damaged
-/// page can lead to an intact but different row.
+/// Like [`verify`] from the first column on. Also checks that the row begins with the `expected` key, because a search
+/// in a damaged page can return an undamaged row with another key.
 pub(super) fn verify_with_key(
     row: &Row<'_>,
     expected: &[ValueRef<'_>],

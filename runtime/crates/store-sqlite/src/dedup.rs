@@ -1,5 +1,6 @@
-//! Finds the ids that were accepted within the dedup window. An id belongs to the event's source and to the origin
-//! through which the event entered; the id of an event that a function published belongs to the event's source alone.
+//! Finds duplicates: events whose id was accepted within the dedup window. Ids of events from outside are compared per
+//! event source and per origin through which the event entered. Ids of events that functions published are compared per
+//! event source only.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Lineage, Seq, StoredEvent};
 
-/// The queries for events that entered through an origin. An event with the origin 0 was stored before the column
-/// `origin` existed, and matches any origin.
+/// The queries for events that entered through an origin. The origin 0 matches any origin: an event with this origin
+/// was stored before the column `origin` existed.
 const ENTERED: [&str; 2] = [
     "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL
        AND (origin = ?3 OR origin = 0)
@@ -31,8 +32,8 @@ pub(super) struct Dedup {
     window_ms: UnixMs,
     /// The store's unique name, with which generated event ids begin.
     instance: String,
-    /// Whether retention may have removed events within their dedup window. Rarely true; otherwise the table `known` is
-    /// empty and not searched.
+    /// True if retention may have removed events whose dedup window has not ended. This is rare. If it is false, the
+    /// table `known` is empty and need not be searched.
     has_removed: bool,
 }
 
@@ -74,7 +75,8 @@ impl Dedup {
         }
     }
 
-    /// Remembers the id of a removed event until its dedup window ends. The window began at `begin_ms`.
+    /// Stores the id of a removed event in the table `known`, if the dedup window that began at `begin_ms` has not
+    /// ended.
     pub(super) fn remember(
         &mut self,
         tx: &Connection,
@@ -100,12 +102,14 @@ impl Dedup {
         Ok(())
     }
 
-    /// Records that a transaction was rolled back: this may have restored ids that the transaction had deleted.
+    /// Must be called after a transaction was rolled back: the rollback may have restored ids that the transaction had
+    /// deleted from the table `known`.
     pub(super) fn rolled_back(&mut self) {
         self.has_removed = true;
     }
 
-    /// Deletes up to `limit` ids whose window has ended, in accept order. Returns the number of deleted ids.
+    /// Deletes ids whose window has ended from the table `known`, at most `limit`, in accept order. Returns the number
+    /// of deleted ids.
     pub(super) fn forget(&mut self, tx: &Connection, limit: usize, now_ms: UnixMs) -> rusqlite::Result<usize> {
         if !self.has_removed {
             return Ok(0);
@@ -121,9 +125,9 @@ impl Dedup {
         Ok(forgotten)
     }
 
-    /// Returns true if the id was generated for an event published by the causing delivery:
-    /// `<instance>-<delivery>-<ordinal>`. Such an id is unique, because a delivery is done only once, so no search is
-    /// needed.
+    /// Returns true if the runtime generated the id for an event that the causing delivery published:
+    /// `<instance>-<delivery>-<ordinal>`. No search is needed for such an id. The id is unique, because a delivery is
+    /// done only once.
     fn is_generated(&self, event: &Event, lineage: Lineage) -> bool {
         let generated = || {
             let (delivery, ordinal) = event.id.strip_prefix(&self.instance)?.strip_prefix('-')?.split_once('-')?;

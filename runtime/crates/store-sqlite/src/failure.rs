@@ -8,9 +8,9 @@ use rusqlite::{Connection, Error, ErrorCode, ffi};
 use super::checksum;
 use evoke_store::StoreError;
 
-/// Converts an error: [`StoreError::Full`] for a full disk, a quota that is used up or a file that may not grow,
-/// [`StoreError::Busy`] for a lock of another program, [`StoreError::Damaged`] for damaged data, otherwise
-/// [`StoreError::Failed`].
+/// Converts an error of SQLite. [`StoreError::Full`]: the disk is full, a quota is used up, or a file has reached its
+/// maximum size. [`StoreError::Busy`]: another program holds a lock. [`StoreError::Damaged`]: data is damaged.
+/// [`StoreError::Failed`]: any other error.
 pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
     if is_full(error) || (may_be_quota(error) && !may_grow(path)) {
         return StoreError::Full;
@@ -24,8 +24,8 @@ pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
     }
 }
 
-/// Like [`store_error`], for an error of this connection that may come from a write. The error number of the failed
-/// call decides, because a quota may have room again by the time [`may_grow`] checks it.
+/// Like [`store_error`], for an error of this connection that may come from a write. This function checks the error
+/// number of the failed system call first: by the time [`may_grow`] checks the quota, the quota may have space again.
 pub(super) fn write_error(path: &Path, connection: &Connection, error: &Error) -> StoreError {
     let cause = std::io::Error::from_raw_os_error(system_error(connection)).kind();
     let is_quota = matches!(cause, ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
@@ -68,7 +68,7 @@ pub(super) fn log_of(path: &Path) -> PathBuf {
 }
 
 /// Returns true if a lock prevented the operation. All extended codes of these kinds count, such as `BUSY_SNAPSHOT` and
-/// `BUSY_RECOVERY`. `PROTOCOL` is a lock of the log's index that was not free at any of SQLite's tries.
+/// `BUSY_RECOVERY`. `PROTOCOL` means that SQLite tried several times to lock the log's index, without success.
 pub(super) fn is_busy(error: &Error) -> bool {
     let kind = error.sqlite_error().map(|e| e.extended_code & 0xff);
     matches!(kind, Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_PROTOCOL))
@@ -93,14 +93,13 @@ fn describe(path: &Path, error: &Error) -> String {
 
 /// Describes damage in a file, and how to recover from it.
 pub(super) fn damage_message(path: &str, what: impl std::fmt::Display) -> String {
-    format!("{path} is damaged: {what}. `evoke check` lists all problems; {}", remedy(path))
+    format!("{path} is damaged: {what}. `evoke check` lists all problems. To recover, {}", remedy(path))
 }
 
 /// Describes how to recover from a damaged file.
 pub(super) fn remedy(path: &str) -> String {
     format!(
-        "stop Evoke, keep a copy of the data folder, and put a backup in place of {path} (and delete \
-         the files of that name that end in -wal and -shm)"
+        "stop Evoke, keep a copy of the data folder, replace {path} with a backup, and delete {path}-wal and {path}-shm"
     )
 }
 

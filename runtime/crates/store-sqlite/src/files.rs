@@ -2,17 +2,18 @@
 //! removal.
 //!
 //! # Locks
-//! SQLite locks its files with POSIX locks, which a process loses when any part of it closes another descriptor of the
-//! file. Two measures keep the store safe:
+//! SQLite locks its files with POSIX locks. A process loses these locks when any part of it closes another descriptor
+//! of the file. Two measures keep the store safe:
 //! - Nothing else in this process opens the files: they are reserved ([`evoke_fs::reserve`]).
-//! - Two shared locks of another kind (`F_OFD_SETLK`) that no other descriptor can drop. One covers the bytes of
-//!   `evoke.db` that SQLite locks exclusively before it deletes the log (its `SHARED_FIRST` range); the other covers
-//!   the byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its "deadman
-//!   switch"). So even if the POSIX locks were lost, another program that opens and closes the database cannot delete
-//!   the log.
+//! - Two shared locks of another kind (`F_OFD_SETLK`), which stay when another descriptor is closed. One covers the
+//!   bytes of `evoke.db` that SQLite locks exclusively before it deletes the log (its `SHARED_FIRST` range). The other
+//!   covers the byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its
+//!   "deadman switch"). So even if the POSIX locks were lost, another program that opens and closes the database cannot
+//!   delete the log.
 //!
-//! SQLite's own locks are shared ones while the store is open, and do not conflict with these. SQLite needs exclusive
-//! locks to delete the log when the last connection closes: [`StoreFiles::release`] must be called before.
+//! While the store is open, SQLite's own locks on these bytes are shared locks, so they do not conflict with the locks
+//! of this module. When its last connection closes, SQLite needs exclusive locks to delete the log: call
+//! [`StoreFiles::release`] before.
 
 use std::fs::File;
 use std::io;
@@ -28,11 +29,11 @@ use super::overwritten::Overwritten;
 use evoke_fs::{FileId, PrivateFolder, Reservation, lock_shared, reserve, unlock};
 use evoke_store::{Result, StoreError};
 
-/// Bytes of the database that each reader locks shared (SQLite, `os.h`: `SHARED_FIRST`, `SHARED_SIZE`).
+/// The bytes of the database on which each reader of SQLite has a shared lock (`os.h`: `SHARED_FIRST`, `SHARED_SIZE`).
 const SHARED_BYTES: Range<i64> = 0x4000_0002..0x4000_0002 + 510;
-/// Byte of the index that each connection locks shared (SQLite, `os_unix.c`: `UNIX_SHM_DMS`).
+/// The byte of the index on which each connection of SQLite has a shared lock (`os_unix.c`: `UNIX_SHM_DMS`).
 const INDEX_BYTES: Range<i64> = 128..129;
-/// The endings of the names of the store's files, after `evoke.db`.
+/// The names of the store's files are `evoke.db` and one of these endings.
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 /// How often the files are verified while nothing is committed.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,7 +43,7 @@ pub(super) struct StoreFiles {
     folder: PrivateFolder,
     /// Each file with its path, including the lock file of the folder.
     files: Vec<(PathBuf, FileId)>,
-    /// Kept open as long as the store: closing these descriptors drops the POSIX locks of this process.
+    /// These files stay open as long as the store, because closing them would drop the POSIX locks of this process.
     database: File,
     index: File,
     overwritten: Overwritten,
@@ -63,7 +64,8 @@ impl StoreFiles {
             files.push((folder.path().join(&name), id));
         }
         let reservation = reserve(files.iter().map(|(_, id)| *id).chain([folder.id()]).collect());
-        // Without the lock file, another Evoke could use the folder. The store of a test has no lock file.
+        // Without the lock file, another Evoke process could use the folder, so this file is verified, too. The stores
+        // of tests have no lock file.
         if let Ok(Some(id)) = folder.find("lock") {
             files.push((folder.path().join("lock"), id));
         }
@@ -74,10 +76,12 @@ impl StoreFiles {
         for (file, bytes) in [(&database, SHARED_BYTES), (&index, INDEX_BYTES)] {
             match lock_shared(file, bytes) {
                 Ok(()) => {}
-                // Some network file systems have no such locks. The reservation protects against this process.
+                // Some network file systems have no such locks. The reservation still protects the files against other
+                // code of this process.
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
                     tracing::warn!(
-                        "{}: the file system does not support locks that belong to a file descriptor",
+                        "the file system of {} does not support locks of open files (F_OFD_SETLK), so Evoke cannot \
+                         fully protect this file: do not open it with another program while Evoke runs",
                         path.display()
                     );
                 }
@@ -88,8 +92,9 @@ impl StoreFiles {
         Ok(Self { folder, files, database, index, overwritten, _reservation: reservation })
     }
 
-    /// Returns an error if a file of the store or its folder was moved, replaced or removed, or if another program cut
-    /// or overwrote a file: the next start would not find later writes. Takes a few microseconds.
+    /// Returns an error if writes from now on would be lost at the next start: because the folder or one of the store's
+    /// files was moved, replaced or removed, or because another program truncated or overwrote one of these files.
+    /// Takes a few microseconds.
     pub(super) fn verify(&self) -> std::result::Result<(), String> {
         let folder = (self.folder.path().to_owned(), self.folder.id());
         for (path, id) in [&folder].into_iter().chain(&self.files) {
@@ -97,11 +102,11 @@ impl StoreFiles {
                 Ok(found) if found == *id => continue,
                 Ok(_) => "was replaced".to_owned(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => "was moved or removed".to_owned(),
-                Err(error) => format!("cannot be reached any more ({error})"),
+                Err(error) => format!("became inaccessible ({error})"),
             };
             return Err(format!(
-                "{} {happened} while Evoke runs, so nothing more can be stored: put it back or restore a backup, and \
-                 start Evoke again",
+                "{} {happened} while Evoke was running, so Evoke stores nothing more: put the original back or restore \
+                 a backup, and start Evoke again",
                 path.display()
             ));
         }
@@ -113,7 +118,8 @@ impl StoreFiles {
         Err(match overwritten {
             Err(error) => format!("{database} or its log cannot be read any more: {error}"),
             Ok(ending) => format!(
-                "{database}{} was cut or overwritten by another program while Evoke runs, so nothing more can be stored: {}",
+                "another program truncated or overwrote {database}{} while Evoke was running, so Evoke stores nothing \
+                 more: {}",
                 ending.unwrap_or_default(),
                 remedy(&database)
             ),
@@ -122,7 +128,7 @@ impl StoreFiles {
 
     /// Releases the locks, so that SQLite can delete the log when its last connection closes.
     pub(super) fn release(&self) {
-        // Without the locks there is nothing to release.
+        // An error means that the file system has no such locks, so there is nothing to release.
         let _ = unlock(&self.database, SHARED_BYTES);
         let _ = unlock(&self.index, INDEX_BYTES);
     }

@@ -1,5 +1,4 @@
-//! The data folder: opened by one function for writing and by one for reading. `evoke_fs::PrivateFolder` says what is
-//! checked and guaranteed.
+//! Opens the data folder, for writing or only for reading. [`PrivateFolder`] documents its checks and guarantees.
 
 use std::path::Path;
 
@@ -10,10 +9,11 @@ use rusqlite::Connection;
 use super::failure::store_error;
 use super::readers::open_for_reading;
 
-/// The starts of the names of the files and folders that Evoke creates in the data folder, besides [`OWNER_TOKEN`].
+/// The names of the files and folders that Evoke creates in the data folder begin with these texts, except for
+/// [`OWNER_TOKEN`].
 const OWN_NAMES: [&str; 7] = ["evoke.db", "lock", "listen.json", "tokens.json", "running", "logs", "compiled"];
-/// The owner's token of the admin API. Its permissions are not corrected: if others could read the token, the start
-/// replaces it, because they may know it already.
+/// The file with the owner's token of the admin API. The permissions of this file are not corrected. If other users
+/// could read the token, the start replaces the token, because they may already know it.
 const OWNER_TOKEN: &str = "admin.token";
 
 /// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.
@@ -26,9 +26,9 @@ pub fn reserve_own(folder: &PrivateFolder) -> std::io::Result<Reservation> {
     Ok(reserve(folder.list(&[&OWN_NAMES[..], &[OWNER_TOKEN]].concat())?))
 }
 
-/// Removes SQLite's index of the log, which is built again from the log. Another user who could open it before the
+/// Removes SQLite's index of the log; SQLite builds it again from the log. A user who opened the index before the
 /// folder became private could keep a lock on it that stops every write. Must run before the store is opened, by the
-/// owner of the folder's lock.
+/// process that holds the lock of the folder.
 pub fn discard_index(folder: &PrivateFolder) -> std::io::Result<()> {
     match std::fs::remove_file(folder.path().join("evoke.db-shm")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -48,7 +48,7 @@ pub(super) fn open_store_for_reading(folder: &Path) -> Result<(PrivateFolder, Co
     Ok((folder, connection))
 }
 
-/// Converts the error of a folder; its message says what to do.
+/// Converts the error of a folder, whose message says what the user can do.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn to_store_error(error: FolderError) -> StoreError {
     StoreError::Failed(error.to_string())

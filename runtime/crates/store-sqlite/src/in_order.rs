@@ -1,14 +1,14 @@
-//! Reads the ids of deliveries in a state, in order, from the partial index of that state. The first column of each
-//! index is the function, so the ids of one function after another are read. The ids of a function are read only as far
-//! as they can be in the result. The time depends on the number of wanted ids and of functions, and not on the number
-//! of deliveries. One exception: the index of retrying deliveries is in the order of their next attempts, so all of its
-//! ids are read and sorted.
+//! Reads the ids of deliveries in one state, in ascending or descending order, from the partial index of this state.
+//! The first column of each index is the function, so the ids are read function by function, and for each function only
+//! those that can be in the result. So the time depends on the number of wanted ids and of functions, and not on the
+//! number of deliveries. One exception: the index of retrying deliveries has the order of their next attempts, so all
+//! ids of a function in this index are read and sorted.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use evoke_model::{DeliveryId, DeliveryState};
 
-/// A partial index, with its condition: SQLite uses it for a query with the same condition.
+/// A partial index. SQLite uses it for a query that contains the same condition.
 pub(super) struct Part {
     pub(super) state: DeliveryState,
     condition: &'static str,
@@ -27,14 +27,14 @@ pub(super) const PENDING: [Part; 5] = [
 pub(super) const DEAD: [Part; 1] =
     [Part { state: DeliveryState::Dead, condition: "state = 4", index: "deliveries_dead" }];
 
-/// Which end of a range is wanted.
+/// The end of a range from which ids are returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Oldest,
     Newest,
 }
 
-/// The range of the wanted ids, without its two ends.
+/// The range of the wanted ids: greater than `after` and less than `before`.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
     pub(super) after: DeliveryId,
@@ -55,8 +55,8 @@ impl Part {
     }
 }
 
-/// Returns the first `limit` ids from one end of a range, in order from there; if `function` is given, only of this
-/// function.
+/// Returns the first `limit` ids from one end of a range, in order from that end. With `function`, returns only ids of
+/// this function.
 pub(super) fn ids<'a>(
     c: &Connection,
     parts: impl Iterator<Item = &'a Part>,
@@ -77,7 +77,7 @@ pub(super) fn ids<'a>(
             while let Some(row) = rows.next()? {
                 found.push(DeliveryId(row.get(0)?));
             }
-            // Ids beyond the last wanted one are not needed, so the next queries read a smaller range.
+            // Ids beyond the last one found cannot be in the result any more, so the next queries read a smaller range.
             if found.len() > start && found.len() >= limit {
                 sort(&mut found, end);
                 found.truncate(limit);
@@ -117,7 +117,8 @@ fn functions(c: &Connection, name: Option<&str>) -> rusqlite::Result<Vec<i64>> {
 mod tests {
     use super::*;
 
-    /// A store with deliveries of three functions, all in one state but every tenth, which is done.
+    /// Returns a store with deliveries of three functions. Every tenth delivery is done, and all others have the given
+    /// state.
     fn store(state: i64, replay: i64) -> Connection {
         let c = Connection::open_in_memory().unwrap();
         c.execute_batch(include_str!("schema.sql")).unwrap();

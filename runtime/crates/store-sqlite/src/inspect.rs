@@ -1,5 +1,5 @@
-//! The queries of an operator's lists that need no event: dead letters without their attempts, what a blocked delivery
-//! waits for, and the age of the backlog.
+//! Queries for an operator that read no event data: dead letters without their attempts, the delivery for which a
+//! blocked delivery waits, and the age of the backlog.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use super::rows::delivery::COLUMNS as DELIVERY_COLUMNS;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId, DeliveryState, Seq};
 
-/// Returns the position of the first event with this store time or a later one. Retention leaves gaps between
-/// positions, so the result may be the position of no event.
+/// Returns the position of the first event that was accepted at this store time or later. Retention leaves gaps between
+/// positions, so there may be no event at the returned position.
 pub(super) fn first_since(c: &Connection, since_ms: UnixMs) -> rusqlite::Result<Seq> {
     let newest: i64 = c.query_row("SELECT ifnull(MAX(seq), 0) FROM events", [], |r| r.get(0))?;
     let mut next =
@@ -51,7 +51,7 @@ pub(super) fn newest_dead(
     Ok(found)
 }
 
-/// Returns the ids of the first `limit` dead letters from one end of a range, in order from there.
+/// Returns the ids of the first `limit` dead letters from one end of a range, in order from that end.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,
@@ -63,7 +63,7 @@ pub(super) fn dead_ids(
     let function = match which {
         DeadFilter::All => None,
         DeadFilter::Function(name) => Some(name.as_str()),
-        // The caller reads each delivery and leaves out those in another state.
+        // The caller reads each delivery, and skips those that are not dead letters.
         DeadFilter::Delivery(id) => return Ok(Some(*id).filter(is_within).into_iter().take(limit).collect()),
         DeadFilter::Deliveries(ids) => {
             let ids = ids.iter().copied().filter(is_within);
@@ -76,7 +76,7 @@ pub(super) fn dead_ids(
     in_order::ids(c, DEAD.iter(), function, range, end, limit)
 }
 
-/// Reads a dead letter; `None` for a delivery in another state.
+/// Reads a dead letter; returns `None` for a delivery in another state.
 fn summary(c: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Result<DeadSummary, DamagedDelivery>>> {
     let ended_ms = row.get(rows::delivery::COLUMN_COUNT + 3)?;
     Ok(match rows::delivery::record(c, row)? {
@@ -92,7 +92,7 @@ fn summary(c: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Result<Dead
     })
 }
 
-/// Returns the first unfinished delivery of the order key of a blocked delivery.
+/// Returns the delivery for which a blocked delivery waits: the first unfinished delivery of its order key.
 pub(super) fn blocker(c: &Connection, blocked: DeliveryId) -> rusqlite::Result<Option<(DeliveryId, DeliveryState)>> {
     c.prepare_cached(
         "SELECT d.id, d.state FROM deliveries b JOIN deliveries d
@@ -104,7 +104,7 @@ pub(super) fn blocker(c: &Connection, blocked: DeliveryId) -> rusqlite::Result<O
     .optional()
 }
 
-/// Returns for each function the store time since which its oldest ready or retrying live delivery is pending.
+/// Returns a store time for each function: since when its oldest ready or retrying live delivery has been pending.
 pub(super) fn pending_since(c: &Connection) -> rusqlite::Result<BTreeMap<String, UnixMs>> {
     let mut oldest = c.prepare_cached(
         "SELECT MIN(since_ms) FROM deliveries WHERE id IN (

@@ -76,11 +76,11 @@ pub struct SqliteStore {
     scopes: Scopes,
     origins: OriginTable,
     descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
-    /// The error of the last write, if no later write was committed.
+    /// The temporary error with which writes are refused now; `None` after a later write was committed.
     refusal: Arc<Mutex<Option<StoreError>>>,
     instance: String,
     clock: Clock,
-    /// Dropping it stops the thread that watches the files.
+    /// Dropping the sender stops the thread that watches the files.
     _watch: mpsc::Sender<std::convert::Infallible>,
 }
 
@@ -114,7 +114,8 @@ impl SqliteStore {
         let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
         let mut connection = Connection::open(&path).map_err(to_store_error)?;
         schema::configure(&connection).map_err(|e| write_error(&path, &connection, &e))?;
-        // SQLite creates the files at the first read. SQLite also syncs the folder, but ignores errors of that sync.
+        // SQLite creates the files at the first read. SQLite ignores errors when it syncs the folder, so the folder is
+        // synced here again.
         connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(|e| write_error(&path, &connection, &e))?;
         evoke_fs::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
@@ -219,8 +220,8 @@ impl SqliteStore {
         self.read(move |c| Ok(query(c)?.at_wall_time(&clock)))
     }
 
-    /// Like `read`, for pending deliveries. When the file is too damaged to find them, the store fails, so that the
-    /// dispatcher does not repeat the query endlessly.
+    /// Like `read`, for pending deliveries. If the file is so damaged that the query fails, the whole store fails.
+    /// Otherwise the dispatcher would repeat the query endlessly.
     fn read_owed<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

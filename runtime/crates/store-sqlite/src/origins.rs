@@ -9,13 +9,14 @@ use super::checksum;
 use evoke_model::Origin;
 use evoke_store::origins::Origins;
 
-/// The origins that are committed, for readers of any thread.
+/// The committed origins, shared by all threads.
 pub(super) type OriginTable = Arc<RwLock<Origins>>;
 
-/// New ids are below this number, because few of the hashes that stores before version 5 used as ids are below it.
+/// New ids are assigned below this number. Stores before version 5 used hashes as ids, and few of these hashes are
+/// below this number, so a new id rarely equals one of them.
 const NEW_ID_END: u32 = 1 << 24;
 
-/// Registers the SQL function `origin_of(uri)` of migrations.
+/// Registers the SQL function `origin_of(uri)`, which migrations use.
 pub(super) fn register_sql_function(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function("origin_of", 1, flags, |context| {
@@ -32,7 +33,7 @@ pub(super) fn insert_built_in(tx: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Reads all origins. A damaged row is left out: its events have no known origin, and `check` reports it.
+/// Reads all origins. A damaged row is left out: its origin has no URI, and `evoke check` reports the row.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<OriginTable> {
     let mut origins = Origins::default();
     let mut statement = connection.prepare("SELECT id, uri, sum FROM origins WHERE uri IS NOT NULL")?;
@@ -46,7 +47,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<OriginTable> {
     Ok(Arc::new(RwLock::new(origins)))
 }
 
-/// Makes committed origins visible to readers.
+/// Adds committed origins to the shared table.
 pub(super) fn publish(table: &OriginTable, origins: &[Origin], uris: Vec<String>) {
     let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
     for (origin, uri) in origins.iter().zip(uris) {
@@ -54,7 +55,7 @@ pub(super) fn publish(table: &OriginTable, origins: &[Origin], uris: Vec<String>
     }
 }
 
-/// Makes the committed new URIs of origins visible to readers.
+/// Changes the URIs of origins in the shared table, after the change was committed.
 pub(super) fn rename(table: &OriginTable, origins: Vec<(Origin, String)>) {
     let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
     for (origin, uri) in origins {
@@ -67,7 +68,7 @@ pub(super) fn uri(table: &OriginTable, origin: Origin) -> Option<Arc<str>> {
     table.read().unwrap_or_else(PoisonError::into_inner).uri(origin)
 }
 
-/// Returns the id of a URI; an unknown one gets a new id.
+/// Returns the id of a URI. Assigns a new id to an unknown URI.
 pub(super) fn register(tx: &Connection, uri: &str) -> rusqlite::Result<Origin> {
     let known = tx
         .prepare_cached("SELECT id, uri, sum FROM origins WHERE uri = ?1")?
@@ -79,7 +80,8 @@ pub(super) fn register(tx: &Connection, uri: &str) -> rusqlite::Result<Origin> {
     if let Some(known) = known {
         return Ok(known);
     }
-    // Events from before version 5 may have this origin without its URI.
+    // Before version 5, the id of an origin was the hash of its URI. Stored events may have this id while the URI is
+    // not recorded yet.
     let hash = Origin::of(uri);
     let named = tx
         .prepare_cached("UPDATE origins SET uri = ?2, sum = sum_of(id, ?2) WHERE id = ?1 AND uri IS NULL")?

@@ -1,10 +1,11 @@
-//! Detects that another program cut or overwrote the files of an open store, whose names and inodes stay the same: for
-//! example with `cp` onto the database, or `truncate` of the log. SQLite would write on behind the end of a log that
-//! was cut, and the next start would find nothing behind the hole.
+//! Detects that another program truncated or overwrote a file of an open store, for example with `truncate` on the log
+//! or with `cp` onto the database. The names and inodes of the files stay the same. After a truncation of the log,
+//! SQLite would continue to write at the old end of the log, and the next start would not find anything behind the
+//! hole.
 //!
-//! The index of the log, which all processes share in memory, has the number of frames of the log ("WAL-mode File
-//! Format" in SQLite's documentation). So the log must be that long, begin with the salts that the index has, and have
-//! frames where it had them before. The database must begin like one in WAL mode.
+//! The index of the log, which all processes share in memory, contains the number of frames in the log ("WAL-mode File
+//! Format" in SQLite's documentation). So the log must have this length, it must begin with the salts in the index, and
+//! the frames that were seen before must still be there. The database must begin like a database in WAL mode.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +14,16 @@ use std::sync::{Mutex, PoisonError};
 
 use super::wal::{FRAME_HEADER, HEADER};
 
-/// Start of the database file. The bytes at the offsets 18 and 19 are [`IN_WAL_MODE`].
+/// The first bytes of a database file. In WAL mode, the bytes at the offsets 18 and 19 are [`IN_WAL_MODE`].
 const DATABASE_START: &[u8; 16] = b"SQLite format 3\0";
 const IN_WAL_MODE: [u8; 2] = [2, 2];
 /// Length of the header of the index in bytes. The index begins with two copies of its header.
 const INDEX_HEADER: usize = 48;
-/// How often the index is read again when it changes at the same moment. After that, the log counts as intact for now.
+/// How often the index is read again if it changes during a check. If it changes each time, the log counts as intact
+/// for now.
 const TRIES: usize = 8;
 
-/// Compares the files with the last known state of the log.
+/// Compares the files with the state of the log at the last check.
 pub(super) struct Overwritten {
     /// SQLite takes no locks on the log, so other descriptors of it are harmless.
     log: File,
@@ -44,8 +46,8 @@ impl Overwritten {
         Self { log, seen: Mutex::default() }
     }
 
-    /// Returns the ending of the name of a file that was cut or overwritten, given the descriptors of the database and
-    /// of the index. Takes a few microseconds. An error means that a file cannot be read.
+    /// Returns the name ending of a file that was truncated or overwritten; `None` if all files are intact. `database`
+    /// and `index` are descriptors of these files. Takes a few microseconds. An error means that a file cannot be read.
     pub(super) fn find(&self, database: &File, index: &File) -> io::Result<Option<&'static str>> {
         let Some(start) = read_at::<20>(database, 0)? else { return Ok(Some("")) };
         if !start.starts_with(DATABASE_START) || !start.ends_with(&IN_WAL_MODE) {
@@ -55,7 +57,7 @@ impl Overwritten {
             let Some(copies) = read_at(index, 0)? else { return Ok(Some("-shm")) };
             let Some(now) = Index::of(&copies) else { continue };
             let has_frames = self.has_frames(&now)?;
-            // If the index has changed meanwhile, the log has changed, too: check again.
+            // If the index has changed during the check, so has the log: check again.
             if read_at(index, 0).ok() != Some(Some(copies)) {
                 continue;
             }
@@ -68,15 +70,15 @@ impl Overwritten {
         Ok(None)
     }
 
-    /// Returns false if the log does not have the frames that its index lists.
+    /// Returns false if the log lacks a frame that its index counts.
     fn has_frames(&self, now: &Index) -> io::Result<bool> {
         if now.frames == 0 {
             return Ok(true);
         }
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen.filter(|seen| seen.frames > 0 && seen.salts == now.salts && seen.page == now.page);
-        // After a cut, SQLite writes later frames behind a hole. So the last frame that was seen before is checked,
-        // too.
+        // After a truncation, SQLite writes later frames behind a hole. So the frame that was the last one at the
+        // previous check is checked again.
         let frames = [now.frames, seen.map_or(now.frames, |seen| seen.frames.min(now.frames))];
         let [last, earlier] = frames.map(|frames| now.end_of(frames));
         let is_long_enough = self.log.metadata()?.len() >= last;
@@ -90,7 +92,7 @@ impl Overwritten {
 }
 
 impl Index {
-    /// Parses the header; returns `None` while it is written, because its two copies differ then.
+    /// Parses the header. Returns `None` while SQLite writes the header, because its two copies differ then.
     fn of(copies: &[u8; 2 * INDEX_HEADER]) -> Option<Self> {
         let (first, second) = copies.split_at(INDEX_HEADER);
         (first == second).then(|| Self::parse(first))
@@ -101,7 +103,7 @@ impl Index {
         fn bytes<const LENGTH: usize>(header: &[u8], at: usize) -> [u8; LENGTH] {
             header.get(at..at + LENGTH).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; LENGTH])
         }
-        // The format writes 65,536 as 1.
+        // The format stores a page size of 65,536 as 1.
         let page = match u16::from_ne_bytes(bytes(header, 14)) {
             1 => 65_536,
             page => u64::from(page),
@@ -152,7 +154,7 @@ mod tests {
         let ways: [(&str, Overwrite); 5] = [
             ("evoke.db-wal", |path| cut(path, 0)),
             ("evoke.db-wal", |path| cut(path, 32)),
-            // The last frame.
+            // Cuts off the last frame.
             ("evoke.db-wal", |path| cut(path, path.metadata().unwrap().len() - 4096 - 24)),
             ("evoke.db", |path| cut(path, 0)),
             ("evoke.db", |path| {
@@ -168,7 +170,10 @@ mod tests {
             overwrite(&folder.path().join(name));
             match store.register(vec!["lab/three".into()]).await {
                 Err(StoreError::Failed(reason)) => {
-                    assert!(reason.contains(&format!("{name} was cut or overwritten")), "{reason}");
+                    assert!(
+                        reason.contains("truncated or overwrote") && reason.contains(&format!("{name} while Evoke")),
+                        "{reason}"
+                    );
                 }
                 result => panic!("{name}: {result:?}"),
             }

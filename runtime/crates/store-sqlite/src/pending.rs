@@ -1,5 +1,5 @@
-//! Finds pending deliveries for an operator, and cancels or retries them in portions, so that other writes run in
-//! between.
+//! Finds pending deliveries for an operator, and cancels, retries or moves them in portions, so that other writes are
+//! committed in between.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use super::write::transfer::Transfer;
 use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter, Seq};
 use evoke_store::Result;
 
-/// The maximum number of ids per search.
+/// Maximum number of ids that one search returns; further searches find the others.
 const SEARCH_MAX: usize = 16 * 1024;
 
-/// Cancels the pending deliveries that exist now. Returns their number.
+/// Cancels the deliveries that are pending now. Returns their number.
 pub(super) async fn cancel(
     writes: WriteQueue,
     readers: Arc<Readers>,
@@ -39,7 +39,8 @@ pub(super) async fn cancel(
     }
 }
 
-/// Makes the retrying deliveries that exist now ready, unless they are due. Returns their number.
+/// Makes the deliveries ready that are retrying now, unless their retry is due. Returns the number of changed
+/// deliveries.
 pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: PendingFilter) -> Result<u64> {
     let newest = Readers::run(readers.clone(), newest_id).await?;
     let (mut count, mut after) = (0, DeliveryId(0));
@@ -55,7 +56,7 @@ pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: 
     }
 }
 
-/// Moves the pending deliveries of a function that exist now to another function, except for those in `except`. Returns
+/// Moves the deliveries of a function that are pending now to another function, except for those in `except`. Returns
 /// the number of moved deliveries.
 pub(super) async fn transfer(
     writes: WriteQueue,
@@ -78,8 +79,8 @@ pub(super) async fn transfer(
     }
 }
 
-/// Returns the ids of the first `limit` pending deliveries after `after`, ascending; if `state` is given, only of
-/// deliveries in this state.
+/// Returns the ids of the first `limit` pending deliveries after `after`, in ascending order. With `state`, returns
+/// only deliveries in this state.
 pub(super) fn list_ids(
     c: &Connection,
     which: &PendingFilter,
@@ -94,7 +95,7 @@ fn newest_id(c: &Connection) -> rusqlite::Result<DeliveryId> {
     c.query_row("SELECT ifnull(MAX(id), 0) FROM deliveries", [], |r| r.get(0).map(DeliveryId))
 }
 
-/// Returns the ids of the pending deliveries after `after` and up to `until`.
+/// Returns the ids of the first `limit` pending deliveries after `after` and up to `until`.
 fn ids(
     c: &Connection,
     which: &PendingFilter,
@@ -124,8 +125,8 @@ fn ids(
     in_order::ids(c, parts, function, range, End::Oldest, limit)
 }
 
-/// Reads the pending deliveries of an event and of all events that it caused, through the deliveries of each. The size
-/// of a chain is limited.
+/// Reads the pending deliveries of an event and of all events that it caused. Reads all deliveries of these events;
+/// their number is limited, because the size of a chain is limited.
 fn of_chain(
     c: &Connection,
     root: Seq,

@@ -11,7 +11,8 @@ use super::write::{GroupCommit, Portion, Write};
 use evoke_model::{Accepted, Completed, Completion, DeliveryId};
 use evoke_store::{Result, StoreError, StoreFuture};
 
-/// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
+/// Maximum number of writes in the queue: four full group commits. If the queue is full, callers wait until it has
+/// space.
 const WAITING_MAX: usize = 4096;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -19,11 +20,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 /// A request to the writer thread.
 pub(super) enum Message {
     Write(Pending),
-    /// Stops the writer after the writes before it.
+    /// Stops the writer after it has committed the writes that were queued before this message.
     Close(Reply<()>),
 }
 
-/// A write that waits for the commit. The frequent writes have variants of their own, so that they need no allocation.
+/// A write that waits for its commit. The frequent writes have their own variants, so that they need no allocation.
 pub(super) enum Pending {
     Accept(Call<Accept>),
     Complete(Call<Complete>),
@@ -35,7 +36,7 @@ pub(super) enum Pending {
 /// A write with the caller that waits for its result.
 pub(super) struct Call<W: Write> {
     write: W,
-    /// `None` until the write is applied.
+    /// The result; `None` until the write was applied.
     output: Option<W::Output>,
     reply: Reply<W::Output>,
 }
@@ -71,7 +72,8 @@ impl Pending {
         }
     }
 
-    /// Returns the completion with its result if the result goes to the sink, otherwise the write itself.
+    /// If the result belongs to the sink, returns the completion with its result. Otherwise, returns the write itself
+    /// as the error.
     pub(super) fn for_sink(
         self,
         committed: &Result<()>,
@@ -82,12 +84,12 @@ impl Pending {
         }
     }
 
-    /// Sends the result to the caller, or the error of the commit.
+    /// Sends the result of the write, or the error of the commit, to the caller.
     pub(super) fn reply(self, committed: &Result<()>) {
         match self {
             Self::Accept(call) => call.reply(committed),
             Self::Complete(call) => call.reply(committed),
-            // The sink has the result.
+            // The sink receives the result.
             Self::Settle(..) => {}
             Self::Rare(call) => call.reply(committed),
         }
@@ -102,7 +104,8 @@ impl<W: Write> Call<W> {
 
     fn reply(self, committed: &Result<()>) {
         let Self { write, output, reply } = self;
-        // Dropped before the reply: if the caller shares the data, then the caller frees it, and not the writer thread.
+        // Drop the write before the reply. If the caller shares the data, the caller then frees it, and not the writer
+        // thread.
         drop(write);
         // The caller may have stopped waiting; the commit is valid anyway.
         let _ = reply.send(result(committed, output));
@@ -123,12 +126,12 @@ impl<W: Write> RareCall for Call<W> {
     }
 }
 
-/// Returns the result of a write after the commit, which succeeds only when all of its writes were applied.
+/// Returns the result of a write, or the error of its commit. A commit succeeds only if all of its writes were applied.
 fn result<T>(committed: &Result<()>, output: Option<T>) -> Result<T> {
     committed.clone().and_then(|()| output.ok_or(StoreError::Closed))
 }
 
-/// A handle to the queue.
+/// A handle to the queue of the writer thread.
 #[derive(Clone)]
 pub(super) struct WriteQueue(mpsc::Sender<Message>);
 
@@ -163,13 +166,14 @@ impl WriteQueue {
         self.call(write, |call| Pending::Rare(Box::new(call)))
     }
 
-    /// Executes a write that a start or a reload needs: tries again while another program has locked the store.
+    /// Executes a write that the start or a reload of the process needs. Tries again as long as another program has
+    /// locked the store.
     pub(super) fn submit_patiently<W: Write>(&self, make: impl Fn() -> W + Send + 'static) -> StoreFuture<W::Output> {
         let queue = self.clone();
         StoreFuture::from_future(async move {
             loop {
                 match queue.submit(make()).await {
-                    // The writer has waited for the lock.
+                    // No pause is needed here, because the writer has already waited for the lock.
                     Err(StoreError::Busy) => {}
                     result => return result,
                 }
@@ -177,8 +181,8 @@ impl WriteQueue {
         })
     }
 
-    /// Executes a write in portions, each of which starts after the last delivery of the portion before, and returns
-    /// the total number of changed deliveries.
+    /// Executes a write in portions: each portion continues after the last delivery of the portion before. Returns the
+    /// total number of changed deliveries.
     pub(super) fn submit_in_portions<W: Write<Output = Portion>>(
         &self,
         make: impl Fn(DeliveryId) -> W + Send + 'static,
@@ -195,7 +199,7 @@ impl WriteQueue {
         })
     }
 
-    /// Stops the writer after the writes that already wait.
+    /// Stops the writer after it has committed the writes that are already queued.
     pub(super) fn close(&self) -> StoreFuture<()> {
         let (reply, result) = oneshot::channel();
         self.send(Message::Close(reply), result)

@@ -1,4 +1,4 @@
-//! The queries for reading, as SQL.
+//! SQL queries for reading events, deliveries and marks.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,13 @@ use evoke_model::{
 };
 use evoke_store::descendants::Descendants;
 
-/// Where the walk along a chain ends at the latest: more functions than a chain can have.
+/// Maximum number of steps along a chain. A chain cannot have this many functions, but a damaged row could make it
+/// endless.
 const CHAIN_MAX: usize = 100;
 
-/// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
-/// rows read. A damaged delivery is skipped: it never runs and is never updated, and `check` reports it.
+/// Returns the deliveries that match a condition and are in the expected state, with their events. Also returns the
+/// number of rows that were read. A damaged delivery is skipped: it never runs and is never changed, and `evoke check`
+/// reports it.
 fn ready_where(
     c: &Connection,
     expected: Expected,
@@ -35,7 +37,7 @@ fn ready_where(
     if !matches!(&found, Err(error) if checksum::find_damage(error).is_some()) {
         return found;
     }
-    // Some page of the events table is damaged: read each event on its own.
+    // A page of the events table is damaged, so each event is read on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
     let (found, rows_read) = take(c, &apart, values, limit, |row| rows::delivery::without_event(row, 0, expected))?;
     let with_event = |delivery: WithoutEvent| {
@@ -82,7 +84,7 @@ pub(super) fn ready(
     Ok(ready_where(c, expected, &condition, &[&function.0, &after.0], limit)?.0)
 }
 
-/// Returns the condition of a stream's partial indexes.
+/// Returns the condition that the partial indexes of a stream have.
 fn of(stream: Stream) -> &'static str {
     match stream {
         Stream::Live => "d.replay = 0",
@@ -90,7 +92,7 @@ fn of(stream: Stream) -> &'static str {
     }
 }
 
-/// Returns true if a delivery is pending and this is its next attempt.
+/// Returns true if a delivery is ready or retrying and this is its next attempt.
 pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32) -> rusqlite::Result<bool> {
     let is_next = c
         .prepare_cached("SELECT state IN (0, 1) AND attempts + 1 = ?2 FROM deliveries WHERE id = ?1")?
@@ -99,7 +101,8 @@ pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32
     Ok(is_next.unwrap_or_default())
 }
 
-/// Counts the events that an event from outside caused through functions. The size leaves out the names of attributes.
+/// Counts the events that an event from outside caused through functions. Their size does not include the names of
+/// their attributes.
 pub(super) fn descendants(c: &Connection, root: Seq) -> rusqlite::Result<Descendants> {
     c.prepare_cached(
         "SELECT COUNT(*), ifnull(SUM(octet_length(id) + octet_length(source) + octet_length(type)
@@ -114,14 +117,14 @@ pub(super) fn descendants(c: &Connection, root: Seq) -> rusqlite::Result<Descend
     })
 }
 
-/// Returns the functions of a chain up to a delivery, in order.
+/// Returns the functions through which a chain came to this delivery, in order.
 pub(super) fn chain(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<String>> {
     let mut step = c.prepare_cached(
         "SELECT f.name, e.cause FROM deliveries d JOIN functions f ON f.id = d.function
            LEFT JOIN events e ON e.seq = d.event WHERE d.id = ?1",
     )?;
     let (mut names, mut next) = (Vec::new(), Some(delivery.0));
-    // A damaged row could lead back to itself.
+    // The limit ends the loop if a damaged row leads back to an earlier one.
     while let Some(id) = next.take()
         && names.len() < CHAIN_MAX
     {
@@ -179,7 +182,8 @@ pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEve
     found.or_else(|error| rows::event::damaged(c, seq, &error).map(|damaged| Some(Err(damaged))).ok_or(error))
 }
 
-/// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
+/// Returns the events that match a condition. If a page with some of these events is damaged, each event is read on its
+/// own.
 fn events_where(
     c: &Connection,
     condition: &str,
@@ -231,7 +235,7 @@ fn has_delivery(filter: &EventFilter) -> String {
     }
     let mut wanted = "(?9 IS NULL OR d.function = (SELECT id FROM functions WHERE name = ?9))".to_owned();
     if !filter.states.is_empty() {
-        // The number of a state is its position.
+        // In the database, the number of a state is its position in `ALL`.
         let numbers = DeliveryState::ALL.iter().enumerate().filter(|(_, state)| filter.states.contains(state));
         let numbers: Vec<_> = numbers.map(|(number, _)| number.to_string()).collect();
         wanted += &format!(" AND d.state IN ({})", numbers.join(", "));
@@ -292,8 +296,8 @@ fn delivery_records(
     Ok(records)
 }
 
-/// The condition for the deliveries from the id `?1` up to, but without, the id `?2`. Both ends are bound values: if
-/// the end were computed from each row, SQLite would read on to the last delivery.
+/// The condition for the deliveries from the id `?1` up to the id `?2`, without the latter. Both ends are bound values.
+/// If the end were computed from each row, SQLite would read all rows up to the last delivery.
 pub(super) const IN_RANGE: &str = "d.id >= ?1 AND d.id < ?2 ORDER BY d.id";
 
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
@@ -336,8 +340,8 @@ pub(super) fn dead(
     Ok(found)
 }
 
-/// Returns the first `limit` dead letters with an id greater than `after`. If `which` is a list, the result may have
-/// ids that are no dead letters: the caller leaves them out when it changes each delivery.
+/// Returns the first `limit` dead letters with an id greater than `after`. If `which` is a list of ids, the result may
+/// contain ids of other deliveries: the caller checks the state of each delivery before it changes the delivery.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,

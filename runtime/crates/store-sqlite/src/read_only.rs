@@ -15,7 +15,7 @@ use evoke_store::{Backlog, Result, Scopes, StoreError};
 
 impl SqliteStore {
     /// Opens the store in `folder` for reading only; another process may have it open. Every write fails with
-    /// [`StoreError::Closed`], and events that another process accepts later are not announced.
+    /// [`StoreError::Closed`]. The position in `newest` does not change when another process accepts events.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the log of the store is damaged, and an error for a store of another version.
@@ -34,7 +34,7 @@ impl SqliteStore {
             })
             .map_err(to_store_error)?;
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
-        // Only needed to convert store times to times of the wall clock.
+        // This is only needed to convert store times to times of the wall clock.
         store_time::StoreTime::resume(&connection, clock.clone()).map_err(to_store_error)?;
         let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
@@ -42,7 +42,7 @@ impl SqliteStore {
         backlog.apply(counters.backlog_change());
         let schedule_backlog = Arc::<Backlog>::default();
         schedule_backlog.apply(counters.schedule_change());
-        // Without a receiver, every write is refused.
+        // The queue has no receiver, so every write fails.
         let (writes, _) = WriteQueue::new();
         let (_, newest) = watch::channel(counters.last_seq());
         let (watching, _) = mpsc::channel();

@@ -15,10 +15,12 @@ use super::files::StoreFiles;
 use evoke_fs::PrivateFolder;
 use evoke_store::{Result, StoreError, StoreFuture};
 
-/// Maximum number of concurrent queries on blocking threads; each connection has a page cache of about 2 MiB. Queries
-/// on the caller's thread add at most one connection per such thread.
+/// Maximum number of queries that run at the same time on threads for blocking work. The limit saves memory, because
+/// each connection has a page cache of about 2 MiB. Queries on the threads of callers add at most one connection per
+/// thread.
 const READERS_MAX: usize = 4;
-/// Steps of SQLite's virtual machine after which a query checks whether its caller has left: some 100 µs.
+/// Number of steps of SQLite's virtual machine after which a query checks whether its caller still waits: about every
+/// 100 µs.
 const STEPS_PER_CHECK: std::ffi::c_int = 10_000;
 
 pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
@@ -62,7 +64,7 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
-    /// Dropped after the connections: closing its descriptors drops their locks.
+    /// Must be dropped after the connections, because closing these files drops the locks of the connections.
     _files: Option<Arc<StoreFiles>>,
     /// The folder of a store that is only read.
     _folder: Option<PrivateFolder>,
@@ -100,8 +102,8 @@ impl Readers {
         }
     }
 
-    /// Runs a query on the current thread. Reading a row or a page takes some 10 µs, less than a switch to another
-    /// thread.
+    /// Runs a query on the current thread. Reading a row or a page takes about 10 µs, which is less than a switch to
+    /// another thread.
     pub(super) fn now<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let to_store_error = |e: rusqlite::Error| store_error(&self.path, &e);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -111,8 +113,8 @@ impl Readers {
         result
     }
 
-    /// Runs a query on a thread for blocking work. Dropping the future ends the query: a client that has left keeps no
-    /// thread and no connection busy.
+    /// Runs a query on a thread for blocking work. Dropping the future ends the query, so that a client that has
+    /// disconnected keeps no thread and no connection busy.
     pub(super) fn run<T: Send + 'static>(
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -140,7 +142,7 @@ impl Readers {
     }
 }
 
-/// Records that the caller of a query has dropped the future.
+/// Records, when it is dropped, that the caller no longer waits for the query.
 #[derive(Default)]
 struct Caller {
     has_left: Arc<AtomicBool>,
@@ -166,7 +168,7 @@ mod tests {
         let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
         let readers = store.readers.clone();
         let (ended, end) = tokio::sync::oneshot::channel();
-        // Counts without an end.
+        // A query that never ends.
         let endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n";
         let query = Readers::run(readers.clone(), move |c| {
             let result = c.query_row(endless, [], |r| r.get::<_, i64>(0));

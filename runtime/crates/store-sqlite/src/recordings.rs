@@ -1,7 +1,8 @@
 //! Recordings of attempts. A recording is stored in the commit of its attempt, and nothing else in the store depends on
-//! it. After each commit, the recordings of a function are within its limits; this costs a few steps in an index.
+//! it. After each commit, the recordings of a function are within the limits of the function. This takes only a few
+//! steps in an index.
 //!
-//! Unlike other rows, recordings are not verified before they are removed, because no recording is needed for long.
+//! Unlike other rows, a recording is removed without a check of its checksum, because no recording is needed for long.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -12,7 +13,7 @@ use evoke_model::recording::{NewRecording, RecordingLimits, RecordingNumber, Sto
 use evoke_model::{Completion, DeliveryId, FunctionId};
 use evoke_store::{RecordingStore, StoreFuture};
 
-/// Recordings removed per write because of their age.
+/// Maximum number of recordings that one write removes because of their age, so that other writes do not wait long.
 const EXPIRED_MAX: usize = 64;
 
 /// The columns of a recording in the order of its checksum, and the checksum.
@@ -57,7 +58,7 @@ pub(super) fn put(tx: &Connection, completion: &Completion, now_ms: UnixMs) -> r
     .execute(params![id, function, number, delivery, record.attempt, start_bytes, expires_ms, sum, &data[..]])?;
     let end_bytes = start_bytes.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
     let first_bytes = end_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    // In the order of their numbers, so that the inner query reads only the recordings to remove and one more.
+    // Ordered by number, so that the inner query reads only the recordings to remove and one more.
     tx.prepare_cached(
         "DELETE FROM recordings WHERE function = ?1 AND number < ?2 AND (number <= ?3 OR number < ifnull(
            (SELECT number FROM recordings WHERE function = ?1 AND start_bytes >= ?4 ORDER BY number LIMIT 1), ?2))",
@@ -72,7 +73,8 @@ pub(super) fn remove(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<
     Ok(())
 }
 
-/// Removes recordings that have reached their age. Returns true if there may be more of them.
+/// Removes recordings that have reached their maximum age, at most [`EXPIRED_MAX`]. Returns true if there may be more
+/// of them.
 pub(super) fn remove_expired(tx: &Connection, now_ms: UnixMs) -> rusqlite::Result<bool> {
     let removed = tx
         .prepare_cached(
@@ -100,7 +102,7 @@ fn newest(c: &Connection, function: &str, before: i64, limit: i64) -> rusqlite::
     .collect()
 }
 
-/// Reads a row of [`COLUMNS`]; a damaged row has the damage in place of its content.
+/// Reads a row of [`COLUMNS`]. If the row is damaged, the error takes the place of its content.
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredRecording> {
     let (delivery, attempt) = (DeliveryId(row.get(3)?), row.get(4)?);
     let data = if row.get_ref(8)? == ValueRef::Integer(checksum::of_row(row, 0, 8)?) {

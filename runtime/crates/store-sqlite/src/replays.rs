@@ -1,4 +1,4 @@
-//! The queries for replays, and the numbers of their states.
+//! The queries for replays, and the numbers that the database uses for their states.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};

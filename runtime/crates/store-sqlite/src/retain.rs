@@ -1,4 +1,5 @@
-//! Retention: removes finished events, oldest first, in portions small enough not to delay other writes.
+//! Retention: removes finished events, oldest first. Each write removes only a small portion, so that other writes do
+//! not wait long.
 //!
 //! A reader searches for removable events; the writer checks them again and removes them. Freed pages are reused. When
 //! a large part of the file is free, the file is truncated. Stores created by version 1 do not support that and can
@@ -17,14 +18,16 @@ use evoke_model::Seq;
 use evoke_model::clock::UnixMs;
 use evoke_store::Result;
 
-/// Events removed per write: one or two milliseconds of work, because their pages are scattered over the file.
+/// Maximum number of events that one write removes. This takes one or two milliseconds, because the pages of these
+/// events are scattered over the file.
 const EVENTS_MAX: usize = 32;
-/// Deliveries removed per write, for events with many of them.
+/// One write removes no further events when it removes at least this many deliveries.
 const DELIVERIES_MAX: i64 = 256;
-/// Event data removed per write, in bytes: SQLite frees its pages one by one.
+/// One write removes no further events when their data has at least this many bytes, because SQLite frees the pages of
+/// the data one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Events read per search. Without this limit, a search could read all events, because possibly none of them is
-/// removable.
+/// Maximum number of events that one search reads. Without this limit, a search could read all events, because none of
+/// them may be removable.
 const SEARCH_MAX: i64 = 2048;
 
 /// Removes all removable events and truncates the file. Returns the number of removed events.
@@ -37,7 +40,7 @@ pub(super) async fn sweep(writes: WriteQueue, readers: Arc<Readers>, before_ms: 
             let started = Instant::now();
             count += writes.submit(Remove { events: found.events }).await?;
             if !found.urgent {
-                // Pause as long as the write took, to leave the writer to other callers.
+                // Wait as long as the write took, so that the writer has time for other callers.
                 tokio::time::sleep(started.elapsed()).await;
             }
         }
@@ -56,14 +59,15 @@ pub(super) async fn sweep(writes: WriteQueue, readers: Arc<Readers>, before_ms: 
 /// The removable events found by one search.
 struct Candidates {
     events: Vec<Seq>,
-    /// Start of the next search; `None` after the last one.
+    /// The position after which the next search starts; `None` after the last search.
     next_after: Option<Seq>,
     /// True if the store exceeds its size limit by more than 10 %.
     urgent: bool,
 }
 
-/// Searches for removable events after position `after`: events accepted before `before_ms` (and released before it, if
-/// they were scheduled), and while the store is larger than `bytes_max`, any finished events.
+/// Searches for removable events after position `after`. Finished events are removable if they were accepted before
+/// `before_ms`, and, if they were scheduled, also released before it. While the store is larger than `bytes_max`, all
+/// finished events are removable.
 fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqlite::Result<Candidates> {
     let Space { pages, free, page_size } = space(c)?;
     let used = u64::try_from((pages - free) * page_size).unwrap_or_default();
@@ -84,7 +88,7 @@ fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqli
         let (seq, owed, size): (_, i64, i64) = (Seq(row.get(0)?), row.get(1)?, row.get(2)?);
         let (old, stays): (bool, bool) = (row.get(3)?, row.get(4)?);
         if !old && bytes >= excess {
-            // The freed space is known only after the removal: search again after it.
+            // The freed space is known only after the removal, so another search follows.
             found.next_after = (excess > 0 && !found.events.is_empty()).then_some(last);
             return Ok(found);
         }

@@ -52,7 +52,8 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
 }
 
 /// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`,
-/// and only scheduled events have a `released_ms`. Replayed deliveries of scheduled events do not count as published.
+/// and only events that were scheduled have a `released_ms`. Replayed deliveries of scheduled events do not count as
+/// published.
 macro_rules! share_columns {
     () => {
         concat!("origin, bytes, ", $crate::rows::is_published!())
@@ -60,7 +61,7 @@ macro_rules! share_columns {
 }
 pub(super) use share_columns;
 
-/// Returns whether a delivery counts as [`Share::published`], for a query of deliveries.
+/// The SQL expression that tells whether a delivery counts as [`Share::published`], for a query of deliveries.
 macro_rules! is_published {
     () => {
         "IFNULL((SELECT cause IS NOT NULL OR (released_ms IS NOT NULL AND replay = 0) FROM events WHERE seq = event), 0)"
@@ -68,7 +69,7 @@ macro_rules! is_published {
 }
 pub(super) use is_published;
 
-/// Reads a delivery's share of the backlog (its source and size) from the columns [`share_columns`], `at` the first.
+/// Reads the contribution of a delivery to the backlog from [`share_columns`]; the first of these columns is `at`.
 pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
     Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)?, published: row.get(at + 2)? })
 }

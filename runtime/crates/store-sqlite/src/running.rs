@@ -1,10 +1,10 @@
 //! The file `running` in the data folder. It records the work that is running, so that the next start knows which work
 //! was running when a process ended without a clean stop.
 //!
-//! Records are written into a mapping of the file where the file system allows it, else with one `pwrite` each, and not
-//! synced. The content survives the end of the process, because it is in the page cache of the kernel, but not a power
-//! cut. A `pwrite` changes the time of the file, which makes ext4 wait for its journal while a commit is synced: that
-//! costs a quarter of the throughput. All numbers are little-endian.
+//! Records are written into a memory mapping of the file, or with one `pwrite` each if the file system does not support
+//! mappings. They are not synced: they survive the end of the process, because they are in the page cache of the
+//! kernel, but not a power cut. A `pwrite` also changes the modification time of the file. For this, ext4 waits for its
+//! journal while a commit is synced, which costs a quarter of the throughput. All numbers are little-endian.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -42,7 +42,8 @@ const BLOCK: usize = 128;
 const CRC_AT: usize = BLOCK - 4;
 const NAME_AT: usize = 24;
 const NAME_MAX: usize = CRC_AT - NAME_AT - 4;
-/// The maximum number of slots: more than deliveries and requests run at once. Work beyond that is not recorded.
+/// Maximum number of slots: more than the deliveries and requests that run at the same time. Further work is not
+/// recorded.
 const SLOTS_MAX: u32 = 16 * 1024;
 
 /// The work that was running when the previous process ended without a clean stop.
@@ -59,22 +60,23 @@ pub struct Interrupted {
 }
 
 impl Interrupted {
-    /// Returns the part that the store counts.
+    /// Returns the part that [`evoke_store::DeliveryStore::record_exit`] needs.
     pub fn exit(&self) -> UncleanExit {
         let attempts = self.deliveries.iter().map(|(id, attempt, _)| (*id, *attempt)).collect();
         UncleanExit { run: self.run, attempts }
     }
 }
 
-/// The open file. Only one process may have it open, which the lock of the data folder ensures.
+/// The open file. The lock of the data folder ensures that only one process has it open.
 #[derive(Debug)]
 pub struct RunningFile {
     file: File,
-    /// The slots that have allocated space, if the file system allows to map them.
+    /// The mapping of the slots that have disk space; not set if the file system does not support mappings.
     mapped: OnceLock<MappedFile>,
     run: u64,
     slots: Mutex<Slots>,
-    /// True before [`RunningFile::begin`], after a failed write and after [`RunningFile::close`].
+    /// True while nothing is recorded: before [`RunningFile::begin`], after a failed write and after
+    /// [`RunningFile::close`].
     off: AtomicBool,
 }
 
@@ -97,9 +99,9 @@ impl RunningFile {
         Ok((Self { file, mapped, run, slots, off }, interrupted))
     }
 
-    /// Discards the records of the previous process, and starts to record. `slots` records fit without more disk space.
+    /// Discards the records of the previous process, and starts to record. Reserves disk space for this many slots.
     pub fn begin(&self, slots: u32) -> io::Result<()> {
-        // Space for the slots: a full disk must not prevent records later.
+        // With this space, a full disk does not prevent records later.
         let length = u64::from(slots.min(SLOTS_MAX) + 1) * BLOCK as u64;
         let mut at = self.file.metadata()?.len();
         while at < length {
@@ -143,8 +145,8 @@ impl RunningFile {
             && !self.off.swap(true, Ordering::Relaxed)
         {
             tracing::error!(
-                "cannot write the file `running` in the data folder: {error}; until the next start, a delivery that \
-                 ends the process is not recognised"
+                "cannot write the file `running` in the data folder: {error}; until the next start, Evoke does not \
+                 recognise a delivery that crashes it"
             );
         }
     }
@@ -286,7 +288,7 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(found.deliveries, [(DeliveryId(7), 3, NAME.to_owned())]);
         assert_eq!((found.requests, found.loads), (vec!["shop/form".to_owned()], vec!["shop/new".to_owned()]));
-        // The records of the process before do not count for this one.
+        // A start discards the records of the process before, so the next start does not return them again.
         drop(file);
         let (file, found) = started(folder.path());
         assert_eq!(found.unwrap().deliveries, []);

@@ -19,7 +19,7 @@ pub(super) fn contains(c: &Connection, seq: Seq) -> rusqlite::Result<bool> {
     c.prepare_cached("SELECT 1 FROM scheduled WHERE seq = ?1")?.exists([seq.0])
 }
 
-/// Returns true if an event is in the schedule and its entry is undamaged. Logs damage.
+/// Returns true if an event is in the schedule and its entry is undamaged. Logs an error if the entry is damaged.
 pub(super) fn is_intact(c: &Connection, seq: Seq) -> rusqlite::Result<bool> {
     let found = c
         .prepare_cached(&format!("SELECT {COLUMNS} FROM scheduled WHERE seq = ?1"))?
@@ -40,7 +40,7 @@ pub(super) fn after(c: &Connection, (due_ms, seq): (UnixMs, Seq), most: usize) -
     entries(c, "(due_ms, seq) > (?2, ?3)", &[&limit(most), &due_ms, &seq.0])
 }
 
-/// Returns the first `most` entries that are due at `now_ms`, and when the next one after these is due.
+/// Returns the first `most` entries that are due at `now_ms`, and the time at which the next entry after these is due.
 pub(super) fn due(c: &Connection, now_ms: UnixMs, most: usize) -> rusqlite::Result<(Vec<Scheduled>, Option<UnixMs>)> {
     let found = entries(c, "due_ms <= ?2", &[&limit(most), &now_ms])?;
     let next = c

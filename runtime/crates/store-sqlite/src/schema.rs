@@ -8,7 +8,7 @@ use super::{checksum, failure, origins};
 use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// The changes from each version to the next, starting with version 2.
+/// The SQL of the migrations, one for each version from 2 on.
 pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("migrate/2.sql"),
     include_str!("migrate/3.sql"),
@@ -22,12 +22,12 @@ pub(super) const MIGRATIONS: [&str; 9] = [
 ];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
-/// How long the first write waits for a lock of another program before writes are refused. Most programs hold the lock
-/// for less time, so that no write is refused.
+/// How long the first write waits for a lock of another program before writes are refused. Most programs hold a lock
+/// for a shorter time, so that no write is refused.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(2);
 
-/// The size in bytes to which the log's file is truncated after a checkpoint copied all of it: twice the length at
-/// which checkpoints start. The first commit that reuses the file truncates it.
+/// The size in bytes to which the file of the log is truncated: twice the length at which checkpoints start. After a
+/// checkpoint has copied the whole log, the first commit that reuses the file truncates it.
 const LOG_BYTES_MAX: i64 = 32 * 1024 * 1024;
 
 /// Configures a connection for writing.
@@ -35,8 +35,8 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     checksum::register_sql_function(connection)?;
     origins::register_sql_function(connection)?;
-    // `auto_vacuum` has an effect only before the first table is created. On an existing file the pragma would still
-    // write, which needs a lock and room on the disk.
+    // `auto_vacuum` has an effect only before the first table is created. On an existing file, the pragma would have no
+    // effect but would still write, which needs a lock and space on the disk.
     if read_version(connection)? == 0 {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
@@ -44,21 +44,21 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if modes != ["wal"] {
-        let message = format!("WAL mode is not available: the journal mode is {modes:?}");
+        let message = format!("SQLite cannot use WAL mode for this file: its journal mode stays {modes:?}");
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // The writer runs checkpoints itself, to see their errors.
+    // SQLite's automatic checkpoints would hide their errors, so the writer runs checkpoints itself.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // Query plans must not depend on bound values: otherwise SQLite would prepare statements again for each value.
+    // Query plans must not depend on bound values. Otherwise, SQLite would prepare a statement again for each value.
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
-/// Checks the schema version of a store opened for reading. The outer error is SQLite's.
+/// Checks the schema version of a store that was opened for reading. The outer error is an error of SQLite.
 pub(super) fn check_version(connection: &Connection) -> rusqlite::Result<Result<()>> {
     let version = read_version(connection)?;
     Ok(match version {
@@ -84,14 +84,14 @@ fn unknown_version(connection: &Connection, version: i64) -> StoreError {
     ))
 }
 
-/// Creates the schema or migrates it to this version. The outer error is SQLite's; the inner error says what the user
-/// can do.
+/// Creates the schema, or migrates it to the current version. The outer error is an error of SQLite. The inner error
+/// says what the user can do.
 pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
     // A start without a migration writes nothing, so a lock of another program does not delay it.
     if read_version(connection)? == SCHEMA_VERSION {
         return Ok(Ok(()));
     }
-    // Immediate, because SQLite does not wait for a lock that a transaction requests after its first read.
+    // `Immediate`: SQLite does not wait for a lock that a transaction requests only after its first read.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = read_version(&transaction)?;
     match version {
@@ -110,15 +110,15 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
         SCHEMA_VERSION => Ok(Ok(())),
         older @ 1..SCHEMA_VERSION => {
             tracing::warn!(
-                "migrating the store from version {older} to {SCHEMA_VERSION}: a large store takes minutes, and needs its \
-                 own size as free disk space until the migration is done"
+                "migrating the store from version {older} to {SCHEMA_VERSION}: for a large store, this takes minutes \
+                 and needs as much free disk space as the store has"
             );
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
                 match transaction.execute_batch(migration) {
-                    // The SQL of a migration fails only if the file does not have the schema of its version number.
+                    // The SQL of a migration fails only if the schema of the file does not match its version number.
                     Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
                         let file = transaction.path().unwrap_or_default();
-                        let what = format!("its schema differs from its version number {older} ({error})");
+                        let what = format!("its schema does not match its version number {older} ({error})");
                         return Ok(Err(StoreError::Damaged(failure::damage_message(file, what))));
                     }
                     other => other?,
@@ -126,7 +126,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
-            // The whole migration is in the log. Without this checkpoint, the log would only be copied after the first
+            // The whole migration is in the log. Without this checkpoint, the log would stay this long until the first
             // commit.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             Ok(Ok(()))

@@ -13,7 +13,7 @@ use evoke_model::Completion;
 use evoke_model::state::{Change, Entry, Transaction, Usage};
 use evoke_store::validate::{Bucket, CommittedKey, CommittedState, Valid, Validation, validate};
 
-/// The state changes of one group commit; they enter the cache when the commit has succeeded.
+/// The state changes of one group commit. They are added to the cache after the commit has succeeded.
 pub(super) struct Batch<'a> {
     tx: &'a Connection,
     state_cache: &'a StateCache,
@@ -50,7 +50,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn apply(&mut self, transaction: &Transaction, valid: Valid) -> rusqlite::Result<()> {
-        // The transaction only read.
+        // The transaction wrote nothing.
         if valid.buckets.is_empty() {
             return Ok(());
         }
@@ -93,7 +93,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Applies a user's changes, which read nothing and have no quota. Returns the number of keys that existed before.
+    /// Applies an operator's changes, which read nothing and have no quota. Returns the number of keys that existed
+    /// before.
     pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
         let Validation::Valid(valid) = self.validate(changes)? else { return Ok(0) };
         let existed = valid.existed;
@@ -106,7 +107,8 @@ impl<'a> Batch<'a> {
         self.bucket(bucket).usage.keys
     }
 
-    /// Moves the keys of the bucket `from` to the bucket `to`, which has none. Returns the number of moved keys.
+    /// Moves the keys of the bucket `from` to the bucket `to`, which must have no keys. Returns the number of moved
+    /// keys.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> rusqlite::Result<u64> {
         let usage = self.bucket(from).usage;
         if usage.keys == 0 {
@@ -127,20 +129,22 @@ impl<'a> Batch<'a> {
         Ok(usage.keys)
     }
 
-    /// Records that a completion was validated: its staged writes are removed after the commit.
+    /// Records that this group commit has decided on a completion: it is committed or rejected. After the commit, the
+    /// cache drops the staged copies of its writes. If the completion is committed, the cache then has its writes as
+    /// committed values.
     pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {
             self.changes.finished.push(completion.clone());
         }
     }
 
-    /// Returns the changes for the cache.
+    /// Returns the changes of this group commit for [`StateCache::committed`].
     pub(super) fn into_changes(self) -> Changes {
         self.changes
     }
 }
 
-/// Loads the sizes of all buckets and the last version, when the store is opened.
+/// Loads the usage of all buckets and the last version when the store is opened.
 pub(super) fn load(c: &Connection) -> rusqlite::Result<StateCache> {
     let mut rows = c.prepare(
         "SELECT bucket, COUNT(*), SUM(octet_length(key) + length(value)), MAX(version) FROM state GROUP BY bucket",
@@ -159,7 +163,7 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<StateCache> {
 const COLUMNS: &str = "bucket, key, value, version, sum";
 
 fn named(bucket: &str, key: &str) -> String {
-    format!("the key {key} of the bucket {bucket} (repaired by `evoke state set` or `evoke state delete`)")
+    format!("the key {key} of the bucket {bucket} (`evoke state set` or `evoke state delete` repairs it)")
 }
 
 fn verify(row: &Row<'_>, bucket: &str, key: &str) -> rusqlite::Result<()> {
@@ -178,7 +182,7 @@ pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<O
     checksum::name_damage(found.optional(), || named(bucket, key))
 }
 
-/// Also reads the values, which the checksum of each row needs.
+/// Returns the first `limit` keys after `after`. Also reads the values, because the checksum of each row covers them.
 pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
     // Every key sorts after the empty string, which is not allowed as a key.
     let keys = c

@@ -1,9 +1,10 @@
 //! An in-memory cache of functions' state: the usage of each bucket, recently used values, and staged writes. The
 //! writer updates it after every commit, before it sends the results.
 //!
-//! A cached value is always that of the last commit. After a miss, a reader reads the file, and a commit may change the
-//! key before the reader inserts its value. So the reader takes a ticket before it reads, and its value is inserted
-//! only if no commit has changed a key of the same stripe since. A stripe is a group of keys, chosen by their hash.
+//! The cache never has an outdated value: a cached value is that of the last commit. If a key is not cached, a reader
+//! reads it from the file, and a commit may change the key before the reader inserts its value. So the reader takes a
+//! ticket before it reads. The value is inserted only if no commit has changed a key of the same stripe since then. A
+//! stripe is a group of keys; the hash of a key selects its stripe.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -13,12 +14,12 @@ use evoke_model::Completion;
 use evoke_model::state::{Entry, StateItem, Transaction, Usage, Version};
 use evoke_store::validate::Bucket;
 
-/// Size limit of the cached keys and values with their overhead: some hundred thousand small entries.
+/// Maximum size of the cached keys and values with their overhead, in bytes: several hundred thousand small entries.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Overhead of an entry beside its key and value.
+/// Estimated memory of an entry in addition to its key and value.
 const OVERHEAD_BYTES: usize = 128;
-/// The number of stripes. With this number, a commit of a thousand keys prevents one in four concurrent reads from
-/// being cached.
+/// Number of stripes. With this number, a commit of a thousand keys prevents the caching of about one in four
+/// concurrent reads.
 const STRIPES: usize = 4096;
 
 pub(super) struct StateCache {
@@ -30,13 +31,13 @@ struct Inner {
     /// The last version assigned.
     version: Version,
     buckets: HashMap<Arc<str>, Bucket>,
-    /// The staged writes: values as they will be when all staged transactions are committed.
+    /// The staged writes: the values that keys will have when all staged transactions are committed.
     staged: ByKey<Staged>,
-    /// Entries used since the last rotation. When this generation is full, `previous` is dropped and this one takes its
-    /// place.
+    /// The entries that were used most recently. When this generation is full, it replaces `previous`, and a new
+    /// generation begins.
     current: Generation,
     previous: Generation,
-    /// Number of commits that touched a key of each stripe.
+    /// For each stripe, the number of changes that commits made to its keys.
     touched: Vec<u64>,
 }
 
@@ -48,9 +49,9 @@ struct Generation {
     buckets: ByKey<Option<Entry>>,
 }
 
-/// A staged write.
+/// A staged write of one key.
 struct Staged {
-    /// Version of the transaction.
+    /// Version of the transaction that staged the write.
     by: Version,
     entry: Option<Entry>,
 }
@@ -61,9 +62,9 @@ pub(super) struct Changes {
     /// The new state of the changed buckets.
     pub(super) buckets: HashMap<Arc<str>, Bucket>,
     pub(super) changed: Vec<Changed>,
-    /// The buckets whose keys moved to or from another bucket: their values leave the cache.
+    /// Buckets whose keys moved to or from another bucket. The cached values of these buckets are dropped.
     pub(super) renamed: Vec<Arc<str>>,
-    /// Completions that were committed or rejected: their staged writes are removed.
+    /// Completions that were committed or rejected. Their staged writes are no longer needed.
     pub(super) finished: Vec<Arc<Completion>>,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct Changed {
     pub(super) entry: Option<Entry>,
 }
 
-/// Records the state of a stripe before a read.
+/// The number of changes of a stripe before a read.
 pub(super) struct ReadTicket {
     stripe: usize,
     touched: u64,
@@ -104,7 +105,8 @@ impl StateCache {
         inner.version
     }
 
-    /// Stages a transaction's writes, unless a value that it read is known to have changed.
+    /// Stages a transaction's writes. If a staged or cached value shows that a value that the transaction read has
+    /// changed, stages nothing and returns the changed item.
     pub(super) fn stage(&self, transaction: &mut Transaction) -> Result<(), StateItem> {
         let mut inner = self.lock();
         for touched in &transaction.keys {
@@ -133,10 +135,10 @@ impl StateCache {
         Ok(())
     }
 
-    /// Returns the entry of a key, or `None` if the key is known not to exist; on a miss, returns a ticket for
-    /// [`StateCache::insert_read`]. With `with_staged`, includes staged writes.
+    /// Returns the entry of a key, or `None` if the cache knows that the key does not exist. If the key is not cached,
+    /// returns a ticket for [`StateCache::insert_read`]. With `with_staged`, includes staged writes.
     pub(super) fn get(&self, bucket: &str, key: &str, with_staged: bool) -> Result<Option<Entry>, ReadTicket> {
-        // Dropped after the lock is released, because it takes long.
+        // An evicted generation is dropped after the lock is released, because dropping it takes long.
         let _evicted;
         let mut inner = self.lock();
         if with_staged && let Some(staged) = inner.staged.get(bucket).and_then(|keys| keys.get(key)) {
@@ -179,7 +181,7 @@ impl StateCache {
             evicted.extend(inner.put(&bucket, &key, entry));
         }
         if !renamed.is_empty() {
-            // Any key may be in one of these buckets, so all stripes count as changed.
+            // Any key may be in one of these buckets, so the change counts for all stripes.
             inner.touched.iter_mut().for_each(|touched| *touched += 1);
         }
         for bucket in renamed {
@@ -206,7 +208,7 @@ fn size(key: &str, entry: &Option<Entry>) -> usize {
 }
 
 impl Inner {
-    /// Returns the version of a key including staged writes, if it is known.
+    /// Returns the version of a key, including staged writes; `None` if the key is neither staged nor cached.
     fn latest(&self, bucket: &str, key: &str) -> Option<Version> {
         let version = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.version);
         if let Some(staged) = self.staged.get(bucket).and_then(|keys| keys.get(key)) {
@@ -218,15 +220,15 @@ impl Inner {
     fn unstage(&mut self, transaction: &Transaction) {
         for touched in transaction.keys.iter().filter(|touched| touched.change.is_some()) {
             let Some(keys) = self.staged.get_mut(&touched.bucket) else { continue };
-            // A later transaction may have staged the same key.
+            // If a later transaction has staged the same key, keep its write.
             if keys.get(&touched.key).is_some_and(|staged| staged.by == transaction.version) {
                 keys.remove(&touched.key);
             }
         }
     }
 
-    /// Inserts an entry, and returns a generation to drop if there is one. The new entry hides an older one in
-    /// `previous`, and `previous` is always dropped first.
+    /// Inserts an entry. If this fills the current generation, returns the evicted generation, which the caller drops.
+    /// The new entry hides an older one in `previous`, and `previous` is always evicted first.
     fn put(&mut self, bucket: &Arc<str>, key: &Arc<str>, entry: Option<Entry>) -> Option<Generation> {
         self.current.put(bucket, key, entry);
         if self.current.bytes <= BYTES_MAX / 2 {
@@ -319,7 +321,7 @@ mod tests {
         let mut second = transaction(Some(5), Some(Change::Delete));
         cache.stage(&mut second).unwrap();
         assert_eq!(with_staged(), Some(0));
-        // The first has ended; the second has not.
+        // The first transaction has ended, and the second one has not.
         cache.lock().unstage(&first);
         assert_eq!((with_staged(), cache.stage(&mut transaction(Some(0), None)).is_ok()), (Some(0), true));
         cache.lock().unstage(&second);

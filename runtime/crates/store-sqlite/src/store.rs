@@ -1,4 +1,4 @@
-//! The traits of the store. Writes go to the writer thread; reads run on the readers.
+//! Implements the store's traits. Writes go to the writer thread; reads run on the connections of the readers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -111,7 +111,7 @@ impl DeliveryStore for SqliteStore {
         self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
-    /// This store has one owner and tracks no claims: the deliveries are still listed as ready or due.
+    /// Does nothing: this store has one owner and tracks no claims, so the deliveries are still ready or due.
     fn release(&self, _: Vec<DeliveryId>) -> StoreFuture<()> {
         StoreFuture::ready(Ok(()))
     }
@@ -159,8 +159,8 @@ impl StateStore for SqliteStore {
     }
 
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
-        // Read the version before the list: a list newer than its version only causes a needless rerun, while one older
-        // than its version would be accepted although stale.
+        // Read the version before the list. If the list is newer than its version, the attempt only runs again without
+        // need. If the list were older than its version, the commit would accept it although it is outdated.
         let version = self.state_cache.bucket(bucket).members;
         let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
         StoreFuture::ready(keys.map(|keys| Keys { keys, version }))
@@ -325,13 +325,13 @@ impl InspectionStore for SqliteStore {
     }
 
     fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
-        log_request(actor, format_args!("move the pending deliveries of {from}"));
+        log_request(actor, format_args!("move the pending deliveries of {from} to another function"));
         let (writes, readers) = (self.writes.clone(), self.readers.clone());
         StoreFuture::from_future(pending::transfer(writes, readers, from, to, except))
     }
 
     fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>> {
-        log_request(actor, format_args!("replace dead letter {dead} by an event"));
+        log_request(actor, format_args!("replace dead letter {dead} with a new event"));
         self.writes.submit(Replace { dead, event: Some(event) })
     }
 

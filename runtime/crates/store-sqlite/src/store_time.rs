@@ -1,7 +1,8 @@
 //! The record of store time in the database: the row `clock` of the table `meta`, as JSON (see [`Record`]).
 //!
-//! The record is written by the next commit after a start in another boot, and after a jump of the wall clock. A commit
-//! that would write nothing else does not write the record, so that it also succeeds on a full disk.
+//! The record is written in two cases: by the first commit after a boot of the machine, and by the next commit after a
+//! jump of the wall clock. A commit without other changes does not write the record, so that such a commit also
+//! succeeds on a full disk.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::time::{ClockId, clock_gettime};
@@ -9,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::checksum;
 use evoke_model::clock::{Clock, Record, UnixMs};
 
-/// Follows the wall clock on behalf of the writer.
+/// The store time for the writer, and whether its record must be written.
 pub(super) struct StoreTime {
     clock: Clock,
     boot: String,
@@ -17,7 +18,7 @@ pub(super) struct StoreTime {
 }
 
 impl StoreTime {
-    /// Continues the store time of the database.
+    /// Continues the store time from the record and the newest event in the database.
     pub(super) fn resume(connection: &Connection, clock: Clock) -> rusqlite::Result<Self> {
         let newest = "SELECT accepted_ms FROM events ORDER BY seq DESC LIMIT 1";
         let newest_ms = connection.query_row(newest, [], |r| r.get::<_, UnixMs>(0)).optional()?.unwrap_or_default();
@@ -28,13 +29,13 @@ impl StoreTime {
         Ok(Self { clock, boot, is_stored })
     }
 
-    /// Notices and logs a jump of the wall clock. Returns the store time.
+    /// Detects and logs a jump of the wall clock. Returns the store time.
     pub(super) fn now_ms(&mut self) -> UnixMs {
         if let Some(jump_ms) = self.clock.find_jump() {
             let direction = if jump_ms > 0 { "forward" } else { "back" };
             tracing::warn!(
-                "the wall clock jumped {direction} by {:?}: retries, ages, retention and the dedup window continue with \
-                 elapsed time",
+                "the wall clock jumped {direction} by {:?}: this does not change the times of retries, ages, retention \
+                 and the dedup window, which follow elapsed time",
                 std::time::Duration::from_millis(jump_ms.unsigned_abs())
             );
             self.is_stored = false;
@@ -42,7 +43,7 @@ impl StoreTime {
         self.clock.store_ms()
     }
 
-    /// Returns the wall clock.
+    /// Returns the time of the wall clock.
     pub(super) fn wall_ms(&self) -> UnixMs {
         self.clock.now_ms()
     }
@@ -59,7 +60,7 @@ impl StoreTime {
         tx.execute(sql, params![record]).map(drop)
     }
 
-    /// Records that the record was committed.
+    /// Must be called after the record was committed.
     pub(super) fn stored(&mut self) {
         self.is_stored = true;
     }
@@ -86,7 +87,8 @@ pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Returns the milliseconds since the boot of the system. On Linux this includes the time while it was suspended.
+/// Returns the milliseconds since the system booted. On Linux, this includes the time in which the system was
+/// suspended.
 fn since_boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     const CLOCK: ClockId = ClockId::Boottime;

@@ -84,7 +84,7 @@ async fn a_version_1_store_is_migrated_to_the_current_schema() {
           VALUES (1, 1, 1, 'on[0]', 0, 5), (2, 1, 1, 'on[0]', 3, 5);
         PRAGMA user_version = 1";
     first.execute_batch(content).unwrap();
-    // Compares columns and indexes: the text of a table changes when a column is added.
+    // Compares columns and indexes. The SQL of tables is not compared, because it differs after a column was added.
     let schema = |folder: &Path| {
         let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
         let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
@@ -122,7 +122,7 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
           (0, 'removed owed', 1), (0, 'removed to', 1), (1, 'ready', 1), (1, 'dead', 1), (1, 'done', 1), (1, 'removed done', 1);
         PRAGMA user_version = 2";
     second.execute_batch(content).unwrap();
-    let Err(StoreError::Failed(message)) = check_folder(folder.path()) else { unreachable!("it was read") };
+    let Err(StoreError::Failed(message)) = check_folder(folder.path()) else { unreachable!("version 2 was read") };
     assert!(message.contains("`evoke up` upgrades it"), "{message}");
 
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
@@ -183,8 +183,8 @@ async fn a_version_4_store_gets_the_uris_of_its_origins_and_keeps_its_dedup() {
     fourth.execute_batch(include_str!("migrate/1.sql")).unwrap();
     MIGRATIONS[..3].iter().for_each(|migration| fourth.execute_batch(migration).unwrap());
     let [timer, hook, cli] = ["/shop/nightly", "/shop/hook", "/cli"].map(|uri| Origin::of(uri).0);
-    // 1: a tick; 2: an event that a producer sent to the hook; 3: an event of an operator; 4: one that a function
-    // published; 5: one of version 1, without an origin.
+    // 1: an event of a timer. 2: an event that a producer sent to the hook. 3: an event of an operator. 4: an event
+    // that a function published. 5: an event of version 1, without an origin.
     let rows = [
         ("1", "/shop/nightly", "NULL", timer),
         ("2", "/partner", "NULL", hook),
@@ -216,7 +216,7 @@ async fn a_version_4_store_gets_the_uris_of_its_origins_and_keeps_its_dedup() {
     assert_eq!(store.origin_uri(Origin(timer)).as_deref(), Some("/shop/nightly"));
     assert_eq!(store.origin_uri(Origin(cli)).as_deref(), Some("/evoke/emit"));
     assert_eq!(store.origin_uri(Origin(hook)), None);
-    // The hook has the number that its events have; a new source gets another one.
+    // The hook gets the number that its stored events already have; a new source gets another number.
     let uris = ["/shop/hook", "/shop/nightly", "/shop/new"].map(str::to_owned).to_vec();
     let origins = store.register_origins(uris).await.unwrap();
     assert_eq!((origins[0], origins[1]), (Origin(hook), Origin(timer)));
@@ -275,7 +275,7 @@ async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
         store.accept(vec![new], vec![]).await.unwrap();
     }
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-    // The delivery would run with another event.
+    // The row now refers to another event, with which the delivery would run.
     other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
     let ready: Vec<_> = store.claim(f, Stream::Live, DeliveryId(0), 2).await.unwrap().iter().map(|d| d.id).collect();
     assert_eq!(ready, [1, 3].map(DeliveryId));
@@ -337,7 +337,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
     assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
     assert!(matches!(store.state_keys("b2", None, 9).await, Err(StoreError::Damaged(_))));
-    // The index of ready deliveries lists a delivery of another function.
+    // Next, the index of ready deliveries is changed so that it lists deliveries of another function.
     let other = Connection::open(&path).unwrap();
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 3);
     let index: i64 = other
@@ -347,19 +347,20 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     drop((store, other));
     let mut file = std::fs::read(&path).unwrap();
     let at = (usize::try_from(index).unwrap() - 1) * 4096;
-    // A record of the index has the size of its header, the types of its values, and the values. Function 1 is stored
-    // as a type only.
+    // A record in the index consists of the size of its header, the types of its values, and the values. The number 1
+    // (of the function) is stored as a type only.
     let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
     let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
-    assert_eq!(places.len(), 2, "deliveries 2 and 3; 1 is a type as well");
-    // Changes the type to the one for function 0.
+    assert_eq!(places.len(), 2, "the records of deliveries 2 and 3; the id 1 is stored as a type only");
+    // Changes the type to the one that stands for the number 0, so that the index lists the deliveries under function
+    // 0.
     places.iter().for_each(|place| file[place + 1] = 8);
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert!(store.claim(FunctionId(0), Stream::Live, DeliveryId(0), 9).await.unwrap().is_empty());
 }
 
-/// Ends the first attempt at the delivery with this number.
+/// Returns the completion of the first attempt at the delivery with this number.
 fn end(number: i64, function: FunctionId, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
     let (publishes, state, root, origin) = (vec![], Transaction::default(), Seq(1), Origin::default());
@@ -384,7 +385,7 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     }
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     let damage = |what: &str| assert_eq!(other.execute(&format!("UPDATE deliveries SET {what}"), []).unwrap(), 1);
-    // A waiting delivery with the state done, the next delivery of a key, and a dead letter are damaged; and later a
+    // Damages a waiting delivery (its state becomes done), the next delivery of a key, and a dead letter; and later a
     // finished event.
     damage("state = 3 WHERE id = 2");
     damage("trigger = 'on[7]' WHERE id = 4");
@@ -404,7 +405,7 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     other.execute("UPDATE events SET id = 'x' WHERE seq = 6", []).unwrap();
     now_ms.store(1_000, Ordering::SeqCst);
     let all = Retention { age: Duration::from_millis(1), bytes: u64::MAX };
-    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 2, "those of deliveries 1 and 3");
+    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 2, "the events of deliveries 1 and 3");
     let problems = store.check().await.unwrap().problems.join("\n");
     for what in
         ["table deliveries, row 2:", "table deliveries, row 4:", "table deliveries, row 5:", "table events, row 6:"]
@@ -452,8 +453,9 @@ async fn check_counts_rows_and_reports_wrong_running_totals() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "accepted events: 2, their deliveries: 0; stored or removed events: 0, their deliveries: 0",
-        "done deliveries of shop/a: 0; their running total: 3",
+        "number of stored or removed events: 0, but the table `totals` says 2; the numbers must be equal",
+        "number of deliveries of shop/a in the state `done`: 0, but the table `totals` says 3; the numbers must be \
+         equal",
     ];
     assert_eq!(problems[..2], expected);
     assert!(problems.len() == 3 && problems[2].contains("backup"), "{problems:?}");
@@ -466,7 +468,7 @@ fn a_store_of_a_newer_version_is_not_opened() {
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
     let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
-        unreachable!("it was opened")
+        unreachable!("a store of a newer version was opened")
     };
     assert!(message.contains("newer Evoke"), "{message}");
 }

@@ -1,4 +1,5 @@
-//! Running totals: updates them with every commit, and reads them.
+//! The table `totals`: numbers of events and deliveries that every commit updates, so that no rows need to be counted
+//! to read them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use evoke_store::backlog::{Change, Share};
 const REMOVED_DONE: &str = "removed done";
 const REMOVED_PURGED: &str = "removed purged";
 
-/// The owner of running totals.
+/// The store, function or replay whose events or deliveries a row of the table `totals` counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Scope {
     Store,
@@ -40,20 +41,20 @@ pub(super) struct LastIds {
     removed_to: Seq,
 }
 
-/// The last assigned ids and the changes of the current transaction. The writer is the only one to assign ids, so it
-/// counts them itself, and an event's deliveries have consecutive ids.
+/// The last assigned ids, and the changes of the current transaction to the table `totals`. Only the writer assigns
+/// ids, so it counts them in memory, and the deliveries of an event have consecutive ids.
 pub(super) struct Counters {
     last: LastIds,
     backlog: Change,
     /// The change of the backlog of scheduled events.
     schedule: Change,
     changes: HashMap<(Scope, &'static str), i64>,
-    /// Deliveries that this writer added as ready and that were not changed since. The completion of a delivery needs
-    /// these values; for other deliveries, it reads them from the table.
+    /// Deliveries that this writer added as ready and that were not changed since. The completion of such a delivery
+    /// takes its values from here; for other deliveries, it reads them from the table.
     recent: HashMap<DeliveryId, Recent>,
 }
 
-/// More deliveries than are usually in progress at once.
+/// Maximum number of recent deliveries: more than are usually in progress at the same time.
 const RECENT_MAX: usize = 4096;
 
 /// The values of a delivery that do not change before its first attempt ends.
@@ -96,8 +97,8 @@ impl Counters {
         self.last
     }
 
-    /// Discards the changes of a failed transaction and returns to the ids before it. Also discards the recent
-    /// deliveries, because the transaction may have added or taken some.
+    /// Discards the changes of a failed transaction and restores the ids before it. Also discards the recent
+    /// deliveries, because the transaction may have added or removed some of them.
     pub(super) fn roll_back(&mut self, last: LastIds) {
         self.last = last;
         (self.backlog, self.schedule) = (Change::default(), Change::default());
@@ -133,7 +134,7 @@ impl Counters {
         self.change(Scope::Store, "events", 1);
     }
 
-    /// Counts a new delivery in this state, and returns its id.
+    /// Assigns an id to a new delivery in this state, and counts it. Returns the id.
     pub(super) fn add_delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
         self.last.delivery = self.last.delivery.next();
         self.change(Scope::Store, "deliveries", 1);
@@ -143,14 +144,14 @@ impl Counters {
         self.last.delivery
     }
 
-    /// Remembers a new delivery that is ready.
+    /// Adds a new delivery that is ready to the recent deliveries, unless there are too many.
     pub(super) fn add_recent(&mut self, id: DeliveryId, recent: Recent) {
         if self.recent.len() < RECENT_MAX {
             self.recent.insert(id, recent);
         }
     }
 
-    /// Removes and returns a remembered delivery. Its state may have changed since.
+    /// Removes and returns a recent delivery. Its state in the table may have changed since it was added.
     pub(super) fn take_recent(&mut self, id: DeliveryId) -> Option<Recent> {
         self.recent.remove(&id)
     }
@@ -196,13 +197,13 @@ impl Counters {
         *self.changes.entry((scope, name)).or_default() += by;
     }
 
-    /// Returns the numbers of a function's deliveries, with the changes of the current transaction.
+    /// Returns the number of a function's deliveries in each state, including the changes of the current transaction.
     pub(super) fn of_function(&mut self, tx: &Connection, function: FunctionId) -> rusqlite::Result<Counts> {
         self.write(tx)?;
         by_state(tx, Scope::Function(function))
     }
 
-    /// Writes the changes as part of the current transaction.
+    /// Writes the changes to the table `totals`, as part of the current transaction.
     pub(super) fn write(&mut self, tx: &Connection) -> rusqlite::Result<()> {
         let mut add = tx.prepare_cached(
             "INSERT INTO totals (function, name, count) VALUES (?1, ?2, ?3)
@@ -215,7 +216,7 @@ impl Counters {
     }
 }
 
-/// Counts the pending deliveries, using the partial indexes of their states.
+/// Counts the pending deliveries. The query uses the partial indexes of their states.
 fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(concat!(
@@ -232,20 +233,21 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     ))?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
-        // A damaged origin counts as no source: the delivery never runs, so it must not use up a source's limit.
+        // A delivery with a damaged origin never runs, so it must not use up the limit of a source. It counts for no
+        // source.
         change.load(Origin(row.get(0).unwrap_or_default()), row.get(1)?, (row.get(2)?, row.get(3)?));
     }
     Ok(change)
 }
 
-/// Counts the scheduled events. Adds them one by one: grouping a million rows in SQL would sort them, which takes
-/// longer.
+/// Counts the scheduled events. Adds them one by one, because SQL would sort them to group them, which takes longer for
+/// a million rows.
 fn load_schedule(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut all = c.prepare("SELECT origin, bytes, published FROM scheduled")?;
     let mut all = all.query([])?;
     while let Some(row) = all.next()? {
-        // As in the backlog, a damaged row must not use up a source's limit.
+        // As in the backlog, a damaged row must not use up the limit of a source.
         let bytes = row.get::<_, i64>(1).ok().filter(|bytes| (0..=1 << 32).contains(bytes)).unwrap_or_default();
         change.load(Origin(row.get(0).unwrap_or_default()), row.get(2).unwrap_or_default(), (1, bytes));
     }
@@ -256,7 +258,7 @@ fn name(state: i64) -> &'static str {
     rows::state(state).map_or("unknown", DeliveryState::name)
 }
 
-/// Reads the running totals.
+/// Reads all numbers of the table `totals`.
 pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     let mut totals = Totals::default();
     let mut all =
@@ -289,7 +291,7 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     Ok(totals)
 }
 
-/// Counts deliveries by function and state; the removed ones come from the running totals.
+/// Counts deliveries by function and state. The numbers of removed deliveries come from the table `totals`.
 pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>> {
     let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
     let mut removed = c.prepare(

@@ -1,11 +1,11 @@
 //! Checks SQLite's write-ahead log before SQLite reads it. After a crash, SQLite uses the log only up to the first
-//! invalid frame, because SQLite assumes that the last commit was torn there. So a flipped bit in an earlier frame
-//! would silently undo all commits after it.
+//! invalid frame, because it assumes that the crash interrupted the last commit there. So a flipped bit in an earlier
+//! frame would silently undo the commit of this frame and all later commits.
 //!
-//! Only the last commit can be torn, because a commit begins only after the commit before it was synced. So if a frame
-//! is invalid and another commit follows the commit of this frame, the frame was valid before and is damaged now. A
-//! following commit is recognised by its checksum, which continues the checksum of the frame before. The format is that
-//! of "WAL-mode File Format" in SQLite's documentation.
+//! Only the last commit can be incomplete, because a commit begins only after the commit before it was synced. So if a
+//! frame is invalid and another commit follows the commit of this frame, the frame was valid before and is damaged now.
+//! The check recognises a following commit by its checksum, which continues the checksum of the frame before. SQLite's
+//! documentation describes the format in "WAL-mode File Format".
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -19,8 +19,8 @@ pub(super) const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 /// The unit that a disk writes atomically, in bytes.
 const SECTOR: u64 = 512;
-/// Salts that differ in at most this many bits count as equal, with one of them damaged. The salts of an earlier log
-/// are random, so they differ in more bits.
+/// If the salts of a frame differ from those of the log in at most this many bits, one of the two counts as damaged.
+/// The salts of an earlier log are random, so they differ in more bits.
 const SALT_BITS_MAX: u32 = 2;
 
 /// Describes the damage of the log of the database at `path` and how to recover; returns `None` if the log is intact or
@@ -28,19 +28,21 @@ const SALT_BITS_MAX: u32 = 2;
 pub(super) fn find_damage(path: &Path) -> Option<String> {
     let log = log_of(path);
     let found = scan(&log).ok()??;
-    // A second scan, because another process may have completed a frame since.
+    // Scan again, because another process may have written a frame during the first scan.
     if scan(&log).ok()?? != found {
         return None;
     }
     let (log, database) = (log.display(), path.display().to_string());
-    let (what, kept_bytes) = match found {
-        Found::Header => ("its header is corrupt".to_owned(), 0),
+    let (what, lost, kept_bytes) = match found {
+        Found::Header => ("its header is corrupt".to_owned(), "all commits in this file", 0),
         Found::Frame { number, committed_bytes } => {
-            (format!("its frame {number} is corrupt, and later commits follow it"), committed_bytes)
+            let what = format!("its frame {number} is corrupt, and later commits follow it");
+            (what, "the commit with this frame and all later commits", committed_bytes)
         }
     };
     Some(format!(
-        "{log} is damaged: {what}. {}; or discard the last commits with `truncate -s {kept_bytes} {log}`",
+        "{log} is damaged: {what}. {}. Without a backup, stop Evoke and discard {lost}, with their events and \
+         results: `truncate -s {kept_bytes} {log}`",
         capitalize(&remedy(&database)),
     ))
 }
@@ -53,7 +55,8 @@ fn capitalize(text: &str) -> String {
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Header,
-    /// Frames count from 1; `committed_bytes` is the length of the log up to the last commit before this frame.
+    /// A frame that is damaged. Frames count from 1. `committed_bytes` is the length of the log up to the end of the
+    /// last commit before this frame.
     Frame {
         number: u64,
         committed_bytes: u64,
@@ -70,7 +73,7 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
     }
     log.read_exact(&mut header)?;
     let Some(format) = Format::of(&header) else {
-        // SQLite syncs the header before it writes frames; until then it is all zeros.
+        // SQLite syncs the header before it writes frames. Until then, the header may be all zeros.
         return Ok((header != [0; HEADER]).then_some(Found::Header));
     };
     let size = (FRAME_HEADER + format.page_bytes) as u64;
@@ -88,7 +91,7 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
             continue;
         }
         first_bad = Some(number);
-        // The damage may be in the frame's own checksum, so continue with the computed one.
+        // The damaged part may be the checksum of the frame, so continue with the computed checksum.
         if ends_commit(head, &format, number) && follows(&mut log, &mut frame, &format, computed, number, frames)? {
             return Ok(Some(Found::Frame { number, committed_bytes: HEADER as u64 + last_commit * size }));
         }
@@ -106,8 +109,8 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
     Ok(None)
 }
 
-/// Returns true if the frame after `number`, at which `log` is positioned, was written after a frame with this
-/// checksum.
+/// Reads the frame after the frame `number`; `log` must be positioned there. Returns true if it continues the checksum
+/// `sum`, so that it was written after a frame with this checksum.
 fn follows(
     log: &mut BufReader<File>,
     frame: &mut [u8],
@@ -125,8 +128,8 @@ fn follows(
     Ok(match_salts(head, format) == SaltMatch::Exact && computed == stored(head))
 }
 
-/// Returns true if a possibly invalid frame ended a commit. The commit field and the salts must be in the same sector:
-/// otherwise the field may be left over from an earlier log.
+/// Returns true if a frame, which may be damaged, was the last one of a commit. The commit field and the salts must be
+/// in the same sector: otherwise the field may be a remainder of an earlier log.
 fn ends_commit(head: &[u8], format: &Format, number: u64) -> bool {
     let at = HEADER as u64 + (number - 1) * (FRAME_HEADER + format.page_bytes) as u64;
     let is_one_sector = at / SECTOR == (at + 8) / SECTOR;

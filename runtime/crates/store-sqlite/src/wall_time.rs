@@ -1,10 +1,10 @@
-//! Converts the store times of rows into times of the wall clock, for inspection.
+//! Converts the store times of rows into times of the wall clock, for rows that are shown to users.
 
 use evoke_model::clock::Clock;
 use evoke_model::{DeliveryRecord, ReadDelivery, ReadEvent, Replay, StoredEvent};
 use evoke_store::Scheduled;
 
-/// Rows with times, as inspection shows them.
+/// Rows whose store times are converted for users.
 pub(super) trait AtWallTime {
     /// Returns the rows with times of the wall clock.
     fn at_wall_time(self, clock: &Clock) -> Self;
@@ -23,7 +23,7 @@ impl AtWallTime for ReadDelivery {
 }
 
 impl AtWallTime for Scheduled {
-    /// The time at which the event is due is already a time of the wall clock.
+    /// Keeps the time at which the event is due, because it is already a time of the wall clock.
     fn at_wall_time(self, clock: &Clock) -> Self {
         Self { event: self.event.at_wall_time(clock), ..self }
     }

@@ -32,7 +32,7 @@ pub(super) trait Write: Send + 'static {
     /// The result, which the caller receives after the commit.
     type Output: Send + 'static;
 
-    /// Returns the approximate size of the payload in bytes, which limits a group commit.
+    /// Returns the approximate size of the payload in bytes. The sum of these sizes limits a group commit.
     fn size(&self) -> usize {
         0
     }
@@ -51,30 +51,32 @@ pub(super) struct GroupCommit<'a> {
     pub(super) state: Batch<'a>,
     /// The store time.
     pub(super) now_ms: UnixMs,
-    /// The wall clock, for the schedule.
+    /// The time of the wall clock, for the schedule.
     pub(super) wall_ms: UnixMs,
-    /// The earliest time at which an event that the commit schedules is due.
+    /// The earliest due time of the events that this commit schedules.
     pub(super) scheduled_ms: Option<UnixMs>,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,
     /// Deliveries that are cancelled with the commit.
     pub(super) cancelled: Vec<(FunctionId, DeliveryId)>,
-    /// Whether the log is copied into the database after the commit.
+    /// True if a write requested a checkpoint after this commit: the log is then copied into the database.
     pub(super) checkpoint: bool,
 }
 
-/// Deliveries per write. Their events stay in memory until the commit is announced.
+/// Maximum number of deliveries that one write changes. The limit keeps the transaction short, so that other writes do
+/// not wait long. It also saves memory: the events of deliveries that become ready stay in memory until the sink has
+/// received them.
 pub(super) const PORTION_MAX: usize = 256;
 
-/// The result of one write over a portion of the matching deliveries.
+/// The result of a write that changes one portion of many deliveries.
 pub(super) struct Portion {
     pub(super) count: u64,
-    /// Start of the next portion; `None` after the last one.
+    /// The id after which the next portion starts; `None` after the last portion.
     pub(super) next_after: Option<DeliveryId>,
 }
 
 impl Portion {
-    /// Returns a portion that found these deliveries and changed none of them yet.
+    /// Returns the result for these found deliveries. The caller counts the ones that it changes.
     fn found(ids: impl ExactSizeIterator<Item = DeliveryId>) -> Self {
         let next_after = if ids.len() < PORTION_MAX { None } else { ids.last() };
         Self { count: 0, next_after }

@@ -1,4 +1,5 @@
-//! The writer thread: group commits, and the latch after the first failure.
+//! The writer thread: it commits the queued writes in groups. After the first failure, it rejects all further writes
+//! (the latch).
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -26,34 +27,36 @@ use evoke_store::descendants::Chains;
 use evoke_store::{Alarm, Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
 
-/// Writes per commit. Beyond about a thousand, the fsync is a small part of the commit's time, and a larger batch only
-/// makes its first write wait longer.
+/// Maximum number of writes per commit. Beyond about a thousand writes, the fsync is a small part of the commit's time,
+/// and a larger batch only makes its first write wait longer.
 const BATCH_MAX: usize = 1024;
 
-/// Payload bytes per commit; limits the transaction's memory and the time of its fsync.
+/// Maximum number of payload bytes per commit. This limits the memory of the transaction and the time of its fsync.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// After a batch of at least this many writes, the writer waits for [`BATCH_WAIT`], so that callers that just received
-/// their results can join the next commit. They return one after another, and a commit for the first one alone would
-/// delay the others. This saves a third of the commits and some 7 % of the processor time per event.
+/// After a batch of at least this many writes, the writer waits for [`BATCH_WAIT`]. In this time, the callers that just
+/// received their results send their next writes, one after another. Without the wait, the next commit would contain
+/// only the first of these writes, and the others would wait for the commit after it. The wait saves a third of the
+/// commits and about 7 % of the processor time per event.
 const BUSY_BATCH_MIN: usize = 8;
 
-/// Approximate wait, a small part of an fsync. A single caller never waits.
+/// The approximate time for which the writer waits: a small part of the time of an fsync. With a single caller, the
+/// writer never waits.
 const BATCH_WAIT: Duration = Duration::from_micros(50);
 
-/// Length of the log, in pages of 4 KiB, from which on it is copied into the database. Small enough to be read back
-/// quickly after a crash, and large enough that a page that changes often is copied only once.
+/// If the log has at least this many pages of 4 KiB, it is copied into the database. The number is small enough to read
+/// the log quickly after a crash, and so large that a page that changes often is copied only once.
 const LOG_PAGES_MAX: i64 = 4000;
 
-/// Time without writes after which the connections release their page caches, so that a burst of events does not keep
-/// memory. The kernel still has the pages, so reading them again costs some microseconds each.
+/// Time without writes after which the connections release their page caches, so that memory use falls after a burst of
+/// events. The pages are still in the kernel's cache, so reading them again takes only some microseconds per page.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
-/// Length of the log, in pages, from which on its file is truncated when no reader needs it any more. A reader that
-/// stays for long keeps the log from being reused, and so makes it long.
+/// If the log has at least this many pages and no reader needs it, its file is truncated. The log becomes this long
+/// while a reader runs for a long time, because SQLite cannot reuse the log during that time.
 const LOG_PAGES_LONG: i64 = 2 * LOG_PAGES_MAX;
 
-/// How long a write waits for the lock while writes are already refused because of it: short, so that callers receive
-/// their refusals quickly, and the queue stays short.
+/// How long a write waits for the lock of another program while writes are already refused because of this lock. The
+/// time is short, so that callers receive the error quickly, and the queue stays short.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
@@ -71,14 +74,14 @@ pub(super) struct Writer {
     pub(super) schedule_backlog: Arc<Backlog>,
     pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
-    /// The error of the last write, if no later write was committed.
+    /// The temporary error with which writes are refused now; `None` after a later write was committed.
     pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
-    /// When the lock of another program was found.
+    /// Since when another program holds a lock that prevents writes; `None` if there is no such lock.
     pub(super) busy_since: Option<Instant>,
     pub(super) metrics: Arc<CommitMetrics>,
-    /// Readers whose caches are released together with the writer's.
+    /// The readers; their page caches are released together with that of the writer.
     pub(super) readers: Weak<Readers>,
-    /// Dropped after the connection: closing its descriptors drops the connection's locks.
+    /// Must be dropped after the connection, because closing these files drops the connection's locks.
     pub(super) files: Arc<StoreFiles>,
 }
 
@@ -101,11 +104,11 @@ struct Transacted {
     ready: Vec<ReadyDelivery>,
     /// The deliveries that were cancelled.
     cancelled: Vec<(FunctionId, DeliveryId)>,
-    /// When the first of the events that were scheduled is due.
+    /// The earliest due time of the newly scheduled events.
     scheduled_ms: Option<UnixMs>,
-    /// Whether a checkpoint was requested.
+    /// True if a write requested a checkpoint.
     checkpoint: bool,
-    /// Whether the transaction changed rows.
+    /// True if the transaction changed rows.
     changed: bool,
 }
 
@@ -113,7 +116,7 @@ struct Transacted {
 struct Checkpointed {
     /// The length of the log in pages.
     pages: i64,
-    /// Whether the whole log was copied into the database.
+    /// True if the whole log was copied into the database.
     complete: bool,
 }
 
@@ -137,13 +140,14 @@ impl Writer {
                 return;
             }
             if !closing.is_empty() {
-                // Writes from before the close are still in the queue.
+                // The queue may still contain writes that were sent before the close: they are committed, too.
                 queue.close();
             }
         }
-        // Do not wait for readers: the next start copies the log if they block it now.
+        // The checkpoint does not wait for readers. If a reader prevents it now, the next start copies the log.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        // Files of another store, such as a backup that was copied over the database, must not get pages of this log.
+        // The files may belong to another store now, for example if a backup was copied over the database. Pages of
+        // this log must not be written to them.
         let closed = self.files.verify().and_then(|()| self.checkpoint("TRUNCATE")).and_then(|_| self.files.verify());
         match closed {
             Ok(()) => {
@@ -154,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// Waits for the next message; `waker` wakes this thread. Returns `None` when the queue is closed.
+    /// Waits for the next message. `waker` must wake this thread. Returns `None` when the queue is closed and empty.
     fn receive(&self, queue: &mut mpsc::Receiver<Message>, waker: &Waker) -> Option<Message> {
         let since = Instant::now();
         let mut is_released = false;
@@ -174,21 +178,21 @@ impl Writer {
     }
 
     fn release_caches(&self) {
-        // An error means that a statement is in progress, which needs its pages.
+        // An error is ignored: it means that a statement is running, which needs its pages.
         let _ = self.connection.release_memory();
         if let Some(readers) = self.readers.upgrade() {
             readers.release_caches();
         }
     }
 
-    /// Commits one batch in one transaction. Returns whether a checkpoint was requested. An error stops the store for
-    /// good, because the content of the disk is then unknown.
+    /// Commits one batch in one transaction. Returns true if a checkpoint was requested. An error stops the store
+    /// permanently, because the content of the disk is then unknown.
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
             Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed }) => {
-                // If the files were removed or replaced, the commit went to the old files, so the callers must not get
-                // a success.
+                // If the files were removed or replaced, the commit was written to the old files. So the callers must
+                // receive an error.
                 if let Err(reason) = self.files.verify() {
                     self.latch(&reason);
                     self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
@@ -213,7 +217,8 @@ impl Writer {
                 }
                 let mut latched = self.to_latch(error.clone());
                 if matches!(error, StoreError::Full) && evoke_fs::is_at_size_limit(&log_of(&self.path)) {
-                    // After its content was copied into the database, the log is written from its beginning.
+                    // The log has reached the maximum file size. After its content was copied into the database, SQLite
+                    // writes the log from its beginning again, so later writes can succeed.
                     latched = latched.and_then(|()| self.checkpoint("PASSIVE").map(drop));
                 }
                 if let Err(reason) = &latched {
@@ -225,8 +230,8 @@ impl Writer {
         }
     }
 
-    /// Records that writes are refused for now, and shortens the wait for a lock, so that further callers do not wait
-    /// for a lock that is held for long.
+    /// Records that writes are refused for now. Shortens the wait for a lock, so that further callers do not wait long
+    /// if another program keeps its lock.
     fn writes_are_refused(&mut self, error: &StoreError) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         if matches!(error, StoreError::Busy) && self.busy_since.is_none() {
@@ -240,8 +245,8 @@ impl Writer {
         }
     }
 
-    /// Ends the refusal of writes. A commit without changes shows that the lock is free, but not that the disk has
-    /// room.
+    /// Records that writes succeed again. A commit without changes shows that no lock prevents writes, but not that the
+    /// disk has space.
     fn writes_succeed(&mut self, changed: bool) {
         if let Some(since) = self.busy_since.take() {
             let _ = self.connection.busy_timeout(BUSY_WAIT);
@@ -253,7 +258,8 @@ impl Writer {
         }
     }
 
-    /// Copies the log into the database when it has grown long. SQLite's automatic checkpoint would hide a failed sync.
+    /// Copies the log into the database when the log has become long. SQLite's automatic checkpoint would hide a failed
+    /// sync.
     fn checkpoint_when_due(&self) -> Result<(), String> {
         match self.checkpoint("NOOP")? {
             Some(Checkpointed { pages, .. }) if pages >= LOG_PAGES_MAX => self.shorten_log(),
@@ -261,12 +267,12 @@ impl Writer {
         }
     }
 
-    /// Copies the log into the database. While readers use the log only a part of it is copied, the rest at a later
-    /// checkpoint. A long log that was copied completely is truncated, unless a reader still uses it.
+    /// Copies the log into the database. If readers use a part of the log, this part is copied by a later checkpoint. A
+    /// long log that was copied completely is truncated, unless a reader still uses it.
     fn shorten_log(&self) -> Result<(), String> {
         match self.checkpoint("PASSIVE")? {
             Some(Checkpointed { pages, complete: true }) if pages >= LOG_PAGES_LONG => {
-                // Does not wait for readers.
+                // The truncation does not wait for readers.
                 let _ = self.connection.busy_timeout(Duration::ZERO);
                 let truncated = self.checkpoint("TRUNCATE");
                 let _ = self.connection.busy_timeout(if self.busy_since.is_some() { BUSY_POLL } else { BUSY_WAIT });
@@ -278,7 +284,8 @@ impl Writer {
 
     /// Runs a checkpoint. Returns `None` after a temporary error.
     fn checkpoint(&self, how: &str) -> Result<Option<Checkpointed>, String> {
-        // Columns: whether it was busy, pages in the log, pages copied.
+        // The columns of the result: whether a lock prevented a part of the work, the pages in the log, and the copied
+        // pages.
         let read = |row: &rusqlite::Row<'_>| {
             let (busy, pages, copied) = (row.get::<_, i64>(0)? != 0, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
             Ok(Some(Checkpointed { pages, complete: !busy && copied == pages }))
@@ -288,8 +295,8 @@ impl Writer {
         done.or_else(|error| self.to_latch(write_error(&self.path, &self.connection, &error)).map(|()| None))
     }
 
-    /// Reports the result of a commit: first to the sink, then to the callers, so that the dispatcher knows of a commit
-    /// before any caller has its result.
+    /// Reports the result of a commit, first to the sink and then to the callers. So the dispatcher knows of a commit
+    /// before any caller receives its result.
     fn notify(
         &self,
         ready: Vec<ReadyDelivery>,
@@ -314,7 +321,7 @@ impl Writer {
         others.into_iter().for_each(|other| other.reply(committed));
     }
 
-    /// Applies and commits the writes.
+    /// Applies all writes of the batch and commits them in one transaction.
     fn transact(&mut self, batch: &mut [Pending]) -> rusqlite::Result<Transacted> {
         // The transaction is rolled back if it is dropped before its commit.
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -352,14 +359,14 @@ impl Writer {
         Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed })
     }
 
-    /// Returns the reason as an error if the store must stop for good. If the files were removed or overwritten, the
-    /// reason is that.
+    /// Returns the reason as an error if the store must stop permanently. If the files were removed or overwritten, the
+    /// reason says so, because this has caused the error.
     fn to_latch(&self, error: StoreError) -> Result<(), String> {
         to_latch(error).map_err(|reason| self.files.verify().err().unwrap_or(reason))
     }
 
-    /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store
-    /// that still counts as healthy.
+    /// Records that the store has failed. Must be called before the callers receive the error, so that no caller finds
+    /// the store healthy after it received the error.
     fn latch(&self, reason: &str) {
         self.failure.send_replace(Some(reason.to_owned()));
     }
@@ -378,7 +385,7 @@ impl Writer {
     }
 }
 
-/// Takes the writes that wait, up to one full batch, and the requests to close.
+/// Returns the waiting writes, up to one full batch. Adds the waiting requests to close to `closing`.
 fn take_batch(first: Message, queue: &mut mpsc::Receiver<Message>, closing: &mut Vec<Reply<()>>) -> Vec<Pending> {
     let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
     while let Some(message) = next {
@@ -401,8 +408,8 @@ fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
     }
 }
 
-/// Returns the reason as an error if the store must stop for good, which temporary errors and a closed store do not
-/// require.
+/// Returns the reason as an error if the store must stop permanently. After a temporary error or when the store is
+/// closed, it need not stop.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
         StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),

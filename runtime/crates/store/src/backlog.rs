@@ -1,4 +1,4 @@
-//! Counts pending deliveries and their bytes, in total and by the source where their chain entered.
+//! Counts pending deliveries and their bytes, in total and by the source through which their chain entered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -24,20 +24,20 @@ impl Backlog {
         Amount { deliveries: self.deliveries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
-    /// Returns the amount of the deliveries whose chain entered through one source, however many functions the chain
-    /// has passed through.
+    /// Returns the amount of the deliveries whose chain entered through one source, also after the chain has passed
+    /// through several functions.
     pub fn of(&self, origin: Origin) -> Amount {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// Returns the part of [`Backlog::total`] that cannot be refused: the deliveries of events that functions
-    /// published, and of scheduled events that became due.
+    /// Returns the part of [`Backlog::total`] that the bus had to accept without regard to its limits: the deliveries
+    /// of events that functions published, and of scheduled events that became due.
     pub fn published(&self) -> Amount {
         let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
         Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
     }
 
-    /// Returns the number of deliveries that ended since the store was opened.
+    /// Returns how many pending deliveries ended (done, dead or purged) since the store was opened.
     pub fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
@@ -48,7 +48,7 @@ impl Backlog {
         self.deliveries.store(deliveries, Ordering::Relaxed);
     }
 
-    /// Applies a committed change and empties it.
+    /// Adds a committed change to these amounts, and resets the change.
     pub fn apply(&self, change: &mut Change) {
         if change.by_origin.is_empty() {
             return;
@@ -75,26 +75,27 @@ impl Backlog {
     }
 }
 
-/// The part of the backlog that one delivery makes up.
+/// The contribution of one delivery to the backlog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
     /// The source through which the event's chain entered.
     pub origin: Origin,
     /// Size of the event, attributes and data.
     pub bytes: i64,
-    /// Whether the delivery could not be refused: a function published the event, or the event was scheduled.
+    /// True if the bus had to accept the delivery without regard to its limits: a function published the event, or the
+    /// event was scheduled and became due.
     pub published: bool,
 }
 
 impl Share {
-    /// Returns the share of each live delivery of an event in the backlog. A scheduled event has the same share in the
-    /// backlog of the schedule.
+    /// Returns the contribution of each live delivery of an event to the backlog. A scheduled event contributes the
+    /// same amount to the backlog of the schedule.
     pub fn of(event: &Event, lineage: &Lineage) -> Self {
         let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
         Self { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
     }
 
-    /// Returns the share of each live delivery of a scheduled event that is due.
+    /// Returns the contribution of each live delivery of a scheduled event that became due.
     pub fn of_released(event: &Event, lineage: &Lineage) -> Self {
         Self { published: true, ..Self::of(event, lineage) }
     }
@@ -104,7 +105,7 @@ impl Share {
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     by_origin: HashMap<Origin, (i64, i64)>,
-    /// The part that cannot be refused.
+    /// The part that [`Backlog::published`] returns.
     published: (i64, i64),
     ended: u64,
 }
@@ -131,7 +132,7 @@ impl Change {
         }
     }
 
-    /// Adds the initial amount of an origin when the store is opened: deliveries and bytes.
+    /// Adds the deliveries and bytes of an origin that are pending when the store is opened.
     pub fn load(&mut self, origin: Origin, published: bool, (deliveries, bytes): (i64, i64)) {
         let by = self.by_origin.entry(origin).or_default();
         *by = (by.0 + deliveries, by.1 + bytes);

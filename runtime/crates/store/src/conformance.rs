@@ -3,15 +3,15 @@
 //! ```ignore
 //! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
 //! ```
-//! The second value, such as the store's temporary folder, is dropped at the end of the case.
+//! The second value, such as the store's temporary folder, lives until the end of the case.
 //!
-//! A backend that can be opened twice also gives a closure that returns two handles to one store:
+//! For a backend that can be opened twice, pass a second closure that returns two handles to one store:
 //!
 //! ```ignore
 //! evoke_store::conformance!(open, |clock, dedup_window| (first_handle, second_handle, kept));
 //! ```
 //!
-//! A backend that can damage its rows also gives a closure that damages one, for the cases that read it:
+//! For a backend whose rows a test can damage, pass a closure that damages a given row:
 //!
 //! ```ignore
 //! evoke_store::conformance!(open, damage = |kept, row| …);
@@ -98,7 +98,7 @@ fn seqs<const COUNT: usize>(numbers: [i64; COUNT]) -> Vec<Seq> {
     numbers.map(Seq).to_vec()
 }
 
-/// Ends an attempt at the delivery with this number.
+/// Returns the completion of an attempt at the delivery with this number.
 fn ended(number: i64, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let (delivery, function) = (DeliveryId(number), FunctionId(1));
     let message = (outcome != "done").then(|| "why".to_owned());
@@ -115,7 +115,7 @@ fn dead(number: i64, attempt: u32) -> Arc<Completion> {
     ended(number, attempt, "reject", Verdict::Dead("reject: why".into()))
 }
 
-/// Collects the ids of deliveries that became ready, in order.
+/// Collects the ids of deliveries that become ready, in the order in which the sink receives them.
 fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
@@ -176,7 +176,8 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     }
     assert_eq!(store.find("own".into()).await.unwrap(), seqs([2]));
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
-    // An event from outside with the source and the id of a published event is another event, and uses up neither.
+    // An event from outside is not a duplicate of a published event with the same source and id. The same event from
+    // outside again is a duplicate of the first one from outside.
     let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
     assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
     assert_eq!(

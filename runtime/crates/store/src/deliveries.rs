@@ -9,31 +9,33 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{Completed, Completion, DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Stream};
 
-/// The effects of a commit, or of a commit that failed.
+/// The results of a commit. After a commit that failed, only `settled` has entries, each with the error.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// Deliveries that became ready. They are claimed, as by [`DeliveryStore::claim`].
+    /// Deliveries that became ready. The store has already claimed them for this owner, as [`DeliveryStore::claim`]
+    /// does.
     pub ready: Vec<ReadyDelivery>,
     /// Each completion passed to [`DeliveryStore::settle`], with its result.
     pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
-    /// Deliveries that an operator cancelled, with their functions. They must not start any more.
+    /// Deliveries that an operator cancelled, with their functions. No attempt at them may start any more.
     pub cancelled: Vec<(FunctionId, DeliveryId)>,
 }
 
 /// Receives every commit once, in commit order. The sink must not block.
 pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
-/// Hands out deliveries, and ends their attempts.
+/// Returns the deliveries that are to run, and stores the results of their attempts.
 ///
 /// A delivery is *claimed* before it runs. With several owners of one store, a claimed delivery belongs to the owner
-/// that claimed it until its attempt ends, the owner releases it, or the owner is gone. A store with one owner tracks
-/// no claims: it may list a delivery that its owner already has.
+/// that claimed it until its attempt ends, the owner releases it, or the owner no longer exists. A store with one owner
+/// tracks no claims: it may return a delivery again that its owner already has.
 pub trait DeliveryStore: Send + Sync + 'static {
-    /// Maps full function names to ids that stay the same for the life of the store.
+    /// Returns the id of each full function name, and assigns new ids to new names. An id stays the same for the life
+    /// of the store.
     fn register(&self, functions: Vec<String>) -> StoreFuture<Vec<FunctionId>>;
 
     /// Sets the sink that receives, after each commit, the deliveries that became ready and the completions that were
-    /// settled. Use [`DeliveryStore::claim`] to find deliveries that were ready earlier.
+    /// settled. [`DeliveryStore::claim`] finds the deliveries that were ready before.
     fn on_commit(&self, sink: CommitSink);
 
     /// Claims and returns the first `limit` ready deliveries of a function with an id greater than `after`, in accept
@@ -57,49 +59,50 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)>;
 
-    /// Gives claimed deliveries back that this owner will not run, because it stops or because their function is no
-    /// longer active. [`DeliveryStore::claim`] and [`DeliveryStore::due`] find them again. Deliveries that are not
-    /// claimed are ignored.
+    /// Ends the claims on deliveries that this owner will not run, because it stops or because their function is no
+    /// longer active. [`DeliveryStore::claim`] and [`DeliveryStore::due`] then return these deliveries again.
+    /// Deliveries that are not claimed are ignored.
     fn release(&self, deliveries: Vec<DeliveryId>) -> StoreFuture<()>;
 
     /// Makes a transaction's writes visible to [`crate::StateStore::state_with_staged`], so that the next attempt need
-    /// not wait for the commit. If a value that the transaction read is known to have changed, the commit would
-    /// conflict: then stages nothing, and returns the changed item as the error. A staged transaction must later be
-    /// settled or completed; its writes stay visible until it is committed or rejected.
+    /// not wait for the commit. If the store already knows that a value that the transaction read has changed, the
+    /// commit would conflict. Then this call stages nothing and returns the changed item as the error. A staged
+    /// transaction must later be settled or completed; its writes stay visible until it is committed or rejected.
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem>;
 
-    /// Ends an attempt: the record, the verdict and the published events with their deliveries commit together.
+    /// Ends an attempt: one commit stores the record, the verdict and the published events with their deliveries.
     ///
-    /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes
-    /// and the result is [`Completed::Superseded`], so a completion may be repeated.
+    /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes,
+    /// and the result is [`Completed::Superseded`]. So it is safe to repeat a completion.
     ///
-    /// The state transaction is validated at the commit, after all earlier completions, including those of the same
+    /// The commit checks the state transaction after all earlier completions, including earlier completions of the same
     /// commit.
     fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed>;
 
     /// Like [`DeliveryStore::complete`], but the future resolves as soon as the store has queued the completion. The
-    /// sink of [`DeliveryStore::on_commit`] receives the result, also if the commit fails. One sink call per commit is
-    /// cheaper than waking a waiter per completion.
+    /// sink of [`DeliveryStore::on_commit`] receives the result, also if the commit fails. One call of the sink per
+    /// commit is cheaper than waking one waiting task per completion.
     fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()>;
 
-    /// Returns the order key of a delivery; `None` when it has none or is not in the store.
+    /// Returns the order key of a delivery; `None` when the delivery has no order key or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
 
-    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsLimits::default`].
-    /// A completion that would exceed them is [`Completed::TooManyDescendants`]. Events with which the runtime reports
-    /// failures do not count.
+    /// Sets how many events, and of which total size, one event from outside may cause; the default is
+    /// [`DescendantsLimits::default`]. The result of a completion that would exceed a limit is
+    /// [`Completed::TooManyDescendants`]. Events with which the runtime reports failures do not count.
     fn limit_descendants(&self, limits: DescendantsLimits);
 
-    /// Returns the full names of the functions that a chain passed through, in order, up to the one of this delivery.
-    /// If retention has removed events of the chain, the list begins after them.
+    /// Returns the full names of the functions through which a chain came to this delivery, in order; the last one is
+    /// the function of the delivery. If retention has removed events of the chain, the functions of these events and of
+    /// earlier ones are missing.
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>>;
 
-    /// Records an unclean exit of the process: increments the exit count of each delivery that was running, if its
-    /// attempt is still the next attempt of the pending delivery. An exit is recorded only once: a call with the run of
-    /// the last recorded exit changes nothing. With `None`, records nothing.
+    /// Records an unclean exit of the process. Increments the exit count of each delivery in `exit` that is still
+    /// pending and whose next attempt is still the one that was running. An exit is recorded only once: a call with the
+    /// run of the last recorded exit changes nothing. With `None`, records nothing.
     ///
-    /// Returns the exit count of every pending delivery that has one. For a dead letter that has one, returns 1,
-    /// because a redrive sets the count to 1.
+    /// Returns the exit count of every pending delivery that has an exit count. For a dead letter that has one, returns
+    /// 1, because a redrive sets the count to 1.
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.

@@ -1,15 +1,16 @@
-//! Counts the events that one event from outside causes, for the limits [`DescendantsLimits`]. Plain data, no I/O.
+//! Counts the events that one event from outside causes, for the limits [`DescendantsLimits`]. No I/O.
 //!
-//! A backend counts the stored events of a chain when the chain publishes for the first time since the start, and keeps
-//! the count in memory. So the limit holds across restarts, and the count needs no row of its own.
+//! When a chain publishes for the first time since the start of the process, a backend counts the stored events of the
+//! chain, and then keeps the count in memory. So the limit holds across restarts, and the count is not stored.
 
 use evoke_model::{DescendantsLimits, NewEvent, Seq, text};
 use foldhash::{HashMap, HashMapExt};
 
-/// The maximum number of chains whose counts are in memory. The count of another chain is read again.
+/// Maximum number of counts in memory. When this number is reached, all counts are dropped; each is counted again when
+/// its chain publishes next.
 const CHAINS_MAX: usize = 16 * 1024;
 
-/// The stored events of one chain.
+/// The number and size of the stored events that one event from outside caused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Descendants {
     /// The number of events.
@@ -29,8 +30,9 @@ impl Default for Chains {
 }
 
 impl Chains {
-    /// Returns the event that started the chain, and the count of the chain including the events that an attempt
-    /// publishes. `None` if the attempt publishes nothing. `count` counts the stored events of the chain.
+    /// Returns the event that started the chain, and the count of the chain including the events in `publishes`.
+    /// Returns `None` if `publishes` is empty or its events belong to no chain. `count` counts the stored events of the
+    /// chain.
     ///
     /// # Errors
     /// The outer error is that of `count`. The inner one describes the exceeded limit.
@@ -53,16 +55,18 @@ impl Chains {
             bytes: before.bytes.saturating_add(bytes as u64),
         };
         if after.events > max.events || after.bytes > max.bytes {
+            let limit = match after.events > max.events {
+                true => text::count(max.events, "event"),
+                false => text::count(max.bytes, "byte"),
+            };
             return Ok(Err(format!(
-                "event {root} caused {} with {}; {} more with {} would exceed the limits of {} or {}; set the \
-                 limits in the manifest as `limits` (`descendants`, `descendants_bytes`), or with --descendants-max \
-                 and --descendants-bytes-max",
+                "event {root} caused {} with {}; {} more with {} would exceed the limit of {limit}; to change the \
+                 limit, set `limits` (`descendants`, `descendants_bytes`) in the manifest, or --descendants-max and \
+                 --descendants-bytes-max",
                 text::count(before.events, "event"),
                 text::count(before.bytes, "byte"),
                 publishes.len(),
-                text::count(bytes, "byte"),
-                text::count(max.events, "event"),
-                text::count(max.bytes, "byte")
+                text::count(bytes, "byte")
             )));
         }
         Ok(Ok(Some((root, after))))
@@ -76,7 +80,8 @@ impl Chains {
         self.0.insert(root, count);
     }
 
-    /// Forgets all counts, because a transaction failed.
+    /// Drops all counts. Must be called after a transaction failed, because the counts may include events that were not
+    /// stored.
     pub fn clear(&mut self) {
         self.0.clear();
     }

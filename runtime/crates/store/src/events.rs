@@ -13,26 +13,26 @@ pub type TypeFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Accepts events, and stores the marks of their sources.
 pub trait EventStore: Send + Sync + 'static {
-    /// Maps the URIs of sources to origins that stay the same for the life of the store. The origins in
-    /// [`Origin::BUILT_IN`] need no registration.
+    /// Returns the origin of each source URI, in the order of `uris`, and assigns an origin to each new URI. An origin
+    /// keeps its number for the life of the store. The origins in [`Origin::BUILT_IN`] need no registration.
     fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>>;
 
-    /// Stores events with their deliveries, and marks: the positions and other small values that sources keep. All are
-    /// stored in one commit, or none is. An event whose source and id were accepted within the dedup window, through the
-    /// same origin ([`evoke_model::Lineage::entered`]), is returned as a duplicate and not stored; the marks are stored
-    /// even if all events are duplicates. An event whose `notbefore` is in the future is stored without its deliveries,
-    /// see [`crate::ScheduleStore`].
+    /// Stores events with their deliveries, and marks: the positions and other small values that sources keep. One
+    /// commit stores all of them. An event is a duplicate if its source and id were accepted within the dedup window,
+    /// through the same origin ([`evoke_model::Lineage::entered`]); a duplicate is reported and not stored. The marks
+    /// are stored even if all events are duplicates. An event whose `notbefore` is in the future is stored without its
+    /// deliveries, see [`crate::ScheduleStore`].
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
-    /// Returns the marks of a source, by key.
+    /// Returns the marks of a source, by key. `scope` is usually the URI of the source.
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>>;
 
     /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the position of the newest event with this id that has this source, or that entered through the source
-    /// that has this URI now; `None` when there is none. The second case finds events from before the source was
-    /// renamed.
+    /// Returns the position of the newest event with this id that comes from `source`; `None` when there is none. An
+    /// event comes from a source if the URI of the source is its attribute `source`, or if the event entered through
+    /// the source that has this URI now. The second condition also finds events from before the source was renamed.
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>>;
 
     /// Returns true if a delivery of the event is pending, not counting deliveries of replays.
@@ -43,20 +43,20 @@ pub trait EventStore: Send + Sync + 'static {
     /// chain.
     fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState>;
 
-    /// Returns a receiver of the position of the newest event. This is a view: with several owners of one store it may
-    /// be a moment old. A read that starts after a position was received finds all events up to it.
+    /// Returns a receiver of the position of the newest event. If several processes own the store, the position may be
+    /// slightly outdated. A read that starts after a position was received finds all events up to this position.
     fn newest(&self) -> watch::Receiver<Seq>;
 
-    /// Returns the number and size of pending deliveries. This is a view as of the last commit that this process has
-    /// seen: with several owners of one store it may be a moment old, so limits that are checked against it may be
+    /// Returns the number and size of pending deliveries, as of the last commit that this process has seen. If several
+    /// processes own the store, the numbers may be slightly outdated. So a limit that is checked against them may be
     /// exceeded a little.
     fn backlog(&self) -> &Backlog;
 
-    /// Returns the number and size of the scheduled events, each counted as one delivery; a view like
+    /// Returns the number and size of the scheduled events, each counted as one delivery. As up to date as
     /// [`EventStore::backlog`].
     fn schedule_backlog(&self) -> &Backlog;
 
-    /// Returns the number of pending deliveries (ready, retrying or blocked); a view like [`EventStore::backlog`].
+    /// Returns the number of pending deliveries (ready, retrying or blocked). As up to date as [`EventStore::backlog`].
     fn pending(&self) -> u64 {
         self.backlog().total().deliveries
     }

@@ -1,5 +1,5 @@
-//! The future that store calls return. Results that are already there or arrive through a channel need no heap
-//! allocation.
+//! The future that store calls return. It needs no heap allocation for a result that is already available or that
+//! arrives through a channel.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::{Result, StoreError};
 
-/// The result of a store call. Await it immediately. If it is polled again after its result, it returns
-/// [`StoreError::Closed`].
+/// The future of a store call. Await it immediately, because some calls start only when the future is first polled. If
+/// the future is polled again after its result, it returns [`StoreError::Closed`].
 #[must_use = "await the call and check its result: nothing else shows whether it succeeded"]
 pub struct StoreFuture<T>(Inner<T>);
 

@@ -10,19 +10,20 @@ use evoke_model::{
     NewEvent, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
 };
 
-/// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
-/// place, so that it hides no other row.
+/// Lists and finds events and deliveries, and redrives and purges dead letters. In a list, a damaged row is an error
+/// value at its place, so that the other rows are still returned.
 pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one event, or `None` when it is not in the store.
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the URI of an origin; `None` when it has none, or when a store before version 5 did not record it.
+    /// Returns the URI of an origin; `None` if the store does not know the origin, or if a store before version 5 did
+    /// not record the URI.
     fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>>;
 
-    /// Returns the events that match a filter, in ascending order.
+    /// Returns the events that match a filter, in ascending order of their positions.
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
 
     /// Returns the position of the first event that was accepted at this wall-clock time or later, or the position
@@ -35,13 +36,14 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one delivery, or `None` when it is not in the store.
     fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>>;
 
-    /// Returns the events that a delivery published and the runtime events about it, in order.
+    /// Returns the events that a delivery published and the events with which the runtime reported its failures, in
+    /// order.
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns the first `limit` dead letters with a number after `after`, in order.
+    /// Returns the first `limit` dead letters with an id greater than `after`, in ascending order.
     fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
 
-    /// Returns the `limit` newest dead letters with a number below `before`, newest first, without their attempts.
+    /// Returns the `limit` newest dead letters with an id below `before`, newest first, without their attempts.
     fn newest_dead(
         &self,
         which: DeadFilter,
@@ -49,9 +51,9 @@ pub trait InspectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>>;
 
-    /// Returns the ids of pending deliveries greater than `after`, ascending, at most `limit`. If `state` is given,
-    /// returns only deliveries in this state. The time depends on `limit` and on the number of retrying deliveries, and
-    /// for a root on the size of its chain.
+    /// Returns the ids of the first `limit` pending deliveries with an id greater than `after`, in ascending order.
+    /// With `state`, returns only deliveries in this state. The time depends on `limit` and on the number of retrying
+    /// deliveries; for [`PendingFilter::Root`], it depends on the size of the chain.
     fn pending_ids(
         &self,
         which: PendingFilter,
@@ -60,47 +62,52 @@ pub trait InspectionStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<DeliveryId>>;
 
-    /// Returns the delivery that a blocked delivery waits for: the first unfinished one of its order key. Returns
-    /// `None` if the delivery waits for no other.
+    /// Returns the delivery for which a blocked delivery waits: the first unfinished one of its order key. Returns
+    /// `None` if the delivery is not blocked.
     fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>>;
 
-    /// Returns, for each function that has ready or retrying live deliveries, the wall-clock time since which the
-    /// oldest of these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count,
-    /// because each of them waits for another delivery.
+    /// Returns a wall-clock time for each function that has ready or retrying live deliveries: since when the oldest of
+    /// these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count, because each
+    /// of them waits for another delivery.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
     /// Makes retrying deliveries that are not due yet ready now. Their attempts still count. Returns the number of
     /// changed deliveries.
     fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64>;
 
-    /// Moves the pending live deliveries of a function, given by its full name, to another function, except for the
-    /// deliveries in `except`. No attempt at the moved deliveries may be running. A delivery is not moved if the other
-    /// function has a later unfinished delivery of its order key. Returns the number of moved deliveries.
+    /// Moves the pending live deliveries of the function `from` (a full name) to another function, except for the
+    /// deliveries in `except`. The caller ensures that no attempt at the moved deliveries is running. A delivery is not
+    /// moved if the other function has a later unfinished delivery of its order key. Returns the number of moved
+    /// deliveries.
     fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
-    /// Purges a dead letter and accepts `event` in its place, in one commit. Returns the position of the new event, or
-    /// `None` if the delivery is no dead letter; nothing changes then.
+    /// Purges a dead letter and accepts `event` in its place, in one commit. Returns the position of the new event.
+    /// Returns `None`, and changes nothing, if the delivery is not a dead letter.
     fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>>;
 
-    /// Makes pending deliveries dead letters with this cause. An attempt that runs now is superseded: nothing of it is
-    /// committed. A cancelled delivery can be redriven like any dead letter, and until then it blocks its order key.
-    /// Deliveries that become pending during the call are not cancelled. Returns the number of cancelled deliveries.
+    /// Makes pending deliveries dead letters with this cause. A running attempt at such a delivery is superseded: none
+    /// of its effects is committed. A cancelled delivery can be redriven like any dead letter, and until then it blocks
+    /// its order key. Deliveries that become pending during the call are not cancelled. Returns the number of cancelled
+    /// deliveries.
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64>;
 
-    /// Returns the running totals. No rows are counted, so the time does not depend on the number of events.
+    /// Returns the totals that every commit updates. No rows are counted, so the time does not depend on the number of
+    /// events.
     fn totals(&self) -> StoreFuture<Totals>;
 
     /// Returns the total size of the store's files in bytes.
     fn size_bytes(&self) -> StoreFuture<u64>;
 
-    /// Checks conservation and integrity: counts all rows and compares the counts with the running totals.
+    /// Checks that no row is damaged and that no event or delivery was lost: counts all rows and compares the counts
+    /// with the totals that every commit updates.
     fn check(&self) -> StoreFuture<CheckReport>;
 
-    /// Makes dead letters pending again, with a fresh retry policy. A dead letter behind an unfinished delivery of its
-    /// order key becomes blocked, the others become ready. Returns the number of redriven deliveries.
+    /// Makes dead letters pending again; their retry policy starts from the beginning. A dead letter behind an
+    /// unfinished delivery of its order key becomes blocked, the others become ready. Returns the number of redriven
+    /// deliveries.
     fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
 
-    /// Purges dead letters: they stay on record, and the deliveries they blocked can run. Returns the number of purged
-    /// deliveries.
+    /// Purges dead letters. They stay in the store, and the deliveries that they blocked can run. Returns the number of
+    /// purged deliveries.
     fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
 }

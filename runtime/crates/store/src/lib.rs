@@ -10,15 +10,16 @@
 //! | [`ScheduleStore`] | the scheduler, for events with `notbefore`, and the admin API |
 //! | [`RecordingStore`] | the admin API, for tests of recorded attempts |
 //! | [`InspectionStore`] | the admin API |
-//! | [`ScopeStore`] | everything that only one owner may run |
-//! | [`TakeOverStore`] | the wiring, when it loads functions that were renamed |
+//! | [`ScopeStore`] | work that only one owner may do at a time, such as running a timer |
+//! | [`TakeOverStore`] | the start and each reload, for functions that were renamed |
 //!
 //! The store records decisions of the bus; it matches no patterns and runs no functions. Each method documents its own
-//! guarantees. For all of them: writes are applied in call order. When a write's future resolves to `Ok`, the write is
-//! durably committed. When it resolves to an error, nothing of it was committed, except after [`StoreError::Failed`]
-//! and [`StoreError::Unreachable`]: then the outcome is unknown.
+//! guarantees. Two guarantees hold for all methods: writes are applied in call order, and when the future of a write
+//! resolves to `Ok`, the write is durably committed. When the future resolves to an error, no part of the write was
+//! committed. After two errors, this is unknown: [`StoreError::Failed`] and [`StoreError::Unreachable`].
 //!
-//! Calls that change something on request take an [`Actor`], and the store logs who asked.
+//! Methods that change data for an operator or for the runtime take an [`Actor`]: the store logs who requested the
+//! change.
 
 #![warn(missing_docs)]
 
@@ -61,11 +62,12 @@ pub use self::scopes::{Ownership, ScopeStore, Scopes};
 pub use self::state::StateStore;
 pub use self::take_over::TakeOverStore;
 
-/// Default time for which a source and id are deduplicated: longer than producers retry, and short enough to reuse an
-/// id on the next day.
+/// Default dedup window: an event counts as a duplicate for this time after an event with the same source and id was
+/// accepted. Longer than producers retry, and short enough to use an id again on the next day.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A durable store, as the wiring opens and closes it. Callers take the smallest of the traits that they need.
+/// All store traits together. The code that opens and closes the store uses this trait; other callers take the smallest
+/// of the traits that they need.
 pub trait Store:
     EventStore
     + DeliveryStore
@@ -77,30 +79,32 @@ pub trait Store:
     + ScopeStore
     + TakeOverStore
 {
-    /// Removes finished events, oldest first, with their deliveries and attempts: the events older than the retention
-    /// age, and more events while the store is larger than its size limit. Other writes run in between. The source and
-    /// id of a removed event are still deduplicated until the dedup window ends. Returns the number of removed events.
+    /// Removes finished events with their deliveries and attempts. An event is finished when all of its deliveries are
+    /// done or purged. The oldest events are removed first: all finished events that are older than the retention age,
+    /// and then more finished events while the store is larger than its size limit. Other writes are committed in
+    /// between. The source and id of a removed event are still deduplicated until the dedup window ends. Returns the
+    /// number of removed events.
     fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64>;
 
     /// Resolves with the reason when the process must stop: the store has failed permanently ([`StoreError::Failed`]),
     /// or another owner took over ([`StoreError::Fenced`]).
     fn failure(&self) -> BoxFuture<'static, String>;
 
-    /// Returns why writes are refused now ([`StoreError::Full`] or [`StoreError::Busy`]): the error of the last write,
-    /// if no later write was committed.
+    /// Returns the temporary error with which the store refuses writes now: [`StoreError::Full`] or
+    /// [`StoreError::Busy`]. Returns `None` if the store commits writes.
     fn refusal(&self) -> Option<StoreError> {
         None
     }
 
-    /// Commits all queued writes and rejects later ones.
+    /// Commits all queued writes and rejects later writes.
     fn close(&self) -> StoreFuture<()>;
 }
 
-/// Logs who asked for a change. Backends call this at the start of every write that takes an [`Actor`].
+/// Logs who requested a change. Backends call this at the start of every write that takes an [`Actor`].
 pub fn log_request(actor: &Actor, request: std::fmt::Arguments<'_>) {
     match actor {
-        // The runtime asks for retention every few seconds.
-        Actor::Runtime => tracing::debug!("{request}, asked for by {actor}"),
-        Actor::Operator(_) => tracing::info!("{request}, asked for by {actor}"),
+        // The runtime requests retention every few seconds, which would fill the log.
+        Actor::Runtime => tracing::debug!("{request}, requested by {actor}"),
+        Actor::Operator(_) => tracing::info!("{request}, requested by {actor}"),
     }
 }

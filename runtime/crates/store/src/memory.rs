@@ -48,7 +48,7 @@ struct Inner {
     clock: Clock,
     functions: Vec<String>,
     origins: Origins,
-    /// Indexed by position - 1; `None` after retention removed the event. The same holds for `deliveries`.
+    /// Indexed by position - 1, and `deliveries` by id - 1. `None` after retention removed the event or delivery.
     events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
     /// The newest event of each origin, source and id.
@@ -61,7 +61,7 @@ struct Inner {
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
     /// The events that wait for their time, in the order of their times.
     scheduled: BTreeSet<(UnixMs, Seq)>,
-    /// The change of the schedule's backlog by the current write.
+    /// How the current write changes the backlog of the schedule.
     schedule_change: Change,
     replays: Vec<Replay>,
     /// The recordings, in the order of their commits.
@@ -69,7 +69,7 @@ struct Inner {
     marks: BTreeMap<(String, String), Vec<u8>>,
     /// The exit count of each delivery that has one, see [`crate::DeliveryStore::record_exit`].
     exits: BTreeMap<DeliveryId, u32>,
-    /// The run of the last recorded exit.
+    /// The number of the process whose exit was recorded last.
     exit_run: Option<u64>,
     /// The number and size of the events that each event from outside caused.
     descendants: HashMap<Seq, Descendants>,
@@ -97,7 +97,7 @@ struct Row {
 }
 
 impl Row {
-    /// Returns the ids of the event's live deliveries.
+    /// Returns the ids of the event's live deliveries. They are consecutive.
     fn deliveries(&self) -> impl Iterator<Item = DeliveryId> {
         let first = self.first_delivery.0;
         (first..first + self.owed as i64).map(DeliveryId)
@@ -109,10 +109,10 @@ impl Row {
     }
 }
 
-/// An event that compares and hashes by the origin through which it entered, source and id only.
+/// An event. Equality and hash use only its source, its id and the origin through which it entered.
 struct ById {
     stored: Arc<StoredEvent>,
-    /// The store time at which a scheduled event was released; `UnixMs::MAX` while it waits.
+    /// The store time at which a scheduled event was released; `UnixMs::MAX` while the event waits.
     released_ms: Option<UnixMs>,
 }
 
@@ -204,7 +204,7 @@ impl MemoryStore {
         }
     }
 
-    /// Sets the number of pending deliveries.
+    /// Sets the number of pending deliveries, without any deliveries, for tests of limits.
     #[cfg(any(test, feature = "test-util"))]
     pub fn set_pending(&self, pending: u64) {
         self.shared.backlog.set(pending);
@@ -218,7 +218,8 @@ impl MemoryStore {
         self.write_and_settle(|inner, ready| (apply(inner, ready), Vec::new()))
     }
 
-    /// Applies a write and passes its effects to the sink while holding the lock, which keeps commit order.
+    /// Applies a write, and passes its effects to the sink while it holds the lock, so that the sink receives them in
+    /// commit order.
     fn write_and_settle<T>(
         &self,
         apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
@@ -251,7 +252,7 @@ fn ready<T>(value: T) -> StoreFuture<T> {
     StoreFuture::ready(Ok(value))
 }
 
-/// Converts the number of an identifier, which counts from 1, to an index.
+/// Converts the number in an identifier, which counts from 1, to an index.
 fn index(number: i64) -> usize {
     usize::try_from(number - 1).unwrap_or(usize::MAX)
 }

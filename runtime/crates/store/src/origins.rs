@@ -1,4 +1,4 @@
-//! The origins that a store knows, by number and by URI.
+//! The numbers and URIs of the origins of a store: the sources through which chains of events enter.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ impl Default for Origins {
 }
 
 impl Origins {
-    /// Adds an origin of the store. Returns false if the number already has another URI, or the URI another number.
+    /// Adds an origin that is in the store. Returns false if the number already has another URI, or the URI another
+    /// number.
     pub fn add(&mut self, origin: Origin, uri: Arc<str>) -> bool {
         if self.uris.contains_key(&origin) || self.numbers.contains_key(&uri) {
             return self.uris.get(&origin) == Some(&uri);
@@ -35,8 +36,8 @@ impl Origins {
         true
     }
 
-    /// Gives a known origin another URI, unless another origin has that URI. Returns true if the origin has the URI
-    /// now.
+    /// Changes the URI of an origin, unless another origin already has the new URI or the origin is not in the table.
+    /// Returns true if the origin has the new URI now.
     pub fn rename(&mut self, origin: Origin, uri: Arc<str>) -> bool {
         if self.numbers.contains_key(&uri) {
             return self.uris.get(&origin) == Some(&uri);
@@ -50,12 +51,12 @@ impl Origins {
         true
     }
 
-    /// Returns all origins with their URIs, in no order.
+    /// Returns all origins with their URIs, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, &Arc<str>)> {
         self.uris.iter().map(|(origin, uri)| (*origin, uri))
     }
 
-    /// Adds a new URI and returns its number.
+    /// Assigns a number to a new URI and returns it.
     pub fn insert(&mut self, uri: &str) -> Origin {
         while self.uris.contains_key(&Origin(self.next)) {
             self.next += 1;

@@ -4,12 +4,13 @@ use crate::StoreFuture;
 use evoke_model::DeliveryId;
 use evoke_model::recording::{RecordingNumber, StoredRecording};
 
-/// Reads recordings of attempts. A recording is stored in the commit of its attempt's outcome
-/// ([`evoke_model::Completion::recording`]). It is removed when newer recordings of its function exceed the limits,
-/// when it has reached its maximum age, and with the event of its delivery; [`crate::Store::retain`] does the last two.
+/// Reads recordings of attempts. A recording is stored in the same commit as the outcome of its attempt
+/// ([`evoke_model::Completion::recording`]). The commit of a recording removes older recordings of the same function
+/// that exceed the limits. [`crate::Store::retain`] removes recordings that have reached their maximum age, and
+/// recordings of removed events.
 pub trait RecordingStore: Send + Sync + 'static {
-    /// Returns the recordings of those attempts at a delivery that have a number above `after`, in order, at most
-    /// `limit`.
+    /// Returns the recordings of a delivery's attempts with a number above `after`, in the order of the attempts, at
+    /// most `limit`.
     fn recordings_of(&self, delivery: DeliveryId, after: u32, limit: usize) -> StoreFuture<Vec<StoredRecording>>;
 
     /// Returns the `limit` newest recordings of a function, given by its full name, with a number below `before`,

@@ -1,20 +1,21 @@
 //! The record of running work, which outlives the process. It shows which deliveries, requests and loads of components
 //! were running when the process ended without a clean stop: by a crash, a kill, or a lack of memory.
 //!
-//! A delivery that ends the process would end it again after each restart. So the next start reads the record of the
-//! earlier process, and increments the exit count of every delivery that was running: see
-//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs alone, and becomes a dead letter at [`EXITS_MAX`] exits.
+//! A delivery that crashes the process would crash it again after each restart. So the next start reads the record of
+//! the earlier process, and increments the exit count of every delivery that was running: see
+//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs while no other delivery runs, and becomes a dead letter
+//! at [`EXITS_MAX`] exits.
 
 use std::sync::Arc;
 
 use evoke_model::DeliveryId;
 
 /// The exit count at which a delivery becomes a dead letter. After the first unclean exit, all deliveries that were
-/// running are suspects, and each of them runs alone. So at the second exit, only the delivery that caused it is
-/// running.
+/// running are suspects, and each of them runs while no other delivery runs. So at the second exit, only the delivery
+/// that caused it is running.
 pub const EXITS_MAX: u32 = 2;
 
-/// Work that can end the process.
+/// Running work, as it is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work<'a> {
     /// An attempt at a delivery.
@@ -23,9 +24,10 @@ pub enum Work<'a> {
         id: DeliveryId,
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// `app/function`.
+        /// The full name of the function: `app/function`.
         function: &'a str,
-        /// True if the delivery runs alone, because it ran when an earlier process ended.
+        /// True if the delivery was running when an earlier process ended without a clean stop. Such a delivery runs
+        /// alone.
         suspect: bool,
     },
     /// A function that handles an HTTP request, by full name.
@@ -40,15 +42,15 @@ pub struct Slot(pub u32);
 
 /// Records running work. Both methods are called for every attempt, so neither may wait for a disk.
 pub trait RunningLog: Send + Sync + 'static {
-    /// Records work that starts. The record outlives the process, but not a power cut, which no work causes. Returns
-    /// `None` if the work is not recorded: there is no free slot, or an earlier write failed.
+    /// Records work that starts. The record outlives the process. It does not survive a power cut, but no work causes a
+    /// power cut. Returns `None` if the work is not recorded, because there is no free slot or an earlier write failed.
     fn start(&self, work: &Work<'_>) -> Option<Slot>;
 
     /// Frees the slot of work that ended.
     ///
-    /// The record is removed if `remove` is true, and otherwise stays until the slot is used again. An old record of a
-    /// delivery does no harm: after the outcome of its attempt is committed, the attempt is not the next one of a
-    /// pending delivery.
+    /// The record is removed if `remove` is true; otherwise it stays until the slot is used again. An old record of a
+    /// delivery does no harm: after the outcome of the attempt is committed, this attempt is no longer the next one of
+    /// a pending delivery, so its record is ignored.
     fn end(&self, slot: Slot, remove: bool);
 }
 
@@ -94,10 +96,10 @@ impl std::fmt::Debug for Recorded {
     }
 }
 
-/// An end of a process without a clean stop.
+/// An exit of the process without a clean stop, such as a crash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UncleanExit {
-    /// The unique number of the process.
+    /// The random number of the process that ended.
     pub run: u64,
     /// The attempts that were running.
     pub attempts: Vec<(DeliveryId, u32)>,

@@ -19,12 +19,12 @@ pub struct Scheduled {
     pub event: ReadEvent,
 }
 
-/// Stores events now that are delivered later.
+/// Stores events that are accepted now and delivered later.
 ///
 /// [`crate::EventStore::accept`] and [`crate::DeliveryStore::complete`] schedule an event whose `notbefore` is later
-/// than the wall clock: the event is stored without deliveries, and its deliveries in the call are ignored. The
-/// schedule follows the wall clock, not store time. As long as an event is scheduled, other events with its id are
-/// duplicates, retention does not remove it, and replays leave it out.
+/// than the wall clock: they store the event and ignore the deliveries that the caller passes for it. The schedule
+/// follows the wall clock, not store time. As long as an event is scheduled, other events with its id are duplicates,
+/// retention does not remove it, and replays leave it out.
 ///
 /// When the event is due, the caller routes it and releases it with its deliveries. The ids of the deliveries are
 /// assigned at that time, so they are the last deliveries of their order keys. `max_age`, the retention age and the
@@ -43,8 +43,8 @@ pub trait ScheduleStore: Send + Sync + 'static {
     /// events.
     fn release_events(&self, events: Vec<(Seq, Vec<NewDelivery>)>) -> StoreFuture<u64>;
 
-    /// Like [`ScheduleStore::release_events`], but the deliveries are purged with this cause: they never run and block
-    /// no order key. Returns the number of cancelled events.
+    /// Like [`ScheduleStore::release_events`], but the deliveries are purged with this cause: they never run, and they
+    /// block no order key. Returns the number of cancelled events.
     fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64>;
 
     /// Returns true if an event waits for its time.
@@ -76,7 +76,8 @@ impl Alarm {
         }
     }
 
-    /// Forgets the recorded times. A read of the schedule that starts afterwards finds all events of earlier commits.
+    /// Discards the recorded times. A read of the schedule that starts after this call finds all events of earlier
+    /// commits.
     pub fn reset(&self) {
         self.earliest_ms.store(UnixMs::MAX, Ordering::SeqCst);
     }
@@ -86,7 +87,7 @@ impl Alarm {
         self.earliest_ms.load(Ordering::SeqCst)
     }
 
-    /// Waits until an earlier time is recorded. May resolve without one.
+    /// Waits until an earlier time is recorded. May also resolve although none was recorded.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

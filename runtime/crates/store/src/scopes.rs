@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::StoreFuture;
 
-/// Gives each scope to one owner.
+/// Gives each scope to at most one owner at a time.
 pub trait ScopeStore: Send + Sync + 'static {
-    /// Takes the ownership of a scope. Returns `None` at once when another owner has it, in this process or, for a
-    /// store of several processes, in another one; the caller skips the work or tries again later.
+    /// Takes the ownership of a scope. Returns `None` without waiting if another owner has the scope, in this process
+    /// or in another process that shares the store. The caller then skips the work or tries again later.
     ///
-    /// An owner that lost its scope to another one gets [`crate::StoreError::Fenced`] from its next write.
+    /// The next write of an owner that lost its scope to another owner fails with [`crate::StoreError::Fenced`].
     fn own(&self, scope: &str) -> StoreFuture<Option<Ownership>>;
 }
 
@@ -21,7 +21,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Makes an ownership of a guard whose drop releases the scope.
+    /// Wraps a guard whose drop releases the scope.
     pub fn new(guard: impl Send + Sync + 'static) -> Self {
         Self { _guard: Box::new(guard) }
     }

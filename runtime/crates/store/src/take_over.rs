@@ -5,22 +5,25 @@ use evoke_model::{MarkNames, StateConflict, TakeOver, TakenOver};
 
 /// Moves the data stored under earlier names of functions to their present names.
 pub trait TakeOverStore: Send + Sync + 'static {
-    /// Renames functions, in this order and all in one commit. For each of them, this moves to the present name:
+    /// Renames functions, in this order and all in one commit. For each function, the following data moves to the
+    /// present name:
     ///
-    /// - deliveries and running totals. If the store does not know the present name yet, all of them are moved.
-    ///   Otherwise, the unfinished deliveries and the dead letters are moved, and finished deliveries keep the earlier
-    ///   name. Within an order key, deliveries continue in the order of their acceptance. A replayed delivery is not
-    ///   moved if the same replay has also offered its event to the present name.
-    /// - the function's bucket of state. If more than one name of a function has state, nothing at all is changed, and
-    ///   the result is the conflict.
-    /// - marks and origins of the function's own sources (`/app/function/…`), and the keys of the marks `names`, except
-    ///   those that exist under the present name already: marks of the function itself are then removed, others stay.
+    /// - deliveries and totals. If the store does not know the present name yet, all of them move. Otherwise, only the
+    ///   unfinished deliveries and the dead letters move, and finished deliveries keep the earlier name. Within an
+    ///   order key, deliveries continue in the order of their acceptance. A replayed delivery does not move if the same
+    ///   replay has also added a delivery of this event under the present name.
+    /// - the function's bucket of state. If state is stored under more than one name of a function, the call changes
+    ///   nothing at all, and the result is the conflict.
+    /// - marks and origins of the function's own sources (`/app/function/…`), unless the same source has marks or an
+    ///   origin under the present name.
+    /// - marks with keys that name the function or its sources; `names` lists them. If the present name already has
+    ///   such a mark, the mark of the function itself is removed, and the mark of a source stays as it is.
     /// - the filters of replays that are not finished.
     ///
-    /// Returns the functions for which something was moved, so a repeated call returns an empty list. During the call,
-    /// no attempt of a function may be running under the earlier name, nor under the present name if deliveries are
-    /// moved to it. The sink of [`crate::DeliveryStore::on_commit`] receives the moved deliveries that are ready, and
-    /// [`crate::DeliveryStore::claim`] finds them.
+    /// Returns the functions for which some data moved, so a repeated call returns an empty list. During the call, no
+    /// attempt of a function may be running under the earlier name, nor under the present name if deliveries move to
+    /// it. The sink of [`crate::DeliveryStore::on_commit`] receives the moved deliveries that are ready, and
+    /// [`crate::DeliveryStore::claim`] returns them.
     fn take_over(
         &self,
         functions: Vec<TakeOver>,
@@ -28,7 +31,8 @@ pub trait TakeOverStore: Send + Sync + 'static {
     ) -> StoreFuture<Result<Vec<TakenOver>, StateConflict>>;
 }
 
-/// Returns the first conflict of state. `keys` returns the number of keys of state that a name has.
+/// Returns the first function that has state under more than one of its names. `keys` returns the number of keys of
+/// state that are stored under a name.
 pub fn find_conflict(functions: &[TakeOver], keys: impl Fn(&str) -> u64) -> Option<StateConflict> {
     functions.iter().find_map(|TakeOver { to, .. }| {
         let earlier = functions.iter().filter(|other| other.to == *to).map(|other| &other.from);

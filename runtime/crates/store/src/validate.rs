@@ -1,4 +1,5 @@
-//! Validates state transactions at their commit; shared by all backends.
+//! Checks at the commit of a state transaction whether it conflicts with other commits or exceeds a quota. All backends
+//! use these checks.
 
 use std::sync::Arc;
 
@@ -9,14 +10,15 @@ use evoke_model::state::{Change, StateItem, Transaction, Usage, Version};
 pub struct Bucket {
     /// Keys and bytes that the bucket holds.
     pub usage: Usage,
-    /// Version of the last write of this process that created or deleted a key in the bucket.
+    /// Version of the last write that created or deleted a key in the bucket; 0 if there was none since the process
+    /// started.
     pub members: Version,
 }
 
-/// A committed key, as found when the transaction is validated.
+/// A key of the committed state, as found when a transaction is validated.
 #[derive(Debug, Clone, Copy)]
 pub struct CommittedKey {
-    /// The transaction that wrote the value.
+    /// Version of the transaction that wrote the value.
     pub version: Version,
     /// Size of the value in bytes.
     pub size: usize,
@@ -28,7 +30,7 @@ pub trait CommittedState {
     type Error;
     /// Finds a committed key; `None` if the bucket does not have it.
     fn find(&self, bucket: &str, key: &str) -> Result<Option<CommittedKey>, Self::Error>;
-    /// Returns the metadata of a bucket; all zero for one without keys.
+    /// Returns the metadata of a bucket; all zero for an unknown bucket.
     fn bucket(&self, name: &str) -> Bucket;
 }
 
@@ -45,13 +47,14 @@ pub enum Validation {
 /// The effects of a valid transaction.
 #[derive(Default)]
 pub struct Valid {
-    /// Each changed bucket, with its new usage and whether a key is created or deleted in it.
+    /// Each changed bucket, with its new usage. The flag is true if the transaction creates or deletes a key in the
+    /// bucket.
     pub buckets: Vec<(Arc<str>, Usage, bool)>,
     /// Number of changed keys that existed before.
     pub existed: u64,
 }
 
-/// Checks that nothing the transaction read has changed since, and that its writes fit the quota.
+/// Checks that the values that the transaction read have not changed since, and that its writes fit the quota.
 pub fn validate<C: CommittedState>(committed: &C, transaction: &Transaction) -> Result<Validation, C::Error> {
     for (bucket, version) in &transaction.lists {
         if committed.bucket(bucket).members != *version {
@@ -86,7 +89,8 @@ impl Valid {
         found: Option<CommittedKey>,
         change: &Change,
     ) {
-        // A linear search: an attempt has two buckets at most.
+        // A linear search, because an attempt has at most two buckets: that of its function and the shared one of its
+        // app.
         let at = self.buckets.iter().position(|(name, ..)| name == bucket).unwrap_or_else(|| {
             self.buckets.push((bucket.clone(), committed.bucket(bucket).usage, false));
             self.buckets.len() - 1

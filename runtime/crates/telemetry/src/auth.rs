@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::Counter;
 
-/// Why a request was refused because its sender is not verified.
+/// Why a source could not verify the sender of a request, and refused the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthRefusal {
     /// The request has no credentials.
     Missing,
     /// The credentials do not have the form that the source requires.
     Malformed,
-    /// The time of the request is outside the tolerance.
+    /// The time that the request states differs from the current time by more than the source tolerates.
     Expired,
     /// The credentials match no secret of the source.
     Mismatch,
@@ -32,7 +32,7 @@ impl AuthRefusal {
     }
 }
 
-/// The refused requests of one source.
+/// The requests that one source refused because their senders were not verified.
 #[derive(Debug, Default)]
 pub struct AuthMetrics {
     /// The URI of the source.

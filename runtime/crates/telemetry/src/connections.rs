@@ -7,11 +7,11 @@ use super::Counter;
 /// Why a connection was closed before it could send a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRefusal {
-    /// Too many connections, in all or of one client.
+    /// Too many connections, in total or from one client.
     Limit,
     /// A TLS handshake that failed, for example because the client has no valid certificate.
     Handshake,
-    /// The connection was not ready for requests in time.
+    /// The TLS handshake or the header of the PROXY protocol took too long.
     SlowHandshake,
     /// A request without TLS on a listener with TLS.
     PlainHttp,

@@ -15,12 +15,12 @@ pub struct Traceparent {
     pub flags: u8,
 }
 
-/// The defined flags (section 3.2.2.5).
+/// The flags that the specification defines (section 3.2.2.5).
 const FLAGS_KNOWN: u8 = 0b11;
 
 impl Traceparent {
     /// Parses the value of a `traceparent` header. Returns `None` when the value is invalid; the trace then restarts
-    /// (section 4.3). If the version is unknown and later, the fields of version 00 are read.
+    /// (section 4.3). If the header has a later version than 00, only the fields of version 00 are read.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let (known, more) = text.split_at_checked(55)?;

@@ -19,10 +19,10 @@ use super::{
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
-/// The values that are not counted in [`Metrics`] but read at each scrape.
+/// The values that [`Metrics`] does not count. The caller reads them at each scrape.
 #[derive(Debug, Clone, Default)]
 pub struct ScrapeValues {
-    /// Pending deliveries, with the bytes of their events.
+    /// The number of pending deliveries, and the size of their events in bytes.
     pub backlog: Amount,
     /// The totals of the store; `None` when the store cannot be read.
     pub totals: Option<Totals>,
@@ -38,29 +38,30 @@ pub struct ScrapeValues {
     pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
     pub sandbox: Sandbox,
-    /// Requests that wait for the result of their event.
+    /// Requests to sources with `reply` that wait for the result of their event.
     pub waiting_replies: u64,
 }
 
 /// The in-memory queue of a function.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// `app/function`.
+    /// The full name, `app/function`.
     pub function: String,
     /// Deliveries that are running.
     pub running: u32,
-    /// Deliveries that wait in memory.
+    /// Deliveries that wait in memory until they may run.
     pub held: u32,
-    /// Whether the circuit of the function's endpoint is open; `None` for a function that has no endpoint.
+    /// Whether the circuit of the function's endpoint is open: the endpoint keeps failing, and deliveries wait. `None`
+    /// for a function that has no endpoint.
     pub is_circuit_open: Option<bool>,
 }
 
 /// The health of a source.
 #[derive(Debug, Clone)]
 pub struct SourceHealth {
-    /// The `source` attribute of its events.
+    /// The URI of the source, which is the `source` attribute of its events.
     pub uri: String,
-    /// Whether the source is degraded.
+    /// Whether the source is degraded: it has a problem, and keeps trying.
     pub degraded: bool,
 }
 
@@ -69,7 +70,7 @@ pub struct SourceHealth {
 pub struct ListenerHealth {
     /// `public` or `admin`.
     pub name: &'static str,
-    /// Whether its certificate has expired, or could not be replaced.
+    /// Whether the listener's certificate has expired, or could not be replaced.
     pub degraded: bool,
     /// The time at which the first certificate expires, in seconds since the Unix epoch; `None` without TLS.
     pub expires_s: Option<u64>,
@@ -80,7 +81,7 @@ pub struct ListenerHealth {
 pub struct Sandbox {
     /// Instances in use now.
     pub instances: u64,
-    /// The most concurrent instances.
+    /// The maximum number of concurrent instances.
     pub instances_max: u64,
     /// Components loaded from the cache of compiled components.
     pub cache_hits: u64,
@@ -100,7 +101,7 @@ pub fn render(metrics: Arc<Metrics>, values: ScrapeValues, format: Format) -> Re
     })
 }
 
-/// All metrics at one scrape.
+/// All metrics at one scrape, as a collector for the metrics library.
 #[derive(Debug)]
 struct Exposition {
     metrics: Arc<Metrics>,
@@ -177,7 +178,7 @@ impl Exposition {
         writer.write("evoke_build", "The running version of Evoke", None, MetricType::Info, one(info))?;
         let started = self.metrics.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let started = ConstGauge::new(started.as_secs_f64());
-        let (name, help) = ("process_start_time", "Start time of the process, since the Unix epoch");
+        let (name, help) = ("process_start_time", "Start time of the process, in seconds since the Unix epoch");
         writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, one(started))
     }
 
@@ -187,14 +188,14 @@ impl Exposition {
             [("new", &counted.new), ("duplicate", &counted.duplicate)]
                 .map(|(outcome, counter)| (vec![("source", ingress.name()), ("outcome", outcome)], counter.get()))
         });
-        let help = "External events that were acknowledged, by kind of source: stored as new, or duplicates";
+        let help = "External events that were accepted, by kind of source and outcome: stored as new, or duplicates";
         writer.counter("evoke_events_accepted", help, accepted)?;
         let refused = ingress.iter().flat_map(|(ingress, counted)| {
             Refusal::ALL.map(|reason| {
                 (vec![("source", ingress.name()), ("reason", reason.name())], counted.refused(reason).get())
             })
         });
-        let help = "External events that were refused before the acknowledgement, by kind of source";
+        let help = "External events that were refused, by kind of source and reason";
         writer.counter("evoke_events_refused", help, refused)?;
         let sources = super::all(&self.metrics.auth);
         let unverified = sources.iter().flat_map(|source| {
@@ -202,25 +203,26 @@ impl Exposition {
                 (vec![("source", &*source.source), ("reason", reason.name())], source.refused(reason).get())
             })
         });
-        let help = "Requests with 401, because their sender was not verified";
+        let help = "Requests that got 401 because their sender was not verified, by source and reason";
         writer.counter("evoke_requests_unverified", help, unverified)?;
         let published = functions.iter().map(|f| (vec![("function", &*f.name)], f.published.get()));
-        let help = "Events published by functions, counted when their delivery is done";
+        let help = "Events that functions published, counted when the delivery that published them is done";
         writer.counter("evoke_events_published", help, published)?;
         let sources = self.values.sources.iter();
         let degraded = sources.map(|source| (vec![("source", &*source.uri)], u64::from(source.degraded)));
-        writer.gauge("evoke_source_degraded", "1 for a source that is degraded and keeps trying", degraded)
+        let help = "1 for a source that has a problem and keeps trying, otherwise 0";
+        writer.gauge("evoke_source_degraded", help, degraded)
     }
 
     fn deliveries(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
         let matched = self.values.totals.iter().map(|totals| (Vec::new(), totals.owed));
-        let help = "Deliveries created for events since the store was created: one for each function that matched";
+        let help = "Deliveries since the store was created: one for each event and each function that it matched";
         writer.counter("evoke_deliveries_matched", help, matched)?;
         let ended = functions.iter().flat_map(|f| {
             [("done", &f.done), ("retry", &f.retried), ("dead", &f.dead)]
                 .map(|(outcome, counter)| (vec![("function", &*f.name), ("outcome", outcome)], counter.get()))
         });
-        let help = "Results of attempts for their deliveries: done, to be retried, dead letter";
+        let help = "Ended attempts, by the result for the delivery: done, retried later, or dead letter";
         writer.counter("evoke_deliveries", help, ended)?;
         let attempts = functions.iter().flat_map(|f| {
             let kinds = Outcome::KINDS.iter().zip(&f.attempts);
@@ -228,8 +230,7 @@ impl Exposition {
         });
         writer.counter("evoke_attempts", "Ended attempts, by outcome", attempts)?;
         let conflicts = functions.iter().map(|f| (vec![("function", &*f.name)], f.conflicts.get()));
-        let help =
-            "Runs that read state which another attempt changed: they are discarded, and the function runs again";
+        let help = "Runs that were discarded and repeated, because they had read state that another attempt changed";
         writer.counter("evoke_state_conflicts", help, conflicts)?;
         let seconds = Some(&Unit::Seconds);
         let kind = MetricType::Histogram;
@@ -238,7 +239,7 @@ impl Exposition {
         };
         let help = "Duration of attempts";
         writer.write("evoke_attempt_duration", help, seconds, kind, of(|f| &f.duration))?;
-        let help = "Time from the acceptance of an event to the start of its first attempt";
+        let help = "Time from the acceptance of an event to the start of the first attempt of a delivery";
         writer.write("evoke_delivery_wait", help, seconds, kind, of(|f| &f.wait))?;
         let help = "Time from the acceptance of an event to the end of the attempt that completed its delivery";
         writer.write("evoke_delivery_latency", help, seconds, kind, of(|f| &f.latency))
@@ -265,11 +266,11 @@ impl Exposition {
                 (labels, to.requests(of).get())
             })
         });
-        let help = "Requests of functions and monitors, by host, and by class of the status or reason for no response";
+        let help = "Requests that functions and monitors sent, by host and outcome: status class, or no response";
         writer.counter("evoke_outbound_requests", help, requests)?;
         let durations =
             hosts.iter().map(|to| (vec![("function", &*to.function), ("host", &*to.host)], Borrowed(&to.duration)));
-        let help = "Time until the response to a request of a function or monitor began";
+        let help = "Time from the start of a request of a function or monitor to the start of the response";
         writer.write("evoke_outbound_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
@@ -279,21 +280,21 @@ impl Exposition {
             ConnectionRefusal::ALL
                 .map(|reason| (vec![("listener", *listener), ("reason", reason.name())], counted.refused(reason).get()))
         });
-        let help = "Connections that were closed before they could send a request";
+        let help = "Connections that were closed before they could send a request, by listener and reason";
         writer.counter("evoke_connections_refused", help, refused)?;
         let listeners = self.values.listeners.iter();
         let degraded = listeners.clone().map(|one| (vec![("listener", one.name)], u64::from(one.degraded)));
-        let help = "1 for a listener whose certificate has expired, or could not be replaced";
+        let help = "1 for a listener whose certificate has expired or could not be replaced, otherwise 0";
         writer.gauge("evoke_listener_degraded", help, degraded)?;
         let expiry = listeners.filter_map(|one| Some((vec![("listener", one.name)], ConstGauge::new(one.expires_s?))));
-        let (name, help) =
-            ("evoke_certificate_expiry", "Earliest expiry of the listener's certificates, since the Unix epoch");
+        let name = "evoke_certificate_expiry";
+        let help = "Time when the first certificate of the listener expires, in seconds since the Unix epoch";
         writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, expiry)
     }
 
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let ScrapeValues { backlog, totals, queues, waiting_replies, .. } = &self.values;
-        let help = "Requests that wait for the result of their event (reply)";
+        let help = "Requests to sources with `reply` that wait for the result of their event";
         writer.gauge("evoke_replies_waiting", help, one(*waiting_replies))?;
         writer.gauge("evoke_deliveries_pending", "Pending deliveries of all functions", one(backlog.deliveries))?;
         let bytes = one(ConstGauge::new(backlog.bytes));
@@ -302,7 +303,7 @@ impl Exposition {
         let scheduled = totals.iter().map(|totals| (Vec::new(), totals.scheduled));
         writer.gauge(
             "evoke_events_scheduled",
-            "Events that wait for the time in their attribute notbefore",
+            "Events that wait for the time in their attribute `notbefore`",
             scheduled,
         )?;
         let stored = |state: DeliveryState| {
@@ -312,14 +313,19 @@ impl Exposition {
         let ready = stored(DeliveryState::Ready);
         writer.gauge("evoke_deliveries_ready", "Deliveries in the store that are ready to run or running", ready)?;
         let retrying = stored(DeliveryState::Retrying);
-        writer.gauge("evoke_deliveries_retrying", "Deliveries that wait for another attempt", retrying)?;
+        writer.gauge(
+            "evoke_deliveries_retrying",
+            "Deliveries that failed and wait for their next attempt",
+            retrying,
+        )?;
         let blocked = stored(DeliveryState::Blocked);
         let help = "Deliveries that wait for an earlier delivery with the same order key";
         writer.gauge("evoke_deliveries_blocked", help, blocked)?;
         let dead = stored(DeliveryState::Dead);
-        writer.gauge("evoke_dead_letters", "Deliveries that were given up and wait for an operator", dead)?;
+        let help = "Dead letters: deliveries that are not retried any more and wait for an operator";
+        writer.gauge("evoke_dead_letters", help, dead)?;
         let held = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.held)));
-        writer.gauge("evoke_deliveries_held", "Deliveries that wait in memory", held)?;
+        writer.gauge("evoke_deliveries_held", "Deliveries that wait in memory until they may run", held)?;
         let running = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.running)));
         writer.gauge("evoke_deliveries_running", "Deliveries that are running", running)?;
         self.circuits(writer)
@@ -332,7 +338,7 @@ impl Exposition {
             .map(|queue| (vec![("function", &*queue.function)], u64::from(queue.is_circuit_open == Some(true))));
         writer.gauge(
             "evoke_circuit_open",
-            "1 for a function whose endpoint keeps failing, so that deliveries wait",
+            "1 for a function whose deliveries wait, because its endpoint keeps failing",
             open,
         )?;
         let functions = super::all(&self.metrics.functions);
@@ -340,7 +346,8 @@ impl Exposition {
             .iter()
             .filter(|f| with_circuit().any(|queue| *queue.function == *f.name))
             .map(|f| (vec![("function", &*f.name)], f.failed_probes.get()));
-        writer.counter("evoke_circuit_failed_probes", "Failed probes of endpoints whose circuit is open", failed)
+        let help = "Requests that tested an endpoint with an open circuit and failed; not counted as attempts";
+        writer.counter("evoke_circuit_failed_probes", help, failed)
     }
 
     fn store(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -373,26 +380,29 @@ impl Exposition {
         let states = self.values.monitors.iter().map(|watched| {
             (vec![("monitor", &*watched.monitor), ("subject", &*watched.subject)], u64::from(watched.state))
         });
-        let help = "State of what monitors watch: 0 ok, 1 warning, 2 critical, 3 unknown";
+        let help = "State of each thing that a monitor watches: 0 ok, 1 warning, 2 critical, 3 unknown";
         writer.gauge("evoke_monitor_state", help, states)?;
         let values = self.values.monitors.iter().filter_map(|watched| {
             let labels = vec![("monitor", &*watched.monitor), ("subject", &*watched.subject), ("unit", &*watched.unit)];
             Some((labels, ConstGauge::new(watched.value?)))
         });
-        let help = "Value of the last reading of a monitor, in its unit";
+        let help = "Value of the last reading of a watched thing, in the unit of the label `unit`";
         writer.write("evoke_monitor_value", help, None, MetricType::Gauge, values)?;
         let monitors = &self.metrics.monitors;
-        writer.counter("evoke_monitor_readings", "Readings of monitors", one(monitors.readings.get()))?;
-        let (help, lateness) = ("How long after its scheduled time a reading began", one(Borrowed(&monitors.lateness)));
+        let help = "Readings that monitors took, one for each watched thing";
+        writer.counter("evoke_monitor_readings", help, one(monitors.readings.get()))?;
+        let help = "Time between the scheduled time of a monitor's reading and its start";
+        let lateness = one(Borrowed(&monitors.lateness));
         writer.write("evoke_monitor_lateness", help, Some(&Unit::Seconds), MetricType::Histogram, lateness)
     }
 
     fn sandbox(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let Sandbox { instances, instances_max, cache_hits, cache_misses } = self.values.sandbox;
         writer.gauge("evoke_sandbox_instances", "Sandbox instances in use", one(instances))?;
-        writer.gauge("evoke_sandbox_instances_max", "The most concurrent sandbox instances", one(instances_max))?;
+        let help = "Maximum number of concurrent sandbox instances of deliveries";
+        writer.gauge("evoke_sandbox_instances_max", help, one(instances_max))?;
         let loads = [("hit", cache_hits), ("miss", cache_misses)].map(|(result, n)| (vec![("result", result)], n));
-        let help = "Components loaded since the start: read from the cache (hit) or newly compiled (miss)";
+        let help = "Components loaded since the process started: from the cache (`hit`) or newly compiled (`miss`)";
         writer.counter("evoke_compiled_cache_loads", help, loads)
     }
 
@@ -405,7 +415,7 @@ impl Exposition {
     }
 }
 
-/// Encodes a borrowed histogram.
+/// Lets the metrics library encode a histogram that is only borrowed.
 struct Borrowed<'a>(&'a super::Histogram);
 
 impl EncodeMetric for Borrowed<'_> {

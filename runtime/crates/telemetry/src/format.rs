@@ -37,7 +37,8 @@ impl Format {
 }
 
 /// Converts OpenMetrics text to the Prometheus format. In the Prometheus format, the name of a counter or info metric
-/// is the full name of its samples, with `_total` or `_info`. It has no units and no end marker.
+/// is the full name of its samples, with `_total` or `_info`. An info metric has the type `gauge`. The Prometheus
+/// format has no `# UNIT` lines and no end marker.
 pub(super) fn to_prometheus(text: &str) -> String {
     let mut counters = HashSet::new();
     let mut infos = HashSet::new();

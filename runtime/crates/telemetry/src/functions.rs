@@ -10,9 +10,9 @@ use evoke_model::outcome::Outcome;
 /// The metrics of one function.
 #[derive(Debug)]
 pub struct FunctionMetrics {
-    /// `app/function`.
+    /// The full name, `app/function`.
     pub name: Arc<str>,
-    /// Ended attempts, by [`Outcome::KINDS`].
+    /// Ended attempts: one counter for each kind in [`Outcome::KINDS`], in the same order.
     pub(super) attempts: [Counter; Outcome::KINDS.len()],
     /// Deliveries that ended as done.
     pub done: Counter,
@@ -22,7 +22,8 @@ pub struct FunctionMetrics {
     pub dead: Counter,
     /// Runs that were discarded and repeated, because they had read state that another attempt changed.
     pub conflicts: Counter,
-    /// Failed probes of the function's endpoint while its circuit was open. They are no attempts.
+    /// Requests that tested the function's endpoint while its circuit was open, and failed. They are not counted as
+    /// attempts.
     pub failed_probes: Counter,
     /// Events that the function published in attempts that ended as done.
     pub published: Counter,
@@ -81,9 +82,9 @@ impl FunctionMetrics {
 /// An ended attempt, as counted by [`FunctionMetrics`].
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptEnd<'a> {
-    /// [`Outcome::kind`].
+    /// The kind of the outcome, from [`Outcome::kind`].
     pub outcome: &'a str,
-    /// The decision that follows from the outcome.
+    /// The decision that follows from the outcome: the delivery is done, is retried, or becomes a dead letter.
     pub verdict: &'a Verdict,
     /// The duration of the attempt.
     pub took: Duration,

@@ -1,4 +1,5 @@
-//! A histogram for concurrent observations, with atomics only; the histogram of the metrics library takes a lock.
+//! A histogram that many threads update at the same time. It uses only atomics, while the histogram of the metrics
+//! library takes a lock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -37,15 +37,15 @@ pub enum Refusal {
     Invalid,
     /// The sender is not verified.
     Unverified,
-    /// The events are larger than accepted.
+    /// An event or the whole request is larger than allowed.
     TooLarge,
     /// Too many deliveries or scheduled events are pending, or too many requests are in flight.
     Overloaded,
-    /// The source already has its whole share of the backlog.
+    /// The source already owns its whole share of the backlog, which is the limit of pending deliveries.
     Crowding,
     /// The disk is full.
     DiskFull,
-    /// Another program has locked the store.
+    /// Another program has locked the file of the store.
     StoreBusy,
     /// The store failed or is closed.
     StoreFailed,

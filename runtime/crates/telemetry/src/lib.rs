@@ -4,8 +4,8 @@
 //!
 //! [`Metrics`] is created once. When a function or a source is loaded, its handle to the counters is looked up once.
 //! After that, counting an event takes a few atomic additions and no lookup. Values that exist elsewhere, such as queue
-//! lengths and sizes, are read at each scrape: [`ScrapeValues`]. Label values are functions and sources, never data
-//! from an event.
+//! lengths and sizes, are read at each scrape: [`ScrapeValues`]. Label values never come from the data of an event,
+//! because each new value adds a series.
 //!
 //! This crate depends only on `evoke-model`, not on the code that counts, serves the metrics, or exports the spans.
 //!
@@ -87,7 +87,7 @@ type ByFunctionAndHost = BTreeMap<(Arc<str>, Arc<str>), Arc<OutboundMetrics>>;
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
-    /// In the order of the first use.
+    /// The counters of each kind of source, in the order of their first use.
     ingress: Mutex<Vec<(Ingress, Arc<IngressMetrics>)>>,
     functions: ByName<FunctionMetrics>,
     recent: recent::Recent,
@@ -97,7 +97,7 @@ pub struct Metrics {
     auth: ByName<AuthMetrics>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
-    /// The readings of monitors.
+    /// The readings that monitors take.
     pub monitors: Arc<MonitorMetrics>,
     /// The ended spans.
     pub spans: Arc<SpanMetrics>,
@@ -106,7 +106,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates metrics that are all zero; the process counts as started now.
+    /// Creates metrics that are all zero. The start time of the process is the time of this call.
     pub fn new() -> Self {
         Self {
             started: SystemTime::now(),
@@ -150,8 +150,9 @@ impl Metrics {
         get_or_create(&self.requests, name, RequestMetrics::new)
     }
 
-    /// Returns the metrics of the requests that a function, by full name, sends to a host. `host` must come from the
-    /// manifest, because each host has a series of its own. The metrics are kept when the function is reloaded.
+    /// Returns the metrics of the requests that a function sends to a host. `function` is the full name. `host` must
+    /// come from the manifest, because each host has a series of its own. The metrics are kept when the function is
+    /// reloaded.
     pub fn outbound(&self, function: &str, host: &str) -> Arc<OutboundMetrics> {
         let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
         let (function, host): (Arc<str>, Arc<str>) = (function.into(), host.into());

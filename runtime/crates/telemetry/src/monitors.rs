@@ -17,16 +17,16 @@ impl Default for MonitorMetrics {
     }
 }
 
-/// A thing that a monitor watches, at one scrape.
+/// The state of one thing that a monitor watches, when the metrics are scraped.
 #[derive(Debug, Clone)]
 pub struct MonitorHealth {
-    /// The URI of the source.
+    /// The URI of the monitor, which is a source.
     pub monitor: String,
-    /// The watched thing.
+    /// The watched thing, as in the label `subject`.
     pub subject: String,
-    /// 0 ok, 1 warning, 2 critical, 3 unknown.
+    /// The state: 0 is ok, 1 is warning, 2 is critical, 3 is unknown.
     pub state: u8,
-    /// The value of the last reading, if it has one.
+    /// The value of the last reading; `None` if the reading has no value.
     pub value: Option<f64>,
     /// The unit of the value, such as `%`.
     pub unit: String,

@@ -1,4 +1,4 @@
-//! Metrics of the requests that functions send.
+//! Metrics of the requests that functions and monitors send.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub enum OutboundOutcome {
     Refused,
     /// The request reached one of its time limits.
     Timeout,
-    /// Another error.
+    /// The request ended without a response for another reason.
     Failed,
 }
 
@@ -60,12 +60,13 @@ impl OutboundOutcome {
     }
 }
 
-/// The requests of one function to the hosts of one grant.
+/// The requests of one function to the hosts that one entry of its `allow.http` covers.
 #[derive(Debug)]
 pub struct OutboundMetrics {
-    /// `app/function`.
+    /// The full name, `app/function`; `monitors` for requests of monitors.
     pub function: Arc<str>,
-    /// The host as granted, which can be a pattern such as `*.example.com`.
+    /// The host as the manifest allows it, which can be a pattern such as `*.example.com`; `(not granted)` for hosts
+    /// that the manifest does not allow.
     pub host: Arc<str>,
     requests: [Counter; OutboundOutcome::ALL.len()],
     /// Time until the response began, for requests with a response.
@@ -78,7 +79,7 @@ impl OutboundMetrics {
         Self { function, host, requests: Default::default(), duration: Histogram::for_durations() }
     }
 
-    /// Counts a request whose response began, or that ended without a response.
+    /// Counts a request: when its response begins, or when it ends without a response.
     pub fn ended(&self, outcome: OutboundOutcome, took: Duration) {
         self.requests(outcome).increment();
         if !matches!(outcome, OutboundOutcome::Refused | OutboundOutcome::Timeout | OutboundOutcome::Failed) {

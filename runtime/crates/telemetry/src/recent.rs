@@ -8,7 +8,7 @@ use super::{FunctionMetrics, Metrics, all};
 
 /// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// The number of samples to keep: those of one minute.
+/// The number of samples to keep. With one sample per [`INTERVAL`], these cover one minute.
 const SAMPLES_MAX: usize = 12;
 
 /// The samples of the last minute.
@@ -43,14 +43,15 @@ pub struct Rates {
 }
 
 impl Recent {
-    /// Starts with a sample in which nothing has ended.
+    /// Starts with a sample in which all totals are zero, so that the first rates cover the time since the start.
     pub(super) fn new() -> Self {
         Self(Mutex::new(VecDeque::from([Sample { at: Instant::now(), functions: BTreeMap::new() }])))
     }
 }
 
 impl Metrics {
-    /// Takes a sample for [`Metrics::rates`] if the last one is some seconds old. Must be called every second.
+    /// Takes a sample for [`Metrics::rates`] if the last sample is at least [`INTERVAL`] old. Must be called every
+    /// second.
     pub fn sample(&self) {
         let now = Instant::now();
         let mut samples = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +135,7 @@ mod tests {
         let now = Figures { failed: 15, durations: vec![(0.1, 140), (1.0, 60), (f64::INFINITY, 0)] };
         let rates = now.since(&before, Duration::from_secs(50));
         assert_eq!((rates.attempts, rates.failed), (2.0, 0.2));
-        // 95 of the 100 new attempts: the middle of the bucket from 0.1 to 1 s, which has the last ten.
+        // The 95th of the 100 new attempts is in the middle of the bucket from 0.1 to 1 s, which has the last ten.
         assert_eq!(rates.p95, Some(Duration::from_millis(550)));
         let idle = now.since(&now, Duration::from_secs(50));
         assert_eq!(idle, Rates::default());

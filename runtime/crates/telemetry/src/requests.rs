@@ -39,10 +39,11 @@ impl RequestOutcome {
 /// The metrics of one function that handles HTTP requests.
 #[derive(Debug)]
 pub struct RequestMetrics {
-    /// `app/function`.
+    /// The full name, `app/function`.
     pub name: Arc<str>,
     requests: [Counter; RequestOutcome::ALL.len()],
-    /// Time until the response started, including the wait for a permit.
+    /// Time until the response started. Includes the wait while the function handles its maximum of concurrent
+    /// requests.
     pub duration: Histogram,
 }
 
@@ -52,7 +53,7 @@ impl RequestMetrics {
         Self { name, requests: Default::default(), duration: Histogram::for_durations() }
     }
 
-    /// Counts an ended request.
+    /// Counts an ended request. Records the duration only if the function sent a response.
     pub fn ended(&self, outcome: RequestOutcome, took: Duration) {
         self.requests(outcome).increment();
         if outcome == RequestOutcome::Answered {

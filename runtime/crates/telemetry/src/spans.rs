@@ -1,12 +1,15 @@
 //! The spans of an event's path through Evoke, with OpenTelemetry's semantic conventions for messaging and CloudEvents.
 //!
 //! An event's `traceparent` names the span that created the event. The event keeps this attribute unchanged, as the
-//! CloudEvents extension "distributed tracing" requires of intermediaries. The trace therefore continues after a
-//! restart:
+//! CloudEvents extension "distributed tracing" requires of intermediaries. The store keeps the event with this
+//! attribute, so the trace continues after a restart of Evoke:
 //!
 //! ```text
-//! the producer's span, when the event has a context    accept   (server or producer; the event's context, when it has none)
-//! └─ process (consumer: one per attempt) ─ publish (producer: one per published event, and its context) ─ process …
+//! the producer's span         if the event arrived with a `traceparent`; the span `accept` is another child of it
+//! or `accept`                 if not (kind: server or producer); the event gets the `traceparent` of this span
+//! └─ process                  one for each attempt (kind: consumer)
+//!    └─ publish               one for each published event (kind: producer), which gets the `traceparent` of this span
+//!       └─ process …
 //! ```
 
 use std::borrow::Cow;
@@ -30,25 +33,25 @@ pub use outbound::{OutboundStart, TraceContext};
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// Length limit of a text of an event in a span, in bytes. Thousands of spans wait for their export, and a producer chooses
-/// these texts, up to the size of an event.
+/// The maximum length of a text that a span copies from an event, in bytes. Producers choose these texts, and a text
+/// can be as long as an event. Without the limit, thousands of spans that wait for their export could fill the memory.
 const TEXT_BYTES_MAX: usize = 1_024;
 
 /// Starts spans, or does nothing when tracing is off; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// A span that has not ended. Dropping it ends the span. Empty when tracing is off. The span is boxed so that an
-/// attempt, which moves it several times, moves only a pointer.
+/// A span that has not ended. The span ends when this value is dropped. The value is empty when tracing is off. The
+/// span is boxed, because an attempt moves this value several times, and then moves only a pointer.
 #[derive(Debug, Default)]
 pub struct LiveSpan(Option<Box<Span>>);
 
 /// The description of an attempt that starts.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptStart<'a> {
-    /// `app/function`.
+    /// The full name, `app/function`.
     pub function: &'a str,
-    /// The delivery's id, equal for all its attempts.
+    /// The delivery's id, which is the same for all attempts at the delivery.
     pub delivery_id: &'a str,
     /// The number of the attempt, from 1.
     pub attempt: u32,
@@ -69,7 +72,7 @@ impl Spans {
         self.0.is_some()
     }
 
-    /// Starts the span of an event that is offered to the bus.
+    /// Starts the span of an event from outside, before the bus checks and stores the event.
     pub fn accept(&self, ingress: Ingress, event: &Event) -> LiveSpan {
         let kind = if ingress.is_request { SpanKind::Server } else { SpanKind::Producer };
         self.start(
@@ -110,7 +113,8 @@ impl Spans {
         let Some(parent) = attempt.context() else { return Vec::new() };
         let mut spans = Vec::new();
         for event in published {
-            // A context that equals the context of the causing event was copied, and is replaced.
+            // If the trace context equals that of the event that the function handles, the function has copied the
+            // attribute. Such a copy is replaced.
             if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
                 continue;
             }
@@ -194,14 +198,15 @@ impl LiveSpan {
         }
     }
 
-    /// Ends the span of an attempt that does not count: a probe of an endpoint failed.
+    /// Ends the span of an attempt that is not counted: the request to the endpoint failed, and the delivery waits for
+    /// the endpoint.
     pub fn not_counted(mut self) {
-        self.failed("failed-probe", "the endpoint failed again; the attempt does not count");
+        self.failed("failed-probe", "the request to the endpoint failed; it is not counted as an attempt");
     }
 
-    /// Ends the span of an event whose attempt was not committed.
+    /// Ends the span of a published event that was not stored, because its attempt was not committed as done.
     pub fn not_published(mut self) {
-        self.failed("not-committed", "the attempt that published it was not committed");
+        self.failed("not-committed", "the event was not stored: its attempt was not committed as done");
     }
 
     fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) {
@@ -230,7 +235,7 @@ impl LiveSpan {
     }
 }
 
-/// Cuts a text of an event to [`TEXT_BYTES_MAX`], marked with `…`.
+/// Cuts a text of an event to [`TEXT_BYTES_MAX`], and marks the cut with `…`.
 fn cut(text: &str) -> Cow<'_, str> {
     match text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)) {
         Some(start) if start.len() < text.len() => format!("{start}…").into(),
@@ -238,13 +243,13 @@ fn cut(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns the `tracestate` of an event. A longer one than [`TEXT_BYTES_MAX`] is left out (W3C Trace Context, section
-/// 3.3.1.5: 512 characters must be passed on).
+/// Returns the `tracestate` of an event, or `None` if it is longer than [`TEXT_BYTES_MAX`]. W3C Trace Context, section
+/// 3.3.1.5, requires only that 512 characters are passed on.
 fn tracestate(event: &Event) -> Option<&String> {
     event.extensions.get(STATE).filter(|state| state.len() <= TEXT_BYTES_MAX)
 }
 
-/// Returns the valid trace context of an event.
+/// Returns the trace context of an event, or `None` if it is missing or invalid.
 fn traceparent(event: &Event) -> Option<Traceparent> {
     event.extensions.get(PARENT).and_then(|text| Traceparent::parse(text))
 }

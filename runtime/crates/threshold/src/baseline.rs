@@ -1,19 +1,19 @@
-//! Deviations from a moving average.
+//! Detects readings that deviate from their moving average.
 
 /// The rule for when a reading deviates from its moving average.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
-    /// A reading deviates if it is more than this many standard deviations above or below the average.
+    /// A reading deviates if it is more than this number of standard deviations above or below the average.
     pub sigmas: f64,
     /// The time constant of the moving average, in milliseconds: a reading of this age has about a third of the weight
-    /// of a new one.
+    /// of a new reading.
     pub over_ms: i64,
 }
 
-/// A reading can deviate only from a baseline with at least this many readings.
+/// Number of readings that a baseline needs before a later reading can deviate from it.
 const READINGS_MIN: u32 = 10;
-/// The smallest standard deviation, as a share of the average, so that rounding noise of a constant value is no
-/// deviation.
+/// The standard deviation counts as at least this share of the average. Otherwise, for a constant value, rounding noise
+/// would already be a deviation.
 const SIGMA_MIN: f64 = 0.001;
 
 /// An exponentially weighted moving average of readings, with their variance (Finch, "Incremental calculation of
@@ -29,15 +29,15 @@ pub(crate) struct Baseline {
 
 impl Baseline {
     /// Returns whether a reading deviates from the earlier readings, and adds the reading to the baseline. Returns
-    /// `None` while the baseline is too short: it needs ten readings over at least a quarter of [`Deviation::over_ms`].
-    /// Ignores a reading that is not a finite number.
+    /// `None` while the baseline is too short: it needs [`READINGS_MIN`] readings over at least a quarter of
+    /// [`Deviation::over_ms`]. Ignores a reading that is not a finite number.
     pub(crate) fn observe(&mut self, deviation: &Deviation, at_ms: i64, reading: f64) -> Option<bool> {
         if !reading.is_finite() {
             return None;
         }
         let is_known = self.readings >= READINGS_MIN && self.last_ms - self.first_ms >= deviation.over_ms / 4;
         let sigma = self.variance.sqrt().max(self.mean.abs() * SIGMA_MIN);
-        // If all earlier readings were 0, every reading other than 0 deviates.
+        // If all earlier readings were 0, `sigma` is 0 and every reading other than 0 deviates.
         let deviates = is_known.then(|| (reading - self.mean).abs() > deviation.sigmas * sigma);
         self.add(deviation, at_ms, reading);
         deviates
@@ -50,13 +50,13 @@ impl Baseline {
         }
         let passed = (at_ms - self.last_ms).max(0) as f64;
         let weight = 1.0 - (-passed / deviation.over_ms.max(1) as f64).exp();
-        // The first readings count equally, so that the average does not stay at the first one.
+        // The first readings have equal weight: otherwise the average would stay near the first reading.
         let weight = if self.readings < READINGS_MIN { weight.max(1.0 / f64::from(self.readings + 1)) } else { weight };
         let difference = reading - self.mean;
         let mean = self.mean + weight * difference;
         let variance = (1.0 - weight) * (self.variance + weight * difference * difference);
-        // The square of the difference exceeds the range of doubles. This reading is left out: with an infinite
-        // variance, no later reading would deviate.
+        // A huge reading can make the mean or the variance infinite. The baseline ignores such a reading: with an
+        // infinite variance, no later reading would deviate.
         if !(mean.is_finite() && variance.is_finite()) {
             return;
         }
@@ -72,14 +72,14 @@ mod tests {
 
     const DEVIATION: Deviation = Deviation { sigmas: 3.0, over_ms: 3_600_000 };
 
-    /// Returns the result for each reading, ten seconds apart.
+    /// Observes readings, one every ten seconds. Returns the result for each reading.
     fn results(readings: impl IntoIterator<Item = f64>) -> Vec<Option<bool>> {
         let mut baseline = Baseline::default();
         let results = readings.into_iter().zip(0_i64..);
         results.map(|(reading, n)| baseline.observe(&DEVIATION, n * 10_000, reading)).collect()
     }
 
-    /// Readings that swing around 100.
+    /// Returns readings that vary by 2 around 100.
     fn usual(count: u32) -> impl Iterator<Item = f64> {
         (0..count).map(|n| 100.0 + [-2.0, 1.0, 0.0, 2.0, -1.0][n as usize % 5])
     }

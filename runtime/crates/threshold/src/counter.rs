@@ -1,11 +1,11 @@
 //! Rates and differences of counters.
 
-/// The value to compute from the readings of a counter that only grows.
+/// What to compute from two successive readings of a counter that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
-    /// The difference from one reading to the next.
+    /// The difference between the two readings.
     Reading,
-    /// The difference per this number of milliseconds: a rate.
+    /// A rate: the growth of the counter per this number of milliseconds.
     Millis(i64),
 }
 
@@ -17,8 +17,8 @@ pub struct Counter {
 
 impl Counter {
     /// Returns the difference or rate since the previous reading. Returns `None` for the first reading, for a reading
-    /// that is not later than the previous one, and for a count that is less than the previous one, because the counter
-    /// was then reset. `at_ms` is a time on a monotonic clock.
+    /// that is not later than the previous reading, and for a count that is less than the previous count, because then
+    /// the counter was reset. `at_ms` is a time on a monotonic clock.
     pub fn observe(&mut self, at_ms: i64, count: f64, per: Per) -> Option<f64> {
         let (before_ms, before) = match self.last {
             Some((at, _)) if at >= at_ms => return None,

@@ -1,21 +1,22 @@
-//! Detects things that change their state too often (flapping).
+//! Detects flapping: a watched thing whose state changes too often, such as a host that answers every other request.
 
 use std::collections::VecDeque;
 
-/// The rule for when a thing is flapping. Flapping is reported once, instead of each change.
+/// The rule for when a thing is flapping, that is, changes its state too often. While a thing is flapping, its changes
+/// are not reported; only the start and the end of flapping are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flap {
-    /// The number of changes within the window at which flapping starts, at least 2. Flapping ends when half as many
-    /// changes are left in the window.
+    /// Flapping starts with this number of changes within the time window, at least 2. Flapping ends when at most half
+    /// of this number of changes are left in the window.
     pub changes: u32,
-    /// The window, in milliseconds.
+    /// The length of the time window, in milliseconds.
     pub within_ms: i64,
 }
 
-/// The changes within the window of a [`Flap`].
+/// The state changes of one thing within the time window of a [`Flap`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
-    /// Times on the monotonic clock, in milliseconds; at most [`Flap::changes`].
+    /// The times of the changes on the monotonic clock, in milliseconds; at most [`Flap::changes`] times.
     at_ms: VecDeque<i64>,
     pub(crate) is_flapping: bool,
 }

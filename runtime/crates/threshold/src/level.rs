@@ -15,7 +15,7 @@ pub enum Level {
     Critical,
 }
 
-/// The state of a watched thing.
+/// The state of a watched thing: a [`Level`], or unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -31,10 +31,10 @@ pub enum State {
 }
 
 impl State {
-    /// All states, in the order of their numbers: 0 ok, 1 warning, 2 critical, 3 unknown.
+    /// All states, in the order of their discriminants: 0 ok, 1 warning, 2 critical, 3 unknown.
     pub const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Critical, Self::Unknown];
 
-    /// Returns the name in events and messages.
+    /// Returns the name of the state in events and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// Returns the severity; `None` for [`State::Unknown`].
+    /// Returns the severity of the state; `None` for [`State::Unknown`].
     pub fn level(self) -> Option<Level> {
         match self {
             Self::Ok => Some(Level::Ok),
@@ -76,12 +76,12 @@ pub enum Direction {
     Below,
 }
 
-/// One threshold: the value from which on a reading has a level.
+/// One threshold: readings at this value or on its bad side (see [`Direction`]) have a level, such as a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limit {
     /// The threshold, in the unit of the readings.
     pub value: f64,
-    /// Whether a reading that equals the threshold has the level.
+    /// Whether a reading equal to the threshold has the level too.
     pub inclusive: bool,
 }
 
@@ -91,7 +91,7 @@ impl From<f64> for Limit {
     }
 }
 
-/// The thresholds from which a reading is a warning or critical. The default has none.
+/// The thresholds for a warning and for critical. The default has no thresholds: every reading is ok.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Thresholds {
     direction: Direction,
@@ -107,28 +107,29 @@ impl Thresholds {
         Self { direction, warning, critical, clear: 0.0 }
     }
 
-    /// For readings where high values are bad, such as disk usage: a warning from `warning` upwards, critical from
-    /// `critical` upwards.
+    /// Creates thresholds for readings where high values are bad, such as disk usage: a warning from `warning` upwards,
+    /// critical from `critical` upwards.
     #[must_use]
     pub fn rising(warning: f64, critical: f64) -> Self {
         Self::new(Direction::Above, Some(warning.into()), Some(critical.into()))
     }
 
-    /// For readings where low values are bad, such as a battery's charge: a warning from `warning` downwards, critical
-    /// from `critical` downwards.
+    /// Creates thresholds for readings where low values are bad, such as a battery's charge: a warning from `warning`
+    /// downwards, critical from `critical` downwards.
     #[must_use]
     pub fn falling(warning: f64, critical: f64) -> Self {
         Self::new(Direction::Below, Some(warning.into()), Some(critical.into()))
     }
 
-    /// Sets the hysteresis: the level improves only when the reading is better than the threshold by more than
-    /// `margin`. Readings that swing around a threshold then cause one change instead of many.
+    /// Sets the hysteresis: the level improves only when a reading is more than `margin` better than the threshold. So
+    /// readings that swing around a threshold cause one change instead of many.
     #[must_use]
     pub fn clear(self, margin: f64) -> Self {
         Self { clear: margin.abs(), ..self }
     }
 
-    /// Returns the level for a reading, given the level `before`. A reading that is not a number (NaN) keeps the level.
+    /// Returns the level for a reading. `before` is the level of the previous reading; it matters for the hysteresis.
+    /// For a reading that is not a number (NaN), returns `before`.
     #[must_use]
     pub fn level(&self, before: Level, reading: f64) -> Level {
         if reading.is_nan() {

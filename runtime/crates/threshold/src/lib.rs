@@ -1,5 +1,5 @@
-//! Thresholds with hysteresis, and the state machine of a watched thing: readings in, changes out. Monitors and the SDK
-//! share this crate; it has no I/O and reads no clock.
+//! Thresholds with hysteresis, and the state machine of a watched thing. The machine turns readings into changes of
+//! state. Monitors and the SDK share this crate. It has no I/O and reads no clock.
 //!
 //! ```
 //! use evoke_threshold::{Machine, Moment, Rules, Sample, State, Thresholds};
@@ -10,7 +10,7 @@
 //! assert!(disk.observe(&rules, at(0), Sample::value(79.0)).is_none());
 //! let change = disk.observe(&rules, at(5), Sample::value(85.0)).unwrap();
 //! assert_eq!((change.from, change.to), (State::Ok, State::Warning));
-//! assert!(disk.observe(&rules, at(10), Sample::value(76.0)).is_none(), "it clears below 75");
+//! assert!(disk.observe(&rules, at(10), Sample::value(76.0)).is_none(), "it is ok again below 75");
 //! ```
 
 #![warn(missing_docs)]

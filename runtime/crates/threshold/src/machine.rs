@@ -6,23 +6,25 @@ use super::baseline::{Baseline, Deviation};
 use super::flap::{Changes, Flap};
 use super::level::{Level, State, Thresholds};
 
-/// A point in time on both clocks. Waits are measured on the monotonic one, which no jump of the wall clock changes.
+/// A point in time on the wall clock and on the monotonic clock. Durations are measured on the monotonic clock, so that
+/// a jump of the wall clock does not change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// Milliseconds since the Unix epoch.
     pub wall_ms: i64,
-    /// Milliseconds on a monotonic clock, from any start.
+    /// Milliseconds on a monotonic clock; the clock may start at any value.
     pub mono_ms: i64,
 }
 
 impl Moment {
-    /// Returns the moment of a past wall time, as seen from now. A wall time in the future counts as now.
+    /// Converts a stored wall time to a moment, with the difference to the current time. A wall time in the future
+    /// becomes the current time on the monotonic clock.
     fn of_wall(wall_ms: i64, now: Self) -> Self {
         let ago = now.wall_ms.saturating_sub(wall_ms).max(0);
         Self { wall_ms, mono_ms: now.mono_ms.saturating_sub(ago) }
     }
 
-    /// Returns the wall time as seen from now, for storing.
+    /// Converts a time on the monotonic clock to a wall time that can be stored.
     fn to_wall(mono_ms: i64, now: Self) -> i64 {
         now.wall_ms.saturating_sub(now.mono_ms.saturating_sub(mono_ms))
     }
@@ -31,60 +33,61 @@ impl Moment {
 /// The rules for when readings change the state.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rules {
-    /// The thresholds of values.
+    /// The thresholds with which values are compared.
     pub thresholds: Thresholds,
-    /// The state changes only after all readings of this many milliseconds supported the change; 0: at once.
+    /// The state changes only if all readings for this number of milliseconds support the change. With 0, the first
+    /// such reading changes the state.
     pub hold_ms: i64,
-    /// The rule for when the thing is flapping; `None`: never.
+    /// The rule for when the thing is flapping, that is, changes its state too often. With `None`, it is never
+    /// flapping.
     pub flap: Option<Flap>,
-    /// A value that deviates from its moving average is a warning.
+    /// If set, a value that deviates from its moving average is at least a warning.
     pub deviation: Option<Deviation>,
-    /// Reminders while the state is not ok, at this interval in milliseconds.
+    /// The interval of reminders while the state is not ok, in milliseconds. With `None`, there are no reminders.
     pub repeat_ms: Option<i64>,
 }
 
 /// A reading of a thing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sample {
-    /// There is no reading.
+    /// The thing could not be read.
     Missing,
-    /// There is a reading.
+    /// The thing was read.
     Read {
-        /// The value to compare with the thresholds; `None` for a check that has only a level.
+        /// The value to compare with the thresholds; `None` for a check that returns a level and no value.
         value: Option<f64>,
-        /// A level that the check itself found; the state is never better than this.
+        /// The level that the check itself returned; the state is never better than this level.
         at_least: Level,
     },
 }
 
 impl Sample {
-    /// A reading of a value.
+    /// Creates a reading with a value, whose level the thresholds decide.
     pub fn value(value: f64) -> Self {
         Self::Read { value: Some(value), at_least: Level::Ok }
     }
 
-    /// A reading whose level the check itself found.
+    /// Creates a reading without a value, whose level the check itself returned.
     pub fn level(level: Level) -> Self {
         Self::Read { value: None, at_least: level }
     }
 }
 
-/// The effect of one reading on the state.
+/// The report after a reading. The caller sends an event with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The kind of the change.
+    /// Whether this is a change of state, a reminder, or the start or end of flapping.
     pub kind: ChangeKind,
-    /// The state that was reported before.
+    /// The previously reported state.
     pub from: State,
-    /// The state now.
+    /// The current state.
     pub to: State,
-    /// The time of the first reading with the state.
+    /// The time of the first reading with the current state.
     pub since: Moment,
     /// How long the previous state lasted, in milliseconds. For a reminder, and when flapping ends: how long the
     /// current state has lasted.
     pub lasted_ms: i64,
-    /// Whether the state changed while Evoke took no readings: the first reading after the start already had the new
-    /// state.
+    /// Whether the state changed before this process took its first reading. Then nobody knows when it changed.
     pub missed: bool,
 }
 
@@ -93,12 +96,12 @@ pub struct Change {
 pub enum ChangeKind {
     /// The state changed.
     Changed,
-    /// The state still lasts.
+    /// The state has not changed, but is still not ok.
     Reminder,
-    /// The state changed, and changed so often that further changes are not reported until it settles.
+    /// The state changed, and it has changed so often that changes are not reported from now on, until `Settled`.
     Flapping,
-    /// The state changes less often again, and further changes are reported. The state may be the same as in the last
-    /// report.
+    /// The state changes less often again. Changes are reported again from now on. The state may be the same as in the
+    /// last report.
     Settled,
 }
 
@@ -107,45 +110,45 @@ pub enum ChangeKind {
 pub struct Saved {
     /// The state after the last reading.
     pub state: State,
-    /// The time of the first reading with the state.
+    /// The time of the first reading with `state`.
     pub since_ms: i64,
-    /// The time of the last event about the thing.
+    /// The time of the last report about the thing.
     pub told_ms: i64,
-    /// The state that was reported last; it differs from `state` while the thing is flapping.
+    /// The last reported state. While the thing is flapping, `state` may differ from it.
     pub told: State,
-    /// Whether the thing is flapping.
+    /// Whether the thing is flapping, that is, changes its state too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
-    /// The times of the last changes.
+    /// The times of the last state changes, from which flapping is detected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes_ms: Vec<i64>,
 }
 
-/// The state machine of one watched thing. A thing that was never seen before starts as ok; that start is no change.
+/// The state machine of one watched thing. A thing that was never read before starts as ok, without a report.
 #[derive(Debug, Clone)]
 pub struct Machine {
     state: State,
     since: Moment,
     told: State,
     told_at: Moment,
-    /// For each state other than the current one: since when all readings have supported a change to it. In the order
-    /// of [`State::ALL`].
+    /// For each state of [`State::ALL`]: the time since which all readings have supported a change to this state.
+    /// `None` if the last reading did not support it, and for the current state.
     supported: [Option<Support>; 4],
     changes: Changes,
     baseline: Baseline,
-    /// Whether the state comes from the store and no reading was made since.
+    /// Whether the state comes from the store and no reading was taken since.
     is_restored: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Support {
     since: Moment,
-    /// Whether the support began with the first reading after a restart.
+    /// Whether the first reading after a restart already supported the change.
     from_start: bool,
 }
 
 impl Machine {
-    /// A thing that was never seen before.
+    /// Creates the machine of a thing that was never read before.
     pub fn new(now: Moment) -> Self {
         Self {
             state: State::Ok,
@@ -159,7 +162,7 @@ impl Machine {
         }
     }
 
-    /// A thing that was seen by an earlier process.
+    /// Creates the machine of a thing that an earlier process read.
     pub fn restore(saved: &Saved, now: Moment) -> Self {
         let changes = saved.changes_ms.iter().map(|wall| Moment::of_wall(*wall, now).mono_ms).collect();
         Self {
@@ -173,7 +176,7 @@ impl Machine {
         }
     }
 
-    /// Returns the form that the caller must store with every change.
+    /// Returns the form of the machine that the caller must store together with each reported change.
     pub fn saved(&self, now: Moment) -> Saved {
         Saved {
             state: self.state,
@@ -185,7 +188,7 @@ impl Machine {
         }
     }
 
-    /// Returns the state.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         self.state
     }
@@ -195,20 +198,21 @@ impl Machine {
         self.since
     }
 
-    /// Returns true if the thing is flapping.
+    /// Returns true if the thing is flapping, that is, changes its state too often.
     pub fn is_flapping(&self) -> bool {
         self.changes.is_flapping
     }
 
-    /// Adds an old value to the moving average, for [`Rules::deviation`], without a change of state.
+    /// Adds an older value to the moving average of [`Rules::deviation`]. Does not change the state.
     pub fn learn(&mut self, rules: &Rules, at_mono_ms: i64, value: f64) {
         if let Some(deviation) = &rules.deviation {
             self.baseline.observe(deviation, at_mono_ms, value);
         }
     }
 
-    /// Processes a reading. Returns the change to report, if there is one. The caller stores [`Machine::saved`] together
-    /// with the report. A change while the thing is flapping is not reported, and needs no storing.
+    /// Processes a reading. Returns the change to report, if there is one. The caller stores [`Machine::saved`]
+    /// together with the report. Changes while the thing is flapping are not reported, and the caller need not store
+    /// them.
     pub fn observe(&mut self, rules: &Rules, now: Moment, sample: Sample) -> Option<Change> {
         let candidate = self.candidate(rules, now, sample);
         let from_start = std::mem::take(&mut self.is_restored);
@@ -223,7 +227,8 @@ impl Machine {
         let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
         let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         (self.state, self.since) = (to, support.since);
-        // If the reading also supports a further change from the new state, the time of that support continues.
+        // Readings may also support a further change, from the new state to a third one. Their time so far still
+        // counts.
         for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
             if *state == to || !supports(to, candidate, *state) {
                 *supported = None;
@@ -237,7 +242,7 @@ impl Machine {
         Some(self.tell(kind, now, lasted_ms, support.from_start))
     }
 
-    /// Returns the state that this reading alone would have.
+    /// Returns the state that follows from this reading without the hold time. Adds the value to the moving average.
     fn candidate(&mut self, rules: &Rules, now: Moment, sample: Sample) -> State {
         let Sample::Read { value, at_least } = sample else { return State::Unknown };
         let before = self.state.level().unwrap_or_default();
@@ -251,8 +256,8 @@ impl Machine {
         of_value.max(of_deviation).max(at_least).into()
     }
 
-    /// Returns the new state if readings have supported a change for long enough. Of several possible states, returns
-    /// the worst one that is worse than the current state, or otherwise the best one.
+    /// Returns the new state if readings have supported a change to it for the hold time. Of several such states,
+    /// returns the worst state that is worse than the current state. If none is worse, returns the best state.
     fn reached(&self, rules: &Rules, now: Moment) -> Option<(State, Support)> {
         let held = |state: State| {
             let support = self.supported[state as usize]?;
@@ -268,7 +273,7 @@ impl Machine {
     fn unchanged(&mut self, rules: &Rules, now: Moment) -> Option<Change> {
         let lasts_ms = now.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         match &rules.flap {
-            // Flapping is no longer configured.
+            // The configuration no longer has a rule for flapping.
             None if self.changes.is_flapping => {
                 self.changes = Changes::default();
                 return Some(self.tell(ChangeKind::Settled, now, lasts_ms, false));
@@ -290,8 +295,8 @@ impl Machine {
     }
 }
 
-/// Returns true if a reading with the state `candidate` supports a change from `current` to `state`: a critical reading
-/// also supports a change to warning, and an ok reading also supports an improvement to warning.
+/// Returns true if a reading with the state `candidate` supports a change from `current` to `state`. A critical reading
+/// also supports a change from ok to warning. An ok reading also supports a change from critical to warning.
 fn supports(current: State, candidate: State, state: State) -> bool {
     match (current.level(), candidate.level(), state.level()) {
         (_, None, None) => true,

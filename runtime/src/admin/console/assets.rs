@@ -1,4 +1,4 @@
-//! Serves the files of the console. They are the same for everybody and need no token.
+//! Serves the files of the console. All clients get the same files, so no token is needed.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -18,7 +18,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// The path of the files.
+/// The start of the path of each file, except of the page itself at `/`.
 pub(in crate::admin) const FOLDER: &str = "/console/";
 
 pub(in crate::admin) async fn file(request: Request) -> ApiResult {
@@ -52,7 +52,7 @@ fn respond(asset: &Asset, headers: &HeaderMap) -> Response<Body> {
     }
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
-        // The browser asks each time whether its copy is still the same, so an update is seen at once.
+        // The browser asks at each use whether its copy is still current, so users never see an old version.
         (CACHE_CONTROL, "no-cache"),
         (REFERRER_POLICY, "no-referrer"),
         (VARY, "accept-encoding"),

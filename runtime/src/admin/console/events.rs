@@ -28,7 +28,8 @@ pub(in crate::admin) struct Query {
     function: Option<String>,
     /// Only events whose JSON form contains this text, in upper or lower case.
     text: Option<String>,
-    /// Only events with a delivery in this state: failed or pending. With `function`, only deliveries to it count.
+    /// Only events with a delivery in this state: failed or pending. If `function` is set too, the delivery must be one
+    /// to this function.
     state: Option<Wanted>,
     before: Option<Seq>,
     since_ms: Option<UnixMs>,
@@ -48,9 +49,9 @@ enum Wanted {
 pub(in crate::admin) struct Page {
     /// Newest first.
     rows: Vec<Row>,
-    /// Number of events that were searched, including events that retention has removed.
+    /// Number of searched positions of events. Retention may have removed the events of some positions.
     scanned: u64,
-    /// The `before` of the next page; absent if nothing is left.
+    /// The parameter `before` for the next page; absent if all events were searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Seq>,
 }

@@ -15,11 +15,11 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{DeliveryState, Seq, StoredEvent};
 use evoke_store::InspectionStore;
 
-/// Maximum number of events that the edges count.
+/// Maximum number of events that are counted; the newest ones are.
 const EVENTS_MAX: usize = 300;
-/// Maximum age of the counted events.
+/// Older events are not counted.
 const AGE_MAX_MS: UnixMs = 5 * 60 * 1000;
-/// Maximum number of events that an edge lists.
+/// Maximum number of events in the list of an edge.
 const NEWEST_MAX: usize = 5;
 
 /// The graph of the manifests, and the edges that the newest events took.
@@ -29,10 +29,9 @@ pub(in crate::admin) struct Flow {
     graph: Graph,
     /// The edges that the newest events took.
     edges: Vec<Edge>,
-    /// Number of events that the edges count.
+    /// Number of events that were counted.
     events: usize,
-    /// Length of the time up to now in which the counted events were accepted, in milliseconds. A count divided by it
-    /// is a rate.
+    /// The counted events were accepted within this number of milliseconds before now. A count divided by it is a rate.
     window_ms: UnixMs,
     /// When the graph was made.
     at: String,
@@ -66,7 +65,7 @@ struct Counts {
     newest: Vec<Seq>,
 }
 
-/// The key of an edge: its start, the event type, and the function with the trigger. The last is `None` for events
+/// The key of an edge: its start, the event type, and the function with the trigger, which are `None` for events
 /// without a delivery.
 type Way = (String, String, Option<(String, String)>);
 
@@ -91,7 +90,7 @@ pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Ex
         let (to, trigger) = to.unzip();
         Edge { from, r#type: type_, to, trigger, counts }
     });
-    // If fewer events than the maximum were counted, these are all events of the last `AGE_MAX_MS`.
+    // If fewer events than the maximum were counted, all events of the last `AGE_MAX_MS` were counted.
     let window_ms = if events < EVENTS_MAX { AGE_MAX_MS } else { now_ms.saturating_sub(oldest_ms).max(1) };
     let (graph, edges) = (admin.control.graph(), edges.collect());
     Ok(Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }))

@@ -31,13 +31,13 @@ use evoke_store::StoreError;
 
 /// How often new events are sent.
 const BATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// Number of batch intervals from one status to the next.
+/// A status is sent after this number of batch intervals, which is every second.
 const BATCHES_PER_STATUS: u32 = 4;
 /// Maximum number of events that a batch reads.
 const BATCH_MAX: usize = 50;
 /// Maximum number of bytes of the events that a batch reads.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// Number of statuses from one reading of the sizes of the store and the disk to the next.
+/// The sizes of the store and of the disk are read again after this number of statuses.
 const STATUSES_PER_SPACE: u32 = 10;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -64,7 +64,7 @@ struct Beat {
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_pending: Option<String>,
     space: Space,
-    /// Why the store accepts no writes.
+    /// The reason why the store refuses writes; absent if it accepts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
@@ -76,7 +76,7 @@ struct Rates {
     dead: f64,
 }
 
-/// Space in bytes; absent if it cannot be read.
+/// The size of the store, and the free and the total space of its disk, in bytes. A size that cannot be read is absent.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Space {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,8 +105,8 @@ pub(in crate::admin) async fn live(
     exchange.follow()?;
     let newest = *admin.store.newest().borrow();
     let last: Option<Seq> = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-    // If the client was connected to another store before, its position may be higher than that of the newest event
-    // here.
+    // If the client was connected to a process with another store before, its position may be higher than the newest
+    // position of this store. Then it gets only new events.
     let shown = last.filter(|last| *last <= newest).unwrap_or(newest);
     let live = Live { admin: admin.clone(), query, shown, previous: None, space: Space::default(), statuses: 0 };
     Ok(stream::events(&admin, |lines| live.run(lines)))
@@ -130,7 +130,7 @@ impl Live {
         let mut batches: u32 = 0;
         loop {
             ticks.tick().await;
-            // A client that reads slowly gets fewer and larger steps.
+            // Waits until the client has read the last step. So a slow client gets fewer steps, which are larger.
             lines.ready().await?;
             if batches.is_multiple_of(BATCHES_PER_STATUS) {
                 let beat = self.beat().await?;
@@ -207,7 +207,8 @@ impl Live {
                     && self.query.source.as_ref().is_none_or(|source| stored.event.source == *source)
             });
             if is_wanted {
-                // At a high rate, rows have no outcomes: they need one read per event, and the row is soon replaced.
+                // The outcomes of a row need a read of the store. At a high rate, rows have none, because newer rows
+                // soon replace them on the page.
                 let outcomes = match skipped {
                     0 => Some(Outcomes::of(store, DamagedEvent::seq_of(&read)).await?),
                     _ => None,
@@ -219,7 +220,7 @@ impl Live {
     }
 }
 
-/// Returns true if a type is the wanted one; a `*` at the end of `wanted` matches any ending.
+/// Returns true if `type_` matches `wanted`; a `*` at the end of `wanted` matches any ending. `None` matches all types.
 fn is_type(wanted: Option<&str>, type_: &str) -> bool {
     wanted.is_none_or(|wanted| match wanted.strip_suffix('*') {
         Some(start) => type_.starts_with(start),
@@ -229,7 +230,7 @@ fn is_type(wanted: Option<&str>, type_: &str) -> bool {
 
 /// Sends one server-sent event. JSON has no line breaks.
 async fn send(lines: &mut Lines, name: &str, id: Option<Seq>, data: &impl Serialize) -> Result<(), StreamError> {
-    // Strings, numbers and JSON always serialise.
+    // Never fails: strings, numbers and JSON always serialise.
     let data = serde_json::to_string(data).unwrap_or_default();
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     Ok(lines.text(format!("event: {name}\n{id}data: {data}\n\n")).await?)

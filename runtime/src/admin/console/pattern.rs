@@ -31,7 +31,7 @@ const NEAR_MAX: usize = 20;
 /// Maximum number of events that are compared field by field, for near misses.
 const EXPLAINED_MAX: usize = 1_000;
 
-/// The start of the manifest in which a pattern is checked. The lines of the pattern follow, indented.
+/// To check a pattern, a manifest is made of this text and the lines of the pattern, each indented by [`INDENT`].
 const BEFORE: &str = "evoke: 1\napp: console\nfunctions:\n  pattern:\n    deliver: { url: \"https://endpoint.example/\" }\n    \
                       on:\n      - events:\n";
 const INDENT: &str = "          ";
@@ -52,7 +52,7 @@ pub(in crate::admin) struct Request {
 pub(in crate::admin) struct Found {
     /// Errors and warnings. With an error, nothing is searched.
     diagnostics: Vec<Mistake>,
-    /// Number of events that were searched, including events that retention has removed.
+    /// Number of searched positions of events. Retention may have removed the events of some positions.
     scanned: u64,
     /// Number of searched events that match.
     matched: u64,
@@ -60,7 +60,7 @@ pub(in crate::admin) struct Found {
     rows: Vec<Row>,
     /// Near misses: events of which all fields but one match.
     near: Vec<Near>,
-    /// The `before` of the next search; absent if nothing is left.
+    /// The member `before` for the next search; absent if all events were searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Seq>,
 }
@@ -149,7 +149,7 @@ async fn search(admin: &Admin, request: &Request, pattern: &Pattern, found: &mut
         for read in page {
             let Ok(stored) = &read else { continue };
             let view = (&*stored.event).into();
-            // An event whose data cannot be parsed matches nothing.
+            // If the data of the event cannot be parsed, `matches` returns an error, and the event does not match.
             if matcher.matches(&view).is_ok_and(|matched| !matched.is_empty()) {
                 found.matched += 1;
                 if found.rows.len() < limit {
@@ -165,7 +165,7 @@ async fn search(admin: &Admin, request: &Request, pattern: &Pattern, found: &mut
     Ok(())
 }
 
-/// Returns the near miss if a single field of several does not match.
+/// Returns the event as a near miss if the pattern has several fields and at most one of them does not match.
 fn near(read: &ReadEvent, pattern: Explanation) -> Option<Near> {
     let failing = pattern.fields.iter().filter(|field| !field.matched).count();
     (pattern.fields.len() > 1 && failing <= 1).then(|| Near { row: Row::new(read, None), pattern })

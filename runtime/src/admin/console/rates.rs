@@ -1,7 +1,8 @@
 //! Rates, errors and percentiles of the functions over the last minutes, the last hour and the last day.
 //!
-//! Counts are sampled every ten seconds and kept in memory as differences, in three series with steps of different
-//! length. A step takes no memory for functions that had no attempts in it. A restart loses all counts.
+//! Every ten seconds, the counters of the functions are read, and the differences to the last reading are stored in
+//! memory. There are three series, with steps of different length. A step takes no memory for functions that had no
+//! attempts in it. A restart loses all counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use evoke_http::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_telemetry::{FunctionMetrics, Histogram};
 
-/// How often the counts are sampled.
+/// How often the counters are read.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The range of each series and the length of its steps, both in seconds. The series have 90, 60 and 288 steps.
 const SERIES: [(u64, u64); 3] = [(15 * 60, 10), (60 * 60, 60), (24 * 60 * 60, 5 * 60)];
@@ -31,7 +32,7 @@ pub(in crate::admin) struct History(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// The counters at the last sample.
+    /// The values of the counters when they were last read.
     last: BTreeMap<Arc<str>, Counts>,
     last_accepted: u64,
     series: [VecDeque<Step>; SERIES.len()],
@@ -59,7 +60,7 @@ struct Counts {
 impl Counts {
     fn read(metrics: &FunctionMetrics) -> Self {
         let FunctionMetrics { done, retried, dead, published, duration, .. } = metrics;
-        // The counters wrap; the differences of the buckets are right as long as a step has fewer than 2^32 attempts.
+        // The cast wraps. The differences are still right, as long as a step has fewer than 2^32 attempts.
         let durations = duration.read().buckets.into_iter().map(|(_, count)| count as u32).collect();
         Self { done: done.get(), retried: retried.get(), dead: dead.get(), published: published.get(), durations }
     }
@@ -90,7 +91,7 @@ impl Counts {
 }
 
 impl History {
-    /// Adds the counts since the last sample.
+    /// Adds the differences to the last reading of the counters.
     fn sample(&self, now_ms: UnixMs, accepted: u64, functions: &[Arc<FunctionMetrics>]) {
         let mut inner = self.lock();
         let mut step = Step { start_ms: now_ms, ..Step::default() };
@@ -109,7 +110,7 @@ impl History {
                 Some(last) => last.add(&step),
                 None => series.push_back(step.clone()),
             }
-            // Limits the number of steps, also if the wall clock jumps.
+            // The number of steps is limited here, and not their age, because the wall clock may jump.
             while series.len() as u64 > range_s / step_s {
                 series.pop_front();
             }
@@ -136,7 +137,7 @@ fn ms(seconds: u64) -> UnixMs {
     UnixMs::try_from(seconds).unwrap_or(UnixMs::MAX).saturating_mul(1_000)
 }
 
-/// Samples until the API stops.
+/// Reads the counters regularly until the API stops.
 pub(in crate::admin) async fn sample(admin: &Admin) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,7 +207,7 @@ pub(in crate::admin) async fn rates(
     let Some(at) = SERIES.iter().position(|(range_s, _)| *range_s == range) else {
         return Err(Problem::malformed(format!("range is {range}; it must be 900, 3600 or 86400 seconds")).into());
     };
-    // Takes a sample now, so that the rates include the time since the last sample.
+    // Reads the counters now, so that the rates include the time since the last reading.
     let now_ms = admin.clock.now_ms();
     let newest = u64::try_from(admin.store.newest().borrow().0).unwrap_or_default();
     admin.console.history.sample(now_ms, newest, &admin.metrics.functions());

@@ -27,7 +27,7 @@ pub(in crate::admin) struct Row {
     /// The delivery that caused the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<DeliveryId>,
-    /// The first event of the chain.
+    /// The first event of the chain that led to this event; absent if this event is the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<Seq>,
     /// Size of the event in bytes, attributes and data.
@@ -46,7 +46,7 @@ pub(in crate::admin) struct Row {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Outcomes {
     done: u32,
-    /// Ready, or waiting for an earlier delivery of the order key.
+    /// Ready, or waiting for an earlier delivery with the same order key.
     pending: u32,
     /// Waiting for their next attempt.
     retrying: u32,
@@ -125,7 +125,7 @@ fn preview(data: &Data) -> String {
     if let Data::Binary(bytes) = data {
         return count(bytes.len(), "byte");
     }
-    // A character has at most four bytes.
+    // A character has at most four bytes, so more bytes are not needed.
     let start = data.as_bytes().get(..PREVIEW_CHARS_MAX * 4).unwrap_or(data.as_bytes());
     String::from_utf8_lossy(start)
         .split_whitespace()

@@ -20,17 +20,17 @@ use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_model::clock::rfc3339;
 
-/// The path of the session.
+/// The path of the requests that open, show or end a session.
 pub(in crate::admin) const PATH: &str = "/api/v1/console/session";
 /// The header with the key of the session.
 const KEY: HeaderName = HeaderName::from_static("x-evoke-console");
-/// Maximum size of the body that opens a session: callers need no token.
+/// Maximum size of the body that opens a session, in bytes. It is small because this request needs no token.
 pub(in crate::admin) const BODY_MAX: usize = 1024;
 
 /// A new code.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Code {
-    /// Opens one session.
+    /// The code, which opens one session.
     code: String,
     /// How long the code is valid, in seconds.
     expires_in_s: u64,
@@ -45,7 +45,7 @@ struct Open {
 /// A session.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Session {
-    /// The key, only for a new session.
+    /// The key; only in the response that opens the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     /// Name of the token that opened the session.
@@ -88,7 +88,7 @@ pub(in crate::admin) async fn open(
     let opened = admin.console.sessions.open(&code, admin.clock.now_ms()).map_err(|error| no_random(&error))?;
     let Some(Opened { cookie, key, caller }) = opened else {
         let detail =
-            "the code is not valid: it was already used, or it is older than two minutes; run `evoke console` again";
+            "the code is not valid: each code opens one session, within two minutes; run `evoke console` for a new one";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail).into());
     };
     tracing::info!("a session of the console was opened with the token {}", caller.name);
@@ -107,15 +107,15 @@ pub(in crate::admin) async fn close(
     let closed = cookie(&admin, &headers).is_some_and(|cookie| admin.console.sessions.close(cookie));
     if !closed {
         return Err(Problem::not_found(
-            "there is no session to end: the request has a token, not a session of the console",
+            "there is no session to end: the request has no cookie of an open session of the console",
         )
         .into());
     }
     Ok(([(SET_COOKIE, set_cookie(&admin, "", 0)?)], Json(Count { count: 1 })))
 }
 
-/// Returns the caller whose session a request belongs to. Returns `None` if the request has no cookie of a session, or
-/// not the key of this session.
+/// Returns the caller of a session. Returns `None` if the request does not have both the cookie and the key of an open
+/// session.
 pub(in crate::admin) fn authenticate(admin: &Admin, headers: &HeaderMap) -> Option<Caller> {
     let mut keys = headers.get_all(KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else { return None };
@@ -123,7 +123,8 @@ pub(in crate::admin) fn authenticate(admin: &Admin, headers: &HeaderMap) -> Opti
     admin.console.sessions.authenticate(cookie, key.to_str().ok()?, admin.clock.now_ms())
 }
 
-/// The name of the cookie has the port, because browsers send the cookies of one port to all ports of a host.
+/// Returns the name of the cookie. It contains the port, because browsers send a cookie to all ports of a host: without
+/// it, two processes on one machine would replace each other's cookies.
 fn cookie_name(admin: &Admin) -> String {
     format!("evoke-console-{}", admin.listener.address.port())
 }

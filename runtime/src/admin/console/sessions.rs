@@ -1,5 +1,5 @@
-//! Sessions of browsers. A token makes a code that is valid once and for a short time; the code becomes a session with
-//! the rights of the token.
+//! Sessions of browsers. The holder of a token requests a code, which opens one session within two minutes. The session
+//! has the rights of the token.
 //!
 //! A session has two secrets: a cookie, which scripts cannot read, and a key, which the page keeps in the storage of
 //! its origin and sends in a header. A request needs both. Browsers send cookies to every port of a host, so another
@@ -69,7 +69,8 @@ impl Sessions {
         Ok(code)
     }
 
-    /// Opens a session. Returns `None` if the code does not exist, was used, or is too old, or if its token has ended.
+    /// Opens a session. Returns `None` if the code does not exist, was used or is too old, or if its token was revoked
+    /// or has expired.
     pub(super) fn open(&self, code: &str, now_ms: UnixMs) -> anyhow::Result<Option<Opened>> {
         let (cookie, key) = (random_text()?, random_text()?);
         let presented = hash(code);
@@ -91,7 +92,7 @@ impl Sessions {
     }
 
     /// Returns the caller whose session has this cookie and this key. The comparison takes the same time for any wrong
-    /// cookie or key, so an attacker learns nothing from it.
+    /// cookie or key, so its duration shows an attacker nothing about the right one.
     pub(in crate::admin) fn authenticate(&self, cookie: &str, key: &str, now_ms: UnixMs) -> Option<Caller> {
         let (cookie, key) = (hash(cookie), hash(key));
         let mut found = None;
@@ -104,7 +105,7 @@ impl Sessions {
         found.filter(|caller| caller.check(now_ms).is_ok())
     }
 
-    /// Ends the session with this cookie. Returns false if there is none.
+    /// Ends the session with this cookie. Returns false if there is no such session.
     pub(super) fn close(&self, cookie: &str) -> bool {
         let cookie = hash(cookie);
         let mut inner = self.lock();
@@ -119,9 +120,9 @@ impl Sessions {
     }
 }
 
-/// Returns the position of the entry to replace, given the owners of all entries and the owner of the `new` entry: the
-/// first entry of the owner that has the most entries, with the new one counted. So the holder of one token cannot push
-/// out the entries of other holders.
+/// Returns the position of the entry that a new entry replaces: the oldest entry of the owner that has the most
+/// entries, with the new entry counted. `owners` are the owners of the entries, oldest first; `new` is the owner of the
+/// new entry. So the holder of one token cannot push out the entries of other holders.
 fn oldest_of_most<'a>(owners: impl Iterator<Item = &'a str>, new: &'a str) -> usize {
     let owners: Vec<_> = owners.collect();
     let count = |owner: &str| owners.iter().chain([&new]).filter(|other| **other == owner).count();
@@ -149,7 +150,7 @@ mod tests {
         let code = sessions.make_code(caller.clone()).unwrap();
         assert!(sessions.open("", 1_000).unwrap().is_none() && sessions.open(&code[1..], 1_000).unwrap().is_none());
         let Opened { cookie, key, caller: opened } = sessions.open(&code, 1_000).unwrap().unwrap();
-        assert!(sessions.open(&code, 1_000).unwrap().is_none(), "a code is valid once");
+        assert!(sessions.open(&code, 1_000).unwrap().is_none(), "a code opens only one session");
         // The session ends with the token.
         assert_eq!((opened.role, opened.expires_ms()), (Role::Viewer, Some(61_000)));
         assert_eq!(&*sessions.authenticate(&cookie, &key, 1_000).unwrap().name, "v");

@@ -35,8 +35,8 @@ impl Pages {
         Ok(Self { store, search, pace: Pace::new(), before, deadline, searched: 0 })
     }
 
-    /// Searches the next step, and returns the events that match, newest first. The list may be empty. Returns `None`
-    /// at the end of the range, or when the time limit has passed.
+    /// Searches the next page of older events, and returns those that match, newest first. The list may be empty.
+    /// Returns `None` at the end of the range, or when the time limit has passed.
     pub(in crate::admin) async fn next(&mut self) -> Result<Option<Vec<ReadEvent>>, StoreError> {
         if self.rest().is_none() || Instant::now() >= self.deadline {
             return Ok(None);
@@ -51,7 +51,7 @@ impl Pages {
         self.move_to(seq);
     }
 
-    /// Returns the position before which the next request continues; `None` if nothing is left.
+    /// Returns the position before which the next request continues; `None` if all events were searched.
     pub(in crate::admin) fn rest(&self) -> Option<Seq> {
         (self.before > self.search.after.next()).then_some(self.before)
     }

@@ -7,7 +7,7 @@ use crate::admin::pace;
 use crate::admin::routes::routes;
 use crate::admin::tokens::Role;
 
-/// A path of the route that exists.
+/// Returns the path of a route with values in place of its variable segments.
 fn concrete(path: &str) -> String {
     path.replace("{ref}", "1").replace("{delivery}", "1").replace("{id}", "1").replace("{action}", "pause")
 }
@@ -35,13 +35,13 @@ async fn every_route_needs_a_token_and_every_change_needs_an_operator() {
         }
         let of_viewer = status(&[("authorization", &format!("Bearer {viewer}"))]).await.0;
         assert_eq!(of_viewer == 403, role == Role::Operator, "{method} {path}: {of_viewer}");
-        // A plan of a replay and the check of a pattern change nothing; a session has the rights of its token.
+        // These requests of viewers use POST, but they change nothing stored.
         let is_harmless = path == "/api/v1/replays/plan" || path.starts_with("/api/v1/console/");
         assert!(role == Role::Operator || method.is_safe() || is_harmless, "{method} {path}");
         let of_owner = status(&[("authorization", &format!("bearer {}", api.owner))]).await.0;
         assert!(![401, 403, 405].contains(&of_owner), "{method} {path}: {of_owner}");
     }
-    // Unknown paths and methods tell strangers nothing either.
+    // Without a token, a request for an unknown path or method gets the same response.
     for (method, path) in
         [("GET", "/api/v2"), ("OPTIONS", "/api/v1/status"), ("POST", "/healthz"), ("GET", "//healthz")]
     {
@@ -81,7 +81,7 @@ async fn the_number_of_followers_is_limited_and_other_requests_continue() {
     assert!(text.contains("too many followed lists: the maximum of 32"), "{text}");
     assert_eq!(api.get("/api/v1/status").await.0, 200);
     assert!(api.lines("/api/v1/events").await.is_empty());
-    // Viewers leave some for operators.
+    // Viewers can have only 24 of the 32 permits, so that some are left for operators.
     followers.truncate(7);
     let follow = async || {
         let headers = [("authorization", viewer.as_str())];
@@ -115,7 +115,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     assert!(slow.frame().await.unwrap().unwrap().into_data().unwrap().len() <= pace::PART_BYTES_MAX);
     tokio::time::sleep(pace::PART_TIME_MAX + Duration::from_secs(3)).await;
     assert!(slow.frame().await.unwrap().is_err());
-    // One that waits for new items is not slow.
+    // A client that has read everything and waits for new events is not cut off.
     let mut follow = api.send("GET", "/api/v1/events?follow=true&limit=0", "", Vec::new()).await.into_body();
     tokio::select! {
         frame = follow.frame() => panic!("{frame:?}"),

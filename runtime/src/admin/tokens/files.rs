@@ -72,7 +72,7 @@ pub(super) fn write_owner(data: &Path, token: &str) -> anyhow::Result<()> {
     write_private(&path, &format!("{token}\n")).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads the other tokens; none if there is no file.
+/// Reads the tokens in `tokens.json`: all except the owner's. Returns an empty list if there is no file.
 pub(super) fn read_tokens(data: &Path) -> anyhow::Result<Vec<StoredToken>> {
     let path = tokens_path(data);
     let Some(text) = read_private(&path)? else { return Ok(Vec::new()) };
@@ -81,7 +81,7 @@ pub(super) fn read_tokens(data: &Path) -> anyhow::Result<Vec<StoredToken>> {
         file.tokens.into_iter().map(stored).collect()
     };
     parse()
-        .with_context(|| format!("{} is damaged; delete the file, restart, and make the tokens again", path.display()))
+        .with_context(|| format!("{} is damaged; delete it, restart Evoke, and make the tokens again", path.display()))
 }
 
 pub(super) fn write_tokens(data: &Path, tokens: Vec<StoredToken>) -> io::Result<()> {
@@ -107,7 +107,7 @@ fn stored(entry: Entry) -> anyhow::Result<StoredToken> {
     Ok(StoredToken { name, role, hash, created_ms, expires_ms })
 }
 
-/// Reads a file that only its owner may read; `None` if there is none.
+/// Reads a file that only its owner may read. Returns `None` if the file does not exist.
 fn read_private(path: &Path) -> anyhow::Result<Option<String>> {
     let at = path.display();
     let file = match File::open(path) {
@@ -117,8 +117,8 @@ fn read_private(path: &Path) -> anyhow::Result<Option<String>> {
     let mode = file.metadata().with_context(|| format!("cannot read {at}"))?.permissions().mode();
     if mode & 0o077 != 0 {
         bail!(
-            "other users of this machine can read {at}, so its tokens may be known: delete the file and restart `evoke \
-             up`, or run `chmod 600 {at}` if you are sure that nobody has read it"
+            "other users of this machine can read {at} and use its tokens: delete the file and restart `evoke up`, or \
+             run `chmod 600 {at}` if you are sure that nobody has read it"
         );
     }
     let mut text = String::new();

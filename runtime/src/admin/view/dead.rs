@@ -29,10 +29,10 @@ pub struct DeadGroup {
     /// had an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
-    /// The same time of the last of these deliveries.
+    /// When the last of these deliveries became a dead letter, in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// The newest of the dead letters.
+    /// The dead letter with the highest delivery number.
     pub newest: DeliveryId,
 }
 

@@ -12,14 +12,14 @@ use evoke_model::clock::rfc3339;
 pub struct FunctionGrants {
     /// `app/function`.
     pub function: String,
-    /// False if no manifest has the function any more.
+    /// False if no active manifest declares the function any more.
     pub active: bool,
     /// The time since which the use of grants is recorded.
     pub since: String,
     /// Number of attempts and handled HTTP requests since then.
     pub attempts: u64,
-    /// The start of Evoke that found the last end without a clean stop. Uses of the last seconds before that end may be
-    /// missing.
+    /// The time of the last start of Evoke after an end without a clean stop, such as a crash. Uses in the last seconds
+    /// before that end may be missing here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_end: Option<String>,
     /// The grants that the manifest has.
@@ -30,8 +30,8 @@ pub struct FunctionGrants {
     /// The imports of the component that refuse every call, because the grant that they need is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusing_imports: Vec<String>,
-    /// The smallest `allow:` that covers all uses; absent if the present `allow:` is as small, or if the function has
-    /// not run.
+    /// The smallest `allow:` that covers all uses; absent if the present `allow:` is already the smallest, or if the
+    /// function has not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<Value>,
 }
@@ -48,12 +48,12 @@ pub struct Grant {
     pub attempts: u64,
     /// False if the function has not used the grant so far.
     pub used: bool,
-    /// When it was last used, to the hour.
+    /// When the grant was last used, with a precision of one hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// The uses: published event types; hosts of requests; operations on state (`open`, `read`, `write`); or the ways
-    /// in which a setting or secret was read: `read` for this one alone, `get-all` or `environment` together with all
-    /// others, `header` for a header of a request.
+    /// The uses, by kind of grant: published event types; hosts of requests; or operations on state (`open`, `read`,
+    /// `write`). For a setting or a secret: `read` if the function read this one alone, `get-all` or `environment` if
+    /// it read all of them together, and `header` if the value was added to a request as a header.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<String>,
     /// True if there were more uses than `seen` has room for.
@@ -62,7 +62,7 @@ pub struct Grant {
     /// The headers that are added to requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// The addresses that may be reached although they are not global.
+    /// The addresses that requests may reach although they are not global, such as those of a private network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
 }
@@ -73,7 +73,7 @@ pub struct RefusedUse {
     /// Kind and name of the missing grant.
     #[serde(flatten)]
     pub key: GrantKey,
-    /// When it was last tried, to the hour.
+    /// When the use was last tried, with a precision of one hour.
     pub last: String,
     /// The addition to `allow:` that would allow the use.
     pub allow: Value,

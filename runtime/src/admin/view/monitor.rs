@@ -1,4 +1,4 @@
-//! The JSON form of what monitors watch.
+//! The JSON form of the things that monitors watch.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use evoke_sources::monitor::SubjectStatus;
 pub struct Monitor {
     /// The source, `/app/name`.
     pub monitor: String,
-    /// The reading, such as `disk`.
+    /// The kind of the monitor, such as `disk`.
     pub kind: String,
     /// The watched thing, such as the path of a disk.
     pub subject: String,

@@ -16,8 +16,8 @@ pub struct Pending {
     /// When the running attempt started; absent if no attempt runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<String>,
-    /// Why the function runs no deliveries: `paused`, `compiling` if its component is still being compiled after the
-    /// start, or `inactive` if no active manifest declares the function; absent if it runs some.
+    /// The reason why the function starts no attempts: `paused`, `compiling` if its component is still being compiled
+    /// after the start, or `inactive` if no active manifest declares the function. Absent if it may start attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// The delivery for which this delivery waits, if it is blocked.
@@ -25,12 +25,12 @@ pub struct Pending {
     pub blocked_by: Option<Blocker>,
 }
 
-/// The first unfinished delivery of an order key.
+/// The first unfinished delivery with an order key. Later deliveries with the same key wait for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Blocker {
     /// Number of the blocking delivery.
     pub delivery: DeliveryId,
-    /// Its state: `dead` for a dead letter, which blocks its key until it is redriven or purged.
+    /// The state of the blocking delivery. A dead letter (`dead`) blocks its order key until it is redriven or purged.
     pub state: String,
 }
 

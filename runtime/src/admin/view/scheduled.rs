@@ -11,9 +11,10 @@ use evoke_model::clock::UnixMs;
 pub struct ScheduledEvent {
     /// The time at which the event is due.
     pub due: String,
-    /// The time until then, in milliseconds; 0 if the event is due.
+    /// The time until `due`, in milliseconds; 0 if this time has come.
     pub wait_ms: u64,
-    /// The active functions that would receive the event now, `app/function`. The event is routed again when it is due.
+    /// The active functions that would receive the event now, `app/function`. When the event is due, the functions are
+    /// determined again.
     pub functions: Vec<String>,
     /// The event, without its data.
     pub event: Envelope,

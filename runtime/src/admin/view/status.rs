@@ -104,12 +104,12 @@ impl From<Interrupted> for UncleanExit {
 pub struct Function {
     /// `app/function`.
     pub name: String,
-    /// Whether an active manifest declares the function; if not, its deliveries stay in the store.
+    /// True if an active manifest declares the function. If false, the deliveries of the function wait in the store.
     #[serde(rename = "in_force")]
     pub active: bool,
     /// Number of deliveries that run now.
     pub running: u32,
-    /// Maximum number of deliveries that run at once; absent if the function is not active.
+    /// Maximum number of deliveries that run at the same time; absent if the function is not active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     /// A description of the failure, if the function keeps failing; absent if it works.
@@ -130,7 +130,7 @@ pub struct Function {
     /// The time since which the oldest ready or retrying delivery is pending; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_since: Option<String>,
-    /// Since when the function is paused; absent if it is not paused.
+    /// The time since which the function is paused; absent if it is not paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
     /// Why Evoke itself paused the function; absent if an operator did.
@@ -142,7 +142,8 @@ pub struct Function {
     /// Where a function with `deliver` sends events; absent for a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// A description of the circuit of the endpoint, if it is open; absent if it is closed.
+    /// A description of the circuit breaker of the endpoint, if it is open because deliveries to the endpoint failed;
+    /// absent if it is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<String>,
     /// Number of deliveries by state, flattened into this object.
@@ -155,9 +156,9 @@ pub struct Function {
 pub struct LastError {
     /// When the attempt started.
     pub at: String,
-    /// The number of its delivery.
+    /// The number of the delivery.
     pub delivery: DeliveryId,
-    /// How it ended, as in [`super::Attempt`].
+    /// How the attempt ended, as in [`super::Attempt`].
     pub outcome: String,
     /// Details of the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +175,7 @@ impl From<LastFailure> for LastError {
 /// Status of a source.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
-    /// The `source` of its events.
+    /// The attribute `source` of the events of this source.
     pub uri: String,
     /// `http`, `files`, `timer` or `monitor`.
     pub kind: String,
@@ -186,7 +187,7 @@ pub struct Source {
     /// Number of requests that the source refused since its start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refused: u64,
-    /// The last reasons for a refusal, newest first; at a high rate, only some of them.
+    /// The reasons of the last refusals, newest first. At a high rate of refusals, some reasons are missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
 }

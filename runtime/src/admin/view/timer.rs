@@ -7,11 +7,11 @@ use evoke_model::{DeliveryId, Seq};
 /// A timer with its ticks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Timer {
-    /// The URI of its source.
+    /// The URI of the timer's source.
     pub source: String,
     /// The schedule, such as `every 1m`.
     pub schedule: String,
-    /// The delay of each tick after its instant, in milliseconds, because of the `jitter` of the timer.
+    /// Each tick is this number of milliseconds after its instant of the schedule, because of the timer's `jitter`.
     #[serde(default)]
     pub delay_ms: i64,
     /// The next instants of the schedule, in order.
@@ -28,7 +28,8 @@ pub struct Tick {
     /// The number of the event; absent if the tick was skipped, or if retention removed the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Seq>,
-    /// Why the tick was skipped: `overlap` or `late`.
+    /// The reason why the tick was skipped: `overlap` if deliveries of the tick before were pending, or `late` if the
+    /// tick could not be stored within the `start_deadline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
     /// The deliveries of the event.

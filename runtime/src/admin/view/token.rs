@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads everything, and changes nothing
+    /// Reads everything except tokens and recordings, and changes nothing
     Viewer,
     /// Reads and changes everything
     Operator,

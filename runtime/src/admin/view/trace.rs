@@ -9,7 +9,7 @@ use evoke_model::{
 };
 use evoke_store::InspectionStore;
 
-/// An event with its deliveries and the events they published.
+/// An event with its deliveries and the events that the deliveries published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Number of the event.
@@ -24,7 +24,8 @@ pub struct Node {
     /// The verified sender, as in [`Envelope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// The delivery that published the event. For an event of the runtime about a delivery, that delivery.
+    /// The delivery that published the event. If Evoke itself published the event to report about a delivery, it is
+    /// that delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
     /// Number of the event that started the chain.
@@ -37,8 +38,8 @@ pub struct Node {
     pub damaged: Option<String>,
     /// Deliveries of the event, in order.
     pub deliveries: Vec<Delivery>,
-    /// The reason, if the trace became too large and stops at this event. A trace that starts at this event shows the
-    /// rest.
+    /// The reason why the trace stops at this event, if it became too large. A trace that starts at this event shows
+    /// the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
     /// The part of the trace that may be missing because retention removed it; only set at the first event.
@@ -66,7 +67,7 @@ pub struct Delivery {
     /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery cannot be read, `removed`
     /// if retention removed it meanwhile.
     pub state: String,
-    /// Why the delivery became a dead letter.
+    /// The reason why the delivery became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// When the next attempt is due.

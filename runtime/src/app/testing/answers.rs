@@ -16,12 +16,12 @@ const REQUESTS_MAX: usize = 1_000;
 /// Maximum total size of the request bodies that a test records, in bytes.
 const BODIES_BYTES_MAX: usize = 8 << 20;
 
-/// The host that the requests of an attempt reach.
+/// Answers the requests of an attempt in place of the real hosts.
 #[derive(Default)]
 pub(super) struct Peer {
     answers: Vec<test_file::Answer>,
-    /// The secrets of the function, if the test is a recorded attempt. In the recording, also the encoded forms of
-    /// secrets are replaced, so they are replaced in the requests before these are compared.
+    /// The secrets of the function, if the test is a recorded attempt. In a recording, the values of secrets and their
+    /// encoded forms are replaced. So they are replaced in the requests too, before the requests are compared.
     secrets: Option<Secrets>,
     state: Mutex<State>,
 }
@@ -108,7 +108,7 @@ impl Peer {
 
 fn too_many() -> Answer {
     Answer::Missing(format!(
-        "a test records at most {REQUESTS_MAX} requests, with bodies of {} MiB together",
+        "the attempt exceeds a limit of tests: at most {REQUESTS_MAX} requests, with bodies of {} MiB together",
         BODIES_BYTES_MAX >> 20
     ))
 }

@@ -37,7 +37,7 @@ pub(super) struct Actual {
 /// Changes of a bucket: the new value by key, `None` for a deleted key.
 pub(super) type Changes = BTreeMap<String, Option<Vec<u8>>>;
 
-/// Runs one attempt of a function of an app. If the state of the test cannot be stored, returns this as an outcome.
+/// Runs one attempt of a function of an app. If the state of the test cannot be stored, the outcome is `unavailable`.
 pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: Test) -> Actual {
     let clock = test.clock_ms.map_or_else(Clock::system, Clock::fixed);
     let mut event = test.event;
@@ -74,7 +74,8 @@ pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: T
         outside: Outside::Given(Given::new(peer.answers(), reads)),
     };
     let attempt = function.run(call).await;
-    // In a recording, the values of secrets are replaced in all their forms, so the results are compared in this form.
+    // In a recording, the values of secrets and their encoded forms are replaced. So they are replaced in the results
+    // too, before the results are compared.
     let plain =
         |bytes: &[u8]| secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes)).into_owned();
     let published_json = attempt.published.iter();

@@ -19,7 +19,7 @@ pub(super) struct Suite {
     pub(super) files: Vec<TestFile>,
 }
 
-/// A test file to load. `of` is the manifest whose tests the user requested; test files of other manifests are left
+/// A test file to load. If the user named a manifest, `of` is this manifest, and test files of other manifests are left
 /// out.
 struct Candidate {
     path: PathBuf,
@@ -138,7 +138,7 @@ fn manifest_of(file: &TestFile) -> Result<PathBuf, Box<Diagnostic>> {
     names.iter().map(|name| path.with_file_name(name)).find(|path| path.is_file()).ok_or_else(|| {
         let message =
             format!("there is no manifest for these tests: neither {stem}.yaml nor evoke.yaml is beside them");
-        Box::new(Diagnostic::file_error(&file.source, message).help("name it: `manifest: FILE.yaml`"))
+        Box::new(Diagnostic::file_error(&file.source, message).help("name it in the test file: `manifest: FILE.yaml`"))
     })
 }
 

@@ -20,7 +20,7 @@ const FILE_BYTES: usize = 256 * 1024;
 /// Maximum number of tests in a file.
 const FILE_TESTS: usize = 200;
 
-/// Where the tests of recorded attempts are written.
+/// The file into which the tests of recorded attempts are written.
 #[derive(Debug, Clone)]
 pub enum RecordedFile {
     /// Into no file.
@@ -74,7 +74,14 @@ pub(super) fn suites(
     let written = match (file, texts.as_slice()) {
         (RecordedFile::None, _) => None,
         (_, [(text, _)]) => Some((path.clone(), text.clone())),
-        _ => return Err(anyhow::anyhow!("the tests do not fit into one file; take fewer attempts with --last").into()),
+        _ => {
+            return Err(anyhow::anyhow!(
+                "the tests do not fit into one file, which has at most {FILE_TESTS} tests and {} KiB; take fewer \
+                 attempts with --last",
+                FILE_BYTES >> 10
+            )
+            .into());
+        }
     };
     let parse = |(text, _): &(String, usize)| TestFile::parse(text, &path);
     let files: Vec<TestFile> = texts.iter().map(parse).collect::<Result<_, _>>()?;
@@ -91,7 +98,7 @@ fn find(manifests: Vec<Checked>, function: &str) -> anyhow::Result<Checked> {
     match found {
         Some(checked) if present_name(&checked, name).is_some() => Ok(checked),
         Some(checked) => bail!("{} has no function {name} any more", checked.manifest.path.display()),
-        None => bail!("the manifests declare {}, not {app}; name the manifest of {app}", names.join(", ")),
+        None => bail!("the manifests declare the apps {}, not {app}; name the manifest of {app}", names.join(", ")),
     }
 }
 

@@ -16,7 +16,7 @@ use evoke_sandbox::{self as sandbox, Kind, Sandbox, Secret, Secrets};
 
 type Values = BTreeMap<String, String>;
 
-/// Returns the function of each test. Tests with the same function, configuration and secrets share it.
+/// Returns the loaded function of each test. Tests with the same function, configuration and secrets share one.
 pub(super) async fn load_all(cases: &[Case<'_>], sandbox: &Sandbox) -> Result<Vec<Arc<sandbox::Function>>, AppError> {
     let key = |case: &Case<'_>| {
         let name = full_name(&case.checked.manifest, case.function);
@@ -60,7 +60,7 @@ async fn load<K>(key: K, case: &Case<'_>, sandbox: &Sandbox) -> Result<(K, Arc<s
     let loaded = load_with(checked, &function, (secrets, http), sandbox).await?;
     if loaded.kind() == Kind::Http {
         let message = format!("`{}` handles HTTP requests, not events", function.name.as_str());
-        return at_test(message, "test functions that handle events");
+        return at_test(message, "remove this test: only functions that handle events can be tested");
     }
     Ok((key, loaded))
 }

@@ -19,8 +19,7 @@ pub(super) struct Written {
 /// Returns the file with a new expectation for each of these tests.
 ///
 /// # Errors
-/// A test is written in a form that cannot be changed, such as an alias. The new text is parsed again, so errors of the
-/// parser are possible, too.
+/// A test is written in a form that cannot be changed, such as an alias, or the changed text cannot be parsed.
 pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyhow::Result<Written> {
     let mut text = file.source.text.clone();
     let mut edits = Vec::new();
@@ -53,8 +52,8 @@ pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyh
     Ok(Written { text, file: written })
 }
 
-/// Returns the range to replace, and the new text. Returns `None` if the test is not written out after its name, such
-/// as an alias.
+/// Returns the range of the text to replace, and the new text. Returns `None` if the test itself does not follow its
+/// name in the text, but an alias for example.
 fn edit(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, String)> {
     let name = test.name.span;
     if test.span == name {

@@ -23,7 +23,7 @@ pub(super) struct GivenState {
     usages: BTreeMap<String, Usage>,
 }
 
-/// The state that a test gives for a bucket: values as JSON, and the other reads of a recording.
+/// The state that a test gives for a bucket: values as JSON, and the further reads of state that a recording has.
 pub(super) struct GivenBucket {
     pub(super) name: Arc<str>,
     pub(super) values: Option<Spanned<BTreeMap<String, Value>>>,

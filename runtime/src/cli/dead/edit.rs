@@ -19,8 +19,8 @@ use evoke_model::DeliveryId;
 pub(in crate::cli) struct WithData {
     /// Number of the delivery
     delivery: DeliveryId,
-    /// The new data: JSON, @FILE or @- for standard input [default: the program in EDITOR is started with the present
-    /// data]
+    /// The new data: JSON, @FILE or @- for standard input [default: the current data is opened in the editor that
+    /// VISUAL or EDITOR names]
     #[arg(long, value_name = "JSON")]
     data: Option<String>,
     /// Show the new data and change nothing
@@ -43,7 +43,7 @@ impl WithData {
             }
         };
         let data: Box<RawValue> = serde_json::from_str(text.trim())
-            .map_err(|error| Failure::Failed(format!("the new data are not JSON: {error}; nothing was changed")))?;
+            .map_err(|error| Failure::Failed(format!("the new data is not JSON: {error}; nothing was changed")))?;
         if dry_run {
             return print(&pretty(data.get()).lines().map(escape).collect::<Vec<_>>().join("\n"));
         }
@@ -71,7 +71,7 @@ fn data_of(letter: &DeadLetter) -> Result<String, Failure> {
 fn edit(text: &str) -> Result<String, Failure> {
     let editor = std::env::var("VISUAL").or_else(|_| std::env::var("EDITOR")).ok().filter(|name| !name.is_empty());
     let Some(editor) = editor else {
-        return Err(Failure::Usage("give the new data with --data, or set the variable EDITOR".to_owned()));
+        return Err(Failure::Usage("give the new data with --data, or set the environment variable EDITOR".to_owned()));
     };
     let failed = |error: std::io::Error| Failure::Failed(format!("cannot edit the data: {error}"));
     let mut file = tempfile::Builder::new().prefix("evoke-").suffix(".json").tempfile().map_err(failed)?;
@@ -84,7 +84,9 @@ fn edit(text: &str) -> Result<String, Failure> {
     }
     let edited = evoke_fs::read_text(file.path(), 4 * 1024 * 1024).map_err(failed)?;
     match edited.trim() == text.trim() {
-        true => Err(Failure::Failed("the data are the same; `evoke dead redrive` runs the delivery again".to_owned())),
+        true => Err(Failure::Failed(
+            "the data was not changed; to deliver the same data again, use `evoke dead redrive`".to_owned(),
+        )),
         false => Ok(edited),
     }
 }

@@ -1,8 +1,9 @@
-//! `--when-changed KEY`: reads readings, and sends an event only if a reading differs from the last one.
+//! `--when-changed KEY`: reads a series of JSON values (readings), and sends an event only for a reading that differs
+//! from the one before.
 //!
-//! The file `changed/KEY.json` has the data of the last event. It also has the event that is being sent, until it is
-//! known that Evoke stored it. The next command sends that event again, with the same id. So a change makes one event,
-//! even if the command or Evoke ends at any point.
+//! The file `changed/KEY.json` stores the data of the last event. It also stores the event that is being sent, until
+//! Evoke has confirmed it. If the command ends before that, the next command sends the event again, with the same id.
+//! So each change makes one event, even if the command or Evoke ends at any point.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -20,11 +21,12 @@ use super::sender::Sender;
 use super::stream::{Stream, cannot_read, stdin_lines, wrong_line};
 use evoke_fs::PrivateFolder;
 
-/// The maximum size of the file: two events of the maximum size, with every character escaped.
+/// The maximum size of `changed/KEY.json` in bytes: two events of the maximum size, with every character escaped.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The maximum length of a key, so that its file has a valid name.
+/// The maximum length of a percent-encoded key, in bytes. The key is a part of a file name, whose length is limited.
 const KEY_BYTES_MAX: usize = 64;
 
+/// The content of `changed/KEY.json`.
 #[derive(Default, Serialize, Deserialize)]
 struct Last {
     /// The data of the last event.
@@ -33,7 +35,7 @@ struct Last {
     sending: Option<(Value, String)>,
 }
 
-/// The readings of one key.
+/// The last reading of one key, with the file that stores it.
 struct Readings {
     path: PathBuf,
     last: Last,
@@ -41,8 +43,9 @@ struct Readings {
     _lock: File,
 }
 
-/// Sends an event for each reading that differs from the one before it. `reading` is the data of the command line;
-/// without it, each line of standard input is a reading.
+/// Sends an event for each reading that differs from the one before. `Some` is the reading of the command line; without
+/// `--data`, its value is `None`, which counts as `null`. If `reading` is `None`, each line of standard input is a
+/// reading.
 pub(super) fn run(
     stream: &Stream<'_>,
     folder: &Path,
@@ -52,7 +55,8 @@ pub(super) fn run(
     if stream.spool.is_none() && !stream.common.data_folder().is_dir() {
         let folder = stream.common.data_folder().display();
         return Err(Failure::NotRunning(format!(
-            "there is no data folder {folder}; choose another with --data, or use --spool"
+            "there is no data folder {folder}, which stores the last reading; name another one before the command \
+             (evoke --data DIR emit …), or use --spool DIR"
         )));
     }
     let mut readings = Readings::open(folder, key)?;
@@ -73,13 +77,17 @@ pub(super) fn run(
 impl Readings {
     fn open(folder: &Path, key: &str) -> Result<Self, Failure> {
         let name = encode_segment(key);
-        if name.is_empty() || name.len() > KEY_BYTES_MAX || key.starts_with('.') {
+        if key.starts_with('.') {
+            return Err(Failure::Usage(format!("--when-changed {key}: the key must not begin with a dot")));
+        }
+        if name.is_empty() || name.len() > KEY_BYTES_MAX {
             return Err(Failure::Usage(format!(
-                "--when-changed {key}: the key must have 1 to {KEY_BYTES_MAX} characters, and must not begin with a dot"
+                "--when-changed {key}: the percent-encoded key has {} bytes; it must have 1 to {KEY_BYTES_MAX} bytes",
+                name.len()
             )));
         }
         let failed =
-            |what: String| Failure::Failed(format!("cannot keep the last reading in {}: {what}", folder.display()));
+            |what: String| Failure::Failed(format!("cannot store the last reading in {}: {what}", folder.display()));
         PrivateFolder::prepare(folder, &[]).map_err(|error| failed(error.to_string()))?;
         let folder_of_keys = folder.join("changed");
         PrivateFolder::prepare(&folder_of_keys, &[]).map_err(|error| failed(error.to_string()))?;
@@ -92,14 +100,15 @@ impl Readings {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(failed(format!("another `evoke emit --when-changed {key}` runs")));
+                return Err(failed(format!("another `evoke emit --when-changed {key}` is running; wait for its end")));
             }
             Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
         }
         let path = folder_of_keys.join(format!("{name}.json"));
         let last = match evoke_fs::read_text(&path, FILE_BYTES_MAX) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| {
-                failed(format!("{} is damaged ({error}); remove it: the next reading is then a change", path.display()))
+                let path = path.display();
+                failed(format!("{path} is damaged ({error}); remove it, and the next reading is sent as a change"))
             })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Last::default(),
             Err(error) => return Err(failed(error.to_string())),
@@ -131,8 +140,8 @@ impl Readings {
         }
     }
 
-    /// Sends an event if the reading differs from the last one. The error is `Ok` with a failure of the command, or
-    /// `Err` with the mistake in the reading.
+    /// Sends an event if the reading differs from the last one. The returned error is `Ok(failure)` if the command
+    /// failed, and `Err(text)` if the reading is wrong; the text describes the mistake.
     fn take(
         &mut self,
         draft: &Draft,
@@ -148,6 +157,7 @@ impl Readings {
         self.store().and_then(|()| self.finish_sending(send)).map_err(Ok)
     }
 
+    /// Sends the event that is stored as being sent, if there is one, and stores that Evoke has confirmed it.
     fn finish_sending(&mut self, send: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let Some((data, event)) = &self.last.sending else { return Ok(()) };
         send(event)?;
@@ -157,7 +167,7 @@ impl Readings {
 
     fn store(&self) -> Result<(), Failure> {
         let new = self.path.with_extension("new");
-        // JSON values and strings always serialise.
+        // Serialising JSON values and strings cannot fail.
         let text = serde_json::to_vec(&self.last).unwrap_or_default();
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(&text)?;
@@ -200,7 +210,7 @@ mod tests {
             .map(|text| read(&mut readings, text, false).len());
         assert_eq!(sent, [1, 0, 1, 1, 0, 1, 1]);
         drop(readings);
-        // The last reading is known to the next command; another key has its own.
+        // The next command reads the last reading from the file. Another key has another file.
         assert_eq!(read(&mut Readings::open(folder.path(), "root disk/1").unwrap(), "1", false).len(), 0);
         assert_eq!(read(&mut Readings::open(folder.path(), "other").unwrap(), "1", false).len(), 1);
     }
@@ -230,6 +240,6 @@ mod tests {
         let held = Readings::open(folder.path(), "a/../../k").unwrap();
         assert_eq!(held.path, folder.path().join("changed/a%2F..%2F..%2Fk.json"));
         let error = Readings::open(folder.path(), "a/../../k").map(drop).unwrap_err().to_string();
-        assert!(error.ends_with("another `evoke emit --when-changed a/../../k` runs"), "{error}");
+        assert!(error.contains("another `evoke emit --when-changed a/../../k` is running"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use evoke_model::rfc3339::is_date_time;
 
 const SOURCE_DEFAULT: &str = "/cli";
 
-/// The attributes that the options give to every event.
+/// The attributes that the options of the command set in every event.
 pub(super) struct Draft {
     type_: Option<String>,
     source: Option<String>,
@@ -47,7 +47,8 @@ impl Draft {
         self.type_.is_some()
     }
 
-    /// Returns the JSON form of one event; it is on one line if the data is on one line. The server checks the event.
+    /// Returns the JSON form of one event, without checking it: the server does. The text is on one line if the data
+    /// is.
     pub(super) fn event_json(&self, id: Option<String>, data: Option<&RawValue>) -> Result<String, Failure> {
         let event = OneEvent {
             specversion: "1.0",
@@ -99,7 +100,7 @@ impl Draft {
         Ok(event)
     }
 
-    /// Adds the attributes that the event does not have.
+    /// Adds the id, the source, the time and `notbefore` if the event does not have them.
     fn fill(&self, event: &mut Event) {
         if event.id.is_empty() {
             event.id = new_id();
@@ -180,7 +181,7 @@ mod tests {
         assert!((3_590_000..=3_600_000).contains(&wait_ms), "{wait_ms}");
         let wrong = Draft::new(Some("t".into()), None, None, Some("tomorrow")).map(drop).unwrap_err();
         assert!(wrong.to_string().contains("expected a time such as"), "{wrong}");
-        // The limit is checked here: a line that would be refused later is not taken.
+        // The command checks the limit itself, so that it rejects a line whose event Evoke would refuse later.
         let draft = draft(Some("t"), Some("9000h"));
         assert!(draft.line_to_json(b"1").unwrap_err().contains("366 days"));
     }

@@ -1,5 +1,5 @@
-//! Reads lines in groups. A group has all complete lines that one read returned, and its events are written and sent
-//! together. So the line of a slow producer is sent at once, and does not wait for further lines.
+//! Reads lines in groups. A group has all complete lines that one read returned, and the events of a group are written
+//! and sent together. So the line of a slow producer is sent immediately, and does not wait for further lines.
 
 use std::io::{self, BufRead};
 
@@ -13,12 +13,13 @@ pub(super) struct Lines<R> {
     reader: R,
     /// The number of the last line that was read.
     number: u64,
-    /// The part of a line that was read.
+    /// The beginning of the next line, if its end was not read yet.
     part: Vec<u8>,
 }
 
-/// A line without its end.
+/// A line without its line break.
 pub(super) struct Line {
+    /// The number of the line, from 1.
     pub(super) number: u64,
     pub(super) text: Vec<u8>,
 }

@@ -8,30 +8,34 @@ use crate::admin::view::Posted;
 
 const PATH: &str = "/api/v1/events";
 
-/// Sends events to the admin API that the options name. After a restart of Evoke, reads its address again.
+/// Sends events to the admin API that the options of the command name. If Evoke cannot be reached, the next attempt
+/// reads the address again, because Evoke may have another port after a restart.
 pub(super) struct Sender<'a> {
     common: &'a Common,
     client: Option<Client>,
-    /// The number of events that were stored now, and of events that had been stored before.
+    /// Counts all events that were sent so far.
     pub(super) sent: Sent,
 }
 
-/// Counts events.
+/// The numbers of events that Evoke accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sent {
+    /// Events that Evoke stored now.
     pub(super) stored: u64,
+    /// Events that Evoke had stored before, and did not store again.
     pub(super) duplicates: u64,
 }
 
-/// Why a batch was not stored. No event of the batch was stored; only after `Away`, this is unknown.
+/// Why sending a batch failed. After `Away`, it is unknown whether the events of the batch are stored. After the
+/// others, no event of the batch is stored.
 pub(super) enum NotSent {
-    /// Evoke does not run, or ended during the request.
+    /// Evoke cannot be reached, or sent no complete response.
     Away(Failure),
     /// Evoke accepts no events at the moment. Send the batch again after this time.
     Later(String, Duration),
     /// Evoke refuses the event with this index; with `None`, it is unknown which event of the batch is refused.
     Refused(Option<usize>, String),
-    /// No retry can succeed.
+    /// The request failed for another reason. Do not send the batch again.
     Failed(Failure),
 }
 
@@ -40,7 +44,7 @@ impl<'a> Sender<'a> {
         Self { common, client: None, sent: Sent::default() }
     }
 
-    /// Sends events in their JSON form. Either all of them are stored or none.
+    /// Sends events in their JSON form. Evoke stores all of them or none.
     pub(super) fn send(&mut self, events: &[impl AsRef<[u8]>]) -> Result<(), NotSent> {
         let client = match &self.client {
             Some(client) => client,
@@ -65,7 +69,7 @@ impl<'a> Sender<'a> {
                 Ok(())
             }
             Err(PostError::Away(detail)) => {
-                // The next process may listen on another port.
+                // Evoke may have another port after a restart, so the next call reads the address again.
                 self.client = None;
                 Err(NotSent::Away(Failure::NotRunning(detail)))
             }
@@ -79,8 +83,8 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Returns the index of the event that a message is about. Such a message begins with `event` and the index, as in
-/// `event 7: `.
+/// Returns the index of the event that an error message of the API is about. Such a message begins with the word
+/// `event` and the index, as in `event 7: `.
 fn index_of(detail: &str) -> Option<usize> {
     let rest = detail.strip_prefix("event ")?;
     rest.get(..rest.find(|char: char| !char.is_ascii_digit())?)?.parse().ok()

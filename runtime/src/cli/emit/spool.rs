@@ -2,14 +2,17 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `00000001.events`, … | the events in order, one JSON text per line; a file that Evoke has stored is removed |
+//! | `00000001.events`, … | events in order, one JSON text per line; a full file is removed when all are stored |
 //! | `position` | the number of a file and an offset: Evoke has stored, or refused, all events before this position |
 //! | `refused.jsonl` | the events that Evoke refused, each with the reason |
 //! | `lock` | locked while a command uses the folder |
 //!
-//! An event is in the spool when [`Spool::append`] returns: then it is on the disk. A line without a line break at the
-//! end of a file is an event whose append did not return, so the next start removes it. The position is written after
-//! Evoke has stored the events, so it may be too low. Events that are sent again have the same ids and are stored once.
+//! When [`Spool::append`] returns, the events are on the disk. If the process ends during an append, the last line of
+//! the file may be incomplete: it has no line break. The next command removes this line, because its append did not
+//! return.
+//!
+//! The position is written after Evoke has stored the events. If the process ends in between, the next command sends
+//! these events again. They have the same ids as before, so Evoke stores each of them only once.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -22,25 +25,26 @@ use std::time::Duration;
 use super::super::Failure;
 use evoke_fs::{PrivateFolder, sync_folder};
 
-/// The length of a file at which the next file begins, in bytes. Files are this small so that the space of stored
-/// events is soon free again.
+/// When a file has this length in bytes, further events go to a new file. Only whole files are removed, so small files
+/// free the space of stored events sooner.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The maximum size and number of events per batch. Evoke accepts requests of 4 MiB; a batch may exceed its limit by
-/// one event.
+/// The maximum size of a batch in bytes. A batch whose first event is longer may be larger. Evoke accepts requests of
+/// up to 4 MiB.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// The maximum number of events in a batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
 
 const POSITION: &str = "position";
 const REFUSED: &str = "refused.jsonl";
 
-/// A file and an offset in it.
+/// The number of a file, and an offset in this file in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Position {
     file: u64,
     offset: u64,
 }
 
-/// Events in order, and the position after them.
+/// Events in order, to send in one request.
 pub(super) struct Batch {
     pub(super) events: Vec<Vec<u8>>,
     /// The position after each event.
@@ -57,12 +61,12 @@ pub(super) struct Spool {
 }
 
 struct State {
-    /// The files with their lengths, in order.
+    /// The number and the length of each file, in order.
     files: VecDeque<(u64, u64)>,
     /// The last file, open for appending.
     last: Option<File>,
     position: Position,
-    /// The size of `refused.jsonl`.
+    /// The size of `refused.jsonl`, in bytes.
     refused: u64,
     /// Set after the last event was appended.
     is_closed: bool,
@@ -95,7 +99,8 @@ impl Spool {
         let used = state.bytes();
         if used.saturating_add(size) > self.bytes_max {
             return Err(self.failed(&format!(
-                "it is full: {used} of {} bytes wait for Evoke; start Evoke, or raise --spool-max",
+                "it is full: it has {used} of at most {} bytes, and the next events need {size} bytes; start Evoke to \
+                 empty the spool, or raise --spool-max",
                 self.bytes_max
             )));
         }
@@ -128,7 +133,7 @@ impl Spool {
             text.push(b'\n');
         }
         if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
-            // No event of the group may stay in the file.
+            // Removes the part that was written: after an error, none of the events may stay in the file.
             let _ = file.set_len(*length);
             state.last = None;
             return Err(error);
@@ -148,12 +153,13 @@ impl Spool {
         self.lock().is_closed
     }
 
-    /// Waits at most `wait`, or until the input ends.
+    /// Waits until [`Spool::close`], but at most for `wait`.
     pub(super) fn wait_for_close(&self, wait: Duration) {
         drop(self.changed.wait_timeout_while(self.lock(), wait, |state| !state.is_closed));
     }
 
-    /// Returns the next events that are not confirmed; waits until there are some. Returns `None` after the last one.
+    /// Returns the next events that are not confirmed. If there are none, waits for further events, or returns `None`
+    /// if the spool is closed.
     pub(super) fn next_batch(&self) -> Result<Option<Batch>, Failure> {
         let mut state = self.lock();
         loop {
@@ -174,7 +180,7 @@ impl Spool {
         }
     }
 
-    /// Reads a batch of events that starts at a position. `length` is the length of the file that is safely on the
+    /// Reads a batch of events that starts at a position. `length` is how many bytes of the file are safely on the
     /// disk.
     fn read(&self, from: Position, length: u64) -> Result<Batch, Failure> {
         let path = self.folder.join(file_name(from.file));
@@ -195,7 +201,8 @@ impl Spool {
                 return Ok(Batch { events, ends });
             }
             if size == rest {
-                return Err(self.failed(&format!("{} is damaged at byte {}", path.display(), from.offset)));
+                let help = "move this file away to send the events in the other files";
+                return Err(self.failed(&format!("{} is damaged at byte {}; {help}", path.display(), from.offset)));
             }
             // The next event is longer than this part of the file.
             size = size.saturating_mul(2).min(rest);
@@ -227,16 +234,17 @@ impl Spool {
         Ok(())
     }
 
-    /// Keeps an event that Evoke refused, with the reason. Returns the path of the file.
+    /// Appends an event that Evoke refused, with the reason, to `refused.jsonl`. Returns the path of that file.
     pub(super) fn set_aside(&self, event: &[u8], reason: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(REFUSED);
         let text = String::from_utf8_lossy(event);
-        // If the file was damaged, the event may be a text that is not JSON.
+        // If a file of the spool is damaged, the text may not be JSON.
         let event = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::String(text.into_owned()));
         let line = format!("{}\n", serde_json::json!({ "reason": reason, "event": event }));
         let mut state = self.lock();
         if state.refused.saturating_add(line.len() as u64) > self.bytes_max {
-            return Err(self.failed(&format!("{} is full; move it away", path.display())));
+            let (path, max) = (path.display(), self.bytes_max);
+            return Err(self.failed(&format!("{path} would exceed --spool-max ({max} bytes); move this file away")));
         }
         let written = OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| {
             file.write_all(line.as_bytes())?;
@@ -273,7 +281,7 @@ impl State {
     }
 }
 
-/// Removes a line without a line break at the end of a file: its append did not return. Returns the length of the file.
+/// Removes an incomplete last line of a file, whose append did not return. Returns the new length of the file.
 fn complete_length(path: &Path) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
@@ -309,7 +317,7 @@ fn load_position(folder: &Path, files: &VecDeque<(u64, u64)>) -> Position {
     });
     let is_valid = |at: &Position| match files.iter().find(|(file, _)| *file == at.file) {
         Some((_, length)) => at.offset <= *length && ends_a_line(&folder.join(file_name(at.file)), at.offset),
-        // The file of the position may already be removed. Then all files that are left come after it.
+        // The file of the position may already be removed. Then all remaining files come after that file.
         None => at.file < first || files.is_empty(),
     };
     stored.filter(is_valid).unwrap_or(start)

@@ -1,7 +1,7 @@
 //! Sends the lines of standard input, directly or through the spool.
 //!
-//! One thread reads lines, makes events with ids from them, and passes these on in groups. Another thread sends the
-//! events. So a slow disk or network delays the producer only when the queue is full.
+//! One thread reads lines, makes events with ids from them, and passes the events on in groups, through a queue or the
+//! spool. Another thread sends the events. So a slow network does not delay the producer while the queue has room.
 
 use std::io::{BufReader, StdinLock};
 use std::path::Path;
@@ -18,19 +18,21 @@ use super::lines::{Line, Lines};
 use super::sender::{NotSent, Sender, Sent};
 use super::spool::{Batch, Spool};
 
-/// The maximum number of groups that wait for the sender. A group has at most the bytes of one read and one line.
+/// The maximum number of groups in the queue between the two threads. A group has at most [`READ_BYTES`] and one more
+/// line.
 const GROUPS_MAX: usize = 8;
+/// How many bytes of standard input one read can return.
 const READ_BYTES: usize = 256 * 1024;
-/// The maximum number of events per request.
+/// No further group of lines is added to a request that has half of this number of events.
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// No further group of lines is added to a request that has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// The first and the longest wait before a retry while Evoke is away.
+/// The first and the longest wait before a retry while Evoke cannot be reached.
 const AWAY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The longest wait before a retry while Evoke runs but accepts no events.
 const LATER_MAX: Duration = Duration::from_secs(5);
 
-/// The settings of one command.
+/// The settings of one `emit` command.
 pub(super) struct Stream<'a> {
     pub(super) common: &'a Common,
     pub(super) draft: &'a Arc<Draft>,
@@ -40,7 +42,7 @@ pub(super) struct Stream<'a> {
     pub(super) wait: Duration,
 }
 
-/// The JSON form of the result.
+/// The output with `--json`.
 #[derive(Serialize)]
 struct Summary {
     /// Events that were stored.
@@ -125,10 +127,11 @@ impl Stream<'_> {
         self.spooled(|_| Ok(()))
     }
 
-    /// Reads lines and sends their events without a spool. If Evoke is away, the events are lost and the command fails.
+    /// Reads lines and sends their events without a spool. If Evoke cannot be reached, the command fails, and events
+    /// that were read but not sent are lost.
     fn direct(&self, draft: Arc<Draft>) -> Result<(), Failure> {
         let (groups, received) = mpsc::sync_channel(GROUPS_MAX);
-        // The thread is not joined: after an error it may still wait for input, and the end of the process ends it.
+        // The thread is not joined, because after an error it may still wait for input. It ends with the process.
         thread::spawn(move || {
             let mut lines = stdin_lines();
             loop {
@@ -168,8 +171,8 @@ impl Stream<'_> {
         self.report(sender.sent, 0, false)
     }
 
-    /// Sends a batch; while Evoke accepts no events, waits and retries. `number_of` returns the line number of an event
-    /// by its index; `last` is the number of the last line that was sent before.
+    /// Sends a batch. While Evoke accepts no events, waits and retries. `number_of` returns the line number of an event
+    /// by its index in the batch. `last` is the number of the last line that was sent before this batch.
     pub(super) fn send_now(
         &self,
         sender: &mut Sender<'_>,
@@ -177,36 +180,39 @@ impl Stream<'_> {
         number_of: impl Fn(usize) -> u64,
         last: u64,
     ) -> Result<(), Failure> {
-        let with_spool = "with --spool DIR, events are kept while Evoke is away";
+        let with_spool = "with --spool DIR, events are kept while Evoke cannot be reached";
         let mut noted = false;
         loop {
             match sender.send(events) {
                 Ok(()) => return Ok(()),
                 Err(NotSent::Later(detail, wait)) => {
-                    note_once(&mut noted, &format!("Evoke accepts no events now; the command retries: {detail}"));
+                    note_once(&mut noted, &format!("Evoke accepts no events now, so the command retries: {detail}"));
                     thread::sleep(wait.min(LATER_MAX));
                 }
                 Err(NotSent::Away(failure)) => {
                     return Err(Failure::NotRunning(format!(
-                        "{failure}; the lines up to {last} were stored, and it is not known whether the next ones were; \
-                         {with_spool}"
+                        "{failure}; the events up to line {last} were stored, and it is not known whether the events \
+                         after this line were; {with_spool}"
                     )));
                 }
                 Err(NotSent::Refused(at, detail)) => {
                     let line = at.map_or_else(String::new, |at| format!("line {}: ", number_of(at)));
-                    return Err(Failure::Failed(format!("{line}{detail}; the lines up to {last} were stored")));
+                    let stored = format!("only the events up to line {last} were stored");
+                    return Err(Failure::Failed(format!("{line}{detail}; {stored}")));
                 }
                 Err(NotSent::Failed(failure)) => return Err(failure),
             }
         }
     }
 
-    /// Opens the spool. Runs `feed`, which appends events to the spool, while the events of the spool are sent.
+    /// Opens the spool and sends its events. Meanwhile, another thread runs `feed`, which appends events to the spool.
     pub(super) fn spooled(
         &self,
         feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static,
     ) -> Result<(), Failure> {
-        let Some((folder, bytes_max)) = self.spool else { return Err(Failure::Usage("there is no --spool".into())) };
+        let Some((folder, bytes_max)) = self.spool else {
+            return Err(Failure::Usage("the option --spool DIR is missing".into()));
+        };
         let spool = Arc::new(Spool::open(folder, bytes_max)?);
         let fed = {
             let spool = spool.clone();
@@ -238,7 +244,8 @@ impl Stream<'_> {
         if left {
             let folder = self.spool.map(|(folder, _)| folder.display().to_string()).unwrap_or_default();
             print_error(&format!(
-                "Evoke is away: events stay in the spool {folder}, and the next `evoke emit --spool {folder}` sends them\n"
+                "not all events were sent; the unsent events stay in the spool {folder}, and the next `evoke emit \
+                 --spool {folder}` sends them\n"
             ));
         }
         if self.common.client_args.json {
@@ -271,12 +278,15 @@ impl Drop for Closing {
 struct Drain<'a> {
     sender: Sender<'a>,
     spool: Arc<Spool>,
+    /// How long to retry after the end of the input, from `--wait`.
     wait: Duration,
+    /// The number of refused events.
     refused: u64,
     /// The error message for the first refused event.
     reason: Option<String>,
-    /// The time since which the input has ended and Evoke is away; `None` if not both hold.
+    /// The time of the first failed attempt to send after the end of the input; `None` again after a success.
     away_since: Option<Instant>,
+    /// Whether the user was told that attempts to send fail. False again after a success.
     noted: bool,
 }
 
@@ -286,7 +296,8 @@ impl<'a> Drain<'a> {
         Self { sender, spool, wait, refused: 0, reason: None, away_since: None, noted: false }
     }
 
-    /// Sends a batch. Returns false if Evoke was away for too long after the end of the input.
+    /// Sends a batch, and retries while Evoke cannot be reached or accepts no events. Returns false if the retries
+    /// after the end of the input took longer than `--wait`. Then some events of the batch are still in the spool.
     fn send(&mut self, batch: &Batch) -> Result<bool, Failure> {
         let (mut done, mut end, mut backoff) = (0, batch.events.len(), AWAY_WAIT.0);
         while let Some(events) = batch.events.get(done..end).filter(|events| !events.is_empty()) {
@@ -303,18 +314,21 @@ impl<'a> Drain<'a> {
                     (done, end) = (done + 1, batch.events.len());
                     self.spool.confirm(batch, done)?;
                 }
-                // Next, sends only the events before the refused event. If it is unknown, sends the first half.
+                // Next, sends only the events before the refused one. If it is not known which event was refused, sends
+                // the first half of the events.
                 Err(NotSent::Refused(Some(at), _)) => end = done + at,
                 Err(NotSent::Refused(None, _)) => end = done + (end - done).div_ceil(2),
                 Err(NotSent::Away(failure)) => {
-                    note_once(&mut self.noted, &format!("{failure}; events are kept in the spool until Evoke is back"));
+                    let kept = "events are kept in the spool until Evoke can be reached";
+                    note_once(&mut self.noted, &format!("{failure}; {kept}"));
                     if !self.may_wait(backoff) {
                         return Ok(false);
                     }
                     backoff = (backoff * 2).min(AWAY_WAIT.1);
                 }
                 Err(NotSent::Later(detail, wait)) => {
-                    note_once(&mut self.noted, &format!("Evoke accepts no events now; the command retries: {detail}"));
+                    let note = format!("Evoke accepts no events now, so the command retries: {detail}");
+                    note_once(&mut self.noted, &note);
                     if !self.may_wait(wait.min(LATER_MAX)) {
                         return Ok(false);
                     }
@@ -325,7 +339,8 @@ impl<'a> Drain<'a> {
         Ok(true)
     }
 
-    /// Waits before a retry. Returns false if Evoke was away for longer than `--wait` after the end of the input.
+    /// Waits for `backoff` before a retry. Returns false if attempts to send have failed for longer than `--wait` after
+    /// the end of the input.
     fn may_wait(&mut self, backoff: Duration) -> bool {
         if self.spool.is_closed() {
             let since = *self.away_since.get_or_insert_with(Instant::now);
@@ -342,7 +357,7 @@ impl<'a> Drain<'a> {
     fn set_aside(&mut self, event: &[u8], detail: &str) -> Result<(), Failure> {
         let path = self.spool.set_aside(event, detail)?;
         self.refused += 1;
-        let reason = format!("Evoke refused an event, which is in {} now: {detail}", path.display());
+        let reason = format!("Evoke refused an event: {detail}; refused events are moved to {}", path.display());
         self.reason.get_or_insert(reason);
         Ok(())
     }

@@ -7,7 +7,7 @@ type File = (&'static str, &'static str);
 
 /// The files of a function in one language.
 pub(super) struct Template {
-    /// Files with placeholders.
+    /// Files of the new folder, with the placeholders that [`Template::fill`] replaces.
     pub(super) files: Vec<File>,
     /// Files for the folder `sdk`.
     pub(super) sdk: Vec<&'static [File]>,
@@ -15,13 +15,14 @@ pub(super) struct Template {
     pub(super) source: &'static str,
     /// The programs that the build needs.
     pub(super) needs: &'static str,
+    // The values of the placeholders with the same names.
     component: &'static str,
     build: &'static str,
     memory: &'static str,
 }
 
 impl Template {
-    /// Replaces the placeholders.
+    /// Returns the text with values in place of the placeholders, such as `{{name}}`.
     pub(super) fn fill(&self, name: &str, text: &str) -> String {
         [
             ("{{name}}", name),
@@ -35,7 +36,7 @@ impl Template {
     }
 }
 
-/// Lists files below a folder of the repository, relative to this file.
+/// Returns the paths and contents of files below a folder of the repository, as a list of [`File`].
 macro_rules! files {
     ($folder:literal: $($path:literal),* $(,)?) => {
         &[$(($path, include_str!(concat!("../../../../", $folder, "/", $path)))),*]
@@ -189,7 +190,7 @@ const RUST: &[File] = files!("sdk":
     "rust/src/stdio.rs",
 );
 
-/// The crate of the runtime that the Rust SDK uses.
+/// The crate `threshold` of the runtime, which the Rust SDK uses.
 const THRESHOLD: &[File] = files!("runtime/crates":
     "threshold/Cargo.toml",
     "threshold/src/baseline.rs",
@@ -295,8 +296,8 @@ pub(super) fn template(language: Language) -> Template {
 }
 
 /// Returns the dependencies that the crates of the Rust SDK inherit from the workspace, as lines of
-/// `[workspace.dependencies]`. The lines are those of the Cargo.toml of this repository, with the crates of the runtime
-/// in the folder `sdk`.
+/// `[workspace.dependencies]`. The lines are copied from the Cargo.toml of this repository. Paths to crates of the
+/// runtime are replaced by paths into the folder `sdk`.
 fn sdk_dependencies() -> String {
     let manifests = RUST.iter().filter(|(path, _)| path.ends_with("Cargo.toml")).map(|(_, text)| *text);
     let names: Vec<&str> = manifests
@@ -314,7 +315,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Returns the files below a folder that belong to the repository, relative to it.
+    /// Returns the files in `folder`/`below`, as paths relative to `folder`. Skips folders that builds create.
     fn on_disk(folder: &Path, below: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder.join(below)).unwrap().map(|entry| entry.unwrap());
         let entries = entries.filter(|entry| {

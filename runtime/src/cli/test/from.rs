@@ -37,7 +37,7 @@ impl std::str::FromStr for From {
     }
 }
 
-/// An entry of the list of recordings.
+/// A line of the response: a recording, or the description of a damaged recording.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
@@ -45,7 +45,8 @@ enum Entry {
     Recording(Box<Recording>),
 }
 
-/// Returns the recordings, the oldest first. Prints a note for each attempt that was not recorded.
+/// Returns the recordings, the oldest first. Prints a note for each recording that is damaged, and for each attempt
+/// that was not recorded.
 pub(super) fn fetch(
     common: &Common,
     from: &From,
@@ -83,7 +84,9 @@ pub(super) fn fetch(
     }
     match (recordings.is_empty(), left_out) {
         (false, _) => Ok(recordings),
-        (true, 0) => Err(Failure::Failed("there is no recorded attempt".to_owned())),
+        (true, 0) => Err(Failure::Failed(
+            "there is no recorded attempt; attempts are recorded if the function has `record: true`".to_owned(),
+        )),
         (true, _) => Err(Failure::Reported),
     }
 }
@@ -103,7 +106,7 @@ pub(super) fn is_stdout(out: &Path) -> bool {
     out == Path::new("-")
 }
 
-/// Writes the tests. A file that exists is replaced only on request.
+/// Writes the tests. A file that already exists is replaced only if `replace` is true.
 pub(super) fn write(recorded: Option<(PathBuf, String)>, to_stdout: bool, replace: bool) -> Result<(), Failure> {
     let Some((path, text)) = recorded else { return Ok(()) };
     if to_stdout {
@@ -113,7 +116,7 @@ pub(super) fn write(recorded: Option<(PathBuf, String)>, to_stdout: bool, replac
     if !replace && path.try_exists().map_err(failed)? {
         let path = path.display();
         return Err(Failure::Failed(format!(
-            "{path} exists; replace it with --update, or name another file with --out"
+            "{path} already exists; replace it with --update, or name another file with --out"
         )));
     }
     std::fs::write(&path, text).map_err(failed)?;

@@ -1,11 +1,11 @@
-//! The XML format of JUnit, which systems for continuous integration read. The schema is that of the Maven plug-in Surefire
-//! (`surefire-test-report.xsd`): a suite for each file, a class for each function.
+//! Writes results in the XML format of JUnit, which systems for continuous integration read. The schema is that of the
+//! Maven plug-in Surefire (`surefire-test-report.xsd`). Each test file is a suite, and each function is a class.
 
 use serde_json::Value;
 
 use crate::app::{Difference, TestReport, TestResult};
 
-/// Returns the document.
+/// Returns the results as an XML document.
 pub(super) fn render(report: &TestReport) -> String {
     let all: Vec<&TestResult> = report.results.iter().collect();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");

@@ -87,7 +87,8 @@ fn grants(function: &Function) -> Vec<DeclaredGrant> {
     all.filter(|grant| grant.key.name.len() <= NAME_BYTES_MAX).take(GRANTS_MAX).collect()
 }
 
-/// Returns the secrets that have entries of their own in `secrets` and are inserted into requests, by origin.
+/// Returns the secrets that are inserted into requests, by the origin of the requests. Secrets that an entry of `http`
+/// declares itself are left out, because they are not grants of their own.
 fn inserted(function: &Function) -> BTreeMap<String, Vec<String>> {
     let of_grant = |grant: &HttpGrant| {
         let names = grant.headers.values().flat_map(|template| template.secrets());

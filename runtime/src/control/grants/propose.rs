@@ -9,7 +9,7 @@ use evoke_model::{GrantKey, GrantKind};
 const TYPES_MAX: usize = 5;
 
 /// Returns the smallest `allow:` that covers all uses of a function. A grant that was added after the last attempt
-/// stays. Returns `None` if the function has not run, if its `allow:` is already as small, or if its `allow:` is
+/// stays. Returns `None` if the function has not run, if its `allow:` is already the smallest, or if its `allow:` is
 /// unknown.
 pub fn propose(record: &Record) -> Option<Value> {
     let allow = record.allow.as_ref().and_then(Value::as_object)?;
@@ -70,7 +70,7 @@ fn publish(record: &Record, glob: &Value) -> Vec<Value> {
     };
     match found.seen.len() {
         _ if record.is_unused(found) => Vec::new(),
-        // A type with a star would be a glob.
+        // A type that contains `*` cannot be listed: in a manifest, it would be a glob.
         1..=TYPES_MAX if !found.more && !found.seen.keys().any(|type_| type_.contains('*')) => {
             found.seen.keys().map(|type_| type_.as_str().into()).collect()
         }

@@ -11,7 +11,8 @@ use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 use evoke_sandbox::Uses;
 
 const VERSION: u32 = 1;
-/// The precision of the time of a use. So a grant that is used all the time changes its record only once per step.
+/// The time of a use is updated only if this time has passed since the stored one. So a grant that is used all the time
+/// does not change its record more often.
 const STEP_MS: i64 = 3_600_000;
 /// Maximum number of refused uses in a record.
 const REFUSED_MAX: usize = 32;
@@ -24,8 +25,8 @@ pub struct Record {
     pub since_ms: UnixMs,
     /// The number of attempts and handled HTTP requests that started since then.
     pub attempts: u64,
-    /// The start that found the last end of a process without a clean stop. Uses of the last seconds before that end
-    /// may be missing.
+    /// The time of the last start after an end of the process without a clean stop, such as a crash. Uses in the last
+    /// seconds before that end may be missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_ms: Option<UnixMs>,
     /// The grants, including grants that were removed from the manifest.
@@ -39,7 +40,7 @@ pub struct Record {
     /// The grants as the manifest has them, without values of secrets; `None` if they are too long to be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Value>,
-    /// The time since which no manifest has the function; `None` if one has it.
+    /// The time since which no manifest has the function; `None` if a manifest has the function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -54,8 +55,8 @@ pub struct GrantRecord {
     pub since_ms: UnixMs,
     /// The number of attempts before the function had the grant.
     pub attempts_before: u64,
-    /// The values for which the grant was used, such as event types or hosts, each with the time of the last use, to
-    /// the hour.
+    /// The values for which the grant was used, such as event types or hosts. Each has the time of the last use, with a
+    /// precision of one hour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seen: BTreeMap<String, UnixMs>,
     /// True if the grant was used for more values than `seen` has room for.
@@ -64,10 +65,10 @@ pub struct GrantRecord {
     /// The headers that are added to requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// The addresses that may be reached although they are not global.
+    /// The addresses that requests may reach although they are not global, such as those of a private network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The time since which the manifest does not have the grant; `None` if it has it.
+    /// The time since which the manifest does not have the grant; `None` if the manifest has the grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -78,7 +79,7 @@ pub struct RefusedRecord {
     /// The grant that would allow the use.
     #[serde(flatten)]
     pub key: GrantKey,
-    /// The time of the last refused try, to the hour.
+    /// The time of the last refused try, with a precision of one hour.
     pub last_ms: UnixMs,
 }
 
@@ -130,7 +131,7 @@ impl Record {
     }
 
     pub(super) fn to_mark(&self) -> Vec<u8> {
-        // Strings and numbers always serialise.
+        // Never fails: strings and numbers always serialise.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -164,7 +165,7 @@ impl Record {
         for declared in &function.grants {
             let new = GrantRecord::new(declared, now_ms, self.attempts);
             match self.grants.iter_mut().find(|grant| grant.key == declared.key) {
-                // The record of a grant that was removed and added again starts anew.
+                // A grant that was removed and added again gets a new record.
                 Some(grant) if grant.gone_ms.is_some() => *grant = new,
                 Some(grant) => (grant.headers, grant.addresses) = (new.headers, new.addresses),
                 None => self.grants.push(new),

@@ -20,7 +20,7 @@ fn manifest(allow: &str) -> Vec<Checked> {
     vec![load_str(&text, Path::new("/m/a.yaml"), &registry()).unwrap()]
 }
 
-/// Starts to use this manifest. Returns where the function notes its uses.
+/// Declares the grants of this manifest. Returns the object in which the function records its uses.
 fn declare(records: &GrantRecords, allow: &str, now_ms: UnixMs) -> Arc<GrantUse> {
     let manifests = manifest(allow);
     let grants = &manifests[0].manifest.functions[0].allow;
@@ -49,7 +49,7 @@ fn a_record_is_written_for_a_new_use_and_once_an_hour_for_a_known_one() {
     grant_use.request(0, "https://a.example");
     assert_eq!((writes(&records, 10, false), writes(&records, 10, true)), (1, 0));
     grant_use.request(0, "https://a.example");
-    assert_eq!(writes(&records, 20, false), 0, "the use is known");
+    assert_eq!(writes(&records, 20, false), 0, "the use is already recorded");
     grant_use.request(0, "https://a.example");
     assert_eq!(writes(&records, HOUR_MS + 10, false), 1);
     assert_eq!(record(&records).grants[0].last_ms(), Some(HOUR_MS + 10));
@@ -79,7 +79,7 @@ fn what_could_not_be_written_is_written_later_and_restored() {
     assert_eq!(record(&restored), expected);
     assert_eq!(writes(&restored, 30, false), 1, "the unclean end is stored");
     restored.restore(BTreeMap::from([("a/g".to_owned(), b"{\"v\":2}".to_vec())]), None);
-    assert!(!restored.lock().records.contains_key("a/g"), "a later version");
+    assert!(!restored.lock().records.contains_key("a/g"), "a record of a later version is ignored");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn many_grants_have_records_of_bounded_size() {
     assert_eq!(propose(&record), None);
 }
 
-/// Uses grants, and returns what is proposed.
+/// Records uses of grants, and returns the proposal for them.
 fn proposal(allow: &str, uses: &[(GrantKind, &str, &[&str])]) -> Option<Value> {
     let records = GrantRecords::default();
     declare(&records, allow, 0);
@@ -181,7 +181,7 @@ fn the_proposal_has_only_what_was_used() {
     let all = "{ publish: [\"p.*\", \"q.*\"], state: { shared: true }, http: [\"https://*.a.example\", { url: \"https://b.example\", \
         ca: ./a.yaml }], config: { K: 7, L: x }, secrets: { S: { file: ./s }, T: { credential: t } } }";
     let all = &all.replace(", ca: ./a.yaml", "");
-    assert_eq!(proposal(all, &[]), None, "it has not run");
+    assert_eq!(proposal(all, &[]), None, "the function has not run");
     assert_eq!(proposal(all, &[(State, "", &[])]), Some(json!({})));
     let used: &[(GrantKind, &str, &[&str])] = &[
         (Publish, "p.*", &["p.b", "p.a"]),

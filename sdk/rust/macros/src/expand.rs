@@ -14,7 +14,7 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
     let types = parameters(&function)?;
     let name = &function.sig.ident;
 
-    // The event is moved into the function, not copied, so the other arguments are created from it first.
+    // The event itself is moved into the function, so the other arguments must be created from it before the call.
     let is_event: Vec<bool> = types.iter().map(|ty| is_named(ty, "Event")).collect();
     let variables: Vec<_> = (0..types.len()).map(|index| format_ident!("argument_{index}")).collect();
     let made = variables.iter().zip(&types).zip(&is_event).filter(|(_, moved)| !**moved).map(|((variable, ty), _)| {
@@ -51,7 +51,7 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
     })
 }
 
-/// Returns the types of the parameters, or the mistake in the signature.
+/// Returns the parameter types of the function. The error describes what is wrong with the signature.
 fn parameters(function: &ItemFn) -> Result<Vec<Type>> {
     let signature = &function.sig;
     if let Some(keyword) = &signature.asyncness {
@@ -71,7 +71,7 @@ fn parameters(function: &ItemFn) -> Result<Vec<Type>> {
         }
         FnArg::Typed(parameter) => match &*parameter.ty {
             Type::Reference(reference) => {
-                Err(Error::new_spanned(reference, "take the parameter by value: the function owns it"))
+                Err(Error::new_spanned(reference, "take the parameter by value: remove the `&`"))
             }
             ty => Ok(ty.clone()),
         },

@@ -4,7 +4,7 @@ mod expand;
 
 use proc_macro::TokenStream;
 
-/// Exports a Rust function as the component's `handle`.
+/// Exports a Rust function as the component's `handle`, which Evoke calls once per attempt.
 ///
 /// The function takes any of these parameters, in any order, and returns `Result<(), evoke::Failure>`, `Result<(), E>`
 /// with an error that converts into a `Failure`, or nothing:
@@ -22,7 +22,8 @@ use proc_macro::TokenStream;
 /// fn handle(order: Json<Order>, delivery: Delivery) -> Result<(), Failure> { … }
 /// ```
 ///
-/// Only one function of a crate can have this attribute, and `Cargo.toml` must name the SDK `evoke`.
+/// Only one function of a crate can have this attribute. In `Cargo.toml`, the dependency on the SDK must have the name
+/// `evoke`.
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::function(&arguments.into(), item.into()).unwrap_or_else(|error| error.to_compile_error()).into()

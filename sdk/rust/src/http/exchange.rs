@@ -8,25 +8,26 @@ use wasip2::http::types::{
 };
 use wasip2::io::streams::StreamError;
 
-/// The most that one write to a body takes, in bytes.
+/// Maximum number of bytes that `blocking-write-and-flush` of WASI accepts in one call.
 const WRITE_BYTES_MAX: usize = 4096;
-/// The most that one read of a body returns, in bytes.
+/// Maximum number of bytes that one read of a response body may return.
 const READ_BYTES_MAX: u64 = 64 * 1024;
 
 /// Sends the request, and reads the response to its end.
 pub(super) fn exchange(request: &Request) -> Result<Response, Error> {
     let outgoing = outgoing(request)?;
-    // The host sends a request whose body was not taken without one.
+    // If `body` is not called, the host sends the request without a body.
     let body = if request.body.is_empty() { None } else { outgoing.body().ok() };
     let future = outgoing_handler::handle(outgoing, options(request)?).map_err(to_error)?;
-    // The peer may respond before it has read the body, so a failed write is no error: the response is.
+    // The server may respond before it has read the whole body, and then the write fails. So errors of the write are
+    // ignored; only the response counts.
     if let Some(body) = body {
         write(body, &request.body);
     }
     future.subscribe().block();
     let response = match future.get() {
         Some(Ok(response)) => response.map_err(to_error)?,
-        Some(Err(())) | None => return Err(Error::Failed("the response is gone".into())),
+        Some(Err(())) | None => return Err(Error::Failed("the host returned no response".into())),
     };
     read(&response, request.body_bytes_max)
 }
@@ -40,9 +41,10 @@ fn outgoing(request: &Request) -> Result<OutgoingRequest, Error> {
     if !has_length && (!request.body.is_empty() || !["GET", "HEAD"].contains(&request.method.as_str())) {
         headers.push(("content-length".into(), request.body.len().to_string().into_bytes()));
     }
-    let headers = Fields::from_list(&headers).map_err(|error| Error::Invalid(format!("a header: {error}")))?;
+    let headers =
+        Fields::from_list(&headers).map_err(|error| Error::Invalid(format!("a header is not valid: {error}")))?;
     let outgoing = OutgoingRequest::new(headers);
-    // A new request is a GET. Each call of the host costs more than this comparison.
+    // A new request already has the method GET, so this comparison saves a call of the host.
     if request.method != "GET" {
         outgoing.set_method(&method(&request.method)).map_err(|()| invalid("the method"))?;
     }
@@ -64,7 +66,7 @@ fn method(name: &str) -> Method {
     }
 }
 
-/// Returns the limits of the request; `None` for those of the host.
+/// Returns the time limits of the request; `None` if it sets none, so that only those of the host apply.
 fn options(request: &Request) -> Result<Option<RequestOptions>, Error> {
     let limits = [request.connect_timeout, request.first_byte_timeout, request.between_bytes_timeout];
     if limits == [None; 3] {
@@ -93,11 +95,11 @@ fn write(body: OutgoingBody, bytes: &[u8]) {
 
 fn read(response: &IncomingResponse, body_bytes_max: usize) -> Result<Response, Error> {
     let (status, headers) = (response.status(), response.headers().entries());
-    let incoming = response.consume().map_err(|()| Error::Failed("the body is gone".into()))?;
-    let stream = incoming.stream().map_err(|()| Error::Failed("the body is gone".into()))?;
+    let incoming = response.consume().map_err(|()| Error::Failed("the host returned no body".into()))?;
+    let stream = incoming.stream().map_err(|()| Error::Failed("the host returned no body".into()))?;
     let mut body = Vec::new();
     let length = content_length(&headers);
-    // Without the call that would only find the end of the body.
+    // If the head has the length of the body, this saves the last call, which would only report the end of the body.
     while length != Some(body.len()) {
         match stream.blocking_read(READ_BYTES_MAX) {
             Ok(part) if body.len() + part.len() > body_bytes_max => return Err(Error::BodyTooLarge(body_bytes_max)),
@@ -113,7 +115,7 @@ fn read(response: &IncomingResponse, body_bytes_max: usize) -> Result<Response, 
     Ok(Response { status, headers, body })
 }
 
-/// Returns the number of bytes that the body has if the peer sends all of it; `None` if the head does not determine it.
+/// Returns the length of the body according to the header `content-length`; `None` if there is no such header.
 fn content_length(headers: &[(String, Vec<u8>)]) -> Option<usize> {
     let (_, value) = headers.iter().find(|(name, _)| name == "content-length")?;
     std::str::from_utf8(value).ok()?.parse().ok()
@@ -125,14 +127,16 @@ fn to_error(code: ErrorCode) -> Error {
         ErrorCode::HttpRequestUriInvalid | ErrorCode::HttpRequestMethodInvalid => {
             Error::Invalid("the URL or the method is not valid".into())
         }
-        ErrorCode::DnsTimeout => Error::Timeout("the name was not resolved in time".into()),
+        ErrorCode::DnsTimeout => Error::Timeout("the host name was not resolved in time".into()),
         ErrorCode::ConnectionTimeout => Error::Timeout("the connection was not made in time".into()),
         ErrorCode::ConnectionReadTimeout => Error::Timeout("the response paused for too long".into()),
         ErrorCode::HttpResponseTimeout => Error::Timeout("the response did not arrive in time".into()),
-        ErrorCode::DnsError(_) => Error::Failed("the name has no address".into()),
+        ErrorCode::DnsError(_) => Error::Failed("the host name could not be resolved".into()),
         ErrorCode::ConnectionRefused => Error::Failed("the connection was refused".into()),
         ErrorCode::TlsCertificateError => Error::Failed("the certificate of the server is not trusted".into()),
-        ErrorCode::HttpResponseIncomplete => Error::Failed("the connection ended before the response".into()),
+        ErrorCode::HttpResponseIncomplete => {
+            Error::Failed("the connection ended before the response was complete".into())
+        }
         other => Error::Failed(other.to_string()),
     }
 }
@@ -151,7 +155,7 @@ impl<'a> Url<'a> {
         let scheme = match scheme {
             "https" => Scheme::Https,
             "http" => Scheme::Http,
-            _ => return Err(invalid("has another scheme than http and https")),
+            _ => return Err(invalid("must start with `http://` or `https://`")),
         };
         // A fragment is never sent.
         let rest = rest.split('#').next().unwrap_or_default();

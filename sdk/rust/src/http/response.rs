@@ -4,7 +4,7 @@ use super::{Error, from_json};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// The length of the body in an error, in bytes.
+/// Maximum length of the start of the body that [`Error::Status`] contains, in bytes.
 const EXCERPT_BYTES_MAX: usize = 512;
 
 /// A response with its whole body.
@@ -60,7 +60,7 @@ impl Response {
     /// Returns the response if its status is 2xx.
     ///
     /// # Errors
-    /// [`Error::Status`] for every other status, also for redirects.
+    /// [`Error::Status`] for every other status, including redirects.
     pub fn ok(self) -> Result<Self, Error> {
         if (200..300).contains(&self.status) {
             return Ok(self);

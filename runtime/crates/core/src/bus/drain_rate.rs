@@ -1,5 +1,5 @@
-//! The drain rate: how fast pending deliveries end. From this rate follows the time after which a rejected producer
-//! should retry.
+//! The drain rate: how fast pending deliveries end. The bus computes from this rate when a rejected producer should
+//! retry.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! Requests that wait for a reply: an event of a certain type that a function publishes because of the request's own
-//! event. The number of waiting requests is bounded. After each commit, the bus wakes the requests whose chain has
-//! changed.
+//! event. The number of waiting requests is bounded. The chain of a request is its event with all events that this
+//! event causes. After each commit, the bus wakes the requests whose chain has changed.
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
 //! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
@@ -19,15 +19,16 @@ use evoke_store::{Committed, StoreError, TypeFilter};
 /// The maximum number of requests that wait, over all sources. A waiting request needs less than 1 KiB besides its
 /// connection; half of the listener's connections are left for other requests.
 const WAITING_MAX: usize = 2_048;
-/// The maximum number of chains that are read at once, so that most readers of the store are left for other callers.
+/// The maximum number of chains that are read at the same time, so that most readers of the store are left for other
+/// callers.
 const READS_MAX: usize = 2;
-/// After a read of its chain, a request waits for this many times the duration of the read before the next one. So the
-/// reads of a request take at most a tenth of the time, however many events its chain has.
+/// After each read of its chain, a request pauses for this many times the duration of the read. So the reads of a
+/// request take at most a tenth of the time, however many events its chain has.
 const PAUSE_PER_READ: u32 = 9;
 
 /// The requests that wait.
 pub(super) struct Replies {
-    /// The number of entries of `Table::by_root`.
+    /// The number of entries of `Table::by_root`, which a commit reads without the lock.
     watched: AtomicUsize,
     table: Mutex<Table>,
     reads: Semaphore,
@@ -61,7 +62,8 @@ impl Replies {
         }
         let table = self.lock();
         if !committed.cancelled.is_empty() {
-            // Rare: an operator cancelled deliveries, of unknown chains.
+            // An operator cancelled deliveries, which is rare. Their chains are not known here, so all requests are
+            // woken.
             table.by_root.values().flatten().for_each(|changed| changed.notify_one());
             return;
         }
@@ -71,7 +73,7 @@ impl Replies {
     }
 }
 
-/// The permission to wait for a reply. Dropping it frees its place.
+/// The place of one request that waits for a reply. Dropping the permit frees the place.
 pub struct ReplyPermit {
     replies: Arc<Replies>,
     source: Origin,
@@ -127,22 +129,22 @@ pub enum Reply {
     Event(ReadEvent),
     /// A delivery of the chain is a dead letter, see [`ChainState::Dead`].
     Dead {
-        /// The delivery that is given up.
+        /// The delivery that became a dead letter.
         delivery: DeliveryId,
-        /// The kind of the last outcome.
+        /// The kind of the outcome of the last attempt at this delivery.
         kind: String,
     },
-    /// No delivery of the chain is pending any more, and none published an event of a wanted type.
+    /// All deliveries of the chain have ended, and no function published an event of a wanted type.
     Finished,
-    /// The time is over, and deliveries of the chain are pending.
+    /// The deadline has passed, and deliveries of the chain are still pending.
     TimedOut,
 }
 
 impl Bus {
     /// Reserves a place for a request that will wait for a reply. Returns `None` if too many requests wait.
     ///
-    /// As with the backlog, a source has room while it owns fewer places than are free: a single source with many slow
-    /// requests gets half of all places.
+    /// As with the backlog, a source has room while it owns fewer places than are free. So a single source with many
+    /// slow requests gets at most half of all places.
     pub fn reserve_reply(&self, source: Origin) -> Option<ReplyPermit> {
         let replies = &self.inner.replies;
         let mut table = replies.lock();
@@ -162,8 +164,8 @@ impl Bus {
     }
 
     /// Waits until a function publishes an event of a wanted type because of the event `root`. Returns earlier if a
-    /// delivery of the chain becomes a dead letter or nothing of the chain is pending any more, and at the latest at
-    /// `deadline`. An event that was published before the call is found, too.
+    /// delivery of the chain becomes a dead letter, or if all deliveries of the chain have ended. Returns at `deadline`
+    /// at the latest. An event that was published before the call is found, too.
     ///
     /// # Errors
     /// The chain cannot be read.
@@ -201,8 +203,8 @@ impl Bus {
         self.inner.replies.notify(committed);
     }
 
-    /// Returns the stored event of which an offered event was a duplicate, as it was accepted. Returns `None` when
-    /// retention has removed the event.
+    /// Returns the stored event with this number, as it was accepted. The number comes from
+    /// [`Accepted::Duplicate`](evoke_model::Accepted::Duplicate). Returns `None` when retention has removed the event.
     ///
     /// # Errors
     /// The event cannot be read.
@@ -270,10 +272,10 @@ mod tests {
         let mut waiting = pin!(wait(&bus, &permit, 1));
         assert!(waiting.as_mut().now_or_never().is_none());
         publish(&store, 2, "answered").await;
-        assert!(waiting.as_mut().now_or_never().is_none(), "another chain");
+        assert!(waiting.as_mut().now_or_never().is_none(), "a commit of another chain does not wake the request");
         publish(&store, 1, "answered").await;
         assert!(matches!(waiting.await, Reply::Event(Ok(event)) if event.event.type_ == "answered"));
-        // Published before the wait began.
+        // The event was published before the wait began.
         assert!(matches!(wait(&bus, &permit, 2).await, Reply::Event(_)));
         let replies = &bus.inner.replies;
         assert_eq!((replies.lock().by_root.len(), replies.watched.load(Ordering::SeqCst)), (0, 0));

@@ -72,7 +72,7 @@ async fn a_source_owns_at_most_as_much_as_is_free_so_that_other_sources_find_roo
     assert_eq!(fill("/shop/fifth").await, (1, false));
 }
 
-/// This many events that a delivery of the flooding source publishes, with one delivery each.
+/// Returns `count` events that a delivery of the flooding source publishes. Each event has one delivery.
 fn published(count: u32) -> Vec<NewEvent> {
     let published = |id: u32| NewEvent {
         event: Arc::new(Event { id: id.to_string(), source: "/f".into(), type_: "t".into(), ..Event::default() }),

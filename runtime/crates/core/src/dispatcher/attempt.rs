@@ -37,7 +37,7 @@ pub(super) enum Ran<'a> {
 /// Runs the function and returns the completion to commit.
 ///
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
-/// acquires the lock on that state and runs again. This run still counts as the same attempt.
+/// acquires the lock on that state and runs again. The second run still counts as the same attempt.
 ///
 /// `exits` counts how often the process ended without a clean stop while the delivery ran.
 ///
@@ -86,7 +86,7 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
 /// An attempt that started.
 struct Started {
     attempt: u32,
-    /// By the wall clock.
+    /// When the attempt started, by the wall clock.
     started_ms: UnixMs,
     measurement: Measurement,
 }
@@ -170,8 +170,8 @@ async fn end(
     let state = match &verdict {
         Verdict::Done => state,
         // The attempt may have failed because of the state that it read. If that state was outdated, the delivery must
-        // not be given up, so the commit validates the reads. A retry reads the state again, so its reads need no
-        // validation. The reads of a timed-out attempt are not validated either.
+        // not become a dead letter. So the commit checks that the reads still hold. A retry reads the state again, so
+        // its reads need no check. The reads of a timed-out attempt are not checked either.
         Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.without_writes(),
         Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
@@ -186,7 +186,7 @@ async fn end(
     (completion, measurement)
 }
 
-/// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
+/// The result of an attempt at a damaged event. The outcome is not retried, because the event would still be damaged.
 fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
     let message = format!("{damaged}; restore the file from a backup, or purge this dead letter");
     not_run(Outcome::Damaged { message })
@@ -198,7 +198,8 @@ fn not_run(outcome: Outcome) -> AttemptResult {
     AttemptResult { outcome, published, state, duration, note: None, recording: None }
 }
 
-/// Returns the outcome of an attempt in a chain that reached a limit. The message names the functions of the chain.
+/// Returns the outcome of an attempt whose chain of events reached a limit. `limit` says which limit. The message also
+/// lists the functions of the chain.
 pub(super) async fn loop_of(inner: &Inner, delivery: DeliveryId, limit: &str) -> Outcome {
     let chain = inner.store.chain(delivery).await.unwrap_or_default();
     let message = format!("{limit}; the functions publish to each other in a loop: {}", describe_chain(&chain));
@@ -244,15 +245,15 @@ fn completion(
     Completion { delivery: id, function, root, origin, record, verdict, publishes, state, recording: None }
 }
 
-/// Returns the event from outside that started the chain. The chain of a damaged event is unknown: the result is the event
-/// itself.
+/// Returns the event from outside that started the chain. The chain of a damaged event is unknown, so the event itself
+/// is returned.
 fn root(delivery: &ReadyDelivery) -> Seq {
     let event = delivery.event.as_ref();
     event.map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq))
 }
 
 /// Returns the runtime event that reports a dead letter, with its deliveries. Returns an empty list if a runtime event
-/// caused the delivery.
+/// caused the delivery, because each report could cause the next.
 async fn dead_letter_event(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -294,14 +295,14 @@ async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
             Ok(order_key) => return order_key,
             Err(error) if error.is_temporary() => tokio::time::sleep(STORE_RETRY).await,
             Err(error) => {
-                tracing::error!("cannot read the order key of delivery {delivery}: {error}");
+                tracing::error!("cannot read the order key of delivery {delivery} for its dead-letter event: {error}");
                 return None;
             }
         }
     }
 }
 
-/// Returns the age of a delivery at a store time, as `max_age` counts it.
+/// Returns the age of a delivery at a store time. The limit `max_age` applies to this age.
 pub(super) fn age(at_ms: UnixMs, delivery: &ReadyDelivery) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - delivery.since_ms).unwrap_or_default())
 }
@@ -344,7 +345,9 @@ fn route(
     }
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX {
-        return Err(Outcome::Loop { message: format!("stopped after {HOPS_MAX} hops") });
+        return Err(Outcome::Loop {
+            message: format!("the chain of events reached the limit of {HOPS_MAX} functions"),
+        });
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
     let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };
@@ -354,7 +357,7 @@ fn route(
         let checked = event.check_not_before(now_ms).map_err(|e| e.to_string());
         let deliveries = checked
             .and_then(|()| router.route(&event, None, &Target::Matching))
-            .map_err(|message| Outcome::Denied { message: format!("published an invalid event: {message}") })?;
+            .map_err(|e| Outcome::Denied { message: format!("the function published an invalid event: {e}") })?;
         Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
     });
     routed.collect()

@@ -10,11 +10,11 @@
 //!
 //! - **Closed**: deliveries start as the function's `rate` allows.
 //! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. A
-//!   failed probe is no attempt: the delivery goes to the end of the window, so that one delivery that the endpoint
-//!   always rejects does not keep the circuit open.
+//!   failed probe is not counted as an attempt. Its delivery goes to the end of the deliveries that wait in memory. So
+//!   one delivery that the endpoint always rejects does not keep the circuit open.
 //! - **Recovering**: deliveries start at a low rate that doubles every second, for [`RECOVERY`].
 //!
-//! When the endpoint asks for a wait (`Retry-After`), nothing starts before its end.
+//! When the endpoint asks for a wait (`Retry-After`), no delivery starts before the end of this wait.
 //!
 //! If the endpoint keeps refusing one delivery while it accepts others ([`Refused`]), that delivery does not open the
 //! circuit and does not delay the others. It is retried as the function's retry policy says.
@@ -32,7 +32,8 @@ use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
 
-/// Number of failures in a row that open the circuit. After as many failures a function is reported as failing.
+/// The number of failures in a row that open the circuit. After the same number of failures, a function is reported as
+/// failing.
 const OPEN_AFTER: u32 = FAILING_ATTEMPTS;
 
 /// The wait before the first probe.
@@ -47,26 +48,27 @@ const HOLD_MAX: Duration = Duration::from_secs(3600);
 /// The time between two starts at the beginning of the recovery, halved every second.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The duration of the recovery. At its end the time between two starts is 0.1 ms, which is no limit.
+/// The duration of the recovery. At its end, the time between two starts is 0.1 ms, which limits nothing in practice.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Deliveries whose planned start is at most this long ago start at once. Timers have a precision of 1 ms, so at a high
-/// rate several deliveries start together.
+/// Deliveries whose planned start is at most this long ago start immediately. Timers have a precision of 1 ms, so at a
+/// high rate several deliveries start together.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// The settings of a circuit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CircuitPolicy {
-    /// The shortest time between the starts of two attempts; zero is no limit.
+    /// The shortest time between the starts of two attempts. Zero means no limit.
     pub interval: Duration,
 }
 
 /// An open circuit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCircuit {
-    /// When the circuit opened, or when it was reported as open before the start.
+    /// When the circuit opened. If it was open before this process started, when it was reported as open.
     pub since_ms: UnixMs,
-    /// The number of failures in a row, probes included. 0 if the circuit opened before the start and no probe ended.
+    /// The number of failures in a row, probes included. 0 if the circuit opened before this process started, and no
+    /// probe has ended since then.
     pub failures: u32,
     /// The kind of the last failure's outcome.
     pub outcome: String,
@@ -116,7 +118,7 @@ enum State {
     },
 }
 
-/// The state of the endpoint, as the outcome of an attempt shows it.
+/// The state of the endpoint, derived from the outcome of an attempt.
 enum Sign {
     Up,
     Down {
@@ -144,14 +146,14 @@ impl Circuit {
         Self { policy, state: State::Closed, failures: 0, last, is_reported: false, not_before: None, refused }
     }
 
-    /// Restores a circuit that was open before the start. The first delivery is a probe.
+    /// Restores a circuit that was open before this process started. The first delivery is a probe.
     pub(super) fn open_since(policy: CircuitPolicy, since_ms: UnixMs) -> Self {
         let state = State::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None };
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
-    /// Replaces the settings. The settings may name another endpoint, so waiting deliveries may start at once, and no
-    /// delivery counts as refused.
+    /// Replaces the settings. The settings may name another endpoint. So waiting deliveries may start immediately, and
+    /// no delivery counts as refused.
     pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
         self.policy = policy;
         self.not_before = None;
@@ -194,7 +196,7 @@ impl Circuit {
         });
     }
 
-    /// Records that a delivery was passed to [`Self::started`] and could not start.
+    /// Records that a delivery was passed to [`Self::started`] but did not start.
     pub(super) fn not_started(&mut self, id: DeliveryId) {
         if let State::Open { probe, .. } = &mut self.state
             && *probe == Some(id)
@@ -288,17 +290,18 @@ impl Circuit {
     }
 }
 
-/// The state of the task that watches circuits, and the cancelled deliveries, whose failed probes leave no attempt.
+/// The state of the task that watches circuits, and the deliveries that were cancelled while they ran: after a failed
+/// probe, such a delivery must not wait again.
 #[derive(Default)]
 pub(super) struct Circuits {
     /// True once the task was spawned.
     pub(super) is_watched: bool,
     /// When the task checks the circuits next, at the latest.
     pub(super) wakes_at: Option<Instant>,
-    /// Functions whose circuit was open before the start, by full name, and since when. An entry is removed when its
-    /// function is set.
+    /// The functions whose circuit was open before this process started, by full name, and the time when it opened. An
+    /// entry is removed when its function is set.
     pub(super) was_open: HashMap<String, UnixMs>,
-    /// Deliveries that were cancelled while they ran. Their number is at most that of the started deliveries.
+    /// Deliveries that were cancelled while they ran; at most as many as there are started deliveries.
     cancelled: HashSet<DeliveryId>,
 }
 

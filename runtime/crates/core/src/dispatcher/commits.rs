@@ -13,7 +13,7 @@ use evoke_model::recording::NewRecording;
 use evoke_model::{AttemptRecord, Completed, Completion, ReadyDelivery, Stream, Verdict};
 use evoke_store::{Committed, StoreError};
 
-/// The assumed size in bytes of a completion, not counting its published events and its state.
+/// The assumed size in bytes of a completion, without its published events, its state and its recording.
 const COMPLETION_BYTES: usize = 8 * 1024;
 
 impl Dispatcher {
@@ -107,8 +107,8 @@ impl Dispatcher {
     }
 
     /// Handles the commit result of an attempt that used state or published events. Returns true if the attempt is not
-    /// over. After a conflict, the attempt runs again. After a quota or the limit of a chain was exceeded, the failure of
-    /// the attempt must be committed.
+    /// over. After a conflict, the attempt runs again. After a quota or the limit of a chain was exceeded, the failure
+    /// of the attempt must be committed.
     fn needs_rerun(
         &self,
         schedule: &mut Schedule,
@@ -143,7 +143,7 @@ impl Dispatcher {
         true
     }
 
-    /// Commits the failure of an attempt that succeeded and whose effects the store refused.
+    /// Commits the failure of an attempt that succeeded, but whose effects the store refused.
     async fn fail_refused(
         self,
         spec: Arc<FunctionSpec>,
@@ -178,7 +178,7 @@ impl Dispatcher {
     }
 }
 
-/// Why the store refused the effects of an attempt; each with the message of the store.
+/// Why the store refused the effects of an attempt. Each variant has the message of the store.
 enum Refused {
     /// The quota of a state bucket would be exceeded.
     Quota(String),

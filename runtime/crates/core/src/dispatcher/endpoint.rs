@@ -1,4 +1,5 @@
-//! Functions whose attempts are requests to an endpoint: their circuits, and endpoints that are gone.
+//! Functions whose attempts are requests to an endpoint: their circuits (see `circuit`), and endpoints that are gone
+//! for good.
 //!
 //! A circuit that is not closed lets deliveries start later than they could otherwise. A task moves their lanes into
 //! the run queue when their time has come. While a circuit is open, the same task also makes dead letters of deliveries
@@ -28,8 +29,8 @@ const CHECK_MAX: Duration = Duration::from_secs(1);
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Schedule {
-    /// Puts a delivery whose attempt does not count back into its lane, as the last one. A delivery that was cancelled
-    /// meanwhile is removed.
+    /// Puts a delivery whose attempt does not count back at the end of its lane. Removes a delivery that was cancelled
+    /// while the attempt ran.
     pub(super) fn put_back_uncounted(&mut self, delivery: &ReadyDelivery) {
         let is_cancelled = self.circuits.ended(delivery.id);
         if let Some(function) = self.functions.get_mut(&delivery.function) {
@@ -86,8 +87,8 @@ impl Dispatcher {
         self.lock().functions.iter().filter_map(circuit).collect()
     }
 
-    /// Restores the circuits that were open before the start. `since_ms` maps the full name of each function to the time
-    /// when its circuit opened. Call this before [`Dispatcher::set_functions`].
+    /// Restores the circuits that were open before this process started. `since_ms` maps the full name of each function
+    /// to the time when its circuit opened. Call this before [`Dispatcher::set_functions`].
     pub fn restore_circuits(&self, since_ms: HashMap<String, UnixMs>) {
         self.lock().circuits.was_open = since_ms;
     }
@@ -120,8 +121,8 @@ impl Dispatcher {
         }
     }
 
-    /// Starts the deliveries whose circuit allows it now. Returns the deliveries to give up, and the time until the next
-    /// check; `None` if the dispatcher stops.
+    /// Starts the deliveries whose circuit allows it now. Returns the deliveries that became too old, and the time
+    /// until the next check. Returns `None` if the dispatcher stops.
     fn advance_circuits(&self) -> Option<(Vec<Expired>, Duration)> {
         let (now, now_ms) = (Instant::now(), self.0.clock.store_ms());
         let mut schedule = self.lock();
@@ -159,8 +160,8 @@ fn take_expired(function: &mut Function, now: Instant, now_ms: UnixMs) -> Vec<Ex
         let OpenCircuit { outcome, message, .. } = &open;
         let last = message
             .as_ref()
-            .map_or_else(String::new, |message| format!("; the last request failed as {outcome}: {message}"));
-        let message = format!("no request was sent, because the circuit of the endpoint is open{last}");
+            .map_or_else(String::new, |message| format!("; the last request had the outcome `{outcome}`: {message}"));
+        let message = format!("no request was sent, because the endpoint keeps failing (its circuit is open){last}");
         Expired { spec: spec.clone(), delivery, outcome: Outcome::EndpointFailed { message, after: None } }
     };
     taken.into_iter().flatten().map(expired).collect()

@@ -1,4 +1,4 @@
-//! A function with its two lanes: one for live deliveries, one for replays.
+//! A function with its two lanes, which are its queues in memory: one for live deliveries, one for replayed deliveries.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::run_queue::Place;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, Stream};
 
-/// A function runs at most its concurrency divided by this number of replayed deliveries at once, but always at least
-/// one. The rest of the concurrency is left for live deliveries.
+/// The maximum number of replayed deliveries that a function runs at the same time is its concurrency divided by this
+/// number, but at least one. The rest of the concurrency is left for live deliveries.
 const REPLAY_FUNCTION_DIVISOR: u32 = 4;
 
 pub(super) struct Function {
     pub(super) spec: Arc<FunctionSpec>,
-    /// The maximum number of deliveries that run at once; 0 while the function is suspended, because it is in no active
-    /// manifest, because it is paused or being renamed, or because its endpoint is gone.
+    /// The maximum number of deliveries that run at the same time. It is 0 while the function is suspended: no active
+    /// manifest declares it, it is paused, it is being renamed, or its endpoint is gone.
     pub(super) concurrency: u32,
     /// True if an active manifest declares the function.
     is_active: bool,
@@ -28,15 +28,15 @@ pub(super) struct Function {
     is_suspended: bool,
     /// Set if the function's attempts are requests to an endpoint.
     pub(super) circuit: Option<Circuit>,
-    /// Set if a response said that the endpoint is gone, to the message about it. Removed when the function is paused
+    /// The message about a response that said that the endpoint is gone for good. Removed when the function is paused
     /// and resumed.
     gone: Option<String>,
     pub(super) streak: Streak,
-    /// The last failed attempt since the start.
+    /// The last failed attempt since this process started.
     pub(super) last_failure: Option<LastFailure>,
-    /// The number of the function's last start of a delivery. Starts are counted over all functions.
+    /// The number of the last start of a delivery of this function. The starts of all functions are numbered together.
     pub(super) last_start: u64,
-    /// True if the function may run deliveries and runs none, as of the last update.
+    /// True if the function may run deliveries and runs none, as of the last call of [`Function::update_idle`].
     is_idle: bool,
     live: StreamLane,
     replay: StreamLane,
@@ -50,8 +50,8 @@ struct StreamLane {
 }
 
 impl Function {
-    /// `failing_since_ms` is set if the function was failing before the start, and `open_since_ms` if its circuit was
-    /// open.
+    /// `failing_since_ms` is set if the function was failing before this process started, and `open_since_ms` if its
+    /// circuit was open.
     pub(super) fn new(spec: FunctionSpec, failing_since_ms: Option<UnixMs>, open_since_ms: Option<UnixMs>) -> Self {
         let stream_lane = || StreamLane { lane: Lane::new_behind_store(), place: None };
         Self {
@@ -186,7 +186,7 @@ impl Function {
         (std::mem::replace(&mut self.is_idle, is_idle), is_idle)
     }
 
-    /// Updates the lane's place in the run queue. Returns the old and the new one. A lane without work or room is not
+    /// Updates the lane's place in the run queue. Returns the old and the new place. A lane without work or room is not
     /// queued.
     pub(super) fn update_place(&mut self, stream: Stream) -> (Option<Place>, Option<Place>) {
         let place = Place { is_running: self.running() > 0, last_start: self.last_start };

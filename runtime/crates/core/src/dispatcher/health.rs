@@ -15,8 +15,8 @@ use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, Verdict};
 pub struct Failing {
     /// When the function started to fail.
     pub since_ms: UnixMs,
-    /// The number of failed attempts in a row. 0 if the attempts failed before the start, because the number is then
-    /// unknown.
+    /// The number of failed attempts in a row. 0 if they all failed before this process started, because the number is
+    /// then unknown.
     pub attempts: u32,
     /// The delivery of the last failed attempt.
     pub delivery: DeliveryId,
@@ -39,7 +39,7 @@ pub struct LastFailure {
     pub message: Option<String>,
 }
 
-/// The failed attempts of a function in a row.
+/// Counts the failed attempts of a function in a row.
 #[derive(Default)]
 pub(super) struct Streak {
     /// The number of failed attempts since the last success.
@@ -48,7 +48,7 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// Restores the streak of a function that was failing before the start.
+    /// Restores the streak of a function that was failing before this process started.
     pub(super) fn failing_since(since_ms: UnixMs) -> Self {
         Self { failed: FAILING_ATTEMPTS, failing: Some(Failing { since_ms, ..Failing::default() }) }
     }
@@ -93,14 +93,14 @@ impl Dispatcher {
         self.lock().functions.iter().filter_map(failing).collect()
     }
 
-    /// Returns the last failed attempt of each function since the start.
+    /// Returns the last failed attempt of each function since this process started.
     pub fn last_failures(&self) -> HashMap<FunctionId, LastFailure> {
         let failure = |(id, function): (&FunctionId, &Function)| Some((*id, function.last_failure.clone()?));
         self.lock().functions.iter().filter_map(failure).collect()
     }
 
-    /// Restores the functions that were failing before the start. `since_ms` maps the full name of each to the time
-    /// when it started to fail. They count as failing until an attempt succeeds. Call this before
+    /// Restores the functions that were failing before this process started. `since_ms` maps the full name of each
+    /// function to the time when it started to fail. They count as failing until an attempt succeeds. Call this before
     /// [`Dispatcher::set_functions`].
     pub fn restore_failing(&self, since_ms: HashMap<String, UnixMs>) {
         self.lock().was_failing = since_ms;

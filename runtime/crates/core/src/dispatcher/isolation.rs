@@ -1,8 +1,9 @@
-//! Runs suspects alone: deliveries that ran when an earlier process ended without a clean stop. One of them may have
-//! caused that end. If the process ends again while a suspect runs alone, the suspect is the cause.
+//! Runs suspects alone. A suspect is a delivery that was running when an earlier process ended without a clean stop: it
+//! may have caused that end. If the process ends again while a suspect runs alone, the suspect is the cause.
 //!
 //! A suspect waits until no attempt runs, and no other attempt starts while the suspect runs. After that, the other
-//! deliveries run at least as long as the suspect did, so that many suspects at most halve the throughput of the rest.
+//! deliveries run at least as long as the suspect ran. So many suspects at most halve the throughput of the other
+//! deliveries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub(super) struct Picked {
 }
 
 impl Picked {
-    /// Returns true if the delivery must run alone. A delivery that is given up does not run.
+    /// Returns true if the delivery must run alone. A delivery with [`EXITS_MAX`] exits becomes a dead letter and does
+    /// not run.
     pub(super) fn is_suspect(&self) -> bool {
         (1..EXITS_MAX).contains(&self.exits)
     }
@@ -36,12 +38,12 @@ impl Picked {
 pub(super) struct Isolation {
     /// For each delivery that ran when the process ended without a clean stop: how often this happened.
     exits: BTreeMap<DeliveryId, u32>,
-    /// Suspects that were picked and wait until they may run alone. Each of them takes a place of its function's
-    /// concurrency, which bounds their number.
+    /// Suspects that were picked and wait until they may run alone. Each of them counts as running for its function, so
+    /// the concurrency of the functions bounds their number.
     waiting: VecDeque<Picked>,
     /// The suspect that runs, and when it started.
     running: Option<(DeliveryId, Instant)>,
-    /// Until this time the other deliveries run, although suspects wait.
+    /// Until this time, the other deliveries run, even if suspects wait.
     others_until: Option<Instant>,
 }
 
@@ -55,8 +57,8 @@ impl Isolation {
         if self.exits.is_empty() { 0 } else { self.exits.get(&id).copied().unwrap_or_default() }
     }
 
-    /// Sets the count of a delivery that became a dead letter because of its count to 1. So if the delivery is
-    /// redriven, it is a suspect again.
+    /// Sets the count of a delivery that became a dead letter because of its count to 1. So if an operator redrives the
+    /// delivery (runs it again), it is a suspect again.
     pub(super) fn given_up(&mut self, id: DeliveryId) {
         if let Some(exits) = self.exits.get_mut(&id) {
             *exits = 1;
@@ -86,7 +88,7 @@ impl Isolation {
         !self.waiting.is_empty()
     }
 
-    /// Returns true if other deliveries may not start now: a suspect runs, or it is the turn of one that waits.
+    /// Returns true if other deliveries may not start now: a suspect runs, or a waiting suspect is next.
     pub(super) fn excludes_others(&self) -> bool {
         if self.running.is_none() && self.waiting.is_empty() {
             return false;

@@ -1,9 +1,11 @@
-//! The lane of one function and one stream: its running deliveries, and a bounded window of waiting ones. The other
-//! ready deliveries are only in the store. Plain data, no I/O, no clock.
+//! The lane of one function and one stream (live deliveries or replayed deliveries): the running deliveries, and a
+//! bounded number of waiting deliveries, the *window*. The other ready deliveries are only in the store. Plain data, no
+//! I/O, no clock.
 //!
-//! Every ready delivery is either *held* here or will be found by a later load. The store announces deliveries as they
-//! become ready. When the window is full, the lane leaves an announced delivery in the store and is then *behind*. Once
-//! there is room, the lane loads the deliveries after its cursor.
+//! Every ready delivery is either *held* here or will be found by a later load. After each commit, the store announces
+//! the deliveries that became ready, and the dispatcher offers them to their lanes. When the window is full, the lane
+//! leaves an offered delivery in the store and is then *behind*. Once there is room, the lane loads the deliveries with
+//! ids after its cursor.
 
 use std::collections::VecDeque;
 
@@ -12,10 +14,11 @@ use foldhash::HashSet;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, ReadyDelivery};
 
-/// The maximum number of deliveries that wait in memory. Running that many takes longer than loading more.
+/// The maximum number of deliveries of a lane that wait in memory. To run that many takes longer than to load the next
+/// ones, so the lane does not run empty.
 pub(super) const WINDOW_MAX: usize = 256;
 
-/// The maximum size in bytes of the events in the window: 100 busy lanes stay under 1 GiB.
+/// The maximum size in bytes of the events that wait in a lane. With this size, 100 busy lanes stay under 1 GiB.
 const WINDOW_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The maximum number of deliveries per load: 64 MiB if all events have the largest size.
@@ -29,7 +32,7 @@ const FRESH_PER_RETRY: u32 = 4;
 pub(super) struct Lane {
     fresh: VecDeque<ReadyDelivery>,
     retries: VecDeque<ReadyDelivery>,
-    /// The deliveries that wait, run, or are not committed yet.
+    /// The deliveries that wait, that run, or whose attempt is not committed yet.
     held: HashSet<DeliveryId>,
     /// The size in bytes of the waiting events.
     bytes: usize,
@@ -52,7 +55,7 @@ pub(super) struct Lane {
     /// Deliveries that were completed while a load was running. The load may have read them before their completion,
     /// when they were still ready. They must not be held again.
     completed_while_loading: HashSet<DeliveryId>,
-    /// The same for a load of retries. One set for both kinds of loads would be wrong: an attempt may fail during a
+    /// The same set for loads of retries. One set for both kinds of loads would be wrong: an attempt may fail during a
     /// load of first attempts, and its retry may be found by a load of retries that started later. The lane must hold
     /// this retry, because no other load would find it.
     completed_while_loading_retries: HashSet<DeliveryId>,
@@ -64,8 +67,8 @@ impl Lane {
         Self { behind: true, next_retry_ms: Some(UnixMs::MIN), ..Self::default() }
     }
 
-    /// Holds a delivery that the store announced. Leaves the delivery in the store if the window is full, if the lane
-    /// is behind, or during a load, because the load may or may not have read the delivery.
+    /// Holds a delivery that became ready. Leaves the delivery in the store if the window is full, if the lane is
+    /// behind, or during a load, because the load may or may not have read the delivery.
     pub(super) fn offer(&mut self, delivery: ReadyDelivery) {
         if self.behind || self.loading || self.is_full() {
             self.leave(delivery.id);
@@ -146,7 +149,7 @@ impl Lane {
         !self.loading && !self.loading_retries && self.started().is_empty()
     }
 
-    /// Makes the lane load again all deliveries from the store that it does not hold.
+    /// Makes the lane load all deliveries again that it does not hold.
     pub(super) fn load_again(&mut self) {
         self.leave(DeliveryId(1));
         self.next_retry_ms = Some(UnixMs::MIN);
@@ -218,7 +221,7 @@ impl Lane {
                 self.held.remove(&id);
             }
         }
-        // A started delivery stays held until its completion is superseded.
+        // A started delivery stays held until the store reports that the cancellation superseded its completion.
         if !self.held.contains(&id) {
             self.completed(id, None);
         }
@@ -229,7 +232,8 @@ impl Lane {
         if !self.behind || self.loading || self.fresh.len() >= WINDOW_MAX / 2 || self.bytes >= WINDOW_BYTES_MAX {
             return None;
         }
-        // A redriven or unblocked delivery becomes ready late, with an id before the cursor.
+        // A delivery that an operator runs again after it became a dead letter, or that was blocked, becomes ready
+        // late, with an id before the cursor.
         let after = self.missed.take().map_or(self.cursor, |first| self.cursor.min(DeliveryId(first.0 - 1)));
         self.behind = false;
         self.loading = true;
@@ -381,15 +385,15 @@ mod tests {
         assert!(lane.is_quiet());
         let running = lane.pick().unwrap();
         lane.release_slot();
-        assert!(!lane.is_quiet(), "its commit is missing");
+        assert!(!lane.is_quiet(), "the attempt is not committed yet");
         lane.completed(running.id, Some(90));
         assert!(lane.is_quiet());
         lane.load_again();
         assert_eq!((lane.start_load(), lane.next_retry_ms()), (Some(DeliveryId(0)), Some(UnixMs::MIN)));
-        assert!(!lane.is_quiet(), "it loads");
+        assert!(!lane.is_quiet(), "a load is running");
         lane.loaded(DeliveryId(0), vec![delivery(3)]);
         lane.start_retry_load();
-        assert!(!lane.is_quiet(), "it loads retries");
+        assert!(!lane.is_quiet(), "a load of retries is running");
         lane.retries_loaded(vec![delivery(4)], None);
         assert_eq!(run_all(&mut lane), [3, 4]);
     }

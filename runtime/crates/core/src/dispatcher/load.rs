@@ -1,5 +1,5 @@
-//! Loads deliveries that the lanes left in the store, and loads retries when they are due. Also releases claimed
-//! deliveries of functions that do not run here.
+//! Loads deliveries that the lanes left in the store, and loads retries when they are due. Also returns deliveries of
+//! functions that do not run here to the store.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{Dispatcher, Inner, STORE_RETRY};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, FunctionId, Stream};
 
-/// The longest wait until the next check for due retries. While the machine is suspended, this wait stops and store
-/// time continues, so after a suspension a retry is late by at most this wait.
+/// The longest wait until the next check for due retries. While the machine sleeps, this wait does not advance, but
+/// store time does. So after the sleep, a retry is late by at most this wait.
 const ALARM_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
@@ -22,7 +22,7 @@ impl Dispatcher {
             match dispatcher.0.store.claim(function, stream, after, LOAD_MAX).await {
                 Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
                 Err(error) => {
-                    tracing::warn!("cannot load deliveries: {error}");
+                    tracing::warn!("cannot load pending deliveries from the store; trying again: {error}");
                     tokio::time::sleep(STORE_RETRY).await;
                     dispatcher.change_lane(function, stream, |lane| lane.load_failed(after));
                 }
@@ -53,7 +53,7 @@ impl Dispatcher {
                 let (found, next_retry_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
                     Ok(due) => due,
                     Err(error) => {
-                        tracing::warn!("cannot load retries: {error}");
+                        tracing::warn!("cannot load due retries from the store; trying again: {error}");
                         (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
                     }
                 };

@@ -8,11 +8,11 @@ use evoke_model::event::Event;
 use evoke_model::{Completion, ReadyDelivery, Verdict};
 use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans, TraceContext};
 
-/// The measurement of one run of a function. The measurement is kept until the result of the run is known. For an
-/// attempt that used state, that is only at the commit: until then, a conflict can discard the run.
+/// The measurement of one run of a function. The measurement is kept until the result of the run is final. For an
+/// attempt that used state, the result is final only at the commit: until then, a conflict can discard the run.
 #[derive(Debug)]
 pub(super) struct Measurement {
-    /// From the acceptance of the event to the start of the run.
+    /// The time from the acceptance of the event to the start of the run.
     waited: Duration,
     span: LiveSpan,
     /// The spans of the events that the attempt publishes.
@@ -37,7 +37,7 @@ impl Measurement {
         }
     }
 
-    /// Returns the trace context of the run; `None` if spans are off.
+    /// Returns the trace context of the run; `None` if tracing is off.
     pub(super) fn trace_context(&self) -> Option<TraceContext> {
         self.span.trace_context()
     }
@@ -67,7 +67,7 @@ impl Measurement {
         self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
     }
 
-    /// Ends the spans of an attempt that does not count: a probe of an endpoint failed.
+    /// Ends the spans of an attempt that does not count: a probe of the endpoint failed, or the endpoint is gone.
     pub(super) fn uncounted(self) {
         self.span.not_counted();
     }
@@ -80,8 +80,8 @@ impl Measurement {
     }
 }
 
-/// Returns the time from `start_ms` to `end_ms`; zero if the difference is negative, which can happen because a
-/// replayed event has a time of the wall clock.
+/// Returns the time from `start_ms` to `end_ms`; zero if the difference is negative. This can happen for a replayed
+/// event, whose time is that of the wall clock.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

@@ -8,17 +8,18 @@ use evoke_model::{FunctionId, Stream};
 /// progress, and live deliveries are hardly delayed.
 const LIVE_PER_REPLAY: u32 = 32;
 
-/// The sort key of a lane in the queue.
+/// The sort key of a lane in the queue. A lane holds the waiting deliveries of one function, either live or replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// True if a delivery of the function runs.
     pub(super) is_running: bool,
-    /// The number of the function's last start. Starts are counted over all functions.
+    /// The number of the last start of a delivery of the function. The starts of all functions are numbered together.
     pub(super) last_start: u64,
 }
 
-/// The lanes that have a ready delivery and may run one more. The function whose last start is the longest ago is next.
-/// So functions with much work alternate, and a function that had no work before does not wait for all of them.
+/// The lanes that have a ready delivery and may run one more. The next lane is that of the function whose last start is
+/// the longest ago. So busy functions alternate, and a function that had no work before does not wait for all busy
+/// functions.
 #[derive(Default)]
 pub(super) struct RunQueue {
     live: Lanes,

@@ -17,15 +17,15 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
 use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream, reserved_places};
 
-/// While completions of more than this many bytes wait for their commit, no attempt is started. The size is about four
-/// group commits.
+/// While completions of more than this many bytes wait for their commit, no attempt is started. This limits the memory.
+/// The size is that of about four group commits.
 const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
 
-/// All functions together run at most `running_max` divided by this number of replayed deliveries at once: 4 of 64. So
-/// on two or more cores, live deliveries are hardly delayed by replayed deliveries that only compute.
+/// The maximum number of replayed deliveries that run at the same time, over all functions, is `running_max` divided by
+/// this number: 4 of 64. So on two or more cores, replayed deliveries that only compute hardly delay live deliveries.
 const REPLAY_TOTAL_DIVISOR: u32 = 16;
 
-/// The deliveries that wait and run, behind one lock.
+/// The deliveries that wait or run. One lock protects all of them.
 #[derive(Default)]
 pub(super) struct Schedule {
     pub(super) functions: HashMap<FunctionId, Function>,
@@ -47,8 +47,8 @@ pub(super) struct Schedule {
     pub(super) stopping: bool,
     /// Attempts that used state or published events, and are not committed yet. After a conflict, they must run again.
     pub(super) awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
-    /// Functions that were failing before the start, by full name, and when they started to fail. An entry is removed
-    /// when its function is set.
+    /// The functions that were failing before this process started, by full name, and the time when they started to
+    /// fail. An entry is removed when its function is set.
     pub(super) was_failing: HashMap<String, UnixMs>,
     /// Deliveries that must run again, with the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
@@ -79,7 +79,7 @@ impl Schedule {
         self.replaying += u32::from(picked.delivery.replay.is_some());
     }
 
-    /// Removes a cancelled delivery that did not start. A started delivery ends as superseded.
+    /// Removes a cancelled delivery that did not start. A started delivery continues, but the store ignores its result.
     pub(super) fn cancel(&mut self, function: FunctionId, id: DeliveryId) {
         if self.isolation.has_waiting() {
             let suspects = self.isolation.take_waiting(|suspect| suspect.delivery.id == id);
@@ -109,13 +109,14 @@ impl Schedule {
     }
 }
 
-/// Returns how many of the `running_max` deliveries that may run at once are reserved for functions without a running
-/// delivery: one for each of these `idle` functions, at most [`reserved_places`].
+/// Returns how many of the `running_max` places are reserved for functions without a running delivery: one for each of
+/// these `idle` functions, at most [`reserved_places`].
 fn reserved(running_max: u32, idle: u32) -> u32 {
     idle.min(reserved_places(running_max))
 }
 
-/// Returns the maximum number of replayed deliveries that run at once if `running_max` deliveries may run. At least 1.
+/// Returns the maximum number of replayed deliveries that run at the same time if `running_max` deliveries may run. The
+/// result is at least 1.
 fn replays_max(running_max: u32) -> u32 {
     (running_max / REPLAY_TOTAL_DIVISOR).max(1)
 }
@@ -155,8 +156,8 @@ impl Dispatcher {
     }
 
     /// Spawns a worker task if there is work and room for it. Only one worker starts at a time, and it spawns the next
-    /// worker before it runs its own delivery. So a burst of deliveries uses no more tasks than needed: while guests
-    /// compute, one task for each thread; while guests wait, one task for each delivery.
+    /// worker before it runs its own delivery. So a burst of deliveries uses no more tasks than needed: one task for
+    /// each thread while functions compute, and one task for each delivery while functions wait.
     pub(super) fn spawn_worker(&self, schedule: &mut Schedule) {
         if !schedule.worker_starting && (self.can_start_suspect(schedule) || self.can_start_other(schedule)) {
             schedule.worker_starting = true;
@@ -267,7 +268,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes the next suspect if no attempt runs. A suspect whose function was suspended meanwhile is released.
+    /// Takes the next suspect if no attempt runs. A suspect whose function was suspended in the meantime is released.
     fn pick_suspect(&self, schedule: &mut Schedule) -> Option<Picked> {
         while self.can_start_suspect(schedule) {
             let suspect = schedule.isolation.start_next()?;

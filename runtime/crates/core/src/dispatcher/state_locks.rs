@@ -24,7 +24,8 @@ impl StateLocks {
     /// Waits for the lock on an item. Waiters acquire it in the order of their calls.
     pub(super) async fn acquire(&self, item: StateItem) -> StateLock<'_> {
         let queue = self.lock().entry(item.clone()).or_default().clone();
-        // Created before the wait: if the future is dropped while it waits, the drop of this lock removes the entry.
+        // This lock is created before the wait: if the future is dropped while it waits, the drop of the lock removes
+        // the entry.
         let mut lock = StateLock { locks: self, item, guard: None };
         lock.guard = Some(queue.lock_owned().await);
         lock
@@ -61,8 +62,8 @@ impl Drop for StateLock<'_> {
     fn drop(&mut self) {
         let mut items = self.locks.lock();
         self.guard = None;
-        // Each waiter holds a reference to the queue, which it took under the mutex that is held here. So no waiter is
-        // missed.
+        // Each waiter holds a reference to the queue. It took the reference while it held the mutex that is locked
+        // here. So a count of 1 means that nothing waits.
         if items.get(&self.item).is_some_and(|queue| Arc::strong_count(queue) == 1) {
             items.remove(&self.item);
         }

@@ -8,13 +8,15 @@ use super::Dispatcher;
 use super::function::Function;
 use evoke_model::FunctionId;
 
-/// The wait between two checks whether suspended functions are idle: short compared with the reload that waits.
+/// The wait between two checks whether suspended functions are idle. It is short compared with the duration of the
+/// reload, which waits for them.
 const IDLE_POLL: Duration = Duration::from_millis(5);
 
 impl Dispatcher {
-    /// Suspends functions until [`Dispatcher::end_suspension`], also if they are set again meanwhile. Waits until none of
-    /// their deliveries runs, is being loaded, or waits for the commit of its attempt. Each attempt ends at its timeout.
-    /// Deliveries that did not start stay pending in the store.
+    /// Suspends functions until [`Dispatcher::end_suspension`]. A call of [`Dispatcher::set_functions`] does not end
+    /// the suspension. Waits until none of their deliveries runs, is being loaded, or waits for the commit of its
+    /// attempt. The wait is bounded, because each attempt ends at its timeout. Deliveries that did not start stay
+    /// pending in the store.
     pub async fn suspend(&self, functions: HashSet<FunctionId>) {
         {
             let mut schedule = self.lock();
@@ -26,8 +28,8 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the suspension. The functions load their deliveries from the store again, because the rename may have given
-    /// them other deliveries.
+    /// Ends the suspension. The functions load their deliveries from the store again, because the rename may have moved
+    /// deliveries to them.
     pub fn end_suspension(&self) {
         let mut schedule = self.lock();
         for id in std::mem::take(&mut schedule.suspended) {
@@ -44,7 +46,8 @@ impl Dispatcher {
         functions.iter().filter_map(|id| schedule.functions.get(id)).map(Function::running).sum()
     }
 
-    /// Renames a function in the restored health and circuits. Call this before [`Dispatcher::set_functions`].
+    /// Renames a function in the health and the circuits that were restored from the last process. Call this before
+    /// [`Dispatcher::set_functions`].
     pub fn rename_restored(&self, from: &str, to: &str) {
         let mut schedule = self.lock();
         if let Some(since_ms) = schedule.was_failing.remove(from) {

@@ -73,7 +73,7 @@ impl Fixture {
         self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
-    /// Starts a replay that offers the events up to number `until` to [`FUNCTION`].
+    /// Starts a replay that delivers the events up to number `until` to [`FUNCTION`].
     async fn replay(&self, until: i64) -> ReplayId {
         let new = NewReplay { filter: "{}".into(), after: Seq(0), until: Seq(until) };
         let id = self.store.start_replay(&Actor::Runtime, new).await.unwrap();
@@ -124,7 +124,10 @@ async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter(
     assert_eq!(fixture.settled().await.dead, 1);
     let letter = fixture.store.dead(DeadFilter::All, DeliveryId(0), 1).await.unwrap().remove(0).unwrap();
     assert_eq!(letter.attempts.len(), 8);
-    assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
+    assert_eq!(
+        letter.cause.as_deref(),
+        Some("gave up after 8 attempts; the last attempt had the outcome `retry`: gateway down")
+    );
     for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {
         let ceiling_ms = 500 << (earlier.attempt - 1);
         assert!(later.started_ms - earlier.started_ms <= ceiling_ms + 20, "{letter:?}");
@@ -210,7 +213,8 @@ async fn deliveries_beyond_the_window_run_once_each() {
         }
         .boxed()
     };
-    fixture.offer(FUNCTION, 0..1000).await; // before the function is set: it must find them in the store
+    // These deliveries are stored before the function is set, so it must find them in the store.
+    fixture.offer(FUNCTION, 0..1000).await;
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 4, count)]);
     for n in 1..5 {
         fixture.offer(FUNCTION, n * 1000..(n + 1) * 1000).await;
@@ -244,7 +248,7 @@ async fn running_deliveries_are_limited_per_function_and_in_total() {
     assert_eq!(peak.load(Ordering::SeqCst), 3);
 }
 
-/// A function that adds its name to the order of runs, and takes a millisecond.
+/// A function that adds its name to `order` at each run, and takes a millisecond.
 fn logs(order: &Arc<Mutex<Vec<char>>>, name: char) -> impl Fn(Call) -> BoxFuture<'static, Outcome> + use<> {
     let order = order.clone();
     move |_| {
@@ -363,11 +367,11 @@ async fn replays_run_behind_live_deliveries_with_limited_concurrency() {
     fixture.settled().await;
     let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;
     assert_eq!((counts.done, counts.total()), (600, 600));
-    assert_eq!(peak.load(Ordering::SeqCst), 2, "a quarter of the concurrency 8");
+    assert_eq!(peak.load(Ordering::SeqCst), 2, "replays use a quarter of the concurrency 8");
     let log = log.lock().unwrap();
     let last_live = log.iter().rposition(|replay| !replay).unwrap();
     let before = log[..last_live].iter().filter(|replay| **replay).count();
-    assert!((10..30).contains(&before), "{before} replays ran before the last of 600 live ones");
+    assert!((10..30).contains(&before), "{before} replayed deliveries ran before the last of 600 live deliveries");
 }
 
 #[tokio::test(start_paused = true)]

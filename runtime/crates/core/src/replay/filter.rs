@@ -1,4 +1,4 @@
-//! The filter of a replay: which events are offered, and to which functions.
+//! The filter of a replay: which events are delivered again, and to which functions.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,14 +39,14 @@ pub struct Filter {
     pub rate: Option<f64>,
 }
 
-/// A filter, checked and compiled.
+/// A filter that was checked and compiled.
 pub(super) struct CompiledFilter {
     events: EventFilter,
     pattern: Option<Pattern>,
     function: Option<FunctionId>,
 }
 
-/// Returns why the stored filter of a replay is not valid, or `None` if it is.
+/// Returns why the stored filter of a replay is not valid, or `None` if it is valid.
 pub fn stored_filter_error(text: &str) -> Option<String> {
     let filter: Filter = match serde_json::from_str(text) {
         Ok(filter) => filter,
@@ -62,12 +62,12 @@ impl CompiledFilter {
         if let Some(rate) = filter.rate
             && !(rate > 0.0 && rate.is_finite())
         {
-            return Err(format!("rate is {rate}; expected a number of deliveries per second, more than 0"));
+            return Err(format!("`rate` is {rate}; expected a number of deliveries per second, more than 0"));
         }
         if let Some(seq) = filter.event
             && seq < Seq(1)
         {
-            return Err(format!("event is {seq}; expected the number of an event, from 1"));
+            return Err(format!("`event` is {seq}; expected the number of an event, from 1"));
         }
         let pattern = match &filter.pattern {
             Some(json) => Some(Pattern::parse(json).map_err(|mistakes| {
@@ -109,7 +109,7 @@ impl CompiledFilter {
         Ok((found.into_iter().filter_map(intact).collect(), scanned_to))
     }
 
-    /// Returns the deliveries of an event in this replay; none if the event does not match.
+    /// Returns the deliveries of an event in this replay. The list is empty if the event does not match.
     pub(super) fn deliveries(
         &self,
         store: &dyn InspectionStore,
@@ -134,6 +134,6 @@ impl CompiledFilter {
 fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, String> {
     let Some(text) = text else { return Ok(None) };
     let time: jiff::Timestamp =
-        text.parse().map_err(|_| format!("{name} is \"{text}\"; expected a time such as 2026-01-31T12:00:00Z"))?;
+        text.parse().map_err(|_| format!("`{name}` is \"{text}\"; expected a time such as 2026-01-31T12:00:00Z"))?;
     Ok(Some(time.as_millisecond()))
 }

@@ -10,16 +10,16 @@ use crate::router::Router;
 use evoke_model::{FunctionId, Seq, StoredEvent};
 use evoke_store::{Store, StoreError};
 
-/// The maximum number of events that a step counts.
+/// The maximum number of events that one step reads.
 const STEP_MAX: usize = 256;
-/// A step also ends when its events have this many bytes together.
+/// A step also ends when its events have this size together, in bytes.
 const STEP_BYTES_MAX: usize = 1024 * 1024;
 const EXAMPLES_MAX: usize = 5;
 
 /// The result of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The number of events that would be offered.
+    /// The number of events that would be delivered again.
     pub events: u64,
     /// The number of deliveries that would be created.
     pub deliveries: u64,
@@ -31,7 +31,7 @@ pub struct Plan {
     pub complete: bool,
 }
 
-/// An event that would be offered.
+/// An event that would be delivered again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// The event's position in the store.
@@ -51,7 +51,7 @@ pub struct DryRun {
     store: Arc<dyn Store>,
     router: Arc<Router>,
     filter: CompiledFilter,
-    /// The events up to here have been read.
+    /// The position of the last event that was read.
     position: Seq,
     until: Seq,
     names: BTreeMap<FunctionId, String>,
@@ -59,7 +59,7 @@ pub struct DryRun {
 }
 
 impl DryRun {
-    /// Reads the events after the first position up to the second.
+    /// Creates a dry run over the events after `position`, up to and including `until`.
     pub(super) fn new(
         store: Arc<dyn Store>,
         router: Arc<Router>,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// The maximum burst after a pause: as many deliveries as the rate allows in this many seconds.
+/// After a pause, at most as many deliveries are created together as the rate allows in this many seconds.
 const BURST_S: f64 = 0.1;
 
 /// A token bucket of deliveries per second. A step may take more tokens than there are; the next step then waits until
@@ -18,7 +18,7 @@ impl RateLimiter {
         Self { rate, tokens: 1.0, at: Instant::now() }
     }
 
-    /// Returns how many events may be offered now, at most `max`.
+    /// Returns for how many events deliveries may be created now, at most `max`.
     pub(super) fn room(&mut self, max: usize) -> usize {
         let Some(rate) = self.rate else { return max };
         let now = Instant::now();
@@ -28,7 +28,7 @@ impl RateLimiter {
         if self.tokens < 1.0 { 0 } else { max.min(self.tokens as usize) }
     }
 
-    /// Takes tokens for deliveries that were offered.
+    /// Takes one token for each delivery that was created.
     pub(super) fn offered(&mut self, deliveries: usize) {
         self.tokens -= deliveries as f64;
     }

@@ -46,7 +46,8 @@ struct Fixture {
 const NAMES: [&str; 2] = ["shop/a", "shop/b"];
 
 impl Fixture {
-    /// Creates two functions: `shop/a` for every event of type `t`, and `shop/b` for those with an even number.
+    /// Creates two functions: `shop/a` for every event of type `t`, and `shop/b` for the events of this type with an
+    /// even number.
     async fn new() -> Self {
         let clock = Clock::following_tokio(1_700_000_000_000);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
@@ -125,8 +126,8 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
     let again = Replays::new(fixture.store.clone(), fixture.bus.clone());
     tokio::spawn(again.run(fixture.dispatcher.clone(), CancellationToken::new()));
     let replay = fixture.until(id, done).await;
-    // A tenth of the events is of another type. The events of that type are odd, so 500 of the other 900 are even, and
-    // go to both functions.
+    // A tenth of the events has the type `other`. These events have odd numbers. So of the remaining 900 events, 500
+    // have even numbers and go to both functions.
     assert_eq!((replay.events, replay.deliveries.done, replay.deliveries.total()), (900, 1_400, 1_400));
     let mut seen = fixture.seen.lock().unwrap().clone();
     assert!(seen.iter().all(|(_, replay)| *replay));
@@ -171,7 +172,7 @@ async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
 async fn an_invalid_filter_is_rejected_with_the_correct_form() {
     let fixture = Fixture::new().await;
     for (filter, words) in [
-        (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no active function shop/c"),
+        (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no active function `shop/c`"),
         (Filter { since: Some("yesterday".into()), ..Filter::default() }, "expected a time"),
         (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is not valid"),
         (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),

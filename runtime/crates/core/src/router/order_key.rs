@@ -9,17 +9,17 @@
 //! - `true` and `false`: that word.
 //! - An object or an array: its JSON text without white space, with the members of objects sorted by name and the
 //!   numbers as above ([`canonical_json`]).
-//! - A text of more than 256 bytes of any of these kinds: `sha256:` and its SHA-256 in hexadecimal. The store keeps each
-//!   key in a row, in an index and in memory, and a producer chooses its length.
-//! - No key: the value is `null`, the field or attribute is missing, or the data is not a JSON object. The event is not
-//!   ordered with any other.
+//! - A key of any of these kinds that is longer than 256 bytes: `sha256:` and the SHA-256 of the key in hexadecimal.
+//!   The store keeps each key in a row, in an index and in memory, and a producer chooses the length.
+//! - There is no key if the value is `null`, if the field or attribute is missing, or if the data is not a JSON object.
+//!   Such an event is not ordered with any other event.
 //!
-//! If an object has two members with the same name, the last one counts, and half of a surrogate pair is U+FFFD, as in
-//! patterns.
+//! As in patterns, the last of several members with the same name counts, and half of a surrogate pair is read as
+//! U+FFFD.
 //!
 //! The store keeps the key of each delivery. Earlier versions wrote other keys for numbers with a fraction of zero, an
-//! exponent or more than 64 bits, for objects and arrays with such numbers, and for texts of more than 256 bytes:
-//! deliveries with such keys that were stored before an upgrade are not ordered with later ones.
+//! exponent or more than 64 bits, for objects and arrays with such numbers, and for texts of more than 256 bytes.
+//! Deliveries with such keys that were stored before an upgrade are not ordered with later deliveries.
 
 use sha2::{Digest as _, Sha256};
 
@@ -67,7 +67,7 @@ fn key(json: &str) -> Option<String> {
         b'n' => None,
         b'-' | b'0'..=b'9' => Some(canonical_number(json)),
         b't' | b'f' => Some(json.to_owned()),
-        // The router has checked the data.
+        // An object or an array. It is valid JSON, because the router has checked the data.
         _ => canonical_json(json).ok(),
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         ] {
             assert_eq!(key_of(value).as_deref(), Some(key));
         }
-        // A neighbour whose name is no text.
+        // Members beside the field, whose names are not valid Unicode.
         assert_eq!(key_at("b", r#"{"\ud800":0,"b":"x","\ud800x":1}"#).as_deref(), Some("x"));
     }
 

@@ -1,10 +1,10 @@
 //! Turns periodic observations of functions, sources and the disk into one report for each change of a condition.
 //!
-//! An observation lists every subject and whether the subject has a problem. If this differs from the condition that
-//! was reported last, there is a change. A change is reported with an event and a mark, in one commit. The mark records
-//! the reported condition, so each change is reported once, even if the process restarts. A reported problem that
-//! persists is not reported again after a restart. A problem that ended while the process was down is reported as
-//! recovered after the start.
+//! An observation lists every subject and whether the subject has a problem. If the observation differs from the
+//! condition that was reported last, there is a change. A change is reported with an event and a mark, in one commit.
+//! The mark records the reported condition, so each change is reported once, even if the process restarts. A reported
+//! problem that persists is not reported again after a restart. A problem that ended while the process was down is
+//! reported as recovered after the next start.
 //!
 //! No queue is needed: a change that cannot be stored now is found again by the next observation, if the condition
 //! still holds. A problem that clears between two observations is not reported.
@@ -30,8 +30,8 @@ use evoke_model::{Mark, MarkNames, TakeOver};
 pub enum Kind {
     /// A function; its condition is `failing`.
     Function,
-    /// The circuit of a function that sends its deliveries to an endpoint, by the name of the function; its condition is
-    /// `opened`.
+    /// The circuit of a function that sends its deliveries to an endpoint, by the name of the function; its condition
+    /// is `opened`.
     Circuit,
     /// A source; its condition is `degraded`.
     Source,
@@ -91,7 +91,7 @@ impl Subject {
     }
 }
 
-/// The marks of reported conditions whose keys have the name of a function, or of one of its sources.
+/// The marks of reported conditions whose keys contain the name of a function or of one of its sources.
 pub const NAMED_MARKS: [MarkNames; 3] = [
     MarkNames { scope: SOURCE, prefix: "function " },
     MarkNames { scope: SOURCE, prefix: "circuit " },
@@ -177,8 +177,8 @@ impl Conditions {
         of_kind.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
     }
 
-    /// Compares an observation with the reported conditions, and returns the changes. Subjects without trouble can be left
-    /// out unless their trouble was reported: a reported subject that is left out counts as removed. Later calls
+    /// Compares an observation with the reported conditions, and returns the changes. Subjects without trouble can be
+    /// left out unless their trouble was reported: a reported subject that is left out counts as removed. Later calls
     /// return a change again until [`Conditions::mark_reported`] is called for it.
     pub fn observe(&mut self, observed: BTreeMap<Subject, Observation>, now: Instant, now_ms: UnixMs) -> Vec<Change> {
         let removed = self.troubled.keys().filter(|subject| !observed.contains_key(*subject));
@@ -272,7 +272,7 @@ mod tests {
     use super::super::TYPES;
     use super::*;
 
-    /// Observes conditions, and reports every change at once.
+    /// Observes conditions, and reports every change immediately.
     struct Fixture {
         conditions: Conditions,
         marks: BTreeMap<String, Vec<u8>>,

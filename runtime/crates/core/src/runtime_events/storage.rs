@@ -11,19 +11,20 @@ pub struct DiskSpace {
     pub total: u64,
 }
 
-/// The default limit is the size of the disk divided by this, at most [`LOW_MAX`].
+/// The disk counts as low when less space than a limit is free. The default limit is the size of the disk divided by
+/// this number, at most [`LOW_MAX`].
 const LOW_DIVISOR: u64 = 20;
-/// The largest default limit in bytes. At 100 MB per second it leaves ten seconds until the disk is full.
+/// The largest default limit, in bytes. At 100 MB per second, ten seconds are left until the disk is full.
 const LOW_MAX: u64 = 1 << 30;
 
 impl DiskSpace {
-    /// Returns the default limit in bytes.
+    /// Returns the default limit of free space, in bytes.
     pub fn default_low_bytes(self) -> u64 {
         (self.total / LOW_DIVISOR).min(LOW_MAX)
     }
 
-    /// Returns true if the free space is low: below `low` bytes. If it was low before, it stays low until it is a
-    /// quarter above `low`.
+    /// Returns true if the free space is low: below `low` bytes. If `was_low` is true, the free space stays low until
+    /// it is a quarter above `low`, so that the state does not alternate.
     pub fn is_low(self, low: u64, was_low: bool) -> bool {
         self.free < if was_low { low.saturating_add(low / 4) } else { low }
     }

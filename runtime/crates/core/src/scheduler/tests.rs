@@ -88,7 +88,7 @@ async fn a_due_event_is_routed_with_the_router_of_that_moment() {
     let mut private = router(other);
     private.add_private_source(Origin::of("/shop/b/on/0"), FunctionId(1), "on[0]".into());
     fixture.bus.set_router(private);
-    // An event of a private source goes to its function only, now as at its acceptance.
+    // When it is due, an event of a private source goes only to the function that owns the source.
     let target = Target::Function { function: FunctionId(1), trigger: "on[0]".into() };
     let json = format!(
         r#"{{"id":"2","source":"/shop/b/on/0","type":"order.placed","notbefore":"{}"}}"#,
@@ -111,7 +111,8 @@ async fn a_due_event_of_an_http_component_is_routed_and_a_claim_of_another_app_i
     fixture.bus.set_router(router);
     let uris = ["/shop/web/http-1", "/lab/hook"].map(str::to_owned);
     let origins = fixture.store.register_origins(uris.to_vec()).await.unwrap();
-    // The component publishes as its function; the app `shop` did not exist when the other event was accepted.
+    // The first event is from an HTTP component, which publishes with the source of its function. The second event
+    // claims this source: it was accepted when the app `shop` did not exist.
     for origin in origins {
         let due = rfc3339(START_MS + 1_000);
         let json = format!(r#"{{"id":"1","source":"/shop/web","type":"order.placed","notbefore":"{due}"}}"#);
@@ -141,7 +142,7 @@ async fn a_jump_of_the_wall_clock_makes_events_due_and_delays_others() {
     wall_ms.store(START_MS + 2 * HOUR_MS, Ordering::SeqCst);
     tokio::time::sleep(POLL).await;
     assert_eq!(fixture.delivered(), [("1".to_owned(), START_MS + 2 * HOUR_MS)]);
-    // Back to 1970 and forward by a year: each event once.
+    // The clock jumps back to 1970 and forward by a year. Each event is delivered once.
     for now_ms in [0, START_MS, START_MS + 365 * 24 * HOUR_MS, START_MS] {
         wall_ms.store(now_ms, Ordering::SeqCst);
         tokio::time::sleep(2 * POLL).await;
@@ -188,7 +189,7 @@ async fn one_source_schedules_half_of_the_events_and_leaves_room_for_others() {
     let refused = fixture.offer("more", START_MS + HOUR_MS, flood).await.unwrap_err();
     assert!(matches!(refused, Refused::ScheduleFull { .. }), "{refused}");
     fixture.offer("calm", START_MS + HOUR_MS, calm).await.unwrap();
-    // Events that are due are not limited by the schedule.
+    // The limit of the schedule does not apply to events that are already due.
     fixture.offer("now", START_MS, flood).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3601)).await;
     assert_eq!(fixture.delivered().len(), 7);

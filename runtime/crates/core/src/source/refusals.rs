@@ -80,7 +80,7 @@ mod tests {
         let refusals = Refusals::default();
         for (at_ms, reason) in ["a", "b", "a", "c", "d", "e", "f"].into_iter().enumerate() {
             refusals.add(at_ms as UnixMs, || reason.to_owned());
-            refusals.add(at_ms as UnixMs, || panic!("the next one within a moment has no text"));
+            refusals.add(at_ms as UnixMs, || panic!("the reason must not be computed so soon again"));
             tokio::time::advance(INTERVAL).await;
         }
         refusals.add(9, || "x".repeat(1_000));

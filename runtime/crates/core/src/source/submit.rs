@@ -54,7 +54,7 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
         }
         if previous_trouble.is_none() {
             previous_trouble = Some(ctx.health.trouble());
-            ctx.health.degraded(format!("the bus refuses the events of this source: {refused}; the source retries"));
+            ctx.health.degraded(format!("the events of this source are refused: {refused}; the source retries"));
         }
         let wait = match refused {
             // Retrying earlier than the bus asks for is harmless: one source retries, at most every few seconds.
@@ -86,7 +86,7 @@ pub async fn marks(ctx: &Context) -> Option<std::collections::BTreeMap<String, V
                 ctx.health.recovered();
                 return Some(marks);
             }
-            Err(error) => ctx.health.degraded(format!("cannot read the source's marks from the store: {error}")),
+            Err(error) => ctx.health.degraded(format!("cannot read the source's stored values; trying again: {error}")),
         }
         tokio::select! {
             () = ctx.stop.cancelled() => return None,

@@ -1,4 +1,4 @@
-//! Each limit of a call.
+//! Tests of each limit of a call.
 
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -11,7 +11,7 @@ async fn sending(bytes: Vec<u8>) -> Server {
         async move {
             read_head(&mut stream).await;
             let _ = stream.write_all(&bytes).await;
-            // Until the client closes the connection.
+            // Waits until the client closes the connection.
             while stream.read_u8().await.is_ok() {}
         }
     })
@@ -111,7 +111,7 @@ async fn bodies_are_bounded_in_both_directions_over_all_calls_of_an_allowance() 
 #[tokio::test]
 async fn a_peer_that_does_not_read_and_a_body_that_fails_end_the_call() {
     let silent = Server::start(|stream| async move {
-        // Accepted, and never read.
+        // The server accepts the connection and never reads from it.
         std::future::pending::<()>().await;
         drop(stream);
     })

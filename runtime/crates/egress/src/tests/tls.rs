@@ -1,4 +1,4 @@
-//! TLS, with an authority of the test.
+//! Tests of TLS, with a certificate authority that the test makes.
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -8,7 +8,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// The PEM of an authority, and a server configuration with a certificate that it signed for `name`.
+/// Returns the PEM of an authority, and a server configuration with a certificate that this authority signed for
+/// `name`.
 fn signed_for(name: &str, protocols: &[&[u8]]) -> (String, ServerConfig) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();

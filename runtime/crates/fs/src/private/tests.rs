@@ -33,13 +33,13 @@ fn read_permissions_of_others_are_removed_from_the_folder_and_its_own_files_only
     set_mode(&path.join("logs"), 0o755);
     set_mode(&path, 0o755);
     let unchanged = PrivateFolder::open(&path).unwrap();
-    assert_eq!(mode(unchanged.path()), 0o755, "reading changes nothing");
+    assert_eq!(mode(unchanged.path()), 0o755, "`open` must not change permissions");
     let prepared = PrivateFolder::prepare(&path, &["evoke.db", "lock", "logs"]).unwrap();
     assert!(prepared.was_open && prepared.notes[0].contains("0755"), "{:?}", prepared.notes);
     for name in ["", "evoke.db", "evoke.db-wal", "lock", "logs", "logs/evoke.jsonl"] {
         assert_eq!(mode(&path.join(name)), 0o700, "{name}");
     }
-    assert_eq!(mode(&path.join("run.sh")), 0o755, "a file of the user");
+    assert_eq!(mode(&path.join("run.sh")), 0o755, "a file that is not Evoke's must not change");
     let again = PrivateFolder::prepare(&path, &["evoke.db", "lock", "logs"]).unwrap();
     assert!(again.notes.is_empty() && !again.was_open, "{:?}", again.notes);
 }
@@ -58,7 +58,7 @@ fn a_folder_that_others_may_write_to_is_refused_also_behind_a_link() {
                 assert!(message.contains("chmod 700") && message.contains("--data"), "{bits:o}: {message}");
             }
         }
-        assert_eq!(mode(&path), bits, "a refused folder is not changed");
+        assert_eq!(mode(&path), bits, "a refused folder must not change");
     }
     set_mode(&path, 0o700);
     PrivateFolder::prepare(&link, &[]).unwrap();
@@ -67,7 +67,7 @@ fn a_folder_that_others_may_write_to_is_refused_also_behind_a_link() {
 #[test]
 fn a_folder_of_another_user_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    // Only root can give a folder away; for any other user, the root folder belongs to someone else.
+    // Only root can give a folder to another user. Without root, the test uses `/`, which belongs to root.
     let path = match std::os::unix::fs::chown(dir.path(), Some(65_534), None) {
         Ok(()) => dir.path(),
         Err(_) => Path::new("/"),
@@ -103,7 +103,7 @@ fn a_folder_that_was_replaced_is_noticed() {
     fs::rename(&path, dir.path().join("moved")).unwrap();
     fs::create_dir(&path).unwrap();
     fs::hard_link(dir.path().join("moved/file"), path.join("file")).unwrap();
-    assert!(folder.confirm("file").is_err(), "the file is the same, and the folder is another");
+    assert!(folder.confirm("file").is_err(), "the same file in another folder must be refused");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn files_that_vanish_while_the_folder_is_prepared_are_no_error() {
     let dir = tempfile::tempdir().unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // As SQLite does with its log and its index.
+        // SQLite creates and removes its `-shm` and `-wal` files in the same way.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 for name in ["evoke.db-shm", "evoke.db-wal"] {

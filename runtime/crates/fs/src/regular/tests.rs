@@ -10,7 +10,7 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
-/// The locks of this process on a file, according to the system: `POSIX` or `OFDLCK` each.
+/// Returns the kind of each lock on a file, from `/proc/locks`: `POSIX` or `OFDLCK` (open file description lock).
 fn locks(path: &Path) -> Vec<String> {
     let inode = stat(path).unwrap().st_ino;
     let all = std::fs::read_to_string("/proc/locks").unwrap();
@@ -75,7 +75,7 @@ fn a_reserved_file_is_refused_under_every_name_until_the_reservation_ends() {
     assert_eq!(read_text(&at("hard"), 10).unwrap(), "rows");
 }
 
-/// The facts of Linux on which the protection of the store's locks depends.
+/// Tests how Linux behaves, because the protection of the store's locks depends on it.
 #[test]
 fn a_refused_open_keeps_the_posix_locks_and_an_ordinary_one_drops_them_but_not_the_shared_lock() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn a_refused_open_keeps_the_posix_locks_and_an_ordinary_one_drops_them_but_not_t
 
     let reservation = reserve(vec![FileId::of_path(&path).unwrap()]);
     assert!(open_regular(&path).is_err());
-    assert_eq!(locks(&path), ["OFDLCK", "POSIX"], "the refused open closed only an O_PATH descriptor");
+    assert_eq!(locks(&path), ["OFDLCK", "POSIX"], "a refused open must not release the locks");
     drop(reservation);
 
     drop(open_regular(&path).unwrap());

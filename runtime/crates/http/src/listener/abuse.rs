@@ -1,6 +1,6 @@
-//! Tests with hostile peers against the real server, with raw bytes over loopback. Time limits are small here and are
-//! waited for in real time, because sockets ignore a paused clock; no test depends on how much longer an operation
-//! takes.
+//! Tests with hostile peers against the real server, with raw bytes over loopback. The time limits are short and pass
+//! in real time, because sockets ignore a paused clock. No test fails because an operation takes longer than its limit
+//! on a slow machine.
 
 use std::sync::Mutex;
 
@@ -64,8 +64,9 @@ impl TestServer {
     }
 }
 
-/// Records the path, and refuses `/refused`. Of others, reads the body, and returns its length; in headers, the address
-/// of the peer and the principal of its certificate.
+/// Returns a service that records the path of each request. For `/refused`, it returns 404 without reading the body.
+/// For other paths, it reads the body and returns the length of the body as text. The response headers contain the
+/// address of the peer and the principal of the peer's certificate.
 fn service(
     paths: Arc<Mutex<Vec<String>>>,
     gate: Arc<Semaphore>,
@@ -104,7 +105,7 @@ fn service(
 async fn until_closed(peer: &mut TcpStream) -> String {
     let mut response = Vec::new();
     // A reset after the response is as acceptable as a normal end.
-    let _ = timeout(CLOSE_WAIT_MAX, peer.read_to_end(&mut response)).await.expect("the connection is closed");
+    let _ = timeout(CLOSE_WAIT_MAX, peer.read_to_end(&mut response)).await.expect("the connection should be closed");
     String::from_utf8_lossy(&response).into_owned()
 }
 
@@ -116,7 +117,7 @@ async fn until(peer: &mut TcpStream, end: &str) -> String {
         }
     })
     .await
-    .expect("a response arrives");
+    .expect("a response should arrive");
     String::from_utf8_lossy(&response).into_owned()
 }
 
@@ -260,7 +261,7 @@ async fn an_http_2_peer_that_only_sends_pings_is_closed_in_time() {
     };
     let mut sink = vec![0; 64 * 1024];
     let responses = async { while reader.read(&mut sink).await.is_ok_and(|length| length > 0) {} };
-    timeout(CLOSE_WAIT_MAX, async { tokio::join!(pings, responses) }).await.expect("the connection is closed");
+    timeout(CLOSE_WAIT_MAX, async { tokio::join!(pings, responses) }).await.expect("the connection should be closed");
 }
 
 #[tokio::test]
@@ -299,7 +300,7 @@ async fn send_body_byte_by_byte(server: &TestServer) -> Vec<u8> {
         tokio::select! { _ = reader.read_buf(&mut response) => {}, () = drips => {} }
     })
     .await
-    .expect("the server responds");
+    .expect("the server should respond");
     response
 }
 
@@ -319,8 +320,8 @@ async fn a_peer_that_reads_no_response_is_disconnected() {
         tokio::task::yield_now().await;
     }
     server.stop.cancel();
-    // The drain is 10 s: only the write stall limit ends this sooner.
-    timeout(CLOSE_WAIT_MAX, server.served).await.expect("the connection is closed").unwrap();
+    // The drain limit is 10 s, so only the write stall limit can end the connection sooner.
+    timeout(CLOSE_WAIT_MAX, server.served).await.expect("the connection should be closed").unwrap();
 }
 
 #[tokio::test]
@@ -379,7 +380,7 @@ async fn there_are_never_more_connections_than_the_limit() {
         while !server.exchange(b"GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200 ") {}
     })
     .await
-    .expect("a connection is accepted again");
+    .expect("a connection should be accepted again");
 }
 
 #[tokio::test]
@@ -410,7 +411,7 @@ async fn a_request_that_outlasts_the_drain_is_cut_off_and_counted() {
         tokio::task::yield_now().await;
     }
     server.stop.cancel();
-    assert_eq!(timeout(CLOSE_WAIT_MAX, server.served).await.expect("the drain ends").unwrap(), 1);
+    assert_eq!(timeout(CLOSE_WAIT_MAX, server.served).await.expect("the drain should end").unwrap(), 1);
 }
 
 #[tokio::test]

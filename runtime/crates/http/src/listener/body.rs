@@ -7,8 +7,8 @@
 //! it gets another response instead. So its connection is closed, and the response has `Connection: close`.
 //!
 //! With HTTP/2, the server could reset the stream after its response (RFC 9113, section 8.1), but some clients, such as
-//! curl 7.88, then report an error and not the response. So these bodies are read, too. While such a body is read, it
-//! counts as a request of its peer (`Limits::further_streams_max`); beyond this limit, the stream is reset.
+//! curl 7.88, then report an error and not the response. So the server reads these bodies, too. While such a body is
+//! read, it counts as a request of its peer (`Limits::further_streams_max`); beyond this limit, the stream is reset.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ use super::limits::Limits;
 use super::pace::Pace;
 use super::streams::{StreamLimit, StreamPermit};
 
-/// How long the rest of a dropped body may take to arrive. Then the connection is closed.
+/// The longest time in which the rest of a dropped body is read. After that, the connection is closed.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
@@ -41,19 +41,19 @@ pub struct RequestBody {
     rest: Rest,
 }
 
-/// How to end the body of a request that is dropped early.
+/// The treatment of the rest of a request body that is dropped before its end.
 enum Rest {
     /// The body has ended.
     Nothing,
-    /// The rest is read on this runtime, until the listener stops. With HTTP/2, the rest is only read if the peer gets
-    /// a permit of this limit.
+    /// A task on this runtime reads the rest, at most until the listener stops (the token). With HTTP/2, the rest is
+    /// read only if this peer gets a permit from this limit.
     Read(Handle, CancellationToken, Option<(StreamLimit, IpAddr)>),
-    /// The client waits for `100 Continue` and sends no body. The flag is set so that the response announces the end of
-    /// the connection.
+    /// The client waits for `100 Continue` and sends no body. The flag is set when the body is dropped; the response
+    /// then announces that the connection ends.
     Close(Arc<AtomicBool>),
 }
 
-/// Whether a response must announce the end of its connection.
+/// The flag that makes a response announce the end of its connection. `None` if the request never needs this.
 #[derive(Default)]
 pub(super) struct ConnectionClose(Option<Arc<AtomicBool>>);
 
@@ -212,9 +212,9 @@ pub(super) struct InFlight(Arc<watch::Sender<Activity>>);
 pub(super) struct Activity {
     /// The requests in flight.
     pub(super) requests: usize,
-    /// Whether the connection had a request.
+    /// Whether the connection has received a request.
     pub(super) had_request: bool,
-    /// Whether a part of a request's head has arrived, and the rest has not.
+    /// Whether the head of a request has arrived in part, and its rest is missing.
     pub(super) is_in_head: bool,
 }
 
@@ -234,7 +234,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A response body; its request counts as in flight until the whole body is passed to hyper.
+/// A response body. The request counts as in flight until hyper has received the whole response body.
 pub(super) struct ResponseBody<B> {
     /// `None` for an empty body.
     body: Option<B>,

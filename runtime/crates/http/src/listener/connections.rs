@@ -1,4 +1,4 @@
-//! Limits the number of connections, in all and by peer.
+//! Limits the number of connections, in total and for each peer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,7 +11,7 @@ use super::Limits;
 use super::body::Activity;
 use super::proxies::Proxies;
 
-/// Issues a permit for each connection within the limits; cheap to clone.
+/// Issues a permit for each connection that is within the limits. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ConnectionLimits(Arc<Inner>);
 
@@ -33,9 +33,10 @@ struct Open {
     connections: BTreeMap<u64, Connection>,
     /// Number of connections accepted so far.
     accepted: u64,
-    /// The number of open connections by peer, without loopback and proxies. A peer without connections has no entry.
+    /// The number of open connections of each peer. Loopback addresses, proxies and peers without connections have no
+    /// entry.
     by_peer: HashMap<IpAddr, usize>,
-    /// The connections in their handshake, the oldest first.
+    /// The numbers of the connections whose handshake is not complete, the oldest first.
     handshakes: BTreeSet<u64>,
 }
 
@@ -49,7 +50,7 @@ struct Connection {
 pub(super) struct ConnectionPermit {
     limits: ConnectionLimits,
     number: u64,
-    /// Cancelled to close the connection at once.
+    /// Cancelled to close the connection immediately.
     pub(super) closed: CancellationToken,
 }
 
@@ -98,8 +99,8 @@ impl ConnectionLimits {
 }
 
 impl ConnectionPermit {
-    /// From now on, counts the connection for the client that the proxy has named. Returns false if this client has too
-    /// many connections; the connection then counts for no peer.
+    /// Counts the connection for `addr`, the client that the proxy has named, and no longer for the previous peer.
+    /// Returns false if this client has too many connections; the connection then counts for no peer.
     pub(super) fn move_to(&self, addr: IpAddr) -> bool {
         let inner = &self.limits.0;
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,9 +118,9 @@ impl ConnectionPermit {
         true
     }
 
-    /// Counts the connection as being in its handshake. If there are too many handshakes, the oldest of their
-    /// connections is closed: the handshake of a real client takes far less time than that of a peer that holds
-    /// connections.
+    /// Counts the connection as being in its handshake. If this exceeds the limit of handshakes, the connection with
+    /// the oldest handshake is closed. That connection is most likely not a real client: real clients complete their
+    /// handshake quickly.
     pub(super) fn begin_handshake(&self) {
         let inner = &self.limits.0;
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +144,8 @@ impl ConnectionPermit {
 }
 
 impl Open {
-    /// Counts one more connection of a peer. Returns false if the peer has `max` already.
+    /// Counts one more connection of a peer. Returns false, and counts nothing, if the peer already has `max`
+    /// connections.
     fn count(&mut self, peer: Option<IpAddr>, max: usize) -> bool {
         let Some(peer) = peer else { return true };
         let open_of_peer = self.by_peer.entry(peer).or_default();
@@ -199,8 +201,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer usually has a
-/// whole /64.
+/// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer of a provider
+/// usually has a whole /64.
 pub fn counted_network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
         IpAddr::V4(addr) => addr.into(),
@@ -265,7 +267,7 @@ mod tests {
         let permits = [open(&busy), open(&idle), open(&later)].map(Option::unwrap);
         let fourth = open(&later).unwrap();
         assert_eq!(permits.each_ref().map(|permit| permit.closed.is_cancelled()), [false, true, false]);
-        // Dropping the permit of the replaced connection frees nothing twice.
+        // The replaced connection is already removed, so dropping its permit does not remove another one.
         drop(permits);
         assert_eq!(limits.0.open.lock().unwrap().connections.len(), 1);
         drop(fourth);
@@ -283,7 +285,7 @@ mod tests {
         assert!(permits[0].move_to(client) && permits[1].move_to(client));
         assert!(!permits[2].move_to(client));
         assert!(acquire(&limits, "198.51.100.1").is_none());
-        // A connection that moves to where it is counted takes no second place.
+        // A connection that is moved to the client that it already counts for is not counted twice.
         assert!(permits[1].move_to(client));
         assert!(permits[1].move_to("198.51.100.2".parse().unwrap()));
         assert!(permits[3].move_to(client));

@@ -19,7 +19,7 @@ pub(super) struct FramingFilter {
     position: Position,
     line: Line,
     head: Head,
-    /// Whether a request was read. The preface of HTTP/2 is only valid before the first request.
+    /// Whether the connection has had a request. The preface of HTTP/2 is only valid before the first request.
     had_request: bool,
 }
 
@@ -62,7 +62,7 @@ struct Head {
 struct Ambiguous;
 
 impl FramingFilter {
-    /// Returns true if a part of a request's head was read, and the rest was not.
+    /// Returns true if the head of a request was read in part, and its rest is missing.
     pub(super) fn is_in_head(&self) -> bool {
         match self.position {
             Position::RequestLine => self.line.len > 0 || self.line.cr,
@@ -198,7 +198,7 @@ impl Head {
 /// Parses the size of a chunk, without its extensions (RFC 9112, section 7.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
-    // 16 digits are fewer than `Line::start` holds, so none of them is missing here.
+    // A size of 16 digits always fits in `Line::start`, so its digits are complete here.
     if digits.len() > 16 {
         return None;
     }
@@ -217,7 +217,8 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Checks `text` in one piece and byte by byte, which must agree. Returns whether all of it is unambiguous.
+    /// Passes `text` to one filter in one piece and to another filter byte by byte, and checks that both filters agree.
+    /// Returns true if the whole text is unambiguous.
     fn is_unambiguous(text: &str) -> bool {
         let whole = FramingFilter::default().advance(text.as_bytes());
         let mut filter = FramingFilter::default();

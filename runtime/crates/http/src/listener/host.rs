@@ -3,8 +3,8 @@
 use std::net::Ipv6Addr;
 
 /// Returns true if `value` is a host, with or without a port. RFC 3986 also allows the characters ``!$&'()*+,;=`` in a
-/// registered name; they are refused, because no host name has them and they only serve to confuse servers. An empty
-/// host is refused, because RFC 9110 (section 4.2.1) forbids it.
+/// registered name; they are refused, because real host names do not contain them, and attackers use them to confuse
+/// servers. An empty host is refused, because RFC 9110 (section 4.2.1) forbids it.
 pub(super) fn is_host(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value) else { return false };
     if let Some(rest) = text.strip_prefix('[') {

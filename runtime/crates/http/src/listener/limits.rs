@@ -4,30 +4,31 @@ use std::time::Duration;
 
 use super::pace::MinRate;
 
-/// The default of [`Limits::keep_alive`]. Load balancers keep idle connections for 60 s; the server must not close one
-/// at the moment at which they send the next request.
+/// The default of [`Limits::keep_alive`]. Load balancers keep idle connections for 60 s. The server keeps them longer:
+/// otherwise, it could close a connection at the moment at which the load balancer sends the next request.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Bounds of a listener and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The maximum number of concurrent connections. A connection uses about 25 KiB of memory while a head arrives,
-    /// and, without its body, never more than twice `head_size_max`: 4,096 connections use about 128 MiB in the worst
-    /// case. Further connections get a 503.
+    /// The maximum number of concurrent connections. While a head arrives, a connection uses about 25 KiB of memory.
+    /// Without bodies, a connection never uses more than twice `head_size_max`, so 4,096 connections use about 128 MiB
+    /// in the worst case. Further connections get a 503.
     pub connections_max: usize,
     /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are
     /// programs on this machine, such as a reverse proxy that forwards the requests of all clients.
     pub connections_per_peer_max: usize,
-    /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers
-    /// that only connect cannot keep others out.
+    /// Whether a new connection beyond `connections_max` replaces the oldest connection that has no request in flight.
+    /// If it does, peers that only connect and send nothing cannot keep other peers out.
     pub replaces_idle: bool,
-    /// How long a connection may take until HTTP begins: the header of the PROXY protocol, and the TLS handshake.
+    /// The longest time before HTTP begins on a connection. It includes the header of the PROXY protocol and the TLS
+    /// handshake.
     pub handshake: Duration,
     /// The maximum number of connections on which HTTP has not begun (see `handshake`); a further connection replaces
     /// the oldest of them. A handshake uses at most 64 KiB, so 512 handshakes use at most 32 MiB.
     pub handshakes_max: usize,
-    /// How long a connection may have no request in flight before its first request, and while a request's head
-    /// arrives.
+    /// How long a connection without a request in flight stays open before its first request, and while the head of a
+    /// request arrives.
     pub idle: Duration,
     /// How long a connection stays open between two requests. While more than three quarters of the allowed connections
     /// are open, [`Self::idle`] applies instead.
@@ -38,19 +39,20 @@ pub struct Limits {
     pub body_idle: Duration,
     /// The longest time for a whole request body.
     pub body_total: Duration,
-    /// The lowest rate at which a peer must send a body and take a response.
+    /// The lowest allowed rate at which a peer sends a request body or reads a response.
     pub rate_min: MinRate,
-    /// How long a peer may accept no byte of a response.
+    /// The longest time in which a peer reads no byte of a response. After that, the connection is cut off.
     pub write_stall: Duration,
     /// Whether to serve HTTP/2 beside HTTP/1.1.
     pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
     /// The maximum number of concurrent requests on all HTTP/2 connections together, not counting the first request of
-    /// each connection; further requests get a 503. A peer may have at most as many requests as are still free. A
-    /// request uses up to 30 KiB while its body arrives.
+    /// each connection; further requests get a 503. One peer gets at most half of them: a further request is only
+    /// allowed while the peer has fewer requests than are still free. A request uses up to 30 KiB while its body
+    /// arrives.
     pub further_streams_max: usize,
-    /// How long requests in flight may continue after the listener was told to stop.
+    /// How long requests in flight may continue after the listener begins to stop.
     pub drain: Duration,
 }
 
@@ -62,7 +64,7 @@ impl Default for Limits {
             replaces_idle: false,
             handshake: Duration::from_secs(5),
             handshakes_max: 512,
-            idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
+            idle: Duration::from_secs(9), // with `CLOSE_GRACE`, a connection closes within 10 s
             keep_alive: KEEP_ALIVE,
             head_size_max: 16 * 1024,
             body_idle: Duration::from_secs(10),

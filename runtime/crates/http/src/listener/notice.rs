@@ -12,7 +12,7 @@ pub(super) struct Notice(Mutex<Last>);
 
 struct Last {
     at: Option<Instant>,
-    /// The number of lines that were left out since then.
+    /// The number of lines that were left out since `at`.
     omitted: u64,
 }
 
@@ -21,8 +21,9 @@ impl Notice {
         Self(Mutex::new(Last { at: None, omitted: 0 }))
     }
 
-    /// Calls `log` unless there was a line within the last minute. The argument of `log` gives the number of lines that
-    /// were left out before, such as ` (and 12 more)`; it is empty if there were none.
+    /// Calls `log`, unless a line of this kind was logged within the last minute. The argument of `log` is the number
+    /// of lines that were left out since the last logged line, such as ` (and 12 more)`, or empty if no line was left
+    /// out.
     pub(super) fn log(&self, log: impl FnOnce(&str)) {
         let omitted = {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

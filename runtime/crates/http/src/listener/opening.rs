@@ -1,5 +1,5 @@
-//! Opens a connection: reads the header of the PROXY protocol and makes the TLS handshake, each if it is configured,
-//! and both within one time limit.
+//! Opens a connection: reads the header of the PROXY protocol, and makes the TLS handshake. Each of these steps is only
+//! done if it is configured. One time limit applies to both steps together.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::proxies::{Client, HEADER_MAX, Parsed, Proxies, parse};
 use super::socket::{Peeked, Socket};
 use super::tls::{ClientCertificate, HANDSHAKE_RECORD, Tls};
 
-/// The response to a connection beyond the limits.
+/// The response to a connection that exceeds a limit of connections.
 const TOO_MANY_CONNECTIONS: &str =
     "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// The response to a request without TLS on a port with TLS.
@@ -44,13 +44,13 @@ pub(super) struct Opened {
 /// Why a connection was closed before HTTP.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
-    #[error("it ended before HTTP: {0}")]
+    #[error("the connection broke off before HTTP began: {0}")]
     Ended(#[from] io::Error),
     #[error("{0}")]
     ProxyHeader(&'static str),
-    #[error("its client has too many connections")]
+    #[error("its client already has the maximum number of connections")]
     TooMany,
-    #[error("it has no TLS")]
+    #[error("the client sent data without TLS, but this port requires TLS")]
     PlainHttp,
     #[error("the TLS handshake failed: {0}")]
     Handshake(io::Error),
@@ -92,18 +92,18 @@ impl OpenError {
 }
 
 impl Opening {
-    /// Counts a connection beyond the limits as refused, and sends a 503 if the socket accepts it without blocking.
-    /// With TLS, the connection is closed without a response.
+    /// Counts a connection that exceeds a limit as refused. Sends a 503 if the socket accepts the bytes without
+    /// blocking; on a port with TLS, sends nothing.
     pub(super) fn refuse(&self, tcp: &TcpStream, peer: SocketAddr) {
         self.metrics.refused(ConnectionRefusal::Limit).increment();
-        tracing::debug!("refused a connection from {peer}: there are too many connections");
+        tracing::debug!("refused a connection from {peer}: the limit of all connections or of this client is reached");
         if self.tls.is_none() {
             let _ = tcp.try_write(TOO_MANY_CONNECTIONS.as_bytes());
         }
     }
 
-    /// Returns the opened connection; `None` if the connection was closed. A closed connection is counted as refused,
-    /// unless its peer ended it.
+    /// Returns the opened connection, or `None` if the connection was closed. A closed connection is counted as
+    /// refused, unless the peer broke it off.
     pub(super) async fn open(
         &self,
         tcp: TcpStream,
@@ -164,7 +164,7 @@ impl Opening {
         if let Some(&first) = socket.head().first()
             && first != HANDSHAKE_RECORD
         {
-            // An HTTP method begins with a letter.
+            // Data that begins with a letter is most likely an HTTP request, so it gets an HTTP response.
             let response = first.is_ascii_alphabetic().then(|| {
                 let length = NEEDS_TLS.len();
                 let text = format!(
@@ -196,7 +196,7 @@ async fn read_proxy_header(socket: &mut Peeked) -> Result<Option<SocketAddr>, Op
                     // A proxy that only checks whether the port is open sends nothing.
                     let is_silent = socket.head().is_empty();
                     let ended = OpenError::Ended(io::ErrorKind::UnexpectedEof.into());
-                    return Err(if is_silent { ended } else { OpenError::ProxyHeader("it ended within the header") });
+                    return Err(if is_silent { ended } else { OpenError::ProxyHeader("its PROXY header is cut off") });
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The lowest rate at which a peer must send a body or take a response. Only the time in which the server waits for the
-//! peer counts, so a slow service is not the peer's fault.
+//! The lowest allowed rate at which a peer sends a body or reads a response. Only the time in which the server waits
+//! for the peer counts, so a slow service does not make its peer count as slow.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 pub struct MinRate {
     /// Bytes per second, as an average over each window.
     pub bytes_per_s: u32,
-    /// The length of a window. Only the time in which the server waits for the peer counts. A peer may pause for almost
-    /// two windows.
+    /// The length of a window. Only the time in which the server waits for the peer counts. A peer that sends enough
+    /// bytes at the start of a window can then pause until the end of the next window.
     pub window: Duration,
 }
 
-/// Measures the rate of one peer, window by window.
+/// Measures the rate of one peer in windows that follow each other.
 #[derive(Debug)]
 pub(super) struct Pace {
     min: MinRate,
-    /// The bytes of the current window.
+    /// The number of bytes that the peer has sent or read in the current window.
     bytes: u64,
     /// How long the server has waited for the peer in the current window, without the wait that began at
     /// `waiting_since`.
@@ -32,7 +32,7 @@ impl Pace {
         Self { min, bytes: 0, waited: Duration::ZERO, waiting_since: None }
     }
 
-    /// Records that the peer sent or took bytes, which ends the wait.
+    /// Records that the peer sent or read bytes. This ends the current wait for the peer.
     pub(super) fn progress(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if let Some(since) = self.waiting_since.take() {
@@ -40,8 +40,8 @@ impl Pace {
         }
     }
 
-    /// Records that the server waits for the peer. Returns the time at which the window ends if the server is still
-    /// waiting then.
+    /// Records that the server waits for the peer. Returns the time at which the window ends if the server waits
+    /// without interruption until then.
     pub(super) fn wait(&mut self, now: Instant) -> Instant {
         let since = *self.waiting_since.get_or_insert(now);
         since + self.min.window.saturating_sub(self.waited)

@@ -1,5 +1,5 @@
-//! The socket of a connection, with the lowest rate at which the peer must take a response. Works below TLS, so that a
-//! response that only waits in a buffer of the TLS layer counts as not taken.
+//! A socket that fails if the peer reads a response too slowly. It is below the TLS layer: bytes that are still in a
+//! buffer of the TLS layer do not count as read by the peer.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Trusted proxies: the headers in which they name the client are used. Such headers from all other peers are ignored
-//! and removed.
+//! Trusted proxies: the listener uses the headers in which they name the client. It ignores and removes such headers
+//! from all other peers.
 
 mod forwarded;
 mod protocol;
@@ -32,8 +32,8 @@ impl Proxies {
     }
 }
 
-/// A block of IP addresses, such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`. An IPv4 address that is mapped to
-/// IPv6 counts as the IPv4 address.
+/// A block of IP addresses, such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`. An IPv4 address in the form of IPv6,
+/// such as `::ffff:192.0.2.7`, counts as the IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -61,7 +61,7 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected =
-            || format!("`{text}` is no block of addresses; write one such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32");
+            || format!("`{text}` is not an IP address block; write one such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32");
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -81,7 +81,7 @@ impl FromStr for Network {
         let whole = network(address, prefix);
         if whole != address {
             return Err(format!(
-                "`{text}` has bits after its prefix; write {whole}/{prefix}, or {address} for one address"
+                "`{text}` has bits after its first {prefix}; write {whole}/{prefix}, or {address} for one address"
             ));
         }
         Ok(Self { address, prefix })

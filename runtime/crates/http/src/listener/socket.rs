@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::paced::Paced;
 
-/// The bytes that are read at once.
+/// The buffer space of one read, in bytes.
 const READ_SIZE: usize = 1024;
 /// Limits of [`Peeked::end_with`] for reading the bytes that the peer still sends.
 const END_WAIT: Duration = Duration::from_millis(500);
@@ -76,7 +76,7 @@ impl AsyncRead for Peeked {
         buf.put_slice(self.head.get(..length).unwrap_or_default());
         self.consume(length);
         if self.head.is_empty() {
-            // The buffer is not needed again.
+            // Frees the memory of the buffer, which is not used again.
             self.head = Vec::new();
         }
         Poll::Ready(Ok(()))
@@ -109,7 +109,8 @@ impl AsyncWrite for Peeked {
     }
 }
 
-/// A connection that is ready for HTTP. One type for both, so that the code of the HTTP server is compiled only once.
+/// A connection that is ready for HTTP. One type for connections with and without TLS, so that the code of the HTTP
+/// server is compiled only once.
 pub(super) enum Socket {
     Plain(Peeked),
     /// Boxed, because the state of TLS is large.

@@ -1,4 +1,5 @@
-//! The stream of a connection that the HTTP server reads and writes. The stream makes ambiguous requests invalid.
+//! The stream of a connection that the HTTP server reads and writes. The stream replaces the rest of an ambiguous
+//! request by invalid bytes, so that the HTTP parser rejects the request.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +16,14 @@ use super::notice::Notice;
 use super::tls::{self, HANDSHAKE_RECORD};
 
 /// The bytes that replace the rest of an ambiguous request, followed by the end of the stream. A NUL is invalid
-/// everywhere in a head, and the empty line makes the parser evaluate the head at once. So the server sends 400 and
+/// everywhere in a head, and the empty line makes the parser evaluate the head immediately. So the server sends 400 and
 /// closes the connection. Within a chunked body the end of the stream has the same effect.
 const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
 
 pub(super) struct Stream<T> {
     io: T,
     filter: FramingFilter,
-    /// The unread rest of [`INVALID_REQUEST`], once a request was ambiguous.
+    /// The unread rest of [`INVALID_REQUEST`]. `None` while no request was ambiguous.
     invalid_rest: Option<&'static [u8]>,
     activity: Arc<watch::Sender<Activity>>,
     /// The last value of [`Activity::is_in_head`].
@@ -38,7 +39,7 @@ impl<T> Stream<T> {
         Self { io, filter, invalid_rest: None, activity, is_in_head: false, plain_peer }
     }
 
-    /// Reports whether a part of a request's head has arrived, and the rest has not.
+    /// Reports a change of [`Activity::is_in_head`].
     fn report_head(&mut self) {
         let is_in_head = self.filter.is_in_head();
         if is_in_head != self.is_in_head {

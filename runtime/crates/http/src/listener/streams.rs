@@ -1,6 +1,6 @@
-//! Limits the number of concurrent requests on HTTP/2 connections, not counting the first request of each connection:
-//! those are limited by the number of connections. Each request holds its head in memory, so without this limit the
-//! connections could use 64 times as much memory.
+//! Limits the number of concurrent requests on HTTP/2 connections, not counting the first request of each connection,
+//! which the limit of connections covers. Each request holds its head in memory. One connection can have 64 requests,
+//! so without this limit the connections could use 64 times as much memory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -29,7 +29,7 @@ pub(super) const HOW_TO_ENABLE: &str = "give `evoke up` a certificate, or let cl
 pub struct TlsSettings {
     /// At least one certificate. The first one is used for clients that request no host name or an unknown one.
     pub certificates: Vec<CertificatePem>,
-    /// Verification of client certificates; with `None`, clients are not asked for one.
+    /// Verification of client certificates. With `None`, the server does not ask clients for a certificate.
     pub clients: Option<ClientAuthorities>,
     /// Whether to offer HTTP/2 beside HTTP/1.1.
     pub http2: bool,

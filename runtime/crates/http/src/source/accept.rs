@@ -1,6 +1,6 @@
 //! The events that producers may send to an http source. Without `accept`, the `type` and `source` of an event must be
-//! those of the http source itself; with `accept`, they may also match its globs. A glob never accepts a source of an
-//! app or of the runtime, however it is spelled, or a type of the runtime.
+//! those of the http source itself; with `accept`, they may also match its globs. A glob never accepts a `source` that
+//! belongs to an app or to the runtime, in any spelling, and never a `type` of the runtime.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct Accept {
     pub sources: Vec<SourceGlob>,
 }
 
-/// Glob of event sources: `*` matches any number of characters, also none.
+/// Glob of event sources: `*` matches any number of characters, including none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct SourceGlob(TypeGlob);
@@ -44,7 +44,7 @@ impl SourceGlob {
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if let Some(char) = text.chars().find(|char| *char != '*' && !is_uri_char(*char)) {
             let message = format!("`{}` cannot be the source of an event", excerpt(text));
-            let help = format!("a source is a URI reference (RFC 3986), which has no `{}`", excerpt(&char.to_string()));
+            let help = format!("a source is a URI reference, so percent-encode `{}`", excerpt(&char.to_string()));
             return Err(ValueError::new(message, help));
         }
         Ok(Self(TypeGlob::parse(text)?))
@@ -76,7 +76,8 @@ impl SourceGlob {
         (is_whole || longer.as_ref() == Some(&name)).then_some(name)
     }
 
-    /// Returns the authority of the sources, in lower case, if the glob has it in full, without `*`.
+    /// Returns the authority that all matching sources have, in lower case; `None` if the glob has no complete
+    /// authority before its first `*`.
     fn authority(&self) -> Option<String> {
         let (_, after) = self.literal().split_once("//")?;
         after.split_once('/').map(|(authority, _)| authority.to_ascii_lowercase())
@@ -114,7 +115,7 @@ pub(super) struct ClaimPolicy {
     uri: Arc<str>,
     type_: Option<String>,
     accept: Accept,
-    /// The authorities that the globs have in full, without `*`.
+    /// The authorities of the globs in `accept.sources`; see [`SourceGlob::authority`].
     authorities: Arc<[String]>,
 }
 
@@ -155,7 +156,8 @@ impl ClaimPolicy {
             return Ok(());
         }
         not_of_runtime(claimed)?;
-        // A type with other than visible ASCII characters could look like another type: only an exact glob accepts it.
+        // A type with characters outside visible ASCII could look like another type. So a glob with `*` does not accept
+        // it, only a glob that is equal to it.
         let is_plain = claimed.bytes().all(|byte| byte.is_ascii_graphic());
         let accepts = |glob: &TypeGlob| if is_plain { glob.matches(claimed) } else { glob.as_str() == claimed };
         if self.accept.types.iter().any(accepts) {
@@ -171,7 +173,7 @@ impl ClaimPolicy {
         }
         if claimed.is_empty() || !is_uri_reference(claimed) {
             let detail = format!(
-                "`source` is not a URI reference (RFC 3986): `{}`; percent-encode other characters",
+                "`source` is not a URI reference (RFC 3986): `{}`; write one, with other characters percent-encoded",
                 excerpt(claimed)
             );
             return Err(Refused { status: StatusCode::BAD_REQUEST, attribute: "source", detail });
@@ -200,7 +202,7 @@ impl ClaimPolicy {
 fn not_of_runtime(type_: &str) -> Result<(), Refused> {
     if claim::is_runtime_type(type_) {
         let detail = format!(
-            "the event's `type` is `{}`, which belongs to the runtime; no producer can claim it",
+            "the event's `type` is `{}`, which belongs to the runtime; send a type that does not begin with `evoke.`",
             excerpt(type_)
         );
         return Err(Refused::forbidden("type", detail));
@@ -215,7 +217,7 @@ struct Refused {
     detail: String,
 }
 
-/// The most accepted values that a refusal lists.
+/// The largest number of accepted values that a message lists.
 const LISTED_MAX: usize = 10;
 
 impl Refused {
@@ -236,8 +238,8 @@ impl Refused {
         Self::forbidden(
             attribute,
             format!(
-                "this source does not accept the {attribute} `{claimed}`; it accepts {accepted}. To accept it, write in the \
-             manifest, under the `http` of this source: `accept: {{ {key}: [{written}] }}`"
+                "this source does not accept the {attribute} `{claimed}`; it accepts {accepted}. To accept this \
+             {attribute}, write in the manifest, under the `http` of this source: `accept: {{ {key}: [{written}] }}`"
             ),
         )
     }

@@ -85,7 +85,7 @@ impl Call<'_> {
             let response = auth::challenge_response(challenge);
             return Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()));
         }
-        // The body keeps its memory until the handler has read it.
+        // The body holds its memory permit until the handler has read the body.
         let body = Full::new(bytes).map_frame(move |frame| {
             let _held = &memory;
             frame

@@ -20,7 +20,7 @@ const ID_MAX: usize = 256;
 /// The longest other attribute that is made from a request, in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
 
-/// The templates of a source, as far as they have placeholders or set attributes.
+/// The templates that a source fills in for each event. A fixed `type` is not one of them.
 #[derive(Debug)]
 pub(super) struct Templates {
     type_: Option<RequestTemplate>,
@@ -29,7 +29,7 @@ pub(super) struct Templates {
     attributes: BTreeMap<String, RequestTemplate>,
 }
 
-/// The parts of a request that placeholders name.
+/// The parts of a request from which placeholders take their values.
 pub(super) struct RequestValues<'r> {
     pub(super) headers: &'r HeaderMap,
     pub(super) query: Option<&'r str>,
@@ -51,7 +51,7 @@ impl Templates {
     }
 
     /// Returns true if the attribute contains a header of the request. Such an attribute may change when the same
-    /// request is sent again, because proxies set some headers anew, such as an id of the request.
+    /// request is sent again, because proxies give some headers a new value for each request, such as a request id.
     pub(super) fn is_of_header(&self, attribute: &str) -> bool {
         let is_header = |name: &RequestValue| matches!(name, RequestValue::Header(_));
         let template = self.attributes.get(attribute);
@@ -120,9 +120,9 @@ impl RequestValues<'_> {
         let is_type = attribute == "type";
         let value = |name: &RequestValue| {
             let value = self.value(name, event)?.filter(|value| !value.is_empty());
-            // Other characters could make the type look like another one.
+            // Characters outside visible ASCII could make one type look like another type.
             if is_type && value.as_ref().is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
-                return Err("it has other characters than visible ASCII, which a type cannot have".to_owned());
+                return Err("it must have only visible ASCII characters: letters, digits, punctuation".to_owned());
             }
             Ok(value)
         };
@@ -145,7 +145,7 @@ impl RequestValues<'_> {
         }
         if let Some(char) = result.chars().find(|char| is_excluded_char(*char)) {
             let detail = format!(
-                "the `{attribute}` of the event would contain U+{:04X}; attributes cannot contain control characters and noncharacters",
+                "the `{attribute}` of the event would contain U+{:04X}; send it without this character, because attributes cannot contain control characters or noncharacters",
                 u32::from(char)
             );
             return Err(refused(detail, None));
@@ -159,7 +159,7 @@ impl RequestValues<'_> {
             RequestValue::Header(name) => match single(self.headers, name)? {
                 Some(value) => match std::str::from_utf8(value) {
                     Ok(text) => Ok(Some(Cow::Borrowed(text))),
-                    Err(_) => Err("it is not UTF-8".to_owned()),
+                    Err(_) => Err("it is not UTF-8; encode it as UTF-8".to_owned()),
                 },
                 None => Ok(None),
             },
@@ -168,7 +168,7 @@ impl RequestValues<'_> {
                 match (values.next(), values.next()) {
                     (Some(_), Some(_)) => Err("it is sent more than once".to_owned()),
                     (Some((_, value)), None) if value.contains('\u{fffd}') => {
-                        Err("it is not UTF-8 after percent-decoding".to_owned())
+                        Err("it is not UTF-8 after percent-decoding; percent-encode UTF-8".to_owned())
                     }
                     (value, _) => Ok(value.map(|(_, value)| value)),
                 }
@@ -189,7 +189,7 @@ fn scalar(json: &str) -> Result<Option<Cow<'_, str>>, String> {
             Ok(text) => Ok(Some(Cow::Owned(text))),
             Err(error) => Err(format!("it is not valid text: {error}")),
         },
-        Some(b'{' | b'[') => Err("it is an object or a list; a string, a number, true or false is needed".to_owned()),
+        Some(b'{' | b'[') => Err("it is an object or a list; send a string, a number, true or false".to_owned()),
         Some(b'n') | None => Ok(None),
         Some(_) => Ok(Some(Cow::Borrowed(json))),
     }
@@ -201,7 +201,7 @@ fn ask(name: &str) -> String {
         Some(("header", name)) => format!("send the header `{name}`"),
         Some(("query", name)) => format!("add `{name}=VALUE` to the query"),
         Some(("data", path)) => format!("send JSON with the field `{path}`"),
-        _ => "send a longer path".to_owned(),
+        _ => "send a path in which this part is not empty".to_owned(),
     }
 }
 

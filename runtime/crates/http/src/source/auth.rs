@@ -13,9 +13,9 @@
 //! | `hmac` | the body, or a template of time and body | if signed | |
 //! | `bearer`, `basic` | nothing: the request contains the secret | | |
 //!
-//! If a request has a signed time but no id of its sender, its event gets an id made of the signature, so that the same
-//! request is stored only once. A signature covers the body and the signed time, not the other headers. So these
-//! presets refuse CloudEvents in binary mode, whose attributes are headers, and data in the query. Values that
+//! If a request has a signed time but no id, the id of its event is made from the signature, so that a repeated request
+//! is stored only once. A signature covers the body and the signed time, not the other headers. So these presets refuse
+//! CloudEvents in binary mode, because their attributes are headers, and they refuse data in the query. Values that
 //! placeholders take from headers, path and query are not signed either: the manifest decides which of them an event
 //! uses.
 //!

@@ -13,10 +13,10 @@ use super::memory::{Budget, Memory, Owners, Refused};
 use crate::listener::BodyError;
 use crate::problem::Problem;
 
-/// A body and its memory.
+/// The bytes of a body, and the permit for their memory.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
-    /// Hold this until the events of the body are committed.
+    /// Must be held until the events of the body are committed.
     pub(super) memory: Memory,
 }
 
@@ -48,12 +48,12 @@ where
             return Err(Problem::too_large(max));
         }
         if length > bytes.capacity() {
-            // Doubled, so that a body of many frames is copied a few times only.
+            // The capacity is doubled, so that a body of many frames is copied only a few times.
             let capacity = length.max((bytes.capacity() * 2).min(length_max));
             memory.grow(capacity)?;
             bytes.reserve_exact(capacity - bytes.len());
         }
-        // Copied: a small frame would keep alive the whole read buffer that it points into.
+        // The bytes are copied, because even a small frame would keep alive the whole read buffer that it points into.
         bytes.extend_from_slice(&data);
     }
     memory.complete();

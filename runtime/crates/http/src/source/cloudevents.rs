@@ -7,10 +7,10 @@
 //!
 //! | rule | here |
 //! |---|---|
-//! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
+//! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not do this. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
 //! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
-//! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON: the event could not be printed in its JSON form. |
-//! | Without `Content-Type`, the event has no `datacontenttype`. | The same if the body is JSON. Otherwise it is `application/octet-stream` (RFC 9110, section 8.3): without a media type, the JSON form would declare JSON. |
+//! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON. Otherwise the event could not be printed in its JSON form. |
+//! | Without `Content-Type`, the event has no `datacontenttype`. | The same if the body is JSON. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
 //! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | The same if there is `ce-specversion`, or `ce-id`, `ce-source` and `ce-type`. Otherwise the body is raw, or refused if the source has no `type`. |
 //! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
 //! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
@@ -32,7 +32,8 @@ use header_value::{decode, unquote};
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub const BATCH_MAX: usize = 1_000;
-/// The most extension attributes of all events in one batch: short ones take some 25 times their size in memory.
+/// The most extension attributes of all events in one batch. The limit is needed because short attributes take about 25
+/// times their size in memory.
 const BATCH_EXTENSIONS_MAX: usize = 10_000;
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_MAX: usize = 256;
@@ -52,7 +53,7 @@ pub struct Raw<'a> {
     pub now_ms: UnixMs,
 }
 
-/// Why the events of a request were not read. Each variant has the mistake and the correct form.
+/// Why the events of a request were not read. The text of each variant describes the mistake and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The body contradicts its headers, or is not an event.
@@ -66,8 +67,8 @@ pub enum ReadError {
     Unsupported(String),
 }
 
-/// The mode in which a request carries events, by its headers. Determined before the body is read, so that a body that
-/// would be refused anyway is not read.
+/// The form in which a request contains events. The headers determine the mode, so a request in a wrong mode is refused
+/// before its body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The body is one event in its JSON form.
@@ -210,8 +211,8 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
     match content_type(headers).map_err(|error| error.to_string())? {
         Some(media_type) => {
             let data = Data::from_bytes(body, Some(media_type))
-                .map_err(|e| format!("the body is not JSON, as its Content-Type `{media_type}` says: {e}"))?;
-            // A tab is white space in a header, and is not allowed in an attribute.
+                .map_err(|e| format!("the Content-Type is `{media_type}`, but the body is not JSON: {e}"))?;
+            // A tab is white space in a header and is not allowed in an attribute, so it becomes a space.
             Ok((data, Some(media_type.replace('\t', " "))))
         }
         None => match Data::from_bytes(body.clone(), None) {
@@ -221,8 +222,8 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
     }
 }
 
-/// The `Content-Type`, checked to have the form `type/subtype` and to contain only characters that an attribute may
-/// have.
+/// Returns the `Content-Type`. Checks that it has the form `type/subtype` and contains only characters that an
+/// attribute may have.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
     // A tab is white space in a header. Other control characters, U+0080 to U+009F among them, are allowed nowhere.
@@ -232,7 +233,8 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     })
 }
 
-/// The sender's id of its request; a repeated request has the same id. Surrounding quotes are not part of the key.
+/// Returns the id that the sender gave the request. If the sender repeats the request, it sends the same id again.
+/// Surrounding quotes are not part of the key.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
     let key = unquote(value).into_owned();
@@ -242,7 +244,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     Ok(String::from_utf8(key).ok())
 }
 
-/// Copies the trace context of the request to an event that has no valid one of its own (W3C Trace Context, section 3).
+/// Copies the trace context of the request to an event that has no valid trace context of its own (W3C Trace Context,
+/// section 3).
 fn copy_trace_context(event: &mut Event, headers: &HeaderMap) {
     const PARENT: HeaderName = HeaderName::from_static("traceparent");
     const STATE: HeaderName = HeaderName::from_static("tracestate");

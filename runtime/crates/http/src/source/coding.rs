@@ -2,8 +2,8 @@
 //!
 //! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
 //! are decoded, and counts like that of the body. The work is proportional to the sizes of the body and the result, and
-//! other tasks get a turn regularly. The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a body waits
-//! until there is room for its decoder.
+//! it is regularly interrupted for other tasks. The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a
+//! body waits until there is room for its decoder.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use evoke_manifest::parser::excerpt;
 const DECODERS_KIB: u32 = 32 * 1024;
 /// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
 const DEFLATE_KIB: u32 = 64;
-/// The memory of a decoder for brotli beside its window, in KiB: 256 tables of each of three kinds.
+/// The memory of a decoder for brotli without its window, in KiB: 256 tables of each of three kinds.
 const BROTLI_TABLES_KIB: u32 = 4 * 1024;
-/// How many bytes of a body are decoded before other tasks get a turn. A few bytes can define a table that takes
-/// microseconds to build.
+/// The number of bytes of a body that are decoded before other tasks can run. It is small, because a few bytes can
+/// define a table that takes microseconds to build.
 const INPUT_TURN: usize = 4 * 1024;
-/// How many bytes of the result one call of a decoder makes, and how many are made before other tasks get a turn
-/// (`OUTPUT_TURN`).
+/// The largest number of bytes of the result that one call of a decoder makes.
 const OUTPUT_STEP: usize = 64 * 1024;
+/// The number of bytes of the result that are made before other tasks can run.
 const OUTPUT_TURN: usize = 4 * OUTPUT_STEP;
 /// The codings as a client may send them.
 const SUPPORTED: &str = "gzip, deflate, br";
@@ -63,7 +63,7 @@ impl Coding {
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let Some(value) = values.next() else { return Ok(None) };
-        let value = if values.next().is_some() { b"several ones" } else { value.as_bytes() };
+        let value = if values.next().is_some() { b"(several headers)" } else { value.as_bytes() };
         let name = String::from_utf8_lossy(value).trim().to_ascii_lowercase();
         match name.as_str() {
             "" | "identity" => Ok(None),
@@ -173,7 +173,7 @@ struct Damaged;
 
 enum Step {
     Bytes(usize),
-    /// [`INPUT_TURN`] bytes of the body were decoded, so other tasks get a turn.
+    /// [`INPUT_TURN`] bytes of the body were decoded, so other tasks can run.
     Pause,
     End,
 }
@@ -226,8 +226,8 @@ impl<'b> Decoder<'b> {
     }
 }
 
-/// A body that a decoder reads in turns. After each turn, one read fails with `WouldBlock`; the decoder then continues
-/// where it stopped.
+/// A body that a decoder reads in parts of [`INPUT_TURN`] bytes. After each part, one read fails with `WouldBlock`, so
+/// that other tasks can run. The next read continues after the part.
 struct Paced<'b> {
     rest: &'b [u8],
     turn: usize,
@@ -256,12 +256,12 @@ impl Read for Paced<'_> {
     }
 }
 
-/// A brotli decoder over a whole body. Windows larger than 16 MiB, which only an extension of RFC 7932 has, are
-/// refused.
+/// A brotli decoder over a whole body. It refuses windows larger than 16 MiB, because only an extension of RFC 7932 has
+/// them.
 struct Brotli<'b> {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     body: &'b [u8],
-    /// The number of bytes that were read.
+    /// The number of bytes of `body` that were read.
     at: usize,
     made: usize,
     is_done: bool,

@@ -22,7 +22,7 @@ use evoke_model::claim::RUNTIME_NAME;
 #[derive(Debug)]
 pub struct HttpKind;
 
-/// HTTP requests become events. A request holds CloudEvents in any of the three modes, or a raw body.
+/// HTTP requests become events. A request contains CloudEvents in any of the three modes, or a raw body.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpSource {
@@ -44,23 +44,23 @@ pub struct HttpSource {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub type_: Option<RequestTemplate>,
-    /// Subject of the events, with the same placeholders. CloudEvents have their own.
+    /// Subject of the events, with the same placeholders. CloudEvents have their own subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub subject: Option<RequestTemplate>,
     /// Id of the events, with the same placeholders: a request whose id was accepted before is a duplicate. Without it,
-    /// the id is the header `Idempotency-Key`, or a new one. CloudEvents have their own.
+    /// the id is the header `Idempotency-Key`, or a new id. CloudEvents have their own id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub id: Option<RequestTemplate>,
-    /// Extension attributes of the events, with the same placeholders. They replace those that a producer of
-    /// CloudEvents claims.
+    /// Extension attributes of the events, with the same placeholders. They replace the attributes of the same names in
+    /// CloudEvents of producers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub attributes: BTreeMap<String, RequestTemplate>,
-    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above,
-    /// which has no placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a
-    /// type listed here.
+    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent must have the `type` above,
+    /// without placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a type
+    /// listed here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
     /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
@@ -69,14 +69,15 @@ pub struct HttpSource {
     /// Largest accepted request body, also after it is decompressed.
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
-    /// Response to a request: `accepted` as soon as its event is stored, or an event that follows from it.
+    /// Response to a request: `accepted` as soon as its event is stored, or an event that a function publishes because
+    /// of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "reply::schema", extend("default" = "accepted"))]
     pub reply: Option<ReplyEvent>,
     /// Which pages of other origins can send requests from a browser, as in `{ origins: ["https://shop.example"] }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
-    /// Which CloudEvents senders may send events after they asked with `WebHook-Request-Origin`.
+    /// Which CloudEvents senders get permission to send events when they ask for it with `WebHook-Request-Origin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Handshake>,
 }
@@ -355,7 +356,7 @@ fn check_templates(reader: &mut Reader<'_>, span: Span, http: &HttpSource, is_pr
         && http.methods.iter().all(|method| matches!(method.as_str(), "HEAD" | "DELETE" | "OPTIONS"))
     {
         let message = format!(
-            "`{{{}}}` never has a value: requests with these methods have no JSON body",
+            "`{{{}}}` never has a value: requests with the `methods` of this source have no JSON body",
             excerpt(&placeholder.written)
         );
         let help = "use a value of the header, the query or the path, or add the method `POST`";
@@ -363,7 +364,7 @@ fn check_templates(reader: &mut Reader<'_>, span: Span, http: &HttpSource, is_pr
     }
     let any_type = http.type_.as_ref().is_some_and(|type_| type_.glob().starts_with('*'));
     if any_type && !is_private && http.accept.as_ref().is_none_or(|accept| accept.types.is_empty()) {
-        let message = "clients of this source can choose any type for their events, also a type of another source";
+        let message = "clients of this source can choose any type for their events, even a type of another source";
         let help =
             "begin the type with a fixed text, such as `github.`, or list the types in `accept: { types: [TYPE] }`";
         reader.warning(span, message, help);

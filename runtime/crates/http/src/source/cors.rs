@@ -38,7 +38,7 @@ pub struct Cors {
     /// Origins as browsers send them, such as `https://shop.example`, or `*` alone for every origin.
     #[schemars(with = "Vec<String>", length(min = 1), inner(length(min = 1)))]
     pub origins: Vec<AllowedOrigin>,
-    /// Request headers that pages can set beside the simple ones, or `*` alone for every header.
+    /// Request headers that pages can set beside those that are always allowed, or `*` alone for every header.
     #[serde(default)]
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub headers: Vec<AllowedHeader>,
@@ -105,7 +105,7 @@ impl Cors {
             credentials: credentials.unwrap_or_default(),
         };
         if cors.is_any() && cors.credentials {
-            let message = "`credentials` cannot be combined with the origin `*`: every page could act for its visitors";
+            let message = "`credentials` cannot be combined with the origin `*`: every page could act as its visitors";
             reader.error(origins_span, message, "list the origins, or remove `credentials`");
         }
         if cors.is_any() && cors.origins.len() > 1 {
@@ -134,7 +134,7 @@ impl Cors {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return Ok(added) };
         if origins.next().is_some() {
-            return Err(Problem::malformed("`origin` is sent more than once"));
+            return Err(Problem::malformed("the header `origin` is sent more than once; send it once"));
         }
         if !self.allows(origin.as_bytes()) {
             if is_own_host(headers, uri, origin.as_bytes()) {
@@ -190,7 +190,7 @@ pub(super) fn requested_method(head: &Parts) -> Option<Method> {
     Method::from_bytes(head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Returns true if a page has the host and port that its request is sent to.
+/// Returns true if the host and port of the page (`origin`) are those that the request is sent to.
 fn is_own_host(headers: &HeaderMap, uri: &Uri, origin: &[u8]) -> bool {
     let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
     // HTTP/2 sends the host in the URI.

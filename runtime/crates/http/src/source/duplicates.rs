@@ -12,7 +12,8 @@ use crate::problem::Problem;
 use evoke_core::bus::Bus;
 use evoke_model::Accepted;
 
-/// The principals that are one sender each: users with a password, and owners of a certificate.
+/// The beginnings of principals that stand for exactly one sender: a user with a password, or the owner of a
+/// certificate.
 const OWN_PRINCIPALS: [&str; 2] = ["basic:", "certificate:"];
 
 /// Returns an error if an event was not stored because another sender had used its id.
@@ -31,7 +32,7 @@ pub(super) async fn check_sender(
         let Ok(Some(Ok(stored))) = bus.accepted(*seq).await else { continue };
         if stored.event.principal.as_ref() != Some(&principal) {
             let detail = format!(
-                "event {index} was not stored: another sender has used its id `{}`; send it with an id of its own",
+                "event {index} was not stored: another sender has used its id `{}`; send it with another id",
                 id.chars().take(64).collect::<String>()
             );
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);

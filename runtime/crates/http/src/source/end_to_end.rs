@@ -48,7 +48,7 @@ fn http(limits: bus::Limits) -> (Http, Arc<MemoryStore>) {
     (Http::new(bus, clock, Routes::new([endpoint("/checkout"), events]).unwrap()), store)
 }
 
-/// A handler whose query string selects the result.
+/// A handler that chooses its result by the query string of the request.
 #[derive(Debug)]
 struct QueryHandler;
 
@@ -301,7 +301,7 @@ async fn concurrent_clients_each_get_the_receipt_of_their_own_event() {
     assert_eq!(store.totals().await.unwrap().events, 200);
 }
 
-/// Stores an event with the id `k` and the data `1`, and ten seconds later the reply `7` of its function.
+/// Stores an event with the id `k` and the data `1`. Ten seconds later, stores the reply `7` of its function.
 async fn answered(store: &MemoryStore, bus: &Bus, now_ms: &AtomicI64) {
     let (id, function, data) = ("k".to_owned(), FunctionId(1), Data::Json("1".into()));
     let (source, type_) = ("/shop/checkout".to_owned(), "order.placed".to_owned());

@@ -1,7 +1,7 @@
-//! Forms as JSON: `application/x-www-form-urlencoded` bodies, and the query string of a GET request.
+//! Converts forms to JSON: `application/x-www-form-urlencoded` bodies, and the query string of a GET request.
 //!
-//! The JSON is an object with a member for each name. Its value is a string, or a list of strings for a name that is
-//! sent more than once.
+//! The JSON is an object with a member for each name. The value of a member is a string, or a list of strings if the
+//! name is sent more than once.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -41,7 +41,7 @@ pub(super) fn convert(event: &mut Event, max: usize) -> Result<Option<usize>, Pr
     Ok(Some(length))
 }
 
-/// Makes the query string of a GET request without a body the data of its event.
+/// Sets the query string of a GET request as the data of its event, if the event has no data from a body.
 pub(super) fn add_query(event: &mut Event, query: Option<&str>, max: usize) -> Result<(), Problem> {
     if let Some(query) = query.filter(|query| !query.is_empty())
         && event.data == Data::None
@@ -80,8 +80,8 @@ fn to_json(form: &[u8], what: &str, max: usize) -> Result<Bytes, Problem> {
     }
 }
 
-/// A writer that fails beyond `max` bytes. The limit is needed because control characters take six times their size in
-/// JSON.
+/// A writer that fails if more than `max` bytes are written. The limit is needed because control characters take six
+/// times their size in JSON.
 struct Bounded {
     bytes: Vec<u8>,
     max: usize,

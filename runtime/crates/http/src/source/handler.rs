@@ -2,7 +2,8 @@
 //! publishes are stored before its response is sent.
 //!
 //! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose
-//! names begin with `evoke-`, or with `evoke_`, which a program may read as the same, are removed.
+//! names begin with `evoke-` are removed. Headers whose names begin with `evoke_` are removed, too, because a program
+//! may read `_` as `-`.
 
 use std::error::Error;
 use std::fmt;
@@ -75,11 +76,11 @@ impl From<Refused> for HandlerError {
 /// The `Retry-After` while the store accepts no events.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// An extension of the requests that a handler receives: the source of the request and the hops before it.
+/// An extension of the requests that a handler receives: the source that received the request, and the number of hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EnteredThrough {
     pub origin: Origin,
-    /// The number of functions that the chain passed through before the request.
+    /// The number of functions that the chain of events passed through before the request.
     pub hops: u32,
 }
 

@@ -18,7 +18,7 @@ pub(super) fn of(headers: &HeaderMap) -> Result<u32, Problem> {
         _ => Err(Problem::new(
             StatusCode::LOOP_DETECTED,
             format!(
-                "the request belongs to a chain of events that passed through more than {HOPS_MAX} functions (`{HOPS_HEADER}`)"
+                "the request belongs to a chain of events that passed through more than {HOPS_MAX} functions (header `{HOPS_HEADER}`); most likely the chain is a loop"
             ),
         )),
     }

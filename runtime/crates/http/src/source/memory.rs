@@ -2,9 +2,9 @@
 //!
 //! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use everything in [`TOTAL_BYTES`] that is
 //! not in use, so large bodies can never take all of it. In each class (small and large), the bodies of one source or
-//! of one peer may not use more memory than is still free: one alone can use half, and two can use a third each. If
-//! there is no memory for a body, the body that has been arriving for the longest time is refused to make room,
-//! provided that it has been arriving for longer than [`YIELD_AGE`].
+//! of one peer may not use more memory than is still free. So one source or peer alone can use half of the memory, and
+//! two can use a third each. If there is no memory for a body, the body that has been arriving for the longest time is
+//! refused to make room, provided that it has been arriving for longer than [`YIELD_AGE`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,11 +19,11 @@ use evoke_core::bus::Origin;
 /// The memory for all bodies, in bytes: enough for tens of thousands of ordinary bodies. With 1,000 slow connections,
 /// which use about 25 KiB each, the process uses at most 64 MiB more than at rest.
 pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
-/// The part that large bodies can use: 24 bodies of a mebibyte.
+/// The part of the memory that large bodies can use, in bytes: 24 bodies of 1 MiB each.
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
 /// The largest small body, in bytes.
 pub(super) const SMALL_MAX: usize = 64 * 1024;
-/// A body that has been arriving for longer than this gives way to others.
+/// A body that has been arriving for longer than this gives way if other bodies need its memory: it is refused.
 pub(super) const YIELD_AGE: Duration = Duration::from_secs(1);
 
 /// The source and the peer that a body counts for.
@@ -36,9 +36,9 @@ pub(super) struct Owners {
 /// Why a body gets no more memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The memory is full, or the share of the source or the peer is.
+    /// The memory is used up, or the share of the source or of the peer is used up.
     Full,
-    /// The body arrived slowly, and another one needed its memory.
+    /// The body arrived slowly, and another body needed its memory.
     GaveWay,
 }
 
@@ -79,7 +79,7 @@ struct Body {
     owners: [Owner; 2],
     held: usize,
     since: Instant,
-    /// Cleared when the body is complete: then it is about to be committed.
+    /// Set to false when the body is complete. Its events are then about to be committed, so it does not give way.
     is_arriving: bool,
     gives_way: Arc<Notify>,
 }
@@ -91,7 +91,7 @@ impl Class {
 }
 
 impl Budget {
-    /// Registers a body without memory.
+    /// Registers a body, which has no memory at first.
     pub(super) fn register(&self, owners: Owners) -> Memory {
         let gives_way = Arc::<Notify>::default();
         let mut pool = self.lock();
@@ -120,12 +120,12 @@ impl Budget {
 }
 
 impl Memory {
-    /// Grows the memory to `bytes`.
+    /// Grows the memory of the body to `bytes` bytes in total.
     pub(super) fn grow(&self, bytes: usize) -> Result<(), Refused> {
         self.budget.lock().grow(self.id, bytes)
     }
 
-    /// Records that the whole body has arrived: it no longer gives way.
+    /// Records that the whole body has arrived. From now on, it does not give way to other bodies.
     pub(super) fn complete(&self) {
         if let Some(body) = self.budget.lock().bodies.get_mut(&self.id) {
             body.is_arriving = false;
@@ -149,7 +149,7 @@ impl Drop for Memory {
 
 impl Pool {
     fn grow(&mut self, id: u64, bytes: usize) -> Result<(), Refused> {
-        // A body larger than the memory for large bodies counts as all of it.
+        // A body that is larger than the memory for large bodies counts as using all of that memory.
         let bytes = bytes.min(LARGE_BYTES);
         let Some(mut body) = self.bodies.remove(&id) else { return Err(Refused::GaveWay) };
         if bytes <= body.held {
@@ -172,8 +172,8 @@ impl Pool {
         granted
     }
 
-    /// Returns `None` if a body can have `bytes`. Otherwise returns the owner whose share is used up, or `Some(None)`
-    /// if the memory of the whole class is. The memory that the body already has is not counted.
+    /// Returns `None` if a body can have `bytes` bytes. Otherwise returns the owner whose share is used up, or
+    /// `Some(None)` if the memory of the whole class is used up. The memory that the body already has is not counted.
     fn obstacle(&self, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
         let class = Class::of(bytes);
         let used = |class| self.used.get(&class).copied().unwrap_or_default();
@@ -189,8 +189,9 @@ impl Pool {
         (bytes > free).then_some(None)
     }
 
-    /// Makes one body of the class give way: the body that has been arriving for the longest time, only of `owner` if
-    /// there is one. Returns false if no such body has been arriving for longer than [`YIELD_AGE`].
+    /// Makes one body of the class give way: the body that has been arriving for the longest time. With `owner`, only
+    /// bodies of this owner can give way. Returns false if no such body has been arriving for longer than
+    /// [`YIELD_AGE`].
     fn make_room(&mut self, class: Class, owner: Option<Owner>) -> bool {
         let slow = |body: &Body| {
             body.is_arriving
@@ -248,7 +249,7 @@ mod tests {
         Owners { source: Origin(source), peer: IpAddr::from([192, 0, 2, peer]) }
     }
 
-    /// Registers bodies of `bytes` until one is refused. Returns them.
+    /// Registers bodies of `bytes` bytes until one is refused. Returns the memory of the bodies that were not refused.
     fn fill(budget: &Budget, owners: Owners, bytes: usize) -> Vec<Memory> {
         std::iter::from_fn(|| {
             let memory = budget.register(owners);
@@ -291,7 +292,7 @@ mod tests {
         held[0].complete();
         tokio::time::advance(YIELD_AGE * 2).await;
         newcomer.grow(1_000).unwrap();
-        // The oldest one gave way; the one before it is complete.
+        // `held[0]` is complete, so the oldest of the other bodies gave way.
         held[1].gives_way().await;
         assert_eq!(held[1].grow(SMALL_MAX + 1), Err(Refused::GaveWay));
         held[0].grow(SMALL_MAX).unwrap();

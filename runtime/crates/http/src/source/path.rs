@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `orders` | the same segment, after both are percent-decoded |
 //! | `{id}` | any segment that is not empty; its decoded value is the parameter `id` |
-//! | `{rest...}`, at the end | all remaining segments, also a single empty one: the parameter `rest` is their decoded values, joined with `/` |
-//! | `*`, at the end | the same without a parameter |
+//! | `{rest...}`, at the end | all remaining segments, even a single empty one; the parameter `rest` has their decoded values, joined with `/` |
+//! | `*`, at the end | all remaining segments, without a parameter |
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use evoke_manifest::parser::{ValueError, excerpt};
 
 /// The most parameters of one path.
 const PARAMETERS_MAX: usize = 16;
-/// The longest name of a parameter.
+/// The longest name of a parameter, in bytes.
 const NAME_LENGTH_MAX: usize = 32;
 
 /// The path of an http source, split into segments.
@@ -26,10 +26,10 @@ pub struct PathPattern(Vec<Segment>);
 /// A segment of a [`PathPattern`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Percent-decoded.
+    /// A fixed text, percent-decoded.
     Literal(String),
     Parameter(Arc<str>),
-    /// The last segment only; without a name, nothing is captured.
+    /// The rest of the path. Only the last segment can have this form. Without a name, the rest is not captured.
     Rest(Option<Arc<str>>),
 }
 
@@ -38,7 +38,7 @@ pub(super) enum Segment {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathParameters(Vec<(Arc<str>, String)>);
 
-/// A value of a path parameter that cannot be used, as a message for the client.
+/// The message for a client whose request has a path parameter with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadPath(pub(super) String);
 
@@ -100,8 +100,8 @@ impl PathPattern {
     /// Returns the values of the parameters in a path that matches the pattern.
     ///
     /// # Errors
-    /// A value is not UTF-8 after percent-decoding, or could be taken for another path: `.` or `..`, or an encoded `/`
-    /// in the rest of a path.
+    /// A value is not UTF-8 after percent-decoding, or another server could read it as another path: `.` or `..`, or an
+    /// encoded `/` in the rest of a path.
     pub(super) fn capture(&self, path: &str) -> Result<PathParameters, BadPath> {
         let mut found = Vec::new();
         let mut parts = segments(path);
@@ -138,12 +138,12 @@ fn value(name: &str, text: &str) -> Result<String, BadPath> {
         BadPath(format!("the path parameter `{name}` is not UTF-8 after percent-decoding: `{}`", excerpt(text)))
     })?;
     if matches!(&*value, "." | "..") {
-        return Err(BadPath(format!("the path parameter `{name}` cannot be `{value}`")));
+        return Err(BadPath(format!("the path parameter `{name}` cannot be `{value}`; send another value")));
     }
     Ok(value.into_owned())
 }
 
-/// Returns the segments of a path, still encoded. A path that does not begin with a slash has none.
+/// Returns the segments of a path, still encoded: the texts after each slash.
 pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').skip(1)
 }
@@ -217,7 +217,8 @@ pub(super) fn check(text: &str) -> Result<String, ValueError> {
         let message = format!("{}: `{}` is not UTF-8 after percent-decoding", message(), excerpt(segment));
         return Err(ValueError::new(message, "percent-encode the bytes of UTF-8, such as `caf%C3%A9`"));
     }
-    // RFC 3986, section 3.3: the characters that a path can have unescaped. A request never contains others.
+    // RFC 3986, section 3.3: the characters that a path can have unescaped. A request never contains other unescaped
+    // characters.
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
     let literals = segments(text).filter(|segment| parameter(segment).is_none());
     if let Some(char) = literals.flat_map(str::chars).find(|char| !u8::try_from(*char).is_ok_and(is_allowed)) {
@@ -265,7 +266,7 @@ fn check_parameters(text: &str) -> Result<(), (String, String)> {
     }
     if names.len() > PARAMETERS_MAX {
         let detail = format!("it has {} parameters", names.len());
-        return Err((detail, format!("use at most {PARAMETERS_MAX}; `{{NAME...}}` takes the rest of a path")));
+        return Err((detail, format!("use at most {PARAMETERS_MAX}; `{{NAME...}}` matches the rest of a path")));
     }
     Ok(())
 }

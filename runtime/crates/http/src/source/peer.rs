@@ -2,6 +2,6 @@
 
 use std::net::IpAddr;
 
-/// The address that a request came from.
+/// An extension of a request: the address of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);

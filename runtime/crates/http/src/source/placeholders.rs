@@ -3,16 +3,16 @@
 //!
 //! | placeholder | value |
 //! |---|---|
-//! | `{header.NAME}` | a header of the request; a repeated one is refused |
-//! | `{query.NAME}` | a parameter of the query string, decoded; a repeated one is refused |
+//! | `{header.NAME}` | a header of the request; a repeated header is refused |
+//! | `{query.NAME}` | a parameter of the query string, decoded; a repeated parameter is refused |
 //! | `{path.NAME}` | a parameter of the path, percent-decoded |
 //! | `{data.a.b}` | a string, number or Boolean in the JSON data of the event |
 //!
 //! A request is refused with 400 if a value is missing or empty and its placeholder has no default.
 //!
-//! `type`, `subject` and `id` only apply to raw bodies, because CloudEvents have their own. `attributes` are set on
-//! every event of the source and replace the attributes of the same names that a producer sends, so patterns can rely
-//! on them.
+//! `type`, `subject` and `id` only apply to raw bodies, because CloudEvents already have these attributes. `attributes`
+//! are set on every event of the source and replace the attributes of the same names that a producer sends, so patterns
+//! can rely on them.
 
 use std::collections::BTreeMap;
 
@@ -184,7 +184,7 @@ pub(super) fn parse_id(reader: &mut Reader<'_>, node: &Node, path: Option<&PathP
         if template.fixed().is_some() {
             let message = format!("all events would have the id `{}`", excerpt(text));
             let help =
-                "use a value that differs, as in `{header.x-request-id}`: an event with a known id is a duplicate";
+                "use a value that differs, as in `{header.x-request-id}`: an event with the same id is a duplicate";
             return Err(ValueError::new(message, help));
         }
         Ok(template)
@@ -235,7 +235,7 @@ fn attribute_name(name: &str) -> Result<String, ValueError> {
         "time" | "specversion" | "datacontenttype" | "dataschema" => wrong("remove it: Evoke sets it".to_owned()),
         "data" | "data_base64" => wrong("remove it: the data of an event is the body of its request".to_owned()),
         PRINCIPAL => wrong("use another name: this one is for the verified sender, and `auth` sets it".to_owned()),
-        "traceparent" | "tracestate" => wrong("remove it: the header of the request is used".to_owned()),
+        "traceparent" | "tracestate" => wrong("remove it: Evoke copies it from the header of the request".to_owned()),
         _ if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => {
             Ok(name.to_owned())
         }

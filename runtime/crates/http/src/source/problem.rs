@@ -1,4 +1,4 @@
-//! The problems that http sources respond with.
+//! The error responses of http sources.
 
 use std::time::Duration;
 
@@ -39,13 +39,14 @@ impl Problem {
         }
     }
 
-    /// Whether the same request could succeed later, when there is room.
+    /// Returns true if the request was refused because a limit is reached, so that the same request could succeed
+    /// later.
     pub(super) fn is_lack_of_room(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 
-    /// Counts the problem as a refusal of the source, unless the problem is that the function which handles the request
-    /// failed.
+    /// Counts the problem as a refusal of the source. A failure of the function that handles the request is not
+    /// counted.
     pub(super) fn count_in(&self, health: &Health, now_ms: UnixMs) {
         let is_loop = self.status == StatusCode::LOOP_DETECTED;
         if self.status.is_client_error() || self.is_lack_of_room() || is_loop {
@@ -82,7 +83,7 @@ impl From<Refused> for Problem {
             Refused::Store(StoreError::Full | StoreError::Busy | StoreError::Closed) => {
                 Self::later(RETRY_AFTER, detail)
             }
-            // Addresses and names of other processes are for the log and the operator.
+            // The client does not get addresses and names of other processes; they are for the log and the operator.
             Refused::Store(StoreError::Unreachable(_)) => Self::later(
                 RETRY_AFTER,
                 "the store cannot be reached at the moment, and it is not known whether this request was stored: send it again later with the same ids",

@@ -29,8 +29,8 @@ struct EventReceipt<'a> {
     duplicate: bool,
 }
 
-/// Returns the response to a request whose events are stored. `no_reply` says why it is not the event that the request
-/// waited for.
+/// Returns the response to a request whose events are stored. `no_reply` is the reason why the response is not the
+/// event that the request waited for.
 pub(super) fn receipt(
     ids: &[String],
     accepted: &[Accepted],
@@ -46,7 +46,7 @@ pub(super) fn receipt(
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();
     let accepted = events.len() - duplicates;
-    // A client that waits for a reply must not mistake this body for the reply.
+    // A response without the reply never has the status 200: a client must not mistake it for the reply.
     let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
     let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
     let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));

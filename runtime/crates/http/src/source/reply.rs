@@ -1,15 +1,17 @@
 //! Requests that wait for the result of their event (`reply: { event: TYPE }`). The event is accepted as always. Then
-//! the request waits for the first event of the type that a function publishes in the chain of this event.
+//! the request waits for the reply: the first event of this type that a function publishes in the chain of the accepted
+//! event. The chain contains all events that follow from it.
 //!
 //! | response | `evoke-reply` | when |
 //! |---|---|---|
-//! | the event: its data, its media type, its attribute `httpstatus` (200 to 599, else 200) | `event` | the event is stored |
-//! | 502 with the kind of the failure in `cause` | `dead` | a delivery of the chain is a dead letter, and there is no such event |
-//! | 202 | `none` | every delivery of the chain is done, and there is no such event; or the event was accepted before, and retention has removed it |
-//! | 202 | `timeout` | the time is over, or `stopping`: the process stops |
+//! | the reply: its data, its media type, and the status in its attribute `httpstatus` (200 to 599, else 200) | `event` | the reply is stored |
+//! | 502 with the kind of the failure in `cause` | `dead` | a delivery of the chain is a dead letter, and there is no reply |
+//! | 202 | `none` | every delivery of the chain is done, and there is no reply; or the event was accepted before, and retention has removed it |
+//! | 202 | `timeout` | there was no reply within the time limit |
+//! | 202 | `stopping` | the process stops |
 //! | 202 | `unknown` | the chain cannot be read |
 //! | 400 | | the request is a batch |
-//! | 422 | | the id belongs to an event with other content or of another principal: its reply is not for this sender |
+//! | 422 | | the id belongs to an event with other content or of another principal, so its reply is not for this sender |
 //! | 503 | | too many requests wait; nothing was stored |
 //!
 //! A request with an id that was accepted before gets the reply to the first request with this id, or waits for it. So
@@ -38,7 +40,7 @@ use evoke_model::media_type::essence;
 use evoke_model::{Accepted, Seq};
 use evoke_store::TypeFilter;
 
-/// The response header that says whether the response is the event, and why not.
+/// The response header that contains `event` if the response is the reply, and otherwise the reason why it is not.
 pub const REPLY_HEADER: HeaderName = HeaderName::from_static("evoke-reply");
 /// The extension attribute of an event that sets the status of the response.
 pub const STATUS_ATTRIBUTE: &str = "httpstatus";
@@ -46,7 +48,7 @@ pub const STATUS_ATTRIBUTE: &str = "httpstatus";
 /// The attributes of the trace context, which differs for each request.
 const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
 
-/// The `Retry-After` while too many requests wait. As a request usually waits for a few seconds, a place is soon free.
+/// The `Retry-After` while too many requests wait. A request usually waits for a few seconds, so a place is soon free.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// An extension of every request, which ends its wait for a reply when the listener stops.
@@ -54,7 +56,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Stopping {
     /// Cancelled when the listener stops.
     pub(super) stop: CancellationToken,
-    /// How long a request may wait after that.
+    /// How long a request may wait after `stop` is cancelled.
     pub(super) grace: Duration,
 }
 
@@ -70,7 +72,7 @@ impl Stopping {
     }
 }
 
-/// Why a response is no reply.
+/// Why a response is not the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoReply {
     Finished,
@@ -80,7 +82,7 @@ pub(super) enum NoReply {
     Unknown,
 }
 
-/// The member `reply` of a response that is no reply.
+/// The member `reply` of a response that is not the reply.
 #[derive(Debug, Serialize)]
 pub(super) struct NoReplyBody {
     state: &'static str,
@@ -106,12 +108,12 @@ impl NoReply {
         let again = "send the request again with the same id to wait for it";
         let detail = match self {
             Self::Finished => {
-                format!("every function is done, and none published an event `{event}`; see `evoke trace {seq}`")
+                format!("all functions are done, and no function published an event `{event}`; see `evoke trace {seq}`")
             }
             Self::TimedOut => {
                 format!("there was no event `{event}` within {:?}; {again}, or see `evoke trace {seq}`", reply.timeout)
             }
-            Self::Stopping => format!("Evoke stops, and there is no event `{event}` yet; {again}"),
+            Self::Stopping => format!("Evoke is stopping, and there is no event `{event}` yet; {again}"),
             Self::Removed => {
                 "the event was accepted before, and its retention time is over; send it with a new id to repeat it"
                     .into()
@@ -169,11 +171,11 @@ pub(super) async fn check_duplicate(
     }
     // The response does not reveal whether the content or the principal differs.
     let detail = "an event with this id and other content, or from another sender, was accepted before; send this event \
-                  with an id of its own";
+                  with a new id";
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
-/// Waits for the reply to an accepted event. The error says why there is none.
+/// Waits for the reply to an accepted event. The error is the reason why there is no reply.
 pub(super) async fn wait(
     bus: &Bus,
     reply: &ReplyEvent,
@@ -198,7 +200,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Returns the response that an event describes.
+/// Returns the response that consists of an event: its status, media type and data.
 fn response(event: &Event) -> Response<Full<Bytes>> {
     let status = event.extensions.get(STATUS_ATTRIBUTE).and_then(|status| status.parse::<u16>().ok());
     let status = status.filter(|status| (200..=599).contains(status)).and_then(|s| StatusCode::from_u16(s).ok());

@@ -1,10 +1,11 @@
 //! The routing table: finds the endpoint of a request by its method and path.
 //!
-//! A request to the exact text of a fixed path is found by one look-up. All other requests walk a tree of segments. Of
-//! several matching paths, the most specific one wins, compared segment by segment from the left: a fixed segment
-//! before a parameter, a parameter before the rest of a path. A path that does not accept the method is skipped. Each
-//! node of the tree is visited at most once, so the time is bounded by the length of the request's path and the number
-//! of segments of all declared paths.
+//! If the path of a request is equal to the text of a fixed path, one look-up finds the endpoint. For all other
+//! requests, a tree of segments is searched. Of several matching paths, the most specific one wins. The paths are
+//! compared segment by segment from the left: a fixed segment is more specific than a parameter, and a parameter is
+//! more specific than the rest of a path. A path that does not accept the method is skipped. Each node of the tree is
+//! visited at most once, so the time is bounded by the length of the request's path and the number of segments of all
+//! declared paths.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ struct Node {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{method} {path} is declared by both {first} and {second}: give one of them another path")]
 pub struct RouteConflict {
-    /// The method that both declare.
+    /// The method that both sources declare.
     pub method: Method,
-    /// The path that both declare. Parameters match the same paths, whatever their names are.
+    /// The path of the second source. The first source may have other names for the parameters.
     pub path: String,
     /// The source that was declared first.
     pub first: String,
@@ -55,13 +56,13 @@ pub(super) struct Route {
     pub(super) parameters: Option<PathParameters>,
 }
 
-/// The reason for a 404, 405 or 400: no endpoint matches a request.
+/// The reason why no endpoint can handle a request.
 pub(super) enum RouteMiss {
-    /// No source has the path. Contains the message for the client.
+    /// 404: no source has the path. Contains the message for the client.
     Path(String),
-    /// Sources have the path, but with other methods. Contains the value of `Allow`.
+    /// 405: sources have the path, but with other methods. Contains the value of `Allow`.
     Method(String),
-    /// The value of a path parameter cannot be used. Contains the message for the client.
+    /// 400: the value of a path parameter is not valid. Contains the message for the client.
     Parameter(String),
 }
 
@@ -70,7 +71,7 @@ impl RouteMiss {
         match self {
             Self::Path(detail) => Problem::new(StatusCode::NOT_FOUND, detail),
             Self::Method(allow) => {
-                Problem::method(&allow, format!("the method {method} is not allowed here; use {allow}"))
+                Problem::method(&allow, format!("the method {method} is not allowed for this path; use {allow}"))
             }
             Self::Parameter(detail) => Problem::malformed(detail),
         }
@@ -120,7 +121,8 @@ impl Routes {
         Ok(())
     }
 
-    /// Finds the endpoint of a request. A HEAD request without an endpoint of its own goes to the endpoint of GET.
+    /// Finds the endpoint of a request. If no endpoint accepts HEAD, a HEAD request goes to the endpoint that accepts
+    /// GET.
     pub(super) fn find(&self, method: &Method, path: &str) -> Result<Route, RouteMiss> {
         if let Some(endpoint) = self.by_path.get(path).and_then(|endpoints| accepting(endpoints, method)) {
             return Ok(Route { endpoint: endpoint.clone(), parameters: None });
@@ -200,7 +202,8 @@ mod tests {
         Endpoint::new(&source, &format!("/shop{path}"), Origin(1), Target::Matching)
     }
 
-    /// Returns the declared path of a request, with its parameters, or the status of the miss with a part of its text.
+    /// Returns the declared path of a request with the values of its parameters, or the status and the text of the
+    /// error.
     fn find(routes: &Routes, method: &Method, path: &str) -> String {
         match routes.find(method, path) {
             Ok(Route { endpoint, parameters }) => {
@@ -250,7 +253,7 @@ mod tests {
         assert_eq!(find(&routes, &Method::HEAD, "/a/b"), "/a/{x} x=b");
         assert_eq!(
             find(&routes, &Method::DELETE, "/a/b"),
-            "405 the method DELETE is not allowed here; use PUT, GET, HEAD, POST, OPTIONS"
+            "405 the method DELETE is not allowed for this path; use PUT, GET, HEAD, POST, OPTIONS"
         );
         assert_eq!(
             find(&routes, &Method::POST, "/a/b/c"),
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_lookup_visits_each_node_once() {
-        // Without this bound, a path of 16 segments that all match in two ways is found in 2^16 steps.
+        // Each of the 8 segments matches in two ways, so all 256 declared paths match the request.
         let ways = |bits: u32| {
             let part = |bit: u32| if (bits >> bit) & 1 == 0 { "/a".to_owned() } else { format!("/{{p{bit}}}") };
             (0..8).map(part).collect::<String>() + "/end"

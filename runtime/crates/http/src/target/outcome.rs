@@ -1,14 +1,14 @@
-//! The outcome of an attempt from the response of the endpoint, or from the error in its place.
+//! Derives the outcome of an attempt from the response of the endpoint, or from the error if there is no response.
 //!
 //! | response | outcome |
 //! |---|---|
-//! | 2xx | done |
+//! | 2xx | `done` |
 //! | 408, 425, 429, other 5xx; no connection | `endpoint-failed`: retried by policy, not before `Retry-After` |
-//! | none within the function's `timeout` | `timeout`: retried by policy |
+//! | no response within the function's `timeout` | `timeout`: retried by policy |
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
-//! | 508, which a runtime sends when the chain of the event has led back to it too often | `loop`: a dead letter |
+//! | 508, which an Evoke runtime sends if the chain of the event is too long | `loop`: a dead letter |
 //! | 3xx, other 4xx | `reject`: a dead letter |
-//! | an address that is not allowed | `denied`: a dead letter |
+//! | no response, because the address is not allowed | `denied`: a dead letter |
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str) -> String) -> 
     Some(redact(location).chars().take(LOCATION_CHARS_MAX).collect())
 }
 
-/// Returns the outcome of a response, and the note of a successful attempt. The texts are the beginnings of its header
-/// `location` and of its body.
+/// Returns the outcome of a response, and the note of a successful attempt. `location` and `excerpt` are the beginnings
+/// of the response's header `location` and of its body.
 pub(super) fn of_response(
     status: StatusCode,
     headers: &HeaderMap,
@@ -76,7 +76,7 @@ pub(super) fn of_error(error: &Error) -> Outcome {
             ),
         },
         error if error.is_refusal() => Outcome::Denied { message: error.to_string() },
-        // These errors say nothing about the endpoint.
+        // These errors occur on this side, so they are not failures of the endpoint.
         Error::TooManyCalls | Error::TooManyConnections | Error::Internal(_) => {
             Outcome::Unavailable { message: error.to_string() }
         }
@@ -176,7 +176,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:27 GMT", 10),
             ("Sun, 06 Nov 1994 08:50:37 GMT", 0),
             ("Sun, 06 Nov 1994 09:50:37 GMT", 0),
-            // No date: the wall clock counts.
+            // Without a valid date, the wall clock counts.
             ("yesterday", 60),
         ] {
             let headers: HeaderMap = [(RETRY_AFTER, until), (DATE, date)]

@@ -1,4 +1,4 @@
-//! Values of events and secrets in templates.
+//! Fills in the values of events and secrets in templates.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,8 @@ const HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Largest path with its query in bytes.
 const PATH_BYTES_MAX: usize = 8 * 1024;
 
-/// All characters but the unreserved ones (RFC 3986, section 2.3): a value is one part of a path or of a query.
+/// All characters except the unreserved ones (RFC 3986, section 2.3), so that a value stays one part of a path or of a
+/// query.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An event and the secrets, from which templates take their values.
@@ -37,7 +38,7 @@ impl<'a> Values<'a> {
             match field {
                 Field::Secret(name) => Ok(self.secret(name)),
                 field => match self.text(field).filter(|text| !(is_in_path && text.is_empty())) {
-                    // Servers resolve the segments `.` and `..`, and the request would have another path.
+                    // Servers resolve the segments `.` and `..`, so the request would reach another path.
                     Some(text) if is_in_path && text.bytes().all(|byte| byte == b'.') => {
                         Err("consists of dots, which would change the path")
                     }

@@ -37,16 +37,16 @@ pub(super) struct Template {
     signer: Option<Signer>,
 }
 
-/// The parts of a delivery that its request contains.
+/// The parts of a delivery that its request is made from.
 #[derive(Clone, Copy)]
 pub(super) struct Delivery<'a> {
     pub(super) event: &'a Event,
     /// The id of the delivery, which is the same for all attempts.
     pub(super) id: &'a str,
-    /// The number of functions that the chain passed through before the event.
+    /// The number of functions that the chain of events passed through before this event.
     pub(super) hops: u32,
     pub(super) trace: Option<&'a TraceContext>,
-    /// By the wall clock.
+    /// The current time of the wall clock.
     pub(super) now_ms: UnixMs,
 }
 
@@ -64,7 +64,7 @@ impl Template {
             deliver::Method::Patch => Method::PATCH,
             deliver::Method::Delete => Method::DELETE,
         };
-        // The manifest has only valid names.
+        // A manifest with an invalid header name is refused, so no header is left out here.
         let header = |(name, value): (&String, &TextTemplate<Field>)| {
             HeaderName::from_bytes(name.as_bytes()).ok().map(|name| (name, value.clone()))
         };
@@ -94,7 +94,7 @@ impl Template {
         add_trace_context(trace, &mut headers);
         headers.insert(HOPS_HEADER, (hops + 1).into());
         headers.insert(USER_AGENT, AGENT);
-        let key = HeaderValue::from_str(id).map_err(|error| format!("the id of the delivery: {error}"))?;
+        let key = HeaderValue::from_str(id).map_err(|error| format!("the id of the delivery is not valid: {error}"))?;
         headers.insert(IDEMPOTENCY_KEY, key);
         if let Some(signer) = &self.signer {
             signer.sign(&mut headers, id, &body, now_ms)?;

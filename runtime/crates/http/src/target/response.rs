@@ -8,17 +8,18 @@ use tokio::time::{Instant, timeout_at};
 use super::RESPONSE_BYTES_MAX;
 use evoke_egress::ResponseBody;
 
-/// The longest wait for the body of a response. The outcome does not depend on the body, so an endpoint that sends it
-/// slowly holds the place of an attempt only this long.
+/// The longest wait for the body of a response. The outcome does not depend on the body, so an attempt waits only this
+/// long for an endpoint that sends the body slowly.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Largest number of characters of a body in a message.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// Number of characters at the start of a body that are searched for the excerpt. White space in them is joined.
+/// Number of characters at the start of a body from which the excerpt is made. It is larger than the excerpt, because
+/// each sequence of white space becomes one space.
 const START_CHARS_MAX: usize = 4 * EXCERPT_CHARS_MAX;
 
-/// Reads the body within limits, so that the connection can be used again. Returns the beginning of its text for a
-/// message, unless the endpoint accepted the event.
+/// Reads the body within limits, so that the connection can be used again. Returns the beginning of the body as text
+/// for a message, or `None` if the endpoint accepted the event.
 pub(super) async fn read(
     mut body: ResponseBody,
     is_success: bool,

@@ -15,7 +15,7 @@ use evoke_model::clock::UnixMs;
 pub struct Signer(Kind);
 
 enum Kind {
-    /// One key, or several while they are rotated.
+    /// One key, or several keys while they are rotated.
     Standard(Vec<StandardKey>),
     Hmac {
         format: HmacFormat,

@@ -117,7 +117,7 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
         let message = request_for(&format!("{{ {template}, {SECRETS} }}"), &event()).unwrap_err();
         assert!(message.contains(error), "{template}: {message}");
     }
-    // In the query, and with a default, such values stay in their place.
+    // In the query, and with a default, such values are accepted.
     let yaml = "{ url: \"https://crm.example/users/{data.empty|all}?a={data.empty}&b={data.dots}\" }";
     let request = request_for(yaml, &event()).unwrap();
     assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/users/all?a=&b=..");
@@ -165,7 +165,7 @@ fn mistakes_in_deliver_are_reported() {
         ("{ url: \"https://crm.example\", body: \"x\", mode: binary }", "`mode` has no effect"),
         ("{ url: \"https://crm.example\", headers: { Host: x } }", "the header `host` is set by Evoke"),
         ("{ url: \"https://crm.example\", headers: { ce-id: x } }", "is set from the event"),
-        ("{ url: \"https://crm.example\", sign: {} }", "`sign` names no signature"),
+        ("{ url: \"https://crm.example\", sign: {} }", "`sign` does not name a kind of signature"),
         ("{ url: \"https://crm.example\", rate: 10 }", "`10` is not a rate"),
         ("{ mode: binary }", "needs the key `url`"),
     ] {

@@ -8,7 +8,7 @@ use crate::source::{Registry, Source};
 use evoke_model::runtime_events::TYPES;
 use std::collections::{BTreeSet, HashMap};
 
-/// Lets each kind check its sources together.
+/// Calls the check of each kind that compares all sources of this kind, as for conflicting paths.
 pub(super) fn sources_of_each_kind(reader: &mut Reader<'_>, manifest: &Manifest, kinds: &Registry) {
     for kind in kinds.iter() {
         let all = manifest.all_sources().map(|(source, _)| source);
@@ -42,13 +42,14 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
             let span = trigger.span_of_text(&value);
             let owner = owners.get(value.as_str());
             if let Some(owner) = owner.filter(|owner| owner.name != function.name) {
-                let message = format!("`{value}` can never match: only function `{}` receives its events", owner.name);
+                let message =
+                    format!("`{value}` can never match: only function `{}` receives events of this source", owner.name);
                 reader.error(span, message, "declare the source under `sources` to share it");
             } else if owner.is_some() || public_uris.contains(&value) {
                 continue;
             } else if value.starts_with(&prefix) {
-                // If there are other errors, the value may name the source of a trigger that could not be read. Then
-                // the value is not reported.
+                // If there are other errors, the value may name the private source of a trigger that has an error and
+                // was not read. So this value is not reported.
                 if value.matches('/').count() > 2 && reader.has_errors() {
                     continue;
                 }
@@ -66,7 +67,7 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
     }
 }
 
-/// Returns the URI of the source that the trigger names, if any.
+/// Returns the URI of the source that the trigger names; `None` for [`TriggerSource::Any`].
 fn trigger_source_uri(prefix: &str, trigger: &Trigger) -> Option<String> {
     match &trigger.source {
         TriggerSource::Any => None,

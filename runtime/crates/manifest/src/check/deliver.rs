@@ -22,10 +22,11 @@ use std::collections::BTreeMap;
 /// Largest number of headers in `headers`; headers that the runtime adds do not count.
 const HEADERS_MAX: usize = 32;
 
-/// The most texts with placeholders in a body.
+/// The maximum number of texts in a body that is written as a map or list. Each text can have placeholders.
 const BODY_TEXTS_MAX: usize = 256;
 
-/// Headers that the runtime sets: those of a connection, and those that identify the delivery.
+/// Headers that a manifest cannot set, because the runtime sets them: headers about the connection, and headers that
+/// identify the delivery.
 const OWN_HEADERS: [&str; 14] = [
     "connection",
     "content-length",
@@ -70,7 +71,7 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
         && type_.fixed().is_some_and(is_json_type)
     {
         let span = body_node.map_or(span, |node| node.span);
-        reader.error(span, "the body is a text, and its `content-type` is JSON", "write the body as a map or list");
+        reader.error(span, "the body is a text, but its `content-type` is JSON", "write the body as a map or list");
     }
     let secrets = table.optional(reader, "secrets").map(|node| secrets(reader, context, node)).unwrap_or_default();
     let trust = Trust::read(reader, &mut table, context.folder);
@@ -130,7 +131,7 @@ fn body(reader: &mut Reader<'_>, node: &Node) -> Option<BodyTemplate> {
             let text = template(reader, node, "`body`")?;
             if is_json(&text) {
                 let message = "a JSON body cannot be written as a text: a value with a quote would break it";
-                reader.error(node.span, message, "write it as a map or list: `body: { text: \"{data.text}\" }`");
+                reader.error(node.span, message, "write the body as a map or list: `body: { text: \"{data.text}\" }`");
                 return None;
             }
             BodyTemplate::Text(text)
@@ -143,20 +144,20 @@ fn body(reader: &mut Reader<'_>, node: &Node) -> Option<BodyTemplate> {
     }
     if texts.len() > BODY_TEXTS_MAX {
         let message = format!("`body` has {} texts; at most {BODY_TEXTS_MAX} are possible", texts.len());
-        reader.error(node.span, message, "make it smaller, or use a component");
+        reader.error(node.span, message, "write fewer texts, or use a component in place of `deliver`");
         return None;
     }
     Some(body)
 }
 
-/// Returns true if a text becomes a JSON object or list when its placeholders have harmless values.
+/// Returns true if a text is a JSON object or list when each of its placeholders is replaced by `0`.
 fn is_json(text: &Template<Field>) -> bool {
     let harmless = |_: &Field| Ok::<_, std::convert::Infallible>(Some("0".into()));
     let rendered = text.render(usize::MAX, harmless).unwrap_or_default();
     rendered.trim_start().starts_with(['{', '[']) && serde_json::from_str::<&RawValue>(&rendered).is_ok()
 }
 
-/// Converts YAML to JSON with placeholders. The depth of the tree is bounded by the loader.
+/// Converts YAML to JSON with placeholders. The recursion is safe, because the loader limits the depth of the tree.
 fn json(reader: &mut Reader<'_>, node: &Node) -> Option<JsonTemplate> {
     match &node.value {
         Value::List(items) => {
@@ -194,7 +195,7 @@ fn headers_of(
     let entries = reader.entries(node, "`headers`", "`{ authorization: \"Bearer {secret.TOKEN}\" }`");
     if entries.len() > HEADERS_MAX {
         let message = format!("`headers` has {} entries; at most {HEADERS_MAX} are possible", entries.len());
-        reader.error(node.span, message, "remove some");
+        reader.error(node.span, message, "remove some of them");
         return headers;
     }
     for entry in entries {
@@ -253,7 +254,7 @@ fn sign(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span)
         (None, Some(node)) => hmac(reader, context, node, hmac_span),
         (None, None) => {
             if table.is_empty() {
-                reader.error(span, "`sign` names no signature", format!("write {SIGN_EXAMPLE}"));
+                reader.error(span, "`sign` does not name a kind of signature", format!("write {SIGN_EXAMPLE}"));
             }
             None
         }

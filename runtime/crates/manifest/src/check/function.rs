@@ -21,14 +21,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const BACKOFF_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(366 * 86_400);
-/// The minimum is one page of linear memory. The maximum is all the memory that 32-bit addresses can reach.
+/// Allowed values of `memory`. The minimum is one page of linear memory. The maximum is all the memory that 32-bit
+/// addresses can reach.
 const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
-/// Largest `concurrency` of a function with `deliver`: its requests that are in progress at the same time.
+/// Largest `concurrency` of a function with `deliver`, which is the number of its requests that can be in progress at
+/// the same time.
 const DELIVER_CONCURRENCY_MAX: u32 = 128;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
 const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
-/// The upper bound is half of the 8 MiB that one attempt can write.
+/// Allowed values of `max_value`. The maximum is half of the 8 MiB that one attempt can write.
 const STATE_VALUE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(4 << 20);
 const STATE_TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 30);
 
@@ -140,12 +142,12 @@ fn reject_keys_of_components(
     concurrency: Option<u32>,
 ) {
     for key in ["build", "memory", "record"].into_iter().filter(|key| table.has(key)) {
-        let message = format!("`{key}` has no meaning for {}: it has no component", table.what());
+        let message = format!("`{key}` has no effect: {} has no component", table.what());
         reader.error(table.key_span(key), message, "remove it");
     }
     if let Some(Node { value: Value::Map(entries), .. }) = allow {
         for entry in entries.iter().filter(|entry| matches!(&*entry.key, "publish" | "state" | "http" | "config")) {
-            let message = format!("`allow.{}` has no meaning for {}: it has no component", entry.key, table.what());
+            let message = format!("`allow.{}` has no effect: {} has no component", entry.key, table.what());
             let help = match &*entry.key {
                 "http" => "remove it: requests to `deliver.url` need no grant",
                 _ => "remove it",
@@ -205,7 +207,7 @@ fn build(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Build> {
 fn order_by(reader: &mut Reader<'_>, node: &Node, triggers: &[Trigger]) -> Option<OrderBy> {
     let order_by = reader.parse_text(node, "`order_by`", OrderBy::parse)?;
     if let OrderBy::Attribute(name) = &order_by {
-        // A pattern that names the attribute shows that events have it.
+        // If a pattern names the attribute, the user probably knows that events have it. So there is no warning.
         let is_in_pattern =
             |trigger: &Trigger| trigger.events.as_ref().is_some_and(|events| events.json.get(name.as_str()).is_some());
         let is_known = ATTRIBUTES.iter().chain(&KNOWN_EXTENSIONS).any(|known| known == name);
@@ -360,7 +362,8 @@ fn config(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
     config
 }
 
-/// Reports keys used for both a setting and a secret: a function reads both in the same way, by name.
+/// Reports each name that a setting and a secret share, because a function reads settings and secrets in the same way,
+/// by name.
 fn reject_shared_keys(reader: &mut Reader<'_>, config: &Node, secrets: &Node) {
     let (Value::Map(config), Value::Map(secrets)) = (&config.value, &secrets.value) else {
         return;

@@ -12,10 +12,10 @@ use evoke_model::destination::Destination;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A function that reads the secrets of a map.
+/// A Rust function that reads a map of secrets, for the key `secrets` of a grant.
 pub(super) type ReadSecrets<'a> = &'a dyn Fn(&mut Reader<'_>, &Node) -> BTreeMap<String, SecretRef>;
 
-/// Headers that Evoke's HTTP client sets. A grant cannot set them.
+/// Headers that a grant cannot set, because Evoke's HTTP client sets them.
 const OF_THE_SENDER: [&str; 11] = [
     "connection",
     "content-length",
@@ -64,8 +64,9 @@ fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecre
     let trust = Trust::read(reader, &mut table, folder);
     if let Some(unused) = secrets.keys().find(|name| !headers.values().any(|value| value.secrets().any(|n| n == *name)))
     {
-        let message = format!("the secret `{}` is in none of the headers", excerpt(unused));
-        let help = format!("insert it as `{{secret.{}}}`, or put it under `allow: {{ secrets: … }}`", excerpt(unused));
+        let message = format!("the secret `{}` is not used in any header", excerpt(unused));
+        let help =
+            format!("write `{{secret.{}}}` in a header, or put it under `allow: {{ secrets: … }}`", excerpt(unused));
         reader.warning(table.key_span("secrets"), message, help);
     }
     table.reject_unknown_keys(reader, |key| match key {
@@ -88,7 +89,7 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, HeaderTempl
         let (Some(name), Some(value)) = (name, value) else { continue };
         if headers.insert(name, value).is_some() {
             let message = format!("the header `{}` is written twice", excerpt(&entry.key));
-            reader.error(entry.key_span, message, "remove one: upper and lower case are the same name");
+            reader.error(entry.key_span, message, "remove one of them: upper and lower case are the same name");
         }
     }
     headers
@@ -98,23 +99,23 @@ fn own_header(text: &str) -> Result<String, ValueError> {
     let name = header_name(text)?;
     if OF_THE_SENDER.contains(&name.as_str()) {
         let message = format!("the header `{name}` cannot be set");
-        return Err(ValueError::new(message, "remove it: Evoke sets it itself if it is needed"));
+        return Err(ValueError::new(message, "remove it: Evoke sets this header if it is needed"));
     }
     Ok(name.as_str().to_owned())
 }
 
-/// Warns of grants that cannot work or that send a secret in plain text.
+/// Warns of a grant whose requests would all be refused, and of a grant that sends a secret without encryption.
 fn warn(reader: &mut Reader<'_>, span: Span, grant: &HttpGrant) {
     let address = grant.url.exact().and_then(|target| target.address());
     let is_localhost = grant.url.exact().is_some_and(|target| is_localhost(&target.host));
     if let Some(address) = address
         && let Some(reason) = grant.trust.refuses(address)
     {
-        let message = format!("each request to `{}` is refused: its address is {reason}", grant.url);
+        let message = format!("each request to `{}` is refused: the address is {reason}", grant.url);
         let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"{address}\"] }}`", grant.url);
         reader.warning(span, message, help);
     } else if is_localhost && grant.trust.addresses.is_empty() {
-        let message = format!("each request to `{}` is refused: its address is this machine (loopback)", grant.url);
+        let message = format!("each request to `{}` is refused: the address is this machine (loopback)", grant.url);
         let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"127.0.0.1\", \"::1\"] }}`", grant.url);
         reader.warning(span, message, help);
     }

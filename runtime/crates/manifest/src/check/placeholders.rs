@@ -1,24 +1,25 @@
-//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced. The
-//! templates of Evoke, whose placeholders are replaced by values of requests and events, are [`crate::template`].
+//! Reports placeholders of other tools, such as `${VARIABLE}`, because Evoke does not replace them when it reads a
+//! manifest. For Evoke's own templates, whose placeholders are replaced by values of requests and events, see
+//! [`crate::template`].
 
 use crate::diagnostics::{Diagnostic, Severity, excerpt};
 use crate::parser::{Node, Reader, Value};
 use crate::source_text::Span;
 use std::collections::HashSet;
 
-/// The use of a value of the manifest.
+/// The way in which a value of the manifest is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// A value that Evoke reads.
     Setting,
     /// A template of Evoke, in which `{{` is the character `{`.
     Template,
-    /// A value that a function reads: it may be a template of the function's own.
+    /// A value that a function reads. The function may use the value as a template.
     Text,
 }
 
-/// Reports every placeholder, such as `${VARIABLE}` or `{{ name }}`. The error replaces the other errors about the same
-/// value, which has the wrong form because of the placeholder.
+/// Reports every placeholder, such as `${VARIABLE}` or `{{ name }}`. Removes other errors about the same value, because
+/// the placeholder is their probable cause.
 pub(super) fn report(reader: &mut Reader<'_>, root: &Node) {
     let mut found = Vec::new();
     find(root, Place::Setting, &mut found);
@@ -66,8 +67,8 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
     }
 }
 
-/// Returns the first placeholder in a text. A text of [`Place::Text`] may be a template of the function's own. In such
-/// a text, a placeholder counts only if it is the whole text, or if it is `${NAME}` with a name in capital letters.
+/// Returns the first placeholder in a text. A function may use a text of [`Place::Text`] as a template. In such a text,
+/// a placeholder counts only if it is the whole text, or if it is `${NAME}` with a name in capital letters.
 fn placeholder(text: &str, place: Place) -> Option<&str> {
     let within = |open: &str, close: &str| {
         let (before, rest) = text.split_once(open)?;

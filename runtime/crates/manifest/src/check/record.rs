@@ -7,7 +7,8 @@ use crate::units::ByteSize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Even the largest recording fits into a test file of at most 1 MiB, in which bytes that are not text are in base64.
+/// Allowed values of `max_size`. The maximum is so low that even the largest recording fits into a test file, which has
+/// at most 1 MiB and contains bytes that are not text in base64.
 const SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(512 << 10);
 const KEEP_RANGE: RangeInclusive<u32> = 1..=100_000;
 const TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(16 << 30);

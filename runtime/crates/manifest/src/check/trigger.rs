@@ -90,7 +90,7 @@ fn trigger(
     Some(Trigger { index, source, events, span: node.span })
 }
 
-/// Suggests a trigger to write instead of a plain string.
+/// Returns a help text that suggests a trigger in place of a plain string.
 fn suggest_trigger(context: &Context<'_>, node: &Node) -> String {
     let text = match &node.value {
         Value::Scalar(scalar) => scalar.text.as_str(),
@@ -121,7 +121,7 @@ fn private_source(
     Source { name, uri, kind, settings, span }
 }
 
-/// Reads the name of the shared source of a trigger.
+/// Reads the key `source` of a trigger, which names a shared source.
 fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
     if matches!(node.value, Value::Map(_)) {
         let kinds = join_with_or(context.kinds.keys());

@@ -8,8 +8,8 @@ use crate::parser::{Node, Reader};
 use crate::source_text::Span;
 use std::collections::HashMap;
 
-/// Reads the earlier names of `function`. Reports names that another function of the manifest has now: that function
-/// keeps its own data.
+/// Reads the earlier names of `function`. Reports a name that another function of the manifest has now, because that
+/// function keeps its own data.
 pub(super) fn earlier_names(
     reader: &mut Reader<'_>,
     context: &Context<'_>,
@@ -30,8 +30,9 @@ pub(super) fn earlier_names(
                 excerpt(function),
                 text
             );
-            let help =
-                format!("remove `{text}` from `was`: it keeps its own deliveries and state; or remove that function");
+            let help = format!(
+                "remove `{text}` from `was`, or remove function `{text}`, which keeps its own deliveries and state"
+            );
             reader.error(item.span, message, help);
         } else {
             names.push(EarlierName { name, span: item.span });
@@ -53,7 +54,7 @@ fn earlier_name(app: &str, text: &str) -> Result<Name, ValueError> {
     })
 }
 
-/// Reports earlier names that are listed twice: only one function can take over.
+/// Reports earlier names that are listed twice: only one function can take over the data of a name.
 pub(super) fn check_unique(reader: &mut Reader<'_>, manifest: &Manifest) {
     let mut listed: HashMap<&str, (&Name, Span)> = HashMap::new();
     for function in &manifest.functions {

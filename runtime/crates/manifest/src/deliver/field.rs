@@ -33,7 +33,10 @@ impl Field {
         }
         if let Some(name) = text.strip_prefix("secret.") {
             return match name {
-                "" => Err(ValueError::new("`{secret.}` names no secret", "write its name, as in `{secret.API_KEY}`")),
+                "" => Err(ValueError::new(
+                    "`{secret.}` does not name a secret",
+                    "write the name of a secret, as in `{secret.API_KEY}`",
+                )),
                 name => Ok(Self::Secret(name.to_owned())),
             };
         }

@@ -20,7 +20,7 @@ impl Rate {
     /// Parses a rate such as `10/s`, `300/m` or `1000/h`.
     ///
     /// # Errors
-    /// Any other text, and a count of 0 or more than 100,000.
+    /// The text has another form, or the count is 0 or more than 100,000.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let example = "write a whole number from 1 to 100000 and a unit, s, m or h, as in `10/s` or `300/m`";
         let invalid = || ValueError::new(format!("`{}` is not a rate", excerpt(text)), example);

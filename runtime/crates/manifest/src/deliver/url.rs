@@ -7,7 +7,8 @@ use evoke_model::destination::Target;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// The URL of an endpoint. Path and query can have placeholders. Scheme and host cannot, because they are the grant.
+/// The URL of an endpoint. Path and query can have placeholders. Scheme, host and port cannot have placeholders,
+/// because they decide where the function may send requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointUrl {
     target: Target,
@@ -25,7 +26,7 @@ impl EndpointUrl {
         let Some((scheme, rest)) = text.split_once("://") else {
             let help = match Self::parse(&format!("https://{text}")) {
                 Ok(_) => format!("write `https://{}`", excerpt(text)),
-                Err(_) => "write it with its scheme, as in `https://api.example.com/hooks`".to_owned(),
+                Err(_) => "write the URL with its scheme, as in `https://api.example.com/hooks`".to_owned(),
             };
             return Err(ValueError::new(format!("the URL `{}` has no scheme", excerpt(text)), help));
         };

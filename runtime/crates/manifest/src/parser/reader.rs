@@ -19,7 +19,7 @@ pub struct Reader<'a> {
     pub(crate) found: &'a mut Vec<Diagnostic>,
     /// Number of sources read so far, shared and private.
     pub(crate) sources: usize,
-    /// Every key that was requested, by schema type. The schema must have exactly these keys.
+    /// Every key that a check looked up, by the name of the schema type. The schema must have exactly these keys.
     pub(crate) requested: BTreeMap<&'static str, BTreeSet<&'static str>>,
 }
 
@@ -146,7 +146,8 @@ impl<'a> Reader<'a> {
         if let Value::Scalar(scalar) = &node.value
             && matches!(scalar.resolve(), Resolved::Number(_) | Resolved::Bool(_))
         {
-            // If quotes alone would not make the value valid, report the error of the parser instead.
+            // Without quotes, this text is a number or a boolean. If the text would be valid in quotes, the error is
+            // that they are missing. Otherwise, the error of `parse` is more useful.
             let parsed = parse(&scalar.text);
             return if parsed.is_err() {
                 self.ok_or_report(node.span, parsed)
@@ -231,7 +232,7 @@ impl<'a> Reader<'a> {
         parse: fn(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         match &node.value {
-            // The most common mistake is a number without a unit; `parse` has the best message for it.
+            // The most common mistake is a number without a unit. For this mistake, `parse` has the best message.
             Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
                 let add_what =
                     |error: ValueError| ValueError { message: format!("{what}: {}", error.message), ..error };

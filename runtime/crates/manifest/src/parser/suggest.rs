@@ -1,15 +1,16 @@
-//! Finds a name in a fixed set, or the known name that is most similar to an unknown one.
+//! Finds a name in a fixed set, or the valid name that is most similar to a wrong one.
 
 use crate::diagnostics::{ValueError, excerpt};
 
-/// The maximum number of candidates that are compared, to limit the time for one suggestion. Further ones are ignored.
+/// The maximum number of candidates that are compared, to limit the time for one suggestion. Further candidates are
+/// ignored.
 const CANDIDATES_MAX: usize = 1000;
 
 /// Returns the candidate with the smallest edit distance to `name`. Returns `None` if more than a third of the
 /// characters differ.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
-        return None; // no key or name is that long, and the comparison is quadratic
+        return None; // no key or name is that long, and the time of a comparison grows with the square of the length
     }
     let normalized = normalize(name);
     let allowed = (normalized.chars().count() / 3).max(1);
@@ -25,8 +26,8 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// Returns the value of a name.
 ///
 /// # Errors
-/// No choice has this name: the text is not `what`, such as "a mode". The help suggests the most similar name, or else
-/// lists all names.
+/// `text` is not the name of a choice. `what` says in the message what the name should be, as in "a mode". The help
+/// suggests the most similar name, or else lists all names.
 pub fn one_of<T: Copy, const N: usize>(text: &str, what: &str, choices: [(&str, T); N]) -> Result<T, ValueError> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*value);

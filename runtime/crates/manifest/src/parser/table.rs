@@ -6,14 +6,14 @@ use super::tree::{Entry, MERGE_KEY, Node, Value};
 use crate::diagnostics::excerpt;
 use crate::source_text::Span;
 
-/// A map with a fixed set of keys: those that were requested with [`Table::optional`] and [`Table::required`].
+/// A map with a fixed set of keys: the keys that the caller looks up with [`Table::optional`] and [`Table::required`].
 /// [`Table::reject_unknown_keys`] reports all other keys.
 pub struct Table<'t> {
-    /// Name of the schema type with the same keys.
+    /// The name of the schema type that has the same keys.
     schema_name: &'static str,
     /// Names the map in messages, as in ``function `charge` ``.
     what: String,
-    /// Span for errors about missing keys.
+    /// The span that errors about missing keys show.
     span: Span,
     entries: &'t [Entry],
     requested: Vec<&'static str>,
@@ -86,7 +86,7 @@ impl<'t> Table<'t> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// Reports a key, if the map has it, with the given message and help.
+    /// If the map has the key `key`, reports an error with this message and help.
     pub fn reject_key(&mut self, reader: &mut Reader<'_>, key: &str, message: &str, help: &str) {
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
             self.rejected.push(&entry.key);
@@ -114,12 +114,12 @@ impl<'t> Table<'t> {
         &self.what
     }
 
-    /// Span for errors about the whole map.
+    /// Returns the span for errors about the whole map.
     pub fn span(&self) -> Span {
         self.span
     }
 
-    /// Reports every key that was not requested. `hint` returns a help text for a known wrong key.
+    /// Reports every key that was not looked up. `hint` returns a help text for wrong keys that users often write.
     pub fn reject_unknown_keys(self, reader: &mut Reader<'_>, hint: impl Fn(&str) -> Option<&'static str>) {
         reader.requested.entry(self.schema_name).or_default().extend(self.requested.iter());
         let unused: Vec<&str> = self.requested.iter().copied().filter(|key| !self.has(key)).collect();

@@ -127,7 +127,7 @@ fn event(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Event> {
     let example = "write its attributes, as in `{ type: order.placed, data: { total: 42 } }`";
     let json = match &node.value {
         Value::Map(_) => json(reader, node)?.to_string(),
-        // A text that starts with `{` is an event in JSON form. It keeps the bytes of the data unchanged.
+        // A text that starts with `{` is an event in JSON form. In this form, the bytes of the data stay as written.
         Value::Scalar(scalar) if scalar.text.starts_with('{') => scalar.text.clone(),
         _ => {
             reader.error(node.span, format!("`event` must be a map, found {}", node.describe()), example);
@@ -163,7 +163,7 @@ fn point_in_time(text: &str) -> Result<jiff::Timestamp, ValueError> {
     })
 }
 
-/// Reads strings by name. Numbers and booleans are taken as written.
+/// Reads strings by name. A number or a boolean becomes a string with its text in the file.
 fn settings(reader: &mut Reader<'_>, node: &Node, what: &str) -> BTreeMap<String, Spanned<String>> {
     let mut settings = BTreeMap::new();
     for entry in reader.entries(node, what, "`{ NAME: value }`") {
@@ -285,11 +285,11 @@ fn url_of(text: &str) -> Result<Uri, ValueError> {
     let url: Option<Uri> = text.parse().ok();
     url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).ok_or_else(|| {
         let message = format!("`{}` is not the URL of a request", excerpt(text));
-        ValueError::new(message, "write all of it, as in `https://api.example/orders?page=1`")
+        ValueError::new(message, "write the whole URL, as in `https://api.example/orders?page=1`")
     })
 }
 
-/// Parses the error of a request. Returns `None` for `never`: the request does not end.
+/// Parses the error of a request. Returns `None` for `never`, which means that the request does not end.
 fn reply_error(text: &str) -> Result<Option<RequestError>, ValueError> {
     if text == "never" {
         return Ok(None);
@@ -302,7 +302,7 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> HeaderMap {
     for entry in reader.entries(node, "`headers`", "`{ NAME: value }`") {
         let key = &entry.key;
         let name = reader.ok_or_report(entry.key_span, header_name(key));
-        // A header that occurs several times has a list of values.
+        // In a test file, a header that occurs several times has a list of values.
         let values = match &entry.node.value {
             Value::List(items) => items.iter().map(|item| &**item).collect(),
             _ => vec![&*entry.node],
@@ -319,7 +319,7 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> HeaderMap {
             let value = value.and_then(|value| {
                 let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
                     let message = format!("the value of the header `{}` cannot be sent", excerpt(key));
-                    ValueError::new(message, "a header has no line breaks and no control characters")
+                    ValueError::new(message, "remove line breaks and other control characters")
                 });
                 reader.ok_or_report(entry.key_span, value)
             });
@@ -402,7 +402,7 @@ fn call(text: &str) -> Result<Map<String, Json>, ValueError> {
 /// Parses the short form of a map.
 type ParseShort = fn(&str) -> Result<Map<String, Json>, ValueError>;
 
-/// Reads a list of maps. `short` parses the short form of a map, if there is one.
+/// Reads a list of maps. `short` parses the short form of a map; `None` if the map has no short form.
 fn maps(
     reader: &mut Reader<'_>,
     node: &Node,

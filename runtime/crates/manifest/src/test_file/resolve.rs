@@ -48,10 +48,10 @@ impl TestFile {
                 match (components.next(), components.next()) {
                     (Some(function), None) => (function, test.name.span),
                     (first, _) => {
-                        let count = if first.is_some() { "several functions" } else { "no function" };
+                        let count = if first.is_some() { "several functions" } else { "no function with a component" };
                         let help =
                             format!("add `function:` to the test or above `tests:`, with {}", join_with_or(names()));
-                        let message = format!("the manifest has {count}, and the test names none");
+                        let message = format!("the test does not name a function, and the manifest has {count}");
                         return Err(error(test.name.span, message, help));
                     }
                 }
@@ -59,12 +59,12 @@ impl TestFile {
         };
         if function.component.is_none() {
             let message = format!("`{}` has no component: it sends events to an endpoint", function.name.as_str());
-            return Err(error(span, message, "test functions with a component".to_owned()));
+            return Err(error(span, message, "only functions with a component can be tested".to_owned()));
         }
         Ok(function)
     }
 
-    /// Returns an error for each value that the function could not read.
+    /// Returns an error for each setting, secret or state of the test that the manifest does not grant to the function.
     fn ungranted(&self, test: &Test, function: &Function) -> Vec<Diagnostic> {
         let name = function.name.as_str();
         let allow = &function.allow;
@@ -82,19 +82,20 @@ impl TestFile {
         let mut found = unknown(&test.config, allow.config.keys().map(String::as_str).collect(), "config");
         found.extend(unknown(&test.secrets, allow.secrets.keys().map(String::as_str).collect(), "secrets"));
         if let (Some(state), None) = (&test.state, allow.state) {
-            let help = "add `state: true` to its `allow`, or remove the state";
-            found.push(self.error_at(state.span, format!("`{name}` has no state"), help));
+            let help = "add `state: true` to `allow` of this function, or remove `state` from the test";
+            found.push(self.error_at(state.span, format!("function `{name}` has no state"), help));
         }
         let reads = &test.recorded.reads;
         if test.state.is_none() && !reads.state.is_empty() && allow.state.is_none() {
-            let help = "add `state: true` to its `allow`, or remove `recorded.state`";
-            found.push(self.error_at(test.name.span, format!("`{name}` has no state"), help));
+            let help = "add `state: true` to `allow` of this function, or remove `recorded.state` from the test";
+            found.push(self.error_at(test.name.span, format!("function `{name}` has no state"), help));
         }
         if let Some(state) = &test.shared_state
             && !allow.state.is_some_and(|state| state.shared)
         {
-            let help = "add `state: { shared: true }` to its `allow`, or remove the state";
-            found.push(self.error_at(state.span, format!("`{name}` cannot use the state of the app"), help));
+            let help =
+                "add `state: { shared: true }` to `allow` of this function, or remove `shared_state` from the test";
+            found.push(self.error_at(state.span, format!("function `{name}` cannot use the state of the app"), help));
         }
         found
     }

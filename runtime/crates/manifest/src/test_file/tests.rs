@@ -121,8 +121,8 @@ fn a_test_of_a_recorded_attempt_gives_each_reading_and_bytes_that_are_no_text() 
     assert_eq!(test.expect.state_raw.as_ref().unwrap()["a"], b"[1, 2]");
 }
 
-/// For each `tests/test-files/NAME.test.yaml`, `NAME.stderr` has the exact text of its mistakes. `EVOKE_BLESS=1` writes
-/// these files.
+/// For each `tests/test-files/NAME.test.yaml`, the file `NAME.stderr` has the exact text of the expected diagnostics.
+/// With `EVOKE_BLESS=1`, the test writes these files instead.
 #[test]
 fn every_golden_file_of_tests_has_exactly_the_expected_mistakes() {
     let manifest = crate::load(&folder().join("shop.yaml"), &Registry::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Store time as a function of elapsed time, and its offset from the wall clock, which changes when the clock jumps.
+//! Computes store time from elapsed time, and records how far the wall clock differs from store time after each jump.
 
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{DOWNTIME_MAX_MS, UnixMs};
 
-/// A difference of at least this many milliseconds counts as a jump of the wall clock. Smaller steps of a time service
-/// count as a jump when they add up to this size.
+/// The wall clock has jumped if its offset from store time has changed by at least this many milliseconds. Several
+/// smaller corrections by a time service count as a jump when they add up to this size.
 const JUMP_MIN_MS: i64 = 1_000;
 
-/// The number of remembered jumps. Older jumps are forgotten: timestamps from before a forgotten jump are shown as if
-/// it had not happened.
+/// The maximum number of recorded jumps, to bound the size of a [`Record`]. When there are more, the oldest one is
+/// removed. A time from before the oldest recorded jump is shown as store time, which can differ from the wall clock of
+/// that time.
 const OFFSETS_MAX: usize = 256;
 
 /// The record that a process stores so that a later one continues its store time.
@@ -19,7 +20,7 @@ const OFFSETS_MAX: usize = 256;
 pub struct Record {
     /// The store time of the record.
     pub store_ms: UnixMs,
-    /// The wall clock at that time.
+    /// The wall clock at this store time.
     pub wall_ms: UnixMs,
     /// The time since the boot of the system, in milliseconds.
     pub elapsed_ms: i64,
@@ -43,7 +44,7 @@ pub(super) struct Line(RwLock<State>);
 
 #[derive(Debug)]
 struct State {
-    /// A store time, and the elapsed time at that moment.
+    /// A store time. `elapsed_ms` is the elapsed time at the same moment.
     store_ms: UnixMs,
     elapsed_ms: i64,
     offsets: Vec<Offset>,
@@ -86,7 +87,7 @@ impl Line {
         let mut state = self.write();
         state.elapsed_ms = elapsed_ms;
         let Some(last) = last else {
-            // A store of an earlier version, or a new one: its times are those of the wall clock.
+            // The store is new, or its last writer was a version of Evoke that had only the wall clock.
             state.store_ms = wall_ms.max(newest_ms);
             return;
         };
@@ -110,7 +111,7 @@ impl Line {
         self.read(jump_from)?;
         let mut state = self.write();
         let (offset, jump_ms) = jump_from(&state)?;
-        // Of two jumps at the same store time, only the later one is kept.
+        // Two jumps can have the same store time. Then only the later jump stays in the list.
         state.offsets.retain(|earlier| earlier.since_ms < offset.since_ms);
         if state.offsets.len() >= OFFSETS_MAX {
             state.offsets.remove(0);
@@ -166,7 +167,8 @@ mod tests {
     /// A wall clock of 2026.
     const NOW: UnixMs = 56 * YEAR;
 
-    /// A line that was recorded at `NOW` and resumed after `elapsed` milliseconds by the wall clock `wall`.
+    /// Records a line at `NOW`, resumes it when the wall clock is `wall` and the elapsed time is `elapsed`, and returns
+    /// its store time.
     fn resumed(boot: &str, wall: UnixMs, elapsed: i64, newest: UnixMs) -> UnixMs {
         let record = Line::starting_at(NOW, 500).record("boot 1", NOW, 500);
         let line = Line::starting_at(wall, elapsed);
@@ -203,12 +205,12 @@ mod tests {
         let line = Line::starting_at(NOW, 0);
         assert_eq!(line.to_store(NOW + 7), NOW + 7);
         line.find_jump(NOW + 2 * HOUR - HOUR, 2 * HOUR);
-        // The hour before the jump occurs twice.
+        // The wall clock was set back by an hour, so it shows the hour before the jump twice.
         assert_eq!(line.to_store(NOW + HOUR + 5), NOW + HOUR + 5);
         assert_eq!(line.to_store(NOW + 2 * HOUR + 5), NOW + 3 * HOUR + 5);
         let forward = Line::starting_at(NOW, 0);
         forward.find_jump(NOW + YEAR, HOUR);
-        // The clock never showed it: the first later moment.
+        // The wall clock never showed this time. The result is the first moment at which it showed a later time.
         assert_eq!(forward.to_store(NOW + 5 * HOUR), NOW + HOUR);
     }
 
@@ -223,10 +225,10 @@ mod tests {
     fn a_restart_after_another_boot_believes_a_plausible_wall_clock_only() {
         let after_boot = |wall| resumed("boot 2", wall, 10, 0) - NOW;
         assert_eq!([0, HOUR, 30 * 24 * HOUR].map(|passed| after_boot(NOW + passed)), [0, HOUR, 30 * 24 * HOUR]);
-        // A clock that starts in 1970, one that was set back, and one that is a year ahead.
+        // A wall clock that starts in 1970, one that was set back, and one that is a year ahead.
         assert_eq!([0, NOW - HOUR, NOW + YEAR].map(after_boot), [0, 0, 0]);
         assert_eq!(resumed("", NOW + HOUR, 10, 0), NOW + HOUR);
-        // Never before the newest stored time.
+        // Store time never starts before the newest time in the store.
         assert_eq!(resumed("boot 2", NOW - HOUR, 10, NOW + 5), NOW + 5);
     }
 

@@ -80,7 +80,7 @@ fn odd_spellings_of_an_address_are_that_address() {
         let target = Target::parse("http", spelling).unwrap();
         assert_eq!(target.address(), Some("::ffff:127.0.0.1".parse().unwrap()), "{spelling}");
     }
-    // Spellings that a resolver could read as addresses, and the URL Standard does not accept.
+    // Spellings that a resolver could read as addresses, but that the URL Standard does not accept.
     for spelling in ["127.0.0.256", "1.2.3.4.5", "0x100000000", "a.1", "[fe80::1%25eth0]", "127.0.0.1@evil.test"] {
         assert!(Target::parse("http", spelling).is_err(), "{spelling}");
     }

@@ -11,7 +11,7 @@ pub enum Data {
     /// No payload.
     #[default]
     None,
-    /// Valid JSON text, kept byte for byte.
+    /// Valid JSON text, stored byte for byte.
     Json(Bytes),
     /// Text of a media type that is not JSON.
     Text(String),
@@ -30,11 +30,11 @@ impl Data {
     }
 
     /// Makes the data from `bytes` according to `media_type`; `None` means JSON (CloudEvents JSON format, section 3.1).
-    /// The bytes are kept as they are, except for a byte order mark before JSON. Text and JSON in a charset that could
-    /// give the bytes another meaning than UTF-8 stay bytes.
+    /// The bytes are not changed, except that a byte order mark before JSON is removed. If the charset of a text or of
+    /// JSON could give the bytes another meaning than UTF-8 does, the result is [`Data::Binary`].
     ///
     /// # Errors
-    /// The parser's message when the media type is JSON and the bytes are not valid JSON.
+    /// The media type is JSON, and the bytes are not valid JSON. The error is the message of the JSON parser.
     pub fn from_bytes(bytes: Bytes, media_type: Option<&str>) -> Result<Self, String> {
         let charset = media_type.map_or(Charset::Utf8, Charset::of);
         if media_type.is_none_or(is_json) {

@@ -10,8 +10,8 @@ use super::Data;
 
 impl Data {
     /// Returns the JSON text of the value at a path of member names, the outermost first. If an object has two members
-    /// with the same name, the last one counts, as in patterns. `None` if the data is not JSON, a member is missing, or a
-    /// value on the way is not an object.
+    /// with the same name, the last one counts, as in patterns. `None` if the data is not JSON, a member is missing, or
+    /// a value along the path is not an object.
     pub fn field(&self, path: &[String]) -> Option<&str> {
         let Self::Json(bytes) = self else { return None };
         let mut value: &RawValue = serde_json::from_slice(bytes).ok()?;
@@ -22,7 +22,7 @@ impl Data {
     }
 }
 
-/// Reads the last member of an object with this name.
+/// Reads the value of the last member with this name in an object; `None` if the object has no such member.
 struct Member<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Member<'_> {
@@ -53,8 +53,8 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 }
 
-/// The name of a member as bytes. A name with half of a surrogate pair is not text, so it is never the wanted name; the
-/// other members of its object are still read.
+/// The name of a member as bytes. A name with half of a surrogate pair (such as `\ud800`) is not valid text, and an
+/// error for it would end the search. As bytes, it is only a name that differs from the wanted one.
 struct Name<'de>(Cow<'de, [u8]>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

@@ -23,8 +23,8 @@ impl Event {
         Ok(event)
     }
 
-    /// Parses a complete event in CloudEvents JSON form: unlike [`Event::from_json`], this requires `specversion`, with
-    /// which a producer shows that it means CloudEvents 1.0.
+    /// Parses a complete event in CloudEvents JSON form. Unlike [`Event::from_json`], this function requires
+    /// `specversion`, which shows that the producer means CloudEvents 1.0.
     pub fn from_complete_json(json: &[u8]) -> Result<Self, InvalidEvent> {
         let (event, has_version) = parse(json)?;
         if !has_version {
@@ -61,9 +61,10 @@ impl serde::Serialize for Event {
     }
 }
 
-/// The first [`MEMBERS_MAX`] members of a JSON object in their order, repeated ones included.
+/// The first [`MEMBERS_MAX`] members of a JSON object, in order. A name that occurs twice is in the list twice.
 struct Members<'a> {
     members: Vec<(String, &'a RawValue)>,
+    /// True if the object has more members.
     has_more: bool,
 }
 
@@ -99,7 +100,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Parses an event without checking it. Returns also whether it has `specversion`.
+/// Parses an event without checking it. Also returns true if the event has `specversion`.
 fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     let Members { members, has_more } = serde_json::from_slice(skip_byte_order_mark(json))
         .map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
@@ -110,7 +111,7 @@ fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     for (name, value) in members {
         if values.contains_key(&name) {
             return Err(InvalidEvent(format!(
-                "`{}` occurs more than once, but an event can have it only once",
+                "`{}` occurs more than once; an event can have it only once",
                 shown(&name)
             )));
         }
@@ -131,8 +132,9 @@ fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     Ok((event, has_version))
 }
 
-/// Converts an attribute's value to its string form (CloudEvents 1.0, section 3.1); `null` means absent. The attributes
-/// of the specification are strings, extensions can also be booleans and integers.
+/// Converts an attribute's value to its string form (CloudEvents 1.0, section 3.1); returns `None` for `null`, which
+/// means that the attribute is absent. Attributes of the specification must be strings; extensions can also be booleans
+/// and integers.
 fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, InvalidEvent> {
     const STRINGS: [&str; 8] =
         ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
@@ -141,27 +143,35 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, Invali
     match json.as_bytes().first() {
         Some(b'"') => serde_json::from_str(json)
             .map(Some)
-            // The value is one JSON value, but its text may have half of a surrogate pair.
-            .map_err(|error| InvalidEvent(format!("attribute `{}` is not valid text: {error}", shown()))),
+            // The syntax of the JSON was checked before. The only mistake that can remain is half of a surrogate pair.
+            .map_err(|error| {
+                InvalidEvent(format!(
+                    "attribute `{}` has an incomplete Unicode escape at column {} of its value: half of a surrogate \
+                     pair; write both halves, as in `\\ud83d\\ude00`, or the character itself",
+                    shown(),
+                    error.column()
+                ))
+            }),
         Some(b'n') => Ok(None),
         _ if STRINGS.contains(&name) => {
             Err(InvalidEvent(format!("`{name}` must be a string; write it in double quotes")))
         }
         Some(b'{' | b'[') => Err(InvalidEvent(format!(
-            "attribute `{}` must be a string, a number or a boolean; put structured values into `data`",
+            "attribute `{}` must be a string, an integer or a boolean; put structured values into `data`",
             shown()
         ))),
         Some(b't' | b'f') => Ok(Some(json.to_owned())),
         _ if json.parse::<i32>().is_ok() => Ok(Some(json.to_owned())),
         _ => Err(InvalidEvent(format!(
-            "attribute `{}` is a number but not an Integer, which is whole and has 32 bits (CloudEvents 1.0, section 3.1); \
-             write it as a string",
+            "attribute `{}` is a number but not an Integer (CloudEvents 1.0, section 3.1), which is a whole number \
+             from -2147483648 to 2147483647; write the number as a string",
             shown()
         ))),
     }
 }
 
-/// Returns the data. Sets the charset of the media type to UTF-8 if the data cannot be read in the declared charset.
+/// Returns the data. If the bytes of the data could mean other characters in the charset that `media_type` declares,
+/// replaces this charset by UTF-8.
 fn read_data(
     data: Option<&RawValue>,
     base64: Option<&RawValue>,
@@ -175,7 +185,7 @@ fn read_data(
             let bytes: Bytes = serde_json::from_str::<String>(value.get())
                 .ok()
                 .and_then(|text| BASE64.decode(text).ok())
-                .ok_or_else(|| InvalidEvent("`data_base64` is not base64 text (RFC 4648, section 4)".into()))?
+                .ok_or_else(|| InvalidEvent("`data_base64` is not base64 with padding (RFC 4648, section 4)".into()))?
                 .into();
             if is_json_type && let Ok(data @ Data::Json(_)) = Data::from_bytes(bytes.clone(), media_type.as_deref()) {
                 return Ok(data);
@@ -186,8 +196,12 @@ fn read_data(
     };
     let data = match value.get().starts_with('"') && !is_json_type {
         true => Data::Text(serde_json::from_str(value.get()).map_err(|error| {
-            // As in an attribute: half of a surrogate pair.
-            InvalidEvent(format!("`data` is not valid text: {error}; send bytes as `data_base64`"))
+            // As in an attribute, the only possible mistake is half of a surrogate pair.
+            InvalidEvent(format!(
+                "`data` has an incomplete Unicode escape at column {} of its text: half of a surrogate pair; write \
+                 both halves, as in `\\ud83d\\ude00`, or send the bytes as `data_base64`",
+                error.column()
+            ))
         })?),
         // Structured data with a media type that is not JSON stays JSON (JSON format, section 3.1.2).
         false => Data::Json(Bytes::copy_from_slice(value.get().as_bytes())),

@@ -4,7 +4,7 @@ use super::*;
 
 const MINIMAL: &str = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t"}"#;
 
-/// The JSON form of an event with more members.
+/// Returns the JSON form of a minimal event with these additional members.
 fn with(members: &str) -> String {
     MINIMAL.replace('}', &format!(",{members}}}"))
 }
@@ -114,7 +114,7 @@ fn an_invalid_event_is_rejected_with_the_reason() {
         (with(r#""data_base64":"*""#), "not base64"),
         (with(r#""data_base64":"AA""#), "not base64"),
         (with(r#""data_base64":1"#), "not base64"),
-        (with(r#""time":"yesterday""#), "time is \"yesterday\"; expected RFC 3339"),
+        (with(r#""time":"yesterday""#), "`time` is \"yesterday\"; expected RFC 3339"),
         (with(r#""time":"2026-01-31T12:00Z""#), "RFC 3339"),
         (with(r#""time":"2026-01-31\u000a""#), "RFC 3339"),
         (r#"{"specversion":"1.0","id":"a\u0000","source":"/a","type":"t"}"#.into(), "`id` contains U+0000"),
@@ -124,8 +124,8 @@ fn an_invalid_event_is_rejected_with_the_reason() {
         (with(r#""myext":"\u009f""#), "`myext` contains U+009F"),
         (with(r#""myext":"\ufdd0""#), "`myext` contains U+FDD0"),
         (with(r#""dataschema":"\ud83f\udfff""#), "`dataschema` contains U+1FFFF"),
-        (with(r#""subject":"\ud800""#), "attribute `subject` is not valid text"),
-        (with(r#""datacontenttype":"text/plain","data":"\ud800""#), "`data` is not valid text"),
+        (with(r#""subject":"\ud800""#), "attribute `subject` has an incomplete Unicode escape"),
+        (with(r#""datacontenttype":"text/plain","data":"\ud800""#), "`data` has an incomplete Unicode escape"),
     ] {
         let error = parse(&json).unwrap_err();
         assert!(error.contains(reason), "{json}: {error}");
@@ -178,7 +178,7 @@ fn an_event_has_at_most_a_hundred_extension_attributes() {
         let error = with_extensions(count).unwrap_err();
         assert!(error.starts_with("the event has more than 100 extension attributes"), "{error}");
     }
-    // The rest is still JSON.
+    // After the limit, the rest of the text must still be valid JSON.
     let cut = with(&"\"a\":1,".repeat(200));
     assert!(parse(&cut).unwrap_err().starts_with("not a JSON object"));
 }
@@ -216,7 +216,7 @@ fn base64_data_of_any_bytes_is_accepted_with_and_without_a_media_type() {
             assert_eq!(parse(&event.to_json()).unwrap(), event);
         }
     }
-    // JSON in base64 is JSON, with its own spelling.
+    // JSON in base64 becomes JSON data with the same bytes.
     for json in ["{\"n\":1.0}", " [1e400]\n", "null"] {
         let event = parse_with(&format!(r#""data_base64":"{}""#, base64(json.as_bytes())));
         assert_eq!(event.data, Data::Json(json.into()));
@@ -231,7 +231,7 @@ fn data_depends_on_the_media_type() {
     assert_eq!(data("image/svg+xml", r#""<a/>""#), Data::Text("<a/>".into()));
     assert_eq!(data("application/x-unknown", r#""{}""#), Data::Text("{}".into()));
     assert_eq!(data("text/plain", r#"{"a": 1.0}"#), Data::Json(r#"{"a": 1.0}"#.into()));
-    // A JSON string is not parsed again.
+    // The content of a JSON string is not parsed as JSON.
     for media_type in ["application/json", "text/JSON", "application/vnd.a+json; v=1", "a/json"] {
         assert_eq!(data(media_type, r#""{\"a\":1}""#), Data::Json(r#""{\"a\":1}""#.into()));
     }
@@ -303,6 +303,6 @@ fn notbefore_is_a_time_within_366_days() {
         "`notbefore` is \"1971-01-02T00:00:00.001Z\", which is more than 366 days ahead; the latest time is \
          1971-01-02T00:00:00.000Z"
     );
-    // A time in the past means now.
+    // A time in the past is allowed: the event is delivered immediately.
     assert!(event("0000-01-01T00:00:00Z").check_not_before(0).is_ok());
 }

@@ -1,5 +1,5 @@
-//! Caches the rows of short values. A large event either repeats a few short values, or has longer values and thus
-//! fewer of them.
+//! Caches the rows of short values. A large event has either many short values, which repeat, or longer values, which
+//! are fewer.
 
 use crate::hash;
 

@@ -1,7 +1,7 @@
 //! Tests one value against all lists of conditions that a pattern has for a field.
 //!
-//! The cost of a value depends on its length and on the logarithm of the number of conditions, and on the total length of
-//! the wildcards, which is limited.
+//! The cost of a value depends on its length and on the logarithm of the number of conditions, and on the total length
+//! of the wildcards, which is limited.
 
 use super::segments::{Interval, Segments};
 use super::wildcards::Wildcards;

@@ -3,8 +3,8 @@
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
 
-/// The sets of alternatives of the first rows are computed once and cached. Those of later rows are computed at each
-/// use. The cached sets have at most this many words in total.
+/// The maximum number of words of all cached sets of alternatives. The sets of the first rows are computed once and
+/// cached. The sets of later rows are computed at each use.
 const CACHED_WORDS_MAX: usize = 1 << 21;
 
 /// The sets of alternatives that follow from a row of a field.

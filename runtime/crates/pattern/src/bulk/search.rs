@@ -6,8 +6,8 @@ use super::{Bulk, Candidate, is_empty, or_into, remove_from};
 use crate::extract::{Element, ExtractedValues, NONE};
 use crate::verify::child_element;
 
-/// If the values of at most this many fields are in an array, each element is searched for each of these fields.
-/// Otherwise all fields without a value in the element are handled together.
+/// If at most this many fields have values in an array, each element is searched for each of these fields. Otherwise
+/// all fields without a value in the element are handled together.
 const FEW_FIELDS_MAX: usize = 8;
 
 /// A field, restricted to one array element. Its candidates in that element are `from..to`.
@@ -18,7 +18,7 @@ pub(super) struct Entry {
     to: usize,
     /// The row of the lists that a value outside of the element meets. Such a list needs no value in the element.
     free: u32,
-    /// The field has a value in an enclosing element of the search, so it is not absent.
+    /// True if the field has a value in an enclosing element of the search, so that it is not absent.
     strict: bool,
     /// The array whose elements contain the candidates, as the number of its field. The array is directly in the
     /// element.

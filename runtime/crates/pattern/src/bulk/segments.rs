@@ -14,8 +14,8 @@ pub(super) struct Interval<K> {
     pub(super) part: u32,
 }
 
-/// Intervals, cut at all their bounds into segments. `keys` are the bounds, in order. Segment `2 i + 1` is the bound `i`
-/// alone and segment `2 i` lies before it. Each segment has a row: the bits of the intervals that contain it.
+/// Intervals, cut at all their bounds into segments. `keys` are the bounds, in order. Segment `2 i + 1` is the bound
+/// `i` alone and segment `2 i` lies before it. Each segment has a row: the bits of the intervals that contain it.
 pub(super) struct Segments<K> {
     keys: Vec<K>,
     rows: Vec<u64>,

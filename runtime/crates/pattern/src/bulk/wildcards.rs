@@ -1,4 +1,4 @@
-//! Tests one text against many wildcards at once.
+//! Tests one text against many wildcards together, in one pass over the text.
 //!
 //! All wildcards together are one automaton. Each byte of a wildcard's literals is a state, stored as one bit. After
 //! each byte of the text, the bit of a state is set if the wildcard up to this state matches the text so far. Every
@@ -49,7 +49,7 @@ impl Wildcards {
                     state += 1;
                     let Some(class) = class_of.get_mut(usize::from(byte)) else { continue };
                     if *class == 0 {
-                        // UTF-8 has fewer than 255 bytes.
+                        // UTF-8 uses fewer than 255 different bytes, so the number of a class fits into a byte.
                         classes += 1;
                         *class = classes;
                         states_of.resize(states_of.len() + words, 0);

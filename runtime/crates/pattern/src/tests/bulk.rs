@@ -1,4 +1,4 @@
-//! Verifying all alternatives of a pattern at once: the same results as one by one, with bounded work.
+//! Verifying all alternatives of a pattern together gives the same results as one by one, with bounded work.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -27,7 +27,7 @@ pub(super) fn verify_each(
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A list of conditions on small numbers, often met and often by absence.
+/// Returns a list of conditions on small numbers. Many events meet such a list, often by the absence of the field.
 fn list(random: &mut Random) -> Value {
     let entry = |random: &mut Random| match random.below(7) {
         0 => json!({ "exists": true }),
@@ -55,7 +55,7 @@ fn array_pattern(random: &mut Random, depth: u64) -> Value {
     Value::Object(fields)
 }
 
-/// An event with many arrays, which have numbers beside objects and arrays.
+/// Returns an event with many arrays. The arrays have numbers beside objects and arrays.
 fn array_event(random: &mut Random, depth: u64) -> Value {
     let members = (0..1 + random.below(3)).map(|_| {
         let value = match random.below(if depth == 0 { 1 } else { 5 }) {
@@ -90,7 +90,7 @@ fn all_at_once_gives_the_same_results_as_one_by_one() {
     let (mut matched, mut compared) = (0, 0);
     for round in 0..3_000 {
         let source = array_pattern(&mut random, 1 + round % 4);
-        // A few have too many combinations.
+        // A few patterns have too many combinations.
         let Some(matcher) = matcher_of(&source) else { continue };
         let index = matcher.index();
         let all = 0..index.alternatives.len() as u32;
@@ -102,7 +102,7 @@ fn all_at_once_gives_the_same_results_as_one_by_one() {
             let extracted = scratch.extracted();
             let texts = extracted.read_json(&index.fields, text.as_bytes()).unwrap();
             let expected = is_match(&source, &event);
-            assert_eq!(bulk.verify(extracted, texts, &mut 0).is_some(), expected, "all at once: {source} on {event}");
+            assert_eq!(bulk.verify(extracted, texts, &mut 0).is_some(), expected, "all together: {source} on {event}");
             assert_eq!(verify_each(index, all.clone(), extracted, texts), expected, "one by one: {source} on {event}");
             (matched, compared) = (matched + usize::from(expected), compared + 1);
         }
@@ -151,7 +151,7 @@ fn elements_with_few_of_many_fields_give_the_same_results_as_one_by_one() {
         };
         let alternatives: Value = (0..2 + random.below(70)).map(|_| json!({ "items": fields(&mut random) })).collect();
         let source = json!({ "$or": alternatives });
-        // A few have too many wildcards.
+        // A few patterns have too many wildcards.
         let Some(matcher) = matcher_of(&source) else { continue };
         let index = matcher.index();
         let all = 0..index.alternatives.len() as u32;
@@ -224,7 +224,7 @@ fn large_event(name: &str, bytes: usize, mut element: impl FnMut(usize, &mut Str
 
 const MEGABYTE: usize = 1 << 20;
 
-/// Alternatives of one `$or`: for each number a field below `items`.
+/// Returns the alternatives of one `$or`: for each number, an alternative with fields below `items`.
 fn or_of(count: usize, alternative: impl Fn(usize) -> Value) -> Value {
     (0..count).map(|number| json!({ "items": alternative(number) })).collect()
 }
@@ -242,7 +242,7 @@ fn a_thousand_combinations_over_an_array_cost_a_few_steps_per_byte() {
         { "$or": or_of(10, |n| json!({ "c": [{ "anything-but": [n] }], "a": [n], "d": [{ "exists": false }] })),
           "items": { "$or": (0..40).map(|n| json!({ "b": [{ "numeric": [">", 1000 + n] }] })).collect::<Value>() } },
     ] });
-    // No element has matching values of two of the fields.
+    // No element has matching values for two of the fields.
     let event = large_event("items", MEGABYTE, |n, out| {
         let (a, b, c) = [(n % 10, 99, 99), (99, n % 10, 99), (99, 99, n % 10)][n % 3];
         write!(out, "{{\"a\":{a},\"b\":{b},\"c\":{c}}}").unwrap();

@@ -1,12 +1,12 @@
-//! Decided cases: patterns with an event and the result, or with their validity.
+//! Fixed cases: a pattern with an event and the expected result, or a pattern and whether it is valid.
 
 use serde_json::Value;
 
 use super::super::{Matcher, Pattern, Scratch};
 use super::bulk::verify_each;
 
-/// One case a line: `pattern` with `valid`, or `pattern` and `event` with `expected`, which is null for an event that is
-/// not valid JSON. Pattern and event are JSON in a string, so that numbers keep their text.
+/// Each line is one case: `pattern` with `valid`, or `pattern` and `event` with `expected`. `expected` is null if the
+/// event is not valid JSON. Pattern and event are JSON in a string, so that numbers keep their text.
 const CASES: &str = include_str!("data/patterns.jsonl");
 
 fn parse(text: &str) -> Result<Pattern, String> {
@@ -42,7 +42,7 @@ fn every_decided_case_has_its_result() {
         if found != case["expected"].as_bool() {
             failures.push(format!("{line}: {found:?}"));
         }
-        // Both ways to verify have the same result.
+        // Verifying all alternatives together and one by one has the same result.
         let index = matcher.index();
         let mut scratch = Scratch::default();
         let extracted = scratch.extracted();

@@ -6,7 +6,7 @@ use super::super::Pattern;
 use super::pattern;
 
 fn mistakes(source: &Value) -> Vec<String> {
-    Pattern::parse(source).expect_err("has a mistake").iter().map(ToString::to_string).collect()
+    Pattern::parse(source).expect_err("the pattern must be rejected").iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn each_mistake_is_reported_with_its_place_and_a_correction() {
         ),
         (
             json!({ "a": [{ "cidr": "10.0.0.0/33" }] }),
-            "a[0].cidr: \"10.0.0.0/33\" is not a block of IP addresses (write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128))",
+            "a[0].cidr: \"10.0.0.0/33\" is not a block of IP addresses (write \"10.0.0.0/24\" (at most /32) or, for IPv6, \"2001:db8::/32\" (at most /128))",
         ),
         (
             json!({ "a": [{ "anything-but": [] }] }),
@@ -140,7 +140,7 @@ fn each_mistake_is_reported_with_its_place_and_a_correction() {
         ),
         (
             json!({ "$or": [{ "numeric": ["=", 1] }, { "a": [1] }] }),
-            "$or[0].numeric: `numeric` is an operator, but an alternative of `$or` names fields (name the field: {\"FIELD\": [{\"numeric\": …}]})",
+            "$or[0].numeric: `numeric` is an operator, but an object of `$or` must name fields (name the field: {\"FIELD\": [{\"numeric\": …}]})",
         ),
     ] {
         assert_eq!(mistakes(&source), [expected], "{source}");
@@ -167,7 +167,7 @@ fn patterns_over_a_limit_are_rejected() {
     let either = |n: usize| json!([{ (format!("a{n}")): [1] }, { (format!("b{n}")): [1] }]);
     let ors = |count: usize| (0..count).fold(json!({ "x": [1] }), |inner, n| json!({ "$or": either(n), "y": inner }));
     assert!(Pattern::parse(&ors(9)).is_ok());
-    assert!(mistakes(&ors(10))[0].contains("more than 1000 combinations"));
+    assert!(mistakes(&ors(10))[0].contains("more than 1000 combinations of `$or` alternatives"));
 
     let wildcards = |count: usize| json!({ "a": vec![json!({ "wildcard": "*x*" }); count] });
     assert!(Pattern::parse(&wildcards(64)).is_ok());

@@ -79,7 +79,7 @@ fn absence_from_the_element_that_matches_is_marked() {
          \x20     ✗ 7\n\
          \x20 ✓ data.b: \"x\", \"x\"\n\
          \x20     ✓ \"x\"\n\
-         decided by: data.$or[1].b.c, data.b\n"
+         matches because of: data.$or[1].b.c, data.b\n"
     );
     assert_eq!(explanation.decided, ["data.$or[1].b.c", "data.b"]);
     let explanation = explain(&pattern, &event(r#"{"b": ["x", {"c": 1}]}"#)).unwrap();

@@ -18,15 +18,15 @@ fn each_probable_mistake_is_found_at_its_place() {
     for (source, hint) in [
         (
             json!({ "tpye": ["order.placed"] }),
-            "tpye: `tpye` is no attribute of CloudEvents, so it matches only an extension of that name (did you mean `type`?)".to_owned(),
+            "tpye: `tpye` is not an attribute of CloudEvents, so it matches only an extension of that name (did you mean `type`?)".to_owned(),
         ),
         (
             json!({ "$or": [{ "sources": ["/a"] }, { "type": ["b"] }] }),
-            "$or[0].sources: `sources` is no attribute of CloudEvents, so it matches only an extension of that name (did you mean `source`?)".to_owned(),
+            "$or[0].sources: `sources` is not an attribute of CloudEvents, so it matches only an extension of that name (did you mean `source`?)".to_owned(),
         ),
         (
             json!({ "dta": { "total": [1] } }),
-            "dta: `dta` is no attribute of CloudEvents, so it matches only an extension of that name (did you mean `data`?)".to_owned(),
+            "dta: `dta` is not an attribute of CloudEvents, so it matches only an extension of that name (did you mean `data`?)".to_owned(),
         ),
         (
             json!({ "type": ["a", "order.*"] }),
@@ -50,11 +50,11 @@ fn each_probable_mistake_is_found_at_its_place() {
         ),
         (
             json!({ "type": [{ "prefix": "order." }, { "prefix": "evoke.delivery" }] }),
-            "type[1].prefix: this matches nothing: a `type` that starts with `evoke.` matches only exact values (write the values of `type` in full, without an operator)".to_owned(),
+            "type[1].prefix: this never matches: events whose `type` starts with `evoke.` match only exact values (write the values of `type` in full, without an operator)".to_owned(),
         ),
         (
             json!({ "source": [{ "wildcard": "/evoke*" }] }),
-            "source[0].wildcard: this matches nothing: a `source` that starts with `/evoke` matches only exact values (write the values of `source` in full, without an operator)".to_owned(),
+            "source[0].wildcard: this never matches: events whose `source` starts with `/evoke` match only exact values (write the values of `source` in full, without an operator)".to_owned(),
         ),
     ] {
         assert_eq!(hints(&source), [hint], "{source}");

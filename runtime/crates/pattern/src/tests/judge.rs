@@ -1,5 +1,5 @@
-//! A simple evaluator of patterns without an index, written from the documentation of the crate: slow, and for the values
-//! that the random tests make.
+//! A simple evaluator of patterns without an index, written from the documentation of the crate. It is slow, and
+//! supports only the values that the random tests make.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Alternative<'a>
     all
 }
 
-/// Characters of one line are equal when case is ignored; every other character is equal to itself only.
+/// The characters of one entry are equal when case is ignored. Every other character equals only itself.
 const CASES: [&str; 11] = ["aA", "bB", "kK\u{212a}", "sS\u{17f}", "iI\u{131}", "xX", "yY", "äÄ", "ßẞ", "σςΣ", "θϑΘϴ"];
 
 /// The literals and stars of a wildcard.
@@ -87,14 +87,14 @@ fn wildcard_matches(parts: &[Option<char>], text: &[char]) -> bool {
     }
 }
 
-/// Replaces each character by the first one of its line in [`CASES`].
+/// Replaces each character by the first character of its entry in [`CASES`].
 fn lower(text: &str) -> String {
     let first =
         |char| CASES.iter().find(|line| line.contains(char)).and_then(|line| line.chars().next()).unwrap_or(char);
     text.chars().map(first).collect()
 }
 
-/// An address as its bits, and whether it is one of IPv6.
+/// Returns the bits of an address as text, and whether it is an IPv6 address.
 fn address(text: &str) -> Option<(String, bool)> {
     let bits = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:08b}")).collect::<String>();
     match text.parse::<std::net::IpAddr>().ok()? {
@@ -124,7 +124,7 @@ fn text_meets(operator: &str, operand: &Value, text: &str) -> bool {
     }
 }
 
-/// The digits of a number as written, as a whole number of units of 10^-1000, with the sign of the number.
+/// Returns a number in units of 10^-1000: its sign, and its digits as a whole number.
 fn units(number: &str) -> (Ordering, String) {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) =
@@ -188,8 +188,8 @@ fn are_compatible(a: &Elements, b: &Elements) -> bool {
     a.iter().all(|(array, index)| b.get(array).is_none_or(|other| other == index))
 }
 
-/// Tries every assignment of values to fields. `taken` has the array elements of the values assigned so far, `absent`
-/// the fields that were left without a value.
+/// Tries every assignment of values to fields. `taken` has the array elements of the values that are assigned so far.
+/// `absent` has the fields that are left without a value.
 fn satisfiable(
     fields: &[(Vec<&str>, &[Value])],
     event: &[Occurrence<'_>],

@@ -196,8 +196,8 @@ fn is_accepted(value: &[u8]) -> bool {
     let empty: Matcher<()> = Matcher::default();
     accepted.push(empty.matches(&EventView::new([], DataView::Json(value))).is_ok());
     let first = accepted[0];
-    // A value that is invalid alone may be valid in one of the places: its brackets can pair with the brackets around
-    // it.
+    // A value that is not valid alone may be valid in one of the places, because its brackets can pair with the
+    // brackets around it.
     assert!(
         accepted.iter().all(|result| *result == first) || !accepted[4],
         "{}: {accepted:?}",

@@ -243,7 +243,7 @@ fn anything_but_matches_all_values_not_excluded() {
     let either = json!([{ "anything-but": { "wildcard": ["*/lib/*", "*/bin/*"] } }]);
     assert_list_matches(&either, &[json!("/etc/x")], &[json!("/usr/lib/x"), json!("/usr/bin/x")]);
     let any = json!({ "x": [{ "anything-but": "a" }] });
-    assert!(matches(&any, &json!({ "x": ["a", "b"] })), "one element is another value");
+    assert!(matches(&any, &json!({ "x": ["a", "b"] })), "one element has another value");
     assert!(!matches(&any, &json!({ "x": ["a", "a"] })));
     assert!(!matches(&any, &json!({ "y": 1 })));
 }

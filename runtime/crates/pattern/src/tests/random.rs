@@ -21,9 +21,9 @@ impl Random {
     }
 }
 
-/// Names of fields, some of which look like something else.
+/// Names of fields. Some of them look like syntax, for example like a path.
 const NAMES: [&str; 8] = ["a", "b", "c", "data", "a.b", "", "$x", "\u{e9}"];
-/// The number of names in most patterns and events: fewer names match more often.
+/// Most patterns and events use only this many of the names. With fewer names, patterns match more often.
 const NAMES_COMMON: usize = 4;
 const TEXTS: [&str; 20] = [
     "",
@@ -47,8 +47,8 @@ const TEXTS: [&str; 20] = [
     "::ffff:10.0.0.1",
     "2001:db8::1",
 ];
-/// Numbers, equal ones in several forms. The last ones differ in their last digit, or lie beside the middle between two
-/// doubles.
+/// Numbers, some of them equal and written in different forms. The last ones differ only in their last digits, or are
+/// close to the middle between two doubles.
 const NUMBERS: [&str; 20] = [
     "0",
     "-0.0",
@@ -76,7 +76,7 @@ const WILDCARDS: [&str; 12] =
 const BLOCKS: [&str; 7] =
     ["10.0.0.0/8", "10.0.0.0/16", "10.1.0.1/32", "0.0.0.0/0", "::/0", "2001:db8::/33", "::ffff:0:0/96"];
 
-/// Which patterns and events are made.
+/// The kind of patterns and events that a test makes.
 #[derive(Clone, Copy)]
 enum Shape {
     /// Every kind of value and operator.
@@ -124,7 +124,7 @@ fn text(random: &mut Random) -> Value {
     json!(random.pick(&TEXTS))
 }
 
-/// A string, or a list of some.
+/// Returns a string, or a list of one or two strings.
 fn texts(random: &mut Random, texts: &[&str]) -> Value {
     match random.below(3) {
         0 => json!(random.pick(texts)),
@@ -188,14 +188,16 @@ fn fields(random: &mut Random, depth: u32, shape: Shape) -> Value {
     Value::Object(fields)
 }
 
-/// Compares the matcher with the evaluator on the pairs of one seed. Returns how many pairs match, and how many there are.
+/// Compares the matcher with the evaluator on the pairs of patterns and events of one seed. Returns the number of pairs
+/// that match, and the number of all pairs.
 fn compare(seed: u64, shape: Shape) -> (usize, usize) {
     let mut random = Random(seed);
     let (mut matched, mut compared) = (0, 0);
     for round in 0..24 {
         let mut matcher = Matcher::default();
         let mut sources = Vec::new();
-        // Rounds with few and with many patterns, which make the index deep. Some patterns are removed again.
+        // Some rounds have few patterns, others have many patterns, which make the index deep. Some patterns are
+        // removed again.
         for _ in 0..[5, 50, 300][round % 3] {
             let source = fields(&mut random, 3, shape);
             let pattern = Pattern::parse(&source).unwrap_or_else(|errors| panic!("{source}: {errors:?}"));
@@ -231,8 +233,8 @@ fn compare(seed: u64, shape: Shape) -> (usize, usize) {
     (matched, compared)
 }
 
-/// Compares some hundred thousand pairs; the long form, with `EVOKE_CAMPAIGN=long`, a hundred times as many. `EVOKE_SEED` selects
-/// others.
+/// Compares some hundred thousand pairs. With `EVOKE_CAMPAIGN=long`, compares a hundred times as many. `EVOKE_SEED`
+/// selects other pairs.
 #[test]
 fn the_matcher_agrees_with_a_simple_evaluator() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -241,7 +243,7 @@ fn the_matcher_agrees_with_a_simple_evaluator() {
     for seed in (first..).take(count) {
         for shape in [Shape::Mixed, Shape::Arrays] {
             let (matched, compared) = compare(seed, shape);
-            assert!(matched * 50 > compared, "only {matched} of {compared} match: the cases test too little");
+            assert!(matched * 50 > compared, "only {matched} of {compared} pairs match, so the cases test too little");
         }
     }
 }

@@ -1,20 +1,21 @@
 //! Memory for the adapter in a program of Go.
 //!
-//! The adapter takes two pages of the program's memory, by `memory.grow` unless the program exports `cabi_realloc`.
-//! Go's allocator (`runtime/mem_wasm.go`) assumes that it owns all memory beyond the program's data, even pages that
-//! other code has added, and would overwrite those pages. So the program gets a `cabi_realloc` that returns pages
-//! between its data and the start of Go's heap. The heap starts at the address in the field `end` of
-//! `runtime.firstmoduledata` (`runtime/symtab.go`), which is raised by the size of these pages.
+//! The adapter that converts a program to a component needs two pages of the program's memory. It gets them through
+//! `cabi_realloc` if the program exports this function, otherwise through `memory.grow`. Go's allocator
+//! (`runtime/mem_wasm.go`) assumes that it owns all memory beyond the program's data, even pages that other code has
+//! added, and would overwrite those pages. So the program gets a `cabi_realloc` that returns pages between its data and
+//! the start of Go's heap. The heap starts at the address in the field `end` of `runtime.firstmoduledata`
+//! (`runtime/symtab.go`). This address is raised by the size of the two pages.
 
 use super::super::binary::section_id::{CODE, CUSTOM, DATA, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, TYPES};
 use super::super::binary::{Section, append, leb128, sections, unsigned};
 
 const PAGE: u64 = 64 * 1024;
-/// The size of the pages for the adapter: its state, and its stack.
+/// The size of the pages for the adapter, in bytes: one for its state, and one for its stack.
 const RESERVED: u64 = 2 * PAGE;
 /// Go's linker declares this much memory beyond `end`.
 const SLACK: u64 = 1 << 20;
-/// Go's data begins at a higher address than this: the linker keeps the addresses below free.
+/// Go's data begins at this address or a higher one, because the linker keeps the addresses below free.
 const DATA_MIN: u64 = 12_288;
 
 /// The fields of `runtime.moduledata` from `noptrdata` to `end`, each an address of 8 bytes.
@@ -62,8 +63,9 @@ pub(super) fn with_reserved_memory(module: &[u8]) -> Option<Vec<u8>> {
     Some(new)
 }
 
-/// Returns the code of `cabi_realloc(old, old-size, align, size)`: `size` more bytes, or a trap after `limit`. The
-/// adapter only allocates, a few times, so nothing is freed.
+/// Returns the code of `cabi_realloc(old, old-size, align, size)`. It returns the address of `size` more bytes, or
+/// traps if they would end after `limit`. The adapter calls it only a few times, and only to allocate, so nothing is
+/// freed.
 fn realloc(global: u64, limit: u64) -> Vec<u8> {
     let global = unsigned(global);
     let get = [&[0x23], &*global].concat();
@@ -113,8 +115,9 @@ fn find_end(data: &Section<'_>, pages: u64) -> Option<(usize, u64)> {
     None
 }
 
-/// Returns the field `end` if these are the fields from `noptrdata` to `end`: the addresses rise, the data without
-/// pointers ends at the last one, and the declared memory was computed from the last one.
+/// Returns the field `end` if these are the fields from `noptrdata` to `end`. This is so if no address is lower than
+/// the one before it, the data without pointers ends at the last address, and the declared memory has the size that the
+/// linker computes from it.
 fn end_of(fields: &[u8], pages: u64) -> Option<u64> {
     let mut addresses = fields.chunks_exact(FIELD_BYTES).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
     let addresses: [u64; FIELDS] = std::array::from_fn(|_| addresses.next().unwrap_or_default());
@@ -146,7 +149,7 @@ fn pages_min(body: &[u8]) -> Option<u64> {
     Some(pages)
 }
 
-/// Returns the section of memories with another declared size.
+/// Returns the section of memories with this declared size.
 fn memories(body: &[u8], pages: u64) -> Option<Vec<u8>> {
     let (head, rest) = body.split_at_checked(2)?;
     Some([head, &unsigned(pages), leb128(rest)?.1].concat())

@@ -1,8 +1,8 @@
-//! WIT for a handler without any: a core module that exports `evoke:function/handler@0.1.0#handle`.
+//! WIT for a handler that has none: a core module that exports `evoke:function/handler@0.1.0#handle`.
 //!
-//! The names of its imports and exports say all that the encoder needs besides the types. So a function in Go or C
-//! needs only its compiler, and no tool that embeds types into modules. The types are those of `sdk/wit`; the encoder
-//! adds only interfaces that the module imports.
+//! The encoder needs the names of the imports and exports, which are in the module, and their types, which are added
+//! here. So a function in Go or C needs only its compiler, and no tool that embeds types into modules. The types are
+//! those of `sdk/wit`; the encoder adds only interfaces that the module imports.
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -21,7 +21,7 @@ const PACKAGES: [(&str, &str); 8] = [
     ("wasi-logging.wit", include_str!("../../../../../sdk/wit/deps/wasi-logging/package.wit")),
     ("function.wit", include_str!("../../../../../sdk/wit/function.wit")),
 ];
-/// Everything that a handler can import of these packages.
+/// Everything that a handler can import from these packages.
 const WORLD: &str = "
     package evoke:core-module;
     world handler {

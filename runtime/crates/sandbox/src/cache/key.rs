@@ -1,7 +1,7 @@
 //! The secret key of a cache folder, and the authentication codes made with it.
 //!
 //! Files in the folder are run as machine code. A file that this program did not write, such as one that was unpacked
-//! or restored into the folder, has no valid code and is not loaded.
+//! or restored into the folder, has no valid authentication code and is not loaded.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -25,14 +25,20 @@ pub(super) type Mac = Hmac<Sha256>;
 pub(super) struct Key([u8; MAC_BYTES]);
 
 impl Key {
-    /// Reads the key of a folder. Creates the key if there is none, or if others could have read or written it.
+    /// Reads the key of a folder. Creates a new key if the folder has none, if other users could have read or written
+    /// the key, or if its file is not valid.
     pub(super) fn of_folder(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         match read(&path) {
             Ok(key) => return Ok(key),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the key of the compiled functions is replaced; they are compiled again");
+                tracing::warn!(
+                    %error,
+                    path = %path.display(),
+                    "the key that protects the compiled functions in the cache cannot be used and is replaced; all \
+                     functions are compiled again"
+                );
                 fs::remove_file(&path)?;
             }
         }
@@ -47,14 +53,14 @@ impl Key {
         }
     }
 
-    /// Returns a key that is stored nowhere.
+    /// Returns a new random key, which is not stored.
     pub(super) fn random() -> io::Result<Self> {
         let mut key = [0; MAC_BYTES];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         Ok(Self(key))
     }
 
-    /// Starts an authentication code over data for this purpose.
+    /// Starts to compute an authentication code over data. Codes for different purposes differ, also for the same data.
     pub(super) fn mac(&self, purpose: &str) -> io::Result<Mac> {
         let mut mac = Mac::new_from_slice(&self.0).map_err(io::Error::other)?;
         mac.update(purpose.as_bytes());
@@ -71,11 +77,14 @@ fn read(path: &Path) -> io::Result<Key> {
     if metadata.permissions().mode() & 0o077 != 0 {
         return wrong("other users can access the key");
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.nlink() != 1 {
-        return wrong("the key belongs to another user or has a second name");
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return wrong("the key belongs to another user");
+    }
+    if metadata.nlink() != 1 {
+        return wrong("the file of the key has a second name (a hard link)");
     }
     if metadata.len() != MAC_BYTES as u64 {
-        return wrong("the key has the wrong length");
+        return wrong("the key does not have 32 bytes");
     }
     let mut key = [0; MAC_BYTES];
     file.read_exact(&mut key)?;

@@ -1,4 +1,5 @@
-//! The records of refused components, so that a reload or a restart does not compile them again in vain.
+//! The records of components that the compiler refused, because they exceed a limit or make the compiler crash. With a
+//! record, a reload or a restart does not compile the component again in vain.
 //!
 //! A record is one line of JSON and one line with its authentication code in hexadecimal. The JSON has the limits of
 //! the failed compilation: with a higher limit, or with another version of Evoke, the component is compiled again.
@@ -13,7 +14,7 @@ use super::super::compile::{CompileLimits, Refusal, open_cached};
 use super::key::{Key, Mac};
 use evoke_model::hex;
 
-/// Size limit of a record, in bytes: the message of a crash is the largest part.
+/// Size limit of a record, in bytes. The largest part of a record is the message of a crash.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -33,7 +34,7 @@ impl Record {
         Self { version: VERSION.to_owned(), refusal, memory: limits.memory, time_ms: millis(limits) }
     }
 
-    /// Returns the refusal, unless another try under these limits may succeed.
+    /// Returns the refusal, unless another compilation with these limits may succeed.
     pub(super) fn refusal(&self, limits: CompileLimits) -> Option<&Refusal> {
         let (more_memory, more_time) = (limits.memory > self.memory, millis(limits) > self.time_ms);
         let may_succeed = match self.refusal {
@@ -45,15 +46,17 @@ impl Record {
         (self.version == VERSION && !may_succeed).then_some(&self.refusal)
     }
 
-    /// Reads a record; `None` if there is none with a valid authentication code. `name` identifies the component.
+    /// Reads a record. Returns `None` if there is no record with a valid authentication code. `name` identifies the
+    /// component.
     pub(super) fn read(path: &Path, key: &Key, name: &str) -> Option<Self> {
         let mut text = String::new();
         open_cached(path).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
         let (json, code) = text.trim_end().split_once('\n')?;
         let expected = hex(&mac(key, name, json).ok()?.finalize().into_bytes());
-        // An attacker cannot measure how long this comparison takes: the result is used once for each start.
+        // A comparison in constant time is not needed: an attacker cannot measure how long it takes, because it runs
+        // only when a function is loaded.
         if expected != code {
-            tracing::warn!(path = %path.display(), "the record of a refused component is damaged; trying the component again");
+            tracing::warn!(path = %path.display(), "the record of a refused component is damaged; compiling the component again");
             return None;
         }
         serde_json::from_str(json).ok()

@@ -50,7 +50,7 @@ fn a_component_is_compiled_once_and_then_loaded() {
     assert_eq!((mode(&folder.dir.path().join("a/b")), mode(&folder.path("compiled"))), (0o700, 0o600));
     let again = Folder::open(&folder.dir.path().join("a/b"));
     again.load_or_compile(&folder.input(COMPONENT), None).unwrap();
-    assert_eq!(again.load_counts(), (1, 0), "the next start finds it");
+    assert_eq!(again.load_counts(), (1, 0), "the next start finds the compiled component");
     let names = fs::read_dir(folder.dir.path().join("a/b")).unwrap().count();
     assert_eq!(names, 2, "the key and the compiled component");
 }
@@ -68,7 +68,7 @@ fn outdated_components_are_removed_but_for_the_last_few() {
     };
     let paths: Vec<_> = (1..=OUTDATED_MAX + 4).map(load).collect();
     folder.cache.remove_outdated();
-    assert!(paths.iter().all(|path| path.exists()), "all were loaded since the start");
+    assert!(paths.iter().all(|path| path.exists()), "all components were loaded since the start");
     // A reload loads the first two again.
     load(1);
     load(2);
@@ -157,7 +157,7 @@ fn unused_files_are_removed_after_a_month_and_one_that_cannot_be_removed_is_no_e
     folder.load();
     let long_ago = SystemTime::now() - UNUSED_MAX - Duration::from_secs(60);
     let stuck = folder.dir.path().join("a/b/stuck.compiled");
-    // A folder cannot be removed as a file.
+    // A folder is not removed by the call that removes a file.
     fs::create_dir_all(stuck.join("x")).unwrap();
     let other = folder.dir.path().join("a/b/other");
     fs::write(&other, "stays").unwrap();

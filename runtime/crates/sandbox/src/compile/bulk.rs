@@ -1,12 +1,12 @@
-//! Divides operations on large parts of memory.
+//! Divides operations on large parts of memory into steps, so that the time limit of an attempt can end them.
 //!
-//! `memory.fill` and `memory.copy` are one call of the host each, which nothing interrupts: filling 4 GiB takes
-//! seconds. So each of them becomes a call of a function that is added to its module. This function handles
-//! [`PART_BYTES`] at a time in a loop, and wasmtime checks the time there. All else of a component stays as it is, byte
-//! for byte.
+//! wasmtime runs each `memory.fill` and `memory.copy` as one call of the host, which cannot be interrupted: filling 4
+//! GiB takes seconds. So each of these instructions is replaced by a call of a function that is added to its module.
+//! This function handles [`PART_BYTES`] at a time in a loop, and wasmtime checks the time in each iteration. Everything
+//! else in the component stays as it is, byte for byte.
 //!
-//! `memory.init` copies at most a data segment, which is a part of the file, and the operations on tables at most
-//! 65,536 elements.
+//! Other operations are short enough: `memory.init` copies at most one data segment, which is a part of the file, and
+//! operations on tables handle at most 65,536 elements.
 
 use std::borrow::Cow;
 
@@ -15,16 +15,16 @@ use wasmparser::{BinaryReader, CodeSectionReader, ImportSectionReader, Operator,
 use super::super::binary::section_id::{CODE, COMPONENT, CORE_MODULE, FUNCTIONS, IMPORTS, TYPES};
 use super::super::binary::{Section, append, is_module, leb128, sections, unsigned};
 
-/// The part of memory that is filled or copied at once, in bytes. Takes less than a millisecond, also if all of its
-/// pages are new.
+/// Size of the part of memory that one step fills or copies, in bytes. A step takes less than a millisecond, even if
+/// the operating system must first allocate all of its pages.
 const PART_BYTES: u32 = 1 << 20;
-/// Limit on the depth of nested components: that of wasmparser.
+/// Limit on the depth of nested components. wasmparser has the same limit.
 const DEPTH_MAX: usize = 100;
 
 /// The instruction `call`.
 const CALL: u8 = 0x10;
 
-/// An operation, with the numbers of its memories.
+/// An operation, with the indexes of its memories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bulk {
     Fill { memory: u32 },
@@ -81,11 +81,12 @@ fn module(module: &[u8]) -> Option<Cow<'_, [u8]>> {
     joined(module, bodies).map(Cow::Owned)
 }
 
-/// The code of a function, as positions in the code section.
+/// A function in a code section, with the positions of its code.
 struct Found {
     start: usize,
     end: usize,
-    /// The operations in it: the first byte, the byte after the last, and the position in the list of added functions.
+    /// For each operation in the function: the position of its first byte, the position after its last byte, and the
+    /// index in the list of added functions.
     bulks: Vec<(usize, usize, usize)>,
 }
 
@@ -115,8 +116,8 @@ fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
     Some(found)
 }
 
-/// Returns a code section with calls in place of the operations, and the functions that they call, the first of which
-/// has the index `first`.
+/// Returns a code section with calls in place of the operations. The called functions are added at its end; the first
+/// of them has the index `first` in the module.
 fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Option<Vec<u8>> {
     let mut new = unsigned((found.len() + added.len()) as u64);
     for Found { start, end, bulks } in found {
@@ -134,15 +135,15 @@ fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Optio
     for bulk in added {
         let module = wat::parse_str(bulk.text()).ok()?;
         let code = sections(&module).find(|section| section.id == CODE)?;
-        // The only entry of the list.
+        // The section is a list: the number of functions, which is 1, and then that function.
         new.extend(code.body.strip_prefix(&[1])?);
     }
     Some(new)
 }
 
 impl Bulk {
-    /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the whole operation is out of bounds,
-    /// it runs at once and traps.
+    /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the operation is out of bounds, it is
+    /// not divided, so that it traps before it writes anything.
     fn text(self) -> String {
         let out_of_bounds = |address: &str, memory: u32| {
             format!(
@@ -171,7 +172,8 @@ impl Bulk {
             Self::Copy { to, from } => {
                 let (outside_to, outside_from) = (out_of_bounds("$to", to), out_of_bounds("$from", from));
                 let (next_to, next_from, less) = (add("$to", "add"), add("$from", "add"), add("$count", "sub"));
-                // Where the two parts overlap, no byte is overwritten before it is copied.
+                // The direction of the loop ensures that no byte is overwritten before it is copied if the two parts of
+                // memory overlap.
                 let body = format!(
                     "(func (param $to i32) (param $from i32) (param $count i32)
                         (block $rest {small} (br_if $rest {outside_to}) (br_if $rest {outside_from})
@@ -205,14 +207,14 @@ fn imported_functions(imports: Option<&[u8]>) -> Option<u64> {
     Some(count)
 }
 
-/// Returns all sections of a module or component. `None` if there is anything else in it.
+/// Returns all sections of a module or component. `None` if it contains bytes that are not part of a section.
 fn all_sections(part: &[u8]) -> Option<Vec<Section<'_>>> {
     let all: Vec<_> = sections(part).collect();
     let end = all.last().map_or(8, |last| last.start + last.body.len());
     (end == part.len()).then_some(all)
 }
 
-/// Returns a module or component with other sections.
+/// Returns the header of a module or component, followed by these sections.
 fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
     let mut new = part.get(..8)?.to_vec();
     for (id, body) in sections {
@@ -232,7 +234,7 @@ mod tests {
     const PART: i32 = PART_BYTES as i32;
     const SIZE: i32 = 5 * PART;
 
-    /// Runs an operation of a module, and returns whether it trapped, and its memories.
+    /// Runs an operation of a module. Returns whether it trapped, and the content of the two memories.
     fn run(module: &[u8], name: &str, arguments: (i32, i32, i32)) -> (bool, Vec<u8>) {
         let engine = Engine::new(Config::new().gc_support(false)).unwrap();
         let mut store = Store::new(&engine, ());

@@ -1,4 +1,4 @@
-//! Ends a compilation whose result is no longer needed, so that a stop does not wait for a slow component.
+//! Ends a compilation whose result is no longer needed, so that a shutdown does not wait for a slow component.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,8 @@ pub(crate) struct CancelGuard {
 /// Becomes readable when the guard is dropped.
 pub(crate) struct Cancelled(PipeReader);
 
-/// Returns a guard and the descriptor that it cancels. Fails if the process has no free descriptors.
+/// Returns a guard, and a descriptor that becomes readable when the guard is dropped. Fails if the process has no free
+/// descriptors.
 pub(crate) fn cancellation() -> io::Result<(CancelGuard, Cancelled)> {
     let (reader, writer) = io::pipe()?;
     Ok((CancelGuard { _writer: writer }, Cancelled(reader)))

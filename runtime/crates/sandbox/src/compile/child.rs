@@ -24,22 +24,25 @@ pub struct ChildArguments {
 }
 
 /// Compiles the component on standard input, and writes the compiled component and a report to standard output. Returns
-/// an error if the process cannot be set up, or cannot read or write; a component that is refused is a report.
+/// an error if the process cannot be set up, or cannot read or write. A refused component is not an error: the report
+/// contains the reason.
 pub fn run_child(arguments: ChildArguments) -> Result<(), String> {
-    // One line is enough for the parent. Other threads could continue for long after a panic.
+    // On a panic, print one line for the parent, and end the process. Otherwise, the other threads could continue for
+    // long.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         std::process::abort();
     }));
     let ChildArguments { memory, cpu_seconds, output_bytes, threads, parent } = arguments;
-    confine::end_with_parent(parent).map_err(|error| failed("follow the parent process", &error))?;
+    confine::end_with_parent(parent).map_err(|error| failed("watch its parent process", &error))?;
     confine::end_first_without_memory();
     let engine = engine::compiler().map_err(|error| failed("start the compiler", &error))?;
-    // wasmtime compiles on the global pool. The threads must exist before the process is confined.
+    // wasmtime compiles on the global thread pool of rayon. Its threads must start before `confine`, which forbids new
+    // threads.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
-    pool.build_global().map_err(|error| failed("start threads", &error))?;
+    pool.build_global().map_err(|error| failed("start its threads", &error))?;
     let unfiltered = confine::confine(Limits { memory, cpu_seconds, output_bytes });
-    if let Some(warning) = unfiltered.map_err(|error| failed("limit the process", &error))? {
+    if let Some(warning) = unfiltered.map_err(|error| failed("restrict itself", &error))? {
         eprintln!("{warning}");
     }
     let mut component = Vec::new();

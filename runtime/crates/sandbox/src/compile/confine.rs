@@ -9,7 +9,7 @@
 //!   filter allows only the system calls that computing needs, and reading and writing only on the three standard
 //!   descriptors. The filter applies to all threads and cannot be removed.
 //!
-//! On a kernel without such filters, components are compiled with the limits alone, and the parent logs a warning.
+//! On a kernel without such filters, only the limits protect the machine, and the parent logs a warning.
 
 use std::io;
 
@@ -37,23 +37,25 @@ pub(super) fn confine(limits: Limits) -> io::Result<Option<String>> {
     let (address_space, data) = memory_taken();
     for (resource, limit) in [
         (Resource::As, address_space.saturating_add(memory)),
-        // Allocators reserve address space in advance, and take memory from it later.
+        // An allocator may have reserved address space before and take memory from it later. Only this limit counts
+        // that memory.
         (Resource::Data, data.saturating_add(memory)),
         (Resource::Cpu, cpu_seconds),
         (Resource::Fsize, output_bytes),
         (Resource::Core, 0),
         (Resource::Nofile, DESCRIPTORS),
     ] {
-        // For processor time, the kernel sends SIGXCPU at the first of these limits, and SIGKILL at the second.
+        // At the first of these two limits on processor time, the kernel sends SIGXCPU, which shows the parent what
+        // happened. At the second, one second later, it sends SIGKILL.
         let last = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
-        // A stricter limit of the caller stays.
+        // If the process was started with a stricter limit, that limit stays.
         let at_most = |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));
         setrlimit(resource, Rlimit { current: at_most(limit), maximum: at_most(last) })?;
     }
     #[cfg(target_os = "linux")]
-    return Ok(filter::install().err().map(|error| format!("system calls are not filtered: {error}")));
+    return Ok(filter::install().err().map(|error| format!("the compiler's system calls are not filtered: {error}")));
     #[cfg(not(target_os = "linux"))]
-    Ok(Some("system calls are only filtered on Linux".into()))
+    Ok(Some("the compiler's system calls are not filtered, because only Linux can filter them".into()))
 }
 
 /// Ends this process when its parent ends. Fails if the parent has ended already.
@@ -90,7 +92,8 @@ mod filter {
     use seccompiler::SeccompCmpOp::{Eq, Le, MaskedEq};
     use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
-    /// System calls with any arguments: memory, locks, threads that exist, signals of this process, time.
+    /// System calls that are allowed with any arguments: for memory, locks, existing threads, signals of this process,
+    /// and time.
     const ALLOWED: [c_long; 33] = [
         libc::SYS_brk,
         libc::SYS_clock_getres,
@@ -138,7 +141,7 @@ mod filter {
             (libc::SYS_read, vec![when(0, Eq, 0)?]),
             (libc::SYS_write, vec![when(0, Eq, 1)?, when(0, Eq, 2)?]),
             (libc::SYS_writev, vec![when(0, Eq, 1)?, when(0, Eq, 2)?]),
-            // Memory, no files.
+            // Only for memory: no file can be mapped.
             (libc::SYS_mmap, vec![when(3, MaskedEq(u64::from(MAP_ANONYMOUS.cast_unsigned())), MAP_ANONYMOUS)?]),
             // `abort` sends a signal to its own thread.
             (libc::SYS_tgkill, vec![when(0, Eq, this_process)?]),

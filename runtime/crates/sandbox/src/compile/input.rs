@@ -1,5 +1,5 @@
-//! The component file as the parent and the compiler see it: one copy in memory, so that the bytes with the checked
-//! digest are the bytes that are compiled.
+//! A copy of a component file in memory, which the parent and the compiler use. So the bytes whose digest is checked
+//! are the bytes that are compiled, even if the file changes in between.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
@@ -13,7 +13,7 @@ use super::limits::COMPONENT_SIZE_MAX;
 
 /// A copy of a component file, not parsed.
 pub(crate) struct Input {
-    /// A file without a name, in memory but not in the memory of this process.
+    /// The copy, in a file without a name ([`memory_file`]).
     file: File,
     /// SHA-256 of the content.
     pub(crate) sha256: [u8; 32],
@@ -61,8 +61,8 @@ pub(crate) fn memory_file(name: &str) -> io::Result<File> {
     }
 }
 
-/// Opens a file of the cache for reading. Fails for anything but a regular file, also for a symbolic link, without
-/// waiting for the writer of a pipe.
+/// Opens a file of the cache for reading. Fails if the path is a symbolic link, or anything else but a regular file.
+/// Does not wait, even if the path is a named pipe that has no writer.
 pub(crate) fn open_cached(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
     let file = File::options().read(true).custom_flags(flags).open(path)?;

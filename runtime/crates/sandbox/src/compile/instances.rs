@@ -1,5 +1,5 @@
-//! The memory that the core instances of a component take on the host in every attempt, beside the memories and tables
-//! of the guest.
+//! The memory that the core instances of a component take on the host in every attempt, in addition to the memories and
+//! tables of the guest.
 //!
 //! For each instance of a module, wasmtime keeps an entry for each of its imports, functions and globals, and the
 //! elements of its passive segments. A component can instantiate one module many times, so a file of a megabyte could
@@ -12,10 +12,12 @@ use wasmparser::{
 
 use super::super::engine::INSTANCES_MAX;
 
-/// Limit on this memory, in bytes. Python components are the largest known ones, with about 30,000 functions.
+/// Limit on the memory that the core instances of a component take on the host, in bytes. The largest known components
+/// are those of Python, with about 30,000 functions.
 pub(super) const INSTANCES_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Upper bounds of the entries of one instance, in bytes (wasmtime-environ, `vmoffsets.rs`).
+/// Upper bounds of the size of one entry for an import, a function, a global and an element, in bytes
+/// (wasmtime-environ, `vmoffsets.rs`).
 const IMPORT_BYTES: u64 = 32;
 const FUNCTION_BYTES: u64 = 32;
 const GLOBAL_BYTES: u64 = 16;
@@ -46,12 +48,14 @@ pub(super) fn instances_bytes(component: &[u8]) -> Result<u64> {
             }
         }
     }
-    // A component with more instances cannot be instantiated.
+    // A component can have at most `INSTANCES_MAX` instances, and none of them takes more memory than that of the
+    // largest module.
     let bound = u64::from(INSTANCES_MAX).saturating_mul(largest);
     Ok(total.map_or(bound, |total| total.min(bound)))
 }
 
-/// A module or a component while it is parsed. A size is `None` if it depends on what is imported.
+/// A module or a component while it is parsed. A size is `None` if it depends on a module or component that is
+/// imported.
 struct Scope {
     encoding: Encoding,
     /// The memory of one instance, in bytes.
@@ -120,7 +124,7 @@ impl Scope {
                     }
                 }
             }
-            // An export has an index of its own.
+            // Exporting a module or component gives it one more index.
             Payload::ComponentExportSection(exports) => {
                 for export in exports {
                     let export = export?;
@@ -174,7 +178,7 @@ mod tests {
         instances_bytes(&wat::parse_str(wat).unwrap()).unwrap()
     }
 
-    /// A module that takes 2 × 32 + 3 × 16 + 4 × 16 bytes.
+    /// A module whose instance takes 2 × 32 + 3 × 16 + 4 × 16 bytes.
     const MODULE: &str = r#"
         (core module $m
             (func $f)
@@ -193,7 +197,7 @@ mod tests {
         for count in [0, 1, 3, 64] {
             assert_eq!(bytes_of(&format!("(component {MODULE} {})", instance.repeat(count))), SIZE * count as u64);
         }
-        // Only 64 can exist.
+        // A component can have only 64 instances.
         assert_eq!(bytes_of(&format!("(component {MODULE} {})", instance.repeat(1_000))), SIZE * 64);
         let imports = r#"
             (core instance $a (instantiate $m))

@@ -20,7 +20,7 @@ pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
 pub(super) const NAMES_MAX: usize = 1_000;
 /// Length limit of the name of an import or export, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 1_024;
-/// Length limit of an error message from the child, in bytes; longer messages are cut.
+/// Length limit of an error message from the compiler process, in bytes; longer messages are cut.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 const MIB: u64 = 1024 * 1024;
@@ -30,8 +30,8 @@ const MIB: u64 = 1024 * 1024;
 pub struct CompileLimits {
     /// Memory of the compiler, in bytes, in addition to what the process takes before it reads the component.
     pub memory: u64,
-    /// Processor time over all threads, rounded up to seconds. By the clock, three times as long and 10 s more are
-    /// allowed, because other processes also need the processor.
+    /// Processor time of all threads together, rounded up to seconds. The compilation may take three times as long by
+    /// the clock, plus 10 s, because other processes also need the processor.
     pub time: Duration,
 }
 
@@ -63,9 +63,9 @@ pub(crate) fn output_bytes_max(component_bytes: u64) -> u64 {
     component_bytes.saturating_mul(16).saturating_add(16 * MIB)
 }
 
-/// Limit on the metadata in the compiled form, in bytes. The parent decodes the metadata into up to 50 times the memory
-/// when it loads the component, and nested components can expand to any amount of metadata. The metadata of real
-/// components has 5 to 15% of the component's size.
+/// Limit on the metadata in the compiled form, in bytes. When the parent loads the component, the decoded metadata
+/// takes up to 50 times as much memory. Without a limit, nested components could expand to any amount of metadata. The
+/// metadata of real components has 5 to 15% of the component's size.
 pub(super) fn metadata_bytes_max(component_bytes: u64) -> u64 {
     (component_bytes / 6).saturating_add(MIB / 2).min(10 * MIB)
 }

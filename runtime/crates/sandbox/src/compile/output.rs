@@ -1,5 +1,5 @@
-//! The output of the compiler process: the compiled component, if there is one, then a report in JSON, then the length
-//! of both (8 and 4 bytes, little-endian).
+//! The output of the compiler process: the compiled component, if there is one, then a report in JSON, then the lengths
+//! of these two parts (8 and 4 bytes, little-endian).
 //!
 //! The compiled component comes first because the parent maps the file into memory from its start.
 
@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{MESSAGE_BYTES_MAX, Refusal};
 
-/// Length of the two lengths, in bytes.
+/// Size of the two lengths at the end of the output, in bytes.
 const TRAILER_BYTES: u64 = 12;
-/// Size limit of a report, in bytes. The largest parts are the producers, of at most 64 times 256 bytes.
+/// Size limit of a report, in bytes. The largest part of a report is the list of tools that made the component, with at
+/// most 64 entries of 256 bytes (`producers.rs`).
 pub(super) const REPORT_BYTES_MAX: u32 = 256 * 1024;
 
 /// The result of a compilation.
@@ -25,9 +26,10 @@ pub(super) enum Report {
     Compiled(Facts),
     /// The file is not a valid component. The message continues a sentence that starts with the file's name.
     Invalid(String),
-    /// The file is larger than this limit on its form, in bytes.
+    /// The file is larger than this limit, in bytes. The text form has a lower limit than the binary form.
     TooLarge(u64),
-    /// The component exceeds a limit that the compiler noticed itself.
+    /// The component exceeds a limit, and the compiler noticed it. At other limits, the operating system ends the
+    /// compiler.
     Refused(Refusal),
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct Facts {
     pub(crate) functions: u64,
     /// Size of the data of all modules, in bytes.
     pub(crate) data_bytes: u64,
-    /// The tools that made the component, by field.
+    /// The tools that made the component, by field (see `producers.rs`).
     pub(crate) producers: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -55,7 +57,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Reads the output that ends at the offset `end` of the file. Returns `None` if the file has another form.
+    /// Reads the output that ends at the offset `end` of the file. Returns `None` if the output is incomplete or
+    /// malformed.
     pub(crate) fn read(file: &File, end: u64) -> Option<Self> {
         let lengths_at = end.checked_sub(TRAILER_BYTES)?;
         let (mut artefact, mut report) = ([0; 8], [0; 4]);
@@ -90,7 +93,7 @@ pub(super) fn write(to: &mut impl Write, artefact: &[u8], report: &Report) -> io
     to.flush()
 }
 
-/// Returns a message of bounded length without control characters, which a terminal would obey.
+/// Cuts a message to [`MESSAGE_BYTES_MAX`], and replaces control characters, which could change what a terminal shows.
 pub(super) fn bounded(message: &str) -> String {
     let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
     let clean = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };

@@ -18,7 +18,7 @@ use super::limits::{CompileLimits, Refusal, output_bytes_max};
 use super::output::{Output, Report, bounded};
 use crate::threads::processors;
 
-/// Limit on the bytes that are kept of the compiler's standard error.
+/// Limit on the bytes of the compiler's standard error that are kept for messages.
 const PRINTED_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a component was not compiled.
@@ -26,7 +26,7 @@ const PRINTED_BYTES_MAX: usize = 4 * 1024;
 pub(crate) enum CompileError {
     /// The file is not a valid component. The message continues a sentence that starts with the file's name.
     Invalid(String),
-    /// The file is larger than this limit on its form, in bytes.
+    /// The file is larger than this limit, in bytes. The text form has a lower limit than the binary form.
     TooLarge(u64),
     /// The component exceeds a limit.
     Refused(Refusal),
@@ -55,7 +55,7 @@ impl Compiler {
     /// Compiles in child processes of the running program, which must call [`super::run_child`] for its command
     /// `compile-component`.
     pub fn this_program(limits: CompileLimits) -> Self {
-        // On Linux, this is the running program also after the file was replaced by another version.
+        // On Linux, this path is the running program, even after its file was replaced by another version.
         let linux = Path::new("/proc/self/exe");
         let program = if linux.exists() { Some(linux.to_owned()) } else { std::env::current_exe().ok() };
         Self::program(program.unwrap_or_else(|| "evoke".into()), limits)
@@ -72,7 +72,7 @@ impl Compiler {
         Self { limits: CompileLimits::DEFAULT, program: Program::InProcess, running: AtomicU32::new(0) }
     }
 
-    /// Compiles a component into `output`, an empty file. Blocks until the compilation ends, at a limit, or when it is
+    /// Compiles a component into `output`, an empty file. Blocks until the compilation ends, reaches a limit or is
     /// cancelled. Returns the output, which contains a compiled component.
     pub(crate) fn compile(
         &self,
@@ -91,9 +91,10 @@ impl Compiler {
             #[cfg(any(test, feature = "test-util"))]
             Program::InProcess => compile_here(input, output),
         }
-        let end = output.metadata().map_err(|error| machine("its output cannot be read", &error))?.len();
+        let end = output.metadata().map_err(|error| machine("the compiler's output cannot be read", &error))?.len();
         let read = Output::read(output, end).filter(|_| end <= output_bytes_max(input.bytes));
-        let read = read.ok_or_else(|| CompileError::Machine("the compiler process wrote no complete output".into()))?;
+        let incomplete = "the compiler process ended before it wrote all of its output";
+        let read = read.ok_or_else(|| CompileError::Machine(incomplete.into()))?;
         match read.report {
             Report::Compiled(_) => Ok(read),
             Report::Invalid(message) => Err(CompileError::Invalid(bounded(&message))),
@@ -123,12 +124,12 @@ impl Compiler {
         match end {
             End::Closed if status.success() => {
                 if !text.is_empty() {
-                    tracing::warn!("compiling a component: {text}");
+                    tracing::warn!("a component was compiled with a warning: {text}");
                 }
                 Ok(())
             }
             End::Closed => Err(self.failure(status, &text, input)),
-            // The process has used less processor time than its limit, so others have kept it waiting.
+            // The process has not reached its limit on processor time, so other processes have kept it waiting.
             End::TimedOut => Err(CompileError::Machine(format!(
                 "compiling took longer than {} s although it used less than {} s of processor time; the machine is too \
                  busy, try again",
@@ -145,7 +146,7 @@ impl Compiler {
         let refused = match signal {
             Some(Signal::XCPU) => Some(Refusal::Time(self.limits.cpu_seconds())),
             Some(Signal::XFSZ) => Some(Refusal::Output(output_bytes_max(input.bytes))),
-            // The message of Rust's standard library before it aborts.
+            // Rust's standard library prints this before it aborts because memory ran out.
             Some(Signal::ABORT) if printed.contains("memory allocation of ") => {
                 Some(Refusal::Memory(self.limits.memory))
             }
@@ -159,7 +160,8 @@ impl Compiler {
             Some(refusal) => CompileError::Refused(refusal),
             None if status.code().is_some() => CompileError::Machine(printed.to_owned()),
             None => CompileError::Machine(format!(
-                "the compiler process was ended from outside ({status}); the machine may be out of memory"
+                "the compiler process was ended from outside, by another process or the kernel ({status}); the machine \
+                 may be out of memory"
             )),
         }
     }
@@ -172,7 +174,7 @@ fn machine(what: &str, error: &io::Error) -> CompileError {
 /// Counts a compilation while it runs.
 struct Running<'a> {
     all: &'a AtomicU32,
-    /// Number of running compilations when this one started, including it.
+    /// Number of running compilations when this one started, including this one.
     count: u32,
 }
 
@@ -181,7 +183,8 @@ impl<'a> Running<'a> {
         Self { all, count: all.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Returns the number of threads to compile with: all cores for a component that is compiled alone.
+    /// Returns the number of threads to compile with. A component that is compiled alone uses all processors; several
+    /// share them.
     fn threads(&self) -> usize {
         processors().div_ceil(self.count) as usize
     }
@@ -202,7 +205,7 @@ struct Process {
 impl Process {
     /// Ends the process if it still runs, and returns how it ended.
     fn end(&mut self) -> io::Result<ExitStatus> {
-        // The status of a process that is already exiting does not change.
+        // Killing a process that is already exiting does not change its status.
         let _ = self.child.kill();
         self.child.wait()
     }
@@ -223,7 +226,7 @@ fn start(program: &Path, arguments: Vec<OsString>, input: &Input, output: &File)
         // In KiB. By default, the allocator takes 1 GiB at the start, which the limit on memory would not count.
         .env("MIMALLOC_ARENA_RESERVE", "65536")
         .current_dir("/")
-        // A group of its own, so that Ctrl-C reaches only the parent, with which the child ends.
+        // A process group of its own, so that Ctrl-C reaches only the parent. The child ends when the parent ends.
         .process_group(0)
         .stdin(input.reader()?)
         .stdout(output.try_clone()?)
@@ -231,7 +234,7 @@ fn start(program: &Path, arguments: Vec<OsString>, input: &Input, output: &File)
     let mut child = command.spawn()?;
     match child.stderr.take() {
         Some(stderr) => Ok(Process { child, stderr }),
-        None => Err(io::Error::other("no standard error")),
+        None => Err(io::Error::other("it has no standard error")),
     }
 }
 
@@ -243,7 +246,8 @@ enum End {
     Cancelled,
 }
 
-/// Reads what the process prints until it exits. Returns the end of the wait and the first bytes that were printed.
+/// Reads the standard error of the process until it exits, the deadline is reached or the compilation is cancelled.
+/// Returns which of these happened, and the first bytes that were printed.
 fn watch(stderr: &mut ChildStderr, deadline: Option<Instant>, cancelled: Option<&Cancelled>) -> (End, Vec<u8>) {
     let mut printed = Vec::new();
     loop {
@@ -253,7 +257,8 @@ fn watch(stderr: &mut ChildStderr, deadline: Option<Instant>, cancelled: Option<
         }
         let (readable, is_cancelled) = match ready(stderr, cancelled, left) {
             Ok(ready) => ready,
-            // Interrupted by a signal; any other error would repeat, so the process ends at its deadline.
+            // A signal has interrupted the wait. Any other error would repeat, so the wait ends as if the deadline was
+            // reached.
             Err(ErrorKind::Interrupted) => continue,
             Err(_) => return (End::TimedOut, printed),
         };

@@ -21,11 +21,13 @@ use super::output::{Facts, REPORT_BYTES_MAX, Report, bounded};
 const METADATA_SECTION: &str = ".wasmtime.info";
 
 /// Compiles a component in binary or text form, or a core module that can be converted to one. Returns the compiled
-/// component, empty if there is none, and the report. `memory` is the limit to report when memory runs out.
+/// component, which is empty if there is none, and the report. `memory` is the limit that is reported when memory runs
+/// out.
 pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
     let output_max = output_bytes_max(file.len() as u64);
     match compiled(engine, file, memory) {
-        // Checked before the write: exceeding the limit on the file size would end the process.
+        // Checked before the output is written, because the operating system ends a process that exceeds the limit on
+        // the file size.
         Ok((artefact, _)) if artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max => {
             (Vec::new(), Report::Refused(Refusal::Output(output_max)))
         }
@@ -54,13 +56,16 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     let component = match bulk::divided(&bytes) {
         Some(Cow::Borrowed(_)) => whole().map_err(|error| failed(&error, &bytes))?,
         Some(Cow::Owned(divided)) => Component::new(engine, &divided).map_err(|error| {
-            // The message must have the positions of the original file.
+            // The original file is compiled for its error, because the positions in the message must be those in the
+            // original.
             let error = if is_out_of_memory(&error) { error } else { whole().err().unwrap_or(error) };
             failed(&error, &bytes)
         })?,
         None => {
             whole().map_err(|error| failed(&error, &bytes))?;
-            return Err(invalid("has a form that this version of Evoke does not know"));
+            return Err(invalid(
+                "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
+            ));
         }
     };
     drop(bytes);
@@ -74,7 +79,7 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
             "expands to {bytes} bytes of metadata, more than the limit of {limit} for a component of its size; nest \
              fewer components and instances"
         ))),
-        None => Err(invalid("compiles to a form that this version of Evoke does not know")),
+        None => Err(invalid("was compiled, but Evoke cannot read the compiled form; this is a bug in Evoke")),
     }
 }
 
@@ -89,7 +94,9 @@ fn check_binary(mut bytes: Vec<u8>) -> Result<Vec<u8>, Report> {
     }
     // After the magic number, a module has version 1 of layer 0; a component has any version of layer 1.
     if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {
-        return Err(invalid("has an unknown WebAssembly version"));
+        return Err(invalid(
+            "has an unknown WebAssembly version; Evoke runs components, and core modules of version 1",
+        ));
     }
     match binary::function_count(&bytes) {
         0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
@@ -100,14 +107,15 @@ fn check_binary(mut bytes: Vec<u8>) -> Result<Vec<u8>, Report> {
 /// Converts WebAssembly from text form to binary form.
 fn parse_text(bytes: &[u8]) -> Result<Vec<u8>, Report> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
-    let text = text.ok_or_else(|| invalid("is not WebAssembly"))?;
+    let text = text.ok_or_else(|| invalid("is not WebAssembly, neither in binary form nor in text form"))?;
     if text.len() > COMPONENT_TEXT_SIZE_MAX {
         return Err(Report::TooLarge(COMPONENT_TEXT_SIZE_MAX as u64));
     }
     wat::parse_str(text).map_err(|error| invalid(&format!("is not a valid component: {error}")))
 }
 
-/// Bounds the work of the parent, which checks and links each import, and lists the exports in messages.
+/// Checks the number of imports and exports, and the length of their names. This bounds the work of the parent, which
+/// links each import and lists the exports in messages.
 fn check_names(engine: &Engine, component: &Component) -> Result<(), Report> {
     let ty = component.component_type();
     let imports: Vec<usize> = ty.imports(engine).map(|(name, _)| name.len()).collect();
@@ -124,12 +132,13 @@ fn check_names(engine: &Engine, component: &Component) -> Result<(), Report> {
     Ok(())
 }
 
-/// Bounds the memory that each attempt takes beside the memory of the guest. The compiler reports malformed input.
+/// Checks how much memory each attempt takes on the host in addition to the memory of the guest. Accepts malformed
+/// input, which the compiler reports later.
 fn check_instances(component: &[u8]) -> Result<(), Report> {
     match instances_bytes(component) {
         Ok(bytes) if bytes > INSTANCES_BYTES_MAX => Err(invalid(&format!(
-            "takes {} KiB for its instances beside their memories; the limit is {} KiB: instantiate fewer modules, or \
-             modules with fewer functions, globals and passive elements",
+            "takes {} KiB for its core instances, in addition to their memories; the limit is {} KiB; instantiate \
+             fewer modules, or modules with fewer functions, globals and passive elements",
             bytes / 1024,
             INSTANCES_BYTES_MAX / 1024
         ))),
@@ -137,7 +146,7 @@ fn check_instances(component: &[u8]) -> Result<(), Report> {
     }
 }
 
-/// Returns the size of the metadata in a compiled component; `None` if the compiled component has another form.
+/// Returns the size of the metadata in a compiled component; `None` if the compiled component is malformed.
 fn metadata_bytes(artefact: &[u8]) -> Option<u64> {
     let elf: ElfFile64<'_> = ElfFile64::parse(artefact).ok()?;
     Some(elf.section_by_name(METADATA_SECTION)?.size())

@@ -3,7 +3,8 @@
 
 wasmtime::component::bindgen!({
     path: "../../../sdk/wit",
-    // The import makes the generator declare the types apart from the export. `publish` links the import.
+    // The import is here for the generator, which otherwise declares the types inside the module of the export.
+    // `publish` links the import.
     inline: "
         package evoke:handler-host;
 

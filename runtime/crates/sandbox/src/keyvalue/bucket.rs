@@ -9,7 +9,7 @@ use evoke_model::state::{Change, Version};
 
 /// The name by which functions open the bucket that the functions of an app share.
 pub(super) const SHARED_BUCKET: &str = "app";
-/// Number of cursors that an attempt can create.
+/// Limit on the cursors that an attempt creates when it lists keys. The host keeps a key in memory for each cursor.
 const CURSORS_MAX: usize = 10_000;
 
 /// The buckets of a function.
@@ -39,9 +39,9 @@ pub(super) enum StateError {
 pub(super) struct Bucket {
     pub(super) name: Arc<str>,
     pub(super) accesses: BTreeMap<Arc<str>, KeyAccess>,
-    /// Version of the bucket's key list, if the attempt listed the keys.
+    /// Version of the bucket's list of keys; `None` if the attempt has not listed the keys.
     pub(super) list: Option<Version>,
-    /// Last key of each page returned; a cursor is an index into this list.
+    /// Last key of each page of keys that was returned. A cursor is an index into this list.
     pub(super) page_ends: Vec<String>,
 }
 
@@ -50,7 +50,8 @@ pub(super) struct Bucket {
 pub(super) struct KeyAccess {
     pub(super) seen: Option<Seen>,
     pub(super) change: Option<Change>,
-    /// Size of the stored value, in bytes, if only the size was looked up.
+    /// Size of the stored value, in bytes, if only the size was read, to check the quota. `Some(None)` if no value is
+    /// stored.
     pub(super) stored: Option<Option<usize>>,
 }
 

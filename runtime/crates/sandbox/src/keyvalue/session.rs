@@ -22,7 +22,7 @@ const WRITES_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
 const PAGE_MAX: usize = 500;
-/// Estimate of the memory for the record of a key, in bytes.
+/// Estimate of the memory for the record of a key without the key and its value, in bytes.
 const RECORD_BYTES: usize = 128;
 type Result<T, E = StateError> = std::result::Result<T, E>;
 
@@ -37,7 +37,8 @@ pub(crate) struct Session {
     read_bytes: usize,
     writes: usize,
     write_bytes: usize,
-    /// The bytes of writes that were charged to the budget: the highest value that `write_bytes` had.
+    /// The bytes of writes that were charged to the budget. This is the highest value that `write_bytes` had, because
+    /// charges are never undone.
     write_bytes_charged: usize,
 }
 
@@ -96,7 +97,8 @@ impl Session {
                 let not_a_number =
                     || StateError::Failed(format!("the value at {key} is not a number, so it cannot be incremented"));
                 let number = number.ok_or_else(not_a_number)?;
-                let too_large = || StateError::Failed(format!("{number} + {delta} at {key} exceeds 64 bits"));
+                let too_large =
+                    || StateError::Failed(format!("{key} cannot be incremented: {number} + {delta} exceeds 64 bits"));
                 number.checked_add(delta).ok_or_else(too_large)?
             }
         };
@@ -197,7 +199,8 @@ impl Session {
         let (quota, writes, write_bytes) = (self.grant.quota, self.writes as u64, self.write_bytes as u64);
         let (bucket, source) = self.bucket(name)?;
         let usage = source.usage(&bucket.name);
-        // Upper bound: assumes that every write adds a key. If it fits, no stored size must be looked up.
+        // An upper bound, which assumes that every write adds a key. If it is within the quota, the sizes of the stored
+        // values need not be read.
         let upper_bound =
             Usage { keys: usage.keys + writes + 1, bytes: usage.bytes + write_bytes + (key.len() + size) as u64 };
         if upper_bound.keys <= quota.keys && upper_bound.bytes <= quota.bytes {
@@ -222,7 +225,7 @@ impl Session {
             after = after.after(at, old, new);
         }
         let Some(exceeded) = after.quota_error(usage, &bucket.name, quota) else { return Ok(()) };
-        // A refused key is not kept in memory either.
+        // If the attempt has not used this key before, it must not take memory after the refusal.
         if bucket.accesses.get(key).is_some_and(|access| access.seen.is_none() && access.change.is_none()) {
             bucket.accesses.remove(key);
         }

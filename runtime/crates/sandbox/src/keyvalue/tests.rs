@@ -46,7 +46,7 @@ async fn the_latest_operation_is_recorded_if_it_was_refused() {
     assert_eq!(state.refusals.cause(), None);
     state.set(bucket(), "b".into(), b"1".to_vec()).await.unwrap_err();
     assert!(matches!(state.refusals.cause(), Some(Refusal::Quota(reason)) if reason.contains("max_keys")));
-    // A failure of the store is no refusal.
+    // A failure of the store is not a refusal.
     state.list_keys(bucket(), None).await.unwrap_err();
     assert_eq!(state.refusals.cause(), None);
 }
@@ -89,7 +89,7 @@ async fn a_list_that_names_a_key_many_times_is_bounded() {
     let refused = state.get_many(bucket(), vec!["a".into(); 100_000]).await;
     assert!(
         matches!(&refused, Err(Error::Other(message)) if message.contains("16777216 bytes")),
-        "too much is returned"
+        "get-many returns more than its limit"
     );
 }
 
@@ -129,7 +129,7 @@ async fn a_list_of_writes_near_the_quota_ends_at_a_time_limit() {
     let bucket = || Resource::new_borrow(bucket.rep());
     let keys: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     state.get_many(bucket(), keys).await.unwrap();
-    // Each write reads the 10,000 keys, and the list names one key many times.
+    // Each write checks the 10,000 keys that were read, and the list names one key many times.
     let values = vec![("0".to_owned(), b"2".to_vec()); 100_000];
     let limited = tokio::time::timeout(std::time::Duration::from_millis(100), state.set_many(bucket(), values)).await;
     assert!(limited.is_err(), "the list was not interrupted");

@@ -7,14 +7,15 @@ use crate::secrets::Redactor;
 use evoke_model::clock::Clock;
 use evoke_model::text::{count, fitting};
 
-/// Limits on the log of one attempt, with control characters escaped. Lines past a limit are counted and dropped, and
-/// one line reports the number. 16 concurrent attempts of a function can hold 1 MiB.
+/// Limits on the log of one attempt, in bytes (after control characters are escaped) and in lines. Lines past a limit
+/// are counted and dropped, and a last line reports their number. With these limits, the logs of 16 concurrent attempts
+/// have at most 1 MiB.
 pub(super) const BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: u32 = 1_000;
 /// Length limit of a line, in bytes; longer lines are split.
 pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
-/// Limit on the bytes of one message that are redacted. A message of this length exceeds [`BYTES_MAX`] or
-/// [`LINES_MAX`], even if each of its lines has a line break of two bytes: the rest would be dropped.
+/// Only this many bytes of a message are searched for secrets. The rest would be dropped in any case: a message of this
+/// length exceeds [`BYTES_MAX`] or [`LINES_MAX`], even if each of its lines has a line break of two bytes.
 const MESSAGE_BYTES_MAX: usize = BYTES_MAX + 2 * LINES_MAX as usize + 1;
 /// Length limit of the context of a message, in bytes. Each line of the message starts with the context.
 const CONTEXT_BYTES_MAX: usize = 256;
@@ -50,7 +51,7 @@ pub(crate) struct LogBuffer {
     /// The last line on stderr that is not blank.
     last_on_stderr: Vec<u8>,
     panic: Panic,
-    /// Lines held back until the attempt ends; `None` if lines go to the sink at once.
+    /// Lines that are held back until the attempt ends; `None` if each line goes to the sink immediately.
     held: Option<Vec<LogLine>>,
 }
 
@@ -69,8 +70,9 @@ impl Default for LogBuffer {
     }
 }
 
-/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr. A
-/// Go guest prints its message on stderr, in one line before the stacks of its goroutines, and exits.
+/// The panic message of a guest, as far as it was logged. A Rust guest logs its panic message before it traps: in one
+/// log line through the SDK, else in two lines on stderr. A Go guest prints its message on stderr, in one line before
+/// the stacks of its goroutines, and exits.
 enum Panic {
     None,
     Location(String),
@@ -78,7 +80,7 @@ enum Panic {
 }
 
 const PANIC: &str = "panicked at ";
-/// The start of Go's message of a panic, and of an error that no function can recover from.
+/// The start of the message that Go prints for a panic, and for an error that no function can recover from.
 const GO_PANICS: [&str; 2] = ["panic: ", "fatal error: "];
 
 impl AttemptLog<'_> {
@@ -140,8 +142,9 @@ impl AttemptLog<'_> {
         log.put_partial(stream, partial);
     }
 
-    /// Returns the maximum length of an unfinished line before a piece of it is logged. A cut keeps at most about twice
-    /// the lookahead, so about `LINE_BYTES_MAX` bytes arrive between two searches for secrets.
+    /// Returns the length from which a piece of an unfinished line is logged, although its newline has not arrived.
+    /// After that, at most about twice the lookahead is left of the line. So about `LINE_BYTES_MAX` bytes arrive before
+    /// the line is searched for secrets again.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }
@@ -205,7 +208,7 @@ impl AttemptLog<'_> {
     }
 }
 
-/// Splits a line on stderr into its level and its text. A program sets the level with the number of syslog's levels
+/// Splits a line on stderr into its level and its text. A program can set the level with the number of syslog's levels
 /// before the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
 fn split_level(line: &[u8]) -> (Level, &[u8]) {
     match line {
@@ -239,7 +242,7 @@ impl LogBuffer {
 
     fn stream_line(&mut self, log: &AttemptLog<'_>, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // A line that is only counted needs no search for secrets.
+        // A line that is only counted is not shown, so it need not be searched for secrets.
         let is_counted_only = stream == Stream::Stdout && self.is_full();
         let line = if is_counted_only { line.into() } else { log.redactor.redact(line) };
         let line = &*line;
@@ -321,7 +324,8 @@ fn start_of(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
 }
 
-/// Returns the length of the first piece of a line: all of it, or up to the character that crosses the limit.
+/// Returns the length of the first piece of a line: the whole line, or the part before the character that crosses the
+/// limit.
 fn cut(line: &[u8]) -> usize {
     if line.len() <= LINE_BYTES_MAX {
         return line.len();

@@ -12,9 +12,9 @@ pub enum Level {
     Trace,
     /// Details for debugging.
     Debug,
-    /// Normal operation; also stdout.
+    /// Normal operation; also the level of lines on stdout.
     Info,
-    /// A possible problem; also stderr.
+    /// A possible problem; also the level of lines on stderr.
     Warn,
     /// A failure; includes the level `critical` of wasi:logging.
     Error,
@@ -40,7 +40,7 @@ pub struct LogLine {
     pub level: Level,
     /// The function, as `app/function`.
     pub function: Arc<str>,
-    /// The delivery that the function was handling.
+    /// Id of the delivery, or of the HTTP request, that the function was handling.
     pub delivery_id: Arc<str>,
     /// Number of the attempt, counted from 1.
     pub attempt: u32,
@@ -53,8 +53,8 @@ pub struct LogLine {
 /// Receives the log lines. Called on the thread that runs the attempt, so it must not block.
 pub type LogSink = Arc<dyn Fn(LogLine) + Send + Sync>;
 
-/// Escapes control characters and bidirectional ones, for example as `\u{1b}`, so that the text cannot move a
-/// terminal's cursor, change its colours or reverse the text that follows.
+/// Escapes control characters and characters that change the direction of text, for example as `\u{1b}`, so that the
+/// text cannot move a terminal's cursor, change its colours or reverse the text that follows.
 pub(crate) fn escape_controls(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let is_control = |c: char| c != '\t' && is_deceptive(c);

@@ -1,4 +1,4 @@
-//! Clocks of a guest that are recorded, or given by a test.
+//! Clocks of a guest whose readings are recorded, or come from a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use super::Recorder;
 
-/// The resolution that guests see: that of the system's clocks.
+/// The resolution that guests see. It equals that of the system's clocks.
 const RESOLUTION_NS: u64 = 1;
 
 /// The wall clock of the system. Records each reading.
@@ -26,7 +26,7 @@ impl HostWallClock for RecordedWall {
     }
 }
 
-/// A monotonic clock that starts with the context. Records each reading.
+/// A monotonic clock that starts at 0 when the WASI context is created. Records each reading.
 pub(super) struct RecordedMonotonic {
     recorder: Recorder,
     start: Instant,
@@ -50,8 +50,8 @@ impl HostMonotonicClock for RecordedMonotonic {
     }
 }
 
-/// A clock that returns given readings. After the last one, it advances with the time of the machine, so that a
-/// function that waits for a time does not wait forever.
+/// A clock that returns the readings of a test, one after another. After the last one, the clock continues with the
+/// time that passes on the machine, so that a function that waits for a time does not wait forever.
 #[derive(Clone)]
 pub(super) struct Readings(Arc<Inner>);
 

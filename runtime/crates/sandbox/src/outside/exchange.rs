@@ -17,9 +17,9 @@ use evoke_model::recording::{Content, Exchange, ExchangeAnswer, RequestError};
 const EXCHANGE_BYTES: usize = 128;
 /// Estimate of the size of a header in a recording without its name and its value, in bytes.
 const HEADER_BYTES: usize = 8;
-/// The same for a part of a body.
+/// Estimate of the size of a part of a body in a recording without its data, in bytes.
 const PART_BYTES: usize = 8;
-/// The most requests of a recording.
+/// Limit on the requests in a recording.
 const EXCHANGES_MAX: usize = 1_000;
 
 /// The place of a request in a recording. Cheap to clone.
@@ -47,7 +47,7 @@ impl RecordedExchange {
         (exchange, request)
     }
 
-    /// Records that the deadline of the attempt ended the request, if that is the error.
+    /// If the error is that the deadline of the attempt was reached, records that the deadline ended the request.
     pub(crate) fn ended(&self, error: &Error) {
         if *error == Error::Deadline {
             self.recorder.past_deadline(self.index);
@@ -75,18 +75,18 @@ impl RecordedExchange {
                 let answer = ExchangeAnswer::Response { status, headers, body, parts, error: None, is_stalled: false };
                 self.change(bytes, |exchange| exchange.answer = Some(answer));
             }
-            None => self.recorder.refuse("a response had a header that is no text".to_owned()),
+            None => self.recorder.refuse("a response had a header that is not UTF-8 text".to_owned()),
         }
         response.map(|body| Recorded { body, exchange: self, record: received })
     }
 
     fn change(&self, bytes: usize, change: impl FnOnce(&mut Exchange)) {
-        // After the limit was exceeded, there is no entry.
+        // If the recording has exceeded its limit, it has no entries.
         self.recorder.add(bytes, |reads| reads.http.get_mut(self.index).map(change));
     }
 }
 
-/// Returns the headers, or `None` if a value is no text.
+/// Returns the headers, or `None` if a value is not UTF-8 text.
 fn texts(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
@@ -94,7 +94,7 @@ fn texts(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     headers.iter().map(text).collect()
 }
 
-/// Records the result of a poll of a body: a part, an error or the end, or that none of them has arrived.
+/// Records the result of a poll of a body: a part, an error, the end, or (`Pending`) that nothing has arrived.
 type Record<B> = fn(&RecordedExchange, &B, Poll<Option<Result<&Frame<Bytes>, &<B as Body>::Error>>>);
 
 /// A body that is recorded while it is read.
@@ -142,7 +142,7 @@ fn received(exchange: &RecordedExchange, _: &ResponseBody, polled: Poll<Option<R
     let (mut data, mut failure) = (None, None);
     match polled {
         Poll::Ready(Some(Ok(frame))) if frame.trailers_ref().is_some_and(|trailers| !trailers.is_empty()) => {
-            exchange.recorder.refuse("a response had trailers".to_owned());
+            exchange.recorder.refuse("a response had trailers, which cannot be recorded".to_owned());
         }
         Poll::Ready(Some(Ok(frame))) => data = frame.data_ref(),
         Poll::Ready(Some(Err(error))) => {

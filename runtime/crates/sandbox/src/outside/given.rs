@@ -8,8 +8,8 @@ use crate::answers::HttpAnswers;
 use evoke_model::clock::UnixMs;
 use evoke_model::recording::Reads;
 
-/// What a test gives to an attempt in place of the machine and the network. The test gives stored state as a
-/// [`crate::StateSource`].
+/// The values that a test gives to an attempt in place of those of the machine and the network. The test gives stored
+/// state as a [`crate::StateSource`].
 #[derive(Clone)]
 pub struct Given(Arc<Inner>);
 
@@ -21,9 +21,9 @@ struct Inner {
 }
 
 impl Given {
-    /// Answers requests with `answers`. Clocks return the readings in `reads`, and random numbers come from its seed.
-    /// Without readings, a clock is that of the machine, or the call's fixed clock. Without a seed, random numbers are
-    /// those of the machine.
+    /// Answers requests with `answers`. Clocks return the readings in `reads`, and random numbers come from the seed in
+    /// `reads`. Without readings, a clock is that of the machine, or the call's fixed clock. Without a seed, random
+    /// numbers are those of the machine.
     pub fn new(answers: HttpAnswers, reads: Reads) -> Self {
         Self(Arc::new(Inner { answers, reads, published: AtomicUsize::new(0), polls: AtomicUsize::new(0) }))
     }
@@ -46,18 +46,20 @@ impl Given {
         Readings::new(self.0.reads.monotonic_ns.clone())
     }
 
-    /// Returns the next given time of a published event. After the last time, returns the last time again.
+    /// Returns the next time of a published event that the test gives. After the last time, returns the last time
+    /// again.
     pub(super) fn publish_ms(&self) -> Option<UnixMs> {
         let times = &self.0.reads.published_ms;
         times.get(self.0.published.fetch_add(1, Ordering::Relaxed)).or(times.last()).copied()
     }
 
-    /// Returns the next given result of a poll. Returns `None` after the last one: then the machine decides.
+    /// Returns the next result of a poll that the test gives. Returns `None` after the last one; then the real result
+    /// counts.
     pub(super) fn poll(&self) -> Option<Vec<u32>> {
         self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
     }
 
-    /// Starts again with the first reading.
+    /// Starts again with the first given time and the first result of a poll.
     pub(super) fn reset(&self) {
         self.0.published.store(0, Ordering::Relaxed);
         self.0.polls.store(0, Ordering::Relaxed);

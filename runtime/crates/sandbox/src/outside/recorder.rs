@@ -1,5 +1,5 @@
-//! Records what an attempt reads. The size is bounded: beyond the limit, the recording is dropped, and the attempt
-//! continues.
+//! Records the values that an attempt reads from outside. The size of a recording is limited. If a recording exceeds
+//! the limit, it is dropped, and the attempt continues.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use evoke_model::recording::{BucketReads, Content, ExchangeAnswer, Reads, Seed};
 /// Estimate of the size of a reading of a clock in a recording, in bytes.
 const READING_BYTES: usize = 24;
 
-/// Records what one attempt reads from outside. Cheap to clone; all clones record into one place.
+/// Records the values that one attempt reads from outside. Cheap to clone; all clones record into one place.
 #[derive(Clone)]
 pub struct Recorder(Arc<Shared>);
 
@@ -24,7 +24,7 @@ struct Recorded {
     bytes: usize,
     /// The requests that the deadline of the attempt ended, by their positions.
     past_deadline: Vec<usize>,
-    /// Why nothing is recorded any more.
+    /// Why the recording was dropped. After that, nothing is recorded.
     refused: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl Recorder {
 
     /// Returns everything that was read, or why the recording is not complete. `is_timed_out` is true if the attempt
     /// reached its deadline. Then the requests that the deadline ended are changed to requests that never end, because
-    /// the attempt waited for them until its own end.
+    /// the attempt waited for them until its end, and a test must wait in the same way.
     pub fn take(&self, is_timed_out: bool) -> Result<Reads, String> {
         let Recorded { mut reads, past_deadline, refused, .. } = std::mem::take(&mut *self.lock());
         for index in past_deadline.into_iter().filter(|_| is_timed_out) {
@@ -54,7 +54,8 @@ impl Recorder {
         self.lock().past_deadline.push(index);
     }
 
-    /// Drops the recording and ends it. The first reason is kept.
+    /// Drops the recording; nothing is recorded after that. If this is called several times, [`Self::take`] returns the
+    /// first reason.
     pub fn refuse(&self, reason: String) {
         let mut recorded = self.lock();
         recorded.reads = Reads::default();
@@ -65,7 +66,8 @@ impl Recorder {
         *self.lock() = Recorded::default();
     }
 
-    /// Records something of this size, unless it exceeds the limit.
+    /// Records a value of this size in bytes through `record`. Returns `None` if the recording was dropped, or is
+    /// dropped now because the value exceeds the limit.
     pub(super) fn add<T>(&self, bytes: usize, record: impl FnOnce(&mut Reads) -> T) -> Option<T> {
         let mut recorded = self.lock();
         if recorded.refused.is_some() {
@@ -100,7 +102,8 @@ impl Recorder {
         self.add(READING_BYTES + 4 * ready.len(), |reads| reads.polls.push(ready.to_vec()));
     }
 
-    /// Returns a new seed for random numbers; `None` if the machine has none.
+    /// Returns a new seed for random numbers, and records it; `None` if the operating system provides no random
+    /// numbers.
     pub(super) fn seed(&self) -> Option<Seed> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).ok()?;

@@ -9,7 +9,7 @@ use crate::outside::Outside;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::{Data, EXTENSIONS_MAX, Event};
 
-/// Attributes that are not extensions: a draft has a field for them, or Evoke sets them.
+/// Names that an extension attribute cannot have, because a draft has a field for them, or Evoke sets them.
 const OWN_FIELDS: [&str; 9] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"];
 
@@ -65,7 +65,7 @@ impl Origin<'_> {
         Ok(event)
     }
 
-    /// Returns the event of a CloudEvents JSON object, whose `source` is replaced.
+    /// Returns the event of a CloudEvents JSON object. Its `source` is replaced with that of the function.
     pub(super) fn event_from_json(&self, json: &[u8], ordinal: usize) -> Result<Event, String> {
         let fill = |event: &mut Event| {
             self.source.clone_into(&mut event.source);

@@ -16,7 +16,7 @@ fn draft(type_: &str, data: &[u8]) -> Draft {
     }
 }
 
-/// The parts of a publisher.
+/// The values that a publisher borrows.
 struct Harness {
     cause: Event,
     allowed: [String; 2],

@@ -17,10 +17,11 @@ const STRING_BYTES_MIN: usize = 16;
 /// Length of the longest value whose encodings are redacted, in bytes. A longer value is redacted as it is and line by
 /// line: the encodings of a value have some 25 times its length.
 const ENCODED_BYTES_MAX: usize = 8 * 1024;
-/// Limit on the bytes of all texts of a function. The automaton takes about 12 bytes for each.
+/// Limit on the length of all texts that are searched for in the output of a function, in bytes. The search automaton
+/// takes about 12 bytes of memory for each of these bytes.
 pub(super) const TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The texts of one value.
+/// The texts to search for that stand for one value.
 #[derive(Default)]
 pub(super) struct Forms {
     texts: BTreeSet<Vec<u8>>,
@@ -28,7 +29,7 @@ pub(super) struct Forms {
 }
 
 impl Forms {
-    /// Returns the texts of a value; none if the value is too short to be redacted.
+    /// Returns the texts of a value. There are none if the value is too short to be redacted.
     pub(super) fn of(value: &str) -> Result<Self, SecretsTooLarge> {
         let mut forms = Self::default();
         let value = value.trim();
@@ -71,7 +72,7 @@ impl Forms {
         secret.try_for_each(|line| self.add(line))
     }
 
-    /// Adds the strings inside a JSON value: a function parses the value, and uses its parts.
+    /// Adds the strings inside a JSON value, because a function parses the value and uses its parts.
     fn add_strings(&mut self, json: &serde_json::Value) -> Result<(), SecretsTooLarge> {
         match json {
             serde_json::Value::String(text) if text.trim().len() >= STRING_BYTES_MIN => {
@@ -106,7 +107,7 @@ impl Forms {
         for bits in 0..32 {
             self.add(JsonStyle::from_bits(bits).escaped(value))?;
         }
-        // What Rust's `{:?}` prints for texts and bytes.
+        // The output of Rust's `{:?}` for texts and bytes.
         let debug = format!("{value:?}");
         self.add(debug.get(1..debug.len().saturating_sub(1)).unwrap_or_default())?;
         self.add(value.escape_debug().to_string())?;

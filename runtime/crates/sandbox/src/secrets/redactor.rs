@@ -19,16 +19,16 @@ pub(crate) struct Redactor(Option<Search>);
 
 struct Search {
     automaton: AhoCorasick,
-    /// Index in `replacements` of the secret of each pattern.
+    /// For each pattern, the index of its secret in `replacements`.
     secrets: Vec<usize>,
     replacements: Vec<String>,
-    /// The values for tests that replace the values in recordings.
+    /// The values that replace the secrets in recordings, for tests.
     test_values: Vec<String>,
     /// Length of the longest pattern, in bytes.
     longest: usize,
 }
 
-/// Returns the value of a secret in tests, unless a test gives another one.
+/// Returns the value that a secret has in tests, unless a test sets another one.
 pub(crate) fn test_value(name: &str) -> String {
     format!("test-{name}")
 }
@@ -65,7 +65,8 @@ impl Redactor {
             return Ok(Self::default());
         }
         let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
-        // All matches are needed, also those inside of others. This kind takes the least memory.
+        // Overlapping matches are needed, so the match kind is `Standard`. This kind of automaton takes the least
+        // memory.
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
@@ -123,7 +124,7 @@ impl Redactor {
         let mut spans = spans.into_iter();
         loop {
             let span = spans.next();
-            // The values and their encodings are UTF-8, so that matches start and end between characters.
+            // The values and their encodings are UTF-8, so matches start and end between characters.
             let before = text.get(at..span.as_ref().map_or(text.len(), |span| span.start)).unwrap_or_default();
             let room = bytes_max.saturating_sub(out.len());
             if before.len() > room {
@@ -138,17 +139,18 @@ impl Redactor {
         }
     }
 
-    /// Returns the number of bytes at the end of an unfinished line that can be the start of a value.
+    /// Returns the number of bytes at the end of an unfinished line that can be the start of a value, of which the rest
+    /// has not arrived yet.
     pub(crate) fn lookahead(&self) -> usize {
         self.0.as_ref().map_or(0, |search| search.longest.saturating_sub(1))
     }
 
-    /// Returns the length of the first piece of an unfinished line longer than twice [`Self::lookahead`]: no value
-    /// continues behind it, and it is not empty.
+    /// Returns the length of the first piece of an unfinished line, which can be logged: no value begins in the piece
+    /// and ends after it. The line must be longer than twice [`Self::lookahead`]. The piece is not empty.
     pub(crate) fn cut(&self, line: &[u8]) -> usize {
         let Some(search) = &self.0 else { return line.len() };
         let mut at = line.len().saturating_sub(self.lookahead());
-        // Not within a character, which has at most 4 bytes.
+        // The piece must not end within a character, which has at most 4 bytes.
         let is_start = |at: usize| line.get(at).is_none_or(|byte| byte & 0xC0 != 0x80);
         at = (at.saturating_sub(3)..=at).rev().find(|at| is_start(*at)).unwrap_or(at);
         match search.spans(line).iter().find(|span| span.start < at && at < span.end) {
@@ -165,7 +167,7 @@ impl Search {
     /// one secret, are one part.
     fn spans(&self, text: &[u8]) -> Vec<Span> {
         let mut spans: Vec<Span> = Vec::new();
-        // The search is not anchored, so there is no error.
+        // Only anchored searches can fail, and this search is not anchored.
         for found in self.automaton.try_find_overlapping_iter(text).into_iter().flatten() {
             let secret = self.secrets.get(found.pattern().as_usize()).copied().unwrap_or_default();
             let mut span = Span { start: found.start(), end: found.end(), secret, longest: found.len() };
@@ -188,7 +190,7 @@ impl Search {
     }
 }
 
-/// Hides the values, which the automaton consists of.
+/// Shows only the names of the secrets, because the automaton contains their values.
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.0.iter().flat_map(|search| &search.replacements);

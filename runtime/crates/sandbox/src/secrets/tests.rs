@@ -30,7 +30,7 @@ fn every_occurrence_is_replaced_and_other_text_stays() {
 #[test]
 fn a_value_in_the_name_of_a_host_is_replaced_also_in_lower_case() {
     assert_eq!(redact("Hunter-TWO", "https://a.hunter-two.example"), "https://a.[secret KEY].example");
-    // A short one occurs in other words too often.
+    // The lower case of a shorter value is not replaced, because it occurs in other words too often.
     assert_eq!(redact("Hunter2", "a hunter2"), "a hunter2");
 }
 

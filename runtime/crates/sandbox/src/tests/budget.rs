@@ -1,4 +1,4 @@
-//! Work of the host on behalf of a guest is bounded by the deadline and by limits of each call.
+//! The deadline and the limits of each call bound the work of the host for a guest.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn straight_line_logs() -> String {
     format!("(memory.fill (i32.const 0) (i32.const 10) (i32.const 60000)) {} {OK}", log.repeat(5_000))
 }
 
-/// Returns the binary form, whose size limit is larger.
+/// Returns the binary form of a guest, because the text form has a lower size limit.
 fn binary(guest: &Guest) -> Vec<u8> {
     wat::parse_str(guest.wat()).unwrap()
 }
@@ -54,7 +54,7 @@ async fn a_trap_in_a_function_with_an_expanding_name_takes_no_time() {
     let guest = guest_with(&format!("(func ${name} unreachable)"), &format!("(call ${name}) {OK}"));
     let function = harness.load(&guest).await;
     let started = std::time::Instant::now();
-    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
+    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("no trap") };
     // Expanding the name takes many seconds.
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(message.starts_with("wasm `unreachable` instruction executed, in _Z1fSt4pairIiiES0_"), "{message}");
@@ -99,12 +99,12 @@ async fn a_poll_of_one_pollable_many_times_traps() {
         (instance $run (export "run" (func $run)))
         (export "wasi:cli/run@0.2.3" (instance $run)))"#;
     let function = harness.sandbox.load(&Spec { memory: 1 << 20, ..harness.spec(component) }).await.unwrap();
-    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
-    assert!(message.contains("polled 5000 pollables in one call; the limit is 1000"), "{message}");
+    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("no trap") };
+    assert!(message.contains("waited for 5000 timers, streams and responses in one call"), "{message}");
 }
 
-/// Returns a command that runs `body`, which can call `$f`. The component imports `interface`, and `lower` makes the
-/// core function from its function.
+/// Returns a command that imports `function` of `interface` and runs `body`, in which `$f` is this function. `exports`
+/// are the exports of the interface in text form.
 fn command(interface: &str, exports: &str, function: &str, signature: &str, body: &str) -> String {
     format!(
         r#"(component
@@ -135,7 +135,7 @@ async fn random_bytes_beyond_the_limit_trap() {
     let body = "(call $f (i64.const 4294967296) (i32.const 8)) (i32.const 0)";
     let component = command("wasi:random/random@0.2.0", random, "get-random-bytes", "(param i64 i32)", body);
     let function = harness.sandbox.load(&Spec { memory: 1 << 20, ..harness.spec(component) }).await.unwrap();
-    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
+    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("no trap") };
     assert!(message.contains("exceeds limit 65536"), "{message}");
 }
 
@@ -169,7 +169,7 @@ async fn the_return_from_every_kind_of_host_function_checks_the_deadline() {
             "(param i32)",
             "(call $f (i32.const 8)) unreachable",
         ),
-        // wasmtime's own function.
+        // `memory.grow` calls a function of wasmtime itself.
         command(
             "wasi:clocks/monotonic-clock@0.2.0",
             &now,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns a core module whose `_start` is `body`, which may call `say` with a file descriptor, an address and a
+/// Returns a core module whose `_start` is `body`. The body may call `$say` with a file descriptor, an address and a
 /// length.
 fn program(fields: &str, body: &str) -> String {
     format!(

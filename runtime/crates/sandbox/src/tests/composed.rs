@@ -104,7 +104,7 @@ async fn undefined_bits_of_flags_reach_no_other_component() {
     }
 }
 
-/// The only functions of the host with flags are those of `wasi:filesystem`, where no descriptor exists.
+/// Only functions of `wasi:filesystem` take flags from a guest, and they need a descriptor, which no guest has.
 #[tokio::test]
 async fn undefined_bits_of_flags_for_the_host_do_no_harm() {
     let errors = [
@@ -190,7 +190,7 @@ async fn a_component_that_calls_the_one_around_it_or_within_it_traps() {
     }
 }
 
-/// The instance of a trap is never called again: its globals and its memory are gone.
+/// An instance that has trapped is never called again: its globals and its memory are gone.
 #[tokio::test]
 async fn each_attempt_after_a_trap_gets_a_fresh_instance() {
     let harness = Harness::new();
@@ -229,7 +229,7 @@ async fn a_component_that_starts_with_four_gigabytes_of_memory_is_rejected() {
     assert!(error.contains("needs 4194304 KiB of memory to start, but its `memory` limit is 256 KiB"), "{error}");
 }
 
-/// Waits for `subscribe-instant` or a pollable that is always ready.
+/// Returns a command that runs `body`, which can wait for an instant (`$at`) and for a duration (`$in`).
 fn waits(body: &str) -> String {
     format!(
         r#"(component
@@ -258,7 +258,7 @@ fn waits(body: &str) -> String {
     )
 }
 
-/// The clocks of WASI 0.2 count nanoseconds in 64 bits, so no wait ends later than after 584 years.
+/// The clocks of WASI 0.2 count nanoseconds in 64 bits, so the longest wait ends after 584 years.
 #[tokio::test]
 async fn waits_without_end_and_waits_of_zero_end_at_the_deadline() {
     let harness = Harness::new();

@@ -1,9 +1,10 @@
-//! Core modules that are handlers, with no WIT inside: what the compilers of Go and C build by themselves.
+//! Core modules that are handlers and contain no WIT. The compilers of Go and C build such modules without further
+//! tools.
 
 use super::*;
 
-/// Returns a module that exports a handler with this body, which leaves the address of its result. Zeros at address 1024
-/// are `ok`.
+/// Returns a module that exports a handler with this body. The body must leave the address of its result on the stack.
+/// Zeros at address 1024 are the result `ok`.
 fn module(imports: &str, body: &str) -> String {
     format!(
         r#"(module

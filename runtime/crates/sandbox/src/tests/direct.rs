@@ -1,4 +1,4 @@
-//! Direct attempts.
+//! Direct attempts (`direct.rs`): they run on the caller's thread and cannot wait.
 
 use super::*;
 use crate::function::Entry;
@@ -16,7 +16,7 @@ fn long() -> Guest {
 async fn an_interrupted_direct_attempt_runs_again_and_is_visible_once() {
     let harness = Harness::new();
     let function = harness.load(&long()).await;
-    let Entry::Handler(_, Some(direct)) = &function.entry else { panic!("the guest may wait") };
+    let Entry::Handler(_, Some(direct)) = &function.entry else { panic!("the guest cannot run directly") };
     for _ in 0..2 {
         let attempt = function.run(harness.call()).await;
         assert_eq!((&attempt.outcome, attempt.published.len()), (&Outcome::Done, 1));

@@ -1,4 +1,4 @@
-//! HTTP components that request more than the host gives.
+//! HTTP components that use more than their limits allow.
 
 use std::time::Instant;
 
@@ -75,9 +75,9 @@ async fn fields_requests_and_bodies_that_the_host_holds_are_bounded() {
         repeat("(call $body (call $response (call $fields)) (i32.const 8))"),
     ] {
         let message = harness.http_trap(&format!("{FILL} {body}")).await;
-        assert!(message.contains("the host holds at most 4 MiB for one attempt"), "{message}");
+        assert!(message.contains("HTTP headers and bodies) exceed the limit of 4 MiB"), "{message}");
     }
-    // Handles without contents.
+    // Fields without contents reach the limit on handles before that on bytes.
     let message = harness.http_trap(&repeat("(drop (call $fields))")).await;
     assert!(message.contains("resource table"), "{message}");
 }
@@ -109,7 +109,7 @@ async fn waiting_for_an_instance_and_responding_share_one_deadline() {
     let timeout = Duration::from_millis(200);
     let spin = harness.load_http("(loop (br 0))", timeout).await;
     let started = Instant::now();
-    // The second request gets the only instance when the first one ends, which is at its own deadline.
+    // The second request gets the only instance when the first request ends, which is at the deadline of the first.
     let both = futures_util::future::join(harness.request(&spin), harness.request(&spin));
     both.await;
     assert!(started.elapsed() < timeout + Duration::from_millis(80), "{:?}", started.elapsed());
@@ -131,6 +131,6 @@ async fn fields_of_a_command_count_towards_its_handles() {
         (instance $run (export "run" (func $run)))
         (export "wasi:cli/run@0.2.3" (instance $run)))"#;
     let function = harness.sandbox.load(&Spec { memory: 1 << 20, ..harness.spec(command) }).await.unwrap();
-    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
+    let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("no trap") };
     assert!(message.contains("no free keys"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Guests that exceed a limit fail alone.
+//! A guest that exceeds a limit fails, and no other guest does.
 
 use super::*;
 

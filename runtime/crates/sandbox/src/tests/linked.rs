@@ -1,8 +1,8 @@
-//! Everything that the linker offers, function by function, against the reviewed list in `linked.txt`. A function that a
-//! newer wasmtime or a change of ours links has no line in the list, and fails the test.
+//! Compares the functions that the linker offers with the reviewed list in `linked.txt`, one by one. If a newer
+//! wasmtime or a change of Evoke links another function, the list has no line for it, and the test fails.
 //!
-//! A linker cannot be asked for its contents. So each function of every WIT package in question is imported by a
-//! component of its own, which the linker accepts or rejects.
+//! A linker does not show its contents. So for each function of every WIT package that could be linked, the test makes
+//! a component that imports only this function. The linker accepts or rejects the component.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ use crate::inspect::Availability;
 const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/linked.txt");
 /// The kinds in the order of the columns of the list.
 const KINDS: [Kind; 3] = [Kind::Handler, Kind::Command, Kind::Http];
-/// The words of the list for what bounds a function. The list explains them.
+/// The words in the list for the limit on the work of a function. The list explains them.
 const BOUNDS: [&str; 10] =
     ["constant", "copy", "handle", "chunk", "budget", "wait", "log", "publish", "state", "refused"];
 
@@ -41,7 +41,7 @@ fn package(name: &str) -> PathBuf {
     Path::new(manifest).parent().unwrap().to_owned()
 }
 
-/// Returns every interface that could be linked: WASI 0.2 with its unstable functions, our own contract, and the exit
+/// Returns every interface that could be linked: WASI 0.2 with its unstable functions, the WIT of Evoke, and the exit
 /// import of converted programs.
 fn interfaces() -> Resolve {
     let mut wit = Resolve { all_features: true, ..Resolve::default() };
@@ -158,14 +158,15 @@ async fn every_linked_function_is_in_the_reviewed_list_with_its_bound() {
         assert_eq!(listed, Some(availability(interface).as_str()), "{interface}");
         for function in functions {
             let bound = list.functions.get(&(interface.clone(), function.clone()));
-            let bound =
-                bound.unwrap_or_else(|| panic!("{interface} {function} is linked and has no line in linked.txt"));
-            assert!(BOUNDS.contains(&&**bound), "{interface} {function}: {bound:?} is none of {BOUNDS:?}");
+            let bound = bound.unwrap_or_else(|| {
+                panic!("{interface} {function} is linked, but has no line in linked.txt; review it and add it")
+            });
+            assert!(BOUNDS.contains(&&**bound), "{interface} {function}: {bound:?} is not one of {BOUNDS:?}");
         }
     }
     for (interface, function) in list.functions.keys() {
         let is_linked = linked.get(interface).is_some_and(|functions| functions.contains(function));
-        assert!(is_linked, "{interface} {function} is in linked.txt and not linked");
+        assert!(is_linked, "{interface} {function} is in linked.txt, but is not linked");
     }
     assert_eq!(list.interfaces.len(), linked.len());
 }
@@ -176,7 +177,8 @@ async fn commands_get_no_folder_and_no_socket() {
     let names: Vec<String> = wit.interfaces.iter().filter_map(|(id, _)| wit.id_of(id)).collect();
     let versioned = |name: &str| names.iter().find(|full| full.split('@').next() == Some(name)).unwrap();
     let run = versioned("wasi:cli/run");
-    // The result is at address 64: a list, whose length is at 68, or a result, which begins with 1 if it is an error.
+    // The result is at address 64: either a list, whose length is at 68, or a `result`, which begins with 1 if it is an
+    // error.
     for (interface, function, arguments, is_nothing) in [
         ("wasi:filesystem/preopens", "get-directories", 0, "(i32.eqz (i32.load (i32.const 68)))"),
         ("wasi:sockets/tcp-create-socket", "create-tcp-socket", 1, "(i32.load8_u (i32.const 64))"),

@@ -27,7 +27,7 @@ async fn a_file_that_is_not_a_function_is_rejected_with_the_reason() {
         (b"(component (core module $m) (core", "is not a valid component"),
         (
             b"(component)",
-            "exports nothing; a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2",
+            "exports nothing; a function must export evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2",
         ),
     ] {
         let error = harness.refused(component).await;

@@ -21,7 +21,8 @@ async fn the_deadline_holds_in_loops_around_the_call_and_in_host_calls() {
         let function = harness.sandbox.load(&Spec { timeout, ..harness.spec(guest.wat()) }).await.unwrap();
         let attempt = function.run(harness.call()).await;
         assert_eq!(attempt.outcome, Outcome::Timeout { limit: timeout }, "{}", guest.core);
-        // Usually a tick later. The bound is for a machine that is busy with other work.
+        // Usually, an attempt ends a tick after its time-out. The bound here is for a machine that is busy with other
+        // work.
         assert!(attempt.duration < timeout + Duration::from_secs(2), "{:?} {}", attempt.duration, guest.core);
     }
 }

@@ -1,23 +1,23 @@
-//! Warm instances.
+//! Warm instances (`warm_pool.rs`): their memory stays allocated when an attempt ends.
 
 use super::*;
 
 /// Pages of the memory of these guests.
 const PAGES: u32 = 24;
 const BYTES: u32 = PAGES * 64 * 1024;
-/// The place and the size of their data, which is large enough for warm instances.
+/// The address and the size of the data of these guests. Data of this size are enough for warm instances.
 const DATA_AT: u32 = 1024 * 1024;
 const DATA_BYTES: u32 = 256 * 1024;
 
-/// Returns the component of a guest whose memory is large and begins with this data.
+/// Returns the component of a guest whose memory is large, and initially contains this letter `data_bytes` times.
 fn large(guest: Guest, letter: char, data_bytes: u32) -> String {
     let text = letter.to_string().repeat(data_bytes as usize);
     let data = format!(r#"(data (i32.const {DATA_AT}) "{text}") (global $next"#);
     Guest { pages: PAGES, ..guest }.wat().replacen("(global $next", &data, 1)
 }
 
-/// Returns a guest that traps if a byte of its memory beyond the first page is not what it is at the start, and then
-/// writes to all of them.
+/// Returns a guest that checks its memory beyond the first page, and then overwrites all of it. It traps if a byte does
+/// not have its initial value.
 fn scan_and_fill(letter: char) -> Guest {
     let data = u64::from_le_bytes([letter as u8; 8]);
     let body = format!(
@@ -72,7 +72,7 @@ async fn attempts_beyond_the_warm_instances_run_in_the_other_pool() {
     assert!(!all.is_empty());
     let attempts = futures_util::future::join_all(runs).await;
     assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Done));
-    // Attempts that wait take none of the instances for direct ones.
+    // Attempts that may wait take none of the instances for direct attempts.
     assert!(warm.try_take(crate::warm_pool::Use::Direct).is_some());
     assert_eq!(direct.run(harness.call()).await.outcome, Outcome::Done);
     drop(all);
@@ -88,7 +88,7 @@ async fn only_components_with_much_data_are_loaded_for_warm_instances() {
     }
 }
 
-/// Returns the number of page faults of this thread, which have a place after the name in brackets: see proc(5).
+/// Returns the number of page faults of this thread: a field after the name in brackets (proc(5), `stat`).
 #[cfg(target_os = "linux")]
 fn page_faults() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

@@ -1,5 +1,6 @@
-//! Data that a thread with disk work shares with its worker: whether to stop, and which entry the thread accesses now.
-//! When the file system of an entry does not respond, the worker abandons the thread and continues without the entry.
+//! The data that a thread with disk work shares with the task of its source: whether to stop, and which file or folder
+//! (entry) the thread accesses now. If the file system of an entry does not respond, the source abandons the thread and
+//! skips the entry.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// The entries that are skipped, because a thread is still waiting for each of them.
+/// The entries that are skipped because they do not respond. For each entry, an abandoned thread is still waiting; the
+/// flag becomes true when that thread ends.
 #[derive(Clone, Default)]
 pub(super) struct Stuck(BTreeMap<String, Arc<AtomicBool>>);
 
-/// Largest number of threads that one source abandons. After that, the source waits for the entry.
+/// Maximum number of threads that one source abandons. If a further entry does not respond, the source waits for it.
 const STUCK_MAX: usize = 8;
 
 impl Stuck {
@@ -27,13 +29,14 @@ impl Stuck {
         is_added
     }
 
-    /// Removes the entries that responded after all. Returns true if it removed an entry.
+    /// Removes the entries that have responded by now. Returns true if an entry was removed.
     pub(super) fn remove_finished(&mut self) -> bool {
         let before = self.0.len();
         self.0.retain(|_, is_finished| !is_finished.load(Ordering::Acquire));
         self.0.len() < before
     }
 
+    /// Returns true if the entry `name`, or a folder that contains it, is skipped.
     fn contains(&self, mut name: &str) -> bool {
         loop {
             if self.0.contains_key(name) {
@@ -47,11 +50,12 @@ impl Stuck {
     }
 }
 
-/// One piece of disk work.
+/// The state of one piece of disk work. Clones share the state.
 #[derive(Clone, Default)]
 pub(super) struct Access {
     pub(super) stop: CancellationToken,
     stuck: Arc<Stuck>,
+    /// The name of the entry that the thread accesses now.
     place: Arc<Mutex<String>>,
     steps: Arc<AtomicU64>,
     is_finished: Arc<AtomicBool>,
@@ -62,7 +66,8 @@ impl Access {
         Self { stop, stuck: Arc::new(stuck.clone()), ..Self::default() }
     }
 
-    /// Must be called before an entry is accessed. Fails for an entry that does not respond.
+    /// Records that the thread now accesses an entry. Must be called before each access. Returns an error for an entry
+    /// that is skipped because it does not respond.
     pub(super) fn enter(&self, name: &str) -> io::Result<()> {
         if !self.stuck.0.is_empty() && self.stuck.contains(name) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not respond"));
@@ -75,7 +80,7 @@ impl Access {
         Ok(())
     }
 
-    /// Records that the entry responded.
+    /// Records that the work makes progress: the entry responded.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -99,7 +104,7 @@ mod tests {
     fn an_entry_that_does_not_respond_is_skipped_with_everything_in_it_until_it_responds() {
         let mut stuck = Stuck::default();
         let waiting = Access::default();
-        assert!(!stuck.add(&waiting), "the top folder cannot be skipped");
+        assert!(!stuck.add(&waiting), "the top folder must not be skipped");
         waiting.enter("a/mount").unwrap();
         assert!(stuck.add(&waiting) && !stuck.remove_finished());
         let access = Access::new(CancellationToken::new(), &stuck);

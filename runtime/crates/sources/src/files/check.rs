@@ -1,4 +1,4 @@
-//! Checks single names that occur in notifications.
+//! Checks the files and folders whose names occur in notifications.
 
 use std::io;
 use std::path::Path;
@@ -14,17 +14,17 @@ use super::version::Stamp;
 use super::watch::{Hint, watch_each};
 use super::{POLL_INTERVAL, Stopped, Worker};
 
-/// The result of a check of one name.
+/// The result of checking one name.
 enum Checked {
     File(Stamp),
     Folder(ScanResult),
     Nothing,
-    /// The entry could not be read, for this reason.
+    /// The file or folder could not be read, for this reason.
     Unread(String),
 }
 
 impl Worker {
-    /// Checks the names in `hints`.
+    /// Checks the names in `hints`, and records the results and the hints in the tracker.
     pub(super) async fn check_hinted(&mut self, hints: Vec<(String, Hint)>) -> Result<(), Stopped> {
         let (filter, watch) = (self.filter.clone(), self.watch.clone());
         let checked = self.with_root(move |root, access| {
@@ -78,7 +78,8 @@ impl Worker {
     }
 }
 
-/// Returns what is under a name; `None` when the filter does not include the name. Fails when the source is stopped.
+/// Returns whether a name belongs to a file, a folder or neither; `None` if the filter does not include the name.
+/// Returns an error if the source is stopped.
 fn check(
     root: &Root,
     name: &str,

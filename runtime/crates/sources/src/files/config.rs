@@ -34,20 +34,20 @@ pub struct FilesSource {
     /// Globs of files to ignore, even if they match `include`.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// A changed file becomes an event after it has not changed for this long.
+    /// How long a file must be unchanged before its change becomes an event.
     #[serde(default = "default_settle", with = "DurationText")]
     pub settle: Duration,
     /// Whether the event contains the content of the file.
     #[serde(default)]
     pub content: bool,
-    /// Largest file content in an event.
+    /// Maximum size of the content in an event. The event of a larger file has no content.
     #[serde(default = "content_size_default")]
     pub max_content: ByteSize,
-    /// Largest file that becomes an event. Larger files are not read; the source reports them and is degraded.
+    /// Maximum size of a file. Larger files are not read and cause no events; the source reports them and is degraded.
     #[serde(default = "default_max_size")]
     pub max_size: ByteSize,
-    /// Whether the content of files with several hard links is read. A producer who may link other users' files into
-    /// the folder could otherwise read them through the events.
+    /// Whether the content of files with several hard links is read. If it is, someone who may link other users' files
+    /// into the folder can read them through the events.
     #[serde(default)]
     pub hard_links: bool,
     /// Whether files that exist at the first start become events too.
@@ -63,7 +63,7 @@ fn default_settle() -> Duration {
     Duration::from_millis(200)
 }
 
-/// Hashing this much takes a few seconds.
+/// 1 GiB: hashing a file of this size takes a few seconds.
 fn default_max_size() -> ByteSize {
     ByteSize(1 << 30)
 }
@@ -72,7 +72,7 @@ fn default_existing() -> bool {
     true
 }
 
-/// Up to 1 PiB.
+/// From 1 byte to 1 PiB.
 const MAX_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(1 << 50);
 const SETTLE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
@@ -195,7 +195,7 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
         }
         Ok(_) => std::fs::read_dir(&path).err(),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let help = "create it, or correct the path, which is relative to the manifest; until it exists, the source is degraded";
+            let help = "create it, or correct the path (relative to the manifest); until then, the source is degraded";
             reader.warning(node.span, format!("the folder `{shown}` does not exist"), help);
             None
         }
@@ -207,13 +207,13 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
         Err(error) => Some(error),
     };
     if let Some(error) = unreadable {
-        let help = "allow the user of Evoke to read the folder; until then the source is degraded";
+        let help = "allow the user of Evoke to read the folder; the source is degraded until then";
         reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
     }
     Some(path)
 }
 
-/// Reads the globs of a list, and returns them with the span of each.
+/// Reads the globs of a list. Returns each glob with its span.
 fn read_globs(reader: &mut Reader<'_>, items: &[Rc<Node>], list: List) -> Vec<(String, Span)> {
     let glob = |item: &Rc<Node>| {
         let glob = reader.parse_advised(item, "a glob", |text| globs::parse(text, list), |glob| globs::advice(glob))?;
@@ -222,18 +222,18 @@ fn read_globs(reader: &mut Reader<'_>, items: &[Rc<Node>], list: List) -> Vec<(S
     items.iter().filter_map(glob).collect()
 }
 
-/// Reports globs of `include` whose files are all excluded. `span` is that of `exclude`.
+/// Reports globs of `include` whose files are all excluded. `span` is the span of the key `exclude`.
 fn check_excluded(reader: &mut Reader<'_>, include: &[(String, Option<Span>)], exclude: &[String], span: Span) {
     let texts: Vec<String> = include.iter().map(|(glob, _)| glob.clone()).collect();
     let excluded = globs::excluded(&texts, exclude);
     if excluded.len() == include.len() && !include.is_empty() {
-        let message = "every file of `include` is excluded: the source would watch no files";
-        reader.error(span, message, "remove the globs of `exclude` that match everything that `include` matches");
+        let message = "`exclude` excludes every file that `include` matches: the source would watch no files";
+        reader.error(span, message, "remove a glob of `exclude` that matches all these files, or make it narrower");
         return;
     }
     for (glob, span) in excluded.into_iter().filter_map(|index| include.get(index)) {
         let Some(span) = span else { continue };
-        let message = format!("every file that `{}` matches is excluded", excerpt(glob));
-        reader.warning(*span, message, "remove it, or remove the glob of `exclude` that matches the same files");
+        let message = format!("`exclude` excludes every file that `{}` matches", excerpt(glob));
+        reader.warning(*span, message, "remove this glob, or remove the glob of `exclude` that matches the same files");
     }
 }

@@ -1,8 +1,8 @@
-//! Reads and opens files below a folder and never outside of it: every part of a path is opened on its own, and none
-//! may be a symbolic link. A path component that is replaced by a link meanwhile is not followed either.
+//! Reads and opens files below a folder and never outside of it. Every part of a path is opened separately and must not
+//! be a symbolic link. So a part that is replaced by a link at the same time is not followed either.
 //!
 //! The folder and the files of an open store of this process ([`evoke_fs::reserve`]) are never entered or opened, under
-//! whatever name: they count as absent.
+//! whatever name. They count as missing.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use super::version::Stamp;
 use evoke_fs::{FileId, is_reserved, open_below};
 
-/// Flags for opening the folders of a path: this needs no permission to list them, and causes no notification.
+/// Flags for opening the folders of a path. Opening with these flags needs no permission to list the folders, and
+/// causes no notification.
 #[cfg(target_os = "linux")]
 const TRAVERSE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
@@ -27,8 +28,8 @@ pub(super) enum Found {
     File(FileInfo),
     /// A folder.
     Folder,
-    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device, or belongs to the
-    /// store.
+    /// No file that may become an event: the path does not exist, is a link, a pipe, a socket or a device, or belongs
+    /// to the store.
     Nothing,
 }
 
@@ -37,7 +38,7 @@ pub(super) enum Found {
 pub(super) struct FileInfo {
     pub(super) id: FileId,
     pub(super) stamp: Stamp,
-    /// The number of names of the file, here and anywhere else on its file system.
+    /// The number of hard links to the file, in this folder and elsewhere on its file system.
     pub(super) links: u64,
 }
 
@@ -48,12 +49,12 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Opens the top folder. Its own path may contain links, because the manifest names it.
+    /// Opens the top folder. Its path comes from the manifest, so it may contain links.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let folder = rustix::fs::open(path, TRAVERSE, Mode::empty())?;
         let stat = fstat(&folder)?;
         if is_store(&stat) {
-            return Err(io::Error::other("it is the data folder of this Evoke, whose files are never events"));
+            return Err(io::Error::other("it is the data folder of this Evoke; files in it never become events"));
         }
         Ok(Self { folder, id: FileId::of(&stat) })
     }
@@ -66,12 +67,12 @@ impl Root {
         self.id
     }
 
-    /// The descriptor of the top folder. Cannot be used to list the folder.
+    /// Returns the descriptor of the top folder. It cannot be used to list the folder.
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.folder
     }
 
-    /// Opens a folder below for listing; the empty path is the top folder itself.
+    /// Opens a subfolder for listing; the empty path is the top folder itself.
     pub(super) fn folder(&self, relative: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = match self.parent(relative)? {
@@ -81,14 +82,15 @@ impl Root {
         Ok(openat(folder.as_ref().unwrap_or(&self.folder), ".", flags, Mode::empty())?)
     }
 
-    /// Opens a regular file below the root folder. Any other kind of file is an error, and is not opened: opening a
-    /// pipe would wake its writer, and opening a device may do anything. A file of the store is not opened either.
+    /// Opens a regular file below the top folder. Returns an error for any other kind of file without opening it:
+    /// opening a pipe would wake its writer, and opening a device can have any effect. A file of the store is not
+    /// opened either.
     pub(super) fn file(&self, relative: &Path) -> io::Result<(File, FileInfo)> {
         let Some((parent, last)) = self.parent(relative)? else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
         let opened = open_below(parent.as_ref().unwrap_or(&self.folder), &last, OFlags::NOFOLLOW);
-        // An error without an error number does not come from the system: there is no regular file that may be opened.
+        // An error without an error number comes from `open_below`: the file is not regular or belongs to the store.
         let file = opened
             .map_err(|error| if error.raw_os_error().is_none() { io::ErrorKind::NotFound.into() } else { error })?;
         match found(&fstat(&file)?) {
@@ -114,8 +116,8 @@ impl Root {
         }
     }
 
-    /// Returns the opened parent folder of a path (`None` for the top folder) and the last part of the path; `None` for
-    /// the empty path.
+    /// Opens the parent folder of a path. Returns the parent (`None` if it is the top folder) and the last part of the
+    /// path. Returns `None` for the empty path.
     fn parent(&self, relative: &Path) -> io::Result<Option<(Option<OwnedFd>, PathBuf)>> {
         let mut parts = Vec::new();
         for part in relative.components() {
@@ -133,7 +135,7 @@ impl Root {
     }
 }
 
-/// Opens a subfolder, so that its entries can be opened or listed. Fails for the folder of a store.
+/// Opens a subfolder, so that its entries can be opened or listed. Returns an error for the folder of a store.
 fn enter(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     let folder = openat(parent, name, TRAVERSE | OFlags::NOFOLLOW, Mode::empty())?;
     if is_store(&fstat(&folder)?) {
@@ -142,7 +144,8 @@ fn enter(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     Ok(folder)
 }
 
-/// Whether an error means that the path leads to no file that could be opened.
+/// Returns true if an error means that no file or folder exists at the path: the path is missing, or a part of it is a
+/// link or not a folder.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     use rustix::io::Errno;
     error.kind() == io::ErrorKind::NotFound
@@ -151,7 +154,7 @@ pub(super) fn is_missing(error: &io::Error) -> bool {
             .any(|absent| error.raw_os_error() == Some(absent.raw_os_error()))
 }
 
-/// Returns true if metadata is that of the folder or of a file of an open store.
+/// Returns true if the metadata belongs to the folder or a file of an open store.
 pub(super) fn is_store(stat: &Stat) -> bool {
     is_reserved(FileId::of(stat))
 }

@@ -13,7 +13,7 @@ use super::version::Version;
 use evoke_model::event::{Data, Event};
 use evoke_model::hex;
 
-/// The content part of an event.
+/// The file content for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// No content: the manifest does not request it.
@@ -85,20 +85,20 @@ pub(super) fn event(
         datacontenttype: Some("application/json".to_owned()),
         dataschema: None,
         extensions: BTreeMap::new(),
-        // Numbers and strings always serialise.
+        // Serialising numbers and strings cannot fail.
         data: Data::Json(Bytes::from(serde_json::to_vec(&body).unwrap_or_default())),
         principal: None,
     })
 }
 
 /// Derives the event id: equal for the same change to the same version, and different otherwise. The ctime is part of
-/// it, so that a version that is put back with its old mtime (`mv` out and in, a restored backup) is a change of its
-/// own.
+/// the id. So if a file comes back with its old mtime (`mv` out and in, a restored backup), this is another change with
+/// another id.
 fn id(kind: &str, name: &str, version: &Version) -> String {
     let stamp = version.stamp;
     let mut hasher = Sha256::new();
     hasher.update(name.as_bytes());
-    // Names contain no control characters, so this byte separates unambiguously.
+    // A zero byte ends the name: names contain no control characters, so two different inputs cannot look the same.
     hasher.update([0]);
     hasher.update(stamp.mtime_ns.to_be_bytes());
     hasher.update(stamp.ctime_ns.to_be_bytes());

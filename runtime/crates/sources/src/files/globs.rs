@@ -8,14 +8,15 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use evoke_manifest::parser::{ValueError, excerpt};
 use evoke_manifest::paths::has_variable;
 
-/// Paths are rarely longer, and the cost of compiling a glob grows with its length.
+/// Maximum length of a glob. Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
-/// If the braces of a glob expand into more globs than this, the expanded globs are not checked one by one.
+/// Maximum number of globs into which braces are expanded in order to check each. With more, only the glob itself is
+/// checked.
 const ALTERNATIVES_MAX: usize = 64;
 
-/// With more pairs of an include and an exclude glob than this, the check for excluded globs is skipped. The check is
-/// slow, and few manifests have more than ten pairs.
+/// Maximum number of pairs of an include glob and an exclude glob for the check [`excluded`]. With more, the check is
+/// skipped: it is slow, and few manifests have more than ten pairs.
 const PAIRS_MAX: usize = 256;
 
 /// The setting of the manifest that lists a glob.
@@ -25,9 +26,8 @@ pub(super) enum List {
     Exclude,
 }
 
-/// Compiles a glob.
 fn compile(glob: &str) -> Result<Glob, globset::Error> {
-    // As in shells, `{,.gz}` also matches the empty text.
+    // An alternative in braces may be empty, as in shells: `*.csv{,.gz}` also matches `a.csv`.
     GlobBuilder::new(glob).literal_separator(true).empty_alternates(true).build()
 }
 
@@ -40,12 +40,12 @@ pub(super) fn set(globs: &[String]) -> Result<GlobSet, globset::Error> {
     set.build()
 }
 
-/// Whether `exclude` excludes a path: it matches the path or a folder that the path is in.
+/// Returns true if `exclude` matches a path, or a folder that contains the path.
 pub(super) fn excludes(exclude: &GlobSet, relative: &Path) -> bool {
     relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| exclude.is_match(part))
 }
 
-/// Returns the glob if it can match the path of a file. Each alternative in its braces must also be able to.
+/// Returns the glob if it can match the path of a file. With braces, each alternative must be able to match a path.
 pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     if text.len() > GLOB_BYTES_MAX {
         let message = format!("the glob `{}` is longer than {GLOB_BYTES_MAX} bytes", excerpt(text));
@@ -70,13 +70,14 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     }
 }
 
-/// Returns the globs without braces into which a glob expands. Returns none if its braces are not closed, or if there
-/// are more than [`ALTERNATIVES_MAX`] globs.
+/// Expands the braces of a glob, and returns the resulting globs. Returns an empty list if the braces are not closed,
+/// or if there are more than [`ALTERNATIVES_MAX`] globs.
 fn alternatives(glob: &str) -> Vec<String> {
     expand(&mut glob.chars(), false).unwrap_or_default()
 }
 
-/// Expands the rest of a glob. If `within` is true, the rest starts inside braces, and the function stops at their end.
+/// Expands the rest of a glob. If `within` is true, the rest starts inside braces, and the function stops after their
+/// `}`.
 fn expand(chars: &mut std::str::Chars<'_>, within: bool) -> Option<Vec<String>> {
     let (mut all, mut current) = (Vec::new(), vec![String::new()]);
     while let Some(char) = chars.next() {
@@ -107,7 +108,7 @@ fn class(chars: &mut std::str::Chars<'_>) -> String {
     let mut text = String::new();
     for char in chars.by_ref() {
         text.push(char);
-        // A `]` at the start is a character of the class.
+        // A `]` at the start is a character of the class, not its end.
         if char == ']' && !matches!(text.as_str(), "]" | "!]" | "^]") {
             break;
         }
@@ -118,12 +119,12 @@ fn class(chars: &mut std::str::Chars<'_>) -> String {
 /// Returns an error for a glob that can never match the path of a file.
 fn check(text: &str, list: List) -> Result<(), ValueError> {
     if let Some(glob) = text.strip_prefix('!') {
-        let message = format!("the glob `{}` cannot negate: it only matches names that begin with `!`", excerpt(text));
+        let message = format!("the glob `{}` does not exclude: it matches names that begin with `!`", excerpt(text));
         let help = match list {
             List::Include => format!("to leave these files out, write `exclude: [\"{}\"]`", excerpt(glob)),
             List::Exclude => "`exclude` has no exceptions: write `include` with the files to watch".to_owned(),
         };
-        return Err(ValueError::new(message, format!("{help}; a name that begins with `!` is `\\!`")));
+        return Err(ValueError::new(message, format!("{help}; to match a name that begins with `!`, write `\\!`")));
     }
     let never = |reason: &str, help: String| {
         Err(ValueError::new(format!("the glob `{}` can never match: {reason}", excerpt(text)), help))
@@ -172,7 +173,7 @@ fn check(text: &str, list: List) -> Result<(), ValueError> {
         } else if text.ends_with('/') {
             "a path does not end with `/`"
         } else {
-            "a path has a name between two `/`"
+            "in a path, there is always a name between two `/`"
         };
         return never(reason, format!("write `{}`", excerpt(&plain)));
     }
@@ -214,7 +215,7 @@ pub(super) fn advice(text: &str) -> Option<(String, String)> {
     }
     let within = text.split('/').find(|part| part.contains("**") && *part != "**")?;
     let message =
-        format!("`**` in `{}` does not match `/` here, because other characters are beside it", excerpt(within));
+        format!("`**` in `{}` does not match `/`, because there are other characters next to it", excerpt(within));
     let help = match within.strip_prefix("**").filter(|rest| !rest.contains("**")) {
         Some(rest) => format!("for the files of all folders, write `**/*{}`", excerpt(rest)),
         None => "write `**` alone between two `/`, as in `**/*.csv`".to_owned(),
@@ -222,7 +223,8 @@ pub(super) fn advice(text: &str) -> Option<(String, String)> {
     Some((message, help))
 }
 
-/// Returns the indexes of the globs in `include` that match only files that `exclude` excludes.
+/// Returns the indexes of the globs in `include` that can never select a file, because `exclude` excludes all of their
+/// files.
 pub(super) fn excluded(include: &[String], exclude: &[String]) -> Vec<usize> {
     if exclude.is_empty() || include.len().saturating_mul(exclude.len()) > PAIRS_MAX {
         return Vec::new();
@@ -239,8 +241,8 @@ pub(super) fn excluded(include: &[String], exclude: &[String]) -> Vec<usize> {
     include.iter().enumerate().filter(|(_, glob)| is_excluded(glob)).map(|(index, _)| index).collect()
 }
 
-/// Returns sample paths that a glob without braces matches. The samples differ so much that another glob matches all of
-/// them only if it matches every name. Returns none for a glob with classes or escapes.
+/// Returns sample paths that a glob without braces matches. The samples differ very much: if another glob matches all
+/// samples, it matches all paths of this glob. Returns no samples for a glob with classes or escapes.
 fn samples(glob: &str) -> impl Iterator<Item = String> {
     let is_simple = !glob.contains(['[', '\\']);
     let first = (b'a'..=b'z').chain(b'A'..=b'Z').chain(b'0'..=b'9').chain(*b"._-~").map(char::from);
@@ -297,16 +299,16 @@ mod tests {
             ("~/inbox/*.csv", "relative to the folder", "as `path`"),
             ("$HOME/*.csv", "relative to the folder", "as `path`"),
             ("${HOME}/*.csv", "relative to the folder", "as `path`"),
-            ("!*.tmp", "cannot negate", "write `exclude: [\"*.tmp\"]`"),
+            ("!*.tmp", "does not exclude", "write `exclude: [\"*.tmp\"]`"),
             ("dir\\file.csv", "before an ordinary character", "`dir/file.csv`"),
             ("a[/]b", "never matches `/`", "write `a/b`"),
-            // In braces.
+            // Each alternative in braces is checked.
             ("{tmp/,cache/}", "the glob `tmp/` can never match: a path does not end with `/`; it is one", "`tmp/**`"),
             ("data/{a,../b}/*.csv", "the glob `data/../b/*.csv`", "parent folder"),
             ("{*.csv,/abs/*.csv}", "the glob `/abs/*.csv`", "write `abs/*.csv`"),
             ("{a,{b/,c}}/x", "the glob `b//x`", "write `b/x`"),
             ("{a,~/b}", "the glob `~/b`", "as `path`"),
-            ("{!a,b}", "the glob `!a` cannot negate", "`exclude: [\"a\"]`"),
+            ("{!a,b}", "the glob `!a` does not exclude", "`exclude: [\"a\"]`"),
             ("{}", "it is empty", "write `*`"),
             ("{,a}", "it is empty", "write `*`"),
             ("", "it is empty", "write `*`"),

@@ -1,8 +1,8 @@
-//! File names as text: every path has exactly one name, and no two paths share one.
+//! File names as text: every path has exactly one name, and two different paths never have the same name.
 //!
-//! A name is the path relative to the folder, with `/` between its parts. Bytes that are not UTF-8, control characters
-//! and noncharacters (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD
-//! and the byte in two hex digits.
+//! A name is the path relative to the folder, with `/` between its parts. Some bytes are written as U+FFFD and two hex
+//! digits: bytes that are not UTF-8, and the bytes of control characters, of noncharacters and of U+FFFD itself.
+//! CloudEvents 1.0, section 3.1, forbids control characters and noncharacters in strings.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,7 +13,7 @@ use evoke_model::hex_byte;
 
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
-/// Returns the name of `entry` in `folder`; the top folder's name is empty.
+/// Returns the name of `entry` in `folder`; the name of the top folder is empty.
 pub(crate) fn join(folder: &str, entry: &[u8]) -> String {
     let mut name = String::with_capacity(folder.len() + 1 + entry.len());
     name.push_str(folder);
@@ -53,7 +53,7 @@ pub(crate) fn path(name: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Returns the prefix of all names in `folder`.
+/// Returns the prefix that the names of all files in `folder` have.
 pub(super) fn prefix(folder: &str) -> String {
     if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }

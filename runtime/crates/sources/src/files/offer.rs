@@ -1,5 +1,5 @@
-//! Submits settled files: reads them, compares them with the known versions, submits the events and marks, and only
-//! after the commit updates the known versions.
+//! Submits settled files: reads them, compares them with the versions submitted before, and submits the events and the
+//! marks. After the commit, records the new versions.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use evoke_model::clock::rfc3339;
 /// One file to submit.
 struct Item {
     name: String,
-    /// The new version; `None` when the file is gone.
+    /// The new version; `None` if the file is gone.
     version: Option<Version>,
     change: Change,
     content: Content,
@@ -29,7 +29,7 @@ impl Worker {
     /// Reads and submits the next settled files: as many as fit into one commit.
     pub(super) async fn submit_some(&mut self) -> Result<(), Stopped> {
         let now = Instant::now();
-        // Finding the settled files takes time, so it is not done after every slice of a large file.
+        // Finding the settled files takes time. Therefore it is not done after every slice of a large file.
         if self.queue.needs_more() && (self.queue.is_empty() || self.refill_at <= now) {
             self.queue.extend(self.tracker.settled(now), self.rules.size_max);
             self.refill_at = now + HINT_BATCH_WAIT;
@@ -47,7 +47,7 @@ impl Worker {
             };
             Ok(jobs.into_iter().map(read).collect::<Vec<_>>())
         });
-        // Without the folder the state of its files is unknown, and the files stay settled.
+        // If the folder cannot be used, the files are read again later.
         let Some(readings) = readings.await? else { return Ok(()) };
         let mut items = Vec::new();
         for (job, reading) in readings {
@@ -61,8 +61,8 @@ impl Worker {
         self.offer(items).await
     }
 
-    /// Builds the item of a file; `None` when the file changed since it settled or cannot be submitted now, and must
-    /// wait again.
+    /// Builds the item of a file from the result of reading it. Returns `None` if the file must wait again: it changed
+    /// since it settled, or it cannot be submitted now.
     fn item(&mut self, job: Job, reading: Reading) -> Option<Item> {
         let (name, now) = (job.name, Instant::now());
         let (version, content) = match reading {
@@ -82,7 +82,7 @@ impl Worker {
                 let (size, size_max) = (ByteSize(version.stamp.size), self.config.max_size);
                 let version = self.tracker.with_known_hash(&name, version);
                 if self.tracker.change(&name, Some(&version)) != Change::NoEvent {
-                    self.tracker.leave_out(&name, format!("its size of {size} is larger than `max_size`, {size_max}"));
+                    self.tracker.leave_out(&name, format!("its size of {size} is larger than `max_size` ({size_max})"));
                     return None;
                 }
                 (Some(version), Content::NotRequested)
@@ -97,14 +97,14 @@ impl Worker {
                 return None;
             }
             Reading::Failed(error) => match job.expected.filter(|stamp| self.tracker.is_existing(&name, stamp)) {
-                // The file causes no event until it changes, so its content is not needed.
+                // The file existed at the first start and causes no event until it changes: its content is not needed.
                 Some(stamp) => (Some(Version { stamp, sha256: String::new() }), Content::NotRequested),
                 None => {
                     self.tracker.retry_later(&name, error.to_string(), now);
                     return None;
                 }
             },
-            // Handled by the caller.
+            // `submit_some` does not call this function for `Partial`.
             Reading::Partial(_) => return None,
         };
         let change = self.tracker.change(&name, version.as_ref());
@@ -136,12 +136,12 @@ impl Worker {
                 Err(SubmitError::TooLarge(event)) => (event, None),
                 Err(SubmitError::Invalid(event, reason)) => (event, Some(reason)),
             };
-            // The bus returns the index of the rejected event.
+            // `rejected` is the index of the rejected event. Find its item.
             let index = item_indexes.get(rejected).copied().unwrap_or_default().min(items.len() - 1);
             match (items.get_mut(index), reason) {
-                // The content is larger in JSON than on disk: retry without the content.
+                // Content can be larger in JSON than on disk. Retry without the content.
                 (Some(item), None) if matches!(item.content, Content::Whole(_)) => {
-                    item.content = Content::Omitted("larger than an event can be".to_owned());
+                    item.content = Content::Omitted("too large for an event".to_owned());
                 }
                 (_, reason) => {
                     let item = items.swap_remove(index);

@@ -1,4 +1,4 @@
-//! Finds out whether a source watches the data folder of Evoke, before anything runs.
+//! Finds out, before a source runs, whether it would watch the data folder of Evoke.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,15 @@ use evoke_fs::FileId;
 /// How the folder of a source and the data folder overlap.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// They are the same folder: the source has no files.
+    /// They are the same folder: the source cannot submit any file.
     Same,
-    /// The data folder is inside the folder of the source, at this relative path. The source leaves the data folder
-    /// out.
+    /// The data folder is inside the folder of the source, at this relative path. The source ignores the data folder.
     Below(PathBuf),
 }
 
 impl FilesSource {
-    /// Returns how the source overlaps with the data folder at `data`, which may not exist yet; `None` if it does not,
-    /// or if the globs of the source leave the data folder out.
+    /// Returns how the source overlaps with the data folder at the path `data`, which may not exist yet. Returns `None`
+    /// if they do not overlap, or if the globs of the source exclude the data folder.
     pub fn overlap(&self, data: &Path) -> Option<Overlap> {
         let watched = FileId::of_path(&self.path).ok()?;
         let data = std::path::absolute(data).ok()?;
@@ -26,7 +25,7 @@ impl FilesSource {
         let missing = data.strip_prefix(existing).ok()?;
         let existing = existing.canonicalize().ok()?;
         let top = existing.ancestors().find(|folder| FileId::of_path(folder).is_ok_and(|id| id == watched))?;
-        // `join` would end the path with a `/`, which globs do not match, if nothing is missing.
+        // `join` is not used: if `missing` is empty, it would append a `/`, and globs do not match that.
         let below: PathBuf = existing.strip_prefix(top).ok()?.components().chain(missing.components()).collect();
         if below.as_os_str().is_empty() {
             return Some(Overlap::Same);

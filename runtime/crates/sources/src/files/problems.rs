@@ -1,4 +1,4 @@
-//! The current problems of a source, and their text in the health of the source.
+//! The current problems of a source, and the message about them in the health of the source.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::tracker::Tracker;
 use evoke_core::source::Health;
 use evoke_manifest::parser::excerpt;
 
-/// The first and the longest wait before unreadable entries are looked up again.
+/// The first and the longest wait before the source tries to read unreadable entries again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The most unreadable entries that are looked up between two scans of the whole folder.
+/// Maximum number of unreadable entries that are tried again together.
 const RETRIED_MAX: usize = 1_000;
-/// Largest number of names that one text lists.
+/// Maximum number of names that a message lists; it only counts the others.
 const NAMES_MAX: usize = 3;
-/// The shortest time between two updates of the health that only change details of the text.
+/// The shortest time between two updates of the health that only change details of the message.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The current problems.
@@ -25,8 +25,9 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Problems {
     /// Why the folder itself cannot be used.
     pub(super) root: Option<String>,
-    /// Whether only a reload or a restart solves the problem of the folder, unless the original folder comes back.
+    /// Whether the problem of the folder lasts until a reload or a restart, or until the original folder is back.
     pub(super) needs_reload: bool,
+    /// Why the system cannot notify of changes in some subfolder.
     pub(super) watch: Option<String>,
     pub(super) unreadable: Unreadable,
     reported: Option<String>,
@@ -34,7 +35,7 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Updates the health of the source.
+    /// Updates the health of the source, if the problems changed.
     pub(super) fn report(&mut self, tracker: &Tracker, health: &Health, now: Instant) {
         let trouble = self.describe(tracker);
         if trouble == self.reported {
@@ -52,7 +53,7 @@ impl Problems {
         (self.reported, self.reported_at) = (trouble, Some(now));
     }
 
-    /// Reports a problem that lasts until the next [`Self::report`].
+    /// Reports a problem immediately. The next [`Self::report`] replaces it.
     pub(super) fn report_now(&mut self, health: &Health, trouble: String) {
         if self.reported.as_ref() != Some(&trouble) {
             health.degraded(trouble.clone());
@@ -79,7 +80,7 @@ impl Problems {
     }
 }
 
-/// Lists the first names with their reasons; `None` without names.
+/// Returns a text with the first names and their reasons; `None` if there are no names.
 fn names<'a>(count: usize, names: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let first: Vec<_> = names.take(NAMES_MAX).map(|(name, reason)| format!("`{}` ({reason})", excerpt(name))).collect();
     let rest = count.saturating_sub(first.len());
@@ -87,7 +88,7 @@ fn names<'a>(count: usize, names: impl Iterator<Item = (&'a str, &'a str)>) -> O
     (!first.is_empty()).then(|| first.join(", ") + &more)
 }
 
-/// The entries of the folder that could not be read, with the reason. The scan bounds their number in each folder.
+/// The entries of the folder that could not be read, with the reasons. The scan limits their number in each subfolder.
 pub(super) struct Unreadable {
     entries: BTreeMap<String, String>,
     retry_at: Option<Instant>,
@@ -101,7 +102,8 @@ impl Default for Unreadable {
 }
 
 impl Unreadable {
-    /// Records the result of reading the entry `name` and everything below it; the empty name is the top folder.
+    /// Replaces the entry `name` and everything below it by `unread`, the result of reading them again. The empty name
+    /// is the top folder.
     pub(super) fn replace(&mut self, name: &str, unread: Vec<(String, String)>, now: Instant) {
         if self.entries.is_empty() && unread.is_empty() {
             return;
@@ -116,7 +118,7 @@ impl Unreadable {
         }
     }
 
-    /// Returns the entries to look up again now. Each time, the wait until the next time is longer.
+    /// Returns the entries to read again now. The wait until the next retry becomes longer each time.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<String> {
         if self.retry_at.is_none_or(|at| at > now) {
             return Vec::new();
@@ -126,7 +128,7 @@ impl Unreadable {
         self.entries.keys().take(RETRIED_MAX).cloned().collect()
     }
 
-    /// When entries are looked up again.
+    /// Returns the time of the next retry.
     pub(super) fn next(&self) -> Option<Instant> {
         self.retry_at
     }

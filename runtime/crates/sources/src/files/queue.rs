@@ -1,38 +1,39 @@
-//! The order in which settled files are read: small files in the order of their arrival, and beside them large files
-//! slice by slice. So a large file delays other files by at most one slice.
+//! The order in which settled files are read. Small files are read in the order of their arrival. Large files are read
+//! slice by slice in between, so a large file delays other files by at most one slice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::read::{Progress, SLICE_BYTES};
 use super::version::Stamp;
 
-/// The most files in one batch, which becomes one commit.
+/// Maximum number of small files in one batch. The events of a batch are one commit.
 const BATCH_MAX: usize = 64;
-/// When the content in a batch reaches this many bytes, no further file is added.
+/// If the content for the events of a batch reaches this number of bytes, no further file is added.
 const BATCH_CONTENT_MAX: u64 = 1024 * 1024;
 
 /// A file to read.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) name: String,
-    /// The last observed metadata; `None` when the file is gone.
+    /// The last observed metadata; `None` if the file is gone.
     pub(super) expected: Option<Stamp>,
-    /// The slices that were read before.
+    /// The result of the slices that were read before; `None` before the first slice.
     pub(super) progress: Option<Progress>,
     /// The job's place in the order of arrival.
     arrival: u64,
 }
 
-/// The settled files of a source that are not read yet. At most as many as the tracker has.
+/// The settled files of a source that are not read yet. The tracker limits their number.
 #[derive(Default)]
 pub(super) struct ReadQueue {
     small: VecDeque<Job>,
-    /// The files of more than one slice, by the number of bytes that are not read yet, and by arrival.
+    /// The files of more than one slice. The key is the number of unread bytes and the place in the order of arrival.
     large: BTreeMap<(u64, u64), Job>,
     /// The names of the files in `large`, and of the large file that is being read.
     large_names: HashSet<String>,
     arrivals: u64,
-    /// Whether the next slice is read from the large file that has waited longest.
+    /// Whether the next slice is read from the large file that arrived first. Otherwise, it is read from the file with
+    /// the fewest unread bytes.
     oldest_is_next: bool,
 }
 
@@ -41,7 +42,7 @@ impl ReadQueue {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    /// Whether there is room for more settled files: no small file waits.
+    /// Returns true if more settled files should be added: no small file is left.
     pub(super) fn needs_more(&self) -> bool {
         self.small.is_empty()
     }
@@ -50,7 +51,7 @@ impl ReadQueue {
         *self = Self::default();
     }
 
-    /// Appends settled files. A large file that is being read keeps its place.
+    /// Appends settled files. A large file that is in the queue already keeps its place.
     pub(super) fn extend(&mut self, settled: Vec<(String, Option<Stamp>)>, size_max: u64) {
         for (name, expected) in settled {
             if self.large_names.contains(&name) {
@@ -58,7 +59,7 @@ impl ReadQueue {
             }
             self.arrivals += 1;
             let job = Job { name, expected, progress: None, arrival: self.arrivals };
-            // A file that is too large to be read takes no time.
+            // A file larger than `size_max` will not be read. It takes no time, so it counts as small.
             match job.size() {
                 size if size > SLICE_BYTES && size <= size_max => self.insert_large(job),
                 _ => self.small.push_back(job),
@@ -66,9 +67,10 @@ impl ReadQueue {
         }
     }
 
-    /// Removes and returns the files to read next: small files that fit into one commit and one slice, and at most one
-    /// large file, of which one slice is read. The large file is alternately the one with the fewest unread bytes and
-    /// the one that has waited longest. So only few large files are half read at a time, and none waits forever.
+    /// Removes and returns the files to read next: small files up to the limits of one commit and one slice, and at
+    /// most one large file, of which one slice is read. The large file is by turns the file with the fewest unread
+    /// bytes and the file that arrived first. So only few large files are partly read at a time, and no file waits
+    /// forever.
     pub(super) fn next_batch(&mut self, keep_max: Option<u64>) -> Vec<Job> {
         let (mut batch, mut bytes, mut content) = (Vec::new(), 0, 0);
         while batch.len() < BATCH_MAX && bytes < SLICE_BYTES && content < BATCH_CONTENT_MAX {
@@ -88,13 +90,14 @@ impl ReadQueue {
         batch
     }
 
-    /// Puts a large file back after a slice. A large file that is finished must be passed to [`Self::finished`].
+    /// Puts a large file back after a slice was read. After the last slice, the caller calls [`Self::finished`]
+    /// instead.
     pub(super) fn resume(&mut self, mut job: Job, progress: Progress) {
         job.progress = Some(progress);
         self.insert_large(job);
     }
 
-    /// Records that a file was read, or cannot be read.
+    /// Records that a file was read as a whole, or cannot be read.
     pub(super) fn finished(&mut self, name: &str) {
         self.large_names.remove(name);
     }
@@ -122,7 +125,7 @@ mod tests {
         (name.to_owned(), Some(Stamp { size, mtime_ns: 1, ctime_ns: 1, inode: 1 }))
     }
 
-    /// Reads one batch as the worker does, and returns the names in it.
+    /// Takes one batch and reports one slice of each file as read, as the worker does. Returns the names in the batch.
     fn read_batch(queue: &mut ReadQueue) -> Vec<String> {
         let mut names = Vec::new();
         for job in queue.next_batch(None) {
@@ -156,7 +159,7 @@ mod tests {
         queue.extend(files.iter().map(|(name, slices)| file(name, slices * SLICE_BYTES)).collect(), SIZE_MAX);
         let mut order = Vec::new();
         for late in 0..8 {
-            // A shorter file arrives before each slice.
+            // Before each slice, another large file arrives that is shorter than all others.
             queue.extend(vec![file(&format!("late-{late}"), SLICE_BYTES + 1)], SIZE_MAX);
             order.extend(read_batch(&mut queue));
         }

@@ -1,4 +1,5 @@
-//! Reads settled files: checks that a file may be read, hashes it slice by slice, and keeps small contents.
+//! Reads settled files: checks whether a file may be read, hashes it slice by slice, and returns the content of small
+//! files.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -13,7 +14,8 @@ use super::version::{Stamp, Version};
 use evoke_model::event::EVENT_SIZE_MAX;
 use evoke_model::hex;
 
-/// The most bytes that are read of one file before other files have their turn. Larger than any content that is kept.
+/// Maximum number of bytes that are read of one file before other files are read. Content for an event is collected
+/// within one slice, therefore a slice is larger than any event.
 pub(super) const SLICE_BYTES: u64 = 4 * 1024 * 1024;
 const _: () = assert!(SLICE_BYTES > EVENT_SIZE_MAX as u64);
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -21,11 +23,11 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The settings of the manifest that decide which files are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Contents up to this size are kept; `None` when no event has content.
+    /// Maximum size of content for an event; `None` if events have no content.
     pub(super) keep_max: Option<u64>,
-    /// Larger files are not read.
+    /// Maximum size of a file; larger files are not read.
     pub(super) size_max: u64,
-    /// Whether files with several names are read.
+    /// Whether files with several hard links are read.
     pub(super) hard_links: bool,
 }
 
@@ -34,13 +36,13 @@ impl Rules {
         Self {
             keep_max: config.content.then(|| config.max_content.0.min(EVENT_SIZE_MAX as u64)),
             size_max: config.max_size.0,
-            // Without content, an event does not reveal the content of a file that a producer linked into the folder.
+            // If events have no content, they cannot reveal a file that a producer of files linked into the folder.
             hard_links: config.hard_links || !config.content,
         }
     }
 }
 
-/// The hash of the part of a file that was read so far.
+/// The hash of the part of a file that has been read so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     hasher: Sha256,
@@ -50,24 +52,24 @@ pub(super) struct Progress {
 /// The result of reading a file, or of one slice of it.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// The file was read as a whole and has this version; with the content when it was requested and small enough.
+    /// The file was read as a whole and has this version. The content follows if it was requested and is small enough.
     Whole(Version, Option<Vec<u8>>),
     /// A slice was read, and more slices follow.
     Partial(Progress),
     /// The file was not read, because it has this many hard links.
     Linked(Version, u64),
-    /// The file was not read, because it is larger than the limit.
+    /// The file was not read, because it is larger than [`Rules::size_max`].
     TooLarge(Version),
     /// The file does not exist.
     Gone,
-    /// The file changed since `expected` was observed, and has this metadata now.
+    /// The file has changed. Its metadata is no longer the expected one, but this.
     Changed(Stamp),
     /// Reading failed.
     Failed(io::Error),
 }
 
-/// Reads the next slice of a file whose last known metadata is `expected`. `progress` is the result of the previous
-/// slices.
+/// Reads the next slice of a file. `expected` is the last observed metadata of the file; `None` if it did not exist.
+/// `progress` is the result of the previous slices.
 pub(super) fn read(
     root: &Root,
     name: &str,
@@ -109,7 +111,7 @@ fn read_slice(
     access: &Access,
 ) -> io::Result<Reading> {
     let (mut file, opened) = root.file(relative)?;
-    // The rules were checked for the file that had the name before; this may be another one.
+    // The caller checked the rules for the file that had this name a moment ago. The opened file may be another one.
     if opened.stamp != expected {
         return Ok(Reading::Changed(opened.stamp));
     }
@@ -119,7 +121,7 @@ fn read_slice(
     file.seek(SeekFrom::Start(progress.bytes))?;
     let mut kept = rules.keep_max.filter(|max| expected.size <= *max).map(|_| Vec::new());
     let mut buffer = vec![0; BUFFER_BYTES];
-    // Reads one byte more than a slice, to detect the end of a file of exactly one slice.
+    // Allows one byte more than a slice: otherwise, the end of a file of exactly one slice would not be noticed.
     let mut rest = (&mut file).take(SLICE_BYTES + 1);
     let is_at_end = loop {
         access.step();
@@ -138,12 +140,12 @@ fn read_slice(
         if let Some(kept) = &mut kept {
             kept.extend_from_slice(piece);
         }
-        // A file that grows is not read beyond its known size.
+        // Stop if the file has more bytes than expected: it is growing.
         if progress.bytes > expected.size {
             break true;
         }
     };
-    // The open file must be unchanged and still have its name: otherwise it was replaced while it was read.
+    // Check that the file did not change and was not replaced while it was read.
     match (found(&rustix::fs::fstat(&file)?), root.stat(relative)?) {
         (Found::File(after), Found::File(now)) if after == opened && now == opened => {}
         (_, Found::File(now)) => return Ok(Reading::Changed(now.stamp)),
@@ -153,7 +155,9 @@ fn read_slice(
         return Ok(Reading::Partial(progress));
     }
     if progress.bytes != expected.size {
-        return Err(io::Error::other("the file system reports another size than the file has"));
+        let (reported, found) = (expected.size, progress.bytes);
+        let message = format!("its file system reports a size of {reported} bytes, but {found} bytes were read");
+        return Err(io::Error::other(message));
     }
     Ok(Reading::Whole(Version { stamp: expected, sha256: hex(&progress.hasher.finalize()) }, kept))
 }

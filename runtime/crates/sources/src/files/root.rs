@@ -1,10 +1,10 @@
-//! The top folder, pinned by device and inode: another folder under the same path is not read.
+//! The top folder of a source, identified by device and inode. If another folder gets the same path, it is not read.
 //!
-//! The first folder that is found under the path is the source's folder until the source ends. A descriptor of the
-//! folder stays open meanwhile, so that no new folder can get the same inode number. A replacement, even an honest one,
-//! is not accepted without the operator: a producer who may rename the folder could put another folder of the same
-//! owner in its place, and below an unmounted file system lies an empty folder, whose missing files would all count as
-//! removed.
+//! The first folder that the source finds at the path is its folder until the source ends. The source keeps a
+//! descriptor of the folder open, so that no new folder can get the same inode number. The operator must accept another
+//! folder, by a reload or a restart, for two reasons. A producer of files who may rename the folder could put a folder
+//! in its place whose files it may not read. And if a file system is unmounted, its path leads to an empty folder: all
+//! files would count as removed.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,7 +24,7 @@ pub(super) struct PinnedRoot {
 pub(super) enum RootError {
     /// The folder or something that belongs to it cannot be read.
     Unreadable(io::Error),
-    /// The path leads to another folder; with a description of that folder.
+    /// The path leads to another folder; the text describes that folder.
     Replaced(&'static str),
 }
 
@@ -37,7 +37,7 @@ impl PinnedRoot {
         &self.path
     }
 
-    /// Opens the folder, and pins it at the first call.
+    /// Opens the folder. The first successful call decides which folder it must be.
     pub(super) fn open(&self) -> Result<Root, RootError> {
         let root = Root::open(&self.path).map_err(RootError::Unreadable)?;
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,8 +53,9 @@ impl PinnedRoot {
         Ok(root)
     }
 
-    /// Returns a path that leads to the pinned folder even if its own path now leads to another one. If the system has
-    /// no such path, returns the folder's own path. The path is valid as long as this value exists.
+    /// Returns a path in `/proc` that always leads to the pinned folder, also if the configured path now leads to
+    /// another folder. Returns the configured path if the system has no such path. The path is valid as long as `self`
+    /// exists.
     pub(super) fn stable_path(&self) -> PathBuf {
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let stable = pinned.as_ref().and_then(|pinned| {
@@ -66,7 +67,7 @@ impl PinnedRoot {
 }
 
 impl RootError {
-    /// Whether only a reload or a restart ends the problem, unless the original folder comes back.
+    /// Returns true if the problem lasts until a reload or a restart, or until the original folder is back.
     pub(super) fn needs_reload(&self) -> bool {
         matches!(self, Self::Replaced(_))
     }
@@ -76,11 +77,11 @@ impl RootError {
         let path = path.display();
         match self {
             Self::Unreadable(error) => {
-                format!("cannot open the folder `{path}`, the source keeps trying: {error}")
+                format!("cannot open the folder `{path}`: {error}; the source tries again every second")
             }
             Self::Replaced(by) => format!(
-                "the folder `{path}` was replaced by {by}, which the source does not read: put the original folder \
-                 back, or reload or restart Evoke to accept the new one"
+                "the folder `{path}` was replaced by {by}, and the source does not read the new folder: put the \
+                 original folder back, or reload or restart Evoke to accept the new folder"
             ),
         }
     }

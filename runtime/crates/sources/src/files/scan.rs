@@ -1,4 +1,4 @@
-//! Scans folders: the filter, and the listing of a folder tree.
+//! The filter of a source, and the scan of a folder tree for files that the filter includes.
 
 use std::io;
 use std::path::Path;
@@ -13,11 +13,13 @@ use super::globs::{self, set};
 use super::name;
 use super::version::Stamp;
 
-/// The longest path below the folder, in bytes: Linux accepts no longer path in one call (`PATH_MAX` with its zero).
+/// The longest path relative to the folder, in bytes. Linux does not accept a longer path in one call: its `PATH_MAX`
+/// of 4096 includes the zero byte at the end.
 const PATH_BYTES_MAX: usize = 4095;
-/// The largest number of folders that a file may be below. Each access opens all of them one after the other.
+/// Maximum number of subfolders in the path of a file. Each access to the file opens all of them one after the other.
 const DEPTH_MAX: usize = 128;
-/// A folder with more unreadable entries than this is unreadable as a whole, so that the list of problems stays short.
+/// Maximum number of unreadable entries of one folder. With more, the folder counts as unreadable as a whole, so that
+/// the list of problems stays short.
 const UNREAD_ENTRIES_MAX: usize = 1_000;
 /// The number of entries after which a scan checks whether the source was stopped.
 const STOP_CHECK_ENTRIES: usize = 1_024;
@@ -25,29 +27,29 @@ const STOP_CHECK_ENTRIES: usize = 1_024;
 /// The include and exclude globs of a source.
 pub(super) struct Filter {
     include: GlobSet,
-    /// The folders that can contain an included file.
+    /// Globs for the folders that can contain an included file.
     include_folders: GlobSet,
     exclude: GlobSet,
 }
 
 impl Filter {
-    /// Compiles the globs of `config`. The error names the invalid glob; a checked manifest causes none.
+    /// Compiles the globs of `config`. The error names an invalid glob; a checked manifest has no invalid globs.
     pub(super) fn new(config: &FilesSource) -> Result<Self, globset::Error> {
         let folders: Vec<String> = config.include.iter().flat_map(|glob| folders_of(glob)).collect();
         Ok(Self { include: set(&config.include)?, include_folders: set(&folders)?, exclude: set(&config.exclude)? })
     }
 
-    /// Whether a file is included. An excluded folder excludes everything in it.
+    /// Returns true if a file is included. An excluded folder excludes everything in it.
     pub(super) fn includes(&self, relative: &Path) -> bool {
         self.include.is_match(relative) && !self.excludes(relative)
     }
 
-    /// Whether files at or below a path can be included, as far as `exclude` is concerned.
+    /// Returns true if `exclude` allows a file such as `evoke.db` in the folder `relative`.
     pub(super) fn includes_below(&self, relative: &Path) -> bool {
         !self.excludes(&relative.join("evoke.db"))
     }
 
-    /// Whether a folder can contain included files.
+    /// Returns true if a folder can contain included files.
     pub(super) fn enters(&self, relative: &Path) -> bool {
         relative.as_os_str().is_empty() || (self.include_folders.is_match(relative) && !self.excludes(relative))
     }
@@ -57,9 +59,9 @@ impl Filter {
     }
 }
 
-/// Returns the globs of the folders that can contain a file that matches `glob`.
+/// Returns globs that match all folders that can contain a file that `glob` matches.
 fn folders_of(glob: &str) -> Vec<String> {
-    // In a glob with these characters, a `/` is not always between two folders.
+    // In a glob with these characters, a `/` need not separate two folders. Match all folders.
     if glob.contains(['{', '[', '\\']) {
         return vec!["**".to_owned()];
     }
@@ -78,12 +80,12 @@ fn folders_of(glob: &str) -> Vec<String> {
     folders
 }
 
-/// Returns the reason if the path of an entry is refused before anything is read.
+/// Returns a reason if a path is too long or too deep to be read; otherwise `None`.
 pub(super) fn refusal(relative: &Path) -> Option<String> {
     if relative.as_os_str().len() > PATH_BYTES_MAX {
         return Some(format!("its path is longer than {PATH_BYTES_MAX} bytes"));
     }
-    (relative.components().count() > DEPTH_MAX + 1).then(|| format!("it is below more than {DEPTH_MAX} folders"))
+    (relative.components().count() > DEPTH_MAX + 1).then(|| format!("it is nested in more than {DEPTH_MAX} folders"))
 }
 
 /// The result of scanning a folder and all folders below it.
@@ -91,17 +93,17 @@ pub(super) fn refusal(relative: &Path) -> Option<String> {
 pub(super) struct ScanResult {
     /// The included files, with their metadata.
     pub(super) files: Vec<(String, Stamp)>,
-    /// The entries and folders that could not be read, with the reason. Whether they exist is unknown.
+    /// The files and folders that could not be read, with the reasons. They may or may not exist.
     pub(super) unread: Vec<(String, String)>,
-    /// Why a folder that could be read cannot be watched.
+    /// Why a folder that was scanned cannot be watched for changes.
     pub(super) unwatched: Option<String>,
-    /// The folder and the files of the store, which were left out.
+    /// The folder and the files of Evoke's store that were found and left out.
     pub(super) of_store: Vec<String>,
 }
 
-/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Entries whose
-/// names the filter does not include are not touched. Fails when the top folder itself cannot be listed, or when the
-/// source is stopped.
+/// Scans `folder` and all folders below it. Calls `watch` with each folder before the folder is listed, so that no
+/// change is missed in between. Does not access entries that the filter does not include. Returns an error if the top
+/// folder itself cannot be listed, or if the source is stopped.
 pub(super) fn scan(
     root: &Root,
     folder: &str,
@@ -131,7 +133,7 @@ pub(super) fn scan(
     Ok(scanned)
 }
 
-/// Lists one folder: adds its files to `scanned` and its folders to `folders`.
+/// Lists one folder: adds its files to `scanned` and its subfolders to `folders`.
 fn list(
     root: &Root,
     folder: &str,

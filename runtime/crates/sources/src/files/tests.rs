@@ -29,7 +29,7 @@ use evoke_store::{EventStore, InspectionStore};
 const SETTLE: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A folder, a bus, and a worker between them that can be stopped and started.
+/// A folder, a bus, and a files source between them that can be started and stopped.
 struct Fixture {
     dir: TempDir,
     store: Arc<MemoryStore>,
@@ -92,7 +92,7 @@ impl Fixture {
         self.store.events(filter).await.unwrap().into_iter().flatten().map(|stored| (*stored.event).clone()).collect()
     }
 
-    /// Returns all events so far as `kind name`.
+    /// Returns all events so far as lines such as `created a.csv`.
     async fn lines(&self) -> Vec<String> {
         let line = |event: Event| {
             format!("{} {}", event.type_.trim_start_matches("evoke.file."), event.subject.unwrap_or_default())
@@ -111,8 +111,8 @@ impl Fixture {
         }
     }
 
-    /// Waits until the events are these, in any order, and checks that no other follows: a marker file that is created
-    /// afterwards must cause the next event.
+    /// Waits until these events have arrived, in any order, and checks that there are no others. To wait for possible
+    /// others, creates a marker file and waits for its event.
     async fn expect(&self, expected: &[&str]) {
         let marker = format!("marker-{}", self.events().await.len());
         let expected: BTreeSet<String> = expected.iter().map(|line| (*line).to_owned()).collect();
@@ -175,7 +175,7 @@ async fn each_version_causes_one_event_however_it_is_written() {
     put(&fixture.inbox("copied"), "1");
     fs::File::open(fixture.inbox("copied")).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
     fixture.expect(&["created copied"]).await;
-    // Written to a temporary file, then renamed over the first one.
+    // Write to a temporary file, then rename it over the first one.
     put(&fixture.inbox(".copied.tmp"), "2");
     fs::rename(fixture.inbox(".copied.tmp"), fixture.inbox("copied")).unwrap();
     fixture.expect(&["created copied", "modified copied"]).await;
@@ -209,7 +209,7 @@ async fn returning_to_an_earlier_version_is_a_new_version() {
     fixture.start();
     put(&fixture.inbox("a"), "A");
     fixture.expect(&["created a"]).await;
-    // Moved out and in again, with the same mtime.
+    // Move the file out and in again; its mtime stays the same.
     fs::rename(fixture.inbox("a"), fixture.outside("a")).unwrap();
     fixture.expect(&["created a", "removed a"]).await;
     fs::rename(fixture.outside("a"), fixture.inbox("a")).unwrap();
@@ -232,7 +232,7 @@ async fn half_a_file_is_never_submitted() {
     let mut writer = fs::File::create(fixture.inbox("slow")).unwrap();
     fixture.expect(&[]).await;
     writer.write_all(b"half, ").unwrap();
-    // More than the settle time has passed: the marker was created and settled.
+    // After this, more than the settle time has passed, because the marker file has settled.
     fixture.expect(&[]).await;
     writer.write_all(b"whole").unwrap();
     drop(writer);
@@ -295,7 +295,7 @@ async fn links_and_pipes_are_ignored() {
     .unwrap();
     fixture.start();
     fixture.expect(&[]).await;
-    // A known file that becomes a link is gone; when a folder becomes a link, its files are gone.
+    // If a folder is replaced by a link, its files count as removed.
     put(&fixture.inbox("sub/file"), "mine");
     fixture.expect(&["created sub/file"]).await;
     fs::remove_dir_all(fixture.inbox("sub")).unwrap();
@@ -344,10 +344,10 @@ async fn content_that_does_not_fit_an_event_is_omitted() {
     let mut fixture = Fixture::new();
     fixture.config.max_content = ByteSize(1024 * 1024);
     fixture.start();
-    // Each byte takes six bytes in JSON.
+    // Each of these bytes needs six bytes in JSON.
     fs::write(fixture.inbox("controls"), vec![1; 900_000]).unwrap();
     fixture.expect(&["created controls"]).await;
-    assert_eq!(fixture.data("controls").await["content_omitted"], "larger than an event can be");
+    assert_eq!(fixture.data("controls").await["content_omitted"], "too large for an event");
     fixture.stop().await;
 }
 
@@ -420,7 +420,7 @@ async fn an_aborted_worker_misses_and_repeats_no_event() {
             put(&inbox.join(format!("{}/{n}", n % 17)), &n.to_string());
         }
     });
-    // Each run is aborted at another point: after a growing number of events.
+    // Abort the source 20 times, each time after one more event than before.
     for run_number in 0..20 {
         fixture.start();
         let until = fixture.events().await.len() + run_number;

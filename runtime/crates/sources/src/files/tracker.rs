@@ -1,4 +1,5 @@
-//! Tracks the known versions, the pending changes and the settled files of one source. Reads no clock and no file.
+//! Tracks the files of one source: the submitted (known) versions, the pending changes and the settled files. Reads no
+//! clock and no file.
 
 mod set_aside;
 
@@ -12,36 +13,39 @@ use self::set_aside::SetAside;
 use super::name;
 use super::version::{Stamp, Version};
 
-/// The most pending files. Further changes are left to a later scan, so that a flood of changes cannot use more memory.
+/// Maximum number of pending files. This limits the memory that a flood of changes can use. A later scan finds the
+/// other changes.
 const PENDING_MAX: usize = 16_384;
 /// The shortest settle time: below it, file timestamps are too coarse to distinguish two writes.
 const SETTLE_MIN: Duration = Duration::from_millis(20);
-/// The longest settle time: beyond it, sums of times could overflow.
+/// The longest settle time. With a longer one, the sum of a time and the settle time could overflow.
 const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long a file that a writer holds open must be unchanged to be submitted anyway. The system reports when a writer
-/// closes the file or dies, so this wait only applies to files that stay open, such as logs.
+/// A file that a program has open for writing is submitted when it was unchanged for this time. The system reports when
+/// the program closes the file or ends, so this wait matters only for files that stay open, such as logs.
 const OPEN_WAIT: Duration = Duration::from_secs(300);
-/// The same wait if the file may have been closed, because the notification about it may have been lost.
+/// The wait instead of [`OPEN_WAIT`] if the program may have closed the file: the notification about it may have been
+/// lost.
 const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
 
-/// A file whose last observed metadata differs from its known version.
+/// A pending file: its last observed metadata differs from its known version.
 #[derive(Debug)]
 struct Pending {
-    /// The last observed metadata; `None` when the file is gone.
+    /// The last observed metadata; `None` if the file is gone.
     seen: Option<Stamp>,
     /// When this metadata was first observed.
     since: Instant,
     writer: Writer,
 }
 
+/// Whether a program has a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writer {
     None,
-    /// The name was created without opening a file: a link to a file that is complete, even if it is empty.
+    /// No program: the name was created without opening the file, so it is a link to a file that is already complete.
     Linked,
-    /// A writer has the file open.
+    /// A program has the file open for writing.
     Open,
-    /// A writer had the file open, and may have closed it.
+    /// A program may have the file open for writing.
     MaybeOpen,
 }
 
@@ -52,22 +56,23 @@ pub(super) enum Change {
     Created,
     /// The content differs from the known version.
     Modified,
-    /// The file is gone; with its last known version.
+    /// The file is gone. The version is its last known version.
     Removed(Version),
-    /// No event: only the mark changes.
+    /// The change causes no event; only the mark changes.
     NoEvent,
 }
 
-/// The tracker of one source.
+/// The tracker of the files of one source.
 pub(super) struct Tracker {
     settle: Duration,
     known: BTreeMap<String, Version>,
     pending: BTreeMap<String, Pending>,
-    /// Files that cannot be submitted now. They do not count as pending, so that they leave room for other files.
+    /// Files that cannot be submitted now. They do not count as pending, so other files can be pending in their place.
     set_aside: SetAside,
-    /// Files that existed at the first start with this metadata, and cause no event until they change.
+    /// The files that existed at the first start, with their metadata at that time. They cause no event until they
+    /// change.
     existing: HashMap<String, Stamp>,
-    /// Whether changes were observed that did not fit into `pending`.
+    /// Whether changes were observed that did not fit into `pending`. Another scan must find them.
     overflowed: bool,
 }
 
@@ -85,7 +90,7 @@ impl Tracker {
         }
     }
 
-    /// Records an observation of one file; `None` when the file does not exist.
+    /// Records the observed metadata of one file; `None` if the file does not exist.
     pub(super) fn observe(&mut self, name: &str, seen: Option<Stamp>, now: Instant) {
         if self.known.get(name).map(|version| version.stamp) == seen {
             self.pending.remove(name);
@@ -106,7 +111,7 @@ impl Tracker {
             Some(pending) => (pending.seen, pending.since) = (seen, now),
             None if is_full => self.overflowed = true,
             None => {
-                // A new empty file is most likely about to be written.
+                // Most likely, a program has just created a new empty file and is about to write to it.
                 let empty = seen.is_some_and(|stamp| stamp.size == 0) && !self.known.contains_key(name);
                 let writer = if empty { Writer::MaybeOpen } else { Writer::None };
                 self.pending.insert(name.to_owned(), Pending { seen, since: now, writer });
@@ -114,8 +119,8 @@ impl Tracker {
         }
     }
 
-    /// Records the observation of a whole folder: a file of this folder that is not in `seen` is gone, unless the file
-    /// or a folder that it is in is `unread`.
+    /// Records the result of scanning a folder with its subfolders. A file of this folder that is not in `seen` is
+    /// gone, unless `unread` has the file or a folder that contains it.
     pub(super) fn observe_folder(
         &mut self,
         folder: &str,
@@ -145,7 +150,8 @@ impl Tracker {
         }
     }
 
-    /// Records that a name was created, and that no program has opened the file under it: no writer is expected.
+    /// Records that a file name was created and that no program has opened the file by this name. So no writer is
+    /// expected.
     pub(super) fn created(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.writer == Writer::MaybeOpen
@@ -154,7 +160,8 @@ impl Tracker {
         }
     }
 
-    /// Records that a program created a file by opening it: while the file is empty, the program has it open to write.
+    /// Records that a program created a file by opening it. If the file was empty when it was last seen, the program is
+    /// assumed to have it open for writing.
     pub(super) fn opened(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.seen.is_some_and(|stamp| stamp.size == 0)
@@ -163,32 +170,32 @@ impl Tracker {
         }
     }
 
-    /// Records that files appeared together with a folder that was moved here: no writer is expected.
+    /// Records that files appeared because their folder was moved here. So no writer is expected.
     pub(super) fn moved_here<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         names.for_each(|name| self.created(name));
     }
 
-    /// Records that a writer changed a file, and has it open.
+    /// Records that a program has a file open and writes to it.
     pub(super) fn writing(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::Open;
         }
     }
 
-    /// Records that the writer of a file closed it.
+    /// Records that the program that wrote to a file has closed it.
     pub(super) fn written(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::None;
         }
     }
 
-    /// Records that notifications were lost: whether a file has a writer is no longer known.
+    /// Records that notifications were lost. So it is no longer certain whether a program has a file open.
     pub(super) fn hints_lost(&mut self) {
         let is_certain = |pending: &&mut Pending| matches!(pending.writer, Writer::Open | Writer::Linked);
         self.pending.values_mut().filter(is_certain).for_each(|pending| pending.writer = Writer::MaybeOpen);
     }
 
-    /// Records the files that exist at the first start: each causes no event as long as its metadata is unchanged.
+    /// Records the files that exist at the first start. They cause no events as long as their metadata is unchanged.
     pub(super) fn set_existing(&mut self, seen: &[(String, Stamp)]) {
         self.existing = seen.iter().filter(|(name, _)| !self.known.contains_key(name)).cloned().collect();
     }
@@ -198,12 +205,13 @@ impl Tracker {
         self.existing.is_empty() && !self.overflowed
     }
 
-    /// Whether a file existed at the first start with this metadata, and has no mark yet.
+    /// Returns true if a file existed at the first start with this metadata, and has no mark yet.
     pub(super) fn is_existing(&self, name: &str, stamp: &Stamp) -> bool {
         self.existing.get(name) == Some(stamp)
     }
 
-    /// Returns the settled files, the longest settled first, and then some of the files whose retry is due.
+    /// Returns the settled files in the order of their last changes, and then some of the files that are due to be
+    /// tried again.
     pub(super) fn settled(&self, now: Instant) -> Vec<(String, Option<Stamp>)> {
         let mut settled: Vec<_> = self.pending.iter().filter(|(_, file)| file.ready_at(self.settle) <= now).collect();
         settled.sort_by_key(|(_, pending)| pending.since);
@@ -211,28 +219,29 @@ impl Tracker {
         settled.chain(self.set_aside.due(now)).collect()
     }
 
-    /// The number of pending files.
+    /// Returns the number of pending files.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether a pending file existed at its last observation.
+    /// Returns true if a pending or set-aside file existed when it was last observed.
     pub(super) fn expects_file(&self, name: &str) -> bool {
         let pending = self.pending.get(name).map(|pending| pending.seen);
         pending.or_else(|| self.set_aside.seen(name)).flatten().is_some()
     }
 
-    /// When the next file settles or is tried again.
+    /// Returns the time at which the next file settles or is tried again.
     pub(super) fn next(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.ready_at(self.settle)).chain(self.set_aside.next()).min()
     }
 
-    /// Returns true if changes were left out that would fit now. Resets the flag, so that the next call returns false.
+    /// Returns true if earlier changes did not fit into `pending` and there is space for them now. Then resets the
+    /// flag, so that the next call returns false.
     pub(super) fn take_overflow(&mut self) -> bool {
         self.pending.len() < PENDING_MAX / 2 && std::mem::take(&mut self.overflowed)
     }
 
-    /// Returns the change of a settled file since its known version. `version` is the one just read, or `None` if the
+    /// Returns the change of a settled file since its known version. `version` is the version just read; `None` if the
     /// file is gone.
     pub(super) fn change(&self, name: &str, version: Option<&Version>) -> Change {
         match (self.known.get(name), version) {
@@ -245,7 +254,7 @@ impl Tracker {
         }
     }
 
-    /// Records that a version of a file was committed. `None` means that the removal was committed.
+    /// Records that a version of a file was committed; `None` if the removal of the file was committed.
     pub(super) fn committed(&mut self, name: &str, version: Option<Version>) {
         self.pending.remove(name);
         self.set_aside.remove(name);
@@ -256,8 +265,8 @@ impl Tracker {
         };
     }
 
-    /// Adds the hash to the version of a file that was not read, if the metadata shows that its content is still that of
-    /// the known version.
+    /// Completes the version of a file that was not read: if the metadata shows that the content has not changed, adds
+    /// the hash of the known version.
     pub(super) fn with_known_hash(&self, name: &str, mut unread: Version) -> Version {
         if let Some(known) = self.known.get(name).filter(|known| known.has_content_of(&unread)) {
             unread.sha256.clone_from(&known.sha256);
@@ -265,7 +274,8 @@ impl Tracker {
         unread
     }
 
-    /// Sets aside a settled file that failed. The wait until it is tried again becomes longer with each failure.
+    /// Sets aside a settled file that could not be submitted. It is tried again later; the wait becomes longer with
+    /// each failure.
     pub(super) fn retry_later(&mut self, name: &str, reason: String, now: Instant) {
         let seen = self.pending.remove(name).map(|pending| pending.seen).or_else(|| self.set_aside.seen(name));
         if let Some(seen) = seen {
@@ -273,7 +283,7 @@ impl Tracker {
         }
     }
 
-    /// Leaves a settled file out until its metadata changes.
+    /// Sets aside a settled file without a retry, until its metadata changes.
     pub(super) fn leave_out(&mut self, name: &str, reason: String) {
         let seen = self.pending.remove(name).map(|pending| pending.seen).or_else(|| self.set_aside.seen(name));
         if let Some(seen) = seen {
@@ -286,7 +296,8 @@ impl Tracker {
         self.set_aside.reasons()
     }
 
-    /// Forgets the files for which `includes` returns false, and returns the names of those that were known.
+    /// Forgets the files for which `includes` returns false. Returns the names of those that had a known version: their
+    /// marks must be deleted.
     pub(super) fn forget(&mut self, includes: impl Fn(&str) -> bool) -> Vec<String> {
         self.pending.retain(|name, _| includes(name));
         self.existing.retain(|name, _| includes(name));

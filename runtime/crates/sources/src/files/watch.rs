@@ -1,5 +1,5 @@
-//! Hints from file system notifications that a file may have changed. Hints may be late, repeated or lost: they only
-//! say which names to check first.
+//! Hints from file system notifications: each says that a file may have changed. Hints may be late, repeated or lost.
+//! They only say which names to check first.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use tokio::sync::Notify;
 
 use super::name;
 
-/// The most names in the queue. With more, the whole folder is scanned instead.
+/// Maximum number of names in the queue. If there are more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
-/// Largest number of names in one generation of [`Unopened`]. Forgetting older names loses nothing: the system reports
-/// that a file was opened to create it right after the creation, so a later opening is not that of the creator.
+/// Maximum number of names in one generation of [`Unopened`]. Older names can be forgotten: if a program creates a file
+/// by opening it, the system reports the opening right after the creation. A later opening is by another program.
 const UNOPENED_MAX: usize = 4_096;
 
-/// The kind of hint about a name. A later hint replaces an earlier one.
+/// The kind of a hint about a file name. A later hint replaces an earlier one, except that `Changed` replaces no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hint {
     /// The file may have changed.
     Changed,
-    /// The name is new, and no program has opened the file under it: it is a link to a complete file.
+    /// The name is new, and no program has opened the file by it. So it may be a link to a complete file.
     Created,
     /// A program created the file by opening it, and has it open.
     Opened,
-    /// A writer changes the content.
+    /// A program writes to the file.
     Writing,
-    /// A writer closed the file, or the file appeared or disappeared by rename or removal.
+    /// A program that wrote to the file closed it, or the file was renamed or removed.
     Written,
 }
 
@@ -37,9 +37,9 @@ pub(super) enum Hint {
 pub(super) struct Hints {
     /// The names to check.
     pub(super) names: HashMap<String, Hint>,
-    /// Whether hints were lost, so that the whole folder must be scanned.
+    /// Whether hints were lost. If so, the whole folder must be scanned.
     pub(super) lost: bool,
-    /// Whether the top folder itself changed.
+    /// Whether the top folder itself may have changed.
     pub(super) root: bool,
 }
 
@@ -56,7 +56,8 @@ struct State {
     unopened: Unopened,
 }
 
-/// The names that were created and not opened since, in two generations, so that the number of names is bounded.
+/// The names that were created and not opened since. To limit their number, there are two generations: when `newer` is
+/// full, it replaces `older`.
 #[derive(Default)]
 struct Unopened {
     newer: HashSet<String>,
@@ -107,14 +108,14 @@ impl HintQueue {
         };
         let Some(hint) = hint(event.kind) else { return };
         let mut state = self.lock();
-        // Most openings are those of readers, also of Evoke itself. They change no file.
+        // Most programs, including Evoke, open files only to read them. Such an opening does not change the file.
         if hint == Hint::Opened && state.unopened.is_empty() {
             return;
         }
         let mut is_new = false;
         for path in &event.paths {
             match path.strip_prefix(root) {
-                // A scan opens the top folder: that is no change.
+                // A scan opens the top folder. That does not change the folder.
                 Ok(relative) if relative.as_os_str().is_empty() && hint == Hint::Opened => {}
                 Ok(relative) if relative.as_os_str().is_empty() => (state.hints.root, is_new) = (true, true),
                 Ok(relative) => is_new |= state.put(name::from_path(relative), hint),
@@ -129,7 +130,7 @@ impl HintQueue {
 }
 
 impl State {
-    /// Adds a hint. Returns false if the hint changes nothing.
+    /// Adds a hint. Returns false if the hint does not mean a change.
     fn put(&mut self, name: String, hint: Hint) -> bool {
         match hint {
             Hint::Created => self.unopened.insert(name.clone()),
@@ -148,7 +149,7 @@ impl State {
     }
 }
 
-/// Converts a system notification to a hint; `None` for reading, which changes no file.
+/// Converts a notification of the system to a hint; `None` if a file was only read.
 fn hint(kind: EventKind) -> Option<Hint> {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::Written),
@@ -157,31 +158,31 @@ fn hint(kind: EventKind) -> Option<Hint> {
         EventKind::Create(CreateKind::Folder) => Some(Hint::Changed),
         EventKind::Create(_) => Some(Hint::Created),
         EventKind::Modify(ModifyKind::Data(_)) => Some(Hint::Writing),
-        // Some systems also send one notification for each of the two names.
+        // A rename with both names. Some systems also send a notification for each name, which becomes `Written`.
         EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Some(Hint::Changed),
         EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Some(Hint::Written),
         _ => Some(Hint::Changed),
     }
 }
 
-/// Watches folders, each one separately. A new folder is watched before it is listed, so that no change is missed in
-/// between.
+/// Subscribes to the notifications of folders, of each subfolder separately. A new folder is watched before it is
+/// listed, so that no change is missed in between.
 pub(super) struct Watch {
     root: PathBuf,
     watcher: RecommendedWatcher,
 }
 
 impl Watch {
-    /// Creates a watcher without folders.
+    /// Creates a watcher that does not watch any folder yet.
     pub(super) fn new(root: &Path, queue: Arc<HintQueue>) -> Result<Self, String> {
         let watched_root = root.to_owned();
         let watcher = notify::recommended_watcher(move |event| queue.put(&watched_root, event));
         Ok(Self { root: root.to_owned(), watcher: watcher.map_err(|e| e.to_string())? })
     }
 
-    /// Watches one folder. A missing folder is no error; the error says why any other folder cannot be watched.
+    /// Watches one folder. A missing folder is not an error.
     fn add(&mut self, relative: &Path) -> Result<(), WatchError> {
-        // Joining an empty path would append a slash, which the system's notifications would then contain.
+        // Joining an empty path would append a slash, and then the paths in notifications would have it too.
         let path = if relative.as_os_str().is_empty() { self.root.clone() } else { self.root.join(relative) };
         match self.watcher.watch(&path, RecursiveMode::NonRecursive) {
             Ok(()) => Ok(()),
@@ -201,9 +202,9 @@ enum WatchError {
     Other(String),
 }
 
-/// Returns a function that watches the folder passed to it, and returns the reason if that fails. Once the system's
-/// limit of watched folders is reached, it does not try further folders. If `watch` is `None`, it does nothing and
-/// never fails.
+/// Returns a function that watches a folder, and returns the reason if that fails. Once the system's limit of watched
+/// folders is reached, the function does not try further folders. If `watch` is `None`, it does nothing and returns
+/// `Ok`.
 pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Result<(), String> + '_ {
     let mut is_limit_reached = false;
     move |folder| {
@@ -215,7 +216,7 @@ pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Resu
         added.map_err(|error| match error {
             WatchError::LimitReached => {
                 is_limit_reached = true;
-                "the limit of watched folders for this user is reached (fs.inotify.max_user_watches)".to_owned()
+                "Evoke's user has reached the limit of watched folders; raise `fs.inotify.max_user_watches`".to_owned()
             }
             WatchError::Other(reason) => reason,
         })
@@ -251,7 +252,7 @@ mod tests {
             (&[CREATE, OPEN, WRITE], Some(Hint::Writing)),
             (&[CREATE, OPEN, WRITE, CLOSE], Some(Hint::Written)),
             (&[CREATE, OPEN, CLOSE, TOUCH], Some(Hint::Written)),
-            // Readers, after the file was removed or written.
+            // Openings by readers: without a creation, and after the file was removed or written.
             (&[OPEN], None),
             (&[CREATE, REMOVE, OPEN], Some(Hint::Written)),
             (&[CREATE, OPEN, CLOSE, OPEN], Some(Hint::Written)),
@@ -271,7 +272,7 @@ mod tests {
         put(&queue, "a", &[OPEN]);
         assert_eq!(queue.take().names["a"], Hint::Opened);
         put(&queue, "a", &[OPEN]);
-        assert!(queue.take().names.is_empty(), "the second time, another program opened the file");
+        assert!(queue.take().names.is_empty(), "a second opening is by another program and must give no hint");
     }
 
     #[test]
@@ -280,7 +281,7 @@ mod tests {
         put(&queue, "linked", &[CREATE]);
         queue.take();
         put(&queue, "", &[OPEN]);
-        assert!(!queue.take().root, "a scan would cause the next one");
+        assert!(!queue.take().root, "a scan must not cause the next scan");
         put(&queue, "", &[TOUCH]);
         assert!(queue.take().root);
     }

@@ -23,7 +23,8 @@ const HOLD_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const KEEP_RANGE: RangeInclusive<Duration> = Duration::from_secs(3_600)..=Duration::from_secs(31 * 86_400);
 const KEEP_DEFAULT: Duration = Duration::from_secs(86_400);
-/// Limited because the times of the last changes are stored with each event.
+/// The allowed values of `changes` in `flap`. The maximum is small because the times of so many changes are stored with
+/// each event.
 const FLAP_CHANGES: RangeInclusive<u32> = 2..=100;
 
 impl SourceKind for MonitorKind {
@@ -48,7 +49,7 @@ impl SourceKind for MonitorKind {
             "monitors" | "check" | "watch_disk" => {
                 Some("for a monitor, write `monitor: { every: 5s, disk: { path: / }, warning: 80% }`")
             }
-            key if KEYS.contains(&key) => Some("a reading belongs into a monitor: `monitor: { every: 5s, … }`"),
+            key if KEYS.contains(&key) => Some("write it in a monitor: `monitor: { every: 5s, … }`"),
             _ => None,
         }
     }
@@ -115,20 +116,20 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Moni
     Some(source)
 }
 
-/// Returns the span of a key, or that of the monitor.
+/// Returns the span of a key; if the key is missing, the span of the monitor.
 fn key_span(node: &Node, key: &str, place: &Place<'_>) -> Span {
     let Value::Map(entries) = &node.value else { return place.key_span };
     entries.iter().find(|entry| entry.key == key).map_or(place.key_span, |entry| entry.key_span)
 }
 
-/// Reads the check of the monitor. A monitor must have exactly one.
+/// Reads the check of the monitor, such as `disk`. A monitor must have exactly one check.
 fn check(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> Option<Check> {
     let mut first: Option<&'static str> = None;
     let mut found = None;
     for key in KEYS {
         let Some(node) = table.optional(reader, key) else { continue };
         if let Some(first) = first {
-            let message = format!("a monitor can watch only one thing, and has `{first}` and `{key}`");
+            let message = format!("a monitor can watch only one thing, but this one has `{first}` and `{key}`");
             let other = (table.key_span(first), "the other reading");
             reader.error_with_related(table.key_span(key), message, "write a second monitor", other);
             continue;
@@ -145,7 +146,7 @@ fn check(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> O
     found
 }
 
-/// Reads a text or a number.
+/// Reads an optional key whose value is a number with a unit. The value may be a text or a number in the manifest.
 fn quantity<T>(
     reader: &mut Reader<'_>,
     table: &mut Table<'_>,
@@ -179,7 +180,7 @@ fn flap(reader: &mut Reader<'_>, node: &Node) -> Option<FlapSettings> {
 /// Parses `3σ over 1h`, also `3 sigma over 1h`.
 fn deviates(text: &str) -> Result<Deviates, ValueError> {
     let malformed = || {
-        let message = format!("`{}` is no deviation", excerpt(text));
+        let message = format!("`{}` is not a deviation", excerpt(text));
         ValueError::new(message, "write the number of standard deviations and a time, as in `3σ over 1h`")
     };
     let (sigmas, over) = text.split_once(" over ").ok_or_else(malformed)?;
@@ -194,7 +195,7 @@ fn deviates(text: &str) -> Result<Deviates, ValueError> {
     Ok(Deviates { sigmas, over })
 }
 
-/// Checks the thresholds against the reading and against each other.
+/// Checks that the thresholds fit the reading and each other.
 fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Span; 4]) {
     let [warning_span, critical_span, clear_span, check_span] = spans;
     let measure = source.check.measure();
@@ -206,12 +207,12 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
         let Quantity { unit, per_ms, .. } = threshold.quantity;
         let examples = measure.units.iter().map(|unit| unit.example());
         if measure.units.is_empty() {
-            let message = format!("`{name}` has no effect: `{key}` has states, and no value");
-            reader.error(span, message, "remove it, or add `of: restarts`, which has a value");
+            let message = format!("`{name}` has no effect: `{key}` reads a state, not a value");
+            reader.error(span, message, "remove the threshold, or read the number of restarts with `of: restarts`");
             is_wrong = true;
         } else if !measure.units.contains(&unit) {
             let rate = if measure.is_counter { "/s" } else { "" };
-            let message = format!("`{name}` is in the wrong unit: `{threshold}` for `{key}`");
+            let message = format!("the unit of `{name}: {threshold}` does not fit `{key}`");
             let examples: Vec<String> = examples.map(|example| format!("{example}{rate}")).collect();
             reader.error(
                 span,
@@ -220,8 +221,8 @@ fn check_thresholds(reader: &mut Reader<'_>, source: &MonitorSource, spans: [Spa
             );
             is_wrong = true;
         } else if per_ms.is_some() && !measure.is_counter {
-            let message = format!("`{name}` is a rate, and `{key}` is not a counter: `{threshold}`");
-            reader.error(span, message, "remove the part after the number and its unit");
+            let message = format!("`{name}: {threshold}` is a rate, but `{key}` is not a counter");
+            reader.error(span, message, "write only the number and its unit, without a time such as `/s`");
             is_wrong = true;
         }
     }
@@ -256,14 +257,14 @@ fn check_pair(
     let (from, to) = (warning.quantity, critical.quantity);
     if (from.unit, from.per_ms) != (to.unit, to.per_ms) {
         let message = format!("`warning` and `critical` have different units: `{warning}` and `{critical}`");
-        reader.error_with_related(critical_span, message, "write both in the same unit", related);
+        reader.error_with_related(critical_span, message, "write both thresholds in the same unit", related);
         return true;
     }
     if let (Some(one), Some(other)) = (warning.direction(), critical.direction())
         && one != other
     {
         let message = "`warning` and `critical` compare in opposite directions";
-        reader.error_with_related(critical_span, message, "write `>` before both, or `<`", related);
+        reader.error_with_related(critical_span, message, "write `>` before both, or `<` before both", related);
         return true;
     }
     let (is_wrong, relation) = match direction {
@@ -272,35 +273,31 @@ fn check_pair(
     };
     if is_wrong {
         let message =
-            format!("`critical` must be {relation} `warning`: it is `{critical}`, and the warning `{warning}`");
+            format!("`critical` must be {relation} `warning`, found `critical: {critical}` and `warning: {warning}`");
         let help = match direction {
-            Direction::Above => "exchange them; where low values are bad, write `<` before both",
-            Direction::Below => "exchange them; where high values are bad, write `>` before both",
+            Direction::Above => "exchange the two thresholds; if low values are bad, write `<` before both",
+            Direction::Below => "exchange the two thresholds; if high values are bad, write `>` before both",
         };
         reader.error_with_related(critical_span, message, help, related);
     }
     is_wrong
 }
 
-/// Checks that a bad state can clear. With a margin beyond the possible values, the first bad state would last forever.
+/// Checks that a bad state can end. If `clear` is too large, no possible value is so good that the state is ok again.
 fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity, span: Span) {
     let thresholds = || [source.warning, source.critical].into_iter().flatten().map(|threshold| threshold.quantity);
     let Some(first) = thresholds().next() else {
-        reader.error(span, "`clear` has no effect without `warning` or `critical`", "add a threshold, or remove it");
+        let help = "add a threshold, or remove `clear`";
+        reader.error(span, "`clear` has no effect without `warning` or `critical`", help);
         return;
     };
     if (first.unit, first.per_ms) != (clear.unit, clear.per_ms) {
-        let message = format!("`clear` must be in the unit of the thresholds: `{clear}` for `{first}`");
-        reader.error(
-            span,
-            message,
-            "write how much better than its threshold a value must be before the state is ok again",
-        );
+        let message = format!("`clear` must have the unit of the thresholds, found `{clear}` and `{first}`");
+        reader.error(span, message, "write the distance from the threshold at which the state is ok again");
         return;
     }
     if clear.value < 0.0 {
-        let help =
-            "write how much better than its threshold a value must be before the state is ok again, such as `5%`";
+        let help = "write the distance from the threshold at which the state is ok again, such as `5%`";
         reader.error(span, "`clear` must not be negative", help);
         return;
     }
@@ -314,9 +311,13 @@ fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity,
     let beyond = thresholds().find(|threshold| room(*threshold).is_some_and(|room| clear.value >= room));
     if let Some(threshold) = beyond {
         let message = format!(
-            "`clear` is beyond the threshold: with `{threshold}` and a margin of `{clear}`, the state never clears"
+            "`clear` is too large: with the threshold `{threshold}` and `clear: {clear}`, a bad state would never end"
         );
-        let help = "`clear` is a margin, not a value: write how much better than its threshold a value must be before the state is ok again, such as `5%`";
+        let example = match source.direction() {
+            Direction::Above => "with a threshold of `90%` and `clear: 5%`, the state is ok again below 85%",
+            Direction::Below => "with a threshold of `10%` and `clear: 5%`, the state is ok again above 15%",
+        };
+        let help = format!("write a smaller value: `clear` is the distance from the threshold; {example}");
         reader.error(span, message, help);
     }
 }
@@ -345,23 +346,26 @@ impl JsonSchema for MonitorSource {
         let duration = || every.clone();
         let threshold = generator.subschema_for::<Threshold>();
         add("every", duration(), "Interval of readings, at least 100ms.", None);
-        add("jitter", duration(), "Longest random delay of a reading, shorter than `every`.", Some("0ms"));
-        add("warning", threshold.clone(), "Threshold of the state warning, such as `80%`. See `critical`.", None);
-        let description = "Threshold of the state critical, such as `90%`, `10GiB`, `14d`, `> 5/s`. Whether high or low values \
-            are bad depends on the reading; `>`, `>=`, `<` and `<=` set it.";
+        let description = "Maximum of the random delay of each reading. Must be shorter than `every`.";
+        add("jitter", duration(), description, Some("0ms"));
+        add("warning", threshold.clone(), "Threshold of the state `warning`, such as `80%`. See `critical`.", None);
+        let description = "Threshold of the state `critical`, such as `90%`, `10GiB`, `14d`, `> 5/s`. Whether high or \
+            low values are bad depends on the reading; write `>`, `>=`, `<` or `<=` before the number to choose.";
         add("critical", threshold.clone(), description, None);
-        let description = "How much better than its threshold a value must be to improve the state, such as `5%`.";
+        let description = "Distance from the threshold at which the state improves, such as `5%`: with a threshold of \
+            `90%`, it improves below 85%.";
         add("clear", threshold, description, None);
-        add("for", duration(), "How long all readings must have a state before it counts.", Some("0ms"));
+        add("for", duration(), "How long all readings must be in a new state before the state changes.", Some("0ms"));
         let description =
-            "A value this far from its moving average is a warning: `3σ over 1h`, also `3 sigma over 1h`.";
+            "A value is a warning if it is this far from its moving average: `3σ over 1h`, also `3 sigma over 1h`.";
         add("deviates", json_schema!({ "type": "string" }), description, None);
         add("repeat", duration(), "Interval of reminders while the state is not ok.", None);
-        add("keep", duration(), "How long the average of each minute is stored, 1h to 31d.", Some("1d"));
+        let description = "How long the averages of the readings of each minute are stored, 1h to 31d.";
+        add("keep", duration(), description, Some("1d"));
         properties.insert("flap".to_owned(), generator.subschema_for::<FlapSchema>().to_value());
         json_schema!({
-            "description": "Reads something at an interval, and creates an event when its state changes: ok, warning, \
-                critical, or unknown while there is no reading.",
+            "description": "Takes a reading at an interval, and creates an event when the state changes. The states \
+                are ok, warning, critical, and unknown if the reading fails.",
             "type": "object",
             "properties": properties,
             "required": ["every"],
@@ -381,8 +385,9 @@ impl JsonSchema for FlapSchema {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "After this many changes of state, one event says that the thing is flapping, and further changes \
-                are not reported until only half as many are left within the time.",
+            "description": "Detects flapping: a state that changes too often. After `changes` changes within the time \
+                `within`, one event reports that the state is flapping. Further changes are not reported until at most \
+                half of `changes` are left within this time.",
             "type": "object",
             "properties": {
                 "changes": { "type": "integer", "format": "uint32", "minimum": FLAP_CHANGES.start(), "maximum": FLAP_CHANGES.end() },

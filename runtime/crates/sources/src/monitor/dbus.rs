@@ -1,9 +1,9 @@
-//! A client of a message bus (D-Bus Specification 0.43) for the few method calls that monitors make. The client owns
-//! no name, listens to no signals, offers no objects, takes no file descriptors, and reaches sockets of this machine
-//! only.
+//! A client of a message bus (D-Bus Specification 0.43) for the few method calls that monitors make. The client does
+//! not own a name, receive signals, offer objects or accept file descriptors. It connects only to sockets of this
+//! machine.
 //!
-//! The usual crate, zbus, adds some twenty crates to the program, accepts messages of 128 MiB, and starts a program if
-//! an address says so (`unixexec:`).
+//! The usual crate, zbus, is not used: it adds some twenty crates to the program, accepts messages of 128 MiB, and
+//! starts a program if the address is `unixexec:`.
 
 mod wire;
 
@@ -19,19 +19,20 @@ pub(super) use self::wire::{Argument, Call, Malformed, Message};
 use self::wire::{Kind, PREFIX_BYTES, message_bytes};
 use evoke_model::hex_byte;
 
-/// The longest line of the authentication.
+/// Maximum length of a line during the authentication.
 const LINE_BYTES_MAX: u64 = 1_024;
-/// The most bytes of other messages, such as signals that a program sends to Evoke, that are read before a reply.
+/// Maximum number of bytes that are skipped while the client waits for a reply: other messages, such as signals that
+/// another program sends to Evoke.
 const SKIPPED_BYTES_MAX: usize = 8 << 20;
-/// The longest text of an error that is shown.
+/// Maximum length of an error's text that is shown to users; the rest is cut off.
 const ERROR_CHARS_MAX: usize = 200;
 
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The connection cannot be used any more.
+    /// The call failed, and the connection cannot be used any more.
     Lost(String),
-    /// The bus or the service replied with an error. The connection can be used again.
+    /// The bus or the service replied with an error. The connection can still be used.
     Refused(String),
 }
 
@@ -64,9 +65,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the first socket of an address that accepts, such as `unix:path=/run/dbus/system_bus_socket`.
+    /// Connects to a bus. An address, such as `unix:path=/run/dbus/system_bus_socket`, can have several sockets: uses
+    /// the first one that accepts the connection.
     pub(super) async fn open(address: &str) -> Result<Self, CallError> {
-        let mut failed = format!("`{address}` is no address of a bus");
+        let mut failed = format!("`{address}` is not the address of a message bus");
         for socket in sockets(address) {
             match socket {
                 Err(reason) => failed = reason,
@@ -93,7 +95,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Authenticates as the user of this process, whom the bus knows from the socket.
+    /// Authenticates as the user of this process. The bus reads the user from the socket.
     async fn authenticate(&mut self) -> Result<(), CallError> {
         self.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n").await?;
         for expected in ["DATA", "OK"] {
@@ -110,7 +112,7 @@ impl Connection {
         Ok(self.stream.write_all(b"BEGIN\r\n").await?)
     }
 
-    /// Calls a method, and returns its reply. Has no time-out.
+    /// Calls a method, and returns its reply. Waits without a limit; the caller sets a time-out.
     pub(super) async fn call(&mut self, call: &Call<'_>) -> Result<Message, CallError> {
         self.serial = self.serial.wrapping_add(1).max(1);
         self.stream.write_all(&call.encode(self.serial)).await?;
@@ -127,13 +129,14 @@ impl Connection {
                 Kind::Return | Kind::Error | Kind::Other => skipped += bytes,
             }
             if skipped > SKIPPED_BYTES_MAX {
-                return Err(CallError::Lost("the bus sends other messages in place of a reply".to_owned()));
+                let mib = SKIPPED_BYTES_MAX >> 20;
+                return Err(CallError::Lost(format!("the bus sent {mib} MiB of other messages instead of a reply")));
             }
         }
     }
 
-    /// Returns the next message and its length. The buffer grows with the bytes that arrive, not with the announced
-    /// length.
+    /// Returns the next message and its length. Memory is allocated only for bytes that arrive, not for the length that
+    /// the message announces.
     async fn receive(&mut self) -> Result<(Message, usize), CallError> {
         let mut prefix = [0; PREFIX_BYTES];
         self.stream.read_exact(&mut prefix).await?;
@@ -147,13 +150,14 @@ impl Connection {
     }
 }
 
-/// Returns the sockets of an address, in the order in which they are tried (D-Bus Specification, "Server Addresses").
-/// The name of an abstract socket begins with a zero byte.
+/// Returns the sockets of an address, in the order in which the client tries them (D-Bus Specification, "Server
+/// Addresses"). The name of an abstract socket begins with a zero byte.
 fn sockets(address: &str) -> impl Iterator<Item = Result<PathBuf, String>> {
     address.split(';').filter(|one| !one.is_empty()).map(|one| {
         let (transport, settings) = one.split_once(':').unwrap_or((one, ""));
-        let value =
-            |key: &str| settings.split(',').find_map(|setting| setting.strip_prefix(key)?.strip_prefix('=')).map(unescape);
+        let value = |key: &str| {
+            settings.split(',').find_map(|setting| setting.strip_prefix(key)?.strip_prefix('=')).map(unescape)
+        };
         let path = match (value("path"), value("abstract")) {
             (Some(path), _) => path,
             (None, Some(name)) => name.map(|name| [&[0_u8][..], &name].concat()),
@@ -161,12 +165,14 @@ fn sockets(address: &str) -> impl Iterator<Item = Result<PathBuf, String>> {
         };
         let path = path.filter(|path| transport == "unix" && path.len() > 1);
         path.map(|path| PathBuf::from(OsString::from_vec(path))).ok_or_else(|| {
-            format!("`{one}` is no socket of this machine; a bus has an address such as `unix:path=/run/dbus/system_bus_socket`")
+            let example = "unix:path=/run/dbus/system_bus_socket";
+            format!("`{one}` is not a socket of this machine; an address of a bus is, for example, `{example}`")
         })
     })
 }
 
-/// Replaces `%` and two hexadecimal digits by their byte.
+/// Replaces each `%` with two hexadecimal digits by the byte that they stand for. Returns `None` if the digits are
+/// invalid.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut unescaped = Vec::with_capacity(text.len());
@@ -179,7 +185,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(unescaped)
 }
 
-/// Returns the name of a socket for messages; that of an abstract one begins with `@`.
+/// Returns the name of a socket for messages. The name of an abstract socket begins with `@`.
 fn shown(socket: &std::path::Path) -> String {
     socket.to_string_lossy().replace('\0', "@")
 }

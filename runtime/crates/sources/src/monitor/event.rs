@@ -14,8 +14,8 @@ use super::watched::{Watched, rounded};
 /// The type of the events.
 pub(super) const TYPE: &str = "evoke.monitor.changed";
 
-/// Builds the event of a change. Its id is the moment and the subject, so an event that is submitted twice is stored
-/// once.
+/// Builds the event of a change. The id of the event is the time of the change and the subject. Therefore an event that
+/// is submitted twice is stored once.
 pub(super) fn changed(
     uri: &str,
     config: &MonitorSource,
@@ -59,7 +59,7 @@ pub(super) fn changed(
     }
 }
 
-/// Returns the threshold of the worse one of the old and the new state.
+/// Returns the threshold of the old or the new state, whichever is worse.
 fn threshold(config: &MonitorSource, change: &Change) -> Option<String> {
     let worse = change.to.level().max(change.from.level());
     let threshold = match worse? {

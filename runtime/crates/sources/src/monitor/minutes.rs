@@ -1,38 +1,38 @@
-//! The readings of a subject: the average of each minute, in blocks of an hour.
+//! The readings of a subject (a watched thing): the average of each minute, in blocks of one hour.
 //!
 //! # Format
-//! One mark for each hour. Scope: the source's URI and `#readings`. Key: `SUBJECT@HOUR`, the hours since the Unix
-//! epoch. Value: 60 numbers, one for each minute, as 32-bit floats in little-endian order; NaN where there was no
-//! reading.
+//! Each block is one mark. Its scope is the source's URI and `#readings`. Its key is `SUBJECT@HOUR`, with the number of
+//! hours since the Unix epoch. Its value is 60 numbers, one for each minute, as 32-bit floats in little-endian order;
+//! NaN for a minute without a reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The minutes of a block.
+/// The number of minutes in a block.
 const MINUTES: i64 = 60;
 const MINUTE_MS: i64 = 60_000;
 
 type Block = [f32; MINUTES as usize];
 
-/// The averages of the last two hours, and which blocks are not stored yet.
+/// The averages of the last two hours, and the hours whose blocks must be written or removed.
 #[derive(Debug, Default)]
 pub(super) struct Minutes {
-    /// By hour; the newest two.
+    /// The newest two blocks, by hour.
     blocks: BTreeMap<i64, Box<Block>>,
-    /// The minute that is being averaged: its number, the sum and the number of its readings.
+    /// The current minute: its number since the Unix epoch, the sum of its readings, and the number of its readings.
     current: Option<(i64, f64, u32)>,
     /// Hours whose blocks changed since they were stored.
     changed: BTreeSet<i64>,
-    /// Hours whose blocks are to be removed.
+    /// Hours whose blocks must be removed from the store.
     expired: BTreeSet<i64>,
-    /// Every stored hour.
+    /// All hours whose blocks are in the store.
     stored: BTreeSet<i64>,
 }
 
-/// A block to write; without a value, to remove.
+/// An hour with its block to write; with `None`, the block must be removed from the store.
 pub(super) type Write = (i64, Option<Vec<u8>>);
 
 impl Minutes {
-    /// Adds a reading.
+    /// Adds a reading to the average of its minute. Ignores a value that is not a finite number.
     pub(super) fn add(&mut self, wall_ms: i64, value: f64) {
         if !value.is_finite() {
             return;
@@ -50,18 +50,18 @@ impl Minutes {
         }
         self.changed.insert(hour);
         while self.blocks.len() > 2 {
-            // The clock may have been set back, so the first one is not always the oldest reading.
+            // If the clock was set back, the first block is not always the one that was read first.
             let oldest = self.blocks.keys().next().copied().unwrap_or_default();
             if self.changed.contains(&oldest) && oldest != hour {
-                // The block could not be stored for more than two hours, for example because the disk is full. It is
-                // lost.
+                // The block could not be stored for a long time, for example because the disk is full. It is lost.
                 self.changed.remove(&oldest);
             }
             self.blocks.remove(&oldest);
         }
     }
 
-    /// Adds a stored block. Returns its minutes and averages, or `None` for a damaged one.
+    /// Adds a block from the store. Returns the times of its minutes (milliseconds since the Unix epoch) with their
+    /// averages; `None` if the block is damaged.
     pub(super) fn restore(&mut self, hour: i64, bytes: &[u8]) -> Option<Vec<(i64, f32)>> {
         let block = decode(bytes)?;
         self.stored.insert(hour);
@@ -73,7 +73,8 @@ impl Minutes {
         Some(minutes.filter(|(value, _)| !value.is_nan()).map(|(value, minute)| (minute * MINUTE_MS, value)).collect())
     }
 
-    /// Returns the changed blocks to write, and the blocks older than `keep_hours` to remove. Counts them as written.
+    /// Returns the changed blocks to write, and the blocks older than `keep_hours` to remove. From then on, these
+    /// blocks count as written or removed; if that fails, the caller calls [`Self::put_back`].
     pub(super) fn take_writes(&mut self, wall_ms: i64, keep_hours: i64) -> Vec<Write> {
         let first = wall_ms.div_euclid(MINUTE_MS * MINUTES) - keep_hours;
         self.expired.extend(self.stored.iter().filter(|hour| **hour < first));
@@ -85,7 +86,7 @@ impl Minutes {
         written.chain(expired.iter().map(|hour| (*hour, None))).collect()
     }
 
-    /// Undoes [`Self::take_writes`] after the blocks could not be stored.
+    /// Undoes [`Self::take_writes`], because the blocks could not be stored.
     pub(super) fn put_back(&mut self, writes: &[Write]) {
         for (hour, block) in writes {
             match block {
@@ -96,12 +97,12 @@ impl Minutes {
         }
     }
 
-    /// Returns the hours that are stored, to remove all of them.
+    /// Returns all hours whose blocks are in the store.
     pub(super) fn all_stored(&self) -> impl Iterator<Item = i64> + '_ {
         self.stored.iter().copied()
     }
 
-    /// Returns the averages of the last hour, oldest first.
+    /// Returns the averages of the last 60 minutes, oldest first; `None` for a minute without a reading.
     pub(super) fn last_hour(&self, wall_ms: i64) -> Vec<Option<f32>> {
         let last = wall_ms.div_euclid(MINUTE_MS);
         let at = |minute: i64| {

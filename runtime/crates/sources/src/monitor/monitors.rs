@@ -1,4 +1,4 @@
-//! All monitors of the process: what they share, what they show, and their readings in the store.
+//! All monitors of the process: their shared resources, their status for users, and their readings in the store.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,13 @@ use super::resources::Resources;
 use super::settings::MonitorSource;
 use super::watched::{Watched, rounded};
 
-/// How often the readings of all monitors are stored. If the process is killed, the readings of the last minute are
-/// lost.
+/// The time between two commits of the readings of all monitors. If the process is killed, the readings since the last
+/// commit are lost.
 const STORE_INTERVAL: Duration = Duration::from_secs(60);
-/// The most marks in one commit: 240 bytes each.
+/// Maximum number of marks in one commit. A mark of readings has 240 bytes.
 pub(super) const MARKS_MAX: usize = 1_000;
-/// How often the store is searched for data of removed monitors, in store intervals. The first search is after one
-/// interval.
+/// The store is searched for data of removed monitors once in this number of [`STORE_INTERVAL`]s. The first search is
+/// after one interval.
 const SEARCH_EVERY: u32 = 10;
 
 /// The monitors of the process; cheap to clone.
@@ -35,11 +35,11 @@ pub struct Monitors(Arc<Shared>);
 struct Shared {
     resources: Arc<Resources>,
     metrics: Arc<MonitorMetrics>,
-    /// By the URI of the source.
+    /// The running monitors, by the URI of their source.
     running: Mutex<BTreeMap<Arc<str>, Arc<Running>>>,
 }
 
-/// A monitor that runs. Its run loop writes, everybody else reads.
+/// A running monitor. Only its own run loop changes the subjects; others read them.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) config: Arc<MonitorSource>,
@@ -55,7 +55,7 @@ impl Running {
         Self { quantity: config.quantity(), config, subjects: Mutex::default() }
     }
 
-    /// Locks the watched things. The caller must not wait for anything while it holds the lock.
+    /// Locks the watched things. The caller must not wait or do I/O while it holds the lock.
     pub(super) fn subjects(&self) -> MutexGuard<'_, Subjects> {
         self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +85,7 @@ impl Running {
 pub struct SubjectStatus {
     /// The URI of the source.
     pub monitor: Arc<str>,
-    /// The key of the reading, such as `disk`.
+    /// The key of the check in the manifest, such as `disk`.
     pub kind: &'static str,
     /// The name of the watched thing.
     pub subject: String,
@@ -97,22 +97,23 @@ pub struct SubjectStatus {
     pub value: Option<f64>,
     /// The unit of the value, such as `%` or `B/s`.
     pub unit: String,
-    /// The value and its unit, as text.
+    /// The value with its unit, as text for users.
     pub shown: Option<String>,
-    /// The threshold of a warning, as in the manifest.
+    /// The threshold of the state `warning`, as text.
     pub warning: Option<String>,
-    /// The threshold of the critical state, as in the manifest.
+    /// The threshold of the state `critical`, as text.
     pub critical: Option<String>,
-    /// The text of the last reading, such as why there is no value.
+    /// The text of the last reading, such as the reason why there is no value.
     pub detail: Option<String>,
-    /// Whether the state changes all the time.
+    /// Whether the state changes so often that changes are not reported.
     pub flapping: bool,
-    /// The average of each of the last 60 minutes, oldest first.
+    /// The averages of the last 60 minutes, oldest first; `None` for a minute without a reading.
     pub last_hour: Vec<Option<f32>>,
 }
 
 impl Monitors {
-    /// Network checks use `client`. Checks that start programs run only with `allow_commands`.
+    /// Creates the shared part of all monitors. Network checks use `client`. Checks that start programs run only if
+    /// `allow_commands` is true.
     pub fn new(client: Client, allow_commands: bool, metrics: Arc<MonitorMetrics>) -> Self {
         let resources = Arc::new(Resources::new(client, allow_commands));
         Self(Arc::new(Shared { resources, metrics, running: Mutex::default() }))
@@ -123,7 +124,7 @@ impl Monitors {
         self.0.resources.allow_commands
     }
 
-    /// Returns every watched thing, by monitor and subject.
+    /// Returns the status of every watched thing, sorted by monitor and subject.
     pub fn list(&self, now_ms: UnixMs) -> Vec<SubjectStatus> {
         let mut all = Vec::new();
         for (monitor, running) in self.running() {
@@ -133,7 +134,8 @@ impl Monitors {
         all
     }
 
-    /// Stores the readings of all monitors once a minute, in few commits, and removes the data of removed monitors.
+    /// Runs until `stop` is cancelled: stores the readings of all monitors once a minute, in few commits, and removes
+    /// the data of removed monitors.
     pub async fn store_readings(self, bus: Bus, clock: Clock, stop: CancellationToken) {
         let mut minutes = (0..SEARCH_EVERY).cycle();
         while stop.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
@@ -144,7 +146,7 @@ impl Monitors {
         }
     }
 
-    /// Returns the monitors that run, by the URI of their source.
+    /// Returns the running monitors, by the URI of their source.
     pub(super) fn running(&self) -> BTreeMap<Arc<str>, Arc<Running>> {
         self.lock().clone()
     }
@@ -157,19 +159,19 @@ impl Monitors {
         &self.0.metrics
     }
 
-    /// Adds a monitor that starts to the list of running monitors.
+    /// Adds a monitor to the list of running monitors.
     pub(super) fn started(&self, uri: &Arc<str>, running: &Arc<Running>) {
         self.lock().insert(uri.clone(), running.clone());
     }
 
-    /// Stores the readings of a monitor that stops, and forgets it.
+    /// Stores the readings of a monitor that stops, and removes it from the list of running monitors.
     pub(super) async fn stopped(&self, bus: &Bus, uri: &Arc<str>, now_ms: UnixMs) {
         let running = self.lock().get(uri).cloned();
         self.store(bus, now_ms, running.map(|running| (uri.clone(), running))).await;
         self.lock().remove(uri);
     }
 
-    /// Stores changed readings. Readings that cannot be stored now are stored later; no caller waits for them.
+    /// Stores the changed readings of these monitors. If that fails, the next call tries again.
     async fn store(&self, bus: &Bus, now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) {
         let mut writes = Vec::new();
         for (monitor, running) in monitors {
@@ -192,7 +194,7 @@ impl Monitors {
             });
             let offer = Offer { marks: marks.collect(), ..Offer::default() };
             if let Err(refused) = bus.accept(offer).await {
-                tracing::debug!("the readings of monitors are not stored now: {refused}");
+                tracing::debug!("cannot store the readings of monitors now, the next try is in a minute: {refused}");
                 for Changed { running, subject, blocks, .. } in batch {
                     if let Some(watched) = running.subjects().get_mut(subject) {
                         watched.minutes.put_back(blocks);
@@ -215,12 +217,12 @@ struct Changed {
     blocks: Vec<Write>,
 }
 
-/// Returns the scope of the readings of a source.
+/// Returns the scope of the marks with the readings of a source.
 pub(super) fn readings_scope(uri: &str) -> String {
     format!("{uri}#readings")
 }
 
-/// Returns the mark of one hour of readings. Without a value, the mark removes the stored readings.
+/// Returns the mark for the readings of one hour. With the value `None`, the mark removes the stored readings.
 pub(super) fn readings_mark(uri: &str, subject: &str, hour: i64, value: Option<Vec<u8>>) -> Mark {
     Mark { scope: readings_scope(uri), key: format!("{subject}@{hour}"), value }
 }

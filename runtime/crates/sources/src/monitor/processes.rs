@@ -1,13 +1,14 @@
-//! The processes of this machine. One scan of /proc serves all monitors of the same second.
+//! The processes of this machine. All monitors that read within one second share one scan of /proc.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the result of a scan is used: even with a thousand monitors of processes, there is one scan a second.
+/// How long the result of a scan is used. So even with a thousand monitors of processes, there is only one scan per
+/// second.
 const FRESH: Duration = Duration::from_secs(1);
-/// The most processes that are read.
+/// Maximum number of processes that a scan reads.
 const PROCESSES_MAX: usize = 65_536;
-/// The longest part of a command line that is read.
+/// Maximum length of a command line; the rest is ignored.
 const COMMAND_BYTES_MAX: usize = 4_096;
 
 /// A running process.
@@ -18,13 +19,13 @@ pub(super) struct Running {
     pub(super) name: String,
     /// Command line, its arguments separated by spaces.
     pub(super) command: String,
-    /// Start, in clock ticks since the boot.
+    /// Start time of the process, in clock ticks since the boot.
     pub(super) started: u64,
     pub(super) memory_bytes: u64,
 }
 
 impl Running {
-    /// Returns the name of the file that runs, from the first argument.
+    /// Returns the name of the program file, from the first part of the command line.
     pub(super) fn program(&self) -> &str {
         let program = self.command.split(' ').next().unwrap_or_default();
         program.rsplit('/').next().unwrap_or_default()
@@ -38,7 +39,7 @@ type Scan = Result<Arc<[Running]>, String>;
 pub(super) struct Processes(Mutex<Option<(Instant, Scan)>>);
 
 impl Processes {
-    /// Scans /proc unless the last scan is fresh; takes milliseconds.
+    /// Scans /proc if the last scan is older than a second. A scan takes milliseconds.
     pub(super) fn refresh(&self) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_fresh(&last) {
@@ -46,7 +47,7 @@ impl Processes {
         }
     }
 
-    /// Returns true if there is no need to scan. Does not wait for a scan.
+    /// Returns true if the last scan is at most a second old. Returns false without waiting while a scan runs.
     pub(super) fn is_fresh(&self) -> bool {
         self.0.try_lock().is_ok_and(|last| is_fresh(&last))
     }
@@ -67,12 +68,12 @@ fn scan() -> Scan {
     let entries = std::fs::read_dir("/proc").map_err(|error| format!("cannot read /proc: {error}"))?;
     let page_bytes = rustix::param::page_size() as u64;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // A process may end while it is read.
+    // A process may end while it is read: `read` then returns `None`.
     Ok(pids.take(PROCESSES_MAX).filter_map(|pid| read(pid, page_bytes)).collect())
 }
 
 fn read(pid: u32, page_bytes: u64) -> Option<Running> {
-    // The kernel cuts names to 15 bytes, also within a character.
+    // The kernel cuts names to 15 bytes, which can cut a UTF-8 character. Therefore the text may be invalid UTF-8.
     let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     let mut command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     command.truncate(COMMAND_BYTES_MAX);
@@ -83,8 +84,9 @@ fn read(pid: u32, page_bytes: u64) -> Option<Running> {
     parse(pid, &stat, String::from_utf8_lossy(&command).into_owned(), page_bytes)
 }
 
-/// Parses /proc/PID/stat (proc_pid_stat(5)): the name is in parentheses and may contain any character; the state is the
-/// third field, the start the 22nd, the resident pages the 24th. Zombies do not run.
+/// Parses /proc/PID/stat (proc_pid_stat(5)). The name is in parentheses and may contain any character. The state is the
+/// third field, the start time the 22nd, and the number of resident pages the 24th. Returns `None` for a zombie,
+/// because it does not run any more.
 fn parse(pid: u32, stat: &str, command: String, page_bytes: u64) -> Option<Running> {
     let (before, after) = stat.rsplit_once(')')?;
     let name = before.split_once('(')?.1.to_owned();
@@ -117,12 +119,12 @@ mod tests {
     #[test]
     fn a_process_whose_name_is_cut_within_a_character_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        // The kernel keeps 15 bytes, the last of which is half of the `ö`.
+        // The kernel keeps 15 bytes of the name. The last of them is the first half of the `ö`.
         let program = folder.path().join("aaaaaaaaaaaaaaö-worker");
         std::fs::copy("/bin/cat", &program).unwrap();
         let mut command = std::process::Command::new(&program);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // The kernel has set the command line when the program responds.
+        // Wait for output of the program: from then on, its command line is set.
         child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let found = read(child.id(), 4_096);

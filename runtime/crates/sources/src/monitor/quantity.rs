@@ -1,4 +1,4 @@
-//! Quantities with units, as thresholds have them: `80%`, `10GiB`, `14d`, `> 5/s`.
+//! Numbers with units, as in thresholds: `80%`, `10GiB`, `14d`, `> 5/s`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use evoke_threshold::{Direction, Limit, Per};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-/// The unit of a value. Values are in the base unit: percent, bytes, seconds, degrees Celsius.
+/// The unit of a value. Values are stored in base units: percent, bytes, seconds, degrees Celsius.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     Percent,
@@ -18,8 +18,8 @@ pub(super) enum Unit {
     Count,
 }
 
-/// The spellings of units, each with its factor to the base unit. A value is formatted with the first spelling that
-/// fits.
+/// The spellings of units in the manifest, each with its factor to the base unit. To format a value, the first spelling
+/// of its unit is used whose factor is not larger than the value.
 const SPELLINGS: &[(Unit, &str, f64)] = &[
     (Unit::Percent, "%", 1.0),
     (Unit::Bytes, "TiB", 1_099_511_627_776.0),
@@ -38,10 +38,10 @@ const SPELLINGS: &[(Unit, &str, f64)] = &[
 ];
 
 impl Unit {
-    /// Every unit.
+    /// All units.
     pub(super) const ALL: &'static [Self] = &[Self::Count, Self::Percent, Self::Bytes, Self::Seconds, Self::Celsius];
 
-    /// Returns the symbol of the base unit, as events have it.
+    /// Returns the symbol of the base unit in events.
     pub(super) fn symbol(self) -> &'static str {
         match self {
             Self::Percent => "%",
@@ -52,7 +52,7 @@ impl Unit {
         }
     }
 
-    /// Returns a threshold in this unit, for messages.
+    /// Returns an example of a threshold in this unit, for messages.
     pub(super) fn example(self) -> &'static str {
         match self {
             Self::Percent => "80%",
@@ -64,23 +64,23 @@ impl Unit {
     }
 }
 
-/// A value with its unit.
+/// A value with its unit; for a rate, also with its time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Quantity {
-    /// In the base unit.
+    /// The value in the base unit.
     pub(super) value: f64,
     pub(super) unit: Unit,
-    /// For a rate: its time, in milliseconds.
+    /// For a rate, the time that the value refers to, in milliseconds: 1,000 for `5/s`.
     pub(super) per_ms: Option<i64>,
 }
 
 impl Quantity {
-    /// Returns how the readings of a counter with this threshold are converted: to a rate, or to differences.
+    /// Returns what to compute from the readings of a counter for this threshold: a rate, or differences.
     pub(super) fn per(self) -> Per {
         self.per_ms.map_or(Per::Reading, Per::Millis)
     }
 
-    /// Returns the symbol of the unit of its value, such as `B/s`.
+    /// Returns the symbol of the base unit, for a rate with its time, such as `B/s`.
     pub(super) fn symbol(self) -> String {
         let per = match self.per_ms {
             Some(3_600_000) => "/h",
@@ -94,7 +94,7 @@ impl Quantity {
     /// Parses a number and its unit, with `/s`, `/m` or `/h` for a rate.
     pub(super) fn parse(text: &str) -> Result<Self, ValueError> {
         let malformed = || {
-            let message = format!("`{}` is no value with a unit", excerpt(text));
+            let message = format!("`{}` is not a value with a unit", excerpt(text));
             let help = "write a number and its unit: `80%`, `10GiB`, `30s`, `85C`, `5`, or a rate such as `10MiB/s`";
             ValueError::new(message, help)
         };
@@ -158,7 +158,7 @@ impl Serialize for Quantity {
     }
 }
 
-/// A threshold: a quantity, and optionally the side on which readings are bad.
+/// A threshold: a quantity, with an optional sign for the side on which readings are bad.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Threshold {
     pub(super) quantity: Quantity,
@@ -167,7 +167,8 @@ pub(super) struct Threshold {
     comparison: Option<&'static str>,
 }
 
-/// The comparisons, longest first.
+/// The comparison signs with their side, and whether the threshold itself is bad. `>=` is before `>`, because both
+/// match the start of `>= 5`.
 static COMPARISONS: [(&str, Direction, bool); 4] = [
     (">=", Direction::Above, true),
     ("<=", Direction::Below, true),
@@ -191,7 +192,7 @@ impl Threshold {
         self.sign().map(|(_, direction, _)| *direction)
     }
 
-    /// Returns the limit of the state machine.
+    /// Returns the threshold in the form that the state machine uses.
     pub(super) fn limit(self) -> Limit {
         Limit { value: self.quantity.value, inclusive: self.sign().is_none_or(|(_, _, inclusive)| *inclusive) }
     }
@@ -224,8 +225,8 @@ impl JsonSchema for Threshold {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["string", "number"],
-            "description": "A number and its unit: `80%`, `10GiB`, `14d`, `200ms`, `85C`, a plain number, or a rate such as \
-                `5/s` and `10MiB/s`. Readings from the threshold on are bad; `>`, `>=`, `<` and `<=` before it set the side.",
+            "description": "A number and its unit: `80%`, `10GiB`, `14d`, `200ms`, `85C`, a plain number, or a rate \
+                such as `5/s` or `10MiB/s`. Write `>`, `>=`, `<` or `<=` before it to choose which values are bad.",
             "examples": ["80%", "10GiB", "14d", "> 5/s", "< 1"]
         })
     }

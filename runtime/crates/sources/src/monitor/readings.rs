@@ -1,6 +1,6 @@
-//! The checks of monitors, by the key in the manifest. Each check has its settings, their parser, and a function that
-//! measures. A check may report a level of its own, such as critical for a missing file; the state machine in
-//! `evoke_threshold` compares values with thresholds.
+//! The checks of monitors, by their keys in the manifest. Each check has its settings, their parser, and a function
+//! that takes a reading. A check returns a value, which the state machine in `evoke_threshold` compares with the
+//! thresholds. A check may also return a level, such as critical for a missing file.
 
 mod command;
 mod cpu;
@@ -31,7 +31,7 @@ use serde::Serialize;
 use super::quantity::Unit;
 use super::resources::Resources;
 
-/// The check of a monitor, under its key in the manifest.
+/// The check of a monitor. The name of the variant is its key in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Check {
@@ -52,7 +52,7 @@ pub(super) enum Check {
     Command(command::Command),
 }
 
-/// The keys of all readings, in the order in which messages list them.
+/// The keys of all checks, in the order in which messages list them.
 pub(super) const KEYS: [&str; 15] = [
     "cpu",
     "load",
@@ -71,16 +71,16 @@ pub(super) const KEYS: [&str; 15] = [
     "command",
 ];
 
-/// The measured quantity of a reading.
+/// What a check measures: its units, and which values are bad.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Measure {
-    /// The units that thresholds may have; the first one is that of a monitor without thresholds.
+    /// The units that thresholds may have. A monitor without thresholds uses the first one.
     pub(super) units: &'static [Unit],
-    /// The side on which readings are bad, unless a threshold has a comparison sign.
+    /// The side on which readings are bad. A threshold with a comparison sign can change it.
     pub(super) direction: Direction,
-    /// Whether the value only grows, so that the monitor watches its rate or its difference.
+    /// Whether the value is a counter that only grows. Then the monitor watches its rate or its differences.
     pub(super) is_counter: bool,
-    /// Whether the check itself finds bad states, so that it needs no threshold.
+    /// Whether the check can return bad levels itself. Then it needs no threshold.
     pub(super) has_own_levels: bool,
 }
 
@@ -116,22 +116,22 @@ pub(super) struct Finding {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    /// The value is a difference, and this was the first reading.
+    /// There is no value yet: the value is the difference of two readings, and this was the first one.
     Pending,
-    /// There is no reading, for this reason.
+    /// The subject could not be read, for this reason.
     Unknown(String),
-    /// There is a reading.
+    /// The subject was read.
     Read(Found),
 }
 
-/// The findings of one reading, or why there is none.
+/// The findings of one reading, or the reason why the whole reading failed.
 pub(super) type Reading = Result<Vec<Finding>, String>;
 
-/// The content of a reading.
+/// The content of a successful reading of one subject.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
     pub(super) value: Option<f64>,
-    /// The level that the check itself found.
+    /// The level that the check itself returned; thresholds can only make the state worse.
     pub(super) at_least: Level,
     /// A text for the user, such as why the level is critical.
     pub(super) detail: Option<String>,
@@ -142,7 +142,7 @@ impl Found {
         Self { value: Some(value), at_least: Level::Ok, detail: None }
     }
 
-    /// A problem that the check itself found.
+    /// Returns the reading of a check that itself found a critical problem.
     pub(super) fn critical(detail: impl Into<String>) -> Self {
         Self { value: None, at_least: Level::Critical, detail: Some(detail.into()) }
     }
@@ -158,7 +158,7 @@ impl Finding {
     }
 }
 
-/// The state that a monitor keeps from one reading to the next.
+/// The data that a monitor keeps in memory from one reading to the next.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     cpu: cpu::Seen,
@@ -166,7 +166,7 @@ pub(super) struct Remembered {
     process: process::Seen,
     /// The client of network checks.
     endpoint: Option<endpoint::Endpoint>,
-    /// A reading on another thread that did not end in time.
+    /// A reading on another thread that has not ended yet.
     pub(super) unfinished: Option<tokio::task::JoinHandle<Vec<Finding>>>,
 }
 
@@ -259,8 +259,8 @@ impl Check {
         }
     }
 
-    /// Returns true if this check could have read the subject. Earlier settings may have left other subjects in the
-    /// store.
+    /// Returns true if this check can have this subject. The store may have other subjects, from earlier settings of
+    /// the monitor.
     pub(super) fn covers(&self, subject: &str) -> bool {
         match self {
             Self::Disk(disk) => disk.covers(subject),
@@ -278,7 +278,8 @@ impl Check {
         }
     }
 
-    /// Returns the subjects that are watched whether they exist or not; none for a check with wildcards.
+    /// Returns the subjects that are watched even if they do not exist. A name or path with wildcards has no such
+    /// subjects.
     pub(super) fn subjects(&self) -> Vec<String> {
         let fixed = match self {
             Self::Disk(disk) => disk.fixed(),
@@ -295,7 +296,7 @@ impl Check {
         fixed.into_iter().collect()
     }
 
-    /// Returns the outcome for a subject that a reading no longer finds.
+    /// Returns the outcome for a subject that the last reading did not find any more.
     pub(super) fn gone(&self) -> Outcome {
         match self {
             Self::Unit(unit) => unit.gone(),
@@ -303,8 +304,8 @@ impl Check {
         }
     }
 
-    /// Returns the reading to run on a thread of its own, if the disk or a network file system may block it or it takes
-    /// long.
+    /// Returns a function that takes the reading, if the reading may block or takes long, for example because of a
+    /// network file system. The caller runs this function on a separate thread.
     pub(super) fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
         Some(match self {
             Self::Disk(disk) => {
@@ -327,8 +328,9 @@ impl Check {
         })
     }
 
-    /// Reads once, except for the readings of [`Self::blocking`]. An error is a reason that holds for all subjects. The
-    /// futures of requests and commands are boxed, because they are large and most monitors need none of them.
+    /// Takes a reading, except for checks whose reading [`Self::blocking`] takes. An error is a reason that holds for
+    /// all subjects. The futures of requests and commands are boxed, because they are large and most monitors do not
+    /// need them.
     pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Remembered, unit: Unit) -> Reading {
         Ok(match self {
             Self::Cpu(cpu) => cpu.read(&resources.files, &mut remembered.cpu),

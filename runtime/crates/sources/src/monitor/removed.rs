@@ -1,11 +1,11 @@
 //! Removes the states and readings of monitors that no manifest has any more.
 //!
-//! The states and readings of a monitor stay for as long as its readings are kept (`keep`), counted from the first time
-//! that the monitor is found to be gone. A monitor that returns in time continues with them.
+//! After a search first finds that a monitor is gone, its states and readings stay in the store for the time `keep` of
+//! the monitor. If the monitor returns within this time, it continues with them.
 //!
 //! # Format
-//! One mark for each monitor that has stored something. Scope: `/evoke#monitors`. Key: the source's URI. Value:
-//! [`Known`] as a JSON object with `v` (1).
+//! There is one mark for each monitor that has data in the store. Its scope is `/evoke#monitors`, its key is the
+//! source's URI, and its value is [`Known`] as a JSON object with `v` (1).
 
 use std::collections::BTreeMap;
 
@@ -19,17 +19,17 @@ use super::watched::StateMark;
 
 const SCOPE: &str = "/evoke#monitors";
 
-/// The marks whose keys contain the name of a monitor's function.
+/// The marks whose keys contain names of functions, in the URIs of private monitors.
 pub const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "/" };
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// A monitor that has something in the store.
+/// A monitor that has data in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Known {
     v: u32,
     keep_hours: i64,
-    /// When the monitor was first found to be gone.
+    /// The time of the first search that did not find the monitor in any manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     removed_ms: Option<UnixMs>,
 }
@@ -40,22 +40,23 @@ impl Known {
     }
 
     fn mark(&self, uri: &str) -> Mark {
-        // Numbers always serialise.
+        // Serialising numbers cannot fail.
         Mark { scope: SCOPE.to_owned(), key: uri.to_owned(), value: serde_json::to_vec(self).ok() }
     }
 }
 
-/// Returns the mark that a monitor stores with its first state.
+/// Returns the mark that a monitor stores together with its first state.
 pub(super) fn known_mark(uri: &str, keep_hours: i64) -> Mark {
     Known::running(keep_hours).mark(uri)
 }
 
 impl Monitors {
-    /// Records which monitors in the store are gone, and removes the data of monitors that have been gone for long
-    /// enough. The next call retries everything that fails.
+    /// Records which monitors in the store are gone, and removes the data of monitors that have been gone for their
+    /// time
+    /// `keep`. If something fails, the next call tries again.
     pub(super) async fn remove_gone(&self, bus: &Bus, now_ms: UnixMs) {
         if let Err(error) = self.try_remove_gone(bus, now_ms).await {
-            tracing::debug!("the data of removed monitors stays in the store for now: {error}");
+            tracing::debug!("cannot remove the data of removed monitors now, and tries again later: {error}");
         }
     }
 
@@ -88,17 +89,17 @@ impl Monitors {
         }
         for uri in expired {
             remove(bus, uri).await?;
-            tracing::info!("removed the states and readings of {uri}, a monitor that no manifest has any more");
+            tracing::info!("removed the states and readings of {uri}: no manifest has this monitor any more");
         }
         Ok(())
     }
 }
 
-/// Removes the states and readings of a monitor. The mark that the monitor is known is removed last, so that an
-/// interrupted removal continues later.
+/// Removes the states and readings of a monitor. Removes its mark in `/evoke#monitors` last, so that an interrupted
+/// removal continues later.
 async fn remove(bus: &Bus, uri: &str) -> Result<(), String> {
     let states = bus.marks(uri).await.map_err(|error| error.to_string())?;
-    // A source of another kind may have the name now, and marks of its own.
+    // A source of another kind may have this URI now. Its marks must stay, therefore only marks of states are removed.
     let is_state =
         |key: &str, value: &[u8]| key.starts_with("state/") && serde_json::from_slice::<StateMark>(value).is_ok();
     let states = states.into_iter().filter(|(key, value)| is_state(key, value)).map(|(key, _)| (uri.to_owned(), key));

@@ -1,5 +1,5 @@
-//! Parts that all monitors of the process share: files of /proc, the scan of processes, the connections to systemd, the
-//! client of network checks, and limits on concurrent work.
+//! The resources that all monitors of the process share: files of /proc, the scan of processes, the connections to
+//! systemd, the client of network checks, and limits on concurrent work.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +11,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::processes::Processes;
 use super::systemd::Systemd;
 
-/// How long the content of a file of /proc is used: monitors of one tick share it.
+/// A file of /proc is read again only after this time, so that monitors that read at the same time share its content.
 const FRESH: Duration = Duration::from_millis(50);
-/// Largest number of concurrent readings that may block a thread, such as readings of disks. A network file system may
-/// hold a thread for long, so readings that have waited for [`USUAL_WAIT`] get [`BLOCKING_FURTHER`] further threads.
+/// Maximum number of concurrent readings that may block a thread, such as readings of disks. A network file system may
+/// block a thread for a long time. Therefore there are [`BLOCKING_FURTHER`] more threads for readings that have waited
+/// for [`USUAL_WAIT`].
 const BLOCKING_USUAL: usize = 2;
 const BLOCKING_FURTHER: usize = 14;
 const USUAL_WAIT: Duration = Duration::from_millis(100);
-/// Largest number of commands that run at the same time.
+/// Maximum number of commands that run at the same time.
 const COMMANDS_MAX: usize = 8;
 
-/// Connections and limits that all monitors of the process share.
+/// The connections and limits that all monitors of the process share.
 #[derive(Debug)]
 pub(super) struct Resources {
     pub(super) files: SharedFiles,
@@ -30,9 +31,9 @@ pub(super) struct Resources {
     pub(super) client: Client,
     /// Whether monitors may start programs.
     pub(super) allow_commands: bool,
-    /// The start of the ticks of all monitors.
+    /// The common start time of all monitors: their readings start at this time plus a multiple of 100 ms.
     pub(super) start: tokio::time::Instant,
-    /// Permits for readings that may block, the usual ones and further ones.
+    /// Permits for readings that may block: [`BLOCKING_USUAL`] and [`BLOCKING_FURTHER`].
     blocking: [Arc<Semaphore>; 2],
     pub(super) commands: Semaphore,
 }
@@ -53,8 +54,8 @@ impl Resources {
 }
 
 impl Resources {
-    /// Waits for the permit of a reading that may block its thread. Most readings take microseconds, so few threads
-    /// serve all of them, and few threads need little memory.
+    /// Waits for a permit for a reading that may block its thread. Most readings take microseconds, so a few threads
+    /// are enough for all of them, and a few threads need little memory.
     pub(super) async fn blocking_permit(&self) -> Option<OwnedSemaphorePermit> {
         let [usual, further] = &self.blocking;
         match tokio::time::timeout(USUAL_WAIT, usual.clone().acquire_owned()).await {
@@ -64,14 +65,14 @@ impl Resources {
     }
 }
 
-/// Files of /proc that monitors share.
+/// The last contents of files of /proc, shared by all monitors.
 #[derive(Debug)]
 pub(super) struct SharedFiles {
     start: Instant,
     last: Mutex<HashMap<&'static str, (Instant, SharedFile)>>,
 }
 
-/// The content of a file, and when it was read, in milliseconds since the start.
+/// The content of a file, and the time when it was read, in milliseconds since the start of [`SharedFiles`].
 #[derive(Debug, Clone)]
 pub(super) struct SharedFile {
     pub(super) at_ms: i64,
@@ -85,7 +86,8 @@ impl Default for SharedFiles {
 }
 
 impl SharedFiles {
-    /// Returns the content of a file of /proc, at most 50 ms old. Such files are in memory and do not block.
+    /// Returns the content of a file of /proc, at most 50 ms old. Reading such a file does not block, because its
+    /// content is in memory.
     pub(super) fn read(&self, path: &'static str) -> Result<SharedFile, String> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, file)) = last.get(path)

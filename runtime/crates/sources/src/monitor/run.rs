@@ -21,16 +21,16 @@ use super::settings::MonitorSource;
 use super::watched::{StateMark, Watched};
 use super::{event, settings};
 
-/// The first readings after a start are spread over this time, or over the interval if that is shorter.
+/// The first readings after a start are spread over this time, or over the interval of the monitor if that is shorter.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
-/// Monitors read at multiples of this time: monitors with the same tick wake a thread once, and share the files of
-/// /proc.
+/// Readings start at multiples of this time. So monitors that read at the same multiple wake a thread only once, and
+/// read the files of /proc only once.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest wait for a reading on a thread of its own.
+/// The longest wait for a reading that runs on a separate thread.
 const READING_MAX: Duration = Duration::from_secs(10);
-/// The most subjects of a monitor.
+/// Maximum number of subjects (watched things) of a monitor.
 const SUBJECTS_MAX: usize = 256;
-/// How long a subject is kept after the check no longer finds it.
+/// How long the monitor still reports a subject after its check no longer finds the subject.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
 /// The source was stopped.
@@ -45,28 +45,28 @@ pub(super) async fn run(config: Arc<MonitorSource>, ctx: Context, monitors: Moni
 }
 
 struct Monitor {
-    /// The settings and the watched things, which are also shown to users.
+    /// The settings and the watched things. Other parts of Evoke read them to show them to users.
     running: Arc<Running>,
     rules: Rules,
     ctx: Context,
     uri: Arc<str>,
     monitors: Monitors,
     remembered: Remembered,
-    /// Marks to write with the next reading: removals of states and readings that the settings no longer need, and for
-    /// a new monitor, the mark that the monitor is known.
+    /// Marks to write with the next reading. They remove states and readings of subjects that the settings no longer
+    /// cover. For a new monitor, there is also the mark of `known_mark`.
     unwritten: Vec<Mark>,
-    /// The start of the monotonic clock of this monitor.
+    /// The time at which the monotonic clock of this monitor is 0.
     start: Instant,
     trouble: Option<String>,
 }
 
 impl Monitor {
-    /// Returns a monitor that continues with the states and the readings in the store; `None` if it is stopped before
-    /// they are read.
+    /// Returns a monitor that continues with the states and the readings in the store; `None` if the source is stopped
+    /// before they are read.
     async fn restored(config: Arc<MonitorSource>, ctx: Context, monitors: Monitors) -> Option<Self> {
         let states = marks(&ctx).await?;
         let readings = ctx.bus.marks(&readings_scope(&ctx.uri)).await.unwrap_or_else(|error| {
-            tracing::warn!("the stored readings of {} cannot be read: {error}", ctx.uri);
+            tracing::warn!("cannot read the stored readings of {}, the monitor starts without them: {error}", ctx.uri);
             BTreeMap::new()
         });
         let mut monitor = Self {
@@ -89,8 +89,8 @@ impl Monitor {
         Moment { wall_ms: self.ctx.clock.now_ms(), mono_ms: settings::millis(self.start.elapsed()) }
     }
 
-    /// Continues with the states and the readings in the store. Those of subjects that the settings no longer name are
-    /// removed.
+    /// Continues with the states and the readings in the store. Removes the states and readings of subjects that the
+    /// settings no longer cover.
     fn restore(&mut self, states: &BTreeMap<String, Vec<u8>>, readings: &BTreeMap<String, Vec<u8>>) {
         let now = self.now();
         let config = &self.running.config;
@@ -142,7 +142,7 @@ impl Monitor {
             due += every;
             let late = due.elapsed();
             if !late.is_zero() {
-                // Times that have passed are skipped. The following times do not shift.
+                // Skip the times that have passed. The later times stay multiples of the interval.
                 let passed = late.as_nanos() / every.as_nanos().max(1) + 1;
                 due += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
             }
@@ -177,8 +177,8 @@ impl Monitor {
         Ok(findings)
     }
 
-    /// Returns the findings for all watched subjects, and reports a problem of the reading as a whole. Without a
-    /// reading, all subjects are unknown.
+    /// Returns the findings for all watched subjects. If the whole reading failed, they are all unknown. Reports
+    /// problems of the reading in the health of the source.
     fn findings(&mut self, reading: Reading) -> Vec<Finding> {
         let mut findings = match reading {
             Ok(findings) => findings,
@@ -191,14 +191,14 @@ impl Monitor {
         };
         let found = findings.len();
         findings.truncate(SUBJECTS_MAX);
-        // Two things with one name would change the state of one subject at each reading.
+        // If two things had the same name, their findings would change the state of one subject back and forth.
         let twice = if findings.len() > 1 { keep_first_of_each(&mut findings) } else { None };
         let trouble = if found > SUBJECTS_MAX {
-            Some(format!("{found} things match, and a monitor watches at most {SUBJECTS_MAX}; the others are left out"))
+            Some(format!("{found} things match, but a monitor watches at most {SUBJECTS_MAX}: it ignores the others"))
         } else if let Some(subject) = twice {
-            Some(format!("several things are called `{subject}`; only the first one is watched"))
+            Some(format!("several things have the name `{subject}`: the monitor watches only the first one"))
         } else {
-            findings.is_empty().then(|| "nothing matches what the monitor watches".to_owned())
+            findings.is_empty().then(|| "nothing matches the names or paths of the monitor".to_owned())
         };
         self.set_trouble(trouble);
         self.add_gone(&mut findings);
@@ -251,7 +251,8 @@ impl Monitor {
         findings.extend(gone.map(|(subject, _)| outcome(subject)));
     }
 
-    /// Removes the subjects that the readings no longer find: at once if their absence is ok, otherwise after a day.
+    /// Removes the subjects that the readings no longer find: immediately if a missing subject counts as ok, otherwise
+    /// after a day.
     fn forget(&self, now: Moment, changed: &mut Vec<Mark>) {
         let check = &self.running.config.check;
         let mut subjects = self.running.subjects();
@@ -282,7 +283,11 @@ impl Monitor {
             Ok(()) => Ok(()),
             Err(SubmitError::Stopped) => Err(Stopped),
             Err(rejected) => {
-                self.set_trouble(Some(format!("the bus rejects the monitor's events: {rejected:?}")));
+                let why = match rejected {
+                    SubmitError::Invalid(_, why) => why,
+                    SubmitError::TooLarge(_) | SubmitError::Stopped => "the event is too large".to_owned(),
+                };
+                self.set_trouble(Some(format!("the bus rejects the events of this monitor: {why}")));
                 Ok(())
             }
         }
@@ -300,7 +305,8 @@ impl Monitor {
     }
 }
 
-/// Removes all findings of a subject but the first one. Returns one of these subjects.
+/// Keeps only the first finding of each subject. Returns the first subject that had several findings; `None` if there
+/// is no such subject.
 fn keep_first_of_each(findings: &mut Vec<Finding>) -> Option<String> {
     let (mut seen, mut twice) = (HashSet::with_capacity(findings.len()), None);
     findings.retain(|finding| {
@@ -313,8 +319,8 @@ fn keep_first_of_each(findings: &mut Vec<Finding>) -> Option<String> {
     twice
 }
 
-/// Returns the time of the first reading: at a tick, and at a place in the interval that is the same after each start,
-/// so that monitors with one interval do not read all at once. `epoch` is the first tick, before `start`.
+/// Returns the time of the first reading. It is `epoch`, which is before `start`, plus a multiple of [`TICK`]. A hash
+/// of the uri spreads the first readings, so that monitors with the same interval do not all read at the same time.
 fn first_reading(epoch: Instant, start: Instant, uri: &str, every: Duration) -> Instant {
     let hash = uri
         .bytes()
@@ -328,6 +334,6 @@ fn first_reading(epoch: Instant, start: Instant, uri: &str, every: Duration) -> 
 
 fn random_up_to(longest: Duration) -> Duration {
     let longest = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
-    // Each RandomState has other keys.
+    // Each `RandomState` has different keys, so its hashes are random.
     Duration::from_micros(RandomState::new().hash_one(0_u8).checked_rem(longest).unwrap_or_default())
 }

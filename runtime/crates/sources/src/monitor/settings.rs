@@ -9,25 +9,25 @@ use serde::{Serialize, Serializer};
 use super::quantity::{Quantity, Threshold, Unit};
 use super::readings::Check;
 
-/// A monitor: reads something at an interval, and creates an event when its state changes.
+/// A monitor: takes a reading at an interval, and creates an event when the state changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MonitorSource {
     #[serde(flatten)]
     pub(super) check: Check,
-    /// The interval of readings.
+    /// The time between two readings.
     #[serde(with = "DurationText")]
     pub(super) every: Duration,
-    /// The longest random delay of a reading.
+    /// The maximum of the random delay of each reading.
     #[serde(with = "DurationText")]
     pub(super) jitter: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<Threshold>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) critical: Option<Threshold>,
-    /// How much better than a threshold a value must be to improve the state.
+    /// The distance from a threshold at which the state improves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) clear: Option<Quantity>,
-    /// How long a state must last before it counts.
+    /// How long all readings must be in a new state before the state changes.
     #[serde(rename = "for", with = "DurationText")]
     pub(super) hold: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct MonitorSource {
     pub(super) deviates: Option<Deviates>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
     pub(super) repeat: Option<Duration>,
-    /// How long the readings are kept.
+    /// How long the readings are stored.
     #[serde(with = "DurationText")]
     pub(super) keep: Duration,
 }
@@ -48,7 +48,7 @@ fn optional_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) 
     }
 }
 
-/// How many changes of state, in which time, count as flapping.
+/// A state is flapping if it changes this number of times within this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct FlapSettings {
     pub(super) changes: u32,
@@ -56,7 +56,7 @@ pub(super) struct FlapSettings {
     pub(super) within: Duration,
 }
 
-/// When a value deviates from its moving average.
+/// A value deviates if it is this number of standard deviations away from its moving average over this time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Deviates {
     pub(super) sigmas: f64,
@@ -74,12 +74,12 @@ pub(super) fn millis(duration: Duration) -> i64 {
 }
 
 impl MonitorSource {
-    /// Returns true if the monitor starts programs, for which the operator has to allow commands.
+    /// Returns true if the monitor starts programs. The operator must allow this with `--allow-commands`.
     pub fn runs_commands(&self) -> bool {
         matches!(self.check, Check::Command(_))
     }
 
-    /// Returns how long readings are kept, in hours.
+    /// Returns how long readings are stored, in hours.
     pub(super) fn keep_hours(&self) -> i64 {
         i64::try_from(self.keep.as_secs().div_ceil(3_600)).unwrap_or(i64::MAX)
     }
@@ -99,14 +99,14 @@ impl MonitorSource {
         }
     }
 
-    /// Returns the side on which readings are bad.
+    /// Returns the side of the thresholds on which readings are bad.
     pub(super) fn direction(&self) -> Direction {
         let written = [self.critical, self.warning].into_iter().flatten().find_map(Threshold::direction);
         written.unwrap_or(self.check.measure().direction)
     }
 
-    /// Returns the quantity that is read: that of the thresholds, or the first one of the reading. For a counter
-    /// without thresholds, it is the rate per second.
+    /// Returns the unit of the readings as a quantity: the quantity of a threshold, or without thresholds, the first
+    /// unit of the check. For a counter without thresholds, the readings are rates per second.
     pub(super) fn quantity(&self) -> Quantity {
         let measure = self.check.measure();
         let of_thresholds = self.critical.or(self.warning).map(|threshold| threshold.quantity);

@@ -1,4 +1,4 @@
-//! The states of units, from systemd over a message bus (org.freedesktop.systemd1(5)).
+//! Reads the states of systemd units over a message bus (D-Bus, see org.freedesktop.systemd1(5)).
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use tokio::time::timeout;
 
 use super::dbus::{Argument, Call, CallError, Connection, Malformed};
 
-/// The longest wait for the bus and for systemd.
+/// The longest wait for a reading: for the bus and for systemd together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const SERVICE: &str = "org.freedesktop.systemd1";
-/// The longest word of a state.
+/// Maximum length of a word of systemd, such as `active`; the rest is cut off.
 const WORD_CHARS_MAX: usize = 32;
 
-/// A bus with a systemd.
+/// The message bus on which systemd is queried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "UnitBus")]
 pub(super) enum Bus {
-    /// The system bus.
+    /// The system bus, with the units of the machine.
     #[default]
     System,
     /// The session bus of the user who runs Evoke, with the units of `systemctl --user`.
     User,
 }
 
-/// The connections of all monitors, one for each bus, opened at the first use. Calls on one connection run one after
-/// another.
+/// The connections that all monitors share: one for each bus, opened at the first use. The calls on a connection run
+/// one after another.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
     system: Mutex<Option<Connection>>,
@@ -38,33 +38,33 @@ pub(super) struct Systemd {
 /// The units to read.
 #[derive(Debug, Default)]
 pub(super) struct Query<'a> {
-    /// Exact names, which need not exist.
+    /// Exact names of units. The units need not exist.
     pub(super) names: Vec<&'a str>,
-    /// Patterns of the names of loaded units, as in glob(7).
+    /// Patterns for names, as in glob(7). They match only units that systemd has loaded.
     pub(super) patterns: Vec<&'a str>,
     /// Whether to read [`UnitState::restarts`].
     pub(super) with_restarts: bool,
 }
 
-/// The state of a unit. Its words are those of systemd, reduced to letters, digits, `-` and `_`.
+/// The state of a unit, in words of systemd. Characters other than letters, digits, `-` and `_` are removed from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct UnitState {
     pub(super) name: String,
-    /// Such as `loaded`, `not-found` or `masked`.
+    /// The load state, such as `loaded`, `not-found` or `masked`.
     pub(super) load: String,
-    /// Such as `active` or `failed`.
+    /// The active state, such as `active` or `failed`.
     pub(super) active: String,
-    /// Such as `running` or `exited`.
+    /// The detailed state, such as `running` or `exited`.
     pub(super) sub: String,
-    /// The object of the unit on the bus.
+    /// The path of the unit's object on the bus.
     pub(super) path: String,
     /// How often systemd restarted a service by itself; `None` for other units.
     pub(super) restarts: Option<u32>,
 }
 
 impl Systemd {
-    /// Reads the states of units within 5 s. Those of the exact names come first, in their order. An error is a reason
-    /// for the user.
+    /// Reads the states of units, within 5 s. Returns first the units of the exact names in their order, then the units
+    /// that match a pattern. An error is a message for the user.
     pub(super) async fn read(&self, bus: Bus, query: &Query<'_>) -> Result<Vec<UnitState>, String> {
         let slot = match bus {
             Bus::System => &self.system,
@@ -73,8 +73,8 @@ impl Systemd {
         let read = async {
             let mut slot = slot.lock().await;
             loop {
-                // The connection is taken out of the slot: after an interrupted reading, its next reply would belong to
-                // another call.
+                // Take the connection out of the slot, so that it is not used again if this reading is interrupted: its
+                // next reply would then belong to the interrupted call.
                 let kept = slot.take();
                 let is_kept = kept.is_some();
                 let mut connection = match kept {
@@ -82,7 +82,7 @@ impl Systemd {
                     None => Connection::open(&address(bus)?).await.map_err(|error| error.to_string())?,
                 };
                 match units(&mut connection, query).await {
-                    // The bus may have been restarted since the last reading.
+                    // The bus may have been restarted since the last reading: try once with a new connection.
                     Err(CallError::Lost(_)) if is_kept => {}
                     Err(CallError::Lost(reason)) => return Err(reason),
                     result => {
@@ -97,11 +97,12 @@ impl Systemd {
 }
 
 fn refused(error: &CallError) -> String {
-    format!("systemd does not report its units: {error}")
+    format!("systemd did not return the states of its units: {error}")
 }
 
-/// Returns the address of a bus, as dbus-daemon(1) describes it. `DBUS_SYSTEM_BUS_ADDRESS` and
-/// `DBUS_SESSION_BUS_ADDRESS` set another one.
+/// Returns the address of a bus, in the format of dbus-daemon(1). The environment variables `DBUS_SYSTEM_BUS_ADDRESS`
+/// and
+/// `DBUS_SESSION_BUS_ADDRESS` override the usual address.
 fn address(bus: Bus) -> Result<String, String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     match bus {
@@ -110,7 +111,7 @@ fn address(bus: Bus) -> Result<String, String> {
         })),
         Bus::User => variable("DBUS_SESSION_BUS_ADDRESS")
             .or_else(|| Some(format!("unix:path={}/bus", variable("XDG_RUNTIME_DIR")?)))
-            .ok_or_else(|| "no bus of the user: XDG_RUNTIME_DIR and DBUS_SESSION_BUS_ADDRESS are not set".to_owned()),
+            .ok_or_else(|| "cannot find the session bus: set DBUS_SESSION_BUS_ADDRESS or XDG_RUNTIME_DIR".to_owned()),
     }
 }
 
@@ -121,7 +122,7 @@ async fn units(connection: &mut Connection, query: &Query<'_>) -> Result<Vec<Uni
         if units.len() != query.names.len() {
             return Err(Malformed::Format.into());
         }
-        // systemd reports the primary name of a unit, not the alias.
+        // systemd returns the primary name of a unit, also if the query has an alias. Use the name in the query.
         for (unit, name) in units.iter_mut().zip(&query.names) {
             unit.name = (*name).to_owned();
         }
@@ -138,7 +139,7 @@ async fn units(connection: &mut Connection, query: &Query<'_>) -> Result<Vec<Uni
     Ok(units)
 }
 
-/// Calls a method of the manager that lists units.
+/// Calls a method of systemd's manager object that returns a list of units.
 async fn list(
     connection: &mut Connection,
     member: &str,
@@ -172,7 +173,7 @@ async fn restarts(connection: &mut Connection, path: &str) -> Result<u32, CallEr
     }
 }
 
-/// Reduces a word of systemd to the characters and the length that may be shown.
+/// Removes unusual characters from a word of systemd, and limits its length, so that it can be shown to users.
 fn word(text: &str) -> String {
     let is_valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.chars().filter(is_valid).take(WORD_CHARS_MAX).collect()

@@ -1,4 +1,4 @@
-//! The run loop over a memory store, with real files.
+//! Tests of the run loop with a store in memory and real files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ struct Fixture {
     folder: tempfile::TempDir,
 }
 
-/// Returns the settings of a monitor as a manifest has them.
+/// Parses the settings of a monitor as the value of `monitor` in a manifest.
 fn settings(folder: &Path, monitor: &str) -> Arc<MonitorSource> {
     let text = format!("evoke: 1\napp: host\nsources:\n  size:\n    monitor: {monitor}\n");
     let registry = Registry::new([&MonitorKind as &'static dyn evoke_manifest::SourceKind]);
@@ -68,7 +68,7 @@ impl Fixture {
         Running { monitors, stop, health, task }
     }
 
-    /// The events as subject, previous state, state, and whether the change was missed.
+    /// Returns for each event: its subject, the previous state, the new state, and whether the change was missed.
     async fn changes(&self) -> Vec<(String, String, String, bool)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let prefix = format!("{}/", self.folder.path().display());
@@ -115,7 +115,7 @@ impl Running {
         self.task.await.unwrap();
     }
 
-    /// Waits for some readings after now.
+    /// Waits until the monitor has taken a few more readings.
     async fn read_again(&self) {
         let readings = || self.monitors.metrics().readings.get();
         let before = readings();
@@ -163,7 +163,7 @@ async fn a_restart_tells_only_what_changed_meanwhile() {
     let warning = ("watched", "ok", "warning", false);
     fixture.await_changes(&[warning]).await;
     running.stop().await;
-    // Within the hysteresis.
+    // 77 is within the hysteresis: below the threshold of 80, but not below 75.
     fixture.write("watched", 77);
     let running = fixture.start(SIZE);
     running.read_again().await;
@@ -173,7 +173,7 @@ async fn a_restart_tells_only_what_changed_meanwhile() {
     let running = fixture.start(SIZE);
     fixture.await_changes(&[warning, ("watched", "warning", "critical", true)]).await;
     running.stop().await;
-    // With other thresholds, the state is another one.
+    // With other thresholds, the same size is ok.
     let running = fixture.start("{ every: 100ms, file: { path: ./watched, of: size }, critical: 200B }");
     let expected = [warning, ("watched", "warning", "critical", true), ("watched", "critical", "ok", true)];
     fixture.await_changes(&expected).await;
@@ -197,7 +197,7 @@ async fn one_monitor_watches_everything_that_matches_and_reports_what_is_gone() 
     fixture.await_changes(&gone).await;
     assert!(running.health.trouble().unwrap().contains("nothing matches"));
     running.stop().await;
-    // Another pattern leaves these subjects out: their end is no change.
+    // Another pattern does not cover the old subjects. They are removed without an event.
     fixture.write("c.txt", 10);
     let running = fixture.start("{ every: 100ms, file: { path: \"./*.txt\", of: size }, critical: 90B }");
     running.read_again().await;
@@ -241,13 +241,13 @@ async fn what_a_removed_monitor_leaves_is_kept_while_it_may_return_and_then_remo
     monitors.remove_gone(&fixture.bus, now).await;
     monitors.remove_gone(&fixture.bus, now + 23 * HOUR).await;
     assert_eq!(keys(URI).await, [format!("state/{}", fixture.folder.path().join("watched").display())]);
-    // The monitor returns, continues with its state, and the time begins again.
+    // The monitor returns and continues with its state. From then on, the time until the removal starts again.
     let running = fixture.start(SIZE);
     running.read_again().await;
     running.monitors.remove_gone(&fixture.bus, now + 23 * HOUR).await;
     fixture.await_changes(&[warning]).await;
     running.stop().await;
-    // A source of another kind that has the name now; its mark is no state of a monitor.
+    // A source of another kind has the URI now. Its mark is not the state of a monitor and must stay.
     let other = evoke_model::Mark { scope: URI.into(), key: "state/other".into(), value: Some(b"{}".to_vec()) };
     fixture.bus.accept(evoke_core::bus::Offer { marks: vec![other], ..Default::default() }).await.unwrap();
     monitors.remove_gone(&fixture.bus, now + 25 * HOUR).await;

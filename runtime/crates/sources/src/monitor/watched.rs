@@ -1,4 +1,4 @@
-//! One watched thing: its state machine, its last readings, and the values that users see.
+//! One watched thing: its state machine, its last readings, and the values that are shown to users.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use super::minutes::Minutes;
 use super::quantity::Quantity;
 use super::readings::{Found, Outcome};
 
-/// The number of readings in an event.
+/// Maximum number of readings in an event.
 const READINGS_MAX: usize = 10;
 
 /// One watched thing.
@@ -25,13 +25,13 @@ pub(super) struct Watched {
     pub(super) value: Option<f64>,
     /// The text of the last reading.
     pub(super) detail: Option<String>,
-    /// The averages of the last hours.
+    /// The averages of each minute of the last hours.
     pub(super) minutes: Minutes,
-    /// Whether the state is stored.
+    /// Whether the store has a state of this thing.
     pub(super) is_stored: bool,
-    /// Whether there was a reading since the start.
+    /// Whether there was a reading since the monitor started.
     pub(super) is_read: bool,
-    /// Whether the last reading found the thing at all.
+    /// Whether the last reading found the thing. It may have been removed.
     pub(super) is_found: bool,
 }
 
@@ -58,7 +58,8 @@ impl Watched {
         }
     }
 
-    /// Returns the sample of a reading. Returns `None` if the value is a difference and this is the first reading.
+    /// Converts the outcome of a reading to a sample for the state machine. Returns `None` if there is no value yet:
+    /// the value of a counter is a difference, and this is the first reading.
     pub(super) fn sample(
         &mut self,
         outcome: Outcome,
@@ -94,7 +95,7 @@ impl Watched {
         }
     }
 
-    /// Returns the last readings as events have them, oldest first.
+    /// Returns the last readings in the format of events, oldest first.
     pub(super) fn readings(&self) -> serde_json::Value {
         let readings = self.readings.iter();
         readings.map(|(at, value)| json!({ "time": rfc3339(*at), "value": rounded(*value) })).collect()
@@ -109,20 +110,20 @@ impl Watched {
         self.machine.state()
     }
 
-    /// Returns the content of the mark.
+    /// Returns the content of the mark `state/SUBJECT`.
     pub(super) fn mark(&self, now: Moment) -> Vec<u8> {
-        // Numbers and strings always serialise.
+        // Serialising numbers and strings cannot fail.
         serde_json::to_vec(&StateMark { v: 1, saved: self.machine.saved(now) }).unwrap_or_default()
     }
 }
 
-/// Rounds to six significant digits: more are noise, and hard to read.
+/// Rounds to six significant digits, because more digits are noise and hard to read.
 pub(super) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() || value.abs() >= 1e6 {
         return value.round();
     }
     let factor = 10_f64.powi(5 - value.abs().log10().floor() as i32);
-    // The factor of the smallest numbers is too large for a number.
+    // For extremely small numbers, the factor is infinite.
     if factor.is_finite() { (value * factor).round() / factor } else { value }
 }
 

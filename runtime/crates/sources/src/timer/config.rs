@@ -21,10 +21,11 @@ pub struct TimerKind;
 const INTERVAL_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(366 * 86_400);
 const DEADLINE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 const JITTER_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
-/// Maximum number of times in `at`: all of them are in the mark of the timer, which each tick writes.
+/// Maximum number of times in `at`. Each tick writes the mark of the timer, and the mark contains all these times.
 const AT_MAX: usize = 100;
 const MISSED_MAX: u32 = 10_000;
-/// Value of `all` without a number: enough for the minutes of a night, but not for the seconds of a year.
+/// Maximum number of missed ticks to run with `all` without a number: enough for each minute of a night, and a limit
+/// for a timer that ticks every second and was down for a year.
 const MISSED_ALL: u32 = 1_000;
 
 const TIMEZONE_DEFAULT: &str = "UTC";
@@ -84,7 +85,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     if let (Some(node), Some(jitter), Some(every)) = (jitter_node, jitter, every)
         && jitter > every
     {
-        let help = "write at most the interval, so that the ticks of one interval do not fall into the next one";
+        let help = "write at most the time of `every`: otherwise a tick could be later than the next one";
         reader.error(node.span, "`jitter` is longer than `every`", help);
     }
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
@@ -106,7 +107,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
             reader.error_with_related(
                 table.key_span("at"),
                 "a timer can have only one schedule",
-                "keep one of them, and make a second timer for the other",
+                "keep one of them, and write a second timer for the other",
                 other,
             );
         }
@@ -115,7 +116,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
             reader.error(
                 table.key_span("timezone"),
                 message,
-                "remove it, and write times such as 2030-01-31T12:00:00+01:00",
+                "remove `timezone`, and write times with an offset, such as 2030-01-31T12:00:00+01:00",
             );
         }
         (false, true, _) if table.has("timezone") => {
@@ -123,7 +124,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
             reader.error(
                 table.key_span("timezone"),
                 message,
-                "remove it, or write a `cron` expression instead of `every`",
+                "remove `timezone`, or write a `cron` expression instead of `every`",
             );
         }
         _ => {}
@@ -145,7 +146,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     Some(TimerSource { schedule, missed, overlap, start_deadline, jitter })
 }
 
-/// Reads one time or a list of them. Returns them in order.
+/// Reads one time or a list of times. Returns the times in order.
 fn instants(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<UnixMs>> {
     let nodes: Vec<&Node> = match &node.value {
         Value::List(_) => {
@@ -155,8 +156,8 @@ fn instants(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<UnixMs>> {
         _ => vec![node],
     };
     if nodes.len() > AT_MAX {
-        let help = "send events with the attribute `notbefore` instead: `evoke emit --not-before TIME`";
-        reader.error(node.span, format!("`at` has {} times; at most {AT_MAX} are possible", nodes.len()), help);
+        let help = "send an event for each time instead, which is delivered later: `evoke emit --not-before TIME`";
+        reader.error(node.span, format!("`at` has {} times, more than the maximum of {AT_MAX}", nodes.len()), help);
         return None;
     }
     let mut instants: Vec<UnixMs> = Vec::new();
@@ -172,8 +173,8 @@ fn instants(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<UnixMs>> {
         if instants.contains(&at) {
             reader.error(
                 node.span,
-                format!("`at` has {} twice", instant(at)),
-                "remove one of them: a timer ticks once at a time",
+                format!("`at` has the time {} twice", instant(at)),
+                "remove one of them: a timer ticks only once at each time",
             );
         }
         instants.push(at);
@@ -199,7 +200,7 @@ fn overlap(reader: &mut Reader<'_>, node: &Node) -> Option<Overlap> {
 fn missed(reader: &mut Reader<'_>, node: &Node) -> Option<Missed> {
     if matches!(node.value, Value::Map(_)) {
         let mut table = Table::read(reader, node, node.span, "MissedAtMost", "`missed`", "`all`")?;
-        let example = "`all: N`, the largest number of missed ticks to run";
+        let example = "`all: N`, to run at most the last N missed ticks";
         let all = table.required(reader, "all", &["last", "none", "max"], example);
         let all = all.and_then(|node| reader.integer(node, "`all`", 1..=MISSED_MAX));
         table.reject_unknown_keys(reader, |key| match key {
@@ -233,18 +234,18 @@ impl JsonSchema for TimerSource {
         every.insert("description".to_owned(), "Interval between ticks, at least 100ms.".into());
         let mut start_deadline = generator.subschema_for::<DurationText>();
         let description =
-            "A tick that cannot be stored within this time after its instant is skipped, also a missed one.";
+            "A tick that cannot be stored within this time after its scheduled time is skipped, also a missed tick.";
         start_deadline.insert("description".to_owned(), description.into());
         let mut jitter = generator.subschema_for::<DurationText>();
-        let description = "Spreads timers with the same schedule: all ticks of a timer are late by the same part of this \
-                           time, which depends on the name of the timer.";
+        let description = "Spreads timers with the same schedule: a timer delays all its ticks by a fixed part of this \
+                           time. The part depends on the name of the timer.";
         jitter.insert("description".to_owned(), description.into());
         let mut missed = generator.subschema_for::<Missed>();
-        let description = "Which ticks to run later if their time passed while Evoke was not running.";
+        let description = "Which missed ticks to run. A tick is missed if its time passed while Evoke was not running.";
         missed.insert("description".to_owned(), description.into());
         missed.insert("default".to_owned(), "last".into());
         json_schema!({
-            "description": "Creates an event at the times of `cron`, at intervals of `every`, or once at each time of `at`.",
+            "description": "Creates events at the times of `cron`, at the interval `every`, or once at each time of `at`.",
             "type": "object",
             "properties": {
                 "cron": {
@@ -259,7 +260,8 @@ impl JsonSchema for TimerSource {
                 },
                 "every": every,
                 "at": {
-                    "description": "One time or several, RFC 3339. A time that has passed without a tick is missed.",
+                    "description": "One time or a list of times, as in RFC 3339. A time that has passed without a tick \
+                        counts as missed.",
                     "anyOf": [
                         { "type": "string", "format": "date-time" },
                         {
@@ -272,8 +274,8 @@ impl JsonSchema for TimerSource {
                 },
                 "missed": missed,
                 "overlap": {
-                    "description": "What to do with a tick while deliveries of the one before it are pending: `queue` \
-                        stores it, `skip` leaves it out.",
+                    "description": "What to do with a tick while deliveries of the previous tick are pending: `queue` \
+                        stores the tick, `skip` skips it.",
                     "type": "string",
                     "enum": ["queue", "skip"],
                     "default": "queue"
@@ -306,7 +308,7 @@ impl JsonSchema for Missed {
     }
 }
 
-/// The map form of [`Missed::All`], a definition of its own in the schema.
+/// The form `{ all: N }` of [`Missed::All`]. A separate type, because it has its own definition in the JSON schema.
 struct MissedAtMost;
 
 impl JsonSchema for MissedAtMost {
@@ -320,7 +322,7 @@ impl JsonSchema for MissedAtMost {
             "type": "object",
             "properties": {
                 "all": {
-                    "description": "Largest number of missed ticks to run.",
+                    "description": "Maximum number of missed ticks to run.",
                     "type": "integer",
                     "format": "uint32",
                     "minimum": 1,

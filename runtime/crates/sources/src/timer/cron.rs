@@ -10,7 +10,7 @@ use super::settings::Schedule;
 use croner::Weekday;
 use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
 
-/// Each nickname, with the nickname of the same meaning that croner knows.
+/// Each nickname that a user can write, with the nickname of the same meaning that croner supports.
 const NICKNAMES: [(&str, &str); 7] = [
     ("@yearly", "@yearly"),
     ("@annually", "@yearly"),
@@ -21,12 +21,14 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "@hourly"),
 ];
 
-/// The years in which an expression must occur. In them, February 29 falls once on each weekday.
+/// A valid expression must match a date in these years. They are enough: the calendar repeats after 28 years, and
+/// February 29 falls once on each weekday.
 const YEARS: std::ops::Range<i16> = 2024..2052;
-/// The start of these years, in milliseconds since the Unix epoch.
+/// The start of [`YEARS`], in milliseconds since the Unix epoch.
 const YEARS_START_MS: i64 = 1_704_067_200_000;
 
-/// Returns the expression if it has at least one time.
+/// Returns the expression if it is valid and matches at least one time. Replaces a nickname with the one that croner
+/// supports.
 pub(super) fn parse(text: &str) -> Result<String, ValueError> {
     if text.starts_with('@') {
         if let Some((_, known)) = NICKNAMES.iter().find(|(name, _)| *name == text) {
@@ -52,7 +54,7 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
             "TZ" | "CRON_TZ" => {
                 format!("write `cron: \"{}\"` and beside it `timezone: {}`", excerpt(&rest.join(" ")), excerpt(zone))
             }
-            _ => "remove it: an expression has no variables".to_owned(),
+            _ => "remove it: a cron expression cannot set variables".to_owned(),
         };
         return Err(ValueError::new(message, help));
     }
@@ -63,7 +65,7 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
             fields.len()
         );
         let help = if fields.len() == 7 {
-            "remove the last field: a cron expression has no year, and the first of six fields is the seconds"
+            "remove the last field: a cron expression has no year; with six fields, the first one is the seconds"
         } else {
             "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00"
         };
@@ -79,14 +81,15 @@ pub(super) fn advice(text: &str) -> Vec<Advice> {
     Fields::parse(&fields).map_or_else(|_| Vec::new(), |fields| advice::advice(&fields))
 }
 
-/// Returns the expression if the schedule that runs it has a next time. `text` is the expression in the manifest.
+/// Returns the expression `expr` if it matches at least one time. `text` is the expression as written in the manifest,
+/// for messages.
 fn occurring(expr: &str, text: &str) -> Result<String, ValueError> {
     let schedule = Schedule::Cron { expr: expr.to_owned(), timezone: "UTC".to_owned() };
     let times = Times::new(&schedule).map_err(|error| {
         let message = format!("`{}` is not a cron expression: {error}", excerpt(text));
         ValueError::new(message, "write five fields, as in `0 2 * * *`: every day at 02:00")
     })?;
-    // croner searches up to the year 5000 for a day that does not exist, so the days are searched first.
+    // croner searches up to the year 5000 for a day that does not exist, which is slow. Therefore `has_day` runs first.
     if times.cron().is_some_and(|cron| !has_day(&cron.pattern)) || times.after(YEARS_START_MS).is_none() {
         let message =
             format!("the cron expression `{}` never occurs: no date matches its days and months", excerpt(text));
@@ -95,7 +98,7 @@ fn occurring(expr: &str, text: &str) -> Result<String, ValueError> {
     Ok(expr.to_owned())
 }
 
-/// Returns true if a date matches the days and months of a pattern.
+/// Returns true if a date in [`YEARS`] matches the days and months of a pattern.
 fn has_day(pattern: &croner::CronPattern) -> bool {
     let matches = |date: jiff::civil::Date| {
         let (year, month, day) = (i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs());
@@ -115,7 +118,7 @@ fn explain(text: &str, fields: &[&str], Invalid { field, text: invalid, help }: 
     let message = format!("`{}` is not {} in the cron expression `{}`", excerpt(invalid), field.what, excerpt(text));
     let is_year = |field: &&str| field.len() == 4 && field.bytes().all(|byte| byte.is_ascii_digit());
     let help = if fields.len() == 6 && (fields.contains(&"?") || fields.last().is_some_and(is_year)) {
-        "remove the last field: a cron expression has no year, and the first of six fields is the seconds".to_owned()
+        "remove the last field: a cron expression has no year; with six fields, the first one is the seconds".to_owned()
     } else if let Some(help) = help {
         help
     } else {

@@ -1,4 +1,4 @@
-//! The past and the next ticks of a timer, for users.
+//! The past and the next ticks of a timer, for the console and the command line.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use super::settings::{TimerSource, instant};
 use evoke_manifest::Settings;
 use evoke_model::clock::UnixMs;
 
-/// The past and the next ticks of a timer. All times are those of the wall clock.
+/// The past and the next ticks of a timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimerTimes {
     /// The schedule as text, such as `every 1m`.
     pub schedule: String,
-    /// The next instants, in order.
+    /// The next instants of the schedule, in order.
     pub next: Vec<UnixMs>,
-    /// By how many milliseconds the ticks are later than their instants, because of the jitter.
+    /// How many milliseconds after its instant a tick is sent, because of the option `jitter`.
     pub delay_ms: i64,
     /// The newest instants that had their ticks, in order. The id of a tick's event is [`TimerTimes::id`].
     pub ticked: Vec<UnixMs>,
@@ -24,14 +24,14 @@ pub struct TimerTimes {
 }
 
 impl TimerTimes {
-    /// Returns the id of the event of a tick.
+    /// Returns the id of the event for the tick of this instant.
     pub fn id(at: UnixMs) -> String {
         instant(at)
     }
 }
 
-/// Returns the next `count` and the last `count` ticks of a timer. `marks` are those of its source. Returns `None` if
-/// the settings are those of another kind.
+/// Returns the next `count` and the last `count` ticks of a timer. `marks` are the marks of the timer's source. Returns
+/// `None` if the settings belong to another kind of source.
 pub fn inspect(
     settings: &Settings,
     uri: &str,

@@ -1,4 +1,5 @@
-//! Notices jumps of the wall clock for all timers of a clock, so that a timer can sleep until its next tick.
+//! Detects jumps of the wall clock for all timers that use the same clock, so that a timer can sleep until its next
+//! tick.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -9,24 +10,25 @@ use tokio::time::Instant;
 
 use evoke_model::clock::{Clock, UnixMs};
 
-/// How often the clocks are compared, and so the longest delay of a tick after a jump.
+/// The time between two comparisons of the clocks. A tick that a jump makes due is late by at most this time.
 const POLL: Duration = Duration::from_secs(1);
-/// The smallest difference between wall clock and monotonic clock, from one check to the next, that counts as a jump.
-/// Gradual clock adjustment (slewing) stays far below.
+/// From one check to the next, wall clock and monotonic clock may differ by this much. A larger difference counts as a
+/// jump. A gradual adjustment of the wall clock (slewing) stays far below this value.
 pub(super) const JUMP_MIN_MS: i64 = 2_000;
 
-/// Compares a clock with the monotonic clock, until this is dropped.
+/// A background task that compares a wall clock with the monotonic clock. The task ends when this value is dropped.
 pub(super) struct Jumps {
     clock: Clock,
     jumped: watch::Receiver<()>,
     task: AbortHandle,
 }
 
-/// The jumps of the clock that timers use.
+/// The running detectors, one for each clock that timers use.
 static ALL: Mutex<Vec<Weak<Jumps>>> = Mutex::new(Vec::new());
 
 impl Jumps {
-    /// Returns the shared detector for this clock. Starts it if there is none. Must be called within a tokio runtime.
+    /// Returns the shared detector for this clock. Starts a detector if none runs for this clock. Must be called within
+    /// a tokio runtime.
     pub(super) fn of(clock: &Clock) -> Arc<Self> {
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
@@ -40,7 +42,7 @@ impl Jumps {
         })
     }
 
-    /// Returns a receiver that changes after each jump.
+    /// Returns a receiver that reports a change after each jump.
     pub(super) fn receiver(&self) -> watch::Receiver<()> {
         self.jumped.clone()
     }
@@ -64,7 +66,7 @@ async fn compare(clock: Clock, jumped: watch::Sender<()>) {
     }
 }
 
-/// Returns by how many milliseconds the wall clock jumped between two readings of both clocks.
+/// Returns how many milliseconds the wall clock jumped between two readings of both clocks; negative for a jump back.
 pub(super) fn jump_ms(before: (UnixMs, Instant), now: (UnixMs, Instant)) -> i64 {
     let passed_ms = i64::try_from((now.1 - before.1).as_millis()).unwrap_or(i64::MAX);
     now.0.saturating_sub(before.0).saturating_sub(passed_ms)

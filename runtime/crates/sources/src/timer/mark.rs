@@ -1,4 +1,4 @@
-//! The mark of a timer, which records its ticks in the store.
+//! The mark of a timer: the record of its ticks in the store.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::schedule::{Tick, Times};
 use super::ticked::Ticked;
 use evoke_model::clock::UnixMs;
 
-/// The maximum number of skipped instants in the mark.
+/// Maximum number of skipped instants in the mark; older ones are dropped.
 pub(super) const SKIPPED_MAX: usize = 8;
 
-/// The content of the mark `last`.
+/// The content of the mark `last`. The documentation of the module `timer` explains the fields.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LastMark {
     pub(super) v: u32,
@@ -27,19 +27,19 @@ pub(super) struct LastMark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Skip {
-    /// Deliveries of the tick before were pending.
+    /// Deliveries of the previous tick were pending, and the timer has `overlap: skip`.
     Overlap,
-    /// The tick could not be stored within the `start_deadline`.
+    /// The tick was not stored within the `start_deadline`.
     Late,
 }
 
-/// Reads the mark of a timer.
+/// Returns the mark of a timer; `None` if there is none, or if it has another format.
 pub(super) fn last_mark(marks: &BTreeMap<String, Vec<u8>>) -> Option<LastMark> {
     marks.get("last").and_then(|value| serde_json::from_slice::<LastMark>(value).ok()).filter(|last| last.v == 1)
 }
 
-/// Returns the instants of a list that had their ticks according to the mark of an earlier list: instants that are in
-/// both lists.
+/// Returns the instants of the list `times` that are also in an earlier list of this timer and had their ticks,
+/// according to the mark `earlier`.
 pub(super) fn ticked_of_earlier(times: &Times, earlier: &LastMark) -> Ticked {
     let mut ticked = Ticked::default();
     let (Times::At { at }, Some(list)) = (times, earlier.schedule.strip_prefix("at ")) else { return ticked };

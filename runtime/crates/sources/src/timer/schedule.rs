@@ -1,4 +1,4 @@
-//! The instants of a schedule, and which of them are due. This module reads no clock.
+//! Computes the instants of a schedule, and which of them are due. This module reads no clock.
 
 use std::collections::VecDeque;
 
@@ -10,35 +10,36 @@ use jiff::tz::TimeZone;
 use super::settings::{Missed, Schedule};
 use evoke_model::clock::UnixMs;
 
-/// A compiled schedule.
+/// A schedule in a form that can compute its instants.
 pub(super) enum Times {
     /// The instants at which the wall clock of `zone` matches `cron`.
     Cron { cron: Box<Cron>, zone: TimeZone },
     /// The multiples of `period_ms` since the Unix epoch.
     Every { period_ms: i64 },
-    /// A list of instants, in order.
+    /// A sorted list of instants.
     At { at: Vec<UnixMs> },
 }
 
 impl Times {
-    /// Compiles `schedule`. The error says what is wrong; a checked manifest causes none.
+    /// Prepares `schedule` for computing its instants. The error is a message for the user. A schedule from a checked
+    /// manifest causes no error.
     pub(super) fn new(schedule: &Schedule) -> Result<Self, String> {
         match schedule {
             Schedule::Cron { expr, timezone } => {
                 let cron = CronParser::builder().seconds(Seconds::Optional).build().parse(expr);
-                let cron = Box::new(cron.map_err(|e| format!("cron `{expr}`: {e}"))?);
-                let zone = TimeZone::get(timezone).map_err(|e| format!("timezone `{timezone}`: {e}"))?;
+                let cron = Box::new(cron.map_err(|e| format!("invalid cron expression `{expr}`: {e}"))?);
+                let zone = TimeZone::get(timezone).map_err(|e| format!("invalid time zone `{timezone}`: {e}"))?;
                 Ok(Self::Cron { cron, zone })
             }
             Schedule::Every { every } => match i64::try_from(every.as_millis()) {
                 Ok(period_ms) if period_ms > 0 => Ok(Self::Every { period_ms }),
-                _ => Err(format!("every `{every:?}`: use at least a millisecond")),
+                _ => Err(format!("`every` is {every:?}: write an interval of at least one millisecond")),
             },
             Schedule::At { at } => Ok(Self::At { at: at.clone() }),
         }
     }
 
-    /// The compiled cron expression; `None` for an interval.
+    /// Returns the compiled cron expression; `None` for an interval or a list.
     pub(super) fn cron(&self) -> Option<&Cron> {
         match self {
             Self::Cron { cron, .. } => Some(cron),
@@ -46,7 +47,7 @@ impl Times {
         }
     }
 
-    /// The first instant after `at`; `None` when the schedule has ended.
+    /// Returns the first instant after `at`; `None` if the schedule has no later instant.
     pub(super) fn after(&self, at: UnixMs) -> Option<UnixMs> {
         match self {
             Self::Every { period_ms } => at.div_euclid(*period_ms).checked_add(1)?.checked_mul(*period_ms),
@@ -55,7 +56,7 @@ impl Times {
                 let from = Timestamp::from_millisecond(at).ok()?;
                 let found = match cron.find_next_occurrence(&from.to_zoned(zone.clone()), false) {
                     Ok(found) => found,
-                    // croner fails at a gap longer than two hours: continue after the gap.
+                    // croner returns an error at a clock change that skips more than two hours: continue after the gap.
                     Err(_) => {
                         let behind = after_long_gap(zone, from)?.to_zoned(zone.clone());
                         cron.find_next_occurrence(&behind, true).ok()?
@@ -66,10 +67,11 @@ impl Times {
         }
     }
 
-    /// The newest `limit` instants in `(after, until]`, in order.
+    /// Returns the newest `limit` instants after `after` and until `until`, in order.
     pub(super) fn newest(&self, after: UnixMs, until: UnixMs, limit: usize) -> Vec<UnixMs> {
-        // Searches backwards in growing windows: visiting every tick of a long downtime would be slow, and iterating
-        // backwards would assume that a time zone's gaps are the same in both directions.
+        // Searches a window that ends at `until`, and doubles it until it has enough instants. Visiting every instant
+        // of a long downtime would be slow. Within the window, the search goes forward, because only `after` handles
+        // the gaps of a time zone.
         let mut window_ms: i64 = match self {
             Self::Every { period_ms } => period_ms.saturating_mul(i64::try_from(limit).unwrap_or(i64::MAX)),
             Self::Cron { .. } | Self::At { .. } => 60_000,
@@ -93,8 +95,8 @@ impl Times {
     }
 }
 
-/// The end of the next gap in `zone`'s wall clock longer than two hours, such as a skipped date. Searches the next 64
-/// clock changes, which cover 32 years or more.
+/// Returns the end of the next gap of more than two hours in the wall clock of `zone`, such as a skipped date. Searches
+/// the next 64 clock changes: 32 years or more.
 fn after_long_gap(zone: &TimeZone, from: Timestamp) -> Option<Timestamp> {
     let mut offset_before = zone.to_offset(from).seconds();
     for change in zone.following(from).take(64) {
@@ -111,23 +113,23 @@ fn after_long_gap(zone: &TimeZone, from: Timestamp) -> Option<Timestamp> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tick {
     pub(super) scheduled: UnixMs,
-    /// Whether the instant came due while the timer did not run, so that the tick is late.
+    /// Whether the instant came due while the timer did not run, or whether the clock jumped over it.
     pub(super) missed: bool,
 }
 
-/// The due ticks of one moment.
+/// The result of [`due`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
     /// The ticks to submit, in order.
     pub(super) ticks: Vec<Tick>,
-    /// Once these ticks are submitted, every instant up to this one is processed.
+    /// Once these ticks are submitted, every instant up to and including this time is processed.
     pub(super) processed: UnixMs,
-    /// The next due instant; not after `now` when more ticks are due than `ticks` holds.
+    /// The next instant. It is not after `now` if more ticks are due than fit into `ticks`.
     pub(super) next: Option<UnixMs>,
 }
 
-/// Returns the ticks due at `now` after `last`, at most `limit`. Of the instants up to `running_since` the policy
-/// `missed` selects the newest ones; of the later instants all are due.
+/// Returns at most `limit` ticks that are due: instants after `last` and until `now`. Instants up to `running_since`
+/// are missed, and only as many of them are due as `missed` allows, the newest ones. All later instants are due.
 pub(super) fn due(
     times: &Times,
     last: UnixMs,

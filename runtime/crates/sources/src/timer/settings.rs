@@ -11,36 +11,38 @@ use evoke_model::clock::UnixMs;
 /// A timer: creates an event at each time of its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TimerSource {
-    /// Times of the ticks.
+    /// The times of the ticks.
     #[serde(flatten)]
     pub schedule: Schedule,
-    /// Which ticks to run later if their time passed while Evoke was not running.
+    /// Which missed ticks to run. A tick is missed if its time passed while Evoke was not running.
     pub missed: Missed,
-    /// How the timer handles a tick while deliveries of the tick before it are pending.
+    /// How the timer handles a tick while deliveries of the previous tick are pending.
     #[serde(skip_serializing_if = "Overlap::is_default")]
     pub overlap: Overlap,
-    /// A tick that cannot be stored within this time after its instant is skipped.
+    /// A tick is skipped if it cannot be stored within this time after its scheduled instant.
     #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
     pub start_deadline: Option<Duration>,
-    /// Each tick is late by a part of this time, which is the same for all ticks of the timer.
+    /// The maximum delay of the ticks. All ticks of a timer have the same delay within this time.
     #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Duration>,
 }
 
 impl TimerSource {
-    /// Returns by how many milliseconds the ticks are late: a part of the jitter that depends on the uri (FNV-1a).
+    /// Returns the delay of all ticks of this timer in milliseconds: a part of the jitter. The part depends on a hash
+    /// of the source's uri (FNV-1a), so that timers with the same schedule have different delays.
     pub(super) fn delay_ms(&self, uri: &str) -> i64 {
         let jitter = self.jitter.and_then(|jitter| u64::try_from(jitter.as_millis()).ok());
         let Some(most) = jitter else { return 0 };
         let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash = uri.bytes().fold(0xcbf2_9ce4_8422_2325, add);
-        // Similar names often differ only at their ends, which hardly change the high bits.
+        // Mixes the high bits into the low bits: similar names often differ only in their last letters, and these
+        // hardly change the high bits.
         i64::try_from((hash ^ (hash >> 32)) % most.saturating_add(1)).unwrap_or_default()
     }
 }
 
 impl Schedule {
-    /// Returns the form that identifies the schedule in the mark of a timer.
+    /// Returns the schedule as text for the mark of a timer. If the text changes, the timer starts anew.
     pub(super) fn identity(&self) -> String {
         match self {
             Self::Cron { expr, timezone } => format!("cron {expr} {timezone}"),
@@ -52,7 +54,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the time zone of the instants.
+    /// Returns the time zone of the schedule, for the data of the events.
     pub(super) fn timezone(&self) -> String {
         match self {
             Self::Cron { timezone, .. } => timezone.clone(),
@@ -73,14 +75,14 @@ impl Schedule {
     }
 }
 
-/// How the timer handles a tick while deliveries of the tick before it are pending.
+/// How the timer handles a tick while deliveries of the previous tick are pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
-    /// Store it: its deliveries wait or run beside the others.
+    /// Store the tick: its deliveries wait for the pending ones, or run at the same time.
     #[default]
     Queue,
-    /// Skip it.
+    /// Skip the tick.
     Skip,
 }
 
@@ -90,17 +92,17 @@ impl Overlap {
     }
 }
 
-/// Times at which a timer ticks.
+/// The times at which a timer ticks.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Schedule {
     /// At the times of a cron expression, in the local time of a time zone.
     Cron {
-        /// Five fields, or six with seconds first, or a nickname such as `@daily`. The croner crate accepts it, and it
-        /// has a next time.
+        /// Five fields, or six with seconds first, or a nickname such as `@daily`. The parser has checked that the
+        /// croner crate accepts the expression, and that it matches at least one time.
         #[serde(rename = "cron")]
         expr: String,
-        /// IANA name from the time zone database of the jiff crate.
+        /// A name of the IANA time zone database.
         timezone: String,
     },
     /// At fixed intervals.
@@ -111,7 +113,7 @@ pub enum Schedule {
     },
     /// Once at each of these instants.
     At {
-        /// In order, without duplicates.
+        /// The instants, in order and without duplicates.
         #[serde(serialize_with = "serialize_instants")]
         at: Vec<UnixMs>,
     },
@@ -128,20 +130,20 @@ fn serialize_instants<S: Serializer>(instants: &[UnixMs], serializer: S) -> Resu
     serializer.collect_seq(instants.iter().map(|at| instant(*at)))
 }
 
-/// Formats an instant as RFC 3339 in UTC, with a fraction only when there is one.
+/// Formats an instant as RFC 3339 in UTC. Omits the fraction of a second if it is zero.
 pub(super) fn instant(at: UnixMs) -> String {
     Timestamp::from_millisecond(at).unwrap_or_default().to_string()
 }
 
-/// Which ticks to run later if their time passed while Evoke was not running (missed ticks).
+/// Which missed ticks to run. A tick is missed if its time passed while Evoke was not running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missed {
-    /// Skip them all.
+    /// Skip all missed ticks.
     None,
-    /// Run only the last one.
+    /// Run only the last missed tick.
     #[default]
     Last,
-    /// Run at most this many of the last ones, in order. `all` without a number means 1,000.
+    /// Run at most this number of missed ticks, the last ones, in order. `all` without a number means 1,000.
     All(u32),
 }

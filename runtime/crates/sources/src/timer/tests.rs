@@ -72,7 +72,7 @@ fn cron(expr: &str, missed: Missed) -> TimerSource {
     with_schedule(Schedule::Cron { expr: expr.into(), timezone: "Europe/Berlin".into() }, missed)
 }
 
-/// Runs the worker for `span` of paused time.
+/// Runs a timer for the time `span` of the paused tokio clock.
 async fn run_for(config: TimerSource, ctx: Context, span: Duration) {
     let stop = ctx.stop.clone();
     let worker = tokio::spawn(run(config, ctx));
@@ -155,7 +155,7 @@ async fn ticks_wait_while_the_bus_refuses_events() {
     assert!(fixture.ids().await.len() >= 699, "{}", fixture.ids().await.len());
 }
 
-/// A timer whose clocks the test sets.
+/// A timer whose wall clock and monotonic clock are set by the test.
 struct ManualClock {
     fixture: Fixture,
     ctx: Context,
@@ -166,7 +166,7 @@ struct ManualClock {
 
 impl ManualClock {
     fn new(missed: Missed) -> Self {
-        // The store deduplicates nothing: the timer itself must not repeat a tick.
+        // The dedup window is zero, so the store accepts duplicates: the timer itself must not repeat a tick.
         let fixture = Fixture::with_store(MemoryStore::with(Clock::following_tokio(START), Duration::ZERO));
         let ctx = fixture.context(Clock::system());
         let config = every(Duration::from_secs(600), missed);
@@ -176,7 +176,8 @@ impl ManualClock {
         Self { fixture, ctx, timer, wall: START, monotonic }
     }
 
-    /// Advances both clocks by `minutes` in steps of a second, as the worker does.
+    /// Advances both clocks by `minutes`, one second at a time. After each second, does the same as the loop in
+    /// [`run`].
     async fn advance(&mut self, minutes: i64) {
         for _ in 0..minutes * 60 {
             self.wall += 1_000;
@@ -228,7 +229,7 @@ async fn the_timer_keeps_ticking_after_the_clock_was_a_year_ahead() {
     manual.wall -= YEAR;
     manual.advance(20).await;
     let year = YEAR / 60_000;
-    // 30 came due while the clock was wrong.
+    // The instant of minute 30 passed while the clock was wrong.
     assert_eq!(manual.times().await, [10, 20, year + 20, year + 30, 30, 40, 50]);
 }
 
@@ -255,7 +256,7 @@ async fn a_clock_that_was_ahead_for_hours_silences_the_timer_for_none_of_them() 
         manual.advance(120).await;
         let ahead = ahead / 60_000;
         let expected: Vec<i64> = [10, 20, ahead + 30, ahead + 40].into_iter().chain((5..=16).map(|n| n * 10)).collect();
-        // After an hour, the clock passes the instants that had their ticks.
+        // If the clock was ahead by one hour, it later passes instants that already had their ticks: they occur once.
         let expected: Vec<i64> = expected
             .iter()
             .enumerate()

@@ -1,21 +1,22 @@
-//! The record of the instants that had their ticks, so that no tick is repeated when the clock is set back.
+//! The record of the instants that had their ticks. With it, a timer does not repeat ticks after the clock is set back.
 
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Tick, Times};
 use evoke_model::clock::UnixMs;
 
-/// The most spans. A span ends where an instant was left out: at most once per start and per jump of the clock. The
-/// oldest instants are forgotten first; the bus still deduplicates their ticks within its window.
+/// Maximum number of spans in [`Ticked`]; the oldest spans are dropped first. A new span begins after an instant
+/// without a tick: at most once per start of Evoke, per jump of the clock and per skipped tick. If a timer repeats a
+/// tick of a dropped span, the bus still drops the duplicate within its dedup window.
 const SPANS_MAX: usize = 16;
 
-/// Instants that had their ticks, as spans from the first to the last one, both included. Every instant of the schedule
-/// within a span had its tick.
+/// Instants that had their ticks, as spans. A span is a first and a last instant. Every instant of the schedule from
+/// the first to the last, both included, had its tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticked(Vec<(UnixMs, UnixMs)>);
 
 impl Ticked {
-    /// Adds ticks that follow each other in the schedule.
+    /// Adds ticks as one span. The schedule must have no other instants between them.
     pub(super) fn add(&mut self, times: &Times, ticks: &[Tick]) {
         let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return };
         self.0.push((first.scheduled, last.scheduled));
@@ -29,7 +30,7 @@ impl Ticked {
                 _ => joined.push((from, to)),
             }
         }
-        // The instants of a list may change, so that any of them may be left out.
+        // The user may change a list, and any of its instants may have had no tick. So each instant may need a span.
         let spans_max = if let Times::At { at } = times { at.len().max(SPANS_MAX) } else { SPANS_MAX };
         let excess = joined.len().saturating_sub(spans_max);
         self.0 = joined.split_off(excess);
@@ -59,8 +60,8 @@ impl Ticked {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&at))
     }
 
-    /// Returns the moment from which to continue after the clock was set back to `wall`: `wall` itself if it is within
-    /// a span or before all spans, otherwise the end of the last span before it.
+    /// Returns the time from which the timer continues after the clock was set back to `wall`. If `wall` is within a
+    /// span or before all spans, this is `wall`. Otherwise it is the end of the last span before `wall`.
     pub(super) fn processed_at(&self, wall: UnixMs) -> UnixMs {
         self.0.iter().filter(|(from, _)| *from <= wall).map(|(_, to)| *to.min(&wall)).max().unwrap_or(wall)
     }

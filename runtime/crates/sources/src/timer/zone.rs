@@ -2,7 +2,7 @@
 
 use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
 
-/// Abbreviations that are no zone of the IANA database, with the zones in which clocks show them.
+/// Abbreviations that are not zones of the IANA database, each with the zones that use it.
 const ABBREVIATIONS: &[(&str, &[&str])] = &[
     ("ACDT", &["Australia/Adelaide"]),
     ("ACST", &["Australia/Adelaide", "Australia/Darwin"]),
@@ -52,8 +52,9 @@ const ABBREVIATIONS: &[(&str, &[&str])] = &[
     ("WIB", &["Asia/Jakarta"]),
 ];
 
-/// Abbreviations that the IANA database has as zones without daylight saving time, each with the zone whose clocks show
-/// it in winter only, and one that has the same offset all year.
+/// Abbreviations that are zones without daylight saving time in the IANA database. Each has two zones that the user
+/// probably means: first a place whose clocks show the abbreviation only in winter, then a place with the same offset
+/// all year.
 const FIXED: [(&str, &str, &str); 2] =
     [("EST", "America/New_York", "America/Panama"), ("MST", "America/Denver", "America/Phoenix")];
 
@@ -95,7 +96,7 @@ const WITHOUT_DAYLIGHT_SAVING: &[(i32, &str)] = &[
     (840, "Pacific/Kiritimati"),
 ];
 
-/// Returns the name if it is one of the IANA database.
+/// Returns the name if it is a zone of the IANA database.
 pub(super) fn parse(text: &str) -> Result<String, ValueError> {
     if jiff::tz::TimeZone::get(text).is_ok() {
         return Ok(text.to_owned());
@@ -105,23 +106,23 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
 
 fn suggestion(text: &str) -> String {
     if let Some((_, zones)) = ABBREVIATIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
-        return format!("write the zone of a place: {}", join_with_or(zones.iter().copied()));
+        return format!("write the name of a time zone: {}", join_with_or(zones.iter().copied()));
     }
     if let Some(minutes) = offset_minutes(text) {
         return match without_daylight_saving(minutes) {
             Some(zone) => {
                 format!(
-                    "write the zone of a place; `{zone}` is {} all year, without daylight saving time",
+                    "write the name of a time zone; `{zone}` is {} all year, without daylight saving time",
                     utc(minutes)
                 )
             }
-            None => "write the zone of a place, such as `Europe/Berlin`".to_owned(),
+            None => "write the name of a time zone, such as `Europe/Berlin`".to_owned(),
         };
     }
     let database = jiff::tz::db();
     let known: Vec<String> = database.available().map(|name| name.as_str().to_owned()).collect();
     let city = |name: &&String| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text));
-    // Abbreviations are so short that the most similar one is rarely the right one.
+    // Names of at most four letters are not suggested: for such short names, the most similar one is rarely right.
     let similar = nearest(text, known.iter().map(String::as_str)).filter(|similar| similar.len() > 4);
     match similar.or(known.iter().find(city).map(String::as_str)) {
         Some(similar) => format!("did you mean `{similar}`?"),
@@ -148,15 +149,15 @@ pub(super) fn advice(text: &str) -> Option<(String, String)> {
         zone.map_or_else(String::new, |zone| format!("; for {} all year, write `{zone}`", utc(minutes)))
     };
     let message =
-        format!("the time zone `{}` is {}: the sign in these names is inverted", excerpt(text), utc(-inverted));
-    Some((message, format!("write the zone of a place{}{}", zone(-inverted), zone(inverted))))
+        format!("the time zone `{}` is {}: names in `Etc/` have the opposite sign", excerpt(text), utc(-inverted));
+    Some((message, format!("write the zone of a place such as `Europe/Berlin`{}{}", zone(-inverted), zone(inverted))))
 }
 
 fn without_daylight_saving(minutes: i32) -> Option<&'static str> {
     WITHOUT_DAYLIGHT_SAVING.iter().find(|(offset, _)| *offset == minutes).map(|(_, zone)| *zone)
 }
 
-/// Returns an offset as in `UTC+5` and `UTC+5:30`.
+/// Formats an offset, such as `UTC+5` or `UTC+5:30`.
 fn utc(minutes: i32) -> String {
     let sign = if minutes < 0 { '-' } else { '+' };
     let (hours, rest) = (minutes.abs() / 60, minutes.abs() % 60);
@@ -188,7 +189,7 @@ fn offset_minutes(text: &str) -> Option<i32> {
 mod tests {
     use super::*;
 
-    /// The offsets of a zone in the middle of winter and of summer, in minutes.
+    /// Returns the offsets of a zone in January and in July, in minutes.
     fn offsets(zone: &str) -> [i32; 2] {
         let zone = jiff::tz::TimeZone::get(zone).unwrap();
         ["2026-01-15T12:00:00Z", "2026-07-15T12:00:00Z"]
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn every_suggested_zone_exists_and_has_no_warning() {
         for (name, zones) in ABBREVIATIONS {
-            assert!(parse(name).is_err(), "{name} is a zone itself");
+            assert!(parse(name).is_err(), "{name} must not be a zone in the IANA database");
             for zone in *zones {
                 assert_eq!(parse(zone).as_deref(), Ok(*zone));
                 assert_eq!(advice(zone), None);

@@ -1,4 +1,5 @@
-//! The attempts: rows of the table `attempts`, and successful ones without a message in the rows of their deliveries.
+//! The records of attempts. Failed attempts, and successful ones with a message, have rows in the table `attempts`. The
+//! values of a successful attempt without a message are in the row of its delivery.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
@@ -8,7 +9,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
 use evoke_model::{AttemptRecord, DeliveryId};
 
-/// The part of a successful attempt without a message that its delivery's row stores.
+/// The values of a successful attempt without a message, which are stored in the row of its delivery.
 #[derive(Clone, Copy)]
 pub(crate) struct Timing {
     pub(crate) started_ms: UnixMs,
@@ -24,7 +25,7 @@ impl Timing {
 /// The columns of an attempt: those covered by the checksum, in its order, then the checksum.
 pub(crate) const COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
 
-/// Reads a row of [`COLUMNS`] of a delivery; for a corrupt row, returns a record that describes the damage.
+/// Reads a row of [`COLUMNS`] of a delivery. For a corrupt row, returns a record whose message describes the damage.
 pub(crate) fn read(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {
@@ -64,7 +65,8 @@ pub(crate) fn put(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord)
     Ok(())
 }
 
-/// Reads the successful attempt, if any, from a row of [`delivery::COLUMNS`](super::delivery::COLUMNS).
+/// Reads the successful attempt from a row of [`delivery::COLUMNS`](super::delivery::COLUMNS); `None` if the row
+/// contains none.
 pub(super) fn done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
     let Some(started_ms) = row.get(14)? else { return Ok(None) };
     Ok(Some(AttemptRecord {

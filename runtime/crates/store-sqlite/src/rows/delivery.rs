@@ -32,9 +32,9 @@ fn verify(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
     Err(checksum::corrupt(format!("delivery {}", row.get::<_, i64>(at)?)))
 }
 
-/// Returns true if a delivery matches its checksum and is in one of these states, whatever an index says. A damaged
-/// delivery is logged and must not be updated: SQLite would not find its index entries and would fail the whole
-/// transaction.
+/// Returns true if a delivery matches its checksum and is in one of these states. Reads the row itself, because an
+/// index may be damaged. A damaged delivery is logged and must not be updated: SQLite would not find the index entries
+/// of the row, and the whole transaction would fail.
 pub(crate) fn is_intact(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
     let found = c
         .prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries d WHERE d.id = ?1"))?
@@ -47,7 +47,7 @@ pub(crate) fn is_intact(c: &Connection, id: DeliveryId, states: &[i64]) -> rusql
         Ok(state) => Ok(state.is_some_and(|state| states.contains(&state))),
         Err(error) => {
             let what = checksum::find_damage(&error).ok_or(error)?;
-            tracing::error!("{} is damaged: {what}; it is left as it is", c.path().unwrap_or_default());
+            tracing::error!("{} is damaged: {what}; the delivery is not changed", c.path().unwrap_or_default());
             Ok(false)
         }
     }
@@ -100,8 +100,8 @@ pub(crate) fn mutable_sum(
     ])
 }
 
-/// Builds an UPDATE of the delivery with id `?1` from its assignments and the new values of the mutable columns. The
-/// checksum is changed by the difference, so a wrong checksum stays wrong.
+/// Builds an UPDATE of the delivery with the id `?1`. `$sets` has the assignments, and `$become` has the new values of
+/// all mutable columns, for the checksum. The checksum is changed by the difference, so a wrong checksum stays wrong.
 macro_rules! change_delivery {
     ($sets:literal, $become:literal $(, $returning:literal)?) => {
         concat!(
@@ -113,16 +113,16 @@ macro_rules! change_delivery {
 }
 pub(crate) use change_delivery;
 
-/// The values that an index lookup expects in a delivery.
+/// The values that a delivery must have, because an index was searched for them.
 #[derive(Clone, Copy)]
 pub(crate) struct Expected {
     pub(crate) state: i64,
-    /// `None` accepts every function.
+    /// `None` allows any function.
     pub(crate) function: Option<FunctionId>,
 }
 
-/// Reads a row of [`event::COLUMNS`], all NULL when there is no event, followed by [`COLUMNS`]. Returns an
-/// error if the delivery is corrupt or differs from the values that the index was searched for.
+/// Reads a row that consists of [`event::COLUMNS`] (all NULL if there is no event) and [`COLUMNS`]. Returns an error if
+/// the delivery is corrupt, or if it does not have the expected values.
 pub(crate) fn ready(c: &Connection, row: &Row<'_>, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
     let delivery = without_event(row, event::COLUMN_COUNT, expected)?;
     let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event::read(c, row)?) };
@@ -139,17 +139,18 @@ pub(crate) struct WithoutEvent {
     attempts_forgiven: u32,
     since_ms: UnixMs,
     replay: Option<ReplayId>,
-    /// The origin in the delivery's row, for a damaged event: a runtime event must not cause another one.
+    /// The origin from the row of the delivery, which is used if the event is damaged. It tells whether the event was a
+    /// runtime event: a failed delivery of a runtime event must not cause another runtime event.
     origin: Origin,
 }
 
-/// Reads [`COLUMNS`] from column `at` on. Returns an error as [`ready`] does.
+/// Reads [`COLUMNS`] from column `at` on. Returns the same errors as [`ready`].
 pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<WithoutEvent> {
     verify(row, at)?;
     let (id, function) = (DeliveryId(row.get(at)?), FunctionId(row.get(at + 2)?));
     let state: i64 = row.get(at + 8)?;
     if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
-        return Err(checksum::corrupt(format!("an index that lists delivery {id} under wrong values")));
+        return Err(checksum::corrupt(format!("the index that lists delivery {id} under a wrong state or function")));
     }
     Ok(WithoutEvent {
         event: Seq(row.get(at + 1)?),
@@ -178,8 +179,8 @@ impl WithoutEvent {
     }
 }
 
-/// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. The record has at most the successful
-/// attempt. A damaged row is an error value.
+/// Reads a row that consists of [`COLUMNS`] and the id, name and checksum of the function. The record contains no
+/// attempts except a successful one that the row stores. For a damaged row, returns the damage.
 pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadDelivery> {
     let id = DeliveryId(row.get(0)?);
     let intact = || {

@@ -11,9 +11,9 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
-/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The checksum
-/// ends at `data` if `principal` and `released_ms` are both NULL, at `principal` if only `released_ms` is NULL, and
-/// else covers both. The table alias is `e`.
+/// The columns of an event for [`read`]: those that the checksum covers, in its order, and then the checksum. The last
+/// column that the checksum covers is `data` if `principal` and `released_ms` are NULL, `principal` if only
+/// `released_ms` is NULL, and otherwise `released_ms`. The table alias is `e`.
 pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
      e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
      e.origin, e.data, e.principal, e.released_ms, e.sum";
@@ -28,7 +28,7 @@ pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent>
     intact(row).map(Ok).or_else(|error| damaged(c, seq, &error).map(Err).ok_or(error))
 }
 
-/// Returns the damage of an event if damage caused an error.
+/// Returns a description of the damage if damaged data caused the error; otherwise `None`.
 pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<DamagedEvent> {
     let what = checksum::find_damage(error)?;
     let file = c.path().unwrap_or_default();
@@ -80,7 +80,6 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// Inserts an event.
 pub(crate) fn insert(
     tx: &Connection,
     seq: Seq,
@@ -148,7 +147,8 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// Records the deliveries of an intact event that was scheduled.
+/// Stores the first delivery, the number of deliveries and the time of release of an event that was scheduled. The row
+/// must be intact.
 pub(crate) fn release(
     tx: &Connection,
     seq: Seq,

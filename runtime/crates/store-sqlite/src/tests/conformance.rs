@@ -6,7 +6,7 @@ fn open(clock: Clock, dedup_window: Duration) -> (SqliteStore, tempfile::TempDir
     (SqliteStore::open_with(folder.path(), clock, dedup_window).unwrap(), folder)
 }
 
-/// Changes a value of a row on a connection of its own. The row keeps its checksum.
+/// Changes a value of a row on another connection. The row keeps its checksum, which is then wrong.
 fn damage(folder: &tempfile::TempDir, row: DamagedRow) {
     let change = match row {
         DamagedRow::Event(seq) => format!("events SET type = 'x' WHERE seq = {seq}"),

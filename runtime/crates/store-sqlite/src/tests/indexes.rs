@@ -1,4 +1,5 @@
-//! The indexes of blocked deliveries and of dead letters: their migration. Queries that read a range and no more.
+//! The indexes of blocked deliveries and of dead letters: their migration. The query for a range of deliveries: it
+//! reads no others.
 
 use super::*;
 use evoke_model::PendingFilter;
@@ -11,7 +12,7 @@ async fn a_version_9_store_lists_its_blocked_deliveries_and_dead_letters_by_func
     crate::origins::register_sql_function(&ninth).unwrap();
     ninth.execute_batch(include_str!("../migrate/1.sql")).unwrap();
     MIGRATIONS[..8].iter().for_each(|migration| ninth.execute_batch(migration).unwrap());
-    // Two functions, each with a dead letter and a delivery behind it.
+    // Two functions, each with a dead letter and a delivery that the dead letter blocks.
     let content = "INSERT INTO meta VALUES ('instance', 'abc', sum_of('instance', 'abc'));
         INSERT INTO functions VALUES (1, 'shop/a', sum_of(1, 'shop/a')), (2, 'shop/b', sum_of(2, 'shop/b'));
         INSERT INTO events (seq, id, source, type, data_kind, accepted_ms, first_delivery, owed, hops)

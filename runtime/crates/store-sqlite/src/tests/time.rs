@@ -12,7 +12,7 @@ fn new_event(id: &str) -> Vec<NewEvent> {
     vec![NewEvent { event, lineage: Lineage::default(), deliveries: Vec::new() }]
 }
 
-/// The times of acceptance, as they are shown.
+/// Returns the times of acceptance, converted to the wall clock.
 async fn accepted_ms(store: &SqliteStore, filter: EventFilter) -> Vec<i64> {
     let filter = EventFilter { after: Some(Seq(0)), limit: 100, ..filter };
     store.events(filter).await.unwrap().into_iter().map(|event| event.unwrap().accepted_ms).collect()
@@ -43,7 +43,7 @@ async fn a_clock_that_starts_in_1970_and_is_set_removes_nothing_early_and_keeps_
     let until = EventFilter { until_ms: Some(now), ..EventFilter::default() };
     assert_eq!(accepted_ms(&store, until).await, [10_000]);
 
-    // The same after restarts with a clock that is set back, and one that is a year ahead.
+    // The same holds after restarts with a clock that was set back, and with one that is a year ahead.
     let mut store = store;
     for jump_ms in [-HOUR_MS, -50 * YEAR_MS, 51 * YEAR_MS] {
         store.close().await.unwrap();
@@ -55,7 +55,7 @@ async fn a_clock_that_starts_in_1970_and_is_set_removes_nothing_early_and_keeps_
         assert_eq!(store.accept(new_event("a"), vec![]).await.unwrap(), [Accepted::Duplicate(Seq(1))]);
         assert_eq!(accepted_ms(&store, EventFilter::default()).await, [10_000, now]);
     }
-    // An hour later both are old.
+    // An hour later, retention removes both events.
     pass(HOUR_MS);
     assert_eq!(store.retain(&Actor::Runtime, hour).await.unwrap(), 2);
     assert!(store.check().await.unwrap().problems.is_empty());
@@ -72,7 +72,7 @@ async fn a_damaged_record_of_the_clock_is_not_used_and_reported() {
     assert_eq!(other.execute("UPDATE meta SET value = '{\"store_ms\":9}' WHERE key = 'clock'", []).unwrap(), 1);
     drop(other);
     let store = SqliteStore::open(folder.path(), Clock::fixed(HOUR_MS)).unwrap();
-    // The newest event is the only other trace of the time.
+    // Without the record, the store time continues from the newest event.
     assert_eq!(store.clock.store_ms(), 5 * HOUR_MS);
     assert!(store.check().await.unwrap().problems.iter().any(|problem| problem.contains("table meta")));
 }

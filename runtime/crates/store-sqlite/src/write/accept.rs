@@ -30,7 +30,8 @@ impl Write for Accept {
     }
 }
 
-/// Adds an event with its deliveries, unless it is a duplicate. An event that is not due yet is scheduled instead.
+/// Adds an event with its deliveries, unless the event is a duplicate. An event that is not due yet is scheduled,
+/// without its deliveries.
 pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
     let (tx, now_ms) = (commit.tx, commit.now_ms);

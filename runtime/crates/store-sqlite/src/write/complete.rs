@@ -17,7 +17,7 @@ use evoke_model::{Completed, Completion, DeliveryId, Verdict};
 use evoke_store::backlog::Share;
 use evoke_store::validate::Validation;
 
-/// Commits the outcome of an attempt, unless its reads are outdated.
+/// Commits the outcome of an attempt, or rejects it: for example if a value that the attempt read has changed.
 pub(crate) struct Complete {
     pub(crate) completion: Arc<Completion>,
 }
@@ -66,7 +66,8 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    // The row of the delivery has no place for a message, which few successful attempts have.
+    // The row of a delivery has no column for a message, because few successful attempts have one. An attempt with a
+    // message gets its own row.
     let done = (*verdict == Verdict::Done && record.message.is_none()).then(|| Timing::of(record));
     let Some(previous) = end_attempt(commit, *delivery, record.attempt, state, due_ms, cause, done)? else {
         return Ok(Completed::Superseded);
@@ -105,8 +106,8 @@ struct Previous {
     state: i64,
 }
 
-/// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` when it is in another
-/// state, or when this attempt is not its next one.
+/// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` if the delivery is in
+/// another state, or if this attempt is not its next one.
 fn end_attempt(
     commit: &mut GroupCommit<'_>,
     id: DeliveryId,
@@ -118,7 +119,7 @@ fn end_attempt(
 ) -> rusqlite::Result<Option<Previous>> {
     let tx = commit.tx;
     let (done_ms, done_us) = done.map(|timing| (timing.started_ms, timing.duration_us)).unzip();
-    // A recent delivery had no attempt yet.
+    // A delivery is recent only until its first attempt ends.
     if attempt == 1
         && let Some(recent) = commit.counters.take_recent(id)
     {
@@ -135,7 +136,8 @@ fn end_attempt(
             return Ok(Some(Previous { owner, order_key, share, state: rows::READY }));
         }
     }
-    // Two statements: SQLite assumes that an UPDATE with RETURNING may fail half-way, and copies every page it changes.
+    // Two statements instead of one with RETURNING: SQLite assumes that such an UPDATE may fail half-way, and copies
+    // every page that the UPDATE changes.
     let previous = tx
         .prepare_cached(concat!(
             "SELECT function, replay, order_key, state, ",

@@ -98,12 +98,12 @@ fn purge(commit: &mut GroupCommit<'_>, id: DeliveryId) -> rusqlite::Result<()> {
 /// Purges a dead letter and accepts an event in its place.
 pub(crate) struct Replace {
     pub(crate) dead: DeliveryId,
-    /// `None` after the write was applied.
+    /// The event; `None` after the write was applied.
     pub(crate) event: Option<NewEvent>,
 }
 
 impl Write for Replace {
-    /// The position of the event; `None` if the delivery is no dead letter.
+    /// The position of the event; `None` if the delivery is not a dead letter.
     type Output = Option<Seq>;
 
     fn size(&self) -> usize {

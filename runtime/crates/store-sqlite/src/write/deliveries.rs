@@ -1,4 +1,4 @@
-//! Adds deliveries, and keeps those of one order key in order.
+//! Adds deliveries, and ensures that the deliveries of an order key run one after another.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ pub(super) fn insert_delivery(
     new: NewDelivery,
 ) -> rusqlite::Result<()> {
     let share = Share::of(&event.event, &event.lineage);
-    // Replayed deliveries count towards no source, because replays have a limit of their own.
+    // Replayed deliveries count for no source, because replays have a limit of their own.
     let share = if replay == LIVE { share } else { Share { origin: Origin::default(), ..share } };
     insert_with_share(commit, replay, event, new, share)
 }
 
-/// Adds a live delivery of a scheduled event that is due.
+/// Adds a live delivery of a scheduled event that became due.
 pub(super) fn insert_released(
     commit: &mut GroupCommit<'_>,
     event: &Arc<StoredEvent>,
@@ -111,7 +111,7 @@ pub(super) fn is_first(tx: &Connection, owner: Owner, key: Option<&str>, id: Del
     Ok(first_unfinished(tx, owner, key)?.is_none_or(|(first, _)| first == id))
 }
 
-/// Returns the first delivery of an order key that is neither done nor purged; only this one may run.
+/// Returns the first delivery of an order key that is neither done nor purged. No other delivery of the key may run.
 fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
     tx.prepare_cached(
         "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND replay = ?3
@@ -121,7 +121,7 @@ fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Resul
     .optional()
 }
 
-/// Makes the next delivery of an order key ready, after the one before it was finished.
+/// Makes the next delivery of an order key ready, after the delivery before it was done or purged.
 pub(super) fn unblock_next(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqlite::Result<()> {
     let tx = commit.tx;
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };

@@ -10,7 +10,7 @@ use crate::{checksum, read};
 use evoke_model::{DeliveryId, Mark};
 use evoke_store::running::UncleanExit;
 
-/// The mark that stores the run of the last recorded exit.
+/// The mark that stores the number of the process whose exit was recorded last.
 const SCOPE: &str = "/evoke/exits";
 const KEY: &str = "run";
 
@@ -61,8 +61,8 @@ impl Write for RecordExit {
     }
 }
 
-/// Returns true if the last recorded exit is that of this run. A damaged mark counts as another run: if an exit is
-/// counted twice, a delivery becomes a dead letter too early, which a redrive corrects.
+/// Returns true if the last recorded exit is that of this run. A damaged mark counts as another run, so an exit may be
+/// counted twice. Then a delivery becomes a dead letter too early, and an operator can redrive it.
 fn is_counted(tx: &Connection, run: u64) -> rusqlite::Result<bool> {
     match read::marks(tx, SCOPE) {
         Ok(marks) => Ok(marks.get(KEY).is_some_and(|value| *value == run.to_le_bytes())),
@@ -82,8 +82,8 @@ fn count(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Sets the exit count of a redriven delivery to 1: the delivery runs alone, and becomes a dead letter if the process
-/// ends again.
+/// Sets the exit count of a redriven delivery to 1. So the delivery runs alone, and becomes a dead letter if the
+/// process ends again while it runs.
 pub(super) fn forgive(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE exits SET count = 1, sum = sum_of(delivery, 1) WHERE delivery = ?1 AND count > 1")?
         .execute([id.0])?;

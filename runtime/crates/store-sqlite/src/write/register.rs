@@ -4,7 +4,7 @@ use super::{GroupCommit, Write};
 use crate::origins;
 use evoke_model::{FunctionId, Origin};
 
-/// Returns the ids of functions, in the order of their names; unknown ones get a new id.
+/// Returns the ids of functions, in the order of `names`. Unknown names get new ids.
 pub(crate) struct Register {
     pub(crate) names: Vec<String>,
 }
@@ -27,7 +27,7 @@ impl Write for Register {
     }
 }
 
-/// Returns the ids of origins, in the order of their URIs; unknown ones get a new id.
+/// Returns the ids of origins, in the order of `uris`. Unknown URIs get new ids.
 pub(crate) struct RegisterOrigins {
     pub(crate) uris: Vec<String>,
 }

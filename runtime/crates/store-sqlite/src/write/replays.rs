@@ -37,7 +37,8 @@ impl Write for Start {
     }
 }
 
-/// Moves a running replay to a later position and adds the deliveries up to there. Returns false if it changed nothing.
+/// Moves a running replay to a later position, and adds the deliveries of the events up to this position. Returns false
+/// if the replay did not move.
 pub(crate) struct Advance {
     pub(crate) replay: ReplayId,
     pub(crate) step: Step,
@@ -61,7 +62,7 @@ impl Write for Advance {
         }
         let mut events = 0;
         for (event, deliveries) in offers {
-            // Retention may have removed the event since the runner read it. A scheduled event is not replayed before
+            // Retention may have removed the event since the replay read it. A scheduled event is not replayed before
             // it is due.
             let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq.0])?;
             if !there || schedule::contains(tx, event.seq)? {
@@ -81,7 +82,7 @@ impl Write for Advance {
     }
 }
 
-/// Moves a replay from one of the states `from` to another. Returns false if it was in none of them.
+/// Moves a replay from one of the states `from` to the state `to`. Returns false if the replay is in another state.
 pub(crate) struct Transition {
     pub(crate) replay: ReplayId,
     pub(crate) from: &'static [ReplayState],
@@ -107,11 +108,11 @@ impl Write for Transition {
     }
 }
 
-/// Purges a replay's pending deliveries with an id greater than `after`. All deliveries of an order key are purged, so
-/// none has to be unblocked.
+/// Purges a replay's pending deliveries with an id greater than `after`. No delivery needs to be unblocked, because all
+/// pending deliveries of an order key are purged.
 pub(crate) struct PurgePending {
     pub(crate) replay: ReplayId,
-    /// Deliveries that are running.
+    /// Deliveries that are running; they are not purged.
     pub(crate) except: Arc<[DeliveryId]>,
     pub(crate) after: DeliveryId,
 }

@@ -9,17 +9,16 @@ use crate::space::{Space, space};
 use crate::{read, recordings};
 use evoke_model::{DeliveryId, Seq};
 
-/// Ids deleted per write.
+/// Maximum number of ids that one write deletes from the table `known`.
 const FORGET_MAX: usize = 512;
-/// Pages truncated per write; each may have to be moved first.
+/// Maximum number of pages by which one write truncates the file. Before that, each page may have to be moved.
 const PAGES_MAX: i64 = 128;
-/// The file is truncated when more than the first of these fractions of it is free, until only the second fraction is
-/// free.
+/// When more than the first fraction of the file is free, the file is truncated until only the second fraction is free.
 const FREE: (f64, f64) = (0.25, 0.1);
-/// Minimum number of free pages for a truncation: 4 MiB.
+/// The file is not truncated if fewer pages than this are free: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1024;
 
-/// Removes each of these events that may still be removed. Returns the number of removed events.
+/// Removes these events, except for those that must not be removed any more. Returns the number of removed events.
 pub(crate) struct Remove {
     pub(crate) events: Vec<Seq>,
 }
@@ -36,7 +35,7 @@ impl Write for Remove {
     }
 }
 
-/// Removes an event with its deliveries. Returns false if it has to stay.
+/// Removes an event with its deliveries. Returns false if the event must stay.
 fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     let tx = commit.tx;
     let deliveries: Vec<(DeliveryId, Seq, Owner, i64)> = tx
@@ -47,7 +46,8 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
         )?
         .query_map([seq.0], |r| Ok((DeliveryId(r.get(0)?), Seq(r.get(1)?), rows::owner(r, 2)?, r.get(4)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    // A damaged delivery may be unfinished, whatever its row contains. Keep it; `check` reports it.
+    // A damaged delivery may be unfinished, also if its row says that it is done. So the event stays, and `evoke check`
+    // reports the delivery.
     for (id, event, ..) in &deliveries {
         if *event != seq || !delivery::is_intact(tx, *id, &[rows::DONE, rows::PURGED])? {
             return Ok(false);
@@ -73,7 +73,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Deletes ids whose dedup window has ended and recordings that have reached their age, and truncates the file.
+/// Deletes ids whose dedup window has ended and recordings that have reached their maximum age, and truncates the file.
 pub(crate) struct Maintain {
     /// True if the previous write truncated the file.
     pub(crate) shrinking: bool,
@@ -111,7 +111,7 @@ fn shrink(tx: &Connection, shrinking: bool) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Copies the log into the database file, which then shrinks to its current size.
+/// Requests a checkpoint: the log is copied into the database file, which then shrinks to its current size.
 pub(crate) struct Checkpoint;
 
 impl Write for Checkpoint {

@@ -9,8 +9,8 @@ use crate::rows::{self, Owner};
 use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
 
-/// Makes each of these deliveries ready if it waits for a retry that is not due yet. A retry that is due is left alone,
-/// because it may already be running.
+/// Makes each of these deliveries ready if it waits for a retry that is not due yet. A delivery whose retry is due is
+/// not changed, because the retry may already be running.
 pub(crate) struct RetryNow {
     pub(crate) ids: Vec<DeliveryId>,
 }

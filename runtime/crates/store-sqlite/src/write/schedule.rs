@@ -81,7 +81,7 @@ fn release(
     Ok(true)
 }
 
-/// Adds a live delivery that never runs.
+/// Adds a live delivery that is already purged, so that it never runs.
 fn insert_purged(
     commit: &mut GroupCommit<'_>,
     event: &StoredEvent,

@@ -1,4 +1,4 @@
-//! A user's changes of functions' state.
+//! An operator's changes of functions' state.
 
 use super::{GroupCommit, Write};
 use evoke_model::state::Transaction;

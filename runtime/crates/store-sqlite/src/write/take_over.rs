@@ -22,7 +22,7 @@ pub(crate) struct TakeOvers {
 /// The result of [`TakeOvers`].
 pub(crate) struct Renamed {
     pub(crate) taken: Vec<TakenOver>,
-    /// The origins with another URI, for the table in memory.
+    /// The origins whose URIs changed, with their new URIs, for the table in memory.
     pub(crate) origins: Vec<(Origin, String)>,
 }
 
@@ -41,7 +41,7 @@ impl Write for TakeOvers {
     }
 }
 
-/// Returns `None` if there is nothing under the earlier name.
+/// Moves the data of one function. Returns `None` if nothing was stored under the earlier name.
 fn apply(
     commit: &mut GroupCommit<'_>,
     take_over: &TakeOver,
@@ -76,14 +76,14 @@ fn id_of(tx: &Connection, name: &str) -> rusqlite::Result<Option<FunctionId>> {
         .optional()
 }
 
-/// Gives a function another name. All of its deliveries and totals have its id, so they need no change.
+/// Changes the name of a function. All of its deliveries and totals refer to its id, so they need no change.
 fn rename_function(tx: &Connection, id: FunctionId, name: &str) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE functions SET name = ?2, sum = sum - sum_of(id, name) + sum_of(id, ?2) WHERE id = ?1")?
         .execute(params![id.0, name])?;
     Ok(())
 }
 
-/// Moves the unfinished deliveries and the dead letters. Returns the numbers of both. Damaged deliveries are not moved.
+/// Moves the pending deliveries and the dead letters. Returns the number of each. Damaged deliveries are not moved.
 fn move_unfinished(commit: &mut GroupCommit<'_>, from: FunctionId, to: FunctionId) -> rusqlite::Result<(u64, u64)> {
     let (mut pending, mut dead, mut chains) = (0, 0, BTreeSet::new());
     for id in unfinished(commit.tx, from)? {
@@ -100,7 +100,8 @@ fn move_unfinished(commit: &mut GroupCommit<'_>, from: FunctionId, to: FunctionI
     Ok((pending, dead))
 }
 
-/// Returns the unfinished deliveries and the dead letters of a function, in order. Each part reads one partial index.
+/// Returns the pending deliveries and the dead letters of a function, in order. Each part of the query reads one
+/// partial index.
 fn unfinished(tx: &Connection, function: FunctionId) -> rusqlite::Result<Vec<DeliveryId>> {
     tx.prepare_cached(
         "SELECT id FROM deliveries WHERE function = ?1 AND state = 0 AND replay = 0 UNION ALL
@@ -121,7 +122,8 @@ struct Moved {
     state: i64,
 }
 
-/// Moves a delivery without regard to the order within its order key. Returns `None` if the delivery is not moved.
+/// Moves a delivery, but does not put it in order with the other deliveries of its order key. Returns `None` if the
+/// delivery is not moved.
 fn move_one(commit: &mut GroupCommit<'_>, id: DeliveryId, to: FunctionId) -> rusqlite::Result<Option<Moved>> {
     let tx = commit.tx;
     if !delivery::is_intact(tx, id, &UNFINISHED)? {
@@ -130,7 +132,7 @@ fn move_one(commit: &mut GroupCommit<'_>, id: DeliveryId, to: FunctionId) -> rus
     let (from, key, state, event): (Owner, Option<String>, i64, i64) = tx
         .prepare_cached("SELECT function, replay, order_key, state, event FROM deliveries WHERE id = ?1")?
         .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
-    // A replay offers each event once to a function.
+    // A replay has at most one delivery of an event to a function.
     let is_offered = from.replay != LIVE
         && tx
             .prepare_cached(
@@ -153,7 +155,8 @@ fn move_one(commit: &mut GroupCommit<'_>, id: DeliveryId, to: FunctionId) -> rus
     Ok(Some(Moved { replay: from.replay, key, state }))
 }
 
-/// Blocks all deliveries of an order key but the first one, which is made ready if it is blocked.
+/// Puts the deliveries of an order key in order: blocks all but the first one, and makes the first one ready if it is
+/// blocked.
 fn put_in_order(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqlite::Result<()> {
     let tx = commit.tx;
     let startable: Vec<(DeliveryId, i64)> = tx
@@ -174,13 +177,13 @@ fn put_in_order(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqli
         .execute([id.0])?;
         commit.counters.take_recent(id);
         commit.counters.change_state(owner, state, rows::BLOCKED);
-        // An earlier write of the same commit may have made it ready.
+        // The delivery may be in this list, because an earlier write of the same commit made it ready.
         commit.ready.retain(|ready| ready.id != id);
     }
     unblock_next(commit, owner, key)
 }
 
-/// Moves the marks of the function's own sources. Returns their number.
+/// Moves the marks of the function's own sources. Returns the number of moved marks.
 fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usize> {
     let (first, end) = own_uris(&take_over.from);
     let scopes: Vec<String> = tx
@@ -203,8 +206,8 @@ fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usiz
     Ok(count)
 }
 
-/// Renames the keys of marks that name the function or its sources, or removes the mark of the function if the present
-/// name has one. Returns the number of changed marks.
+/// Renames the keys of marks that name the function or its sources. If the present name already has a mark, the mark of
+/// the function itself is removed, and the mark of a source stays as it is. Returns the number of changed marks.
 fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> rusqlite::Result<usize> {
     let mut count = 0;
     for names in names {
@@ -232,7 +235,7 @@ fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> ru
     Ok(count)
 }
 
-/// Renames the origins of the function's own sources. Returns them.
+/// Changes the URIs of the origins of the function's own sources. Returns these origins with their new URIs.
 fn rename_origins(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<Vec<(Origin, String)>> {
     let (first, end) = own_uris(&take_over.from);
     let origins: Vec<(Origin, String)> = tx
@@ -254,7 +257,7 @@ fn rename_origins(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<Vec
     Ok(renamed)
 }
 
-/// Renames the function in the filters of replays that are not finished. Returns their number.
+/// Renames the function in the filters of replays that are not finished. Returns the number of changed filters.
 fn rename_filters(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usize> {
     let open: Vec<(i64, String)> = tx
         .prepare_cached("SELECT id, filter FROM replays WHERE state IN (0, 1, 3)")?
@@ -274,8 +277,8 @@ fn rename_filters(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usi
     Ok(count)
 }
 
-/// Returns the range of the URIs that begin with `/app/function/`: the first text of the range, and the first text
-/// after the range.
+/// Returns the range of all URIs that begin with `/app/function/`: the lower end, which is part of the range, and the
+/// upper end, which is not.
 fn own_uris(function: &str) -> (String, String) {
     // `0` is the character after `/`.
     (format!("/{function}/"), format!("/{function}0"))

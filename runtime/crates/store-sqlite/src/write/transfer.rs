@@ -13,8 +13,8 @@ use evoke_model::{DeliveryId, FunctionId};
 
 const PENDING: [i64; 3] = [rows::READY, rows::RETRYING, rows::BLOCKED];
 
-/// Moves each of these deliveries if it is pending and live. A delivery stays where it is if the other function has a
-/// later unfinished delivery of its order key, which may run already.
+/// Moves each of these deliveries if it is pending and live. A delivery is not moved if the other function has a later
+/// unfinished delivery of its order key, because this one may already be running.
 pub(crate) struct Transfer {
     /// In ascending order.
     pub(crate) ids: Vec<DeliveryId>,

@@ -52,12 +52,12 @@ pub async fn pending_deliveries_are_listed_and_cancelled_by_function_root_and_nu
     let letter = store.delivery(DeliveryId(3)).await.unwrap().unwrap().unwrap();
     assert_eq!((letter.state, letter.cause.as_deref()), (DeliveryState::Dead, Some("cancelled: why")));
     assert_eq!((letter.attempts.len(), letter.due_ms), (1, None));
-    // The outcome of an attempt that ran meanwhile has no effect.
+    // A cancelled delivery ignores the result of an attempt that was still running.
     let late = Completion { function: b, ..Arc::unwrap_or_clone(done(4, 1)) };
     assert_eq!(store.complete(Arc::new(late)).await.unwrap(), Completed::Superseded);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
 
-    // A redriven delivery counts again, after its attempts.
+    // Redriven deliveries are ready and count as pending again, also one that already had an attempt.
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Function("shop/b".into())).await.unwrap(), 3);
     assert_eq!((ready_ids(store, b).await, store.pending()), (ids([3, 4, 6]), 5));
 }
@@ -70,7 +70,7 @@ pub async fn a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive(store:
         store.cancel(&Actor::Runtime, PendingFilter::Delivery(DeliveryId(id)), "cancelled: why").await.unwrap()
     };
     assert_eq!(cancel(2).await, 1);
-    // The first one still runs, and the second one keeps its place.
+    // The first delivery may still run, and the cancelled second one keeps its place before the third.
     assert_eq!(ready_ids(store, f).await, ids([1]));
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([1]));
@@ -79,14 +79,14 @@ pub async fn a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive(store:
     assert_eq!(ready_ids(store, f).await, []);
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([2]));
-    // All of a key: only the first is ready after a redrive.
+    // All deliveries of a key are cancelled: after a redrive, only the first of them is ready.
     let all = PendingFilter::Function("shop/a".into());
     assert_eq!(store.cancel(&Actor::Runtime, all, "cancelled: why").await.unwrap(), 2);
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([2]));
     store.complete(done(2, 1)).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([3]));
-    // A purge of a cancelled one lets the next one run.
+    // A purged delivery is no longer pending.
     assert_eq!(cancel(3).await, 1);
     store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!((ready_ids(store, f).await, store.pending()), (ids([]), 0));

@@ -1,8 +1,8 @@
-//! The macros that make the tests of a backend.
+//! The macros that define the tests of a backend.
 
-/// Makes one test of each case, over the stores that `$open` makes: a closure from a clock and a dedup window to a
-/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store. The optional
-/// `$damage` is a closure from the second value of `$open` and the [`DamagedRow`] to damage.
+/// Defines one test for each case. `$open` is a closure that receives a clock and a dedup window. It returns a store,
+/// and a value that must live as long as the store. The optional `$open_two` returns two handles to one store and such
+/// a value. The optional `$damage` is a closure that receives the second value of `$open` and damages a [`DamagedRow`].
 #[macro_export]
 macro_rules! conformance {
     ($open:expr, damage = $damage:expr) => {

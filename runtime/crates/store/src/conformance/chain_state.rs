@@ -6,7 +6,8 @@ async fn state(store: &dyn Store, root: i64, wanted: &'static str) -> ChainState
     store.chain_state(Seq(root), Arc::new(move |type_: &str| type_ == wanted)).await.unwrap()
 }
 
-/// Returns an event that the delivery published, or with `hops` 0 the report about it.
+/// Returns an event that the delivery `cause` published; with `hops` 0, the event with which the runtime reports its
+/// failure.
 fn caused(id: &str, type_: &str, cause: i64, hops: u32, deliveries: Vec<NewDelivery>) -> NewEvent {
     let origin = if hops == 0 { Origin::RUNTIME } else { Origin(9) };
     let lineage = Lineage { cause: Some(DeliveryId(cause)), root: Some(Seq(1)), hops, origin };
@@ -29,13 +30,16 @@ pub async fn a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing
     // Event 1 has the deliveries 1 and 2, and the other event has delivery 3.
     let deliveries = vec![to(a), keyed(b, "k")];
     let mut first = new_event("1", deliveries);
-    // The request comes of another chain, over an endpoint.
+    // The request that created the event came from a function of another chain, so the event has hops.
     first.lineage.hops = 7;
     store.accept(vec![first, new_event("2", vec![keyed(b, "k")])], vec![]).await.unwrap();
     let root = store.accepted(Seq(1)).await.unwrap().unwrap().unwrap();
     assert_eq!(root.event.id, "1");
     assert!(store.accepted(Seq(9)).await.unwrap().is_none());
-    assert!(matches!(state(store, 1, "order.placed").await, ChainState::Pending), "the root is no answer");
+    assert!(
+        matches!(state(store, 1, "order.placed").await, ChainState::Pending),
+        "the root itself is not a published event"
+    );
     complete(store, done(1, 1), vec![caused("p", "paid", 1, 1, vec![to(a)])]).await;
     let ChainState::Published(found) = state(store, 1, "paid").await else { unreachable!() };
     assert_eq!(found.unwrap().event.id, "p");
@@ -47,7 +51,7 @@ pub async fn a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing
     assert!(matches!(state(store, 2, "shipped").await, ChainState::Pending));
     complete(store, done(2, 2), vec![]).await;
     assert!(matches!(state(store, 1, "shipped").await, ChainState::Finished));
-    assert!(matches!(state(store, 2, "paid").await, ChainState::Pending), "chains are apart");
+    assert!(matches!(state(store, 2, "paid").await, ChainState::Pending), "an event of another chain does not count");
     assert!(matches!(state(store, 1, "paid").await, ChainState::Published(_)));
     assert!(matches!(state(store, 99, "paid").await, ChainState::Finished));
 }
@@ -56,7 +60,7 @@ pub async fn a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome(store: 
     let a = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept(vec![new_event("1", vec![to(a), to(a)]), new_event("2", vec![to(a)])], vec![]).await.unwrap();
     complete(store, ended(1, 1, "retry", Verdict::RetryAt(NOW_MS)), vec![]).await;
-    // The report of a dead letter and its deliveries are not part of the chain.
+    // The event that reports a dead letter is not part of the chain, and neither are the deliveries of this event.
     let report = caused("r", "paid", 1, 0, vec![to(a)]);
     complete(store, ended(1, 2, "timeout", Verdict::Dead("gave up".into())), vec![report]).await;
     let of_report = NewEvent {
@@ -68,7 +72,7 @@ pub async fn a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome(store: 
     let is_dead = |state: &ChainState, (id, expected): (DeliveryId, &str)| matches!(state, ChainState::Dead { delivery, kind } if *delivery == id && kind == expected);
     let found = state(store, 1, "paid").await;
     assert!(is_dead(&found, expected), "{found:?}");
-    // An event of the wanted type comes before a dead letter.
+    // A published event of the wanted type takes precedence over a dead letter.
     complete(store, done(2, 1), vec![caused("p", "paid", 2, 1, vec![])]).await;
     assert!(matches!(state(store, 1, "paid").await, ChainState::Published(_)));
     assert!(is_dead(&state(store, 1, "shipped").await, expected));

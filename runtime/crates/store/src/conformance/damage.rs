@@ -1,9 +1,9 @@
-//! Damaged rows: a row that was changed outside of the store is an error in its place, never data.
+//! Damaged rows: a row that was changed outside of the store is returned as an error, never as data.
 
 use super::*;
 use evoke_model::state::{Change, Touched};
 
-/// A row that a backend damages: it changes a value of the row without the store.
+/// A row that the backend's closure damages: it changes a value of the row, but not the checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DamagedRow {
     Event(Seq),
@@ -33,7 +33,7 @@ pub async fn a_damaged_event_is_an_error_in_its_place(store: &dyn Store, damage:
     assert_eq!(found.iter().map(DamagedEvent::seq_of).collect::<Vec<_>>(), seqs([1, 2, 3]));
     assert_eq!(found.iter().map(|read| read.is_ok()).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(store.event(Seq(2)).await.unwrap().unwrap().unwrap_err().seq, Seq(2));
-    // The dispatcher receives the delivery, which it has to end as a dead letter.
+    // The dispatcher receives the delivery of the damaged event, and must end the delivery as a dead letter.
     let ready = store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap();
     assert_eq!(ready.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), ids([1, 2, 3]));
     assert_eq!(ready.iter().map(|delivery| delivery.event.is_ok()).collect::<Vec<_>>(), [true, false, true]);
@@ -85,7 +85,7 @@ pub async fn damaged_marks_state_and_replays_are_errors_and_others_are_returned(
     damage(DamagedRow::Replay(ReplayId(1)));
     assert!(matches!(store.marks("lost".into()).await, Err(StoreError::Damaged(_))));
     assert_eq!(store.marks("kept".into()).await.unwrap()["k"], b"1");
-    // A single value may still be served from memory, where it is intact.
+    // This checks the list of keys: a single value may come from the cache, where it is undamaged.
     assert!(matches!(store.state_keys("lost", None, 10).await, Err(StoreError::Damaged(_))));
     assert_eq!(store.state_keys("kept", None, 10).await.unwrap().keys, ["k"]);
     assert!(matches!(store.replay(ReplayId(1)).await, Err(StoreError::Damaged(_))));

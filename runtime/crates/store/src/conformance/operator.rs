@@ -54,11 +54,12 @@ pub async fn a_retry_that_is_not_due_runs_now_when_an_operator_asks(store: &dyn 
     assert_eq!(waiting(Some(DeliveryState::Ready)).await, ids([3]));
     assert_eq!(waiting(Some(DeliveryState::Blocked)).await, []);
     let announced = watch_ready(store);
-    // The second one is due, so it may run already; the third one waits for no retry.
+    // Delivery 2 is due, so an attempt at it may already run. Delivery 3 does not wait for a retry. So only delivery 1
+    // changes.
     assert_eq!(store.retry_now(&Actor::Runtime, PendingFilter::Function("shop/a".into())).await.unwrap(), 1);
     assert_eq!(*announced.lock().unwrap(), ids([1]));
     assert_eq!((ready_ids(store, f).await, store.pending()), (ids([1, 3]), 3));
-    // Its attempt still counts.
+    // The first attempt of the delivery still counts.
     assert_eq!(store.complete(done(1, 1)).await.unwrap(), Completed::Superseded);
     assert_eq!(store.complete(done(1, 2)).await.unwrap(), Completed::Committed);
     assert_eq!(store.retry_now(&Actor::Runtime, PendingFilter::All).await.unwrap(), 0);
@@ -72,12 +73,12 @@ pub async fn a_dead_letter_is_replaced_by_an_event_in_one_commit(store: &dyn Sto
         let event = NewEvent { lineage, ..new_event(id, vec![keyed(f, "k")]) };
         store.replace_dead(&Actor::Runtime, DeliveryId(dead), event).await.unwrap()
     };
-    assert_eq!(replace(1, "2").await, None, "it is pending");
+    assert_eq!(replace(1, "2").await, None, "a pending delivery is not replaced");
     store.complete(dead(1, 1)).await.unwrap();
     let announced = watch_ready(store);
     assert_eq!(replace(1, "3").await, Some(Seq(2)));
-    assert_eq!(replace(1, "4").await, None, "it is replaced already");
-    // The next delivery of the key runs, and the replacement after it.
+    assert_eq!(replace(1, "4").await, None, "a delivery is replaced only once");
+    // The next delivery of the key runs first, and then the delivery of the new event.
     assert_eq!((announced.lock().unwrap().clone(), store.pending()), (ids([2]), 2));
     store.complete(done(2, 1)).await.unwrap();
     assert_eq!(*announced.lock().unwrap(), ids([2, 3]));
@@ -93,7 +94,7 @@ pub async fn pending_deliveries_move_to_another_function_in_the_order_of_their_k
     store.accept(vec![new_event("1", deliveries)], vec![]).await.unwrap();
     store.complete(ended(3, 1, "retry", Verdict::RetryAt(NOW_MS + 60_000))).await.unwrap();
     let moved = async || store.move_pending(&Actor::Runtime, "shop/a".into(), b, ids([4])).await.unwrap();
-    // The fourth is left out, and the fifth would come before the sixth, which may run already.
+    // Delivery 4 is in `except`. Delivery 5 would come before delivery 6 of the same key, which may already run.
     assert_eq!((moved().await, moved().await), (3, 0));
     assert_eq!((ready_ids(store, a).await, ready_ids(store, b).await), (ids([4, 5]), ids([1, 6])));
     let (due, _) = store.due(b, Stream::Live, NOW_MS + 60_000, 9).await.unwrap();

@@ -1,4 +1,4 @@
-//! Origins: the sources through which events enter, and the dedup of each of them.
+//! Origins: the sources through which events enter. Each origin has its own dedup.
 
 use super::*;
 
@@ -12,7 +12,8 @@ pub async fn an_id_that_another_origin_used_is_still_free(store: &dyn Store) {
     assert_eq!(store.accept(both(), vec![]).await.unwrap(), new);
     let known = vec![Accepted::Duplicate(Seq(1)), Accepted::Duplicate(Seq(2)), Accepted::Duplicate(Seq(3))];
     assert_eq!(store.accept(both(), vec![]).await.unwrap(), known);
-    // A function's event with this source and id is a fourth one, whichever chain it belongs to.
+    // An event that a function publishes with the same source and id is a fourth event. Published again in another
+    // chain, it is a duplicate.
     for (delivery, origin) in [(1, origins[0]), (2, origins[1])] {
         let lineage = Lineage { cause: Some(DeliveryId(delivery)), root: Some(Seq(delivery)), hops: 1, origin };
         let publishes = vec![NewEvent { lineage, ..new_event("1", vec![]) }];
@@ -62,7 +63,7 @@ pub async fn the_principal_of_an_event_is_read_back_and_not_inherited(store: &dy
     assert_eq!(principals, expected);
     let listed = store.events(EventFilter { after: Some(Seq(0)), limit: 10, ..EventFilter::default() }).await.unwrap();
     assert_eq!(listed[1].as_ref().unwrap().event.principal.as_deref(), Some("basic:ada"));
-    // The same id of another principal is a duplicate: it came through the same source.
+    // The same id from another principal is a duplicate, because the event came through the same source.
     let again = vec![with(Some("basic:eve"), new_event("2", vec![]))];
     assert_eq!(store.accept(again, vec![]).await.unwrap(), [Accepted::Duplicate(Seq(2))]);
 }

@@ -1,4 +1,4 @@
-//! Several owners of one store: superseded completions, released deliveries and owned scopes.
+//! Several owners of one store: completions that are superseded, deliveries that are released, and owned scopes.
 
 use super::*;
 
@@ -16,7 +16,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
     for late in [retry(1), done(1, 1), dead(1, 1), done(1, 3)] {
         assert_eq!(complete(late).await, Completed::Superseded);
     }
-    // The second delivery of the key is blocked, and the third does not exist.
+    // Delivery 3 is blocked by its key, and delivery 9 does not exist.
     assert_eq!(
         (complete(done(3, 1)).await, complete(done(9, 1)).await),
         (Completed::Superseded, Completed::Superseded)
@@ -29,7 +29,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.functions["shop/a"].done, store.pending()), (3, 1, 3));
     assert_eq!(store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap().attempts.len(), 2);
-    // After a redrive the attempts count on.
+    // After a redrive, the numbers of attempts continue.
     assert_eq!(complete(dead(2, 1)).await, Completed::Committed);
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(complete(done(2, 1)).await, Completed::Superseded);
@@ -43,7 +43,7 @@ pub async fn released_deliveries_are_found_again(store: &dyn Store) {
     for _ in 0..2 {
         assert_eq!(ready_ids(store, f).await, ids([1]));
         assert_eq!(store.due(f, Stream::Live, NOW_MS, 9).await.unwrap().0[0].id, DeliveryId(2));
-        // The third does not exist.
+        // Delivery 3 does not exist.
         store.release(ids([1, 2, 3])).await.unwrap();
     }
     assert_eq!(store.complete(done(1, 1)).await.unwrap(), Completed::Committed);

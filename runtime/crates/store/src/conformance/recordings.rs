@@ -55,19 +55,19 @@ pub async fn the_oldest_recordings_of_a_function_give_way_to_its_new_ones(store:
         complete(number, &number.to_string()).await;
     }
     assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["6", "5", "4"]);
-    assert!(of_delivery(store, 3, 0).await.is_empty(), "it was removed");
+    assert!(of_delivery(store, 3, 0).await.is_empty(), "the recording of delivery 3 was removed");
     let numbers: Vec<_> = store.newest_recordings("shop/a".into(), RecordingNumber::MAX, 2).await.unwrap();
     let numbers: Vec<_> = numbers.iter().map(|stored| stored.number).collect();
     assert_eq!(newest(store, numbers[1], 10).await, ["4"]);
     let (sixty, forty) = ("x".repeat(60), "y".repeat(40));
     complete(7, &sixty).await;
     complete(8, &forty).await;
-    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, [forty.clone(), sixty], "100 bytes");
+    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, [forty.clone(), sixty], "exactly the limit of 100 bytes");
     complete(9, "z").await;
     assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["z".to_owned(), forty]);
     complete(10, &"w".repeat(200)).await;
-    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["w".repeat(200)], "one is kept in any case");
-    assert_eq!(of_delivery(store, 1, 0).await, [1], "each function has its own place");
+    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["w".repeat(200)], "the newest one is never removed");
+    assert_eq!(of_delivery(store, 1, 0).await, [1], "the limits count each function separately");
 }
 
 pub async fn a_recording_is_removed_at_its_age_and_with_its_event(store: &dyn Store, now_ms: &AtomicI64) {

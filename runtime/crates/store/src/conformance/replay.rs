@@ -1,4 +1,4 @@
-//! Replays: stored events offered again.
+//! Replays: stored events are delivered again.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn start(store: &dyn Store, until: i64) -> ReplayId {
     store.start_replay(&Actor::Runtime, new).await.unwrap()
 }
 
-/// Builds the step that a replay runner would offer for the events with these numbers.
+/// Builds the step of a replay that adds a delivery for each of these events.
 async fn step(store: &dyn Store, events: impl IntoIterator<Item = i64>, new: &NewDelivery) -> Step {
     let mut step = Step::default();
     for seq in events.into_iter().map(Seq) {
@@ -39,7 +39,7 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
         [(DeliveryId(4), Seq(1), Some(id)), (DeliveryId(5), Seq(2), Some(id))]
     );
     assert!(store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap().is_empty());
-    // The event lists these deliveries after its own.
+    // The list of the event's deliveries ends with the replayed one.
     let of_event: Vec<_> = store.deliveries(Seq(1)).await.unwrap().iter().flatten().map(|d| (d.id, d.replay)).collect();
     assert_eq!(of_event, [(DeliveryId(1), None), (DeliveryId(4), Some(id))]);
 
@@ -98,7 +98,7 @@ pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &d
         store.claim(f, Stream::Replay, DeliveryId(0), 10).await.unwrap().iter().map(|d| d.id).collect()
     };
     assert_eq!((ready_ids(store, f).await, replays().await), (ids([4]), ids([5, 8])));
-    // A dead letter of a replay blocks only that replay's chain.
+    // A dead letter of a replay blocks only the later deliveries of the same key and the same replay.
     store.complete(dead(5, 1)).await.unwrap();
     store.complete(done(8, 1)).await.unwrap();
     assert_eq!(replays().await, ids([9]));
@@ -132,12 +132,13 @@ pub async fn retention_and_replays_work_together(store: &dyn Store) {
     let first = Step { position: Seq(2), offers: all.offers[..2].to_vec() };
     store.advance_replay(id, first).await.unwrap();
     store.complete(done(5, 1)).await.unwrap();
-    // Event 1 is finished including its replay, event 2 is not, events 3 and 4 are.
+    // Event 1 is finished, and so is its replayed delivery. Event 2 has a pending replayed delivery. Events 3 and 4 are
+    // finished, and not replayed yet.
     let everything = Retention { age: std::time::Duration::ZERO, bytes: 0 };
     assert_eq!(store.retain(&Actor::Runtime, everything).await.unwrap(), 3);
     let removed = store.totals().await.unwrap().removed;
     assert_eq!((removed.events, removed.owed, removed.replayed), (3, 3, 1));
-    // Removed events are not offered, and no delivery waits for them.
+    // The replay skips removed events: it adds no deliveries for them.
     store.advance_replay(id, Step { position: Seq(4), offers: all.offers[2..].to_vec() }).await.unwrap();
     assert_eq!((store.pending(), store.replay(id).await.unwrap().unwrap().events), (1, 2));
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use evoke_model::clock::rfc3339;
 
-/// An event that is due this long after the start of the case.
+/// Returns an event that is due `after_ms` after the start of the case.
 fn later(id: &str, after_ms: UnixMs, deliveries: Vec<NewDelivery>) -> NewEvent {
     let mut new = new_event(id, deliveries);
     let due = rfc3339(NOW_MS + after_ms);
@@ -23,7 +23,7 @@ pub async fn a_scheduled_event_has_no_deliveries_until_it_is_released_once(store
     let seen = watch_ready(store);
     let events = vec![later("1", 5, vec![to(f)]), later("2", 0, vec![to(f)]), later("3", 3, vec![to(f)])];
     store.accept(events, vec![]).await.unwrap();
-    // The second one is due.
+    // Event 2 is already due, so it is not scheduled.
     assert_eq!((ready_ids(store, f).await, store.pending()), (ids([1]), 1));
     assert!(store.deliveries(Seq(1)).await.unwrap().is_empty());
     let totals = store.totals().await.unwrap();
@@ -58,7 +58,7 @@ pub async fn a_scheduled_event_has_no_deliveries_until_it_is_released_once(store
     assert_eq!((ready.since_ms, ready.event.unwrap().event.id.as_str()), (NOW_MS, "3"));
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.owed, totals.scheduled, store.schedule_backlog().total().deliveries), (3, 1, 1));
-    // An event that no function receives any more leaves the schedule, too.
+    // Releasing an event without deliveries also removes it from the schedule.
     assert_eq!(store.release_events(vec![(Seq(1), vec![])]).await.unwrap(), 1);
     assert_eq!(store.schedule_backlog().total(), Amount::default());
 }
@@ -69,7 +69,8 @@ pub async fn deliveries_of_a_released_event_count_as_not_refusable_until_they_en
     let published = || store.backlog().published().deliveries;
     let release = vec![(Seq(1), vec![to(f)]), (Seq(2), vec![to(f), keyed(f, "k"), keyed(f, "k")])];
     assert_eq!((store.release_events(release).await.unwrap(), published()), (2, 4));
-    // The first attempt ends the delivery; a later one does; an operator does; a redrive brings it back.
+    // Four ways to change the count: the first attempt ends a delivery, a later attempt ends one, an operator cancels
+    // two, and a redrive makes them pending again.
     store.complete(done(1, 1)).await.unwrap();
     assert_eq!(published(), 3);
     store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
@@ -79,7 +80,7 @@ pub async fn deliveries_of_a_released_event_count_as_not_refusable_until_they_en
     assert_eq!(store.cancel(&Actor::Runtime, PendingFilter::All, "why").await.unwrap(), 2);
     assert_eq!(published(), 0);
     assert_eq!((store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), published()), (2, 2));
-    // A replayed delivery is limited by its replay.
+    // A replayed delivery does not count here, because replays have a limit of their own.
     let new = NewReplay { filter: "{}".into(), after: Seq(0), until: Seq(2) };
     let replay = store.start_replay(&Actor::Runtime, new).await.unwrap();
     let offers = vec![(Arc::new(store.event(Seq(1)).await.unwrap().unwrap().unwrap()), vec![to(f)])];
@@ -128,7 +129,7 @@ pub async fn a_cancelled_event_has_purged_deliveries_and_blocks_no_key(store: &d
     let purged = store.deliveries(Seq(1)).await.unwrap().remove(0).unwrap();
     assert_eq!((purged.state, purged.cause.as_deref()), (DeliveryState::Purged, Some("cancelled: why")));
     assert_eq!((store.pending(), store.totals().await.unwrap().functions["shop/a"].purged), (1, 3));
-    // A redrive does not find them, and both keys go on.
+    // A redrive does not find the purged deliveries, and later deliveries of both keys can run.
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 0);
     store.complete(done(1, 1)).await.unwrap();
     store.accept(vec![new_event("4", vec![keyed(f, "k"), keyed(f, "l")])], vec![]).await.unwrap();
@@ -160,7 +161,8 @@ pub async fn ages_of_a_scheduled_event_count_from_its_release(store: &dyn Store,
     assert_eq!(offer().await, Accepted::New(Seq(1)));
     store.accept(vec![new_event("2", vec![])], vec![]).await.unwrap();
     now_ms.fetch_add(10 * window_ms, Ordering::SeqCst);
-    // The event is kept and known while it waits. Later events are removed all the same.
+    // While the event waits, retention does not remove it, and its id is deduplicated. Retention still removes later
+    // events.
     assert_eq!(store.retain(&Actor::Runtime, keep(0)).await.unwrap(), 1);
     assert_eq!(offer().await, Accepted::Duplicate(Seq(1)));
     assert_eq!(store.release_events(vec![(Seq(1), vec![to(f)])]).await.unwrap(), 1);

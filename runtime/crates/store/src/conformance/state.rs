@@ -21,7 +21,7 @@ fn transaction(keys: Vec<Touched>) -> Transaction {
     Transaction { keys, ..Transaction::default() }
 }
 
-/// Completes the delivery with this number as done, with this state transaction.
+/// Returns the completion of this delivery as done, with this state transaction.
 fn with(number: i64, state: Transaction) -> Arc<Completion> {
     Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(number, 1)) })
 }
@@ -83,7 +83,7 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     let (_, version) = value(store, "k").await.unwrap();
     let read = transaction(vec![touched("k", Some(version), None)]);
     assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
-    // A repeated completion is over, whatever has changed since it was committed.
+    // A completion of a finished delivery is superseded. It does not conflict, whatever has changed since.
     assert_eq!(store.complete(stale).await.unwrap(), Completed::Superseded);
     assert_eq!(value(store, "k").await.unwrap().0, "1");
     // A completion that ends in a dead letter is validated too.
@@ -106,7 +106,7 @@ pub async fn a_key_list_is_valid_until_a_key_is_created_or_deleted(store: &dyn S
     assert_eq!(store.complete(with(2, read(first.version))).await.unwrap(), conflict_at(None));
     let second = listed().await;
     assert_eq!(second.keys, ["a", "b"]);
-    // Listing the keys and adding one conflicts as well.
+    // A transaction that lists the keys and adds a key conflicts with another transaction that added one.
     let adds = |version| Transaction { keys: vec![touched("c", None, set("1"))], ..read(version) };
     assert_eq!(store.complete(with(2, adds(second.version))).await.unwrap(), Completed::Committed);
     assert_eq!(store.complete(with(3, adds(second.version))).await.unwrap(), conflict_at(None));
@@ -130,7 +130,8 @@ pub async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
     assert!(matches!(&large, Completed::OverQuota(why) if why.contains("9 bytes")), "{large:?}");
     assert_eq!((value(store, "c").await, value(store, "a").await.unwrap().0), (None, "1".to_owned()));
     assert_eq!(state_of(store, 2).await, DeliveryState::Ready);
-    // Replacing one key by another fits. A user's write has no quota, and a bucket over its quota may shrink.
+    // Replacing one key with another fits the quota. A write of an operator has no quota, and a bucket over its quota
+    // may shrink.
     let swap = vec![touched("a", None, Some(Change::Delete)), touched("c", None, set("1234"))];
     assert_eq!(store.complete(with(2, limited(swap))).await.unwrap(), Completed::Committed);
     write(store, "large", set("1234567890")).await;
@@ -199,7 +200,7 @@ pub async fn staged_writes_are_visible_and_stale_reads_are_not_staged(store: &dy
     assert_eq!((text.as_str(), with_staged("k").await), ("2", version));
     let mut stale = transaction(vec![touched("k", Some(version + 1), set("3"))]);
     assert_eq!(store.stage(&mut stale), Err(StateItem { bucket: BUCKET.into(), key: Some("k".into()) }));
-    // A staged write ends when its commit is rejected.
+    // A staged write is no longer visible after its transaction was rejected.
     let mut state =
         Transaction { quota: Quota { keys: 1, bytes: 9 }, ..transaction(vec![touched("x", Some(0), set("1"))]) };
     store.stage(&mut state).unwrap();

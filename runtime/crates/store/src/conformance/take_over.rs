@@ -59,7 +59,7 @@ pub async fn a_renamed_function_takes_over_everything_once(store: &dyn Store) {
         set(store, "shop/old", &n.to_string(), "v").await;
     }
     set(store, "shop/older", "1", "other").await;
-    // A value in the cache of the store leaves it.
+    // This read puts a value into the cache of the store, from which the take-over must remove it.
     assert_eq!(value(store, "shop/old", "1").await.as_deref(), Some("v"));
     store.complete(done(1, 1)).await.unwrap();
     store.complete(dead(4, 1)).await.unwrap();
@@ -134,13 +134,13 @@ pub async fn a_function_with_deliveries_of_its_own_takes_over_the_unfinished_one
     of_new(ended(9, 1, "retry", Verdict::RetryAt(NOW_MS + 9))).await.unwrap();
     let pending = store.pending();
 
-    // Pending are 2, 5 and 8, dead is 6.
+    // The deliveries 2, 5 and 8 of the earlier name are pending, and delivery 6 is a dead letter.
     assert_eq!(taken(store, "shop/old", "shop/new").await, [(3, 1, 0)]);
     assert_eq!(taken(store, "shop/old", "shop/new").await, []);
     assert_eq!(store.pending(), pending);
     assert_eq!((name_of(store, 1).await, name_of(store, 2).await), ("shop/old".to_owned(), "shop/new".to_owned()));
     assert_eq!(ready_ids(store, old).await, []);
-    // Of each key the first one may run: 3 waits for 2, 5 for 4, 7 for the dead letter 6, and 9 for 8.
+    // Only the first delivery of each key may run: 3 waits for 2, 5 for 4, 7 for the dead letter 6, and 9 for 8.
     assert_eq!(ready_ids(store, new).await, ids([2, 4, 8]));
     for number in [3, 5, 7, 9] {
         assert_eq!(state_of(store, number).await, DeliveryState::Blocked, "{number}");
@@ -150,7 +150,7 @@ pub async fn a_function_with_deliveries_of_its_own_takes_over_the_unfinished_one
     assert_eq!(of_new(done(8, 1)).await.unwrap(), Completed::Committed);
     assert_eq!(store.purge(&Actor::Runtime, DeadFilter::Function("shop/new".into())).await.unwrap(), 1);
     assert_eq!(ready_ids(store, new).await, ids([3, 4, 7, 9]));
-    // The attempt of the retry still counts.
+    // The first attempt of delivery 9 still counts.
     assert_eq!(of_new(done(9, 2)).await.unwrap(), Completed::Committed);
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.functions["shop/old"].done, totals.functions["shop/old"].pending()), (1, 0));
@@ -210,7 +210,7 @@ pub async fn marks_and_origins_that_the_new_name_has_are_kept(store: &dyn Store)
     assert_eq!(keys_of(store, "/shop/new/files-1").await, ["new.csv"]);
     assert_eq!(keys_of(store, "/shop/old/files-1").await, ["old.csv"]);
     assert_eq!(keys_of(store, "/shop/new/files-2").await, ["two.csv"]);
-    // A mark of the function itself is removed, so that no later function gets it.
+    // The mark of the function itself is removed, so that a later function with the earlier name does not get it.
     assert_eq!(keys_of(store, "/evoke/paused").await, ["shop/new"]);
     for (origin, uri) in origins.iter().zip(["/shop/old/files-1", "/shop/new/files-1", "/shop/new/files-2"]) {
         assert_eq!(store.origin_uri(*origin).as_deref(), Some(uri));

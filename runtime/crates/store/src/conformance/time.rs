@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 
 const WINDOW_MS: UnixMs = 60_000;
-/// For how long a source and id are known in the timed cases.
+/// The dedup window of these cases.
 pub const WINDOW: Duration = Duration::from_millis(WINDOW_MS as u64);
 
 pub async fn an_id_is_accepted_again_when_its_dedup_window_ends(store: &dyn Store, now_ms: &AtomicI64) {
@@ -35,7 +35,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
         let filter = EventFilter { after: Some(Seq(0)), limit: 100, ..EventFilter::default() };
         store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect()
     };
-    // Event 1 is done, 2 pending, 3 dead, 4 purged, 5 without deliveries, 6 done and younger; 1 published 7.
+    // Event 1 is done, 2 pending, 3 dead, 4 purged, 5 has no deliveries, 6 is done and younger. Event 1 caused event 7.
     let events = vec![owed("1"), owed("2"), owed("3"), owed("4"), new_event("5", vec![])];
     store.accept(events, vec![]).await.unwrap();
     for delivery in [3, 4] {
@@ -61,7 +61,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     assert_eq!((counts.done, counts.purged, counts.removed, counts.total()), (2, 1, 2, 5));
     let report = store.check().await.unwrap();
     assert_eq!((report.problems, report.totals), (vec![], totals));
-    // Nothing of the removed events is left, but the events that they caused are.
+    // The deliveries and the id of a removed event are gone, too. The events that it caused are still stored.
     assert!(
         store.delivery(DeliveryId(1)).await.unwrap().is_none() && store.deliveries(Seq(1)).await.unwrap().is_empty()
     );
@@ -95,7 +95,7 @@ pub async fn a_removed_event_is_deduplicated_until_its_window_ends(store: &dyn S
     now_ms.fetch_add(10, Ordering::SeqCst);
     assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 1);
     assert_eq!((offer("2").await, offer("1").await), (Accepted::New(Seq(4)), Accepted::Duplicate(Seq(3))));
-    // The removed ids are those of one origin; an event of another one is new.
+    // A removed event is deduplicated only for its own origin: the same event from another origin is new.
     let from = async |origin| {
         let new = NewEvent { lineage: Lineage { origin, ..Lineage::default() }, ..new_event("3", vec![]) };
         store.accept(vec![new], vec![]).await.unwrap()[0]

@@ -1,4 +1,4 @@
-//! The lists and changes of the operator, over the maps.
+//! An operator's lists and changes in the in-memory store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use evoke_model::{
 };
 
 impl Inner {
-    /// Whether an event has a delivery to the function of the filter and in one of the states of the filter.
+    /// Returns true if an event has a delivery to the function of the filter and in one of the states of the filter.
     pub(super) fn has_delivery(&self, seq: Seq, filter: &EventFilter) -> bool {
         if filter.function.is_none() && filter.states.is_empty() {
             return true;

@@ -19,7 +19,8 @@ impl Kept {
 }
 
 impl Inner {
-    /// Stores the recording of a completion, and removes the oldest recordings of its function that exceed the limits.
+    /// Stores the recording of a completion, if it has one. Removes the oldest recordings of its function that exceed
+    /// the limits.
     pub(super) fn put_recording(&mut self, completion: &Completion) {
         let Some(NewRecording { data, limits: RecordingLimits { count, bytes, age } }) = &completion.recording else {
             return;

@@ -1,4 +1,4 @@
-//! The schedule, over the maps.
+//! The schedule in the in-memory store.
 
 use std::ops::Bound;
 
@@ -17,7 +17,7 @@ impl Inner {
         self.schedule_change.add(Share::of(&event.event, &event.lineage));
     }
 
-    /// Removes an event from the schedule and adds its deliveries. Returns their ids, and `None` if it is not
+    /// Removes an event from the schedule and adds its deliveries. Returns their ids; `None` if the event is not
     /// scheduled.
     fn release(
         &mut self,
@@ -50,7 +50,7 @@ impl Inner {
             ready.remove(&id);
         }
         if let Some(key) = key {
-            // The delivery is the last one of its key, so it blocks no other.
+            // The delivery is the last one of its key, so no other delivery waits for it.
             let key = (lane.0, None, key);
             let is_empty = self.unfinished.get_mut(&key).is_some_and(|unfinished| {
                 unfinished.remove(&id);

@@ -52,7 +52,8 @@ impl Buckets {
         validation
     }
 
-    /// Moves the keys of the bucket `from` to the bucket `to`, which has none. Returns the number of moved keys.
+    /// Moves the keys of the bucket `from` to the bucket `to`, which must have no keys. Returns the number of moved
+    /// keys.
     pub(super) fn rename(&mut self, from: &str, to: &str) -> u64 {
         let Some((bucket, entries)) = self.buckets.get_mut(from).filter(|(bucket, _)| bucket.usage.keys > 0) else {
             return 0;

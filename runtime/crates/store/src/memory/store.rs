@@ -1,4 +1,4 @@
-//! The traits of the store, over the maps.
+//! The traits of the in-memory store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ impl DeliveryStore for MemoryStore {
         ready((ids.into_iter().filter_map(|(_, id)| inner.ready_delivery(*id)).collect(), next))
     }
 
-    /// A store with one owner tracks no claims: the deliveries are still listed as ready or due.
+    /// Does nothing: this store has one owner and tracks no claims, so the deliveries are still ready or due.
     fn release(&self, _: Vec<DeliveryId>) -> StoreFuture<()> {
         ready(())
     }
@@ -177,7 +177,7 @@ impl StateStore for MemoryStore {
         ready(self.lock().buckets.get(bucket, key))
     }
 
-    /// Settling commits at once, so there are never staged writes.
+    /// The in-memory store commits each completion immediately, so there are never staged writes.
     fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
         self.state(bucket, key)
     }
@@ -355,12 +355,12 @@ impl InspectionStore for MemoryStore {
     }
 
     fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
-        log_request(actor, format_args!("move the pending deliveries of {from}"));
+        log_request(actor, format_args!("move the pending deliveries of {from} to another function"));
         self.write(|inner, ready| inner.move_pending(&from, to, &except, ready))
     }
 
     fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>> {
-        log_request(actor, format_args!("replace dead letter {dead} by an event"));
+        log_request(actor, format_args!("replace dead letter {dead} with a new event"));
         self.write(|inner, ready| inner.replace_dead(dead, event, ready))
     }
 
@@ -384,7 +384,10 @@ impl InspectionStore for MemoryStore {
         let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("deliveries that events and replays created: {due}; stored or removed: {counted}")]
+            vec![format!(
+                "number of stored or removed deliveries: {counted}, but events and replays created {due}; the numbers \
+                 must be equal"
+            )]
         };
         ready(CheckReport { totals, problems })
     }

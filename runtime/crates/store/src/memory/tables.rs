@@ -135,7 +135,7 @@ impl Inner {
         }
     }
 
-    /// Removes a done or purged delivery from its order key and makes the next one ready.
+    /// Removes a done or purged delivery from its order key, and makes the next delivery of the key ready.
     pub(super) fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.delivery(id) else { return };
         let Some(key) = delivery.order_key.clone() else { return };
@@ -186,7 +186,7 @@ impl Inner {
             }
             _ => {}
         }
-        // Most deliveries have one attempt.
+        // Most deliveries have one attempt, so reserve memory for only one.
         delivery.attempts.reserve_exact(1);
         delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
@@ -234,7 +234,7 @@ impl Inner {
         names
     }
 
-    /// Searches from the root on: the events of a chain come after it.
+    /// Searches the events from the root on, because all events of a chain have later positions than its root.
     pub(super) fn chain_state(&self, root: Seq, wanted: &dyn Fn(&str) -> bool) -> ChainState {
         let (mut dead, mut is_pending) = (None, false);
         for row in self.events.iter().skip(index(root.0)).flatten() {
@@ -242,7 +242,7 @@ impl Inner {
             if (*seq != root && lineage.root != Some(root)) || lineage.origin == Origin::RUNTIME {
                 continue;
             }
-            // The event that started the chain may have hops too, if its request came from another chain.
+            // The root itself may have hops, too, if a function of another chain sent the request that caused it.
             if lineage.root == Some(root) && lineage.hops > 0 && wanted(&event.type_) {
                 return ChainState::Published(Ok((*row.stored).clone()));
             }
@@ -427,8 +427,8 @@ impl Delivery {
     }
 }
 
-/// Returns a delivery's part of the backlog. Replayed deliveries count towards no source, because replays have a limit
-/// of their own.
+/// Returns the contribution of a delivery to the backlog. Replayed deliveries count for no source, because replays have
+/// a limit of their own.
 pub(super) fn share(delivery: &Delivery) -> Share {
     let Delivery { event, replay, is_released, .. } = delivery;
     let of = if *is_released { Share::of_released } else { Share::of };

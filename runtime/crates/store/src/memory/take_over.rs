@@ -1,4 +1,4 @@
-//! Moves the data of renamed functions, over the maps.
+//! Moves the data of renamed functions in the in-memory store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Inner {
         self.functions.iter().position(|known| known == name).map(|at| FunctionId(at as i64 + 1))
     }
 
-    /// Moves the unfinished deliveries and the dead letters. Returns the numbers of both.
+    /// Moves the pending deliveries and the dead letters to the other function. Returns the number of each.
     fn move_unfinished(&mut self, from: FunctionId, to: FunctionId, ready: &mut Vec<DeliveryId>) -> (u64, u64) {
         let offered: BTreeSet<_> = (self.deliveries.iter().flatten())
             .filter(|delivery| delivery.function == to && delivery.replay.is_some())
@@ -158,7 +158,7 @@ impl Inner {
         renamed.count() > 0
     }
 
-    /// Returns true if the filter of a replay was changed.
+    /// Returns true if the filter of at least one replay was changed.
     fn rename_filters(&mut self, take_over: &TakeOver) -> bool {
         let is_open = |state| matches!(state, ReplayState::Running | ReplayState::Paused | ReplayState::Cancelling);
         let mut is_changed = false;

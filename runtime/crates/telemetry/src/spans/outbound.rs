@@ -25,7 +25,7 @@ pub struct OutboundStart<'a> {
     pub method: &'a str,
     /// The host of the request.
     pub host: &'a str,
-    /// The port, if it is not the scheme's own.
+    /// The port, if it is not the default port of the scheme.
     pub port: Option<u16>,
 }
 

@@ -8,7 +8,8 @@ fn disk() -> Rules {
     Rules { thresholds: Thresholds::rising(80.0, 90.0).clear(5.0), ..Rules::default() }
 }
 
-/// Returns the changes of a series of readings, one a second, each with its second.
+/// Observes one reading per second, starting at the second `from`. Returns for each change: the second, the old state
+/// and the new state.
 fn changes(machine: &mut Machine, rules: &Rules, from: i64, samples: &[Sample]) -> Vec<(i64, State, State)> {
     let seconds = samples.iter().zip(from..);
     let observed = seconds.filter_map(|(sample, second)| Some((second, machine.observe(rules, at(second), *sample)?)));
@@ -36,9 +37,10 @@ fn a_state_counts_after_all_readings_of_the_hold_time() {
     let rules = Rules { hold_ms: 3_000, ..disk() };
     let mut machine = Machine::new(at(0));
     let readings = values(&[85.0, 85.0, 70.0, 85.0, 85.0, 95.0, 85.0, 70.0, 70.0, 85.0, 70.0, 70.0, 70.0, 70.0]);
-    // The warning has lasted from 3 to 6, the critical reading at 5 supports it; the good ones from 10 to 13.
+    // The readings from second 3 to 6 support a warning, also the critical reading at second 5. The readings from
+    // second 10 to 13 support ok.
     assert_eq!(changes(&mut machine, &rules, 0, &readings), [(6, Ok, Warning), (13, Warning, Ok)]);
-    assert_eq!(machine.since(), at(10), "since the first reading of the state");
+    assert_eq!(machine.since(), at(10), "the state must count from its first reading");
 }
 
 #[test]
@@ -73,10 +75,10 @@ fn a_restart_tells_what_changed_meanwhile_and_nothing_else() {
     let saved = machine.saved(at(10));
 
     let mut same = Machine::restore(&saved, at(100));
-    // Within the hysteresis of the stored state.
+    // 76 is within the hysteresis of the stored warning: below 80, but not below 75.
     assert_eq!(changes(&mut same, &disk(), 100, &values(&[76.0, 85.0])), []);
     let later = same.observe(&disk(), at(102), Sample::value(10.0)).unwrap();
-    assert_eq!((later.missed, later.lasted_ms), (false, 92_000), "a change after the first reading is not missed");
+    assert_eq!((later.missed, later.lasted_ms), (false, 92_000), "only a change at the first reading is missed");
 
     let mut changed = Machine::restore(&saved, at(100));
     let change = changed.observe(&disk(), at(100), Sample::value(95.0)).unwrap();
@@ -114,7 +116,7 @@ fn a_flapping_thing_is_told_once_and_again_when_it_settles() {
     for second in 30..200 {
         told.extend(machine.observe(&rules, at(second), Sample::value(95.0)).map(|change| (second, change.kind)));
     }
-    // The changes at 27 to 30 are in the window of 60 s; two are left from 88 on.
+    // The last four changes are at seconds 27 to 30. From second 88 on, only two of them are within the last 60 s.
     assert_eq!(told, [(88, Settled)]);
 }
 
@@ -154,7 +156,7 @@ fn a_jump_of_the_wall_clock_changes_no_wait() {
     assert_eq!(machine.observe(&rules, jumped(4, -1_000), Sample::value(95.0)), None);
     let change = machine.observe(&rules, jumped(5, -1_000), Sample::value(95.0)).unwrap();
     assert_eq!((change.since, change.lasted_ms), (at(0), 0));
-    // A stored time in the future counts as now.
+    // A stored time in the future becomes the current time.
     let saved = machine.saved(at(5));
     let restarted = Machine::restore(&saved, jumped(6, -10_000));
     assert_eq!(restarted.since().mono_ms, at(6).mono_ms);
@@ -168,7 +170,7 @@ fn a_deviation_is_a_warning() {
     let usual: Vec<f64> = (0..200).map(|n| 100.0 + f64::from(n % 5)).collect();
     assert_eq!(changes(&mut machine, &rules, 0, &values(&usual)), []);
     assert_eq!(changes(&mut machine, &rules, 200, &values(&[150.0, 101.0])), [(200, Ok, Warning), (201, Warning, Ok)]);
-    // Readings from before a restart are learned, so that the baseline is there at once.
+    // With `learn`, readings from before a restart fill the baseline, so that a first new reading can deviate.
     let mut restarted = Machine::restore(&machine.saved(at(202)), at(202));
     usual.iter().zip(0..).for_each(|(value, second)| restarted.learn(&rules, at(second).mono_ms, *value));
     assert_eq!(changes(&mut restarted, &rules, 203, &values(&[150.0])), [(203, Ok, Warning)]);

@@ -9,7 +9,8 @@ fn append(spool: &Spool, numbers: std::ops::Range<u32>) {
     spool.append(&events).unwrap();
 }
 
-/// Takes everything that is not confirmed, and confirms it if `confirm` is set.
+/// Returns all events that are not confirmed, and confirms them. Without `confirm`, returns only the first batch, and
+/// confirms nothing.
 fn take(spool: &Spool, confirm: bool) -> Vec<String> {
     spool.close();
     let mut all = Vec::new();
@@ -37,7 +38,7 @@ fn events_are_kept_in_order_until_they_are_confirmed() {
     assert_eq!(batch.events.len(), 5);
     spool.confirm(&batch, 2).unwrap();
     drop(spool);
-    // The next command continues after the confirmed ones.
+    // The next command continues after the confirmed events.
     assert_eq!(take(&open(folder.path()), false), numbers(2..5));
     let spool = open(folder.path());
     append(&spool, 5..7);
@@ -86,7 +87,7 @@ fn a_full_spool_takes_no_event_and_a_file_that_was_stored_frees_its_space() {
     let large = |n: u64| n.to_string().repeat(usize::try_from(FILE_BYTES_MAX).unwrap() - 1);
     spool.append(&[large(1)]).unwrap();
     let error = spool.append(&[large(2)]).unwrap_err().to_string();
-    assert!(error.contains("it is full: 16777216 of 16778216 bytes wait for Evoke"), "{error}");
+    assert!(error.contains("it is full: it has 16777216 of at most 16778216 bytes"), "{error}");
     append(&spool, 0..2);
     // An event that is longer than a batch is a batch of its own.
     let batch = spool.next_batch().unwrap().unwrap();

@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use evoke_model::DeliveryId;
 
 /// A delivery counts as refused after this many failures besides its first one, if the endpoint accepted another
-/// delivery between any two of them. An endpoint that is alternately up and down also fails other deliveries, and so
-/// still opens its circuit.
+/// delivery between any two of them. If an endpoint is alternately up and down, other deliveries fail too, and still
+/// open the circuit.
 const FAILURES: u32 = 3;
 
-/// Largest number of remembered deliveries; the oldest is forgotten first. An endpoint that refuses more deliveries
-/// than this at a time should open its circuit and be tested by probes.
+/// The maximum number of deliveries whose failures are counted; the oldest is forgotten first. An endpoint that refuses
+/// more deliveries than this at a time should open its circuit and be tested by probes.
 const REMEMBERED_MAX: usize = 16;
 
 /// The failures of single deliveries, and the number of accepted deliveries.

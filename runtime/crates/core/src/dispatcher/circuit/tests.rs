@@ -4,7 +4,7 @@ fn failed() -> Outcome {
     Outcome::EndpointFailed { message: "503".into(), after: None }
 }
 
-/// A circuit and the time, which the methods advance.
+/// A circuit and the current time, which the methods advance.
 struct Fixture {
     circuit: Circuit,
     now: Instant,
@@ -51,7 +51,7 @@ fn failures_in_a_row_open_the_circuit_and_others_do_not() {
         fixture.run(&ends);
         assert!(!fixture.circuit.is_open());
     }
-    // An attempt that did not ask the endpoint says nothing about it.
+    // The outcome of an attempt that sent no request does not count.
     for outcome in [&failed(), &timeout, &Outcome::Denied { message: String::new() }, &failed(), &failed()] {
         fixture.run(outcome);
         assert!(!fixture.circuit.is_open());
@@ -70,7 +70,7 @@ fn one_probe_at_a_time_runs_after_waits_that_double_up_to_the_longest() {
     for _ in 0..9 {
         waits.push(fixture.wait().as_secs());
         fixture.circuit.started(DeliveryId(100), fixture.now);
-        assert!(!fixture.circuit.may_start(fixture.now + HOLD_MAX), "a probe runs");
+        assert!(!fixture.circuit.may_start(fixture.now + HOLD_MAX), "a probe is running");
         assert_eq!(fixture.circuit.wakes_at(fixture.now), None);
         let ended = fixture.circuit.ended(DeliveryId(100), &failed(), true, fixture.now, 8);
         assert_eq!(ended, Ended::FailedProbe);
@@ -150,7 +150,8 @@ fn a_rate_spaces_starts_and_late_ones_are_caught_up() {
         fixture.run(&Outcome::Done);
         assert_eq!(fixture.wait(), Duration::from_millis(4));
     }
-    // 9 ms late: two more starts at once, but no more after a long pause.
+    // 9 ms late: three deliveries start together, because their planned starts are 4 ms apart. Also after a long pause,
+    // no more than three start together.
     for late in [Duration::from_millis(9), Duration::from_secs(60)] {
         fixture.now += late;
         let at_once = std::iter::repeat_with(|| {
@@ -178,7 +179,7 @@ fn a_wait_that_the_endpoint_asks_for_holds_everything_up_to_a_limit() {
     fixture.wait();
     assert_eq!(fixture.run(&asks(300)), Ended::FailedProbe);
     assert_eq!(fixture.wait(), Duration::from_secs(300));
-    // Another endpoint, after a reload.
+    // A reload can name another endpoint, so the wait ends.
     fixture.run(&asks(300));
     fixture.circuit.replace_policy(CircuitPolicy::default());
     assert_eq!(fixture.wait(), Duration::ZERO);

@@ -7,11 +7,11 @@ use foldhash::{HashSet, HashSetExt};
 use super::*;
 use evoke_model::PendingFilter;
 
-/// An endpoint that can be down, and records the requests that it took.
+/// An endpoint that can be down. It records the requests that it accepted.
 #[derive(Default)]
 struct Endpoint {
     is_down: AtomicBool,
-    /// The outcome while the endpoint is down; by default a failure without a wait.
+    /// The outcome while the endpoint is down. By default a failure that asks for no wait.
     when_down: Mutex<Option<Outcome>>,
     requests: AtomicU32,
     taken: Mutex<Vec<String>>,
@@ -146,7 +146,7 @@ async fn deliveries_that_become_too_old_while_the_circuit_is_open_become_dead_le
     endpoint.set_down(true);
     let retry = RetryPolicy { max_age: Duration::from_secs(3600), ..RetryPolicy::default() };
     fixture.dispatcher.set_functions(vec![endpoint.spec_with(CircuitPolicy::default(), retry)]);
-    // More than the window, so that some wait in the store.
+    // More deliveries than the lane holds in memory, so that some wait in the store.
     fixture.offer(FUNCTION, 0..1000).await;
     tokio::time::sleep(Duration::from_secs(3590)).await;
     fixture.offer(FUNCTION, 1000..1010).await;
@@ -158,14 +158,13 @@ async fn deliveries_that_become_too_old_while_the_circuit_is_open_become_dead_le
     let causes: Vec<_> = letters.into_iter().map(|letter| letter.unwrap().cause.unwrap()).collect();
     let count = |text: &str| causes.iter().filter(|cause| cause.contains(text)).count();
     assert!(count("gave up at an age of 3") == 1000, "{causes:?}");
-    assert!(
-        count("no request was sent, because the circuit of the endpoint is open; the last request failed as") > 900
-    );
+    let not_sent = "no request was sent, because the endpoint keeps failing (its circuit is open); the last request";
+    assert!(count(not_sent) > 900);
     endpoint.set_down(false);
     assert_eq!(fixture.settled().await.done, 10);
 }
 
-/// An endpoint that never takes the first event, and takes all others. Counts the requests of each kind.
+/// An endpoint that refuses the first event, and accepts all others. Counts the refused and the accepted requests.
 #[derive(Default)]
 struct Poisoned {
     taken: Arc<AtomicU32>,
@@ -191,7 +190,8 @@ async fn a_delivery_that_the_endpoint_never_takes_is_retried_by_its_policy_and_d
     let fixture = Fixture::new(8, Router::default()).await;
     let refused = Arc::<AtomicU32>::default();
     let runner = Arc::new(Poisoned { refused: refused.clone(), ..Poisoned::default() });
-    // Each wait is so short that the endpoint is in its recovery, when a single failure opens the circuit.
+    // Each wait between attempts is so short that the circuit is still recovering. In this state, a single failure
+    // opens the circuit again.
     let short = Duration::from_millis(500);
     let retry = RetryPolicy { attempts: 100_000, backoff: short, max_backoff: short, ..RetryPolicy::default() };
     fixture.dispatcher.set_functions(vec![FunctionSpec { runner, retry, ..spec(FUNCTION, 4, |_| done()) }]);
@@ -253,7 +253,8 @@ async fn a_function_whose_endpoint_is_gone_stops_until_it_was_paused_and_resumed
     let (fixture, endpoint) = (by_key().await, Arc::new(Endpoint::default()));
     *endpoint.when_down.lock().unwrap() = Some(Outcome::EndpointGone { message: "410 Gone".into() });
     endpoint.set_down(true);
-    // One attempt only: it does not count.
+    // The policy allows only one attempt. The deliveries must survive, because attempts at an endpoint that is gone do
+    // not count.
     let retry = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     fixture.dispatcher.set_functions(vec![endpoint.spec_with(CircuitPolicy::default(), retry)]);
     fixture.offer(FUNCTION, 0..20).await;
@@ -262,7 +263,7 @@ async fn a_function_whose_endpoint_is_gone_stops_until_it_was_paused_and_resumed
     assert!(reason.starts_with("410 Gone (delivery "), "{reason}");
     let requests = endpoint.requests();
     hours(1).await;
-    assert!(endpoint.requests() <= requests + 1, "only a request that ran already");
+    assert!(endpoint.requests() <= requests + 1, "only a request that was already running may follow");
     let mut paused = HashSet::new();
     paused.insert(FUNCTION);
     fixture.dispatcher.set_paused(paused);

@@ -3,7 +3,8 @@ use std::sync::Mutex;
 use super::*;
 use evoke_store::running::{EXITS_MAX, RunningLog, Slot, UncleanExit, Work};
 
-/// The ids of running deliveries, and the largest number of others that ran beside a suspect.
+/// The running deliveries, the order of the starts, and the largest number of other deliveries that ran beside a
+/// suspect.
 #[derive(Default)]
 struct Seen {
     running: Mutex<Vec<(DeliveryId, bool)>>,
@@ -28,7 +29,8 @@ impl RunningLog for Seen {
     }
 }
 
-/// Starts a dispatcher over a store in which the process ended while these deliveries ran, with this frequency.
+/// Starts a dispatcher over a store that records, for each delivery in `exits`, how often the process ended without a
+/// clean stop while the delivery ran.
 async fn after_exits(offered: u32, exits: &[(i64, u32)]) -> (Fixture, Arc<Seen>) {
     let clock = Clock::following_tokio(START_MS);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
@@ -68,7 +70,7 @@ async fn a_suspect_runs_alone_and_others_run_together_in_between() {
     assert_eq!(seen.beside_suspect_max.load(Ordering::Relaxed), 0);
     let started = seen.started.lock().unwrap().clone();
     assert_eq!(started.len(), 40, "{started:?}");
-    // After the first suspect, the others have a turn before the next suspect.
+    // After the first suspect, other deliveries run before the next suspect.
     let place = |id| started.iter().position(|started| *started == id).unwrap();
     assert!(place(1) == 0 && place(2) > 1, "{started:?}");
 }
@@ -95,7 +97,7 @@ async fn suspects_that_wait_are_released_at_a_drain_and_by_a_suspended_function(
     let (fixture, seen) = after_exits(4, &[(1, 1), (2, 1), (3, 1), (4, 1)]).await;
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, sleeps(50))]);
     fixture.dispatcher.set_functions(vec![]);
-    // At most the suspect that ran already ends.
+    // At most the suspect that was already running ends.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(seen.started.lock().unwrap().len() <= 1);
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, sleeps(50))]);

@@ -30,7 +30,7 @@ async fn a_paused_function_starts_nothing_until_it_is_resumed_also_across_a_relo
     fixture.offer(FUNCTION, 1..=10).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     fixture.dispatcher.set_paused(paused(&[FUNCTION]));
-    // The two running attempts continue; the other function runs.
+    // The two running attempts continue, and the other function is not paused.
     permits.add_permits(9);
     fixture.offer(OTHER, 1..=3).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -61,7 +61,7 @@ async fn cancelled_deliveries_do_not_start_and_running_ones_have_no_effect() {
         run(call)
     };
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 2, counts)]);
-    // More than the window of the lane, so that some wait in memory and some in the store.
+    // More deliveries than the lane holds in memory, so that some wait in memory and some in the store.
     fixture.offer(FUNCTION, 1..=600).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let which = PendingFilter::Function("shop/a".into());
@@ -71,7 +71,7 @@ async fn cancelled_deliveries_do_not_start_and_running_ones_have_no_effect() {
     assert_eq!((started.load(Ordering::Relaxed), fixture.bus.pending()), (2, 0));
     let totals = fixture.store.totals().await.unwrap();
     assert_eq!((totals.functions["shop/a"].done, totals.functions["shop/a"].dead), (0, 600));
-    // After a redrive all of them run.
+    // After a redrive, all of these deliveries run.
     assert_eq!(fixture.store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 600);
     assert_eq!(fixture.settled().await.done, 600);
 }

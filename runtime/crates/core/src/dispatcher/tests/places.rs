@@ -1,8 +1,9 @@
-//! Places: permissions to run one delivery each, of which the last free ones are reserved.
+//! Places: a place is the permission to run one delivery. The last free places are reserved for functions that run
+//! nothing.
 
 use super::*;
 
-/// Waits until this number of deliveries of a function runs and it has had time to start more.
+/// Waits until `count` deliveries of the function run. Then waits for a second, and checks that no more have started.
 async fn runs(fixture: &Fixture, function: FunctionId, count: u32) {
     while fixture.dispatcher.running()[&function] < count {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -19,7 +19,7 @@ fn ran(outcome: Outcome, keys: Vec<Touched>) -> AttemptResult {
     AttemptResult { state: Transaction { keys, ..Transaction::default() }, ..outcome.into() }
 }
 
-/// Adds one to the number at `k`, which takes 10 ms.
+/// Adds one to the number at the key `k`, and takes 10 ms.
 async fn count(store: Arc<dyn Store>) -> AttemptResult {
     let (number, version) = read(&*store, "k").await;
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -43,7 +43,8 @@ async fn an_attempt_runs_again_at_most_once_after_a_conflict() {
         let attempts = fixture.store.delivery(id).await.unwrap().unwrap().unwrap().attempts;
         assert_eq!(attempts.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1]);
     }
-    // All attempts but the first conflict once. With the lock, each second run reads the committed number.
+    // All attempts except the first one have one conflict. The second run has the lock, so it reads the committed
+    // number.
     assert_eq!(runs.load(Ordering::Relaxed), 200 + 199);
 }
 
@@ -93,8 +94,8 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
     assert!(letter.cause.unwrap().contains("max_keys"));
 }
 
-/// The SQLite store commits many completions at once, so attempts read writes that are staged and not yet committed.
-/// The operator writes in between. The operator's writes become visible only at their commit.
+/// The SQLite store commits many completions together, so attempts read writes that are staged but not committed yet.
+/// An operator writes at the same time. The operator's writes become visible only at their commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
     const DELIVERIES: usize = 1_000;

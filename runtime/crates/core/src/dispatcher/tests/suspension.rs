@@ -34,13 +34,13 @@ async fn a_renamed_function_runs_nothing_until_its_deliveries_have_moved_and_the
         async move { dispatcher.suspend(both).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!suspension.is_finished(), "attempts run");
+    assert!(!suspension.is_finished(), "attempts are still running");
     gate.add_permits(100);
     suspension.await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((started.load(Ordering::Relaxed), fixture.dispatcher.running_of(&both)), (4, 0));
 
-    // The deliveries that come have lower numbers than those that the lane knows.
+    // The deliveries that `shop/b` takes over have lower numbers than the deliveries that its lane has loaded.
     let take_over = TakeOver { from: "shop/a".into(), to: "shop/b".into() };
     let taken = fixture.store.take_over(vec![take_over], &[]).await.unwrap().unwrap();
     assert_eq!(taken[0].pending, 3);

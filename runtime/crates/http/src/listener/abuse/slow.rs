@@ -1,9 +1,9 @@
-//! Peers that send or take bytes slowly, and connections between two requests.
+//! Peers that send or read bytes slowly, and connections that wait for their next request.
 
 use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-/// A limit that no test waits for.
+/// A time limit that is too long to end within a test.
 const NEVER: Duration = Duration::from_secs(600);
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_peer_that_takes_a_response_below_the_lowest_rate_is_disconnected() {
     while server.paths().is_empty() {
         tokio::task::yield_now().await;
     }
-    // The peer takes a byte at a time, and never as much as the kernel could buffer.
+    // The peer reads one byte at a time, so slowly that only the buffers of the kernel take more of the response.
     let drips = async {
         let mut byte = [0];
         while peer.read(&mut byte).await.is_ok_and(|length| length > 0) {
@@ -81,8 +81,8 @@ async fn a_peer_that_takes_a_response_below_the_lowest_rate_is_disconnected() {
     };
     let stopped = async {
         server.stop.cancel();
-        // The drain is 10 s: only the lowest rate ends this sooner.
-        timeout(CLOSE_WAIT_MAX, server.served).await.expect("the connection is closed").unwrap();
+        // The drain limit is 10 s, so only the lowest rate can end the connection sooner.
+        timeout(CLOSE_WAIT_MAX, server.served).await.expect("the connection should be closed").unwrap();
     };
     tokio::select! { () = stopped => {}, () = drips => {} }
 }

@@ -1,4 +1,4 @@
-//! Many requests at the same time over HTTP/2.
+//! Peers that send many requests at the same time over HTTP/2.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -26,7 +26,8 @@ async fn requests_beyond_the_first_of_each_connection_are_limited_over_all_conne
             });
         }
     }
-    // The first of each connection and half of 20 wait at the gate; the others are refused at once.
+    // The peer can have the first request of each of its 2 connections, and half of the limit of 20 further requests.
+    // These 12 requests wait at the gate. The other 20 requests are refused immediately.
     for _ in 0..20 {
         assert_eq!(timeout(CLOSE_WAIT_MAX, responses.next()).await.unwrap(), Some((503, true)));
     }
@@ -39,7 +40,7 @@ async fn requests_beyond_the_first_of_each_connection_are_limited_over_all_conne
 
 #[tokio::test]
 async fn a_refused_request_counts_until_its_body_has_arrived() {
-    // Beyond the first request of its connection, the peer may have one.
+    // The peer can have the first request of its connection, and half of the limit of 2 further requests.
     let server = TestServer::open(Limits { further_streams_max: 2, ..Limits::default() }).await;
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();

@@ -26,7 +26,8 @@ impl TlsServer {
         Self::open_with(limits, None).await
     }
 
-    /// With `required`, clients need a certificate, or may have one.
+    /// Without `required`, the server asks for no client certificate. With `Some(true)`, clients must have a
+    /// certificate; with `Some(false)`, they can have one.
     async fn open_with(limits: Limits, required: Option<bool>) -> Self {
         let (authority, metrics) = (Authority::new("test"), Arc::<ConnectionMetrics>::default());
         let clients = required.map(|required| ClientAuthorities { roots: authority.pem(), required });
@@ -55,7 +56,7 @@ impl TlsServer {
         client
     }
 
-    /// Connects with TLS and asks for the name.
+    /// Connects with TLS and requests the server name `name`.
     async fn connect(&self, name: &str, client: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(client)).connect(name, self.server.connect().await).await
@@ -66,7 +67,7 @@ impl TlsServer {
         let mut peer = self.connect("a.example", self.client(None, &[])).await.unwrap();
         peer.write_all(bytes).await.unwrap();
         let mut response = Vec::new();
-        let _ = timeout(CLOSE_WAIT_MAX, peer.read_to_end(&mut response)).await.expect("the connection is closed");
+        let _ = timeout(CLOSE_WAIT_MAX, peer.read_to_end(&mut response)).await.expect("the connection should close");
         String::from_utf8_lossy(&response).into_owned()
     }
 
@@ -105,7 +106,7 @@ async fn the_protocol_is_agreed_on_in_the_handshake_and_the_certificate_is_chose
     let own: Vec<_> = server.tls.certificates().iter().map(|certificate| certificate.der.clone()).collect();
     assert_eq!(shown("a.example").await.unwrap(), own[0]);
     assert_eq!(shown("b.example").await.unwrap(), own[1]);
-    // An unknown name gets the first certificate, which is not for it.
+    // For an unknown name, the server sends its first certificate, which is not valid for that name.
     assert!(shown("c.example").await.unwrap_err().to_string().contains("certificate"));
 }
 
@@ -148,14 +149,14 @@ async fn a_plain_request_is_told_that_the_port_speaks_tls() {
 #[tokio::test]
 async fn an_unfinished_handshake_is_closed_in_time() {
     let server = TlsServer::open(Limits { handshake: SHORT, ..Limits::default() }).await;
-    // The second is the start of a record with a length of 512 bytes.
+    // The second one of these is the start of a record with a length of 512 bytes.
     for beginning in [&b""[..], b"\x16\x03\x01\x02\0\x01", b"\x16"] {
         let started = Instant::now();
         assert_eq!(server.server.exchange(beginning).await, "");
         assert!(started.elapsed() >= SHORT / 2, "{beginning:?} was closed too early");
     }
     assert_eq!(server.refused(ConnectionRefusal::SlowHandshake), 3);
-    // Bytes that are no handshake are refused at once.
+    // Bytes that are not a handshake are refused immediately.
     server.server.exchange(b"\x16\x03\x01\0\x05hello").await;
     assert_eq!(server.refused(ConnectionRefusal::Handshake), 1);
 }
@@ -174,9 +175,9 @@ async fn a_new_handshake_replaces_the_oldest_beyond_the_limit() {
     let mut response = String::new();
     fourth.read_to_string(&mut response).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
-    // One of the held connections was closed, long before the limit of 5 s.
+    // The server closes one of the held connections. It does not wait for the handshake limit of 5 s.
     let closed = held.iter_mut().map(|peer| Box::pin(until_closed(peer)));
-    timeout(Duration::from_secs(4), futures_util::future::select_all(closed)).await.expect("one is closed");
+    timeout(Duration::from_secs(4), futures_util::future::select_all(closed)).await.expect("one should be closed");
 }
 
 #[tokio::test]
@@ -198,8 +199,8 @@ async fn a_peer_that_reads_no_response_over_tls_is_disconnected() {
         tokio::task::yield_now().await;
     }
     server.server.stop.cancel();
-    // The drain is 10 s: only the write stall limit ends this sooner.
-    timeout(CLOSE_WAIT_MAX, server.server.served).await.expect("the connection is closed").unwrap();
+    // The drain limit is 10 s, so only the write stall limit can end the connection sooner.
+    timeout(CLOSE_WAIT_MAX, server.server.served).await.expect("the connection should close").unwrap();
 }
 
 #[tokio::test]
@@ -207,7 +208,7 @@ async fn the_stop_ends_handshakes_at_once() {
     let server = TlsServer::open(Limits::default()).await;
     let mut peer = server.server.connect().await;
     peer.write_all(b"\x16\x03").await.unwrap();
-    // A complete connection after it shows that the server has accepted the first.
+    // The server accepts connections in order. So when a later connection is complete, the first one was accepted, too.
     assert!(server.exchange(CLOSING).await.starts_with("HTTP/1.1 200 "));
     server.server.stop.cancel();
     timeout(Duration::from_secs(4), server.server.served).await.expect("the stop waits for no handshake").unwrap();

@@ -1,10 +1,10 @@
 //! The headers in which proxies name the client: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, and
 //! `Forwarded` (RFC 7239).
 //!
-//! A proxy appends the address of its peer, so the list is read from its end: the client is the last address that is no
-//! proxy. Everything before that address was written by the client. A proxy that writes only one of `X-Forwarded-For`
-//! and `Forwarded` may pass on the other one unchanged from the client. So if a request has both headers and they name
-//! different clients, neither is used, and the proxy counts as the client.
+//! A proxy appends the address of its peer, so the list is read from its end: the client is the last address that is
+//! not one of a proxy. Everything before that address was written by the client. A proxy that writes only one of
+//! `X-Forwarded-For` and `Forwarded` may pass on the other one unchanged from the client. So if a request has both
+//! headers and they name different clients, neither is used, and the proxy counts as the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,9 +18,9 @@ use crate::listener::host::is_host;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The headers about the client that are removed from all requests, also from those of proxies. Other headers about the
-/// client, such as `X-Forwarded-User`, are kept in the requests of proxies and removed from all others. A program may
-/// read `_` in a name as `-`, so a header about the client whose name has a `_` is always removed.
+/// The headers about the client that are removed from all requests, including requests of proxies. Other headers about
+/// the client, such as `X-Forwarded-User`, are kept in the requests of proxies and removed from all others. A program
+/// may read `_` in a name as `-`, so a header about the client whose name has a `_` is always removed.
 const REPLACED: [HeaderName; 8] = [
     FORWARDED,
     X_FORWARDED_FOR,
@@ -46,23 +46,25 @@ pub(in crate::listener) struct Client {
     host: Option<HeaderValue>,
 }
 
-/// The client, the scheme and the host that the headers of one kind name.
+/// The client, the scheme and the host that a request names in one kind of headers: `X-Forwarded-…`, or `Forwarded`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ClientHeaders {
-    /// The last address that is no proxy; `None` if the list is empty, or if its last element is no address.
+    /// The last address that is not one of a proxy; `None` if the list is empty, or if its last element is not an
+    /// address.
     client: Option<IpAddr>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
 }
 
 impl Client {
-    /// The client of a connection.
+    /// Makes the client of a connection.
     pub(in crate::listener) fn of_connection(address: SocketAddr, is_tls: bool, is_forwarded: bool) -> Self {
         let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
         Self { address, scheme, is_forwarded, is_from_proxy: false, host: None }
     }
 
-    /// Returns the client of a request over a connection of this client.
+    /// Returns the client of a request that arrived over a connection of `self`. This is another client if `self` is a
+    /// proxy that names one.
     pub(in crate::listener) fn of_request(&self, headers: &HeaderMap, proxies: &Proxies) -> Self {
         let mut client = self.clone();
         if proxies.networks.is_empty() || !proxies.is_trusted(self.address.ip()) {
@@ -95,7 +97,7 @@ impl Client {
     /// request.
     pub(in crate::listener) fn apply<B>(self, request: &mut Request<B>) {
         let headers = request.headers_mut();
-        // Most requests have no such header.
+        // Most requests have no header about the client.
         if headers.keys().any(is_about_client) {
             let is_kept =
                 |name: &HeaderName| self.is_from_proxy && !REPLACED.contains(name) && !name.as_str().contains('_');
@@ -113,7 +115,8 @@ impl Client {
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(HOST, host.clone());
         }
-        // The target of an HTTP/2 request, and an absolute target, have a scheme that the peer chose. It is replaced.
+        // The peer chooses the scheme in the target of an HTTP/2 request, and in an absolute target of HTTP/1. It is
+        // replaced by the verified scheme.
         if request.uri().scheme().is_some_and(|scheme| *scheme != self.scheme || self.host.is_some()) {
             let mut parts = request.uri().clone().into_parts();
             parts.scheme = Some(self.scheme.clone());
@@ -136,7 +139,8 @@ fn is_about_client(name: &HeaderName) -> bool {
 }
 
 fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
-    // Each proxy replaces these two headers or appends to them, so the last value is that of the nearest proxy.
+    // Each proxy replaces `X-Forwarded-Proto` and `X-Forwarded-Host`, or appends to them. So the last value is that of
+    // the nearest proxy.
     let last = |name| list(headers, name).next_back().map(str::to_owned);
     ClientHeaders {
         client: last_client(list(headers, X_FORWARDED_FOR).map(address), proxies),
@@ -156,12 +160,12 @@ fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
 /// element contains a comma, so the parts are not valid addresses.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(name).iter();
-    // A line with other bytes than visible ASCII counts as an unknown address: earlier addresses are not trusted.
+    // A line that is not visible ASCII counts as an unknown address, so the addresses before it are not trusted.
     lines.flat_map(|line| line.to_str().unwrap_or("unknown").split(',').map(str::trim))
 }
 
-/// Returns the last address that is no proxy, or the first address if all are proxies. An element that is no address
-/// ends the search: the addresses before it are not trusted.
+/// Returns the last address that is not one of a proxy, or the first address if all are proxies. An element that is not
+/// an address ends the search: the addresses before it are not trusted.
 fn last_client(addresses: impl DoubleEndedIterator<Item = Option<IpAddr>>, proxies: &Proxies) -> Option<IpAddr> {
     let mut found = None;
     for address in addresses.rev() {

@@ -16,7 +16,7 @@ const V2_HEAD: usize = 16;
 /// The result of parsing the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::listener) enum Parsed {
-    /// The header is not complete.
+    /// The bytes are the beginning of a header, and its rest is missing.
     Incomplete,
     /// The header ends after `length` bytes.
     Complete {
@@ -36,18 +36,20 @@ pub(in crate::listener) fn parse(bytes: &[u8]) -> Parsed {
         return if bytes.len() < V2_HEAD { Parsed::Incomplete } else { version_2(bytes) };
     }
     if !is_start_of(b"PROXY ") {
-        return Parsed::Invalid("it does not begin with a header of the PROXY protocol");
+        return Parsed::Invalid(
+            "it does not begin with a PROXY header; make the proxy send one, or start Evoke without `--proxy-protocol`",
+        );
     }
     let line = bytes.get(..bytes.len().min(V1_MAX)).unwrap_or_default();
     match line.windows(2).position(|end| end == b"\r\n") {
         Some(end) => version_1(line.get(..end).unwrap_or_default(), end + 2),
-        None if bytes.len() >= V1_MAX => Parsed::Invalid("its header has no line end"),
+        None if bytes.len() >= V1_MAX => Parsed::Invalid("its PROXY header of version 1 has no line end in 107 bytes"),
         None => Parsed::Incomplete,
     }
 }
 
 fn version_1(line: &[u8], length: usize) -> Parsed {
-    let invalid = Parsed::Invalid("its header of version 1 has no valid addresses");
+    let invalid = Parsed::Invalid("its PROXY header of version 1 has no valid TCP4 or TCP6 addresses and ports");
     let Ok(line) = std::str::from_utf8(line) else { return invalid };
     let fields: Vec<&str> = line.split(' ').collect();
     let port = |text: &str| {
@@ -55,7 +57,7 @@ fn version_1(line: &[u8], length: usize) -> Parsed {
         if is_number { text.parse::<u16>().ok() } else { None }
     };
     match *fields.as_slice() {
-        // The rest of such a line has no meaning.
+        // The rest of a line with `UNKNOWN` is ignored.
         ["PROXY", "UNKNOWN", ..] => Parsed::Complete { client: None, length },
         ["PROXY", family, source, destination, source_port, destination_port] => {
             let addresses = match family {
@@ -76,7 +78,7 @@ fn version_1(line: &[u8], length: usize) -> Parsed {
     }
 }
 
-/// Parses a header of version 2, of which at least [`V2_HEAD`] bytes are there.
+/// Parses a header of version 2. `bytes` has at least [`V2_HEAD`] bytes.
 fn version_2(bytes: &[u8]) -> Parsed {
     let Some((&[command, family, high, low], rest)) =
         bytes.get(V2_SIGNATURE.len()..).and_then(|b| b.split_first_chunk())
@@ -86,10 +88,10 @@ fn version_2(bytes: &[u8]) -> Parsed {
     let size = usize::from(u16::from_be_bytes([high, low]));
     let length = V2_HEAD + size;
     if length > HEADER_MAX {
-        return Parsed::Invalid("its header of version 2 is too long");
+        return Parsed::Invalid("its PROXY header of version 2 is longer than 4096 bytes");
     }
     if !matches!(command, 0x20 | 0x21) {
-        return Parsed::Invalid("its header of version 2 has an unknown command");
+        return Parsed::Invalid("its PROXY header of version 2 has an unknown command");
     }
     let Some(addresses) = rest.get(..size) else { return Parsed::Incomplete };
     if command == 0x20 {
@@ -104,13 +106,13 @@ fn version_2(bytes: &[u8]) -> Parsed {
             let ip = Ipv6Addr::from(*all.first_chunk::<16>()?);
             Some(SocketAddr::new(ip.into(), u16::from_be_bytes([*all.get(32)?, *all.get(33)?])))
         }),
-        // Unspecified.
+        // The address family is unspecified.
         0x00 => return Parsed::Complete { client: None, length },
-        _ => return Parsed::Invalid("its PROXY protocol header of version 2 is not for TCP over IPv4 or IPv6"),
+        _ => return Parsed::Invalid("its PROXY header of version 2 is not for TCP over IPv4 or IPv6"),
     };
     match client {
         Some(client) => Parsed::Complete { client: Some(client), length },
-        None => Parsed::Invalid("its header of version 2 has incomplete addresses"),
+        None => Parsed::Invalid("its PROXY header of version 2 has incomplete addresses"),
     }
 }
 
@@ -144,7 +146,7 @@ mod tests {
         let mut addresses = [0; 36];
         addresses[..16].copy_from_slice(&"2001:db8::7".parse::<Ipv6Addr>().unwrap().octets());
         addresses[32..34].copy_from_slice(&443_u16.to_be_bytes());
-        // With further values behind the addresses.
+        // Optional values follow the addresses.
         let header = v2(0x21, 0x21, &[&addresses[..], &[0x04, 0, 1, 0]].concat());
         assert_eq!(parse(&header), complete("[2001:db8::7]:443", 56));
         assert_eq!(parse(&v2(0x20, 0x11, &[0; 12])), complete("", 28));

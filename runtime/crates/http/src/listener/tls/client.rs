@@ -31,15 +31,16 @@ impl ClientCertificate {
         Self(Arc::new(Names { principal, event_principal, fields }))
     }
 
-    /// Returns the principal of the client: the first alternative name of the certificate, a URI before a mail address
-    /// before a DNS name; without one, the subject's common name; without any name, `sha256:` and the hash of the
-    /// certificate. Has no control characters and at most 1,024 bytes.
+    /// Returns the principal of the client: the first name of the certificate that has at most 1,024 bytes. The
+    /// alternative names come first (URIs, then mail addresses, then DNS names), then the subject's common name.
+    /// Without such a name, the principal is `sha256:` and the hash of the certificate. A principal has no control
+    /// characters.
     pub fn principal(&self) -> &str {
         &self.0.principal
     }
 
     /// Returns the principal of events that the client sends: `certificate:` and [`Self::principal`]. No principal of
-    /// `auth` begins with `certificate:`. Behind a proxy, this is the certificate of the proxy.
+    /// `auth` begins with `certificate:`. If the client is a proxy, this is the principal of the proxy.
     pub(crate) fn event_principal(&self) -> &Arc<str> {
         &self.0.event_principal
     }

@@ -42,7 +42,7 @@ fn settings(certificates: Vec<CertificatePem>) -> TlsSettings {
 }
 
 fn error(settings: &TlsSettings) -> (TlsPart, String) {
-    let error = TlsConfig::new(settings).err().expect("the settings are wrong");
+    let error = TlsConfig::new(settings).err().expect("the settings should be wrong");
     (error.part, error.reason)
 }
 

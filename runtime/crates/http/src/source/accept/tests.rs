@@ -18,7 +18,7 @@ fn router() -> Router {
     router
 }
 
-/// Returns the status and the attribute of the refusal; 0 for an accepted event.
+/// Returns the status and the message of the refusal; the status is 0 for an accepted event.
 fn check(policy: &ClaimPolicy, type_: &str, source: &str) -> (u16, String) {
     let event = Event { id: "1".into(), type_: type_.into(), source: source.into(), ..Event::default() };
     match policy.check(&router(), &event, None) {
@@ -48,7 +48,7 @@ fn globs_accept_what_they_match() {
         ("hook.called", "https://partner.example/a"),
         ("order.", "urn:partner:7"),
         ("bestellt.größe", "/shop/hook"),
-        // The manifest names this machine, so its paths are no sources of apps.
+        // The manifest accepts this host by its name, so paths on this host do not count as sources of apps.
         ("order.x", "https://partner.example/shop/charge"),
     ] {
         assert_eq!(check(&policy, type_, source), (0, String::new()), "{type_} {source}");

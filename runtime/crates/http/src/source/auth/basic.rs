@@ -19,7 +19,7 @@ impl Preset for BasicAuth {
         let user_and_password = encoded.and_then(|(_, text)| decode(Encoding::Base64, text));
         let user_and_password = user_and_password.filter(|text| text.contains(&b':'));
         user_and_password.map(Claim::Secret).ok_or_else(|| {
-            Refusal::malformed("the header authorization is not `Basic` with the Base64 of `USER:PASSWORD`")
+            Refusal::malformed("the header authorization must be `Basic` and the Base64 of `USER:PASSWORD`")
         })
     }
 

@@ -17,7 +17,7 @@ impl Preset for Bearer {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 Ok(Claim::Secret(token.as_bytes().to_vec()))
             }
-            _ => Err(Refusal::malformed("the header authorization is not `Bearer TOKEN`")),
+            _ => Err(Refusal::malformed("the header authorization must be `Bearer TOKEN`")),
         }
     }
 

@@ -16,7 +16,8 @@ use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
 use evoke_manifest::units::DurationText;
 use evoke_manifest::{SecretList, SecretRef};
 
-/// How the sender of each request is verified: exactly one of these keys. Other requests are refused with 401.
+/// How the sender of each request is verified: write exactly one of these keys. Requests of other senders are refused
+/// with 401.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Auth {
@@ -128,27 +129,28 @@ impl SignedTemplate {
     /// Parses a template.
     ///
     /// # Errors
-    /// `{body}` does not occur once, `{timestamp}` does not occur, or another placeholder does.
+    /// The text is too long, does not have `{body}` exactly once, does not have `{timestamp}`, or has another
+    /// placeholder.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let wrong =
             |what: String| Err(ValueError::new(what, format!("write the signed text, such as `{TIME}.{BODY}`")));
         if text.len() > TEXT_BYTES_MAX {
-            return wrong(format!("the signed text has {} bytes; at most {TEXT_BYTES_MAX} are possible", text.len()));
+            return wrong(format!("the signed text has {} bytes; at most {TEXT_BYTES_MAX} are allowed", text.len()));
         }
         for (name, is_right) in [(BODY, text.matches(BODY).count() == 1), (TIME, text.contains(TIME))] {
             if !is_right {
-                let times = if name == BODY { "once" } else { "at least once" };
+                let times = if name == BODY { "exactly once" } else { "at least once" };
                 return wrong(format!("the signed text `{}` must have `{name}` {times}", excerpt(text)));
             }
         }
         let rest = text.replace(BODY, "").replace(TIME, "");
         if rest.contains(['{', '}']) {
-            return wrong(format!("the signed text `{}` has another placeholder", excerpt(text)));
+            return wrong(format!("the signed text `{}` has braces outside `{TIME}` and `{BODY}`", excerpt(text)));
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the parts before and after the body. `None` is the time.
+    /// Returns the parts before and after the body. `None` stands for the time.
     pub(super) fn parts(&self) -> (Vec<Option<String>>, Vec<Option<String>>) {
         let (before, after) = self.0.split_once(BODY).unwrap_or((&self.0, ""));
         let parts = |text: &str| {
@@ -180,7 +182,7 @@ impl Auth {
             [first, second, ..] => {
                 let message = format!("`auth` has two ways to verify a sender, `{first}` and `{second}`");
                 let (span, other) = (table.key_span(second), table.key_span(first));
-                let help = "keep one of them; give each sender a source of its own";
+                let help = "keep one of them, and add a source for the senders that use the other";
                 reader.error_with_related(span, message, help, (other, "the other one"));
             }
             [] if table.is_empty() => reader.error(table.span(), "`auth` is empty", format!("write {EXAMPLE}")),
@@ -190,7 +192,7 @@ impl Auth {
             "svix" => Some("write `standard-webhooks`"),
             "token" | "api_key" | "apikey" | "jwt" => Some("write `bearer: { secret: { env: VARIABLE } }`"),
             "secret" | "env" | "file" => {
-                Some("write the sender's way to sign, as in `github: { secret: { env: VARIABLE } }`")
+                Some("write how the sender signs, as in `github: { secret: { env: VARIABLE } }`")
             }
             "signature" | "sha256" | "header" => Some("write `hmac: { secret: { env: VARIABLE }, header: NAME }`"),
             _ => None,
@@ -262,7 +264,7 @@ fn secret_hint(key: &str) -> Option<&'static str> {
         "file" => Some("write `secret: { file: PATH }`"),
         "credential" => Some("write `secret: { credential: NAME }`"),
         "secrets" => Some("write a list under `secret`"),
-        "tolerance" => Some("remove it: the tolerance is always five minutes here"),
+        "tolerance" => Some("remove it: with this kind of `auth`, the tolerance is always five minutes"),
         _ => None,
     }
 }

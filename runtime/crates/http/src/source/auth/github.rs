@@ -1,4 +1,5 @@
-//! GitHub: `X-Hub-Signature-256` is the HMAC-SHA256 of the body. A `ping` is an ordinary event.
+//! GitHub: `X-Hub-Signature-256` is the HMAC-SHA256 of the body. A `ping` request makes an event like every other
+//! request.
 
 use http::{HeaderMap, HeaderName};
 
@@ -17,7 +18,7 @@ impl Preset for GitHub {
     fn read(&self, headers: &HeaderMap, _now_ms: UnixMs) -> Result<Claim, Refusal> {
         let value = required(headers, &SIGNATURE)?;
         let code = value.strip_prefix("sha256=").and_then(decode_lower_hex).ok_or_else(|| {
-            Refusal::malformed("the header x-hub-signature-256 is not `sha256=` with hexadecimal digits in lower case")
+            Refusal::malformed("the header x-hub-signature-256 must be `sha256=` and hexadecimal digits in lower case")
         })?;
         let id = optional_id(headers, &DELIVERY)?;
         Ok(Claim::Signed(Signed { signatures: vec![Signature::Hmac(code)], id, ..Signed::default() }))

@@ -34,7 +34,7 @@ pub struct SecretError {
     pub help: String,
 }
 
-/// Reads the value of a secret; the text names the secret in messages.
+/// Reads the value of a secret. The text is the name of the secret in messages.
 type ReadSecret<'r> = dyn FnMut(&str, &SecretRef) -> Result<String, SecretError> + 'r;
 
 /// Verifies the senders of one http source.
@@ -66,7 +66,7 @@ pub(in crate::source) enum Admitted {
 pub(in crate::source) struct Sender {
     /// The preset and the name of the secret, as in `github:new`.
     pub(in crate::source) principal: Arc<str>,
-    /// The sender's id of the request.
+    /// The id that the sender gave the request.
     pub(in crate::source) id: Option<String>,
     /// True if the proof is a signature over the body, which does not cover the headers.
     pub(in crate::source) is_signature: bool,
@@ -85,7 +85,7 @@ impl Guard {
         mut read: impl FnMut(&str, &SecretRef) -> Result<String, SecretError>,
     ) -> Result<Self, Vec<SecretError>> {
         let Some(mut keys) = Keys::new() else {
-            let message = "the system has no random numbers, which `auth` needs".to_owned();
+            let message = "`auth` needs random numbers, but the system cannot provide them".to_owned();
             return Err(vec![SecretError { message, help: "make /dev/urandom available".to_owned() }]);
         };
         let mut errors = Vec::new();
@@ -145,7 +145,7 @@ impl Guard {
         if let Some(before) = self.log.next(*reason) {
             let more = match before {
                 0 => Cow::Borrowed(""),
-                n => format!(" ({n} more since the last line)").into(),
+                n => format!(" ({n} more requests since the last such line)").into(),
             };
             tracing::warn!("{} refused a request with 401: {detail}{more}", self.metrics.source);
         }

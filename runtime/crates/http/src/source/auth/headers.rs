@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::preset::Refusal;
 use evoke_model::clock::UnixMs;
 
-/// The longest id of a sender, in bytes.
+/// The longest id that a sender can give a request, in bytes.
 const ID_BYTES_MAX: usize = 256;
 /// The most signatures in one request. Senders add a second one while they rotate their secret.
 pub(super) const SIGNATURES_MAX: usize = 8;
@@ -21,7 +21,7 @@ pub(super) fn optional<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<
         (Some(value), None) => value
             .to_str()
             .map(Some)
-            .map_err(|_| Refusal::malformed(format!("the header {name} has other characters than visible ASCII"))),
+            .map_err(|_| Refusal::malformed(format!("the header {name} has a character that is not visible ASCII"))),
         (None, None) => Ok(None),
     }
 }
@@ -46,10 +46,10 @@ pub(super) fn check_time(text: &str, name: &HeaderName, tolerance_s: u32, now_ms
     if age_ms.unsigned_abs() <= u64::from(tolerance_s) * 1_000 {
         return Ok(());
     }
-    let (seconds, direction) = (age_ms.unsigned_abs() / 1_000, if age_ms > 0 { "ago" } else { "ahead" });
+    let (seconds, direction) = (age_ms.unsigned_abs() / 1_000, if age_ms > 0 { "ago" } else { "in the future" });
     Err(Refusal::expired(format!(
-        "the time in {name} is {seconds} s {direction}, and at most {tolerance_s} s are accepted; the request is a replay, or \
-         one of the two clocks is wrong"
+        "the time in {name} is {seconds} s {direction}, but at most {tolerance_s} s are allowed; the request \
+         was repeated, or the clock of the sender or of this machine is wrong"
     )))
 }
 
@@ -58,7 +58,7 @@ pub(super) fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns the sender's id in a header, if the request has one.
+/// Returns the id that the sender gave the request in a header, if the request has this header.
 pub(super) fn optional_id(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refusal> {
     match optional(headers, name)? {
         Some(id) if !is_id(id) => {

@@ -30,7 +30,7 @@ impl Preset for HmacPreset {
         let HmacFormat { header, encoding, prefix, .. } = &self.format;
         let value = required(headers, header)?;
         let code = value.strip_prefix(prefix).and_then(|code| decode(*encoding, code)).ok_or_else(|| {
-            Refusal::malformed(format!("the header {header} is not `{prefix}` with a signature in {encoding:?}"))
+            Refusal::malformed(format!("the header {header} must be `{prefix}` and a signature in {encoding:?}"))
         })?;
         let mut signed = Signed { signatures: vec![Signature::Hmac(code)], ..Signed::default() };
         if let Some(Timestamp { header, before, after, tolerance_s }) = &self.timestamp {

@@ -23,7 +23,7 @@ enum Material {
     Hmac(hmac::Key),
     /// A public key.
     Ed25519(Vec<u8>),
-    /// The HMAC of a token, or of `user:password`.
+    /// The HMAC of a token, or of `user:password`, under [`Keys::comparison`].
     Secret(hmac::Tag),
 }
 
@@ -37,11 +37,11 @@ impl fmt::Debug for Key {
 #[derive(Debug)]
 pub(super) struct Keys {
     keys: Vec<Key>,
-    /// Random key, under which values are compared.
+    /// A random key. Two values are compared by their HMACs under this key.
     comparison: hmac::Key,
 }
 
-/// The sender of a request, and the code that proved it.
+/// The sender of a request, and the code that proved who the sender is.
 pub(super) struct Match {
     pub(super) principal: Arc<str>,
     /// The HMAC of a signed request.
@@ -69,7 +69,7 @@ impl Keys {
         self.keys.push(Key { principal, material });
     }
 
-    /// Returns the sender whose secret matches a claim over this body. The body counts for signatures only.
+    /// Returns the sender whose secret matches a claim over this body. The body only matters for signatures.
     pub(super) fn find(&self, claim: &Claim, body: &[u8]) -> Option<Match> {
         match claim {
             Claim::Secret(secret) => self.find_secret(secret),
@@ -77,7 +77,7 @@ impl Keys {
         }
     }
 
-    /// Compares with all secrets, also after a match, so that the time does not depend on which one matches.
+    /// Compares with all secrets, also after a match, so that the time does not depend on which secret matches.
     fn find_secret(&self, secret: &[u8]) -> Option<Match> {
         let presented = hmac::sign(&self.comparison, secret);
         let mut found = None;

@@ -13,13 +13,14 @@ pub(super) trait Preset: fmt::Debug + Send + Sync {
     /// Reads the claim of a request from its headers.
     ///
     /// # Errors
-    /// The headers have no credentials, have them in another form, or their time is outside the tolerance.
+    /// The headers have no credentials or credentials in a wrong form, or the time in the headers is outside the
+    /// tolerance.
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal>;
 
-    /// Returns what to check if no secret matches, for the log.
+    /// Returns the advice for the log if no secret matches: the settings to check.
     fn advice(&self) -> &'static str;
 
-    /// Returns the sender's id of a verified request, if it is in the body.
+    /// Returns the id that the sender gave a verified request, if the id is in the body.
     fn id_in(&self, _body: &[u8]) -> Option<String> {
         None
     }
@@ -50,7 +51,7 @@ pub(in crate::source) struct Signed {
     pub(super) after: Vec<u8>,
     /// One of these must match one of the secrets.
     pub(super) signatures: Vec<Signature>,
-    /// The sender's id of the request, if it is in a header.
+    /// The id that the sender gave the request, if the id is in a header.
     pub(super) id: Option<String>,
     /// Whether the signed text has a time that was checked.
     pub(super) is_dated: bool,

@@ -28,7 +28,7 @@ impl Preset for StandardWebhooks {
             return Err(Refusal::malformed("the header webhook-id must have 1 to 256 visible ASCII characters"));
         }
         let malformed =
-            || Refusal::malformed("the header webhook-signature is not `v1,BASE64` or `v1a,BASE64`, up to eight times");
+            || Refusal::malformed("the header webhook-signature must be 1 to 8 times `v1,BASE64` or `v1a,BASE64`");
         let mut signatures = Vec::new();
         for signature in list.split(' ') {
             let (version, text) = signature.split_once(',').ok_or_else(malformed)?;
@@ -69,7 +69,10 @@ pub(super) fn parse_key(text: &str) -> Result<StandardKey, (&'static str, &'stat
     if let Some(public) = text.strip_prefix("whpk_") {
         let key = decode(Encoding::Base64, public).ok_or(not_base64)?;
         if key.len() != PUBLIC_KEY_BYTES {
-            return Err(("is no ed25519 public key, which has 32 bytes", "copy the whole public key from the sender"));
+            return Err((
+                "is not an ed25519 public key: it does not have 32 bytes",
+                "copy the whole public key from the sender",
+            ));
         }
         return Ok(StandardKey::Ed25519(key));
     }

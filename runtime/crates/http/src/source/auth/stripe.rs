@@ -23,7 +23,7 @@ impl Preset for Stripe {
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
         let malformed = || {
             Refusal::malformed(
-                "the header stripe-signature is not `t=TIME,v1=CODE` with one time and one to eight codes",
+                "the header stripe-signature must be `t=TIME,v1=CODE` with one time and one to eight codes",
             )
         };
         let (mut time, mut signatures) = (None, Vec::new());

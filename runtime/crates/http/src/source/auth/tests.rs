@@ -1,4 +1,4 @@
-//! Published vectors, every mutation of a signed request, and the rules of each preset.
+//! Tests with published vectors, with every change of one byte of a signed request, and of the rules of each preset.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::rand::SystemRandom;
@@ -24,7 +24,7 @@ fn try_guard(auth: &str) -> Result<Guard, Vec<SecretError>> {
     let http = checked.manifest.sources[0].settings.get::<HttpSource>().unwrap();
     let read = |_: &str, location: &SecretRef| match location {
         SecretRef::Env(name) => Ok(VALUES.iter().find(|(known, _)| known == name).unwrap().1.to_owned()),
-        _ => unreachable!("the tests use variables"),
+        _ => unreachable!("the tests only use environment variables"),
     };
     Guard::new(http.auth.as_ref().unwrap(), std::sync::Arc::new(AuthMetrics::new("/a/s".into())), read)
 }
@@ -51,7 +51,7 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     pairs.iter().map(pair).collect()
 }
 
-/// Verifies a request; an error is the counted reason.
+/// Verifies a request. The error is the reason that the guard has counted for the refusal.
 fn verify(guard: &Guard, headers: &HeaderMap, body: &[u8], now_ms: UnixMs) -> Result<Sender, AuthRefusal> {
     let counts = || AuthRefusal::ALL.map(|reason| guard.metrics().refused(reason).get());
     let before = counts();
@@ -314,7 +314,7 @@ fn an_ed25519_signature_is_verified_with_the_public_key() {
         body[at] ^= 1;
         assert!(keys.find(&signed(signature.clone()), &body).is_none());
     }
-    // A public key is no shared secret: a signature made with it proves nothing.
+    // A public key is not a shared secret: an HMAC with the public key proves nothing.
     let with_public =
         ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, signer.public_key().as_ref()), &text);
     let forged = super::preset::Claim::Signed(super::preset::Signed {

@@ -15,8 +15,8 @@ pub(in crate::source) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -
 }
 
 /// Decodes the value of a `ce-` header to an attribute: removes the quotes of a quoted string, then percent-decodes
-/// once (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits is kept, because some clients do
-/// not encode.
+/// once (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits stays as it is, because some
+/// clients do not percent-encode.
 ///
 /// # Errors
 /// The decoded bytes are not UTF-8.
@@ -82,7 +82,7 @@ mod tests {
             ("\"quoted \\\" type\"", "quoted \" type"),
             ("\"a\\\\b%20c\"", "a\\b c"),
             ("\"50%\"", "50%"),
-            // No quoted string as a whole.
+            // Values that are not one quoted string as a whole.
             ("\"", "\""),
             ("say \"hi\"", "say \"hi\""),
             ("\"a\" or \"b\"", "\"a\" or \"b\""),

@@ -71,7 +71,7 @@ impl Bits {
     }
 }
 
-/// Decodes, and returns the result with the memory that the body and the result took.
+/// Decodes a body. Returns the result, and the number of bytes of memory that the body and the result use together.
 async fn run(coding: &str, body: &[u8], max: usize) -> Result<(Bytes, usize), (u16, String)> {
     let budget = Budget::default();
     let memory = budget.register(Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) });
@@ -116,10 +116,10 @@ async fn a_bomb_takes_no_more_memory_than_the_limit() {
     for (coding, body) in [("gzip", once.clone()), ("deflate", zlib(&zeros)), ("br", stored_brotli(&zeros))] {
         assert_eq!(run(coding, &body, max).await.unwrap_err().0, 413);
     }
-    // A bomb within a bomb is decoded once.
+    // Of a bomb within a bomb, only the outer one is decoded.
     let twice = gzip(&once);
     assert_eq!(run("gzip", &twice, max).await.unwrap().0, once);
-    // Members and blocks without content cost time in proportion to the body only.
+    // The time for members and blocks without content is proportional to the size of the body.
     let empty = gzip(b"").repeat(10_000);
     assert_eq!(run("gzip", &empty, max).await.unwrap().0, "");
     let blocks = [b"\x00\x00\x00\xff\xff".repeat(200_000), b"\x03\x00".to_vec()].concat();
@@ -132,7 +132,7 @@ async fn damaged_incomplete_and_longer_bodies_are_refused() {
         [("gzip", gzip(TEXT)), ("deflate", zlib(TEXT)), ("deflate", deflate(TEXT)), ("br", stored_brotli(TEXT))]
     {
         for length in 1..body.len() {
-            // Raw DEFLATE data has no check sum, and may end early only at its last block.
+            // Raw DEFLATE data has no checksum, but data without its last block is incomplete.
             let result = run(coding, &body[..length], 1_000).await;
             assert_eq!(result.unwrap_err().0, 400, "{coding} cut to {length} bytes");
         }

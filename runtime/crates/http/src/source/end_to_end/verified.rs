@@ -1,4 +1,4 @@
-//! Sources with `auth`, together with what else such a source can declare.
+//! Tests of sources that have `auth` together with other settings.
 
 use std::io::Write as _;
 
@@ -20,7 +20,7 @@ fn verified(source: HttpSource) -> Endpoint {
     Endpoint { auth: Some(Arc::new(guard)), ..endpoint }
 }
 
-/// Returns a request whose signature is the one of `signed`.
+/// Returns a request with the signature of the body `signed`.
 fn request(signed: &[u8]) -> http::request::Builder {
     let code = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), signed);
     let code = evoke_model::hex(code.as_ref());
@@ -38,7 +38,7 @@ async fn a_compressed_body_is_verified_as_it_was_sent() {
         let request = request(signed).header("content-encoding", "gzip");
         http.handle(request.body(Full::from(compressed.clone())).unwrap()).await.status()
     };
-    assert_eq!(send(BODY).await, 401, "the signature of the decoded body");
+    assert_eq!(send(BODY).await, 401, "a signature of the decoded body must not be accepted");
     assert_eq!(store.totals().await.unwrap().events, 0);
     assert_eq!(send(&compressed).await, 202);
     let stored = store.event(Seq(1)).await.unwrap().unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn only_verified_senders_take_a_place_among_the_requests_that_wait() {
     let taken: Vec<_> = std::iter::from_fn(|| http.0.bus.reserve_reply(Origin(3))).collect();
     assert!(!taken.is_empty());
     let send = async |signed: &[u8]| http.handle(request(signed).body(Full::from(BODY)).unwrap()).await.status();
-    // A stranger needs no place to be refused, and does not learn that all places are taken.
+    // An unverified sender is refused before it needs a place, so it does not learn that all places are in use.
     assert_eq!((send(b"other").await.as_u16(), send(BODY).await.as_u16()), (401, 503));
     assert_eq!(store.totals().await.unwrap().events, 0);
 }

@@ -26,7 +26,7 @@ fn each_mistake_in_a_placeholder_has_a_help_text_with_the_right_form() {
     }
     let error = type_template("{path.id}", Some(&PathPattern::new("/hooks"))).unwrap_err();
     assert!(error.help.contains("`path: /…/{id}`"), "{error:?}");
-    // The path has its own error.
+    // Without a valid path, every path parameter is accepted.
     assert!(type_template("{path.id}", None).is_ok());
 }
 

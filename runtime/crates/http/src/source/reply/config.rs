@@ -12,15 +12,15 @@ use evoke_manifest::units::DurationText;
 /// The longest wait: proxies and load balancers often end a request after about a minute.
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 
-/// The request waits for an event that a function publishes because of it. This event is the response: its data is the
-/// body, and its attribute `httpstatus` the status (default 200).
+/// The request waits for an event that a function publishes because of the request. This event is the response: its
+/// data is the body, and its attribute `httpstatus` the status (default 200).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct ReplyEvent {
     /// Type of the event; `*` matches any number of characters.
     #[schemars(with = "String", length(min = 1))]
     pub event: TypeGlob,
-    /// Largest wait, at most 1m. After it, the response is 202.
+    /// Largest wait, at most 1m. If no such event arrives in this time, the response is 202.
     #[serde(default = "default_timeout", with = "DurationText")]
     pub timeout: Duration,
 }
@@ -29,7 +29,7 @@ fn default_timeout() -> Duration {
     Duration::from_secs(5)
 }
 
-/// Parses the value of `reply`. Returns `None` for `accepted`, the default, and after an error.
+/// Parses the value of `reply`. Returns `None` for the default `accepted`, and after an error.
 pub(in crate::source) fn parse(reader: &mut Reader<'_>, node: &Node) -> Option<ReplyEvent> {
     let example = "`{ event: order.done, timeout: 5s }`";
     if !matches!(node.value, Value::Map(_)) {

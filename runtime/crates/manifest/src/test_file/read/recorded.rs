@@ -88,7 +88,7 @@ fn bucket(reader: &mut Reader<'_>, node: &Node, span: Span, key: &str) -> Option
             reader.error(
                 node.span,
                 "`usage` must have two numbers",
-                "write the number of keys and of bytes: `[1, 20]`",
+                "write the number of keys and the number of bytes: `[1, 20]`",
             );
             None
         }
@@ -98,7 +98,7 @@ fn bucket(reader: &mut Reader<'_>, node: &Node, span: Span, key: &str) -> Option
     Some(BucketReads { values, keys, usage })
 }
 
-/// Reads bytes by key: each a text, or a map with `base64`.
+/// Reads bytes by key. The bytes are written as a text, or as a map with the key `base64`.
 pub(super) fn raw(reader: &mut Reader<'_>, node: &Node, what: &str) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in reader.entries(node, what, "`{ KEY: text }`") {
@@ -144,8 +144,8 @@ pub(super) fn base64(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<u8>> {
 fn number(reader: &mut Reader<'_>, node: &Node) -> Option<u64> {
     let number = json(reader, node)?.as_u64();
     if number.is_none() {
-        let message = format!("a reading must be a whole number, found {}", node.describe());
-        reader.error(node.span, message, "write a number from 0, such as nanoseconds");
+        let message = format!("this value must be a whole number from 0, found {}", node.describe());
+        reader.error(node.span, message, "write a whole number from 0");
     }
     number
 }

@@ -28,7 +28,7 @@ fn only_folders_that_can_contain_an_included_file_are_entered() {
         ("in/**/a.csv", "out", false),
         ("i?/a", "in", true),
         ("i?/a", "out", false),
-        // Not analysed, and therefore entered.
+        // Globs with braces or brackets are not analysed, so every folder is entered.
         ("{a/b,c}/d", "e", true),
         ("[a/]b", "e", true),
     ];

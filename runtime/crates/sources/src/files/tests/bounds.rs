@@ -1,4 +1,4 @@
-//! Names, paths, folders and changes of unusual size or form.
+//! Tests with unusual names, very long paths, large folders and very many changes.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, mkdirat, openat};
 
 use super::*;
 
-/// Creates folders in each other, all with this name, and a file in the deepest one. Works with paths of any length.
+/// Creates `depth` nested folders with the name `part`, and a file in the deepest one. Works with paths of any length.
 fn put_deep(top: &Path, part: &str, depth: usize) {
     let open = |at: &OwnedFd| openat(at, part, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let mut folder: OwnedFd = fs::File::open(top).unwrap().into();
@@ -38,7 +38,7 @@ async fn names_in_any_bytes_become_events_with_printable_subjects() {
         "created \u{fffd}FF\u{fffd}FE/\u{fffd}C3",
     ];
     fixture.expect(&expected).await;
-    // Also found by notification, and known after a restart.
+    // Notifications find these names too, and the source still knows them after a restart.
     fs::remove_file(fixture.config.path.join(OsStr::from_bytes(names[0]))).unwrap();
     put(&fixture.config.path.join(OsStr::from_bytes(names[1])), "2");
     let changes = ["removed latin1-\u{fffd}FC.csv", "modified new\u{fffd}0Aline"];
@@ -67,7 +67,7 @@ async fn a_path_that_is_too_long_or_too_deep_is_reported_and_hides_no_other() {
             .eventually("a report", async |fixture| fixture.health.trouble().is_some_and(|t| t.contains(text)))
             .await;
     }
-    // When they are gone, so is the report.
+    // When these folders are gone, the source recovers.
     fs::remove_dir_all(fixture.inbox(&"l".repeat(250))).unwrap();
     fs::remove_dir_all(fixture.inbox("d")).unwrap();
     fixture.eventually("the recovery", async |fixture| fixture.health.trouble().is_none()).await;
@@ -97,7 +97,7 @@ async fn a_storm_of_renames_ends_with_the_last_names() {
     fixture.start();
     fixture.eventually("all files", async |fixture| fixture.events().await.len() == 20).await;
     let inbox = fixture.config.path.clone();
-    // Far more notifications than any queue holds, in folders that are renamed too.
+    // Causes far more notifications than any queue can hold. The folders are renamed too.
     let storm = tokio::task::spawn_blocking(move || {
         fs::create_dir(inbox.join("x")).unwrap();
         for round in 0..1_000 {
@@ -115,7 +115,7 @@ async fn a_storm_of_renames_ends_with_the_last_names() {
         }
     });
     storm.await.unwrap();
-    // Each file, by its last event, is where it is.
+    // Returns the files that exist according to the events so far.
     let there = async |fixture: &Fixture| {
         let mut there = BTreeSet::new();
         for line in fixture.lines().await {
@@ -133,7 +133,7 @@ async fn a_storm_of_renames_ends_with_the_last_names() {
 
 #[tokio::test]
 async fn every_file_of_a_folder_with_more_entries_than_can_be_pending_is_found() {
-    // `EVOKE_CAMPAIGN=long` takes minutes.
+    // With `EVOKE_CAMPAIGN=long`, this test takes minutes.
     let count = if std::env::var("EVOKE_CAMPAIGN").is_ok_and(|form| form == "long") { 1_000_000 } else { 40_000 };
     let included = 20_000;
     let mut fixture = Fixture::new();

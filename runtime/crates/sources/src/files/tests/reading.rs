@@ -1,4 +1,4 @@
-//! Which files are read, and in which order.
+//! Tests which files are read, and in which order.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::files::access::Access;
 use crate::files::confined::Found;
 use crate::files::read::{Reading, Rules, read};
 
-/// Larger than can be hashed in the time of a test.
+/// The size of a file that cannot be hashed within the time of a test, in bytes.
 const ENDLESS: u64 = 4 << 40;
 
 impl Fixture {
@@ -39,7 +39,7 @@ async fn a_hard_link_causes_an_event_without_its_content() {
     let data = fixture.data("linked").await;
     assert_eq!((&data["size"], &data["content"], &data["sha256"]), (&11.into(), &().into(), &().into()));
     assert_eq!(data["content_omitted"], "not read: it has 2 hard links, and the source has no `hard_links: true`");
-    // The file changes, and goes away.
+    // Change the file, then remove it.
     put(&fixture.inbox("linked"), "do not tell anybody");
     fixture.eventually("the change", async |fixture| fixture.lines().await.contains(&"modified linked".into())).await;
     assert_eq!(fixture.data("linked").await["content"], serde_json::Value::Null);
@@ -72,7 +72,7 @@ async fn linking_a_known_file_elsewhere_causes_no_event() {
     put(&fixture.inbox("a"), "1");
     fixture.start();
     fixture.expect(&["created a"]).await;
-    // As a backup with `cp -al` does.
+    // A backup with `cp -al` creates hard links in the same way.
     fs::hard_link(fixture.inbox("a"), fixture.outside("backup")).unwrap();
     fixture.expect(&["created a"]).await;
     fs::remove_file(fixture.outside("backup")).unwrap();
@@ -89,15 +89,15 @@ async fn a_file_above_the_limit_is_reported_and_not_read() {
     put(&fixture.inbox("small"), "1");
     fixture.start();
     fixture.expect(&["created small"]).await;
-    fixture.await_trouble_with(&["huge", "2048GiB", "`max_size`, 1GiB"]).await;
-    // Also after a restart; and the file becomes an event when it fits.
+    fixture.await_trouble_with(&["huge", "2048GiB", "`max_size` (1GiB)"]).await;
+    // The problem is still reported after a restart. When the file is small enough, it becomes an event.
     fixture.stop().await;
     fixture.start();
     fixture.await_trouble_with(&["huge"]).await;
     File::options().write(true).open(fixture.inbox("huge")).unwrap().set_len(3).unwrap();
     fixture.expect(&["created small", "created huge"]).await;
     fixture.eventually("the recovery", async |fixture| fixture.health.trouble().is_none()).await;
-    // A known file that grows above the limit stays known, and its removal is an event.
+    // If a submitted file grows above the limit, its version stays known: its removal is an event.
     File::options().write(true).open(fixture.inbox("huge")).unwrap().set_len(2 << 40).unwrap();
     fixture.await_trouble_with(&["huge"]).await;
     fs::remove_file(fixture.inbox("huge")).unwrap();
@@ -119,7 +119,7 @@ async fn an_existing_file_above_the_limit_is_no_problem_when_existing_files_are_
         })
         .await;
     assert_eq!(fixture.health.trouble(), None);
-    // A change is one.
+    // A change of the file is a problem.
     File::options().write(true).open(fixture.inbox("huge")).unwrap().set_len(3 << 40).unwrap();
     fixture.await_trouble_with(&["huge", "3072GiB"]).await;
     fixture.stop().await;
@@ -141,7 +141,7 @@ async fn a_large_file_delays_no_small_file_and_no_stop() {
     fixture.eventually("all small files", async |fixture| fixture.events().await.len() >= 202).await;
     let (stop, worker) = fixture.worker.take().unwrap();
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(20), worker).await.expect("the source stops while it hashes").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), worker).await.expect("a source that hashes must stop").unwrap();
     assert!(!fixture.lines().await.iter().any(|line| line.contains("endless")));
 }
 
@@ -172,7 +172,7 @@ async fn a_file_that_grows_while_it_is_hashed_delays_no_other_and_is_submitted_w
     fixture.stop().await;
 }
 
-/// Another thread puts something else under the name of a file again and again, while the file is read.
+/// While a file is read by its name, another thread repeatedly gives this name to a pipe, a link or another file.
 #[test]
 fn a_name_that_is_swapped_while_it_is_read_leads_to_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The folder itself is replaced while the source runs.
+//! Tests in which the folder itself is replaced while the source runs.
 
 use super::*;
 
@@ -31,7 +31,7 @@ async fn a_replaced_folder_is_not_read_until_the_original_is_back() {
     fixture.await_trouble("cannot open the folder").await;
     assert!(!fixture.health.needs_reload());
 
-    // Has the inode number of the first folder, if that is free.
+    // The new folder gets the inode number of the first folder, if that number is free.
     fs::create_dir(&path).unwrap();
     put(&path.join("key"), "other");
     fixture.await_trouble("replaced by another folder").await;
@@ -42,7 +42,7 @@ async fn a_replaced_folder_is_not_read_until_the_original_is_back() {
     fixture.await_recovery().await;
     assert!(!fixture.health.needs_reload());
     fixture.expect(&["created a", "created b"]).await;
-    // Changes are noticed as before.
+    // The source finds changes as before.
     put(&fixture.inbox("a"), "3");
     fixture.expect(&["created a", "created b", "modified a"]).await;
     fixture.stop().await;
@@ -79,7 +79,7 @@ async fn the_path_of_the_folder_may_be_a_link_that_stays() {
     put(&real.join("a"), "1");
     fixture.start();
     fixture.expect(&["created a"]).await;
-    // The link is set to another folder, in one step.
+    // Set the link to another folder, atomically.
     symlink(fixture.outside("secret"), fixture.outside("next")).unwrap();
     fs::rename(fixture.outside("next"), &link).unwrap();
     fixture.await_trouble("a link to another folder").await;

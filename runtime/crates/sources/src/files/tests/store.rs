@@ -1,4 +1,4 @@
-//! Files and folders of an open store, under other names in the watched folder.
+//! Tests in which files and folders of an open store appear under other names in the watched folder.
 
 use super::*;
 use evoke_fs::{FileId, reserve};
@@ -24,7 +24,7 @@ async fn known_files_that_belong_to_a_store_are_forgotten_without_events() {
     put(&fixture.inbox("data/log"), "2");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("other")).unwrap();
     fixture.start();
-    // Found by the scan, and after that by notifications.
+    // The first scan finds the files of the store. After that, notifications find them.
     fixture.expect(&created).await;
     put(&fixture.inbox("data/log"), "3");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("another")).unwrap();
@@ -38,7 +38,7 @@ async fn known_files_that_belong_to_a_store_are_forgotten_without_events() {
     fixture.stop().await;
 }
 
-/// Another thread puts a file of a store under the name of a file again and again, while the file is read.
+/// While a file is read by its name, another thread repeatedly gives this name to a file of a store.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_name_that_is_swapped_for_a_file_of_a_store_never_opens_that_file() {
@@ -58,7 +58,7 @@ fn a_name_that_is_swapped_for_a_file_of_a_store_never_opens_that_file() {
     fs::create_dir(path("inbox")).unwrap();
     fs::hard_link(path("store"), path("kit/store")).unwrap();
     let _reserved = reserve(vec![FileId::of_path(&path("store")).unwrap()]);
-    // Receives a notification when the file is opened under any name, but none for `O_PATH`.
+    // Sends a notification if the file is opened under any name, except with `O_PATH`.
     let opened = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     add_watch(&opened, path("store"), WatchFlags::OPEN).unwrap();
     let is_opened = || rustix::io::read(&opened, &mut [0u8; 4096]).is_ok();
@@ -80,7 +80,7 @@ fn a_name_that_is_swapped_for_a_file_of_a_store_never_opens_that_file() {
         let (mut expected, mut whole, mut reads) = (None, 0, 0);
         while reads < 20_000 || whole < 10 || swaps.load(Ordering::Relaxed) < 1_000 {
             reads += 1;
-            // Also without the checks of `read` before the file is opened.
+            // Open the file directly too, without the checks that `read` makes before it opens a file.
             drop(root.file(Path::new("file")));
             if let Ok(Found::File(info)) = root.stat(Path::new("file")) {
                 expected = Some(info.stamp);

@@ -1,4 +1,4 @@
-//! Files that settled but cannot be submitted now: each is tried again after a while, or when it changes.
+//! Files that settled but cannot be submitted now. A file is tried again after a wait, or when it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use super::super::version::Stamp;
 /// The first and the longest wait before a file is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The longest wait grows by this for each file, so that very many failing files do not keep the source busy.
+/// Added to [`RETRY_MAX`] for each file that is set aside, so that very many failing files do not keep the source busy.
 const RETRY_MAX_PER_FILE: Duration = Duration::from_millis(1);
-/// The most files that are tried again at a time.
+/// Maximum number of files that are tried again together.
 const DUE_MAX: usize = 256;
 
-/// The files, by name. There are at most as many as there are files in the folder.
+/// The files that are set aside, by name. Their number is limited only by the number of files in the folder.
 #[derive(Default)]
 pub(super) struct SetAside {
     files: BTreeMap<Arc<str>, Entry>,
-    /// The time of the next try of each file that is tried again.
+    /// The files that will be tried again, in the order of their next try.
     retries: BTreeSet<(Instant, Arc<str>)>,
 }
 
 struct Entry {
-    /// The metadata with which the file failed; `None` when it is gone.
+    /// The metadata of the file when it failed; `None` if the file was gone.
     seen: Option<Stamp>,
     reason: String,
     wait: Duration,
-    /// `None` when only a change of the file can help.
+    /// The time of the next try; `None` if the file is tried again only after it changes.
     retry_at: Option<Instant>,
 }
 
 impl SetAside {
-    /// Sets a file aside. The wait until the retry is twice the previous wait of this file.
+    /// Sets a file aside and tries it again later. The wait is twice the previous wait of this file.
     pub(super) fn retry_later(&mut self, name: &str, seen: Option<Stamp>, reason: String, now: Instant) {
         let longest = RETRY_MAX + RETRY_MAX_PER_FILE * u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         let wait = self.files.get(name).map_or(RETRY_MIN, |before| before.wait * 2).clamp(RETRY_MIN, longest);
@@ -54,7 +54,7 @@ impl SetAside {
         }
     }
 
-    /// The metadata of a file when it was set aside; `None` for a file that is not.
+    /// Returns the metadata of a file when it was set aside; `None` if the file is not set aside.
     pub(super) fn seen(&self, name: &str) -> Option<Option<Stamp>> {
         self.files.get(name).map(|entry| entry.seen)
     }
@@ -65,18 +65,18 @@ impl SetAside {
         self.files.range::<str, _>(from).map(|(name, _)| &**name)
     }
 
-    /// The files to try again now, the most overdue first.
+    /// Returns the files to try again now, the most overdue file first.
     pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = (String, Option<Stamp>)> {
         let due = self.retries.iter().take_while(move |(at, _)| *at <= now).take(DUE_MAX);
         due.map(|(_, name)| (name.to_string(), self.seen(name).flatten()))
     }
 
-    /// When the next file is tried again.
+    /// Returns the time at which the next file is tried again.
     pub(super) fn next(&self) -> Option<Instant> {
         self.retries.first().map(|(at, _)| *at)
     }
 
-    /// The number of files, and each with its reason.
+    /// Returns the number of files that are set aside, and an iterator over their names with the reasons.
     pub(super) fn reasons(&self) -> (usize, impl Iterator<Item = (&str, &str)>) {
         (self.files.len(), self.files.iter().map(|(name, entry)| (&**name, entry.reason.as_str())))
     }

@@ -111,7 +111,7 @@ async fn an_empty_file_that_no_program_opened_waits_for_nothing() {
     tracker.observe("linked", Some(stamp(0, 1)), now);
     tracker.created("linked");
     assert_eq!(tracker.next(), Some(now + SETTLE));
-    // The notification of an opening may be among those that were lost.
+    // The lost notifications may include one that a program opened the file.
     tracker.hints_lost();
     assert_eq!(tracker.next(), Some(now + MAYBE_OPEN_WAIT));
     tracker.created("linked");
@@ -142,7 +142,7 @@ async fn a_file_that_cannot_be_read_waits_longer_after_each_failure() {
         tracker.retry_later("a", "locked".into(), now);
         assert_eq!(tracker.next(), Some(now + Duration::from_millis(millis)));
         assert_eq!(tracker.not_submitted().1.collect::<Vec<_>>(), [("a", "locked")]);
-        // Scans that find the file as it was change nothing.
+        // A scan that finds the file unchanged does not end the wait.
         tracker.observe("a", Some(stamp(1, 1)), now);
         assert_eq!((tracker.pending(), tracker.expects_file("a")), (0, true));
     }
@@ -162,7 +162,8 @@ async fn a_file_that_is_left_out_waits_for_a_change() {
         tracker.observe(name, Some(stamp(9, 2)), now);
     }
     assert_eq!((tracker.next(), tracker.not_submitted().0), (None, 2));
-    // A file that was never known and disappears is no change; one that was known is gone.
+    // Both files disappear. `new` was never submitted, so this is not a change. `known` was submitted, so it is
+    // removed.
     tracker.observe_folder("", &[], &[], now);
     assert_eq!(tracker.not_submitted().0, 0);
     assert_eq!(tracker.settled(now + SETTLE), [("known".to_owned(), None)]);
@@ -180,8 +181,8 @@ async fn files_that_fail_take_no_room_from_others() {
     tracker.observe("other", Some(stamp(1, 1)), now);
     assert_eq!((tracker.pending(), tracker.not_submitted().0), (1, 2 * PENDING_MAX));
     let settled = tracker.settled(now + Duration::from_secs(3600));
-    assert_eq!(settled.first().map(|(name, _)| name.as_str()), Some("other"), "new files come first");
-    assert!(settled.len() < 1_000, "{} files are tried again at a time", settled.len());
+    assert_eq!(settled.first().map(|(name, _)| name.as_str()), Some("other"), "new files must come first");
+    assert!(settled.len() < 1_000, "{} files are tried again together", settled.len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,11 @@
-//! Buses that break the protocol.
+//! Tests with a bus that breaks the protocol.
 
 use tokio::net::UnixListener;
 
 use super::*;
 
-/// Serves one connection as a bus that authenticates, replies to the first call with `Hello`, and then sends these bytes.
+/// Calls a method of a bus that authenticates, replies to the first call (`Hello`), and then sends the bytes `sent`.
+/// Returns the result of the second call.
 async fn hostile(sent: Vec<u8>) -> Result<Message, CallError> {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("bus")).unwrap();
@@ -18,7 +19,7 @@ async fn hostile(sent: Vec<u8>) -> Result<Message, CallError> {
             stream.write_all(reply.as_bytes()).await.unwrap();
         }
         stream.write_all(&reply(1, "s", b"\x04\0\0\0:1.7\0")).await.unwrap();
-        // The client may close its end before it has read everything.
+        // An error is possible: the client may close the connection before it has read everything.
         let _ = stream.write_all(&sent).await;
         let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -31,7 +32,7 @@ async fn hostile(sent: Vec<u8>) -> Result<Message, CallError> {
     result
 }
 
-/// A reply to a call.
+/// Builds a reply to the call with this serial number.
 fn reply(serial: u8, signature: &str, body: &[u8]) -> Vec<u8> {
     let mut fields = vec![5, 1, b'u', 0, serial, 0, 0, 0, 8, 1, b'g', 0];
     fields.push(u8::try_from(signature.len()).unwrap());
@@ -85,10 +86,10 @@ async fn a_bus_that_is_away_and_an_address_elsewhere_are_reported() {
     for (address, reason) in [
         ("unix:path=/nowhere/bus", "cannot connect to the bus at /nowhere/bus"),
         ("unix:abstract=evoke-no-such-bus", "cannot connect to the bus at @evoke-no-such-bus"),
-        ("unixexec:path=/bin/true", "no socket of this machine"),
-        ("tcp:host=localhost,port=1", "no socket of this machine"),
-        ("unix:path=%zz", "no socket of this machine"),
-        ("", "no address of a bus"),
+        ("unixexec:path=/bin/true", "not a socket of this machine"),
+        ("tcp:host=localhost,port=1", "not a socket of this machine"),
+        ("unix:path=%zz", "not a socket of this machine"),
+        ("", "not the address of a message bus"),
     ] {
         let error = Connection::open(address).await.unwrap_err().to_string();
         assert!(error.contains(reason), "{address}: {error}");

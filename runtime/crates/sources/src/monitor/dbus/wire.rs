@@ -1,20 +1,20 @@
-//! The format of messages: writes a method call, reads a reply (D-Bus Specification 0.43, "Message Protocol").
+//! Encodes method calls and parses replies (D-Bus Specification 0.43, "Message Protocol").
 //!
-//! All numbers are little-endian, as on every machine that Evoke runs on. Values are aligned to their size, structures
-//! to 8 bytes, from the start of the message.
+//! All numbers are little-endian, as on every machine that Evoke runs on. Values are aligned to their size and
+//! structures to 8 bytes, counted from the start of the message.
 
 use std::fmt;
 
-/// The length of the first part of a message: everything before its header fields.
+/// The length of the fixed part of a message, before its header fields.
 pub(super) const PREFIX_BYTES: usize = 16;
-/// The largest message that is read: some 10,000 units. The specification allows 128 MiB.
+/// Maximum length of a message: enough for a reply with some 10,000 units. The specification allows 128 MiB.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The version of the protocol.
 const VERSION: u8 = 1;
 /// The type of a method call.
 const METHOD_CALL: u8 = 1;
-/// Flag: the call does not start a service that does not run.
+/// The flag that a call must not start the service if it is not running.
 const NO_AUTO_START: u8 = 2;
 
 /// The codes of header fields.
@@ -46,7 +46,7 @@ pub(in super::super) enum Argument<'a> {
 }
 
 impl Call<'_> {
-    /// Returns the message. `serial` must not be 0.
+    /// Returns the bytes of the message. `serial` must not be 0.
     pub(super) fn encode(&self, serial: u32) -> Vec<u8> {
         let mut body = Writer::default();
         let mut signature = String::new();
@@ -86,7 +86,7 @@ impl Call<'_> {
     }
 }
 
-/// Lengths come from settings, which are far smaller than 4 GiB.
+/// Converts a length. Lengths here come from settings, which are far smaller than 4 GiB, so none is cut.
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -117,15 +117,15 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// Begins a header field: a structure of its code and a variant.
+    /// Writes the beginning of a header field: its code and the type of its value. The caller writes the value.
     fn field(&mut self, code: u8, kind: &str) {
         self.align(8);
         self.0.push(code);
         self.signature(kind);
     }
 
-    /// Writes an array. Its length does not include the padding before the first element; arrays here have no such
-    /// padding.
+    /// Writes the length of an array and then its elements. Elements here need no padding before the first element,
+    /// which the length would not include.
     fn array(&mut self, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let start = self.0.len();
@@ -140,7 +140,7 @@ impl Writer {
 /// Why a message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Malformed {
-    /// The message breaks the format, or has other values than expected.
+    /// The message violates the format, or its values have other types than expected.
     Format,
     /// The message is longer than [`MESSAGE_BYTES_MAX`].
     TooLong,
@@ -180,9 +180,9 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(in super::super) struct Message {
     pub(super) kind: Kind,
-    /// The serial number of the call that the message answers.
+    /// For a reply: the serial number of its call.
     pub(super) reply_serial: Option<u32>,
-    /// The name of the error.
+    /// The name of the error; empty for other messages.
     pub(super) error_name: String,
     signature: String,
     bytes: Vec<u8>,
@@ -216,12 +216,12 @@ impl Message {
         Ok(Self { kind, reply_serial, error_name, signature, body_at: end.next_multiple_of(8), bytes })
     }
 
-    /// Returns the body, which must have this signature.
+    /// Returns the body. Returns an error if the body does not have this signature (the types of its values).
     pub(in super::super) fn body(&self, signature: &str) -> Result<Cursor<'_>, Malformed> {
         if self.signature == signature { Ok(self.any_body()) } else { Err(Malformed::Format) }
     }
 
-    /// Returns the text of an error; empty if it has none.
+    /// Returns the text of an error; empty if the error has no text.
     pub(super) fn error_text(&self) -> String {
         let text = if self.signature.starts_with('s') { self.any_body().text().unwrap_or_default() } else { "" };
         text.to_owned()
@@ -232,7 +232,7 @@ impl Message {
     }
 }
 
-/// Reads values one after another.
+/// Reads the values of a message one after another.
 #[derive(Debug)]
 pub(in super::super) struct Cursor<'m> {
     bytes: &'m [u8],
@@ -298,7 +298,7 @@ impl<'m> Cursor<'m> {
 mod tests {
     use super::*;
 
-    /// A reply to the call 7 with this body.
+    /// Builds a reply to the call with the serial number 7.
     fn reply(signature: &str, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut content = Writer::default();
         body(&mut content);
@@ -337,7 +337,7 @@ mod tests {
             body.align(8);
             body.u32(0);
         });
-        // The second structure is cut.
+        // The second structure of this reply is incomplete.
         let message = Message::parse(bytes).unwrap();
         assert_eq!((message.kind, message.reply_serial), (Kind::Return, Some(7)));
         let mut read = |cursor: &mut Cursor<'_>| Ok((cursor.text()?.to_owned(), cursor.u32()?));

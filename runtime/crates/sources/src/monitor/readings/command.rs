@@ -1,6 +1,6 @@
-//! `command`: a check with the interface of monitoring plugins.
+//! The check `command`: runs a program with the interface of monitoring plugins, such as those of Nagios.
 //!
-//! A plugin prints a text, and after `|` performance data; its exit code is the state: 0 ok, 1 warning, 2 critical, 3
+//! A plugin prints a text, then `|` and performance data. Its exit code is the state: 0 ok, 1 warning, 2 critical, 3
 //! unknown (Monitoring Plugins Development Guidelines, sections "Plugin Return Codes" and "Performance data").
 
 mod performance;
@@ -24,7 +24,7 @@ use super::super::quantity::Unit;
 use super::super::resources::Resources;
 use super::{Finding, Found, Measure, globs};
 
-/// The most arguments of a command.
+/// Maximum length of `run`: the program and its arguments.
 const ARGUMENTS_MAX: usize = 256;
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
@@ -36,7 +36,7 @@ pub(in super::super) struct Command {
     /// The program and its arguments. No shell is used. A relative path starts at the manifest's folder.
     #[schemars(length(min = 1))]
     run: Vec<String>,
-    /// The label of the performance data that is read. Without a label, the first one is read.
+    /// The label of the value in the performance data. Without this key, the first value is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     /// After this time, the program and its children are killed.
@@ -58,8 +58,8 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
         let items =
             reader.nonempty_list(node, "`run`", "there is nothing to run", "write the program and its arguments");
         if items.len() > ARGUMENTS_MAX {
-            let message = format!("`run` has {} entries; at most {ARGUMENTS_MAX} are possible", items.len());
-            reader.error(node.span, message, "write a script that has the arguments");
+            let message = format!("`run` has {} entries, more than the maximum of {ARGUMENTS_MAX}", items.len());
+            reader.error(node.span, message, "write a script with these arguments, and run the script");
         }
         items.iter().filter_map(|item| reader.text(item, "an argument")).map(str::to_owned).collect::<Vec<String>>()
     });
@@ -68,11 +68,11 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let timeout = timeout.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
     table.reject_unknown_keys(reader, |key| match key {
         "args" | "arguments" => Some("write the arguments after the program: `run: [PROGRAM, ARGUMENT]`"),
-        "env" => Some("remove it: the program gets a clean environment; run `/usr/bin/env NAME=VALUE PROGRAM`"),
+        "env" => Some("remove it: the environment is fixed; to set a variable, run `/usr/bin/env NAME=VALUE PROGRAM`"),
         _ => None,
     });
     let mut run = run.filter(|run| !run.is_empty())?;
-    // A name without a slash is found in the usual folders.
+    // A name without a slash stays as it is: the program is searched in the folders of `PATH`.
     if let Some(program) = run.first_mut().filter(|program| program.contains('/')) {
         let path = std::path::absolute(place.folder.join(&*program)).unwrap_or_else(|_| place.folder.join(&*program));
         *program = path.to_string_lossy().into_owned();
@@ -81,7 +81,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 }
 
 impl Command {
-    /// The name of the program.
+    /// Returns the subject: the file name of the program.
     pub(super) fn subject(&self) -> String {
         let program = self.run.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
         globs::shown(Path::new(program.unwrap_or_default()))
@@ -93,16 +93,16 @@ impl Command {
 
     async fn check(&self, resources: &Resources, unit: Unit) -> Result<Found, String> {
         if !resources.allow_commands {
-            return Err("commands are not allowed; start with `evoke up --allow-commands`".to_owned());
+            return Err("commands are not allowed: start Evoke with `evoke up --allow-commands`".to_owned());
         }
-        // The semaphore is never closed, so this never fails.
+        // This cannot return an error, because the semaphore is never closed.
         let _permit = resources.commands.acquire().await.map_err(|error| error.to_string())?;
         let ended = run::run(&self.run, self.timeout).await?;
         self.found(&ended, unit)
     }
 
-    /// Returns the content of the output. The exit code counts even if the performance data lacks the value: plugins
-    /// that could not measure print none.
+    /// Converts the exit code and the output of a program to a reading. A warning or critical exit code counts even if
+    /// the performance data has no value, because a plugin that could not measure prints no value.
     fn found(&self, Ended { code, output }: &Ended, unit: Unit) -> Result<Found, String> {
         let (text, data) = performance::split(output);
         let at_least = match code {
@@ -110,7 +110,7 @@ impl Command {
             Some(1) => Level::Warning,
             Some(2) => Level::Critical,
             Some(3) => return Err(text),
-            Some(code) => return Err(format!("exit code {code}; monitoring plugins exit with 0 to 3: {text}")),
+            Some(code) => return Err(format!("the program exited with {code}, but must exit with 0 to 3: {text}")),
             None => return Err(format!("the program was killed by a signal: {text}")),
         };
         let value = match performance::find(&data, self.label.as_deref(), unit) {

@@ -1,4 +1,4 @@
-//! `cpu`: the use of all processors together, since the previous reading.
+//! The check `cpu`: the use of all processors together since the previous reading.
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table};
@@ -9,11 +9,11 @@ use super::super::quantity::Unit;
 use super::super::resources::SharedFiles;
 use super::{Finding, Found, Measure, Outcome, choice};
 
-/// The processors of this machine, all together.
+/// Reads the use of all processors of this machine together, in percent.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "CpuReading")]
 pub(in super::super) struct Cpu {
-    /// Which share of the time is read.
+    /// Which processor time is read.
     #[serde(default)]
     of: Of,
 }
@@ -22,12 +22,12 @@ pub(in super::super) struct Cpu {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "CpuOf")]
 enum Of {
-    /// All time except idle time and the time of waiting for disks.
+    /// The time in which the processors work: all time except idle time and waiting for disks.
     #[default]
     Usage,
-    /// Waiting for disks.
+    /// The time in which the processors only wait for disks.
     Iowait,
-    /// Taken by other virtual machines.
+    /// The time in which other virtual machines use the processors.
     Steal,
 }
 
@@ -80,8 +80,8 @@ impl Cpu {
     }
 }
 
-/// Parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; guest
-/// times are part of user.
+/// Parses the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal. The guest
+/// times that follow are ignored, because they are part of user and nice.
 fn times(stat: &str) -> Option<Times> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();

@@ -1,4 +1,4 @@
-//! `disk`: the space and the inodes of file systems.
+//! The check `disk`: the space and the inodes of file systems.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::super::quantity::Unit;
 use super::{Finding, Found, Measure, choice, globs};
 
-/// The file system of a path.
+/// Reads the space of the file system at a path.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "DiskReading")]
 pub(in super::super) struct Disk {
@@ -27,12 +27,12 @@ pub(in super::super) struct Disk {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "DiskOf")]
 enum Of {
-    /// The used space, as a share of what users can use, or a size.
+    /// The used space, as a size or in percent of the space that users can use.
     #[default]
     Used,
-    /// The space that users can still use; low values are bad.
+    /// The space that users can still use, as a size or in percent; low values are bad.
     Free,
-    /// The used inodes, as a share or a number.
+    /// The used inodes, as a number or in percent.
     Inodes,
 }
 
@@ -43,26 +43,31 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let of = table.optional(reader, "of");
     let of = choice(reader, of, "`of`", &[("used", Of::Used), ("free", Of::Free), ("inodes", Of::Inodes)]);
     table.reject_unknown_keys(reader, |key| match key {
-        "warning" | "critical" | "clear" | "for" => Some("write it beside `disk`, not inside"),
+        "warning" | "critical" | "clear" | "for" => Some("write it next to `disk`, not inside it"),
         "mount" | "device" | "folder" => Some("did you mean `path`?"),
         _ => None,
     });
     Some(Disk { path: path?, of })
 }
 
-/// Reads a path, absolute or relative to the manifest, that may have wildcards. Warns if nothing matches.
+/// Reads a path, absolute or relative to the manifest, that may have wildcards. Warns if the path does not exist, or if
+/// nothing matches the wildcards.
 pub(super) fn path_or_glob(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node) -> Option<PathBuf> {
     let text = reader.parse_text(node, "`path`", globs::check_path)?;
     if text.starts_with('~') || text.contains('$') {
-        let message = format!("`path` is not a path of a shell: `{text}`");
-        reader.error(node.span, message, "write the path out: `~` and `$` have no meaning here");
+        let message = format!("`~` and variables are not expanded in the path `{text}`");
+        reader.error(node.span, message, "write the full path");
         return None;
     }
     let path = std::path::absolute(place.folder.join(&text)).unwrap_or_else(|_| place.folder.join(&text));
-    let is_missing = if globs::is_glob(&text) { globs::expand(&path).is_empty() } else { !path.exists() };
+    let is_glob = globs::is_glob(&text);
+    let is_missing = if is_glob { globs::expand(&path).is_empty() } else { !path.exists() };
     if is_missing {
-        let message = format!("nothing on this machine matches the path `{text}` now");
-        reader.warning(node.span, message, "the monitor reports it as `unknown` until it exists; check the spelling");
+        let message = match is_glob {
+            true => format!("no file or folder on this machine matches the path `{text}` now"),
+            false => format!("the path `{text}` does not exist on this machine now"),
+        };
+        reader.warning(node.span, message, "check the spelling; if it is right, the monitor reads it once it exists");
     }
     Some(path)
 }
@@ -100,12 +105,12 @@ impl Disk {
             Of::Inodes => (stat.f_files, stat.f_ffree, stat.f_ffree),
         };
         let used = total.saturating_sub(free);
-        // As df computes it: the space that is reserved for root is left out.
+        // Computed as `df` does, without the space that is reserved for root.
         let usable = used.saturating_add(available);
         let part = if self.of == Of::Free { available } else { used };
         let block = if self.of == Of::Inodes { 1 } else { stat.f_frsize };
         Ok(Found::value(match unit {
-            // Some file systems have no fixed number of inodes, or no blocks.
+            // Some file systems report 0 inodes or 0 blocks in total.
             Unit::Percent if usable == 0 => 0.0,
             Unit::Percent => part as f64 * 100.0 / usable as f64,
             _ => part as f64 * block as f64,

@@ -1,4 +1,4 @@
-//! `disk_io`: the traffic of block devices.
+//! The check `disk_io`: the traffic of block devices.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::super::resources::SharedFiles;
 use super::globs::Glob;
 use super::{Finding, Found, Measure, Outcome, choice};
 
-/// The traffic of block devices.
+/// Reads the traffic of block devices.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "DiskIoReading")]
 pub(in super::super) struct DiskIo {
-    /// Name of the device, such as `sda`; with wildcards, each one that matches is a subject.
+    /// Name of the device, such as `sda`. With wildcards, each device that matches is watched separately.
     #[schemars(with = "String", length(min = 1))]
     device: Glob,
     /// The measured quantity.
@@ -28,14 +28,14 @@ pub(in super::super) struct DiskIo {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "DiskIoOf")]
 enum Of {
-    /// The share of the time in which the device works.
+    /// The time in which the device works, in percent.
     #[default]
     Busy,
-    /// Bytes read, as in `100MiB/s`.
+    /// Bytes read. A threshold is a rate, such as `100MiB/s`.
     Read,
-    /// Bytes written, as in `100MiB/s`.
+    /// Bytes written. A threshold is a rate, such as `100MiB/s`.
     Written,
-    /// Reads and writes, as in `500/s`.
+    /// Reads and writes. A threshold is a rate, such as `500/s`.
     Operations,
 }
 
@@ -77,7 +77,7 @@ impl DiskIo {
         let devices: BTreeMap<String, f64> = self.counters(&file.text).collect();
         if devices.is_empty() && self.device.is_plain() {
             let device = self.device.as_str();
-            return vec![Finding::new(device, Err(format!("there is no device {device}")))];
+            return vec![Finding::new(device, Err(format!("there is no block device `{device}`")))];
         }
         if self.of != Of::Busy {
             return devices.into_iter().map(|(name, count)| Finding::new(name, Ok(Found::value(count)))).collect();
@@ -96,8 +96,9 @@ impl DiskIo {
         devices.into_iter().map(outcome).collect()
     }
 
-    /// Returns the counter of each device that matches. Fields by proc_diskstats(5): after major, minor and name come
-    /// reads, merged, sectors of 512 bytes, ms, then the same for writes, then I/O in progress and ms of I/O.
+    /// Returns the counter of each device that matches. The fields in proc_diskstats(5) are: major, minor and name;
+    /// then for reads the number, the merged ones, the sectors of 512 bytes and the milliseconds; then the same four
+    /// for writes; then the number of I/O in progress and the milliseconds of I/O.
     fn counters<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
         text.lines().filter_map(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();

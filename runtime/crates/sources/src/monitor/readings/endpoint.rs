@@ -1,4 +1,4 @@
-//! Parts that the network checks share: the address, the rules of outbound requests, and the client.
+//! Parts that the network checks `tcp`, `http` and `tls` share: the address, the limits, and the client.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use serde::Serializer;
 
 use super::super::resources::Resources;
 
-/// Largest file with certificate authorities, in bytes.
+/// Maximum size of a file with certificate authorities, in bytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
-/// Each wait of an outbound request is at most 5 s.
+/// The allowed values of `timeout`. The client of outbound requests limits each of its waits to 5 s.
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
 
-/// The client of one check, whose only grant is its own address.
+/// The client of one check. It may only connect to the address of this check.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) owner: Owner,
     pub(super) target: Target,
-    /// When the file with the authorities was last changed.
+    /// The time of the last change of the file with certificate authorities, when it was read.
     ca_modified: Option<SystemTime>,
 }
 
 impl Endpoint {
-    /// Returns the client of a check. Creates it at the first use, and again when the file `ca` has changed. The client
-    /// may reach the `addresses` even if they are not public. It trusts the authorities in `ca` in addition to those of
-    /// the machine.
+    /// Returns the client of a check. Creates it at the first use, and again after the file `ca` has changed. The
+    /// client may connect to the `addresses` even if they are not public. It trusts the certificate authorities in `ca`
+    /// in addition to the authorities that the machine trusts.
     pub(super) async fn of<'r>(
         remembered: &'r mut Option<Self>,
         resources: &Resources,
@@ -42,14 +42,14 @@ impl Endpoint {
             Some(path) => tokio::fs::metadata(path).await.and_then(|metadata| metadata.modified()).ok(),
             None => None,
         };
-        // A file that is missing at this moment changes nothing: it may be replaced in two steps.
+        // If the file is missing at this moment, keep the client: someone may be replacing the file.
         let is_changed = |made: &Self| ca_modified.is_some() && made.ca_modified != ca_modified;
         if remembered.as_ref().is_none_or(is_changed) {
             let destination = Destination::parse(&target.to_string()).map_err(|error| error.to_string())?;
             let read = |path: &PathBuf| {
                 let pem = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
                 let anchors = pem.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|e| e.to_string()));
-                anchors.map_err(|error| format!("cannot use the authorities in {}: {error}", path.display()))
+                anchors.map_err(|error| format!("cannot use the certificates in {}: {error}", path.display()))
             };
             let ca = ca.map(read).transpose()?;
             let grant = Grant { addresses: addresses.to_vec(), ca, ..Grant::new(destination) };
@@ -60,7 +60,8 @@ impl Endpoint {
     }
 }
 
-/// Returns the reason of a failed check: an error means that the check could not run, `Ok` that the other side failed.
+/// Returns the reason of a failed check. `Ok` means that the other side failed, so the state is critical. `Err` means
+/// that the check could not run, so the state is unknown.
 pub(super) fn failure(error: &Error) -> Result<String, String> {
     match error {
         Error::AddressRefused { target, address, reason } => Err(format!(
@@ -97,8 +98,8 @@ pub(super) fn address(
     parsed.map(|(text, target)| (text, target, node.span))
 }
 
-/// Reads `timeout` and `addresses`. Warns if the address of the target is not public and not in `addresses`. The span
-/// of the target is where the warning appears.
+/// Reads `timeout` and `addresses`. Warns if the address of the target is not public and not in `addresses`. The
+/// warning appears at the span of the target.
 pub(super) fn limits(
     reader: &mut Reader<'_>,
     table: &mut Table<'_>,
@@ -112,7 +113,7 @@ pub(super) fn limits(
 
 fn addresses(reader: &mut Reader<'_>, node: Option<&Node>, target: Option<(&Target, Span)>) -> Vec<AddressRange> {
     let found = node.map(|node| {
-        let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove it, or name an address");
+        let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove the key, or add an address");
         let range =
             |text: &str| text.parse().map_err(|error: InvalidDestination| ValueError::new(error.message, error.help));
         items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect::<Vec<AddressRange>>()
@@ -128,18 +129,18 @@ fn addresses(reader: &mut Reader<'_>, node: Option<&Node>, target: Option<(&Targ
             .then(|| ("this machine (loopback)".to_owned(), "[\"127.0.0.1\", \"::1\"]".to_owned())),
     };
     if let Some((reason, needed)) = refused {
-        let message = format!("the check is refused: the address of `{}` is {reason}", target.host);
-        reader.warning(span, message, format!("to allow it, write `addresses: {needed}`"));
+        let message = format!("this check will be refused: `{}` is {reason}, not a public address", target.host);
+        reader.warning(span, message, format!("to allow it, add `addresses: {needed}`"));
     }
     found
 }
 
-/// Serializes `addresses` as in a manifest.
+/// Serializes `addresses` in the format of the manifest.
 pub(super) fn serialize_addresses<S: Serializer>(addresses: &[AddressRange], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(addresses.iter().map(ToString::to_string))
 }
 
-/// Reads `ca`: a file with certificate authorities.
+/// Reads `ca`: the path of a PEM file with certificate authorities.
 pub(super) fn ca(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> Option<PathBuf> {
     let node = table.optional(reader, "ca")?;
     let path = place.folder.join(reader.text(node, "`ca`")?);
@@ -150,7 +151,7 @@ pub(super) fn ca(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'
     Some(path)
 }
 
-/// The default of `timeout`.
+/// Returns the default of `timeout`.
 pub(super) fn timeout_default() -> Duration {
     Duration::from_secs(5)
 }

@@ -1,4 +1,4 @@
-//! `file`: the age, size, presence and checksum of files.
+//! The check `file`: the presence, age, size and checksum of files.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,21 @@ use sha2::{Digest as _, Sha256};
 use super::super::quantity::Unit;
 use super::{Finding, Found, Measure, choice, disk, globs};
 
-/// The largest file whose checksum is computed.
+/// Maximum size of a file whose checksum is computed.
 const CHECKSUM_BYTES_MAX: u64 = 256 << 20;
 
 /// Reads a property of a file. A file that does not exist is critical.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "FileReading")]
 pub(in super::super) struct File {
-    /// Path of the file. With wildcards, such as `/var/backups/*.gz`, each file that matches is a subject.
+    /// Path of the file. With wildcards, such as `/var/backups/*.gz`, each file that matches is watched separately.
     #[schemars(length(min = 1))]
     path: PathBuf,
     /// The measured quantity.
     #[serde(default)]
     of: Of,
-    /// For `of: checksum`: the expected SHA-256, in hexadecimal. Another checksum is critical.
+    /// For `of: checksum`: the expected SHA-256, in hexadecimal. If the file has another checksum, the state is
+    /// critical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
 }
@@ -35,14 +36,14 @@ pub(in super::super) struct File {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "FileOf")]
 enum Of {
-    /// Whether it exists.
+    /// Whether the file exists.
     #[default]
     Present,
-    /// The time since its last change.
+    /// The time since the last change of the file.
     Age,
-    /// Its size in bytes.
+    /// The size of the file.
     Size,
-    /// Whether its content has the checksum `sha256`.
+    /// Whether the content of the file has the checksum `sha256`.
     Checksum,
 }
 
@@ -70,7 +71,7 @@ fn checksum(text: &str) -> Result<String, ValueError> {
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text.to_ascii_lowercase());
     }
-    let message = format!("`{}` is no SHA-256 checksum", excerpt(text));
+    let message = format!("`{}` is not a SHA-256 checksum", excerpt(text));
     Err(ValueError::new(message, "write 64 hexadecimal digits, as `sha256sum FILE` prints them"))
 }
 
@@ -113,7 +114,7 @@ impl File {
             Of::Present => Found::value(1.0),
             Of::Age => {
                 let modified = metadata.modified().map_err(|error| error.to_string())?;
-                // A file from the future is new.
+                // If the time of modification is in the future, the age is 0.
                 let age = SystemTime::now().duration_since(modified).unwrap_or_default();
                 Found::value(age.as_secs_f64())
             }
@@ -123,7 +124,7 @@ impl File {
                 if self.sha256.as_ref() == Some(&found) {
                     Found::value(1.0)
                 } else {
-                    Found { value: Some(0.0), ..Found::critical(format!("the checksum is {found}")) }
+                    Found { value: Some(0.0), ..Found::critical(format!("the file has another checksum: {found}")) }
                 }
             }
         })
@@ -143,7 +144,8 @@ fn digest(path: &Path) -> Result<String, String> {
         digest.update(buffer.get(..read).unwrap_or_default());
     }
     if total > CHECKSUM_BYTES_MAX {
-        return Err(format!("{} has more than {} MiB", path.display(), CHECKSUM_BYTES_MAX >> 20));
+        let (path, mib) = (path.display(), CHECKSUM_BYTES_MAX >> 20);
+        return Err(format!("{path} is too large for a checksum: it has more than {mib} MiB"));
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,4 +1,4 @@
-//! Names and paths with wildcards.
+//! Globs: names and paths with wildcards.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,11 +11,11 @@ use serde::{Serialize, Serializer};
 
 use crate::files::name;
 
-/// The most paths that a glob finds.
+/// Maximum number of paths that [`expand`] returns.
 pub(super) const MATCHES_MAX: usize = 1_000;
-/// The most entries of one folder that are read.
+/// Maximum number of entries that are read of one folder.
 const ENTRIES_MAX: usize = 10_000;
-/// The most entries of all folders that are read for one part of a path.
+/// Maximum number of entries that are read of all folders together, for each part of a path with wildcards.
 const ENTRIES_TOTAL_MAX: usize = 100_000;
 
 /// Returns true if the text has wildcards.
@@ -23,7 +23,7 @@ pub(super) fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }
 
-/// A name, or a text with wildcards that names match.
+/// A plain name, or a glob for names.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     text: String,
@@ -34,13 +34,14 @@ pub(super) struct Glob {
 enum Matcher {
     /// The text has no wildcards.
     Plain,
-    /// The text is `*`, and slashes match. A compiled glob takes some tens of kilobytes.
+    /// The glob is `*`, which also matches slashes. It is not compiled, because a compiled glob takes some tens of
+    /// kilobytes.
     All,
     Wildcards(GlobMatcher),
 }
 
 impl Glob {
-    /// Parses a glob whose wildcards match no slash.
+    /// Parses a glob whose wildcards do not match slashes.
     pub(super) fn of_name(text: &str) -> Result<Self, ValueError> {
         Self::parse(text, GlobBuilder::new(text).literal_separator(true))
     }
@@ -53,14 +54,14 @@ impl Glob {
         Self::parse(text, GlobBuilder::new(text).literal_separator(false))
     }
 
-    /// Parses a glob without escapes, as names of units contain backslashes.
+    /// Parses a glob for names of units. Names of units contain backslashes, therefore a backslash is not an escape.
     pub(super) fn of_unit(text: &str) -> Result<Self, ValueError> {
         Self::parse(text, GlobBuilder::new(text).backslash_escape(false))
     }
 
     fn parse(text: &str, builder: &GlobBuilder<'_>) -> Result<Self, ValueError> {
         let glob = builder.build().map_err(|error| {
-            let message = format!("`{}` is no valid glob: {}", excerpt(text), error.kind());
+            let message = format!("`{}` is not a valid glob: {}", excerpt(text), error.kind());
             ValueError::new(message, "write a name with `*` or `?`, such as `sd*`")
         })?;
         let matcher = if is_glob(text) { Matcher::Wildcards(glob.compile_matcher()) } else { Matcher::Plain };
@@ -75,7 +76,7 @@ impl Glob {
         matches!(self.matcher, Matcher::Plain)
     }
 
-    /// Returns true if the name matches as a whole.
+    /// Returns true if the glob matches the whole name.
     pub(super) fn matches(&self, name: &str) -> bool {
         match &self.matcher {
             Matcher::Plain => name == self.text,
@@ -85,7 +86,7 @@ impl Glob {
     }
 }
 
-/// The glob `*`, also for names with slashes.
+/// The default is the glob `*`, which also matches names with slashes.
 impl Default for Glob {
     fn default() -> Self {
         Self { text: "*".to_owned(), matcher: Matcher::All }
@@ -109,7 +110,7 @@ pub(super) fn check_path(text: &str) -> Result<String, ValueError> {
     Glob::of_name(text).map(|glob| glob.text)
 }
 
-/// Returns true if the path with this text, from [`shown`], matches the glob as a whole.
+/// Returns true if the glob matches the whole path that [`shown`] converted to the text `shown`.
 pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
     match glob.to_str().and_then(|glob| Glob::of_name(glob).ok()) {
         Some(Glob { matcher: Matcher::Wildcards(matcher), .. }) => matcher.is_match(name::path(shown)),
@@ -119,8 +120,8 @@ pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
 }
 
 /// Returns the first [`MATCHES_MAX`] existing paths that match an absolute glob, sorted. Names that begin with a dot
-/// match only patterns that begin with a dot. No more paths are held in memory, because other users may be able to
-/// create any number of files there.
+/// match only patterns that begin with a dot. The number of paths in memory is limited, because other users may be able
+/// to create any number of files there.
 pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for component in glob.components().skip(1) {
@@ -151,8 +152,7 @@ pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the text of a path for events, which has no characters that attributes cannot have. Two paths never have the
-/// same text.
+/// Converts a path to a text that the attributes of an event may contain. Two different paths never have the same text.
 pub(super) fn shown(path: &Path) -> String {
     name::join("", path.as_os_str().as_bytes())
 }

@@ -1,4 +1,4 @@
-//! `http`: the response to a request.
+//! The check `http`: the response to a GET request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::super::resources::Resources;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
-/// The largest body that is searched or parsed.
+/// Maximum number of bytes of a body that are searched or parsed.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Sends a GET request, and reads how long the response takes, or a number from its body. Redirects are not followed.
@@ -30,23 +30,23 @@ pub(in super::super) struct Http {
     /// The URL, `http://` or `https://`.
     #[schemars(length(min = 1))]
     url: String,
-    /// The expected status, or several. Without this key, any status from 200 to 299 is expected.
+    /// The expected status, or a list of statuses. Without this key, any status from 200 to 299 is expected.
     #[serde(default)]
     #[schemars(schema_with = "status_schema")]
     status: Vec<u16>,
     /// A text that the body must contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     contains: Option<String>,
-    /// The field of a JSON body whose number is read in place of the time, such as `queue.length`.
+    /// A field of a JSON body, such as `queue.length`. Its number is read instead of the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     json: Option<String>,
-    /// A PEM file with authorities that are trusted besides those of this machine.
+    /// A PEM file with certificate authorities that are trusted in addition to those of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca: Option<PathBuf>,
     /// The longest wait for the whole response.
     #[serde(default = "endpoint::timeout_default", with = "DurationText")]
     timeout: Duration,
-    /// Addresses and ranges that may be reached although they are not on the public internet.
+    /// IP addresses and ranges that the check may connect to although they are not on the public internet.
     #[serde(default, serialize_with = "endpoint::serialize_addresses")]
     #[schemars(with = "Vec<String>")]
     addresses: Vec<AddressRange>,
@@ -87,7 +87,7 @@ fn parse_url(text: &str) -> Result<(String, Target), ValueError> {
         text.split_once("://").ok_or_else(|| malformed(format!("`{}` is not a URL", excerpt(text))))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let target = Target::parse(scheme, authority).map_err(|error| malformed(error.message))?;
-    // The client needs the URL in this form.
+    // The client sends only URLs that are valid for the `http` crate.
     http::Uri::try_from(text).map_err(|error| malformed(format!("`{}` is not a URL: {error}", excerpt(text))))?;
     Ok((text.to_owned(), target))
 }
@@ -108,7 +108,7 @@ impl Http {
         Measure::above(units).with_own_levels()
     }
 
-    /// The URL without its query, which may contain secrets.
+    /// Returns the subject: the URL without its query, because the query may contain secrets.
     pub(super) fn subject(&self) -> String {
         self.url.split(['?', '#']).next().unwrap_or_default().to_owned()
     }
@@ -163,12 +163,12 @@ impl Http {
         });
         match found.and_then(serde_json::Value::as_f64) {
             Some(value) => Found { value: Some(value), at_least: Level::Ok, detail: None },
-            None => Found::critical(format!("the body has no number `{}`", excerpt(field))),
+            None => Found::critical(format!("the body has no number in the JSON field `{}`", excerpt(field))),
         }
     }
 }
 
-/// Reads a body up to its limit. A longer one is cut.
+/// Returns the first [`BODY_BYTES_MAX`] bytes of a body.
 async fn read_body(mut body: ResponseBody) -> Result<Vec<u8>, Error> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -1,4 +1,4 @@
-//! `load`: the load average.
+//! The check `load`: the load average.
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table};
@@ -9,11 +9,11 @@ use super::super::quantity::Unit;
 use super::super::resources::SharedFiles;
 use super::{Finding, Found, Measure, choice};
 
-/// The number of processes that run or wait for a processor or a disk, as a moving average.
+/// Reads the load average: the average number of processes that run, or wait for a processor or a disk.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "LoadReading")]
 pub(in super::super) struct Load {
-    /// The time of the average.
+    /// The time over which the average is computed.
     #[serde(default)]
     over: Over,
     /// Whether the load is divided by the number of processors.
@@ -50,7 +50,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 impl Load {
     pub(super) fn read(&self, files: &SharedFiles) -> Vec<Finding> {
         let found = files.read("/proc/loadavg").and_then(|file| {
-            let load = self.parse(&file.text).ok_or("/proc/loadavg cannot be parsed")?;
+            let load = self.parse(&file.text).ok_or("cannot parse /proc/loadavg")?;
             let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             Ok(Found::value(if self.per_cpu { load / cpus as f64 } else { load }))
         });

@@ -1,4 +1,4 @@
-//! `memory` and `swap`: as /proc/meminfo has them.
+//! The checks `memory` and `swap`, with the numbers of /proc/meminfo.
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table};
@@ -9,11 +9,11 @@ use super::super::quantity::Unit;
 use super::super::resources::SharedFiles;
 use super::{Finding, Found, Measure, choice};
 
-/// The memory of this machine.
+/// Reads the memory of this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "MemoryReading")]
 pub(in super::super) struct Memory {
-    /// Which part is read, as a share or a size.
+    /// Which memory is read, as a size or in percent.
     #[serde(default)]
     of: MemoryOf,
 }
@@ -28,11 +28,11 @@ enum MemoryOf {
     Available,
 }
 
-/// The swap space of this machine.
+/// Reads the swap space of this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "SwapReading")]
 pub(in super::super) struct Swap {
-    /// Which part is read, as a share or a size.
+    /// Which space is read, as a size or in percent.
     #[serde(default)]
     of: SwapOf,
 }
@@ -40,10 +40,10 @@ pub(in super::super) struct Swap {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum SwapOf {
-    /// The used space.
+    /// The used swap space.
     #[default]
     Used,
-    /// The free space; low values are bad.
+    /// The free swap space; low values are bad.
     Free,
 }
 
@@ -97,7 +97,7 @@ fn read(files: &SharedFiles, unit: Unit, total: &str, free: &str, is_free: bool)
     let (total, free) = (field(&file.text, total)?, field(&file.text, free)?);
     let part = if is_free { free } else { (total - free).max(0.0) };
     Ok(Found::value(match unit {
-        // A machine without swap uses none of it.
+        // On a machine without swap, 0 % of it is used.
         Unit::Percent if total == 0.0 => {
             if is_free {
                 100.0
@@ -110,7 +110,7 @@ fn read(files: &SharedFiles, unit: Unit, total: &str, free: &str, is_free: bool)
     }))
 }
 
-/// Returns a field in bytes; the file has KiB.
+/// Returns a field of /proc/meminfo in bytes. The file has the number in KiB.
 fn field(text: &str, name: &str) -> Result<f64, String> {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! `network`: the traffic and the link of network interfaces.
+//! The check `network`: the traffic and the link of network interfaces.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use super::super::resources::SharedFiles;
 use super::globs::Glob;
 use super::{Finding, Found, Measure, choice};
 
-/// The traffic and the link of network interfaces.
+/// Reads the traffic or the link of network interfaces.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "NetworkReading")]
 pub(in super::super) struct Network {
-    /// Name of the interface, such as `eth0`; with wildcards, each one that matches is a subject.
+    /// Name of the interface, such as `eth0`. With wildcards, each interface that matches is watched separately.
     #[schemars(with = "String", length(min = 1))]
     interface: Glob,
     /// The measured quantity.
@@ -28,16 +28,16 @@ pub(in super::super) struct Network {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "NetworkOf")]
 enum Of {
-    /// Whether the link is up; critical when it is down.
+    /// Whether the link is up. The state is critical while it is down.
     #[default]
     Link,
-    /// Bytes received, as in `100MiB/s`.
+    /// Received bytes. A threshold is a rate, such as `100MiB/s`.
     Received,
-    /// Bytes sent, as in `100MiB/s`.
+    /// Sent bytes. A threshold is a rate, such as `100MiB/s`.
     Sent,
-    /// Errors in both directions, as in `1/m`.
+    /// Errors in both directions. A threshold is a rate, such as `1/m`.
     Errors,
-    /// Dropped packets in both directions, as in `10/s`.
+    /// Dropped packets in both directions. A threshold is a rate, such as `10/s`.
     Dropped,
 }
 
@@ -72,7 +72,7 @@ impl Network {
         self.interface.matches(subject)
     }
 
-    /// `links` is the folder of the interfaces, /sys/class/net.
+    /// Reads the interfaces that match. `links` is the folder of the interfaces, /sys/class/net.
     pub(super) fn read(&self, files: &SharedFiles, links: &Path) -> Vec<Finding> {
         let file = match files.read("/proc/net/dev") {
             Ok(file) => file,
@@ -90,13 +90,13 @@ impl Network {
             .collect();
         if found.is_empty() && self.interface.is_plain() {
             let interface = self.interface.as_str();
-            return vec![Finding::new(interface, Err(format!("there is no interface {interface}")))];
+            return vec![Finding::new(interface, Err(format!("there is no network interface `{interface}`")))];
         }
         found
     }
 
-    /// Returns the counter of each interface that matches. Fields by proc_net_dev(5): received bytes, packets, errs,
-    /// drop and four others, then the same for sent ones.
+    /// Returns the counter of each interface that matches. The fields in proc_net_dev(5) are: received bytes, packets,
+    /// errors, drops and four others, then the same eight for sent data.
     fn counters<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
         text.lines().filter_map(|line| {
             let (name, rest) = line.split_once(':')?;
@@ -118,7 +118,7 @@ impl Network {
     }
 }
 
-/// Reads the state of a link. Virtual interfaces that have no link are `unknown` to the kernel, and count as up.
+/// Reads the state of a link. For virtual interfaces without a link, the kernel returns `unknown`; they count as up.
 fn link(folder: &Path) -> Found {
     match std::fs::read_to_string(folder.join("operstate")).unwrap_or_default().trim() {
         "up" | "unknown" => Found::value(1.0),

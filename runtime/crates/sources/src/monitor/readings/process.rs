@@ -1,4 +1,4 @@
-//! `process`: running programs, by name, command line or pid file.
+//! The check `process`: running programs, found by name, command line or pid file.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use super::super::quantity::Unit;
 use super::globs::{self, Glob};
 use super::{Finding, Found, Measure, choice};
 
-/// Running programs. The state is critical if none runs.
+/// Reads properties of running programs. The state is critical if no such program runs.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "ProcessReading", extend("oneOf" = [{ "required": ["name"] }, { "required": ["command"] }, { "required": ["pid_file"] }]))]
 pub(in super::super) struct Process {
@@ -24,7 +24,7 @@ pub(in super::super) struct Process {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     command: Option<Glob>,
-    /// A file with the number of the process.
+    /// A file that contains the process id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pid_file: Option<PathBuf>,
     /// The property to read.
@@ -41,11 +41,11 @@ enum Of {
     Count,
     /// The resident memory of all processes together.
     Memory,
-    /// How often the oldest process was started again, as in `3/h`.
+    /// How often the oldest process was started again. A threshold is a rate, such as `3/h`.
     Restarts,
 }
 
-/// The start of the oldest process, and how often it changed.
+/// The start time of the oldest process, and how often this time changed.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     started: Option<u64>,
@@ -65,12 +65,13 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let given: Vec<&str> = ["name", "command", "pid_file"].into_iter().filter(|key| table.has(key)).collect();
     match given[..] {
         [] => {
-            reader.error(table.span(), "`process` names no process", "add `name: nginx`, `command` or `pid_file`");
+            let message = "`process` does not say which process to watch";
+            reader.error(table.span(), message, "add `name: nginx`, `command` or `pid_file`");
         }
         [_] => {}
         [_, second, ..] => {
             let message = "`process` can have only one of `name`, `command` and `pid_file`";
-            reader.error(table.key_span(second), message, "remove it");
+            reader.error(table.key_span(second), message, "remove all but one of them");
         }
     }
     table.reject_unknown_keys(reader, |key| match key {
@@ -117,7 +118,7 @@ impl Process {
             let pid = text
                 .trim()
                 .parse::<u32>()
-                .map_err(|_| format!("{} does not contain the number of a process", path.display()))?;
+                .map_err(|_| format!("the pid file {} does not contain a process id", path.display()))?;
             return processes.find(|running| running.pid == pid);
         }
         processes.find(|running| match (&self.name, &self.command) {
@@ -140,7 +141,7 @@ impl Process {
             Of::Memory => running.iter().map(|one| one.memory_bytes as f64).sum(),
             Of::Restarts => f64::from(seen.restarts),
         };
-        // Without a process, there is no memory to read; the other readings still have a value.
+        // If no process runs, there is no value for the memory. The other properties still have a value.
         let is_absent = running.is_empty();
         let value = (self.of != Of::Memory || !is_absent).then_some(value);
         let absent = || Found { value, ..Found::critical("no such process runs") };
@@ -165,7 +166,7 @@ mod tests {
         let mut seen = Seen::default();
         let mut read = |all: &[Running]| process(Of::Restarts).found(all, &mut seen).value;
         assert_eq!(read(&[running(10)]), Some(0.0));
-        assert_eq!(read(&[running(10), running(20)]), Some(0.0), "another worker");
+        assert_eq!(read(&[running(10), running(20)]), Some(0.0), "a second process is not a restart");
         assert_eq!(read(&[]), Some(0.0));
         assert_eq!(read(&[running(30)]), Some(1.0));
     }

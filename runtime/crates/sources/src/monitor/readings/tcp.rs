@@ -1,4 +1,4 @@
-//! `tcp`: whether a port accepts connections, and how fast.
+//! The check `tcp`: whether a port accepts connections, and how long that takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub(in super::super) struct Tcp {
     /// The longest wait for the connection.
     #[serde(default = "endpoint::timeout_default", with = "DurationText")]
     timeout: Duration,
-    /// Addresses and ranges that may be reached although they are not on the public internet.
+    /// IP addresses and ranges that the check may connect to although they are not on the public internet.
     #[serde(default, serialize_with = "endpoint::serialize_addresses")]
     #[schemars(with = "Vec<String>")]
     addresses: Vec<AddressRange>,

@@ -1,4 +1,4 @@
-//! `temperature`: the sensors of the kernel's hardware monitoring.
+//! The check `temperature`: the sensors of the kernel's hardware monitoring.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,14 @@ use super::super::quantity::Unit;
 use super::globs::Glob;
 use super::{Finding, Found, Measure, globs};
 
-/// The temperature sensors of this machine.
+/// Reads temperature sensors of this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "TemperatureReading")]
 pub(in super::super) struct Temperature {
     /// Name of the sensor: the name of the chip and the label, such as `coretemp/Core 0`. With wildcards, each sensor
-    /// that matches is a subject; `*` also matches the slash. If several sensors have the same name, as those of disks
-    /// do, the name of the device follows: `nvme/Composite (nvme0)`. The name without the device matches all of them.
+    /// that matches is watched separately; `*` also matches the slash. Several sensors can have the same name, as
+    /// sensors of disks do. Then the name of the device follows: `nvme/Composite (nvme0)`. The name without the device
+    /// matches all of them.
     #[serde(default)]
     #[schemars(with = "String", length(min = 1))]
     sensor: Glob,
@@ -43,8 +44,8 @@ impl Temperature {
         self.sensor.matches(subject) || self.sensor.matches(name)
     }
 
-    /// `sys` is /sys. Files by the kernel's hwmon/sysfs-interface: `temp1_input` in thousandths of a degree,
-    /// `temp1_label`.
+    /// Reads the sensors that match. `sys` is /sys. The kernel document hwmon/sysfs-interface describes the files:
+    /// `temp1_input` is in thousandths of a degree, `temp1_label` is a text.
     pub(super) fn read(&self, sys: &Path) -> Vec<Finding> {
         let inputs = globs::expand(&sys.join("class/hwmon/hwmon*/temp*_input"));
         let sensors: Vec<(String, PathBuf)> =
@@ -57,7 +58,7 @@ impl Temperature {
             self.covers(&subject).then(|| {
                 let value = text(input).and_then(|text| text.parse::<f64>().ok());
                 let found = value.map(|millis| Found::value(millis / 1_000.0));
-                Finding::new(subject, found.ok_or_else(|| "the sensor has no value".to_owned()))
+                Finding::new(subject, found.ok_or_else(|| "the sensor returned no number".to_owned()))
             })
         };
         sensors.iter().filter_map(read).collect()
@@ -67,7 +68,7 @@ impl Temperature {
 /// The text between the name of a sensor and its device.
 const DEVICE: &str = " (";
 
-/// Returns the name of a sensor: that of its chip and its label.
+/// Returns the name of a sensor: the name of its chip and its label.
 fn name(input: &Path) -> Option<String> {
     let file = input.file_name()?.to_str()?;
     let chip = text(&input.with_file_name("name"))?;
@@ -76,7 +77,7 @@ fn name(input: &Path) -> Option<String> {
     Some(globs::shown(Path::new(&format!("{chip}/{label}"))))
 }
 
-/// Returns the name of the device of a sensor, such as `nvme0`, or of the chip if it has none.
+/// Returns the name of a sensor's device, such as `nvme0`. If the sensor has no device, returns the name of its chip.
 fn device(input: &Path) -> String {
     let chip = input.parent().unwrap_or(input);
     let device = chip.join("device").canonicalize().unwrap_or_else(|_| chip.to_owned());

@@ -1,4 +1,4 @@
-//! `tls`: the certificate of a server, its end and its chain.
+//! The check `tls`: how long the certificate of a server is valid, and whether its chain is trusted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::super::resources::Resources;
 use super::endpoint::{self, Endpoint};
 use super::{Finding, Found, Measure};
 
-/// Makes a TLS handshake, and reads how long the certificates of the server are still valid. The state is critical if
-/// the connection fails, if a certificate has expired, or if the chain is not trusted for the name.
+/// Connects to a server with TLS, and reads how long its certificates are still valid. The state is critical if the
+/// connection fails, if a certificate has expired, or if the certificate chain is not trusted for the name.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "TlsReading")]
 pub(in super::super) struct Tls {
@@ -27,13 +27,13 @@ pub(in super::super) struct Tls {
     /// The name that the certificate must have, if it is not the host of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// A PEM file with authorities that are trusted besides those of this machine.
+    /// A PEM file with certificate authorities that are trusted in addition to those of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca: Option<PathBuf>,
     /// The longest wait for the connection and the handshake.
     #[serde(default = "endpoint::timeout_default", with = "DurationText")]
     timeout: Duration,
-    /// Addresses and ranges that may be reached although they are not on the public internet.
+    /// IP addresses and ranges that the check may connect to although they are not on the public internet.
     #[serde(default, serialize_with = "endpoint::serialize_addresses")]
     #[schemars(with = "Vec<String>")]
     addresses: Vec<AddressRange>,
@@ -53,7 +53,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let (timeout, addresses) = endpoint::limits(reader, &mut table, target);
     table.reject_unknown_keys(reader, |key| match key {
         "host" | "port" | "url" => Some("write `address: \"HOST:PORT\"`"),
-        "days" => Some("write the limits beside `tls`: `warning: 14d`"),
+        "days" => Some("write the thresholds next to `tls`, such as `warning: 14d`"),
         _ => None,
     });
     let (address, target, _) = address?;
@@ -80,10 +80,10 @@ impl Tls {
                 Found { value: Some(left), ..Found::critical("a certificate of the server has expired") }
             }
             (Some(reason), left) => {
-                Found { value: left, ..Found::critical(format!("the chain is not trusted: {reason}")) }
+                Found { value: left, ..Found::critical(format!("the certificate chain is not trusted: {reason}")) }
             }
             (None, Some(left)) => Found::value(left),
-            (None, None) => Found::critical("the server has no readable certificate"),
+            (None, None) => Found::critical("the server sent no certificate that Evoke can read"),
         })
     }
 }

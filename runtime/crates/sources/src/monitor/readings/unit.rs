@@ -1,4 +1,4 @@
-//! `unit`: units of systemd.
+//! The check `unit`: the states of systemd units.
 
 use std::collections::HashSet;
 
@@ -14,16 +14,16 @@ use super::super::systemd::{Bus, Query, UnitState};
 use super::globs::{self, Glob};
 use super::{Finding, Found, Measure, Outcome, choice};
 
-/// The states of units of systemd. By default, the state is ok while a unit is active, a warning while it starts, stops
-/// or reloads, and critical otherwise.
+/// Reads the states of systemd units. By default, the state is ok while a unit is active, a warning while it starts,
+/// stops or reloads, and critical otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "UnitReading")]
 pub(in super::super) struct SystemdUnit {
-    /// Names of units with their suffix, such as `nginx.service`; one or a list. With wildcards, as in
-    /// `postgresql@*.service`, each loaded unit that matches is a subject.
+    /// The name of a unit with its suffix, such as `nginx.service`, or a list of names. With wildcards, as in
+    /// `postgresql@*.service`, each loaded unit that matches is watched separately.
     #[schemars(schema_with = "names_schema")]
     name: Vec<Glob>,
-    /// The expected state; with wildcards, the default is `not-failed`.
+    /// The expected state of the unit. If a name has wildcards, the default is `not-failed`.
     #[serde(default)]
     expect: Expect,
     /// The property to read.
@@ -39,19 +39,21 @@ fn names_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": NAMES_MAX }] })
 }
 
-/// The most names of one monitor.
+/// Maximum number of names in one monitor.
 const NAMES_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "UnitExpect")]
 enum Expect {
-    /// The unit is active. Any other lasting state is critical, also that of a unit that does not exist.
+    /// The unit is active. A unit that starts, stops or reloads is a warning. Any other state is critical, also if the
+    /// unit does not exist.
     #[default]
     Active,
-    /// The unit is inactive, or does not exist. Any other lasting state is critical.
+    /// The unit is inactive, or does not exist. A unit that starts or stops is a warning. Any other state is critical.
     Inactive,
-    /// The unit has not failed. A service that systemd restarts after a failure is a warning.
+    /// The unit has not failed. A failed unit is critical; a service that systemd restarts after a failure is a
+    /// warning.
     NotFailed,
 }
 
@@ -59,17 +61,17 @@ enum Expect {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "UnitOf")]
 enum Of {
-    /// The state of the unit, as `expect` names it.
+    /// Whether the unit is in the state that `expect` requires.
     #[default]
     State,
-    /// How often systemd restarted the service by itself, as in `> 3/h`.
+    /// How often systemd restarted the service by itself. A threshold is a rate, such as `> 3/h`.
     Restarts,
 }
 
-/// The suffixes of names: the types of units, systemd.unit(5).
+/// The suffixes of unit names, which are the types of units: systemd.unit(5).
 const SUFFIXES: [&str; 11] =
     ["service", "socket", "target", "device", "mount", "automount", "swap", "timer", "path", "slice", "scope"];
-/// The longest name of a unit, systemd.unit(5).
+/// Maximum length of the name of a unit: systemd.unit(5).
 const NAME_BYTES_MAX: usize = 255;
 
 pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<SystemdUnit> {
@@ -91,14 +93,14 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     if of == Of::Restarts
         && let Some(other) = name.iter().flatten().find(|name| !name.as_str().ends_with(".service"))
     {
-        let message = format!("`{}` is no service: only services have restarts", excerpt(other.as_str()));
-        reader.error(table.key_span("name"), message, "name services only, such as `nginx.service`");
+        let message = format!("`{}` is not a service: only services have restarts", excerpt(other.as_str()));
+        reader.error(table.key_span("name"), message, "write only services, such as `nginx.service`");
     }
     table.reject_unknown_keys(reader, |key| match key {
         "unit" | "units" | "names" => Some("did you mean `name`?"),
         "service" => Some("write `name: NAME.service`"),
         "state" | "states" | "expected" => Some("did you mean `expect`?"),
-        "warning" | "critical" | "for" => Some("write it beside `unit`, not inside"),
+        "warning" | "critical" | "for" => Some("write it next to `unit`, not inside it"),
         _ => None,
     });
     Some(SystemdUnit { name: name?, expect, of, bus })
@@ -107,7 +109,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 const EXPECTATIONS: [(&str, Expect); 3] =
     [("active", Expect::Active), ("inactive", Expect::Inactive), ("not-failed", Expect::NotFailed)];
 
-/// Reads one name or a list of them.
+/// Reads one name or a list of names.
 fn names(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Glob>> {
     let Value::List(items) = &node.value else {
         return reader.parse_text(node, "`name`", unit_name).map(|name| vec![name]);
@@ -132,16 +134,16 @@ fn unit_name(text: &str) -> Result<Glob, ValueError> {
     let has_suffix =
         |(name, suffix): (&str, &str)| !name.is_empty() && (SUFFIXES.contains(&suffix) || globs::is_glob(suffix));
     if !text.rsplit_once('.').is_some_and(has_suffix) && !text.ends_with('*') {
-        return Err(wrong("has no suffix of a unit", format!("write the suffix, too: `{}.service`", excerpt(text))));
+        return Err(wrong("has no suffix of a unit", format!("write the suffix, as in `{}.service`", excerpt(text))));
     }
     if let Some((template, suffix)) = text.split_once("@.") {
-        let help = format!("name an instance: `{template}@NAME.{suffix}`, or all of them: `{template}@*.{suffix}`");
-        return Err(wrong("is a template, which has no state", help));
+        let help = format!("write an instance: `{template}@NAME.{suffix}`, or all instances: `{template}@*.{suffix}`");
+        return Err(wrong("is a template, and only its instances have a state", help));
     }
     Glob::of_unit(text)
 }
 
-/// Returns true if names of units may contain the character.
+/// Returns true if the name of a unit may contain the character.
 fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || ":-_.\\@".contains(c)
 }
@@ -149,7 +151,7 @@ fn is_name_char(c: char) -> bool {
 impl SystemdUnit {
     pub(super) fn measure(&self) -> Measure {
         match self.of {
-            // There is no value, so no threshold fits.
+            // A state has no value, so there is no unit for thresholds.
             Of::State => Measure::below(&[]).with_own_levels(),
             Of::Restarts => Measure::above(&[Unit::Count]).counter().with_own_levels(),
         }
@@ -164,8 +166,8 @@ impl SystemdUnit {
         self.name.iter().any(|name| name.matches(subject))
     }
 
-    /// Returns the outcome for a unit that is no longer among those that match: systemd has unloaded it, as it does
-    /// with units that are inactive and that nothing needs.
+    /// Returns the outcome for a unit that matched a pattern before and is now missing in the reply. systemd has
+    /// unloaded it: it unloads inactive units that nothing needs.
     pub(super) fn gone(&self) -> Outcome {
         let word = |word: &str| word.to_owned();
         let [load, active, sub] = [word("not-found"), word("inactive"), word("dead")];
@@ -175,7 +177,7 @@ impl SystemdUnit {
         }
     }
 
-    /// Reads the states of all units. An error is a reason that holds for all of them.
+    /// Reads the states of all units. An error is a reason that holds for all units.
     pub(super) async fn read(&self, resources: &Resources) -> Result<Vec<Finding>, String> {
         let (plain, patterns): (Vec<&Glob>, Vec<&Glob>) = self.name.iter().partition(|name| name.is_plain());
         let query = Query {
@@ -186,7 +188,7 @@ impl SystemdUnit {
         let units = resources.systemd.read(self.bus, &query).await?;
         let mut seen = HashSet::new();
         let matches = |(position, unit): &(usize, UnitState)| {
-            // systemd applies the patterns itself, but its reply is not trusted.
+            // systemd has applied the patterns already. They are checked again, because its reply is not trusted.
             let is_valid = || unit.name.chars().all(is_name_char) && unit.name.len() <= NAME_BYTES_MAX;
             *position < query.names.len() || is_valid() && patterns.iter().any(|pattern| pattern.matches(&unit.name))
         };
@@ -209,10 +211,10 @@ impl SystemdUnit {
         Found { value, at_least: level, detail }
     }
 
-    /// Returns the level of a state. The states are those of "ActiveState" in org.freedesktop.systemd1(5). States that
-    /// later versions added, such as maintenance and refreshing, are transitions to another state.
+    /// Returns the level for the state of a unit. org.freedesktop.systemd1(5) describes the states under "ActiveState".
+    /// States of later versions of systemd, such as `maintenance` and `refreshing`, are transitions to another state.
     fn level(&self, unit: &UnitState) -> Level {
-        // A service that failed, and that systemd starts again in a moment.
+        // The service has failed, and systemd will start it again soon.
         let is_restarting = unit.sub.starts_with("auto-restart");
         match (self.expect, unit.active.as_str()) {
             (_, "failed") => Level::Critical,

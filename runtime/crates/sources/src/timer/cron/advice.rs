@@ -17,7 +17,8 @@ pub(super) fn advice(fields: &Fields<'_>) -> Vec<Advice> {
     found
 }
 
-/// Steps count within one period and start again in the next one, so the intervals between ticks are not always equal.
+/// Warns about a step that does not divide its period, such as `*/7` minutes: steps start again in each hour, so the
+/// time between two ticks is not always the same.
 fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
     let (text, min, count, step) = match part {
         Part::Step(step) => (format!("*/{step}"), field.min, field.count, step),
@@ -28,11 +29,11 @@ fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
         Some(unit) => format!("for equal intervals, write `every: {step}{unit}` instead of `cron`"),
         None => {
             let values: Vec<_> = (min..min + count).step_by(usize::from(step)).map(|value| value.to_string()).collect();
-            format!("if this is what you mean, write `{}`", values.join(","))
+            format!("if you mean this, write `{}`", values.join(","))
         }
     };
     if step >= count && step > 1 {
-        let message = format!("`{text}` has only the value {min}: a step counts within one {}", field.period);
+        let message = format!("`{text}` matches only the value {min}: steps start again in each {}", field.period);
         let help = match (field.unit, part) {
             (Some(_), Part::Step(_)) => format!("write `{min}`; {}", interval(step)),
             _ => format!("write `{min}`"),
@@ -41,13 +42,13 @@ fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
     }
     if matches!(part, Part::Step(_)) && count % step != 0 {
         let period = field.period;
-        let message = format!("`{text}` starts again at {min} in each {period}, so the last step can be shorter");
+        let message = format!("`{text}` starts again at {min} in each {period}: the step before that can be shorter");
         return Some((message, interval(step)));
     }
     None
 }
 
-/// `* 2 * * *` is a common mistake for `0 2 * * *`.
+/// Warns about expressions such as `* 2 * * *`, a common mistake for `0 2 * * *`.
 fn every_minute_of_an_hour(fields: &Fields<'_>) -> Option<Advice> {
     let texts = |at: usize, text: &'static str| {
         let from = usize::from(fields.text(0) == "0");
@@ -64,7 +65,7 @@ fn every_minute_of_an_hour(fields: &Fields<'_>) -> Option<Advice> {
     Some((message, format!("to tick once, at {hour:02}:00, write `{}`", texts(MINUTE, "0"))))
 }
 
-/// The number of days that a month always has.
+/// Returns the number of days that a month has in every year: 28 for February.
 fn days_of_month(month: u16) -> u16 {
     match month {
         2 => 28,
@@ -73,7 +74,7 @@ fn days_of_month(month: u16) -> u16 {
     }
 }
 
-/// A day from the 29th on does not exist in every month.
+/// Warns about a day of the month from 29 on, which does not exist in every month.
 fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
     let parts = fields.parts(DAY);
     if parts.iter().any(|part| matches!(part, Part::LastDay | Part::LastWorkday)) {
@@ -94,15 +95,16 @@ fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
     };
     let months: Vec<u16> = (1..=12).filter(is_selected).collect();
     let skipped = months.iter().filter(|month| days_of_month(**month) < day).count();
-    // An expression that selects only the 29th of February is intended.
+    // No warning if no selected month always has the day, such as February 29: then the user surely means this.
     if skipped == 0 || skipped == months.len() {
         return None;
     }
-    let message = format!("the day `{text}` does not exist in every month: months without it have no tick");
+    let message = format!("the day `{text}` does not exist in every month: there is no tick in a month without it");
     Some((message, format!("for the last day of every month, write `{last}`")))
 }
 
-/// Crontabs have the same rule, except that `*/2` counts as `*` in some of them.
+/// Warns if both the day of the month and the day of the week are set: the timer ticks on days that match either field.
+/// Cron has the same rule; some versions of cron treat `*/2` like `*`.
 fn either_day(fields: &Fields<'_>) -> Option<Advice> {
     if fields.both_days || fields.is_all(DAY) || fields.is_all(WEEKDAY) {
         return None;
@@ -112,5 +114,5 @@ fn either_day(fields: &Fields<'_>) -> Option<Advice> {
         "the timer ticks on the days of the month `{day}` and also on the days of the week `{weekday}`: a day needs to \
          match only one of the two fields"
     );
-    Some((message, format!("for days that match both, write `+{weekday}`; to tick on either, write two timers")))
+    Some((message, format!("to tick only on days that match both, write `+{weekday}`; otherwise, write two timers")))
 }

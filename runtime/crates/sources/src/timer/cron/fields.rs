@@ -1,24 +1,23 @@
-//! The grammar of the fields of a cron expression: stricter than that of the croner crate, which ignores or misreads
-//! some fields. In croner, `L` as a day of the week never matches, `L,LW` loses its first half, and `JAN` as a day of
-//! the week is Monday.
+//! Parses the fields of a cron expression more strictly than the croner crate, which accepts some mistakes. In croner,
+//! a day of the week `L` never matches, `L,LW` means only `LW`, and `JAN` as a day of the week means Monday.
 
 /// A field of a cron expression.
 #[derive(Debug)]
 pub(super) struct Field {
-    /// One value of the field, in messages.
+    /// Text for one value of the field in messages, such as `a minute`.
     pub(super) what: &'static str,
-    /// The values in words, in help texts.
+    /// Text for the allowed values in help texts, such as `0 to 59`.
     pub(super) range: &'static str,
     pub(super) min: u16,
     pub(super) max: u16,
-    /// The number of different values.
+    /// The number of different values. For the day of the week this is 7, because 0 and 7 are both Sunday.
     pub(super) count: u16,
-    /// The names of the values, from `first_named` on.
+    /// The names of the values, in order; the first name belongs to the value `first_named`.
     names: &'static [&'static str],
     first_named: u16,
-    /// The time after which the values start again.
+    /// The time after which the values start again, such as `hour` for the minute.
     pub(super) period: &'static str,
-    /// The unit of `every:` that corresponds to a step.
+    /// The unit of `every:` that means the same as a step of this field, such as `m` for the minute.
     pub(super) unit: Option<char>,
 }
 
@@ -29,7 +28,7 @@ const fn number(what: &'static str, range: &'static str, max: u16, period: &'sta
     Field { what, range, min: 0, max, count: max + 1, names: &[], first_named: 0, period, unit: Some(unit) }
 }
 
-/// The fields of an expression with six fields. One with five fields starts with the minute.
+/// The fields of an expression with six fields. An expression with five fields starts with the minute.
 pub(super) const FIELDS: [Field; 6] = [
     number("a second", "0 to 59", 59, "minute", 's'),
     number("a minute", "0 to 59", 59, "hour", 'm'),
@@ -59,14 +58,14 @@ pub(super) const FIELDS: [Field; 6] = [
     },
 ];
 
-/// The positions of the fields in [`FIELDS`], except that of the second.
+// The positions of the fields in [`FIELDS`]. The second is at 0.
 pub(super) const MINUTE: usize = 1;
 pub(super) const HOUR: usize = 2;
 pub(super) const DAY: usize = 3;
 pub(super) const MONTH: usize = 4;
 pub(super) const WEEKDAY: usize = 5;
 
-/// One of the values of a field that are separated by commas.
+/// One element of the comma-separated list in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// `*`, or `?` as a day.
@@ -82,25 +81,25 @@ pub(super) enum Part {
     LastWorkday,
     /// The day from Monday to Friday nearest to a day of the month, such as `15W`.
     NearestWorkday(u16),
-    /// The last day of the month that is a certain weekday, such as `5L`, or the second one, as `5#2`.
+    /// A certain weekday of the month: the last one, such as the last Friday `5L`, or the nth one, such as `5#2`.
     OfMonth,
 }
 
 /// The fields of an expression.
 #[derive(Debug)]
 pub(super) struct Fields<'t> {
-    /// The text and the parts of each field, by position in [`FIELDS`]; the second is `0` in an expression of five
-    /// fields.
+    /// The text and the parts of each field, in the order of [`FIELDS`]. An expression with five fields gets the second
+    /// `0`.
     fields: Vec<(&'t str, Vec<Part>)>,
-    /// Whether a day must match both day fields: the day of the week begins with `+`.
+    /// Whether a day must match both the day of the month and the day of the week: the day of the week begins with `+`.
     pub(super) both_days: bool,
 }
 
-/// The first field that cannot be read.
+/// The first invalid field of an expression.
 pub(super) struct Invalid<'t> {
     pub(super) field: &'static Field,
     pub(super) text: &'t str,
-    /// How to correct it, if the mistake is a known one.
+    /// How to correct the field, if the mistake is a common one.
     pub(super) help: Option<String>,
 }
 
@@ -150,7 +149,7 @@ impl<'t> Fields<'t> {
         self.parts(at) == [Part::All]
     }
 
-    /// Returns the value of a field that has only one.
+    /// Returns the value of a field that is a single number or name; otherwise `None`.
     pub(super) fn single(&self, at: usize) -> Option<u16> {
         match self.parts(at) {
             [Part::Value(value)] => Some(*value),
@@ -160,11 +159,11 @@ impl<'t> Fields<'t> {
 }
 
 impl Field {
-    /// Parses one of the values between commas. The error is a help text, if there is a better one than the list of the
-    /// allowed forms.
+    /// Parses one element of the comma-separated list. The error is a help text for a common mistake. It is `None` if
+    /// the general help, the list of the allowed forms, is best.
     fn part(&self, at: usize, text: &str) -> Result<Part, Option<String>> {
         if text.is_empty() {
-            return Err(Some("remove the comma that has no value beside it".to_owned()));
+            return Err(Some("remove the extra comma".to_owned()));
         }
         let is_day = at == DAY || at == WEEKDAY;
         match text {
@@ -174,7 +173,7 @@ impl Field {
             "LW" if at == DAY => return Ok(Part::LastWorkday),
             "L" if at == WEEKDAY => {
                 let help =
-                    "write `5L` for the last Friday of a month; the last day of a month is `L` as the day of the month";
+                    "write `5L` for the last Friday of a month, or write `L` as the day of the month for its last day";
                 return Err(Some(help.to_owned()));
             }
             _ => {}
@@ -231,7 +230,7 @@ impl Field {
 
     fn range(&self, first: &str, last: &str) -> Result<(u16, u16), Option<String>> {
         let (start, end) = (self.value(first)?, self.value(last)?);
-        // Sunday is 7 at the end of a range.
+        // At the end of a range, `SUN` means 7, so that `FRI-SUN` is a valid range.
         let end = if self.first_named == 0 && last == "SUN" && !self.names.is_empty() { 7 } else { end };
         if start > end {
             let (min, max) = (self.min, self.min + self.count - 1);
@@ -248,7 +247,7 @@ impl Field {
             return u16::try_from(index).map(|index| index + self.first_named).map_err(|_| None);
         }
         if let Some(other) = FIELDS.iter().find(|field| field.names.contains(&text)) {
-            return Err(Some(format!("`{text}` is {}: write it in that field", other.what)));
+            return Err(Some(format!("`{text}` is {}: write it in the field for that", other.what)));
         }
         let is_number = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
         let value = text.parse::<u16>().ok().filter(|value| is_number && (self.min..=self.max).contains(value));

@@ -8,7 +8,7 @@ fn at(text: &str) -> UnixMs {
     text.parse::<Timestamp>().unwrap().as_millisecond()
 }
 
-/// The instants in `(from, until]` in the zone's local time, with the active offset.
+/// Returns the instants after `from` and until `until`, in the local time of the zone with its offset at that time.
 fn ticks(expr: &str, timezone: &str, from: &str, until: &str) -> Vec<String> {
     let times = cron(expr, timezone);
     std::iter::successors(times.after(at(from)), |at| times.after(*at))
@@ -20,7 +20,7 @@ fn ticks(expr: &str, timezone: &str, from: &str, until: &str) -> Vec<String> {
         .collect()
 }
 
-/// Zone, from, until, expression, and the expected ticks.
+/// Time zone, start, end, cron expression, and the expected ticks.
 type Case = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
 
 fn check(cases: &[Case]) {
@@ -216,7 +216,8 @@ fn a_schedule_that_has_ended_has_no_next_instant() {
     assert_eq!(cron("0 0 12 1 1 * 2020", "UTC").after(at("2021-01-01T00:00:00Z")), None);
 }
 
-/// Gaps and repeated times of an hour and of half an hour, at midnight, of two hours, and in winter.
+/// Clock changes of many kinds: gaps and repeated times of half an hour, one hour, two hours and a day; at night, at
+/// midnight and in winter.
 const CLOCK_CHANGES: [(&str, &str); 12] = [
     ("Europe/Berlin", "2025-10-25T12:00:00Z"),
     ("Europe/Berlin", "2025-03-29T12:00:00Z"),
@@ -247,7 +248,7 @@ fn iterating_gives_the_same_instants_from_any_start() {
             let times = cron(expr, zone);
             let start = at(day);
             let all: Vec<UnixMs> = std::iter::successors(times.after(start), |at| times.after(*at)).take(100).collect();
-            assert_eq!(all.len(), 100, "{expr} in {zone} ends");
+            assert_eq!(all.len(), 100, "{expr} in {zone} must not end");
             for minute in (0..24 * 60).step_by(5) {
                 let from = start + minute * 60_000 + 1;
                 let next = all.iter().copied().find(|tick| *tick > from);
@@ -257,7 +258,8 @@ fn iterating_gives_the_same_instants_from_any_start() {
     }
 }
 
-/// The instants of a schedule are those at which the wall clock shows a matching time, found minute by minute.
+/// Compares the instants of a schedule with a simple search: every minute at which the wall clock shows a matching
+/// time.
 #[test]
 fn several_times_of_day_are_those_that_the_wall_clock_shows() {
     for (zone, day) in CLOCK_CHANGES {
@@ -344,7 +346,7 @@ fn the_newest_ticks_of_a_month_of_downtime_are_found_from_its_end() {
         let last = due(&times, from, from + month, from + month, Missed::Last, 100);
         assert_eq!(last.ticks.last(), all.ticks.last());
         for (earlier, later) in all.ticks.iter().zip(all.ticks.iter().skip(1)) {
-            assert_eq!(times.after(earlier.scheduled), Some(later.scheduled), "no instant lies between");
+            assert_eq!(times.after(earlier.scheduled), Some(later.scheduled), "no instant may lie between");
         }
     }
 }

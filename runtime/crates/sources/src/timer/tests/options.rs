@@ -1,16 +1,16 @@
-//! `at`, `overlap`, `start_deadline` and `jitter`.
+//! Tests of the options `at`, `overlap`, `start_deadline` and `jitter`.
 
 use super::*;
 use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, Origin, Verdict, state::Transaction};
 use evoke_store::DeliveryStore;
 
-/// Minutes after the start.
+/// Creates a timer that ticks at these minutes after [`START`].
 fn at(minutes: &[i64], missed: Missed) -> TimerSource {
     with_schedule(Schedule::At { at: minutes.iter().map(|minute| START + minute * 60_000).collect() }, missed)
 }
 
 impl Fixture {
-    /// The minutes after the start of the stored ticks, and whether each was missed.
+    /// Returns for each stored tick: its minute after [`START`], and whether it was missed.
     async fn ticks(&self) -> Vec<(i64, bool)> {
         let tick = |stored: StoredEvent| {
             let minute = (stored.event.id.parse::<jiff::Timestamp>().unwrap().as_millisecond() - START) / 60_000;
@@ -24,7 +24,7 @@ impl Fixture {
         self.ticks().await.into_iter().map(|(minute, _)| minute).collect()
     }
 
-    /// Ends the first attempt at a delivery.
+    /// Completes a delivery at its first attempt.
     async fn end(&self, delivery: i64) {
         let (delivery, function) = (DeliveryId(delivery), FunctionId(1));
         let outcome = "done".into();
@@ -52,7 +52,7 @@ async fn single_times_tick_once_each_and_the_past_ones_follow_the_policy() {
         let clock = Clock::following_tokio(START);
         let config = || at(&[-60, -1, 5, 9], missed);
         run_for(config(), fixture.context(clock.clone()), minutes(7)).await;
-        // A restart repeats none.
+        // A restart repeats no tick.
         run_for(config(), fixture.context(clock.clone()), minutes(1)).await;
         run_for(config(), fixture.context(clock), minutes(60)).await;
         assert_eq!(fixture.ticks().await, expected, "{missed:?}");
@@ -61,7 +61,7 @@ async fn single_times_tick_once_each_and_the_past_ones_follow_the_policy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_list_of_times_repeats_no_tick_and_misses_new_past_times() {
-    // The store deduplicates nothing: the timer itself must not repeat a tick.
+    // The dedup window is zero, so the store accepts duplicates: the timer itself must not repeat a tick.
     let fixture = Fixture::with_store(MemoryStore::with(Clock::following_tokio(START), Duration::ZERO));
     let clock = Clock::following_tokio(START);
     run_for(at(&[1, 3, 100], Missed::All(9)), fixture.context(clock.clone()), minutes(5)).await;
@@ -106,11 +106,11 @@ async fn a_tick_is_skipped_while_deliveries_of_the_one_before_are_pending() {
     assert_eq!(fixture.minutes().await, [1, 4]);
     stop.cancel();
     worker.await.unwrap();
-    // Also after a restart.
+    // After a restart, ticks are still skipped.
     run_for(config(), context(), minutes(2)).await;
     assert_eq!(fixture.minutes().await, [1, 4]);
     fixture.end(2).await;
-    // Of the ticks that were missed, only the newest is stored.
+    // Of the missed ticks, only the newest is stored.
     tokio::time::sleep(minutes(5)).await;
     run_for(config(), context(), Duration::from_secs(10)).await;
     assert_eq!(fixture.ticks().await, [(1, false), (4, false), (11, true)]);
@@ -146,7 +146,7 @@ async fn a_tick_that_cannot_be_stored_before_its_deadline_is_skipped() {
     assert_eq!((fixture.minutes().await, health.trouble()), (vec![4, 5], None));
     stop.cancel();
     worker.await.unwrap();
-    // The deadline also bounds the missed ticks.
+    // The deadline also limits which missed ticks are sent.
     tokio::time::sleep(minutes(10)).await;
     run_for(config(), fixture.context(clock), Duration::from_secs(1)).await;
     assert_eq!(fixture.minutes().await, [4, 5, 14, 15]);
@@ -164,9 +164,9 @@ async fn jitter_delays_all_ticks_of_a_timer_by_the_same_time() {
     assert_eq!(fixture.minutes().await, [0, 1, 2, 3]);
     for (stored, minute) in events.iter().zip(0..) {
         let late_ms = stored.accepted_ms - (START + minute * 60_000);
-        assert!((delay_ms..delay_ms + 10).contains(&late_ms), "{late_ms} instead of {delay_ms}");
+        assert!((delay_ms..delay_ms + 10).contains(&late_ms), "late by {late_ms} ms, expected {delay_ms} ms");
     }
-    // A thousand timers spread over the whole time.
+    // The delays of 1,000 timers must spread over the whole jitter.
     let delays: Vec<_> = (0..1_000).map(|n| config().delay_ms(&format!("/shop/timer-{n}"))).collect();
     for part in 0..10 {
         let in_part = delays.iter().filter(|delay| (part * 5_000..(part + 1) * 5_000).contains(*delay)).count();
@@ -174,9 +174,10 @@ async fn jitter_delays_all_ticks_of_a_timer_by_the_same_time() {
     }
 }
 
-/// The cost of 100,000 timers: `cargo test --release -p evoke-sources --lib many_timers -- --ignored --nocapture`.
+/// Measures the memory and the CPU time of 100,000 timers. To run it:
+/// `cargo test --release -p evoke-sources --lib many_timers -- --ignored --nocapture`.
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, not a test"]
 async fn many_timers_cost_little() {
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -198,7 +199,7 @@ async fn many_timers_cost_little() {
         let ctx = Context { uri, stop: stop.clone(), ..fixture.context(clock.clone()) };
         tokio::spawn(run(every(minutes(24 * 60), Missed::Last), ctx));
     }
-    // Each timer stores its mark first.
+    // A timer starts by storing its mark. Wait for the mark of the last timer.
     while fixture.bus.marks(&format!("/shop/timer-{}", count - 1)).await.unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

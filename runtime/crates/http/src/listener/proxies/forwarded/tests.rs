@@ -39,7 +39,7 @@ fn the_client_is_the_last_address_that_is_no_proxy() {
         ("[2001:db9::7]:8080, [2001:db8::1]", "2001:db9::7"),
         ("2001:db9::7", "2001:db9::7"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
-        // Entries that are no addresses end the list.
+        // An entry that is not an address ends the search, which begins at the end of the list.
         ("192.0.2.7, unknown", "10.0.0.1"),
         ("192.0.2.7, unknown, 10.0.0.9", "10.0.0.9"),
         ("", "10.0.0.1"),
@@ -48,7 +48,7 @@ fn the_client_is_the_last_address_that_is_no_proxy() {
     ] {
         assert_eq!(address_of("10.0.0.1", &[(FOR, list)]), expected, "{list}");
     }
-    // Several lines are one list.
+    // Several header lines count as one list.
     assert_eq!(address_of("10.0.0.1", &[(FOR, "198.51.100.1"), (FOR, "192.0.2.7")]), "192.0.2.7");
     assert_eq!(address_of("::ffff:10.0.0.1", &[(FOR, "192.0.2.7")]), "192.0.2.7");
 }
@@ -134,7 +134,7 @@ fn functions_see_only_what_is_known_about_the_client() {
 
     let unknown = [("accept", "*/*"), ("host", "inner:8080")]
         .map(|(name, value)| (HeaderName::from_static(name), value.to_owned()));
-    // A peer that is no proxy cannot choose the scheme in the target either.
+    // A peer that is not a proxy cannot choose the scheme in the target either.
     let (found, uri, scheme) = seen("198.51.100.1", "https://inner:8080/x");
     assert_eq!((found, uri.as_str(), scheme), (unknown.to_vec(), "http://inner:8080/x", Some(Scheme::HTTP)));
 }

@@ -1,15 +1,16 @@
-//! The output of plugins: a text, and performance data `'label'=value[UOM];[warn];[crit];[min];[max]`.
+//! Parses the output of monitoring plugins: a text, and performance data such as
+//! `'label'=value[UOM];[warn];[crit];[min];[max]` (UOM: unit of measurement).
 
 use super::super::super::quantity::Unit;
 
-/// The longest text for the user, in bytes.
+/// Maximum length of the text for the user, in bytes; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 512;
-/// A value that the plugin could not find.
+/// A plugin prints this instead of a value that it could not find.
 const UNDEFINED: &str = "U";
-/// The most performance data that are read.
+/// Maximum number of values that are read from the performance data.
 const DATA_MAX: usize = 100;
 
-/// A number of the performance data, in the base unit.
+/// A value of the performance data, in the base unit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Datum {
     pub(super) label: String,
@@ -18,8 +19,8 @@ pub(super) struct Datum {
     pub(super) unit: Unit,
 }
 
-/// Splits the output into the first line of its text and the performance data. Those follow a `|` on the first line, or
-/// on any later one.
+/// Splits the output into the first line of its text and the performance data. The performance data follows a `|` on
+/// the first line, and may continue after a `|` on a later line.
 pub(super) fn split(output: &str) -> (String, Vec<Datum>) {
     let mut lines = output.lines();
     let first = lines.next().unwrap_or_default();
@@ -43,8 +44,8 @@ pub(super) fn split(output: &str) -> (String, Vec<Datum>) {
     (text.get(..cut).unwrap_or_default().to_owned(), found)
 }
 
-/// Returns the value to watch. A label that is missing is an error, as is a value in another unit than that of the
-/// thresholds.
+/// Returns the value with the label `label`, or the first value if there is no label. Returns an error if there is no
+/// value with this label, or if the value has another unit than the thresholds.
 pub(super) fn find(data: &[Datum], label: Option<&str>, unit: Unit) -> Result<Option<f64>, String> {
     let found = match label {
         Some(label) => {
@@ -54,10 +55,11 @@ pub(super) fn find(data: &[Datum], label: Option<&str>, unit: Unit) -> Result<Op
         None => data.first(),
     };
     let Some(datum) = found else { return Ok(None) };
-    // Numbers without a unit fit all thresholds; with no threshold, the unit is that of plain numbers.
+    // A value without a unit fits all thresholds. If the monitor has no threshold, `unit` is `Count` and fits all
+    // values.
     if datum.unit != unit && datum.unit != Unit::Count && unit != Unit::Count {
         let (is, wanted) = (datum.unit.symbol(), unit.symbol());
-        return Err(format!("`{}` is in `{is}`, and the thresholds are in `{wanted}`", datum.label));
+        return Err(format!("the value `{}` has the unit `{is}`, but the thresholds have `{wanted}`", datum.label));
     }
     Ok(datum.value)
 }
@@ -80,7 +82,8 @@ fn parse(mut text: &str) -> Vec<Datum> {
     found
 }
 
-/// Splits a label off, which may be in quotes; two quotes in it stand for one.
+/// Returns the label at the start of a text, and the text after its `=`. The label may be in quotes; within them, two
+/// quotes stand for one quote.
 fn label(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('\'') else {
         let (label, rest) = text.split_once('=')?;
@@ -101,7 +104,7 @@ fn label(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Units of measurement by the guidelines; multiples of bytes have 1,024 as their base, as most plugins compute them.
+/// The units of the guidelines. A kilobyte is 1,024 bytes, as in most plugins.
 const UNITS: [(&str, Unit, f64); 15] = [
     ("", Unit::Count, 1.0),
     ("%", Unit::Percent, 1.0),
@@ -133,7 +136,7 @@ fn exponent(text: &str) -> usize {
 fn value_of(text: &str) -> Option<(f64, Unit)> {
     let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+')).count();
     let (number, unit) = text.split_at_checked(digits + exponent(text.get(digits..)?))?;
-    // Other units count as plain numbers.
+    // A value with an unknown unit counts as a plain number.
     let number: f64 = number.parse().ok()?;
     let known = UNITS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(unit));
     let (unit, factor) = known.map_or((Unit::Count, 1.0), |(_, unit, factor)| (*unit, *factor));
@@ -180,7 +183,7 @@ mod tests {
         assert_eq!(find(&data, Some("used"), Unit::Percent), Ok(Some(80.0)));
         assert!(find(&data, Some("used"), Unit::Bytes).is_err());
         assert!(find(&data, Some("none"), Unit::Count).is_err());
-        // The value that the plugin could not find is not replaced by that of the next label.
+        // If the plugin could not find the first value, the value of the next label is not used instead.
         assert_eq!(find(&split("x|rta=U;1;2 loss=100%").1, None, Unit::Count), Ok(None));
         assert_eq!(find(&[], None, Unit::Count), Ok(None));
     }

@@ -1,4 +1,4 @@
-//! Runs a program with a clean environment, a time-out and bounded output.
+//! Runs a program with a fixed environment, a time-out and limited output.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// The most output that is kept; the rest is read and dropped.
+/// Maximum length of the output; the rest is read and dropped.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
-/// The environment of programs.
+/// The environment variables of programs. They inherit no others.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
 
-/// A program that ended by itself.
+/// The result of a program that ended before the time-out.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// The exit code; `None` after a signal.
+    /// The exit code; `None` if a signal ended the program.
     pub(super) code: Option<i32>,
-    /// The standard output, or the standard error if that is empty.
+    /// The standard output. If it is empty, this is the standard error.
     pub(super) output: String,
 }
 
-/// The process group of a program. When dropped, the program and its children are killed.
+/// The process group of a program and its children. Dropping this value kills them all.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // An error means that all of them have ended.
+        // An error means that all processes of the group have ended.
         let _ = kill_process_group(self.0, Signal::KILL);
     }
 }
 
-/// Runs a program to its end, and kills what it leaves behind. After the time-out, or when the future is dropped, the
-/// program and its children are killed.
+/// Runs a program until it ends, and then kills its remaining children. After the time-out, or when the future is
+/// dropped, kills the program and its children.
 pub(super) async fn run(command: &[String], time: Duration) -> Result<Ended, String> {
     let (program, arguments) = command.split_first().ok_or("there is nothing to run")?;
     let mut child = Command::new(program)
@@ -45,7 +45,7 @@ pub(super) async fn run(command: &[String], time: Duration) -> Result<Ended, Str
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A group of its own, so that its children can be killed with it.
+        // Creates a new process group, so that the children can be killed together with the program.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -56,7 +56,7 @@ pub(super) async fn run(command: &[String], time: Duration) -> Result<Ended, Str
     let ended = async {
         let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), async {
             let status = child.wait().await;
-            // Children that still run would keep the output open.
+            // Kill the remaining children: as long as they run, they keep the output open.
             drop(group);
             status
         });
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn the_environment_is_clean() {
         let ended = sh("env | cut -d= -f1 | sort | tr '\\n' ' '; pwd", LONG).await.unwrap();
-        // The shell itself adds PWD and the like.
+        // The shell itself adds some variables, such as PWD.
         assert!(!ended.output.contains("HOME") && !ended.output.contains("CARGO"), "{}", ended.output);
         assert!(ended.output.contains("PATH") && ended.output.ends_with("/\n"), "{}", ended.output);
     }
@@ -134,7 +134,7 @@ mod tests {
             !stat.is_empty() && !stat.contains(") Z ")
         };
         while is_running() {
-            assert!(std::time::Instant::now() < until, "{pid} still runs");
+            assert!(std::time::Instant::now() < until, "the process {pid} still runs");
             std::thread::yield_now();
         }
     }
