@@ -4,16 +4,20 @@
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
 //! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
+//!
+//! There are two kinds of changes. After a decisive one (a function published the wanted event, or a delivery became a
+//! dead letter) the request reads its chain at once, because this read gives the result. After other changes, the chain
+//! may have ended without a result. A chain can have thousands of them, so the request limits how often it reads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::Bus;
-use evoke_model::{ChainState, DeliveryId, Origin, ReadEvent, Seq};
+use evoke_model::{ChainState, Completed, Completion, DeliveryId, NewEvent, Origin, ReadEvent, Seq, Verdict};
 use evoke_store::{Committed, StoreError, TypeFilter};
 
 /// The maximum number of requests that wait, over all sources. A waiting request needs less than 1 KiB besides its
@@ -22,9 +26,12 @@ const WAITING_MAX: usize = 2_048;
 /// The maximum number of chains that are read at the same time, so that most readers of the store are left for other
 /// callers.
 const READS_MAX: usize = 2;
-/// After each read of its chain, a request pauses for this many times the duration of the read. So the reads of a
-/// request take at most a tenth of the time, however many events its chain has.
+/// After each read of its chain, a request pauses for this many times the duration of the read, unless a decisive change
+/// ends the pause. So the reads of a request take at most a tenth of the time, however many events its chain has.
 const PAUSE_PER_READ: u32 = 9;
+/// A completion with more published events than this counts as decisive without a look at their types, so that a commit
+/// never takes long.
+const CHECKED_EVENTS_MAX: usize = 16;
 
 /// The requests that wait.
 pub(super) struct Replies {
@@ -39,7 +46,65 @@ struct Table {
     total: usize,
     by_source: HashMap<Origin, usize>,
     /// The waiting requests, by the event that they sent.
-    by_root: HashMap<Seq, Vec<Arc<Notify>>>,
+    by_root: HashMap<Seq, Vec<Arc<Waiter>>>,
+}
+
+/// Why a request no longer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Decided,
+    Changed,
+    Deadline,
+}
+
+/// A request that waits.
+struct Waiter {
+    /// The types of events that are a reply.
+    wanted: TypeFilter,
+    /// Woken when the chain has a result.
+    decided: Notify,
+    /// Woken when the chain has changed otherwise, so that it may have ended.
+    changed: Notify,
+}
+
+impl Waiter {
+    fn new(wanted: TypeFilter) -> Self {
+        Self { wanted, decided: Notify::new(), changed: Notify::new() }
+    }
+
+    /// Wakes the request because of a completion in its chain.
+    fn notify(&self, completion: &Completion, is_committed: bool) {
+        let is_reply = |published: &NewEvent| (self.wanted)(&published.event.type_);
+        let publishes = &completion.publishes;
+        let is_decisive = || {
+            let is_dead = matches!(completion.verdict, Verdict::Dead(_));
+            is_dead || publishes.len() > CHECKED_EVENTS_MAX || publishes.iter().any(is_reply)
+        };
+        let woken = if is_committed && is_decisive() { &self.decided } else { &self.changed };
+        woken.notify_one();
+    }
+
+    /// Waits until the chain should be read again: after a decisive change at once if `is_decided_at_once`, otherwise not
+    /// before `pause_ends`.
+    async fn wait(&self, is_decided_at_once: bool, pause_ends: Instant, deadline: Instant) -> Woken {
+        let decided = async {
+            self.decided.notified().await;
+            // A timer would end up to a millisecond late, so none is used here if possible.
+            if !is_decided_at_once {
+                sleep_until(pause_ends).await;
+            }
+        };
+        let changed = async {
+            self.changed.notified().await;
+            sleep_until(pause_ends).await;
+        };
+        tokio::select! {
+            biased;
+            () = decided => Woken::Decided,
+            () = changed => Woken::Changed,
+            () = sleep_until(deadline) => Woken::Deadline,
+        }
+    }
 }
 
 impl Default for Replies {
@@ -64,11 +129,12 @@ impl Replies {
         if !committed.cancelled.is_empty() {
             // An operator cancelled deliveries, which is rare. Their chains are not known here, so all requests are
             // woken.
-            table.by_root.values().flatten().for_each(|changed| changed.notify_one());
-            return;
+            table.by_root.values().flatten().for_each(|waiter| waiter.changed.notify_one());
         }
-        for (completion, _) in &committed.settled {
-            table.by_root.get(&completion.root).into_iter().flatten().for_each(|changed| changed.notify_one());
+        for (completion, result) in &committed.settled {
+            let is_committed = matches!(result, Ok(Completed::Committed));
+            let waiters = table.by_root.get(&completion.root).into_iter().flatten();
+            waiters.for_each(|waiter| waiter.notify(completion, is_committed));
         }
     }
 }
@@ -96,16 +162,16 @@ impl Drop for ReplyPermit {
 struct Watch<'a> {
     replies: &'a Replies,
     root: Seq,
-    changed: Arc<Notify>,
+    waiter: Arc<Waiter>,
 }
 
 impl<'a> Watch<'a> {
-    fn start(replies: &'a Replies, root: Seq) -> Self {
-        let changed = Arc::new(Notify::new());
+    fn start(replies: &'a Replies, root: Seq, wanted: TypeFilter) -> Self {
+        let waiter = Arc::new(Waiter::new(wanted));
         let mut table = replies.lock();
-        table.by_root.entry(root).or_default().push(changed.clone());
+        table.by_root.entry(root).or_default().push(waiter.clone());
         replies.watched.store(table.by_root.len(), Ordering::SeqCst);
-        Self { replies, root, changed }
+        Self { replies, root, waiter }
     }
 }
 
@@ -113,7 +179,7 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let mut table = self.replies.lock();
         if let Some(of_root) = table.by_root.get_mut(&self.root) {
-            of_root.retain(|other| !Arc::ptr_eq(other, &self.changed));
+            of_root.retain(|other| !Arc::ptr_eq(other, &self.waiter));
             if of_root.is_empty() {
                 table.by_root.remove(&self.root);
             }
@@ -177,7 +243,8 @@ impl Bus {
         deadline: Instant,
     ) -> Result<Reply, StoreError> {
         let replies = &*self.inner.replies;
-        let watch = Watch::start(replies, root);
+        let watch = Watch::start(replies, root, wanted.clone());
+        let mut woken = Woken::Changed;
         loop {
             let started = Instant::now();
             // The semaphore is never closed.
@@ -191,10 +258,16 @@ impl Bus {
                 ChainState::Pending => {}
             }
             let ended = Instant::now();
-            if ended >= deadline || timeout_at(deadline, watch.changed.notified()).await.is_err() {
+            let pause_ends = (ended + (ended - started) * PAUSE_PER_READ).min(deadline);
+            // A change that seemed decisive, but gave no result, does not end the pause: otherwise many of them, such as
+            // dead letters of a replay, would cause reads without a pause.
+            let is_decided_at_once = woken != Woken::Decided;
+            if ended < deadline {
+                woken = watch.waiter.wait(is_decided_at_once, pause_ends, deadline).await;
+            }
+            if ended >= deadline || woken == Woken::Deadline {
                 return Ok(Reply::TimedOut);
             }
-            sleep_until((ended + (ended - started) * PAUSE_PER_READ).min(deadline)).await;
         }
     }
 
@@ -279,6 +352,26 @@ mod tests {
         assert!(matches!(wait(&bus, &permit, 2).await, Reply::Event(_)));
         let replies = &bus.inner.replies;
         assert_eq!((replies.lock().by_root.len(), replies.watched.load(Ordering::SeqCst)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_decisive_change_is_read_before_the_pause_ends() {
+        let (bus, store) = bus();
+        let wanted: TypeFilter = Arc::new(|type_: &str| type_ == "answered");
+        for id in ["1", "2", "3"] {
+            send(&bus, id).await;
+        }
+        let watches = [1, 2, 3].map(|root| Watch::start(&bus.inner.replies, Seq(root), wanted.clone()));
+        publish(&store, 1, "answered").await;
+        publish(&store, 2, "other").await;
+        let started = Instant::now();
+        let (pause_ends, deadline) = (started + Duration::from_secs(1), started + Duration::from_secs(5));
+        for (watch, woken, after_s) in
+            [(&watches[0], Woken::Decided, 0), (&watches[1], Woken::Changed, 1), (&watches[2], Woken::Deadline, 5)]
+        {
+            assert_eq!(watch.waiter.wait(true, pause_ends, deadline).await, woken);
+            assert_eq!(started.elapsed().as_secs(), after_s);
+        }
     }
 
     #[tokio::test(start_paused = true)]
