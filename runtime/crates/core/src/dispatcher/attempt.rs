@@ -86,19 +86,16 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
 /// An attempt that started.
 struct Started {
     attempt: u32,
-    /// When the attempt started, by the wall clock.
-    started_ms: UnixMs,
     measurement: Measurement,
 }
 
 impl Started {
     fn now(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Self, Call) {
-        let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
+        let attempt = delivery.attempts + 1;
         let mut call = new_call(inner, delivery, attempt);
-        let start_ms = inner.clock.store_ms();
-        let measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call, start_ms);
+        let measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
         call.trace = measurement.trace_context();
-        (Self { attempt, started_ms, measurement }, call)
+        (Self { attempt, measurement }, call)
     }
 }
 
@@ -150,7 +147,9 @@ async fn end(
     started: Started,
     result: AttemptResult,
 ) -> (Completion, Measurement) {
-    let Started { attempt, started_ms, mut measurement } = started;
+    let Started { attempt, mut measurement } = started;
+    let ended_ms = inner.clock.now_ms();
+    measurement.ran(inner.clock.store_ms());
     let AttemptResult { mut outcome, mut published, state, duration, note, recording } = result;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done
@@ -177,7 +176,7 @@ async fn end(
     };
     let record = AttemptRecord {
         attempt,
-        started_ms,
+        started_ms: ended_ms - UnixMs::try_from(duration.as_millis()).unwrap_or_default(),
         duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         outcome: outcome.kind().into(),
         message: outcome.message().or(note),

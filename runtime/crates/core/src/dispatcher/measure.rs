@@ -12,29 +12,26 @@ use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans
 /// attempt that used state, the result is final only at the commit: until then, a conflict can discard the run.
 #[derive(Debug)]
 pub(super) struct Measurement {
-    /// The time from the acceptance of the event to the start of the run.
-    waited: Duration,
+    /// The store time of the event's acceptance.
+    accepted_ms: UnixMs,
+    /// The store time of the end of the run.
+    ended_ms: UnixMs,
     span: LiveSpan,
     /// The spans of the events that the attempt publishes.
     publishing: Vec<LiveSpan>,
 }
 
 impl Measurement {
-    /// `start_ms` is the store time at the start of the run.
-    pub(super) fn start(
-        spans: &Spans,
-        function: &str,
-        delivery: &ReadyDelivery,
-        call: &Call,
-        start_ms: UnixMs,
-    ) -> Self {
+    pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
         let Call { delivery_id, attempt, trigger, event, .. } = call;
         let span = spans.attempt(&AttemptStart { function, delivery_id, attempt: *attempt, trigger, event });
-        Self {
-            waited: between(delivery.event.as_ref().map_or(delivery.since_ms, |stored| stored.accepted_ms), start_ms),
-            span,
-            publishing: Vec::new(),
-        }
+        let accepted_ms = delivery.event.as_ref().map_or(delivery.since_ms, |stored| stored.accepted_ms);
+        Self { accepted_ms, ended_ms: accepted_ms, span, publishing: Vec::new() }
+    }
+
+    /// Records that the run has ended, at this store time.
+    pub(super) fn ran(&mut self, ended_ms: UnixMs) {
+        self.ended_ms = ended_ms;
     }
 
     /// Returns the trace context of the run; `None` if tracing is off.
@@ -51,13 +48,15 @@ impl Measurement {
     pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
-        let waited = self.waited;
+        // The run can begin long after `start`, because a function that computes waits for its turn on a processor.
+        let since_accepted = between(self.accepted_ms, self.ended_ms).max(took);
+        let waited = since_accepted.saturating_sub(took);
         metrics.attempt_ended(&AttemptEnd {
             outcome: &record.outcome,
             verdict,
             took,
             waited: (record.attempt == 1).then_some(waited),
-            since_accepted: waited + took,
+            since_accepted,
             // A failed attempt publishes nothing, although its completion may contain a runtime event.
             published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
         });

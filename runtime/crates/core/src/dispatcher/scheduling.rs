@@ -1,6 +1,8 @@
 //! Scheduling: which delivery runs next, and the worker tasks that run deliveries while there is room.
 
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
@@ -20,6 +22,11 @@ use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream, reser
 /// While completions of more than this many bytes wait for their commit, no attempt is started. This limits the memory.
 /// The size is that of about four group commits.
 const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a worker task runs deliveries before it lets the other tasks of its thread run. Attempts that never wait
+/// would otherwise keep the thread as long as there are deliveries, and a task that tokio runs next on this thread
+/// cannot move to another one.
+const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// The maximum number of replayed deliveries that run at the same time, over all functions, is `running_max` divided by
 /// this number: 4 of 64. So on two or more cores, replayed deliveries that only compute hardly delay live deliveries.
@@ -121,6 +128,21 @@ fn replays_max(running_max: u32) -> u32 {
     (running_max / REPLAY_TOTAL_DIVISOR).max(1)
 }
 
+/// Lets the other tasks of this thread run. In contrast to `tokio::task::yield_now`, another thread without work can
+/// continue the task immediately.
+pub(super) async fn let_others_run() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|context| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Dispatcher {
     /// Puts the function's lanes into the run queue if they have work and room. Starts a load for each lane that is
     /// behind the store. If the function is suspended, releases its waiting deliveries instead. Must be called after
@@ -203,6 +225,7 @@ impl Dispatcher {
             schedule.worker_starting = false;
             self.pick(&mut schedule)
         };
+        let mut yielded = Instant::now();
         while let Some(Picked { spec, delivery, changed, exits }) = next {
             let mut put_back = false;
             match attempt::run(&self.0, &spec, &delivery, changed, exits).await {
@@ -212,12 +235,20 @@ impl Dispatcher {
                     put_back = true;
                 }
             }
-            let mut schedule = self.lock();
-            if put_back {
-                schedule.put_back_uncounted(&delivery);
+            let must_yield = yielded.elapsed() >= YIELD_AFTER;
+            {
+                let mut schedule = self.lock();
+                if put_back {
+                    schedule.put_back_uncounted(&delivery);
+                }
+                self.release_slot(&mut schedule, &delivery);
+                next = if must_yield { None } else { self.pick(&mut schedule) };
             }
-            self.release_slot(&mut schedule, &delivery);
-            next = self.pick(&mut schedule);
+            if must_yield {
+                let_others_run().await;
+                yielded = Instant::now();
+                next = self.pick(&mut self.lock());
+            }
         }
     }
 

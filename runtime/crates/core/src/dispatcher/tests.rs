@@ -5,6 +5,7 @@ mod pause;
 mod places;
 mod state;
 mod suspension;
+mod threads;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
