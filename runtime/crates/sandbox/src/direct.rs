@@ -22,6 +22,7 @@ use super::handler::{self, Delivery, DirectGuestPre};
 use super::invocation::Invocation;
 use super::shared::Shared;
 use super::turns::Turns;
+use super::warm_pool::WarmInstance;
 use super::{budget, imports, instance};
 
 /// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
@@ -66,6 +67,7 @@ impl DirectRunner {
         turns: &Turns,
         invocation: &Arc<Invocation>,
         delivery: Delivery<'_>,
+        warm: Option<&WarmInstance<'_>>,
     ) -> Option<Attempt> {
         if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return None;
@@ -75,7 +77,7 @@ impl DirectRunner {
         }
         let _awake = shared.ticker.keep_awake_direct()?;
         let (started, stopwatch) = (Instant::now(), turns.start());
-        // A direct attempt has no stored state, because reading state may wait.
+        // A direct attempt gets no access to stored state (`None`), because a read of it can wait for the disk.
         let mut store = instance::new_store(self.pre.engine(), Task::Handle, invocation.clone(), None, started);
         budget::interrupt_at_second_tick(&mut store, started);
         invocation.log().hold();
@@ -89,6 +91,9 @@ impl DirectRunner {
         }
         let attempt = Attempt::finish(Ok(result), &mut store, started);
         turns.record(stopwatch.used(attempt.duration));
+        if let Some(warm) = warm {
+            warm.keep_pages();
+        }
         Some(attempt)
     }
 }

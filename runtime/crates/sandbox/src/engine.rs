@@ -34,8 +34,8 @@ pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
 /// The same for a slot of the warm pool (`warm_pool.rs`), in bytes: enough for the pages that an attempt of a Go
-/// function writes.
-const WARM_RESIDENT_BYTES: usize = 1024 * 1024;
+/// function writes (1 MiB), and for those of a Python function together with the pages between them (4 MiB).
+pub(super) const WARM_RESIDENT_BYTES: usize = 6 * 1024 * 1024;
 const WARM_RESIDENT_TABLE_BYTES: usize = 64 * 1024;
 /// Limit on the memories of an instance in the warm pool. Components with QuickJS have two memories, of which one is
 /// small.
@@ -70,7 +70,7 @@ pub(super) fn engine(concurrency: u32, requests: u32) -> wasmtime::Result<Engine
 pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine> {
     let mut pool = pool_of(direct + waiting, waiting);
     pool.total_memories((direct + waiting) * WARM_MEMORIES_MAX)
-        .linear_memory_keep_resident(WARM_RESIDENT_BYTES)
+        .linear_memory_keep_resident(if resets_in_place() { WARM_RESIDENT_BYTES } else { RESIDENT_BYTES })
         .table_keep_resident(WARM_RESIDENT_TABLE_BYTES);
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
@@ -113,9 +113,21 @@ fn pool(waiting: u32) -> PoolingAllocationConfig {
     // the limit that is set here; the smallest Rust guest writes two pages. Every slot that was used once keeps its
     // pages: after many guests with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit applies to the
     // first bytes of the memory. A Rust guest writes to none of these, so resetting in place saves nothing there.
+    // PAGEMAP_SCAN is not used if a page can be in swap space, where wasmtime would not find it (`swap.rs`).
     let mut pool = pool_of(waiting + direct_max(), waiting);
     pool.linear_memory_keep_resident(RESIDENT_BYTES).table_keep_resident(RESIDENT_TABLE_BYTES);
     pool
+}
+
+/// Returns true if wasmtime may use PAGEMAP_SCAN.
+#[cfg(target_os = "linux")]
+fn resets_in_place() -> bool {
+    super::pagemap::open().is_some()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resets_in_place() -> bool {
+    false
 }
 
 /// Returns a pool with slots for this number of instances. `stacks` of them can have a stack of their own.
@@ -132,7 +144,7 @@ fn pool_of(instances: u32, stacks: u32) -> PoolingAllocationConfig {
         .max_tables_per_module(TABLES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
-        .pagemap_scan(Enabled::Auto);
+        .pagemap_scan(if resets_in_place() { Enabled::Auto } else { Enabled::No });
     pool
 }
 

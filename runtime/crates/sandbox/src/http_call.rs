@@ -153,19 +153,22 @@ impl Function {
         else {
             return Outcome::Unavailable { message: "other attempts used all processors until the time-out".into() };
         };
-        let (entry, _warm) = self.entry_for(Use::Waiting);
+        let (entry, warm) = self.entry_for(Use::Waiting);
         let Entry::Http(pre) = entry else {
             return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
         };
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
         let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation, None, started);
-        budget::yield_at_ticks(&mut store, limit, started, self.undivided());
+        budget::yield_at_ticks(&mut store, limit, started, Self::undivided(warm.as_ref()));
         let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let result = timeout(left, self.turns.run(turn, pin!(run))).await;
         log.finish();
         let outcome = outcome::to_outcome(result, store.data());
+        if let Some(warm) = &warm {
+            warm.keep_pages();
+        }
         if let Some(message) = outcome.message() {
             log.message(Level::Error, outcome.kind(), &message);
         }

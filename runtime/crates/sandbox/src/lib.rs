@@ -61,6 +61,8 @@ mod outbound;
 mod outcome;
 mod outgoing_request;
 mod outside;
+#[cfg(target_os = "linux")]
+mod pagemap;
 mod pending_response;
 mod poll;
 mod producers;
@@ -73,6 +75,8 @@ mod sandbox;
 mod secrets;
 mod shared;
 mod stdio;
+#[cfg(target_os = "linux")]
+mod swap;
 mod symbol;
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,10 @@
 //! the permission to run a guest on a processor until the next tick (1 ms). There is one turn for each processor.
 //!
 //! Most attempts start without a turn. An attempt that has used [`FREE_TIME`] of processor time needs a turn for each
-//! further poll of its future. Such a poll lasts at most one tick, because guests yield at ticks. A free turn goes to
-//! the function that has used the least time (`fair_slots`). So attempts that compute never occupy more threads than
-//! there are processors, even if they wait in between. The other threads for guests are left for short attempts.
+//! further poll of its future. Such a poll lasts at most one tick, because guests yield at ticks; only the first poll of
+//! an attempt with a warm instance may last five ticks. A free turn goes to the function that has used the least time
+//! (`fair_slots`). So attempts that compute never occupy more threads than there are processors, even if they wait in
+//! between. The other threads for guests are left for short attempts.
 //!
 //! Two kinds of attempts need turns from their start: those of a function that usually computes for long, and those
 //! that use warm instances (`warm_pool`), of which there are few. They begin, and get their instance, only with their

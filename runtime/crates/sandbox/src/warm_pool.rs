@@ -7,8 +7,8 @@
 //! gets the slot, wasmtime resets the pages to the memory image of the component.
 //!
 //! An attempt that finds no free warm instance runs in the pool for all functions, as fast as without the warm pool.
-//! Half of the warm instances are for direct attempts, which never wait, so that attempts that wait for long cannot
-//! take all.
+//! Direct attempts, which never wait, have warm instances of their own, so that attempts that wait for long cannot take
+//! all.
 //!
 //! The memory need not stay allocated while the process is idle: [`WarmPool::release_memory`] returns all of it to the
 //! operating system.
@@ -20,13 +20,23 @@ use wasmtime::{Engine, Instance, Memory, Module, ResourcesRequired, Store};
 
 use super::compile::Facts;
 use super::context::HostContext;
+use super::threads::processors;
 use super::{engine, linker};
+
+#[cfg(target_os = "linux")]
+use super::pagemap;
+
+#[cfg(target_os = "linux")]
+mod regions;
 
 /// A component with at least this many bytes of data uses the warm pool. Data of this size is the memory image of a
 /// language runtime (QuickJS has 400 KB, Go 1.5 MB, Python 11 MB), of which an attempt writes many pages. Components in
 /// Rust and C have less data, and write few pages.
 const DATA_BYTES_MIN: u64 = 256 * 1024;
-/// A module with a memory and nothing else, for [`WarmPool::release_memory`].
+/// Warm instances for attempts that are not direct, for each processor. About two of such attempts compute for each
+/// processor; the others wait, for a response or for the client that reads the body.
+const WAITING_PER_PROCESSOR: u32 = 8;
+/// A module with a memory and nothing else, for [`for_each_slot`].
 const EMPTY: &str = r#"(module (memory (export "memory") 0))"#;
 
 /// How an attempt runs in its instance: directly (`direct.rs`), or as a task that may wait.
@@ -45,16 +55,35 @@ pub(super) struct WarmPool {
     /// True if an instance was used since the memory was released.
     is_used: AtomicBool,
     empty: Module,
+    #[cfg(target_os = "linux")]
+    slots: regions::Slots,
 }
 
 impl WarmPool {
     pub(super) fn new() -> wasmtime::Result<Self> {
-        let free = engine::direct_max();
-        let engine = engine::warm_engine(free, free)?;
+        let free = [engine::direct_max(), WAITING_PER_PROCESSOR * processors().min(64)];
+        let [direct, waiting] = free;
+        let engine = engine::warm_engine(direct, waiting)?;
         let linker = linker::linker(&engine)?;
         let empty = Module::new(&engine, wat::parse_str(EMPTY)?)?;
-        let free = [AtomicU32::new(free), AtomicU32::new(free)];
-        Ok(Self { engine, linker, free, is_used: AtomicBool::new(false), empty })
+        #[cfg(target_os = "linux")]
+        let slots = {
+            let mut starts = Vec::new();
+            for_each_slot(&engine, &empty, direct + waiting, |store, memory| {
+                starts.push(memory.data_ptr(store).expose_provenance());
+                Ok(())
+            })?;
+            regions::Slots::new(starts, pagemap::open())
+        };
+        Ok(Self {
+            engine,
+            linker,
+            free: free.map(AtomicU32::new),
+            is_used: AtomicBool::new(false),
+            empty,
+            #[cfg(target_os = "linux")]
+            slots,
+        })
     }
 
     /// Returns true if a component should also be loaded for this pool.
@@ -67,7 +96,12 @@ impl WarmPool {
     /// Takes a warm instance if one is free.
     pub(super) fn try_take(&self, how: Use) -> Option<WarmInstance<'_>> {
         let taken = self.free_of(how).fetch_update(Ordering::AcqRel, Ordering::Relaxed, |free| free.checked_sub(1));
-        taken.is_ok().then(|| WarmInstance { pool: self, how })
+        taken.is_ok().then(|| WarmInstance {
+            pool: self,
+            how,
+            #[cfg(target_os = "linux")]
+            page_faults: pagemap::page_faults(),
+        })
     }
 
     /// Returns the memory of all free instances to the system.
@@ -77,26 +111,14 @@ impl WarmPool {
         }
         // All free instances are taken, so attempts that start now run in the pool for all functions.
         let taken = [Use::Direct, Use::Waiting].map(|how| (how, self.free_of(how).swap(0, Ordering::AcqRel)));
-        let released = self.release_slots(taken.iter().map(|(_, instances)| instances).sum());
+        let instances = taken.iter().map(|(_, instances)| instances).sum();
+        let released = for_each_slot(&self.engine, &self.empty, instances, release);
+        #[cfg(target_os = "linux")]
+        self.slots.released();
         for (how, instances) in taken {
             self.free_of(how).fetch_add(instances, Ordering::AcqRel);
         }
         released
-    }
-
-    /// Returns the memory of the slots of this number of instances to the system. The stores must live until the last
-    /// one has its slot, so that each of them gets another slot.
-    fn release_slots(&self, instances: u32) -> wasmtime::Result<()> {
-        let mut stores = Vec::new();
-        for _ in 0..instances * engine::WARM_MEMORIES_MAX {
-            let mut store = Store::new(&self.engine, ());
-            let instance = Instance::new(&mut store, &self.empty, &[])?;
-            if let Some(memory) = instance.get_memory(&mut store, "memory") {
-                release(&store, &memory)?;
-            }
-            stores.push(store);
-        }
-        Ok(())
     }
 
     fn free_of(&self, how: Use) -> &AtomicU32 {
@@ -112,6 +134,20 @@ impl WarmPool {
 pub(super) struct WarmInstance<'a> {
     pool: &'a WarmPool,
     how: Use,
+    /// The page faults of the thread before the attempt.
+    #[cfg(target_os = "linux")]
+    page_faults: u64,
+}
+
+impl WarmInstance<'_> {
+    /// Makes sure that the pool keeps the pages that the attempt wrote, even if they are scattered over the memory.
+    /// Must be called before the store of the attempt is dropped.
+    pub(super) fn keep_pages(&self) {
+        // The count also contains the page faults of other attempts on this thread while this one waited. The worst
+        // effect is an unnecessary scan.
+        #[cfg(target_os = "linux")]
+        self.pool.slots.join_regions(pagemap::page_faults().saturating_sub(self.page_faults));
+    }
 }
 
 impl Drop for WarmInstance<'_> {
@@ -122,6 +158,26 @@ impl Drop for WarmInstance<'_> {
         }
         self.pool.free_of(self.how).fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// Calls `each` with an empty memory in each slot of this number of instances. So many instances must be free.
+fn for_each_slot(
+    engine: &Engine,
+    empty: &Module,
+    instances: u32,
+    mut each: impl FnMut(&Store<()>, &Memory) -> wasmtime::Result<()>,
+) -> wasmtime::Result<()> {
+    // Each store keeps its slot until the end, so that each memory gets another slot.
+    let mut stores = Vec::new();
+    for _ in 0..instances * engine::WARM_MEMORIES_MAX {
+        let mut store = Store::new(engine, ());
+        let instance = Instance::new(&mut store, empty, &[])?;
+        if let Some(memory) = instance.get_memory(&mut store, "memory") {
+            each(&store, &memory)?;
+        }
+        stores.push(store);
+    }
+    Ok(())
 }
 
 /// Returns all pages of the slot of an empty memory to the system. On other systems than Linux, slots keep no pages.
