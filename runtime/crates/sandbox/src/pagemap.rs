@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::swap;
 
@@ -13,11 +14,13 @@ pub(super) const READ_REGIONS_MAX: usize = 512;
 pub(super) type Region = Range<usize>;
 
 /// Opens the list of pages. Returns `None` if pages must not be reset in place: because the system cannot list written
-/// pages (Linux before 6.7), or because a page can be in swap space (`swap`).
+/// pages (Linux before 6.7), or because a page can be in swap space (`swap`). This is decided once, so that all pools of
+/// the process agree.
 pub(super) fn open() -> Option<File> {
+    static IS_ALLOWED: OnceLock<bool> = OnceLock::new();
     let pagemap = File::open("/proc/self/pagemap").ok()?;
-    written_regions(&pagemap, 0..4096).ok()?;
-    (!swap::is_possible()).then_some(pagemap)
+    let is_allowed = IS_ALLOWED.get_or_init(|| written_regions(&pagemap, 0..4096).is_ok() && !swap::is_possible());
+    is_allowed.then_some(pagemap)
 }
 
 /// Returns the regions of a slot that wasmtime resets: those whose pages belong to this process alone. Returns the first

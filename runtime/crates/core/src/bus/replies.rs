@@ -29,8 +29,8 @@ const READS_MAX: usize = 2;
 /// After each read of its chain, a request pauses for this many times the duration of the read, unless a decisive change
 /// ends the pause. So the reads of a request take at most a tenth of the time, however many events its chain has.
 const PAUSE_PER_READ: u32 = 9;
-/// A completion with more published events than this counts as decisive without a look at their types, so that a commit
-/// never takes long.
+/// If a completion has more published events than this, it counts as decisive and the types of the events are not
+/// compared, so that a commit never takes long.
 const CHECKED_EVENTS_MAX: usize = 16;
 
 /// The requests that wait.
