@@ -19,7 +19,9 @@ fn assert_answers(evoke: &Evoke) {
 #[test]
 fn responses_that_http_does_not_allow_fail_alone() {
     let mut evoke = Evoke::up_with(&http_manifest(PATH));
-    for (query, logged) in [("many-headers", "total size of fields exceeds limit"), ("early", "")] {
+    for (query, logged) in
+        [("many-headers", "total size of fields exceeds limit"), ("early", "the function returned status 103")]
+    {
         let status = request("GET", evoke.http(), &format!("/web?{query}"), &[], "").unwrap().status;
         assert_eq!(status, 502, "{query}");
         assert_eventually!(evoke.stdout(&["logs"]).contains(logged), "{query}: {}", evoke.stdout(&["logs"]));

@@ -1,9 +1,9 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
 //! The guest runs as a task on the threads for guests, so the connection's thread never waits for it. If the guest has
-//! not ended after its first poll, its response is sent while it runs. If the client disconnects before the response is
-//! complete, the task is aborted. If the guest fails midway, the response body ends with an error, so that it never
-//! looks complete.
+//! not ended after its first poll, its response is sent while the guest runs. If the client disconnects before the
+//! response is complete, the task is aborted. If the guest fails after its response has begun, the response body ends
+//! with an error, so that it never looks complete.
 //!
 //! The events that a guest published before it set its response are returned with the head of the response. The caller
 //! stores them before it sends the head.
@@ -49,15 +49,15 @@ pub type BodyError = Box<dyn Error + Send + Sync>;
 
 type GuestRequest = Request<UnsyncBoxBody<Bytes, BodyError>>;
 
-/// A request to respond to.
+/// An HTTP request for a function.
 pub struct HttpCall {
     /// The request. If its body fails, the guest's read of the body fails.
     pub request: GuestRequest,
     /// The trace context of the request; `None` without a trace.
     pub trace: Option<TraceContext>,
-    /// The number of functions that ran before in the chain of events and requests that led to this request.
+    /// The number of functions that the chain of events and requests passed through before this request.
     pub hops: u32,
-    /// Id of the request. Log lines carry it in place of a delivery id.
+    /// Id of the request. Log lines have this id in place of a delivery id.
     pub id: Arc<str>,
     /// The caller's concurrency permit, held until the guest has ended.
     pub permit: OwnedSemaphorePermit,
@@ -78,8 +78,8 @@ pub struct HttpAnswer {
 
 impl Function {
     /// Runs the guest for one request and returns its response. The function's time-out applies to the whole response,
-    /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
-    /// function's log. A function of another kind has the outcome `Unavailable`.
+    /// including its body. An error is the outcome of a guest that ended without a valid response; its message is also
+    /// in the function's log, unless the outcome is `Unavailable` because the guest did not run.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
         self.identity.grant_use.attempt();
         let HttpCall { request, trace, hops, id, permit, logs, clock } = call;
@@ -110,17 +110,24 @@ impl Function {
             if outcome != Outcome::Done {
                 return Err(outcome);
             }
-            let response = complete_response(&method, head, redactor).await?;
+            let response = complete_response(&method, head, redactor).await;
+            let response = response.inspect_err(|outcome| log_failure(&invocation, outcome))?;
             return Ok(HttpAnswer { response, published: invocation.publisher().take() });
         }
         match head_receiver.await {
             Ok(head) => {
-                let response = check_head(&method, head, redactor)?;
-                let response = response.map(|body| ResponseBody(BodySource::Stream { body, failed, guest }));
+                let response = check_head(&method, head, redactor);
+                let response = response
+                    .inspect_err(|outcome| log_failure(&invocation, outcome))?
+                    .map(|body| ResponseBody(BodySource::Stream { body, failed, guest }));
                 Ok(HttpAnswer { response, published: invocation.publisher().take() })
             }
             Err(_) => match guest.end().await {
-                Outcome::Done => Err(no_response()),
+                Outcome::Done => {
+                    let outcome = no_response();
+                    log_failure(&invocation, &outcome);
+                    Err(outcome)
+                }
                 outcome => Err(outcome),
             },
         }
@@ -157,25 +164,29 @@ impl Function {
         let Entry::Http(pre) = entry else {
             return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
         };
-        let finish_log = FinishLogOnDrop(invocation.clone());
-        let log = finish_log.0.log();
-        let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation, None, started);
+        let _finish_log = FinishLogOnDrop(invocation.clone());
+        let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation.clone(), None, started);
         budget::yield_at_ticks(&mut store, limit, started, Self::undivided(warm.as_ref()));
         let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let result = timeout(left, self.turns.run(turn, pin!(run))).await;
-        log.finish();
+        invocation.log().finish();
         let outcome = outcome::to_outcome(result, store.data());
         if let Some(warm) = &warm {
             warm.keep_pages();
         }
-        if let Some(message) = outcome.message() {
-            log.message(Level::Error, outcome.kind(), &message);
-        }
-        // Set before the store is dropped. Dropping the store ends the response body, and its reader then checks this
-        // flag.
+        log_failure(&invocation, &outcome);
+        // Set before the store is dropped. Dropping the store ends the response body, and the reader of the body then
+        // checks this flag.
         failed.store(outcome != Outcome::Done, Ordering::Release);
         outcome
+    }
+}
+
+/// Logs the message of an outcome, if it has one.
+fn log_failure(invocation: &Invocation, outcome: &Outcome) {
+    if let Some(message) = outcome.message() {
+        invocation.log().message(Level::Error, outcome.kind(), &message);
     }
 }
 
@@ -241,18 +252,18 @@ async fn complete_response(
             "the body of the function's response has {bytes}, but its header `content-length` is {announced}"
         )));
     }
-    // Trailers require a chunked body.
+    // Trailers require a chunked body, whose length is not announced.
     let left = (!has_trailers).then_some(length);
     Ok(Response::from_parts(head, ResponseBody(BodySource::Complete { frames: frames.into_iter(), left })))
 }
 
 /// Checks the head of a response. If the response has no body, removes its header `content-length`, because a client
-/// would wait for the body. Responses that may announce the length of a body that they do not have keep the header.
+/// would wait for the body. Some responses may have this header without a body; they keep it.
 fn check_head(method: &Method, head: Head, redactor: &Redactor) -> Result<Response<HyperOutgoingBody>, Outcome> {
     // The error may contain a long text of the guest.
     let mut response =
         head.map_err(|code| trap(outcome::sanitize(redactor, &format!("the function returned an error: {code:?}"))))?;
-    // hyper would replace such a response by another one.
+    // hyper would send another response in place of an informational one.
     if response.status().is_informational() {
         return Err(trap(format!(
             "the function returned status {}; the lowest status allowed is 200",
@@ -265,7 +276,7 @@ fn check_head(method: &Method, head: Head, redactor: &Redactor) -> Result<Respon
     Ok(response)
 }
 
-/// Returns true if the response may announce the length of a body that it does not have (RFC 9110, section 8.6).
+/// Returns true if the response may have the header `content-length` without having a body (RFC 9110, section 8.6).
 fn length_without_body(method: &Method, status: StatusCode) -> bool {
     *method == Method::HEAD || status == StatusCode::NOT_MODIFIED
 }
@@ -279,7 +290,7 @@ enum BodySource {
     /// The guest is still running.
     Stream {
         body: HyperOutgoingBody,
-        /// Set before the guest's end of the body is closed, if the guest failed.
+        /// True if the guest failed. Set before the store of the guest is dropped, which ends `body`.
         failed: Arc<AtomicBool>,
         guest: GuestTask,
     },
@@ -362,7 +373,7 @@ impl Drop for GuestTask {
     }
 }
 
-/// Ends the log when it is dropped, also if the task is aborted.
+/// Ends the log of the guest when this value is dropped, even if the task is aborted.
 struct FinishLogOnDrop(Arc<Invocation>);
 
 impl Drop for FinishLogOnDrop {

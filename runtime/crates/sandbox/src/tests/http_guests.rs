@@ -90,6 +90,15 @@ async fn a_write_beyond_what_check_write_permits_traps() {
 }
 
 #[tokio::test]
+async fn a_function_that_sets_no_response_has_the_reason_in_its_log() {
+    let harness = Harness::new();
+    let message = harness.http_trap("").await;
+    assert_eq!(message, "the function returned without setting a response");
+    let lines = harness.lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.level == Level::Error && line.text.contains(&message)), "{lines:?}");
+}
+
+#[tokio::test]
 async fn empty_writes_without_end_stop_at_the_deadline() {
     let harness = Harness::new();
     let flood = "(local.set $h (call $stderr))
