@@ -10,7 +10,8 @@ use super::progress::Progress;
 use super::select::{ChangeOptions, parse_time};
 use super::table::table;
 use super::text::{
-    self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text, truncate,
+    self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_end, local_time, print, print_json_text,
+    truncate,
 };
 use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Attempt, Count, DeadGroup, DeadLetter, DeadSelection, Delivery, Status};
@@ -229,7 +230,8 @@ fn row(letter: &DeadLetter) -> Vec<String> {
     let subject = subject.map(|subject| format!(" {}", truncate(&subject, Some(32)))).unwrap_or_default();
     let cause = escape(delivery.cause.as_deref().unwrap_or_default()).into_owned();
     let function = escape(&delivery.function).into_owned();
-    let died = delivery.attempts.last().map_or_else(|| "-".to_owned(), |last| local_time(&last.started));
+    let died =
+        delivery.attempts.last().map_or_else(|| "-".to_owned(), |last| local_end(&last.started, last.duration_us));
     let key = escape(delivery.order_key.as_deref().unwrap_or_default()).into_owned();
     let (tries, event) = (delivery.attempts.len().to_string(), format!("{} {type_}{subject}", event.seq));
     vec![delivery.id.to_string(), died, function, tries, event, key, cause]

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -35,8 +35,8 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     check_write(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
-/// Prints text to standard error. An error is ignored: a terminal that is closed, or a full disk behind standard error,
-/// must not end the process.
+/// Prints text to standard error. Ignores errors, because the process must not end if the terminal is closed or the
+/// disk is full.
 pub(super) fn print_error(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
@@ -66,8 +66,8 @@ fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Returns the width of the output in characters, at least 40: that of the terminal, or of the variable `COLUMNS` when
-/// standard output is not a terminal. Returns `None` if neither is known; then the width has no limit.
+/// Returns the width of the output in characters, at least 40: the width of the terminal, or the value of the variable
+/// `COLUMNS` if standard output is not a terminal. Returns `None` if neither is known; then the width has no limit.
 pub(super) fn columns() -> Option<usize> {
     let of_terminal = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
     let width = of_terminal.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok().filter(|width| *width > 0))?;
@@ -133,6 +133,13 @@ pub(super) fn local_time(instant: &str) -> String {
     local_time_at(instant, &Timestamp::now().to_zoned(TimeZone::system()))
 }
 
+/// Formats the end of a period, given as its start and its duration in microseconds, as [`local_time`] does.
+pub(super) fn local_end(started: &str, duration_us: u64) -> String {
+    let duration = SignedDuration::from_micros(duration_us.try_into().unwrap_or(i64::MAX));
+    let end = started.parse::<Timestamp>().ok().and_then(|at| at.checked_add(duration).ok());
+    end.map_or_else(|| local_time(started), |end| local_time(&end.to_string()))
+}
+
 fn local_time_at(instant: &str, now: &Zoned) -> String {
     let Ok(at) = instant.parse::<Timestamp>() else { return escape(instant).into_owned() };
     let at = at.to_zoned(now.time_zone().clone());
@@ -188,6 +195,8 @@ mod tests {
         assert_eq!(local_time_at("2026-01-30T23:30:00Z", &now), "00:30:00.000");
         assert_eq!(local_time_at("2026-01-29T12:00:00Z", &now), "2026-01-29 13:00:00");
         assert_eq!(local_time_at("soon\u{1b}", &now), "soon\\u{1b}");
+        assert_eq!(local_end("2026-01-29T12:00:00Z", 2_000_000), local_time("2026-01-29T12:00:02Z"));
+        assert_eq!(local_end("soon", 1), "soon");
     }
 
     #[test]

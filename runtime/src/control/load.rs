@@ -29,7 +29,6 @@ pub(crate) async fn load_each<'a>(
     stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
 }
 
-/// Loads a function.
 pub(super) async fn load_code(checked: &Checked, function: &Function, sandbox: &Sandbox) -> Result<Code, Diagnostics> {
     match load_endpoint(checked, function)? {
         Some(endpoint) => Ok(endpoint),
@@ -37,7 +36,7 @@ pub(super) async fn load_code(checked: &Checked, function: &Function, sandbox: &
     }
 }
 
-/// Loads a function, unless its component has to be compiled; then returns `None`.
+/// Loads a function. Returns `None` if its component must be compiled first.
 pub(super) async fn load_cached(
     checked: &Checked,
     function: &Function,
@@ -67,7 +66,7 @@ pub(crate) async fn load_one(
     load_with(checked, function, read_outbound(checked, function)?, sandbox).await
 }
 
-/// Reads the secrets and the destinations of requests of a function.
+/// Reads the secrets of a function and the destinations of its requests.
 fn read_outbound(checked: &Checked, function: &Function) -> Result<(Secrets, Vec<Grant>), Diagnostics> {
     outbound::read(function)
         .map_err(|(message, help)| Diagnostics::from_iter([checked.error_at(function.spans.allow, message, help)]))
@@ -77,7 +76,7 @@ fn component_of<'a>(checked: &Checked, function: &'a Function) -> Result<&'a Com
     function.component.as_ref().ok_or_else(|| {
         let message =
             format!("`{}` has `deliver` and no component, so this command cannot run it", function.name.as_str());
-        let help = "start `evoke up`, which sends its events to the endpoint";
+        let help = "start `evoke up`, which sends the events of the function to the endpoint";
         Diagnostics::from_iter([checked.error_at(function.spans.component, message, help)])
     })
 }
@@ -134,11 +133,19 @@ fn check_loaded(
             if errors.is_empty() { Ok(loaded) } else { Err(Diagnostics::from_iter(errors)) }
         }
         Err(error) => {
-            let missing = matches!(&error, LoadError::Read { .. });
-            let help = compile_help(&error).unwrap_or_else(|| match (missing, &function.build) {
-                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function".into(),
-                (true, None) => "build the component, or add a `build:` command".into(),
-                (false, _) => "the component must work with the grants of the manifest".into(),
+            let help = compile_help(&error).unwrap_or_else(|| {
+                let help = match (&error, &function.build) {
+                    (LoadError::Read { .. }, Some(_)) => {
+                        "run `evoke build` to build it with the `build:` command of the function"
+                    }
+                    (LoadError::Read { .. }, None) => "build the component, or add a `build:` command",
+                    (LoadError::Digest { .. }, _) => {
+                        "use the component with the required SHA-256, or write the SHA-256 of this one in the manifest"
+                    }
+                    (LoadError::TooLarge { .. }, _) => "make the component smaller; this limit is fixed",
+                    _ => "use a component that works with the grants in the manifest",
+                };
+                help.to_owned()
             });
             Err(Diagnostics::from_iter([checked.error_at(function.spans.component, error.to_string(), help)]))
         }

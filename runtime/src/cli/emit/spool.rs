@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `00000001.events`, … | events in order, one JSON text per line; a full file is removed when all are stored |
+//! | `00000001.events`, … | events in order, one JSON text per line; a full file is removed when Evoke has its events |
 //! | `position` | the number of a file and an offset: Evoke has stored, or refused, all events before this position |
 //! | `refused.jsonl` | the events that Evoke refused, each with the reason |
 //! | `lock` | locked while a command uses the folder |
@@ -28,8 +28,7 @@ use evoke_fs::{PrivateFolder, sync_folder};
 /// When a file has this length in bytes, further events go to a new file. Only whole files are removed, so small files
 /// free the space of stored events sooner.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The maximum size of a batch in bytes. A batch whose first event is longer may be larger. Evoke accepts requests of
-/// up to 4 MiB.
+/// The maximum size of a batch in bytes, unless the first event alone is larger. Evoke accepts requests of up to 4 MiB.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// The maximum number of events in a batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -68,7 +67,7 @@ struct State {
     position: Position,
     /// The size of `refused.jsonl`, in bytes.
     refused: u64,
-    /// Set after the last event was appended.
+    /// True after the last event was appended.
     is_closed: bool,
 }
 
@@ -98,9 +97,13 @@ impl Spool {
         let mut state = self.lock();
         let used = state.bytes();
         if used.saturating_add(size) > self.bytes_max {
+            let advice = if state.refused >= used / 2 {
+                format!("move the file {REFUSED} ({} bytes) away, or raise --spool-max", state.refused)
+            } else {
+                "start Evoke to empty the spool, or raise --spool-max".to_owned()
+            };
             return Err(self.failed(&format!(
-                "it is full: it has {used} of at most {} bytes, and the next events need {size} bytes; start Evoke to \
-                 empty the spool, or raise --spool-max",
+                "it is full: it has {used} of at most {} bytes, and the next events need {size} bytes; {advice}",
                 self.bytes_max
             )));
         }
@@ -180,8 +183,7 @@ impl Spool {
         }
     }
 
-    /// Reads a batch of events that starts at a position. `length` is how many bytes of the file are safely on the
-    /// disk.
+    /// Reads a batch of events that starts at a position. The first `length` bytes of the file are safely on the disk.
     fn read(&self, from: Position, length: u64) -> Result<Batch, Failure> {
         let path = self.folder.join(file_name(from.file));
         let rest = usize::try_from(length - from.offset).unwrap_or(usize::MAX);
@@ -281,7 +283,8 @@ impl State {
     }
 }
 
-/// Removes an incomplete last line of a file, whose append did not return. Returns the new length of the file.
+/// Removes the last line of a file if the line is incomplete, because its append did not complete. Returns the new
+/// length of the file.
 fn complete_length(path: &Path) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();

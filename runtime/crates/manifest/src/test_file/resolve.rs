@@ -1,4 +1,5 @@
-//! Finds the functions of tests in their manifest, and checks that the manifest grants what the tests give.
+//! Finds the function of each test in the manifest, and checks that the manifest grants the settings, secrets and state
+//! that the test contains.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,10 @@ use crate::diagnostics::{Diagnostic, Diagnostics, excerpt};
 use crate::model::Function;
 use crate::parser::{join_with_and, join_with_or, nearest};
 
+const ONLY_COMPONENTS: &str = "only functions with a component can be tested";
+
 impl TestFile {
-    /// Returns the function of each test, in their order.
+    /// Returns the function of each test, in the order of the tests.
     ///
     /// # Errors
     /// A test names a function, a setting, a secret or state that the manifest does not have.
@@ -44,22 +47,25 @@ impl TestFile {
                 (function, *span)
             }
             None => {
-                let mut components = all.iter().filter(|function| function.component.is_some());
-                match (components.next(), components.next()) {
-                    (Some(function), None) => (function, test.name.span),
-                    (first, _) => {
-                        let count = if first.is_some() { "several functions" } else { "no function with a component" };
-                        let help =
-                            format!("add `function:` to the test or above `tests:`, with {}", join_with_or(names()));
-                        let message = format!("the test does not name a function, and the manifest has {count}");
-                        return Err(error(test.name.span, message, help));
+                let components: Vec<_> = all.iter().filter(|function| function.component.is_some()).collect();
+                match components[..] {
+                    [function] => (function, test.name.span),
+                    [] => {
+                        let message = "the manifest has no function with a component".to_owned();
+                        return Err(error(test.name.span, message, ONLY_COMPONENTS.to_owned()));
+                    }
+                    _ => {
+                        let names = join_with_or(components.iter().map(|function| function.name.as_str()));
+                        let help = format!("write `function: NAME` in the test or above `tests:`; NAME can be {names}");
+                        let message = "the test does not name a function, and the manifest has several functions";
+                        return Err(error(test.name.span, message.to_owned(), help));
                     }
                 }
             }
         };
         if function.component.is_none() {
             let message = format!("`{}` has no component: it sends events to an endpoint", function.name.as_str());
-            return Err(error(span, message, "only functions with a component can be tested".to_owned()));
+            return Err(error(span, message, ONLY_COMPONENTS.to_owned()));
         }
         Ok(function)
     }

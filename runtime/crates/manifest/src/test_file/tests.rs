@@ -148,6 +148,18 @@ fn every_golden_file_of_tests_has_exactly_the_expected_mistakes() {
 }
 
 #[test]
+fn a_manifest_without_components_has_nothing_to_test() {
+    let deliver = "{ deliver: { url: 'https://crm.example/' }, on: [{ events: { type: [t] } }] }";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.yaml");
+    std::fs::write(&path, format!("evoke: 1\napp: crm\nfunctions: {{ tell: {deliver} }}\n")).unwrap();
+    let manifest = crate::load(&path, &Registry::default()).unwrap();
+    let found = parse("tests: { a: {} }").unwrap().resolve(&manifest).unwrap_err().plain();
+    assert!(found.contains("the manifest has no function with a component"), "{found}");
+    assert!(found.contains("only functions with a component can be tested"), "{found}");
+}
+
+#[test]
 fn the_number_of_tests_and_of_answers_is_bounded() {
     let many = |count: usize, line: &str| {
         (0..count).map(|number| line.replace("{n}", &number.to_string())).collect::<String>()

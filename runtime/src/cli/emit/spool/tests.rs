@@ -113,6 +113,9 @@ fn two_commands_cannot_use_one_spool() {
 #[test]
 fn a_refused_event_is_kept_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let path = open(folder.path()).set_aside(br#"{"n":1}"#, "too hot").unwrap();
+    let spool = Spool::open(folder.path(), 100).unwrap();
+    let path = spool.set_aside(br#"{"n":1}"#, "too hot").unwrap();
     assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"event\":{\"n\":1},\"reason\":\"too hot\"}\n");
+    let error = spool.append(&["7".repeat(70)]).unwrap_err().to_string();
+    assert!(error.contains("move the file refused.jsonl (37 bytes) away"), "{error}");
 }
