@@ -67,7 +67,7 @@ impl Faked {
     }
 
     fn jumps(&self) -> usize {
-        self.evoke.log().matches("this does not change the times of retries, ages, retention").count()
+        self.evoke.log().matches("retries, ages, retention and the dedup window do not change").count()
     }
 
     /// Returns the years in which the events were accepted, as the API shows them.

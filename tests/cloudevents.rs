@@ -234,7 +234,7 @@ fn headers_are_percent_decoded_once_and_a_bare_percent_sign_stays() {
     }
     for value in [&b"caf\xe9"[..], b"%FF", b"%C0%A0"] {
         let (status, body) = post_binary(&evoke, "refused", &[("ce-subject", value)], b"");
-        assert!(status == 400 && body.contains("`ce-subject`: not UTF-8"), "{value:?} {status} {body}");
+        assert!(status == 400 && body.contains("`ce-subject`: it is not UTF-8"), "{value:?} {status} {body}");
     }
     let refused: [(&[Header<'_>], &str); 4] = [
         (&[("ce-subject", b"a"), ("Ce-Subject", b"a")], "more than once"),

@@ -251,7 +251,7 @@ fn strict_validation_reports_each_unused_grant_at_its_place() {
 12 │       publish: ["used.*", "spare.*"]
    │                           ━━━━━━━━━
    │
-   ╰ help: remove it; of this kind, the function used `used.a`, `used.b`
+   ╰ help: remove it; with other grants of this kind, the function used `used.a`, `used.b`
 
 error: `part` did not use the shared state of the app in 1 attempt since TIME
    ╭▸ evoke.yaml:13:16
@@ -267,7 +267,7 @@ error: `part` did not use `https://*.spare.example` in 1 attempt since TIME
 16 │         - https://*.spare.example
    │           ━━━━━━━━━━━━━━━━━━━━━━━
    │
-   ╰ help: remove it; of this kind, the function used `PEER`
+   ╰ help: remove it; with other grants of this kind, the function used `PEER`
 
 error: `part` did not use `SPARE` in 1 attempt since TIME
    ╭▸ evoke.yaml:17:28
@@ -275,7 +275,7 @@ error: `part` did not use `SPARE` in 1 attempt since TIME
 17 │       config: { READ: one, SPARE: two }
    │                            ━━━━━
    │
-   ╰ help: remove it; of this kind, the function used `READ`
+   ╰ help: remove it; with other grants of this kind, the function used `READ`
 
 error: `part` did not use `SPARE_KEY` in 1 attempt since TIME
    ╭▸ evoke.yaml:21:9
@@ -283,7 +283,7 @@ error: `part` did not use `SPARE_KEY` in 1 attempt since TIME
 21 │         SPARE_KEY: { env: SPARE_KEY }
    │         ━━━━━━━━━
    │
-   ╰ help: remove it; of this kind, the function used `HEADER_KEY`, `READ_KEY`
+   ╰ help: remove it; with other grants of this kind, the function used `HEADER_KEY`, `READ_KEY`
 error: 5 errors
 "#;
     let check = |evoke: &Evoke, more: &[&str]| {

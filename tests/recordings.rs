@@ -220,7 +220,7 @@ fn what_exceeds_the_bounds_is_named_and_the_newest_recordings_stay() {
     assert_eq!(names, newest.collect::<Vec<_>>());
     let gone = evoke.run(&["test", "--from", &numbers[0].to_string()]);
     let message = String::from_utf8_lossy(&gone.stderr).into_owned();
-    assert!(!gone.status.success() && message.contains("old recordings give way to new ones"), "{message}");
+    assert!(!gone.status.success() && message.contains("newer recordings replaced its recording"), "{message}");
 
     let [state] = deliveries(&evoke, "state").try_into().unwrap();
     let large = evoke.run(&["test", "--from", &state.to_string()]);
@@ -272,7 +272,7 @@ fn a_viewer_reads_no_recordings_and_the_console_gets_a_test_file() {
     let (ok, results) = test(&evoke, &["evoke.test.yaml"]);
     assert!(ok && results.len() == 1, "{results:#?}");
     let missing = evoke.get_admin(&format!("/api/v1/recordings/{delivery}/test?attempt=9"), &[]);
-    assert!(missing.status == 404 && missing.body.contains("no attempt 9"), "{missing:?}");
+    assert!(missing.status == 404 && missing.body.contains("no recording of attempt 9"), "{missing:?}");
 }
 
 #[test]

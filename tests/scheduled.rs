@@ -175,7 +175,7 @@ fn scheduled_events_are_cancelled_by_id_number_and_pattern_and_never_delivered()
     assert!(table.contains("shop/echo") && table.contains("reminder") && table.lines().count() == 3, "{table}");
     assert_eq!(evoke.stdout(&["pending", "cancel", "--event", "a"]).trim(), "1 event cancelled");
     let again = evoke.run(&["pending", "cancel", "--event", "a"]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("does not wait for its `notbefore`"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not scheduled: it has no `notbefore`"), "{again:?}");
     assert_eq!(evoke.run(&["pending", "cancel", "--event", "none"]).status.code(), Some(4));
     let by_pattern = ["pending", "cancel", "--scheduled", "--pattern", r#"{"data":{"key":["y"]}}"#];
     assert_eq!(evoke.json(&by_pattern), json!({ "count": 2 }));

@@ -90,7 +90,7 @@ fn a_files_source_that_watches_the_data_folder_leaves_it_out_and_loses_nothing()
     let of_store: Vec<_> =
         files(&evoke).into_iter().filter(|file| file.contains("evoke.db") || file.contains(".evoke/")).collect();
     assert_eq!(of_store, [""; 0]);
-    assert!(evoke.log().contains("ignores `.evoke`: it belongs to the store of Evoke itself"), "{}", evoke.log());
+    assert!(evoke.log().contains("ignores `.evoke`, which is part of Evoke's own store"), "{}", evoke.log());
     assert_nothing_is_lost(&mut evoke, ".evoke", &[]);
 }
 
@@ -143,7 +143,7 @@ fn validate_warns_of_a_files_source_that_watches_the_data_folder() {
     };
     // Before the folder exists, and with another one.
     assert!(
-        warning(&[]).contains("the folder of the store, `.evoke`; the source ignores this folder"),
+        warning(&[]).contains("the folder of the store, `.evoke`, is in a watched folder; no file in it becomes an"),
         "{}",
         warning(&[])
     );

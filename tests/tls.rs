@@ -82,7 +82,7 @@ fn a_request_without_tls_is_told_so_and_a_handshake_without_tls_on_the_other_sid
     let request = b"GET /hook HTTP/1.1\r\nHost: a\r\n\r\n";
     let response = send_plain(evoke.http(), request);
     assert!(
-        response.starts_with("HTTP/1.1 400 ") && response.contains("this port speaks TLS; use https://"),
+        response.starts_with("HTTP/1.1 400 ") && response.contains("this port requires TLS; use https://"),
         "{response}"
     );
     // The admin listener has no TLS.

@@ -1,8 +1,8 @@
 //! A load generator for any HTTP server. Prints requests per second, latencies and errors.
 //!
 //! `cargo bench -p evoke --bench load -- http://ADDR:PORT/PATH [--connections N] [--seconds S] [--post JSON] [--status
-//! N]`. Without an address it measures itself, on a server that sends the same bytes for every request: an upper bound
-//! for the results of any other server.
+//! N]`. Without an address, it measures itself, with a server that sends the same bytes for every request. The result
+//! is an upper bound for any other server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -47,7 +47,7 @@ fn main() {
     }
 }
 
-/// Starts a server on a new thread that sends the same response for every read.
+/// Starts a server on a new thread. The server sends the same response after every read.
 fn start_fixed_response_server() -> SocketAddr {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

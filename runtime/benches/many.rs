@@ -1,8 +1,9 @@
 //! 1,000 functions: the start time, the memory of an idle function, and the latency of its first call.
 //!
-//! `cargo bench -p evoke --bench many [-- --smoke]`. Each function is a separate component (the same code
-//! with another digest), so each is compiled, cached and loaded separately. The real Evoke starts twice: the first
-//! start compiles, the second loads everything from its cache. Memory is the difference to a process without functions.
+//! `cargo bench -p evoke --bench many [-- --smoke]`. Each function is a separate component (the same code with another
+//! digest), so each is compiled, cached and loaded separately. The `evoke` program starts twice: the first start
+//! compiles the components, the second loads them from the cache. The memory of the functions is the difference to a
+//! process without functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fmt::Write as _;

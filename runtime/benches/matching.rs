@@ -3,9 +3,10 @@
 //!
 //! The patterns are mixed, a quarter each: one exact field; a prefix and a number; a suffix; two exact fields. The
 //! events alternate and each matches about one pattern of every kind, so that the CPU caches do not hold the data that
-//! the next event needs. Then follow sets of patterns of one kind that is hard to index, and single patterns that cost
-//! much work on the largest event. Each cost is the minimum of many short runs, because other work on the machine only
-//! adds time. `--smoke` only shows that the bench runs; `--hostile` runs only the last part.
+//! the next event needs. The second part measures sets of patterns of one kind that is hard to index. The last part
+//! measures single patterns that cost much work on the largest event. Each cost is the minimum of many short runs,
+//! because other work on the machine only adds time. `--smoke` only shows that the bench runs; `--hostile` runs only
+//! the last part.
 
 #![allow(clippy::panic)]
 
@@ -88,8 +89,8 @@ fn main() {
     hostile_patterns(if smoke { 1 } else { 5 });
 }
 
-/// Measures each hostile pattern alone: the first match, which also prepares the pattern, and the least cost of `runs`
-/// more.
+/// Measures each hostile pattern alone: the first match, which also prepares the pattern, and the minimum of `runs`
+/// further matches.
 fn hostile_patterns(runs: usize) {
     println!("\none hostile pattern on 1 MiB                first         ms  matches");
     for (name, source, data) in hostile::all() {
@@ -108,7 +109,7 @@ fn hostile_patterns(runs: usize) {
     }
 }
 
-/// The cost of one event in nanoseconds.
+/// Returns the cost of one event in nanoseconds: the minimum of `samples` measurements, which each take about `time`.
 fn cost<T>(samples: usize, time: Duration, events: &[T], mut run: impl FnMut(&T) -> usize) -> f64 {
     let round = |_| {
         let (start, mut rounds) = (Instant::now(), 0);
@@ -123,7 +124,8 @@ fn cost<T>(samples: usize, time: Duration, events: &[T], mut run: impl FnMut(&T)
     (0..samples).map(round).fold(f64::MAX, f64::min)
 }
 
-/// A name, a function for pattern `number` of the set, and a function for the data of an event that it matches.
+/// The name of a set; a function that returns the pattern with a given number; and a function that returns the data of
+/// an event that this pattern matches.
 type PatternSet = (&'static str, fn(usize) -> Value, fn(usize) -> String);
 
 const PATTERN_SETS: [PatternSet; 6] = [
@@ -163,7 +165,7 @@ fn pattern(source: &Value) -> Pattern {
     Pattern::parse(source).unwrap_or_else(|errors| panic!("{source}: {errors:?}"))
 }
 
-/// Pattern `number` of the mixed patterns.
+/// Returns the mixed pattern with this number.
 fn source(number: usize) -> Value {
     match number % 4 {
         0 => json!({ "type": [format!("com.example.order.v{number}")] }),

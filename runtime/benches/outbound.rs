@@ -1,6 +1,6 @@
-//! The cost of an outbound request: an attempt of a function that sends one GET to a server on this machine, against the
-//! same GET of a bare hyper client, in one run. Two more rows show where the time goes: the client of functions without a
-//! function, and an attempt of the function without a request.
+//! The cost of an outbound request. The bench compares an attempt of a function that sends one GET to a server on this
+//! machine with the same GET of a bare hyper client. Two more rows show where the time goes: the HTTP client of
+//! functions, used without a function, and an attempt that sends no request.
 //!
 //! `cargo bench -p evoke --bench outbound [-- --smoke]`. Each client keeps its connection open and sends one request
 //! at a time. The measurements alternate, so that each sees the same machine. `--smoke` only shows that the bench runs.
@@ -33,7 +33,7 @@ mod function;
 #[path = "support/guest.rs"]
 mod guest;
 
-/// Requests of one side before the other one has its turn.
+/// The number of requests that one side sends before the next side has its turn.
 const TURN: usize = 50;
 
 fn main() {

@@ -1,12 +1,13 @@
-//! The whole pipeline: accept → match → dispatch → run → complete, with the memory store and with SQLite and fsync,
-//! relative to the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
+//! The whole pipeline: accept → match → dispatch → run → complete, with the memory store, and with SQLite and fsync.
+//! The rates are relative to the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
 //!
 //! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite|norecord] [COMPONENT…]]`. 64 producers offer
 //! events one by one, as HTTP clients would. At most `IN_FLIGHT_MAX` events are between their acceptance and the end of
-//! their attempt, as in a system that keeps up with its load. The time ends when the last delivery is done. The first
-//! run is a warm-up, because the first use of memory costs extra time. Then both loops are measured in alternation,
-//! because the speed of a shared machine changes from one second to the next. Without arguments the components are a
-//! handwritten one and the smallest of the Rust SDK. The `handle` of a given component must not call its imports.
+//! their attempt, as in a system that keeps up with its load. The measurement ends when the last delivery is done. The
+//! first run is a warm-up, because the first use of memory costs extra time. Then the pipeline and the bare loop are
+//! measured in alternation, because the speed of a shared machine changes from one second to the next. Without
+//! arguments the components are a handwritten one and the smallest of the Rust SDK. The `handle` of a given component
+//! must not call its imports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ mod bare;
 use bare::{Bare, EVENT, Rate};
 
 const PRODUCERS: u32 = 64;
-/// Fewer than a lane holds in memory, so that no delivery is read back from the store.
+/// Fewer events than the dispatcher keeps in memory for one function, so that no delivery is read back from the store.
 const IN_FLIGHT_MAX: usize = 240;
 /// The number of permits that are acquired and released at a time, so that waiting for permits costs little.
 const PERMITS_AT_ONCE: u32 = 4;
@@ -112,7 +113,8 @@ fn main() {
                     "memory" => Arc::new(MemoryStore::new(clock.clone())),
                     _ => Arc::new(SqliteStore::open(data.path(), clock.clone()).unwrap()),
                 };
-                // As in the program, attempts over SQLite are recorded in a file; `norecord` shows the price of that.
+                // With `sqlite`, running attempts are recorded in a file, as the `evoke` program does. `norecord` is
+                // SQLite without this record, and shows the price of the record.
                 let running: Arc<dyn RunningLog> = match name {
                     "sqlite" => {
                         let (file, _) = RunningFile::open(data.path()).unwrap();

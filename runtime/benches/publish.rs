@@ -1,8 +1,8 @@
-//! An HTTP component that publishes each request, relative to the same component that publishes nothing. The store is in
-//! memory, so the ratio has the cost of Evoke and not of a disk.
+//! An HTTP component that publishes an event for each request, relative to requests for which the same component
+//! publishes nothing. The store is in memory, so the ratio shows the cost of Evoke and not that of a disk.
 //!
-//! `cargo bench -p evoke --bench publish [-- --smoke]`. The two kinds of requests alternate, against one listener and one
-//! function. The clients run in the same process and take the same share of the CPU from both.
+//! `cargo bench -p evoke --bench publish [-- --smoke]`. The two kinds of requests alternate, against one listener and
+//! one function. The clients run in the same process and take the same share of the CPU in both cases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn main() {
     }
 }
 
-/// Returns the requests per second, with events and without.
+/// Returns the requests per second: first of those that publish an event, then of those that do not.
 async fn measure(function: Arc<Function>, connections: usize, turns: u32, time: Duration) -> [f64; 2] {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));

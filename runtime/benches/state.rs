@@ -1,9 +1,9 @@
-//! The cost of state: events whose function reads state, writes it and publishes, relative to the same function doing
-//! none of these. Runs the real Evoke with fsync.
+//! The cost of state: events for which a function reads state, writes it and publishes, relative to events for which
+//! the same function does nothing. Runs the `evoke` program, with fsync.
 //!
 //! `cargo bench -p evoke --bench state [-- --smoke]`. Events are sent in batches, so that accepting them costs little.
 //! The time ends when the last delivery is done. There are 1,000 keys, as many as a shop has customers: with a single
-//! key the attempts would run one after another, which measures ordering and not speed.
+//! key, the attempts would run one after another, and the bench would measure the ordering and not the speed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ fn run(evoke: &Server, status: &Status, name: &str, idle: bool, count: usize) ->
     Cost { count, wall: started.elapsed(), cpu: evoke.cpu() - before }
 }
 
-/// How to ask for the status.
+/// The address of the status in the admin API, and the header that the request needs.
 struct Status {
     url: String,
     authorization: String,

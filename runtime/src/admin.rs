@@ -1,10 +1,11 @@
 //! The admin API. Reads and changes everything stored.
 //!
-//! Every request except those for health and for the files of the console (`admin/console.rs`) needs a token, in
-//! `Authorization: Bearer TOKEN` ([`Tokens`]), or a session of the console, which has the rights of a token. The role
-//! viewer suffices for all requests that change nothing stored, except those for tokens and recordings. Requests of web
-//! pages from other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1. Without TLS, it
-//! listens only on loopback addresses.
+//! Requests for health and for the files of the console (`admin/console.rs`), and the request that opens a session of
+//! the console, need no authentication. Every other request needs a token, in `Authorization: Bearer TOKEN`
+//! ([`Tokens`]), or an open session, which has the rights of the token that opened it. The role viewer suffices for all
+//! requests that change nothing stored, except those for tokens and recordings. Requests that come from web pages of
+//! other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1. Without TLS, it listens only
+//! on loopback addresses.
 //!
 //! | request | response |
 //! |---|---|
@@ -30,7 +31,7 @@
 //! | `POST /api/v1/pending/move` | body: [`view::Move`]; [`view::Count`] |
 //! | `GET /api/v1/scheduled?pattern=&limit=` | one [`view::ScheduledEvent`] per line, the next one first, events without their data |
 //! | `POST /api/v1/scheduled/cancel` | body: [`view::CancelScheduled`]; [`view::CancelledScheduled`] |
-//! | `GET /api/v1/timers?source=&limit=&ticks=` | one [`view::Timer`] per line, by source |
+//! | `GET /api/v1/timers?source=&limit=&ticks=` | one [`view::Timer`] per line, sorted by source |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
 //! | `POST /api/v1/replays/plan?progress=` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`]; with `progress=true`, one plan per line while the events are counted, and the complete plan in the last line |
@@ -43,33 +44,34 @@
 //! | `PUT /api/v1/state/{bucket}/{key}` | body: [`view::StateValue`]; 204 |
 //! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
 //! | `GET /api/v1/logs?function=&delivery=&since=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
-//! | `GET /api/v1/monitors` | one [`view::Monitor`] per line, one for each watched thing, by source and subject |
-//! | `GET /api/v1/grants?name=` | one [`view::FunctionGrants`] per line, one for each function |
+//! | `GET /api/v1/monitors` | one [`view::Monitor`] per line for each thing that a monitor watches, sorted by source and subject |
+//! | `GET /api/v1/grants?name=` | one [`view::FunctionGrants`] per line for each function |
 //! | `GET /api/v1/recordings?delivery=&function=&attempt=&limit=` | one recording per line |
 //! | `GET /api/v1/recordings/{delivery}/test?attempt=` | a test file with the recorded attempts of the delivery |
 //! | `GET /api/v1/tokens` | one [`view::Token`] per line |
 //! | `POST /api/v1/tokens` | body: [`view::TokenRequest`]; 201 and [`view::NewToken`] |
 //! | `DELETE /api/v1/tokens/{name}` | revokes the token; [`view::Count`] |
 //!
-//! Lists are NDJSON: one JSON object per line. A list of events without `after` has the newest `limit` events, 100 by
-//! default. With `after`, it has the next `limit` events after this position, all by default. With `since`, it has all
-//! events since this time by default. With `follow=true`, a list continues with new items until the client disconnects;
-//! `limit` limits only the number of stored items before the new ones.
+//! Lists are NDJSON: one JSON object per line. A list of events has the newest `limit` events or, with `after`, the
+//! first `limit` events after this position. The default of `limit` is 100; with `after` or `since`, there is no limit
+//! by default. With `follow=true`, a list continues with new items until the client disconnects; then `limit` applies
+//! only to the items that are already stored.
 //!
-//! The next page of a list that starts with the newest items is requested with `before`, the number of the last item
-//! received; the next page of any other list with `after`. Only the times and the positions of events have an index.
-//! For all other conditions, the list reads the events one after another, and sends each match when it is found. With
-//! `progress=true`, lines such as `{"searched":4711}` between the events report the position of the search.
+//! To get the next page of a list that starts with the newest items, a client sends the number of the last item
+//! received as `before`; for any other list, it sends the number as `after`. Only the times and the positions of events
+//! have an index. For all other conditions, the server reads the events one after another, and sends each match when it
+//! is found. With `progress=true`, lines such as `{"searched":4711}` between the events report the position of the
+//! search.
 //!
 //! Times are RFC 3339. A pattern is an event pattern as JSON. A `text` is searched in the JSON form of an event, and
 //! upper and lower case are equal. The name of a function may leave out the app if only one function has the rest of
 //! the name.
 //!
-//! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the
-//! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a
-//! client whose token is revoked or expires. A response that fails midway ends without the terminating chunk of its
-//! transfer encoding. The number of concurrent requests is limited for each kind of request (`admin/permits.rs`); a
-//! request beyond the limit gets 503. Health requests have connections of their own.
+//! Lists and traces are streamed at the pace of the client. At each of the steps of reading, waiting and sending, at
+//! most 64 KiB are in memory, or one object that is larger. A client has 30 seconds to read 64 KiB; then it is
+//! disconnected, as is a client whose token is revoked or expires. A response that fails midway ends without the
+//! terminating chunk of its transfer encoding. The number of concurrent requests is limited for each kind of request
+//! (`admin/permits.rs`); a request beyond the limit gets 503. Health requests do not count.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!
@@ -142,7 +144,7 @@ use evoke_telemetry::Metrics;
 /// which are short. A new connection beyond the maximum replaces a connection without a request in progress.
 const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
 
-/// Whether the API speaks HTTP/2.
+/// True if the API accepts HTTP/2 connections.
 pub(crate) const HTTP2: bool = false;
 
 /// Handles to the parts of the runtime that the API reads and changes.
@@ -157,7 +159,7 @@ pub struct Admin {
     pub logs: FunctionLogs,
     /// Source of timestamps.
     pub clock: Clock,
-    /// When the process started; gives the uptime.
+    /// The time at which the process started, for the uptime in `GET /api/v1/status`.
     pub started: Instant,
     /// Plans, starts and controls replays.
     pub replays: Replays,
@@ -171,7 +173,7 @@ pub struct Admin {
     pub public: Option<Arc<ListenerHandle>>,
     /// The data folder, for `GET /api/v1/status`.
     pub data: PathBuf,
-    /// The last check of `GET /readyz`.
+    /// The result of the last check whether the store accepts writes, for `GET /readyz`.
     pub readiness: Readiness,
     /// Sessions and counts of the web console.
     pub console: Console,

@@ -79,11 +79,11 @@ pub struct UpOptions {
     pub admin: SocketAddr,
     /// The certificates for the admin API; `None` serves plain HTTP.
     pub admin_tls: Option<TlsFiles>,
-    /// Whether to report accepted events, ended attempts and the log lines of functions to the host.
+    /// True if accepted events, ended attempts and the log lines of functions are reported to the host.
     pub activity: bool,
-    /// Whether monitors may start programs.
+    /// True if monitors may start programs.
     pub allow_commands: bool,
-    /// Whether to reload when a manifest, a component or a source file of a component changes.
+    /// True if a change of a manifest, a component or a source file of a component causes a reload.
     pub watch: bool,
     /// How long running deliveries may take after a stop signal.
     pub drain: Duration,
@@ -91,21 +91,21 @@ pub struct UpOptions {
     pub concurrency: u32,
     /// Limits on compiling each component.
     pub compile: CompileLimits,
-    /// How long source and id of an event are remembered for deduplication.
+    /// How long the source and the id of an event are remembered for deduplication.
     pub dedup_window: Duration,
-    /// Maximum number of pending deliveries and their size. Beyond it, new events are refused.
+    /// Maximum number and total size of the pending deliveries. Beyond either limit, new events are refused.
     pub backlog_max: bus::Amount,
     /// Maximum number and size of the events that one event causes.
     pub descendants_max: DescendantsMax,
     /// How long finished events are kept, and the maximum size of the store.
     pub retention: Retention,
-    /// Free space on the disk of the data folder, in bytes, below which `evoke.storage.low` is emitted. `None` uses the
-    /// default.
+    /// The event `evoke.storage.low` is emitted when the free space on the disk of the data folder falls below this
+    /// number of bytes. `None` uses the default.
     pub storage_low: Option<u64>,
 }
 
-/// Runs until SIGTERM or Ctrl-C, or until the store fails, and then drains. A signal during the start ends the start,
-/// and also a `build:` command that is running. A second signal ends the drain.
+/// Runs until SIGTERM or Ctrl-C is received or the store fails, and then drains. A signal during the start ends the
+/// start, and also a `build:` command that is running. A second signal ends the drain.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     descriptors::raise_limit();
@@ -130,15 +130,16 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         Err(error) => Err(error),
     };
     let (dispatcher, recording) = (app.control.parts().dispatcher.clone(), app.recording.clone());
-    // Pinned here, so that the data folder stays locked until this function returns.
+    // The future owns the lock of the data folder. Pinned here, it keeps the lock until this function returns, also
+    // after a second signal.
     let mut drain = std::pin::pin!(app.drain(tasks));
     let closed = tokio::select! {
         closed = &mut drain => closed,
         () = signals.second_stop() => {
             let deliveries = dispatcher.unfinished();
             host.report(Progress::Ended { deliveries });
-            // The operator ended the process, and not a delivery that crashed it. So this counts as a clean stop, and
-            // the running deliveries are not suspected at the next start.
+            // The operator ended the process, and no delivery crashed it. So the stop counts as clean: the next start
+            // does not suspect the deliveries that are running now.
             recording.close();
             Err(anyhow::anyhow!("a second signal ended Evoke before the running deliveries had ended"))
         }
@@ -295,7 +296,7 @@ impl App {
         Reloads { certificates, addresses, data, clock: &control.parts().clock, host: &**host }
     }
 
-    /// Reloads at each request of a signal, until a signal asks for a stop.
+    /// Reloads each time a signal requests a reload, until a signal requests a stop.
     async fn reload_until_stopped(&self, signals: &mut Signals) {
         while let Request::Reload = signals.next().await {
             let reload = async {
@@ -317,7 +318,7 @@ impl App {
         let Tasks { admin, http, retention, replays, scheduler, monitor, readings, grant_records } = tasks;
         self.service.stopping();
         let parts = self.control.parts();
-        // A start that failed has accepted no events, so there is no drain to report.
+        // A process whose start failed has accepted no events, so there is no drain to report.
         if self.control.phase() == Phase::Running {
             self.host.report(Progress::Draining { limit: self.options.drain });
         }

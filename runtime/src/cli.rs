@@ -125,7 +125,7 @@ impl Common {
 
     /// Returns the data folder for a command that needs an existing one. Without `--data`, this is `.evoke` in the
     /// current folder, else in the nearest folder above that has one. A data folder of another user in a folder above
-    /// is skipped, because the command would then send its requests to an Evoke of that user.
+    /// is skipped, so that the command does not send its requests to an Evoke of that user.
     fn existing_data_folder(&self) -> PathBuf {
         if let Some(data) = &self.data {
             return data.clone();
@@ -183,7 +183,7 @@ enum Command {
     New(WithCommon<new::New>),
     /// Check manifests and report all their errors
     #[command(
-        after_help = "With --strict, a grant that the function has never used is also an error. The record of the used grants is read\n\
+        after_help = "With --strict, a grant that its function has never used is also an error. The record of the used grants is read\n\
         from the running Evoke, from the data folder of a stopped Evoke, or from --offline DIR.\n\n\
         Example: evoke validate manifests/quickstart.yaml --strict"
     )]
@@ -231,7 +231,7 @@ enum Command {
     /// List dead letters (deliveries that were given up), and redrive, edit or purge them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
-    /// List deliveries that are not done yet, and retry or cancel them
+    /// List deliveries that are not done yet, and retry, move or cancel them
     #[command(subcommand, after_help = "Example: evoke pending cancel --function shop/charge")]
     Pending(pending::Pending),
     /// Pause a function or an app: its deliveries stay pending until `evoke resume`, also after a restart of Evoke
@@ -259,7 +259,7 @@ enum Command {
     /// Show the grants of functions and their use, and propose the smallest `allow:` that covers all uses
     #[command(
         after_help = "A grant is used when the function makes a call that needs it, also in an attempt that fails. The time of the last\n\
-        use is exact to the hour. If Evoke is killed, the uses of the last 5 seconds before may be missing. The record of\n\
+        use is exact to the hour. If Evoke is killed, the uses of the 5 seconds before may be missing. The record of\n\
         a grant is deleted when the manifest has not had the grant for the time of `evoke up --retain`.\n\n\
         Example: evoke grants shop/charge"
     )]
@@ -280,7 +280,7 @@ enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// List timers with their last ticks and the results of these, and with their next ticks
+    /// List timers, with the results of their last ticks and the times of their next ticks
     #[command(after_help = "Example: evoke timers /shop/nightly")]
     Timers(WithCommon<timers::Timers>),
     /// Show functions with their delivery counts, and sources with their health
@@ -321,7 +321,7 @@ struct Manifests {
 struct Validate {
     #[command(flatten)]
     manifests: Manifests,
-    /// Also report an error for each grant that the function has never used
+    /// Also report an error for each grant that its function has never used
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -344,8 +344,8 @@ struct Up {
     /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,
-    /// Check everything that a start needs, and exit: manifests, components, secrets, the store and the addresses. Does
-    /// not disturb an Evoke that runs with the same data folder
+    /// Check the manifests, components, secrets, the store, the addresses and everything else that a start needs, and
+    /// exit. Does not disturb an Evoke that runs with the same data folder
     #[arg(long)]
     check: bool,
     /// On a terminal, print no lines about accepted events and ended attempts, and no log lines of functions
@@ -354,12 +354,12 @@ struct Up {
     /// Let monitors with `command` start programs, with the rights of this process
     #[arg(long, env = "EVOKE_ALLOW_COMMANDS")]
     allow_commands: bool,
-    /// How long running deliveries may take after a stop signal, such as 30s
+    /// Maximum time that running deliveries may take after a stop signal
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Maximum number of deliveries that run at the same time, over all functions. One place is kept free for each
-    /// function without a running delivery, but at most an eighth of all places. HTTP requests have a separate limit of
-    /// the same size
+    /// Maximum number of deliveries that run at the same time, over all functions. One place is reserved for each
+    /// function that has no running delivery; at most an eighth of all places is reserved. HTTP requests have a
+    /// separate limit of the same size
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]

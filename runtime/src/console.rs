@@ -12,10 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use evoke_model::hex;
 
-/// A file of the console.
 #[derive(Debug)]
 pub(crate) struct Asset {
-    /// The media type.
     pub(crate) media_type: &'static str,
     /// The content, not compressed.
     pub(crate) plain: Bytes,
@@ -25,7 +23,7 @@ pub(crate) struct Asset {
     pub(crate) etag: String,
 }
 
-/// Name and content of the named files of `runtime/console/`.
+/// Returns pairs of the name and the content of files below `runtime/console/`.
 macro_rules! files {
     ($($name:literal,)*) => {
         &[$(($name, include_bytes!(concat!("../console/", $name)))),*]
@@ -104,7 +102,7 @@ mod tests {
         String::from_utf8(find("index.html").unwrap().plain.to_vec()).unwrap()
     }
 
-    /// Returns the paths below `/console/` that the page contains.
+    /// Returns the files that a page loads, as paths below `/console/`.
     fn named_in(page: &str) -> Vec<String> {
         page.split("\"/console/").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
     }
@@ -141,7 +139,7 @@ mod tests {
         let bytes: usize =
             before_paint.iter().map(|name| find(name).unwrap_or_else(|| panic!("{name}")).gzip.len()).sum();
         assert!(before_paint.len() > 8 && bytes <= FIRST_PAINT_BYTES_MAX, "{bytes} bytes: {before_paint:?}");
-        // The page must preload each module that is imported. Otherwise its size would be missing in the sum above.
+        // The page must preload each imported module. Otherwise, the sum above would not include the module.
         for name in before_paint.iter().filter(|name| name.ends_with(".js")) {
             let text = String::from_utf8(find(name).unwrap().plain.to_vec()).unwrap();
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);

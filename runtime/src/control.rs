@@ -70,7 +70,7 @@ use evoke_telemetry::Metrics;
 /// The reason why an operation on apps failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// Errors in manifests, or in components and secrets they refer to. The user has to correct them.
+    /// Errors in manifests, or in the components and secrets that the manifests name. The user must correct them.
     #[error("{}", summary(.0))]
     Manifest(Diagnostics),
     /// The store failed while apps ran. Every acknowledged event is on disk and is processed after a restart.
@@ -115,15 +115,16 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
-    /// The default limits of chains of events, for the sources of apps whose manifest sets no limits.
+    /// The limits on the events that one event causes, for apps whose manifest sets no limits.
     pub descendants_max: DescendantsMax,
     /// How long the ids of events are remembered for deduplication.
     pub dedup_window: Duration,
     /// Records which work runs, so that the next start after a crash can read which work was running.
     pub running: Arc<dyn RunningLog>,
-    /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    /// The work that was running when the previous process ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
-    /// Whether deliveries ran when an earlier process ended without a clean stop, so that one of them may be the cause.
+    /// True if deliveries were running when an earlier process ended without a clean stop. One of these deliveries may
+    /// be the cause.
     pub has_suspects: bool,
 }
 
@@ -135,13 +136,14 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     paused: Mutex<Paused>,
-    /// The functions whose components are still being compiled after the start. After it, names are only removed.
+    /// The functions whose components are still being compiled after the start. A name is removed when its component
+    /// is compiled.
     compiling: watch::Sender<BTreeSet<String>>,
     grants: GrantRecords,
     sources: tokio::sync::Mutex<Sources>,
     /// [`Control::start`], [`Control::reload`], a pause and a resume hold this lock from start to end, so they run one
-    /// after another. Otherwise a call that read older manifests or pauses could make them active after a call that read
-    /// newer ones.
+    /// after another. Otherwise, a call that has read older manifests or pauses could make them active after a call
+    /// that has read newer ones.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -149,7 +151,7 @@ struct Inner {
 #[derive(Default)]
 struct ActiveManifests {
     manifests: Arc<[Checked]>,
-    /// Ids in the store, by full name.
+    /// The ids of the functions in the store, by full name.
     function_ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests and have no deliveries, by full name.
     request_handlers: BTreeSet<String>,
@@ -189,7 +191,6 @@ impl Control {
         *self.0.phase.borrow()
     }
 
-    /// Returns the parts that the handle controls.
     pub(crate) fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -272,7 +273,7 @@ impl Control {
 
     /// Reads the manifests again, builds outdated components, and makes the manifests active. All components are loaded
     /// before anything changes. So after an error, the previous manifests are still active, and no new function is
-    /// registered in the store. Waits until the components of the start are compiled.
+    /// registered in the store. If components of the start are still being compiled, waits for them first.
     pub async fn reload(&self) -> Result<(), AppError> {
         // Cannot fail: the sender is a part of `self`, so it is not closed.
         let _ = self.0.compiling.subscribe().wait_for(BTreeSet::is_empty).await;
@@ -281,22 +282,21 @@ impl Control {
         self.activate(manifests, None).await.map(drop)
     }
 
-    /// Makes the first manifests active. Waits at most for [`START_WAIT`] for components that are being compiled, and
-    /// returns the rest of them for [`Self::finish_loading`]. Returns an error if a component cannot be loaded or the
-    /// store fails.
+    /// Makes the first manifests active. Waits at most [`START_WAIT`] for compilations, and returns the unfinished ones
+    /// for [`Self::finish_loading`]. Returns an error if a component cannot be loaded or the store fails.
     ///
-    /// In two cases, all components are loaded first. If functions have earlier names (`was:`), the store must not
-    /// rename them if a component cannot be loaded. If there are suspects, which are deliveries that may have crashed
-    /// an earlier process, no compilation may run beside them: a suspect would be blamed if a compilation crashed this
-    /// process.
+    /// In two cases, all components are loaded before anything changes. First, if functions have earlier names
+    /// (`was:`), because the store must not rename functions when the start fails. Second, if there are suspects:
+    /// deliveries that may have crashed an earlier process. If a compilation crashed this process while a suspect runs,
+    /// the suspect would be blamed.
     pub(crate) async fn start(&self, manifests: Vec<Checked>) -> Result<Rest, AppError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let loads_first = self.0.parts.has_suspects || take_over::has_earlier_names(&manifests);
         self.activate(manifests, (!loads_first).then_some(START_WAIT)).await
     }
 
-    /// Replaces the active manifests by these. Without a `limit` on the wait for components, all components are loaded
-    /// before anything changes.
+    /// Replaces the active manifests by these. `limit` is the longest wait for compilations. Without it, all components
+    /// are loaded before anything changes.
     async fn activate(&self, manifests: Vec<Checked>, limit: Option<Duration>) -> Result<Rest, AppError> {
         let manifests: Arc<[Checked]> = manifests.into();
         let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;

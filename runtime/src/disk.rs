@@ -1,10 +1,10 @@
-//! The space on the disk of the data folder.
+//! The free and the total space of the disk that has the data folder.
 
 use std::path::Path;
 
 use evoke_core::runtime_events::storage::DiskSpace;
 
-/// Reads the free and the total space. Runs on a blocking thread: the disk may be a slow network disk.
+/// Reads the free and the total space, on a blocking thread, because a network disk may respond slowly.
 pub(crate) async fn disk_space(data: &Path) -> std::io::Result<DiskSpace> {
     let data = data.to_owned();
     let disk =

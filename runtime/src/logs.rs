@@ -1,19 +1,19 @@
-//! The log of functions. Each function has files of its own, which are limited in size. Lines can be read back by
-//! filter and followed live.
+//! The log of functions. Each function has files of its own, which are limited in size. Clients can filter the stored
+//! lines, and can follow new lines live.
 //!
 //! **Files.** `DATA/logs/APP.FUNCTION.NUMBER.jsonl` has one JSON object per line: a [`Line`] with the field `seq`
-//! before the other fields. `seq` is unique and grows from line to line, over all functions. It is the time in
+//! before the other fields. `seq` is unique and grows from line to line, over all functions. Its value is the time in
 //! microseconds, or the previous `seq` plus one if the time has not grown. `NUMBER` is the `seq` of the first line, or
-//! a little less. If a file is large enough, the next line starts a new file, and the old file is not written any more.
-//! Earlier versions wrote `DATA/logs/evoke.jsonl`, `evoke.jsonl.1` and `evoke.jsonl.2` for all functions together.
-//! These files are read, but not written; the `seq` of their lines is the time.
+//! a little less. A line that would exceed the maximum size of a file starts a new file, and the old file is not
+//! written any more. Earlier versions wrote `DATA/logs/evoke.jsonl`, `evoke.jsonl.1` and `evoke.jsonl.2` for all
+//! functions together. These files are read, but not written; the `seq` of their lines is the time.
 //!
 //! **Shares.** All files together have at most [`TOTAL_BYTES_MAX`] bytes. When this limit is reached, the oldest file
 //! of the function with the most bytes is deleted. So a function can use all free space, and loses it when other
-//! functions need space. With N functions, each function always has space for its newest lines: 1/N of the total, less
+//! functions need space. With N functions, each function always has space for its newest lines: 1/N of the total, minus
 //! the size of one file. Files of a function that has logged nothing for [`files::STALE_US`] are deleted first. The
-//! queue of lines that wait to be written is shared in the same way ([`queue`]), and each follower has a queue of its
-//! own ([`follower`]).
+//! functions share the queue of lines that wait to be written in the same way ([`queue`]). Each follower has a queue of
+//! its own ([`follower`]).
 //!
 //! Lines are for diagnostics and not durable: a background thread writes them and does not sync the files. When lines
 //! arrive faster than they can be written, some are dropped, and a line in their place reports the number of dropped
@@ -42,7 +42,7 @@ pub use self::reader::Reader;
 use evoke_model::text::{count, fitting};
 use evoke_sandbox::{LogLine, LogSink};
 
-/// Limit on the bytes of all files.
+/// Maximum total size of all files, in bytes.
 const TOTAL_BYTES_MAX: u64 = 48 * 1024 * 1024;
 /// Maximum number of requests for snapshots in the queue of the writer thread. Further callers wait until there is
 /// room.
@@ -115,7 +115,7 @@ impl FunctionLogs {
 }
 
 impl StoredLines {
-    /// Returns true if there is no file.
+    /// Returns true if no file can have lines of the selected function.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -133,7 +133,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes lines until all handles are dropped.
+    /// Writes lines and returns snapshots until all handles are dropped.
     fn run(mut self, mut received: mpsc::Receiver<Message>) {
         while let Some(message) = received.blocking_recv() {
             match message {

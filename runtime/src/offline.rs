@@ -38,9 +38,9 @@ use evoke_store::{DEDUP_WINDOW, Store};
 use evoke_store_sqlite::SqliteStore;
 use evoke_telemetry::Metrics;
 
-/// The address in the header `Host` of the requests, if the API is not served. Nothing listens on it.
+/// The address in the `Host` header of requests after [`Offline::open`]. Nothing listens on this address.
 const ADDRESS: &str = "127.0.0.1:1";
-/// The name of the token that the requests have.
+/// The name of the token that authenticates the requests.
 const TOKEN: &str = "offline";
 
 /// The API over a folder.
@@ -136,7 +136,7 @@ impl Offline {
         self.admin.listener.url().to_string()
     }
 
-    /// Returns a private folder that exists as long as this value.
+    /// Returns a private folder for the caller's files. Dropping `self` removes the folder.
     pub fn temporary(&self) -> &Path {
         self.temporary.path()
     }

@@ -1,9 +1,9 @@
 //! Exports spans to an OpenTelemetry collector, as OTLP over HTTP in protobuf. Standard environment variables configure
-//! the export ([`config`]). If they name no endpoint, no spans are made.
+//! the export ([`config`]). Without an endpoint in these variables, Evoke makes no spans.
 //!
-//! Ended spans wait in a bounded queue (2,048, `OTEL_BSP_MAX_QUEUE_SIZE`), from which a thread sends them in batches.
-//! Spans that do not fit into the queue are dropped and counted, so telemetry never delays an event. Spans that the
-//! collector rejects are also counted.
+//! Ended spans wait in a bounded queue (`OTEL_BSP_MAX_QUEUE_SIZE`, by default 2,048), from which a thread sends them in
+//! batches. Spans that do not fit into the queue are dropped and counted, so telemetry never delays an event. Spans
+//! that the collector rejects are also counted.
 
 mod client;
 mod config;
@@ -25,7 +25,7 @@ use self::client::Client;
 use self::config::Config;
 use evoke_telemetry::{SpanMetrics, Spans};
 
-/// The longest time to send the last spans when the process stops.
+/// Maximum time for sending the last spans when the process stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// The export to a collector.
@@ -43,7 +43,7 @@ pub enum OtlpError {
         variable: &'static str,
         /// The value of the variable.
         value: String,
-        /// The mistake, and what would be right.
+        /// What is wrong with the value, and how to correct it.
         message: String,
     },
     /// The OpenTelemetry library rejected the configuration.
@@ -52,8 +52,8 @@ pub enum OtlpError {
 }
 
 impl Otlp {
-    /// Sets up the export that the environment variables configure. Returns `None` if they name no endpoint. `instance`
-    /// distinguishes this Evoke from others (`service.instance.id`).
+    /// Sets up the export that the environment variables configure. Returns `None` if no variable names an endpoint, or
+    /// if a variable turns tracing off. `instance` distinguishes this Evoke from others (`service.instance.id`).
     pub fn from_environment(instance: &str, metrics: Arc<SpanMetrics>) -> Result<Option<Self>, OtlpError> {
         let variable = |name: &str| std::env::var(name).ok();
         let Some(config) = Config::read(variable)? else { return Ok(None) };
@@ -76,7 +76,7 @@ impl Otlp {
         Ok(Some(Self { provider }))
     }
 
-    /// Returns the factory of spans that are exported here.
+    /// Returns the factory of the spans that this export sends.
     pub fn spans(&self) -> Spans {
         let scope = InstrumentationScope::builder("evoke").with_version(env!("CARGO_PKG_VERSION")).build();
         Spans::new(self.provider.tracer_with_scope(scope))
@@ -105,7 +105,8 @@ fn resource(service_name: Option<String>, instance: &str) -> Resource {
     service_name.into_iter().fold(detected, |resource, name| resource.with_service_name(name)).build()
 }
 
-/// Counts the spans that do not fit into the queue of the library, which does not expose its own count.
+/// Drops and counts the spans that do not fit into the queue of the library. The library would also drop them, but it
+/// does not expose their number.
 #[derive(Debug)]
 struct BoundedProcessor {
     processor: BatchSpanProcessor,
@@ -141,7 +142,7 @@ impl SpanProcessor for BoundedProcessor {
     }
 }
 
-/// Counts the spans that the collector accepted and rejected.
+/// Counts the spans that the collector accepted, and those that it rejected or that could not be sent.
 #[derive(Debug)]
 struct CountingExporter {
     exporter: opentelemetry_otlp::SpanExporter,

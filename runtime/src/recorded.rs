@@ -1,4 +1,4 @@
-//! Makes the text of a test file from the recordings of attempts in the store.
+//! Writes recorded attempts as the text of a test file. Running the tests repeats the attempts.
 
 mod values;
 
@@ -12,11 +12,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use evoke_model::clock::rfc3339;
 use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, RequestError};
 
-/// The starts of the log lines that Evoke itself adds about the requests of an attempt. These lines are left out of
-/// expectations, because they contain durations, and because an expectation already has the requests.
+/// The prefixes of the log lines that Evoke itself adds about the HTTP requests of an attempt. A test does not expect
+/// these lines: they contain durations, and the test already expects the requests.
 pub(crate) const HOST_LINES: [&str; 2] = ["debug http: ", "warn http: "];
 
-/// If a test has more JSON values than this, its JSON is written as text. A test file may have 100,000 values.
+/// If a test has more JSON values than this, its JSON is written as text. A whole test file may have 100,000 values.
 const VALUES_MAX: usize = 20_000;
 
 type Entries = Vec<(&'static str, Value)>;
@@ -28,17 +28,20 @@ pub(crate) fn test_name(recording: &Recording) -> String {
     format!("delivery {delivery}, attempt {attempt}")
 }
 
-/// Returns the text above the tests of a file.
+/// Returns the first lines of a test file, up to `tests:`. `manifest` is the path of the manifest relative to the test
+/// file; `None` if the place of the test file is unknown.
 pub(crate) fn head(manifest: Option<&str>) -> String {
-    let mut text = "# Recorded attempts. The value of each secret is `test-NAME`.\n".to_owned();
+    let mut text = "# Recorded attempts. In place of the value of a secret NAME, they contain the text \
+                    `test-NAME`.\n"
+        .to_owned();
     if let Some(manifest) = manifest {
         text += &format!("manifest: {}\n", yaml::flow(&manifest.into()));
     }
     text + "tests:\n"
 }
 
-/// Returns the text of a test. In the test, the attempt reads the recorded values, and must have the recorded outcome
-/// and effects.
+/// Returns the text of a test that repeats the attempt: the function reads the recorded values, and must have the
+/// recorded outcome and effects.
 pub(crate) fn test(recording: &Recording) -> String {
     let count = |entries: &Entries| entries.iter().map(|(_, value)| count_values(value)).sum::<usize>();
     let entries = Some(entries(recording, Form::Values)).filter(|entries| count(entries) <= VALUES_MAX);
@@ -79,7 +82,8 @@ fn entries(recording: &Recording, form: Form) -> Entries {
     entries
 }
 
-/// Adds the context of the delivery, the readings of clocks and the seed of random numbers.
+/// Adds the id and the trigger of the delivery. Also adds the values that the attempt read: times, results of polls,
+/// and the seed of its random numbers.
 fn add_context(recording: &Recording, recorded: &mut Map<String, Value>) {
     let Recording { delivery_id, trigger, replay, reads, .. } = recording;
     let mut add = |key: &str, value: Value| drop(recorded.insert(key.to_owned(), value));
@@ -109,8 +113,8 @@ fn nanosecond_time(at_ns: u64) -> String {
     jiff::Timestamp::from_nanosecond(at_ns.into()).map(|at| format!("{at:.9}")).unwrap_or_default()
 }
 
-/// Returns the requests that the manifest allowed. The other requests need no answer in the test, because they are
-/// refused again.
+/// Returns the requests that the manifest allowed. The test needs no answers for the other requests, because Evoke
+/// refuses them again.
 fn reached(reads: &Reads) -> impl Iterator<Item = &Exchange> {
     let is_refused = |exchange: &&Exchange| match &exchange.answer {
         Some(ExchangeAnswer::Error { kind, .. }) => matches!(kind, RequestError::NotGranted | RequestError::Invalid),
@@ -153,8 +157,8 @@ fn answer(exchange: &Exchange) -> Value {
     map.into()
 }
 
-/// Returns the outcome and the effects of the attempt as the expectation of a test. Data that cannot be written as a
-/// value is left out.
+/// Returns the outcome and the effects of the attempt as the expectation of a test. Leaves out the data of published
+/// events and the bodies of requests if they cannot be written as values.
 fn expectation(recording: &Recording, form: Form) -> Entries {
     let Recording { reads, outcome, message, published, logs, .. } = recording;
     let mut entries: Entries = vec![("outcome", outcome.as_str().into())];
@@ -199,7 +203,8 @@ fn expectation(recording: &Recording, form: Form) -> Entries {
     entries
 }
 
-/// Returns true if a value can be a part of an expectation: it is a scalar, or a list or map that the form allows.
+/// Returns true if an expectation may contain the value: any scalar, and with [`Form::Values`] also a list or map that
+/// can be read back.
 fn is_expectable(value: &Value, form: Form) -> bool {
     !(value.is_array() || value.is_object()) || (form == Form::Values && is_writable(value))
 }

@@ -73,7 +73,8 @@ fn ordered(map: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     of(&FIRST).chain(others).chain(of(&LAST)).map(|(key, value)| (key.as_str(), value))
 }
 
-/// Writes text without quotes if YAML then reads the same text, both in block style and within braces.
+/// Writes text as a YAML scalar. Leaves out the quotes if a YAML parser reads the same text without them, both in block
+/// style and in braces.
 fn scalar(text: &str) -> String {
     let is_plain = |char: char| char.is_alphanumeric() || " _-./:@=&%+~".contains(char);
     let starts_plain = text.starts_with(|char: char| char.is_alphanumeric() || char == '/');

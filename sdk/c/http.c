@@ -194,8 +194,8 @@ static int read_stream(wasi_io_streams_borrow_input_stream_t stream, size_t byte
 static int read_body(wasi_http_types_borrow_incoming_response_t incoming, size_t bytes_max, evoke_response *response) {
   wasi_http_types_own_incoming_body_t body;
   wasi_http_types_own_input_stream_t stream;
-  if (!wasi_http_types_method_incoming_response_consume(incoming, &body)) return evoke_retry("HTTP: the body is gone");
-  int outcome = evoke_retry("HTTP: the body is gone");
+  if (!wasi_http_types_method_incoming_response_consume(incoming, &body)) return evoke_retry("HTTP: the body was already taken");
+  int outcome = evoke_retry("HTTP: the body was already taken");
   if (wasi_http_types_method_incoming_body_stream(wasi_http_types_borrow_incoming_body(body), &stream)) {
     outcome = read_stream(wasi_io_streams_borrow_input_stream(stream), bytes_max, response);
     wasi_io_streams_input_stream_drop_own(stream);
@@ -211,7 +211,7 @@ static int receive(wasi_http_types_borrow_future_incoming_response_t future, siz
   wasi_io_poll_pollable_drop_own(ready);
   wasi_http_types_result_result_own_incoming_response_error_code_void_t received;
   if (!wasi_http_types_method_future_incoming_response_get(future, &received) || received.is_err)
-    return evoke_retry("HTTP: the response is gone");
+    return evoke_retry("HTTP: the response was already taken");
   if (received.val.ok.is_err) return failed(&received.val.ok.val.err);
   wasi_http_types_own_incoming_response_t own = received.val.ok.val.ok;
   wasi_http_types_borrow_incoming_response_t incoming = wasi_http_types_borrow_incoming_response(own);

@@ -49,8 +49,8 @@ fn handwritten(folder: &Path) -> PathBuf {
     path
 }
 
-/// The components to measure without arguments: a handwritten one, which has the cheapest possible call, and the
-/// smallest one of the Rust SDK.
+/// Returns the components that are measured if the arguments name none: a handwritten one, which has the cheapest
+/// possible call, and the smallest one of the Rust SDK.
 pub(crate) fn default_components(folder: &Path) -> Vec<PathBuf> {
     vec![handwritten(folder), guest::component("fate-done")]
 }
@@ -74,7 +74,6 @@ impl Rate {
         Measuring { started: Instant::now(), cpu: cpu_seconds() }
     }
 
-    /// The mean of several runs.
     fn mean(rates: &[Rate]) -> Rate {
         let mean = |of: fn(&Rate) -> f64| rates.iter().map(of).sum::<f64>() / rates.len() as f64;
         Rate { per_second: mean(|rate| rate.per_second), cpu_us: mean(|rate| rate.cpu_us) }
@@ -137,8 +136,8 @@ impl Bare {
         Self { engine, pre }
     }
 
-    /// Measures the calls per second of `threads` threads after a warm-up, because the first use of memory costs extra
-    /// time.
+    /// Measures the calls per second of `threads` threads. Each thread first does a warm-up, because the first use of
+    /// memory costs extra time.
     pub(crate) fn measure(&self, threads: usize, time: Duration) -> Rate {
         let warm = Barrier::new(threads + 1);
         let run = || {

@@ -11,7 +11,7 @@ pub(crate) fn settings(cache: PathBuf) -> Settings {
     Settings { cache_dir: Some(cache), compiler, concurrency: 64 }
 }
 
-/// A component as a function.
+/// Returns the specification of a function with this component.
 pub(crate) fn spec(component: PathBuf, grants: Grants) -> Spec {
     Spec {
         name: "bench/guest".into(),

@@ -1,4 +1,4 @@
-//! Patterns and events that cost much work: each event has the largest default size.
+//! Patterns and events that cost much work to match. Each event has the default maximum size.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,8 @@ const EVENT_BYTES: usize = 1 << 20;
 /// A name, a pattern, and the data of an event.
 type Hostile = (&'static str, Value, String);
 
-/// Data with `before`, then elements up to the largest size, then `after`.
+/// Returns data that starts with `before` and ends with `after`. Elements between them fill the data up to the maximum
+/// size.
 fn fill(before: &str, after: &str, mut element: impl FnMut(usize) -> String) -> String {
     let mut data = before.to_owned();
     for number in 0.. {
@@ -31,12 +32,12 @@ fn list<T: Into<Value>>(count: usize, entry: impl Fn(usize) -> T) -> Value {
     (0..count).map(entry).map(Into::into).collect()
 }
 
-/// A pattern with a list for each element of `items`.
+/// Returns a pattern that applies a list to each element of `items`.
 fn of_items(list: Value) -> Value {
     json!({ "data": Map::from_iter([("items".to_owned(), list)]) })
 }
 
-/// Three `$or` of ten alternatives each, nested in one another, on the fields of an array's elements.
+/// Returns a pattern on the fields of an array's elements, with three nested `$or` of ten alternatives each.
 fn combinations(alternative: fn(&str, usize) -> Value) -> Value {
     let or = |name: &'static str, more: Option<Value>| {
         list(10, move |n| {

@@ -1,5 +1,5 @@
-//! A load generator for any HTTP/1.1 server. The generator keeps a number of connections open; each sends its next
-//! request as soon as it has read the response to the last.
+//! A load generator for any HTTP/1.1 server. The generator keeps a number of connections open. On each connection, the
+//! next request is sent as soon as the previous response is complete.
 //!
 //! The generator is cheap, because it runs on the same cores as the server: a request is prepared once, and takes one
 //! write, mostly one read, and no allocation. `cargo bench -p evoke --bench load` measures its cost.
@@ -30,7 +30,6 @@ impl Target {
         Self { address, request, status: 200 }
     }
 
-    /// A POST request with a JSON body.
     pub(crate) fn post(address: SocketAddr, path: &str, body: &str, status: u16) -> Self {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -39,7 +38,6 @@ impl Target {
         Self { address, request: (head + body).into_bytes(), status }
     }
 
-    /// Adds a header.
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         let end = self.request.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
         let header = format!("\r\n{name}: {value}");
@@ -55,13 +53,12 @@ pub(crate) struct Load {
     latencies_ns: Vec<u64>,
     /// The number of requests without the expected response.
     pub(crate) errors: u64,
-    /// The text of the first error.
     pub(crate) error: Option<String>,
     time: Duration,
 }
 
 impl Load {
-    /// Sends requests for this time. Requests that are unanswered at the end are waited for.
+    /// Sends requests for this time. Then waits for the responses that are still missing.
     pub(crate) async fn run(target: &Target, connections: usize, time: Duration) -> Self {
         let started = Instant::now();
         let mut clients = JoinSet::new();
@@ -76,7 +73,6 @@ impl Load {
         all
     }
 
-    /// Adds the results of another run.
     pub(crate) fn add(&mut self, other: Self) {
         self.latencies_ns.extend(other.latencies_ns);
         self.latencies_ns.sort_unstable();
@@ -99,7 +95,7 @@ impl Load {
         percentile(&self.latencies_ns, percent)
     }
 
-    /// Requests a second, p50, p90 and p99 in milliseconds, and errors, as columns under [`HEADINGS`].
+    /// Returns the columns under [`HEADINGS`]: requests per second; p50, p90 and p99 in milliseconds; and errors.
     pub(crate) fn columns(&self) -> String {
         let [p50, p90, p99] = [50.0, 90.0, 99.0].map(|p| self.percentile(p).as_secs_f64() * 1e3);
         let error = self.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
@@ -122,7 +118,7 @@ async fn client(target: Target, started: Instant, time: Duration) -> Load {
     seen
 }
 
-/// Sends requests over one connection until the time is over, or until one fails.
+/// Sends requests over one connection until the time is over or a request fails.
 async fn connection(target: &Target, started: Instant, time: Duration, latencies_ns: &mut Vec<u64>) -> io::Result<()> {
     let mut connection = Connection::open(target.address).await?;
     loop {
@@ -180,7 +176,7 @@ async fn read_response(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<
         Some(length) => {
             let mut left = (head.end + length).saturating_sub(filled);
             while left > 0 {
-                // A body that is larger than the buffer overwrites its own bytes.
+                // If the body is larger than the buffer, later parts overwrite earlier ones.
                 let at = if filled < buffer.len() { filled } else { head.end };
                 let read = read(stream, &mut buffer[at..]).await?;
                 filled = at + read;

@@ -78,7 +78,7 @@ impl Server {
             rest.trim_end_matches('/').parse().ok()
         });
         let Some(http) = address else { panic!("wasmtime serve did not print its address") };
-        // Keep reading its output, so that a full pipe never blocks the server.
+        // Keep reading the server's output, so that a full pipe never blocks the server.
         std::thread::spawn(move || lines.for_each(drop));
         Some((Self { process, http, admin: None, up_in: started.elapsed() }, version))
     }
@@ -90,13 +90,14 @@ impl Server {
     /// The CPU time of all threads of the process so far.
     pub(crate) fn cpu(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // The name may hold spaces; utime and stime are fields 14 and 15, in ticks of 10 ms.
+        // The name of the process may contain spaces; utime and stime are fields 14 and 15, in ticks of 10 ms.
         let (_, rest) = text.rsplit_once(") ").unwrap();
         let ticks = |field: usize| rest.split(' ').nth(field - 3).unwrap().parse::<u64>().unwrap();
         Duration::from_millis(10 * (ticks(14) + ticks(15)))
     }
 
-    /// The memory of the process, once its resident size changes by less than 1 MiB within half a second.
+    /// Waits until the resident size of the process changes by less than 1 MiB within half a second. Returns the memory
+    /// of the process.
     pub(crate) fn settled_memory(&self) -> Memory {
         let mut last = Memory::of(self.pid());
         loop {
@@ -142,13 +143,13 @@ impl Memory {
         Self { resident: bytes("Rss:"), anonymous: bytes("Anonymous:") }
     }
 
-    /// The difference to another process.
+    /// Returns the difference to the memory of another process.
     pub(crate) fn over(&self, other: &Self) -> Self {
         let resident = self.resident.saturating_sub(other.resident);
         Self { resident, anonymous: self.anonymous.saturating_sub(other.anonymous) }
     }
 
-    /// The share of each of `count` functions.
+    /// Returns the memory per function, for `count` functions.
     pub(crate) fn of_each(&self, count: usize) -> Self {
         Self { resident: self.resident / count as u64, anonymous: self.anonymous / count as u64 }
     }

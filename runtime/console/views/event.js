@@ -144,7 +144,7 @@ function TestFile({ name, text }) {
   const close = () => { dialog.value = null; };
   return html`
     <${Dialog} title="The attempt as a test" wide onClose=${close}>
-      <p class="dim">Put the file beside the manifest, as <code>MANIFEST.test.yaml</code> or with a line <code>manifest: FILE</code>, and run <code>evoke test</code>. The value of each secret is <code>test-NAME</code>.</p>
+      <p class="dim">Put the file beside the manifest, as <code>MANIFEST.test.yaml</code> or with a line <code>manifest: FILE</code>, and run <code>evoke test</code>. In place of the value of a secret NAME, the file contains the text <code>test-NAME</code>.</p>
       <pre data-test-file>${text}</pre>
       <div class="buttons">
         <button onClick=${close}>Close</button>

@@ -29,7 +29,7 @@ pub(super) struct Access {
     pub(super) permits: Arc<Permits>,
 }
 
-/// The caller of the current request, and its permit: the request counts as running while the permit exists. Handlers
+/// The caller and the permit of the current request. The request counts as running while its permit exists. Handlers
 /// get an `Exchange` as an axum extractor.
 #[derive(Clone)]
 pub(super) struct Exchange {
@@ -49,8 +49,8 @@ impl Exchange {
         &self.caller
     }
 
-    /// Replaces the permit of the request by that of a follower, a request that stays open and streams new entries of a
-    /// list. Returns an error if there are too many followers.
+    /// Replaces the permit of the request with a permit for followers. A follower is a request that stays open and
+    /// streams the new entries of a list. Returns an error if there are too many followers.
     pub(super) fn follow(&self) -> Result<(), Problem> {
         let follower = self.permits.follower(self.caller.role)?;
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(follower);
@@ -97,8 +97,8 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     Ok(response.map(|body| pace(body, hold)))
 }
 
-/// Returns true if a request needs no token and no permit: a request for health or for a file of the console, and the
-/// request that opens a session of the console.
+/// Returns true if a request needs no token and no permit. These are the health requests, the requests for files of the
+/// console, and the request that opens a session of the console.
 fn is_open(request: &Request<Body>) -> bool {
     let path = request.uri().path();
     match *request.method() {

@@ -25,7 +25,7 @@ mod sessions;
 pub(super) use self::rates::{History, sample};
 pub(super) use self::sessions::Sessions;
 
-/// The state of the console.
+/// The data that the requests of the console share.
 #[derive(Default)]
 pub struct Console {
     /// Codes and sessions.

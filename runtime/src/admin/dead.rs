@@ -27,7 +27,7 @@ use evoke_model::{
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Maximum number of deliveries per list.
+/// Maximum number of entries in lists of dead letters, pending deliveries, scheduled events and timers.
 pub(super) const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ pub(super) struct DeadQuery {
     until: Option<String>,
     before: Option<DeliveryId>,
     limit: Option<usize>,
-    /// Whether to send lines with the progress of the search.
+    /// True to send lines with the progress of the search.
     #[serde(default)]
     progress: bool,
 }
@@ -102,7 +102,7 @@ pub(super) struct GroupsQuery {
     r#type: Option<String>,
     since: Option<String>,
     until: Option<String>,
-    /// Whether to send lines with the progress of the count.
+    /// True to send lines with the progress of the count.
     #[serde(default)]
     progress: bool,
 }
@@ -137,7 +137,7 @@ pub(super) async fn groups(
     }))
 }
 
-/// Returns the event of a delivery without its data.
+/// Returns the event of a delivery; leaves out the data of the event.
 pub(super) async fn event_without_data(
     store: &dyn InspectionStore,
     delivery: &ReadDelivery,
@@ -149,7 +149,8 @@ pub(super) async fn event_without_data(
     Ok(Envelope::of(store, &event))
 }
 
-/// Returns the event of a delivery. The event of a damaged delivery is unknown.
+/// Returns the event of a delivery. If the delivery is damaged, its event is unknown: returns a [`DamagedEvent`] with
+/// the number 0.
 async fn event_of(store: &dyn InspectionStore, delivery: &ReadDelivery) -> Result<ReadEvent, StoreError> {
     let seq = delivery.as_ref().map_or(Seq(0), |record| record.event);
     let missing = || Err(DamagedEvent { seq, what: "the event is no longer in the store".into() });
@@ -224,12 +225,12 @@ async fn parse_selection(
         (None, true, false) => Ok((Selection::new(admin, conditions).await?, dry_run)),
         (None, false, true) => Ok((DeadFilter::All.into(), dry_run)),
         (None, false, false) => Err(malformed("nothing is selected".into()).into()),
-        _ => Err(malformed("delivery, all and the conditions exclude each other".into()).into()),
+        _ => Err(malformed("delivery, all and conditions cannot be combined".into()).into()),
     }
 }
 
-/// Replaces a dead letter by an event with other data, whose only delivery is to the function of the dead letter. The
-/// original event stays as it is.
+/// Purges a dead letter, and stores a copy of its event with other data. The only delivery of the copy is to the
+/// function of the dead letter. The original event stays as it is.
 pub(super) async fn edit(
     State(admin): State<Arc<Admin>>,
     exchange: Exchange,

@@ -10,10 +10,11 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId};
 use evoke_store::{InspectionStore, StoreError};
 
-/// Number of dead letters that one read of the store returns, without their attempts. It takes some milliseconds.
+/// Maximum number of dead letters that one read of the store returns, without their attempts. A read takes some
+/// milliseconds.
 const PAGE: usize = 1_000;
-/// Maximum number of groups, because each dead letter could have a different cause. Further causes are counted in one
-/// group per function.
+/// Maximum number of groups. Without a limit, there could be one group for each dead letter. Dead letters with further
+/// causes are counted in one group per function.
 const GROUPS_MAX: usize = 1_000;
 /// Maximum number of characters of a group's cause.
 const CAUSE_MAX: usize = 200;
@@ -48,7 +49,7 @@ impl From<DeadFilter> for Selection {
 }
 
 impl Selection {
-    /// Completes the name of the function and parses the times. Returns an error if one of them is not valid.
+    /// Finds the full name of the function, and parses the times. Returns an error if one of them is not valid.
     pub(super) async fn new(admin: &Admin, conditions: Conditions) -> ApiResult<Self> {
         let Conditions { function, cause, type_, since, until } = conditions;
         let function = names::optional_function(admin, function.as_deref()).await?;
@@ -57,13 +58,13 @@ impl Selection {
         Ok(Self { which, cause, type_, since_ms, until_ms })
     }
 
-    /// Returns true if there are no conditions besides the filter of the store.
+    /// Returns true if `which`, the filter for the store, is the only condition.
     pub(super) fn is_plain(&self) -> bool {
         self.cause.is_none() && self.type_.is_none() && self.since_ms.is_none() && self.until_ms.is_none()
     }
 
-    /// Reads the next dead letters with numbers below `before`, newest first. Returns those that are selected, and the
-    /// `before` of the next call, which is `None` if no dead letters are left.
+    /// Reads a page of dead letters with numbers below `before`, newest first. Returns the selected ones of this page,
+    /// and the `before` of the next page, which is `None` if no dead letters are left.
     pub(super) async fn page(
         &self,
         store: &dyn InspectionStore,
@@ -131,8 +132,8 @@ impl Selection {
         Ok(count)
     }
 
-    /// Calls `change` with filters that cover all selected dead letters, and returns the sum of its results. If there
-    /// are conditions, each filter has at most [`PAGE`] dead letters.
+    /// Calls `change` with filters that together cover all selected dead letters, and returns the sum of the results.
+    /// If there are conditions, each filter covers at most [`PAGE`] dead letters.
     pub(super) async fn change<F>(
         &self,
         store: &dyn InspectionStore,
@@ -204,7 +205,7 @@ pub(super) fn id_of(read: &ReadSummary) -> DeliveryId {
     read.as_ref().map_or_else(|damaged| damaged.id, |summary| summary.id)
 }
 
-/// Returns a cause with `#` in place of each number. So causes that differ only in numbers form one group.
+/// Returns a cause with `#` in place of each number, so that causes that differ only in numbers form one group.
 fn general(cause: &str) -> String {
     let (mut text, mut in_number, mut chars) = (String::new(), false, 0);
     for char in cause.chars() {

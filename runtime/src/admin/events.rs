@@ -53,7 +53,6 @@ pub(super) struct EventsQuery {
     progress: bool,
 }
 
-/// The order of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Order {
@@ -62,7 +61,6 @@ enum Order {
     Newest,
 }
 
-/// A list of events.
 struct List {
     search: Search,
     order: Order,
@@ -96,7 +94,7 @@ pub(super) async fn list(
     let EventsQuery { limit, order, follow, envelope, progress, .. } = query;
     if follow && (order == Order::Newest || until.is_some() || before.is_some()) {
         let detail =
-            "a list with follow=true has the oldest events first and no end: leave out order, until and before";
+            "a list with follow=true is in the order oldest first, and does not end; leave out order, until and before";
         return Err(Problem::malformed(detail.to_owned()).into());
     }
     let is_bounded = after.is_some() || since.is_some();
@@ -126,7 +124,7 @@ async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<()
     }
     let mut after = search.after;
     if !list.from_start {
-        // `first` is the oldest of the newest `limit` events that match. It is `None` if fewer events match.
+        // `first` is the oldest of the newest `limit` matching events. It is `None` if fewer than `limit` events match.
         let first = search.newest_first(&*store, newest_seq, *limit, &mut sender, |_| None).await?;
         let before_first = first.map_or(after, |first| Seq(first.0 - 1));
         after = if *limit == 0 { newest_seq.max(after) } else { before_first };
@@ -191,7 +189,7 @@ pub(super) fn require_intact(read: ReadEvent) -> ApiResult<StoredEvent> {
     read.map_err(|damaged| StoreError::Damaged(damaged.to_string()).into())
 }
 
-/// Finds the event with this number or, if there is none, with this id. The event may be damaged.
+/// Finds an event by its number or, if no event has this number, by its id. The event may be damaged.
 pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiResult<ReadEvent> {
     if let Ok(seq) = reference.parse()
         && let Some(stored) = store.event(seq).await?
@@ -250,7 +248,7 @@ pub(super) async fn post(
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
 }
 
-/// Removes the index from an error message if the body was one event and not an array.
+/// Removes the start `event 0: ` from an error message if the body was one event and not an array.
 fn without_index(mut problem: Problem, is_array: bool) -> Problem {
     if let (Some(detail), false) = (problem.detail.strip_prefix("event 0: "), is_array) {
         problem.detail = detail.to_owned();

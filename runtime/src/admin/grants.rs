@@ -1,4 +1,4 @@
-//! Lists the grants of functions with their use.
+//! Lists the grants of functions, and the use of each grant.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use evoke_http::problem::Problem;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GrantsQuery {
-    /// Only this function, or the functions of this app.
+    /// Name of a function, or of an app for all of its functions.
     name: Option<String>,
 }
 

@@ -13,7 +13,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Returns an error if the `Host` of the request is not this listener, or if a page of another origin caused the
+/// Returns an error if the `Host` of the request does not name this listener, or if a page of another origin caused the
 /// request.
 pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<(), Problem> {
     let hosts = check_host(request, listener)?;
@@ -30,7 +30,7 @@ fn opens_page<B>(request: &Request<B>) -> bool {
         && is(SEC_FETCH_DEST, "document")
 }
 
-/// Returns the hosts that the request names.
+/// Returns the hosts that the request names; an error unless all of them name this listener.
 fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Result<Vec<&'a str>, Problem> {
     let refused = |host: &str| {
         let (url, address) = (listener.url(), listener.address);
@@ -63,7 +63,7 @@ fn check_origin(
     let refused = |what: &str, value: &HeaderValue| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let detail =
-            format!("the request comes from another site ({what}: {value}); only {} may send it", listener.url());
+            format!("a page of another site sent the request ({what}: {value}); only {} is accepted", listener.url());
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     for origin in headers.get_all(ORIGIN) {
@@ -76,7 +76,7 @@ fn check_origin(
         }
     }
     for site in headers.get_all(SEC_FETCH_SITE) {
-        // `none` is a request that the user made, e.g. by typing the address.
+        // `none` marks a request that the user made, e.g. by typing the address.
         if !opens_page && !matches!(site.as_bytes(), b"same-origin" | b"none") {
             return refused("Sec-Fetch-Site", site);
         }
@@ -85,8 +85,8 @@ fn check_origin(
 }
 
 /// Returns true if `host[:port]` names the listener: by its IP address, or by `localhost`, which no DNS server can
-/// point elsewhere. With TLS, a name in the certificate is also accepted, and any port, because another machine may
-/// forward one of its own ports to the listener.
+/// point elsewhere. With TLS, the names in the certificate are also accepted. Then the port may be any port, because
+/// another machine may forward one of its own ports to the listener.
 fn is_own(host: &str, listener: &ListenerHandle) -> bool {
     let address = listener.address;
     let (name, port) = match host.rsplit_once(':') {
@@ -182,7 +182,7 @@ mod tests {
         for site in ["cross-site", "same-site", "", "other"] {
             assert!(!allows("/", &[host, ("sec-fetch-site", site)]), "{site}");
         }
-        // A link to the page of the console may be on any site; no other request may come from there.
+        // Any site may have a link to the page of the console. Any other request from another site is refused.
         let link = [host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
         let opens = |uri: &str, dest: &'static str, origin: &[(&str, &str)]| {
             allows(uri, &[&link[..], &[("sec-fetch-dest", dest)], origin].concat())

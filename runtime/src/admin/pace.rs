@@ -20,7 +20,7 @@ use evoke_model::clock::Clock;
 pub(super) const PART_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may take to read one part.
 pub(super) const PART_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often a response is checked for [`PART_TIME_MAX`].
+/// Interval of the checks whether a part has waited longer than [`PART_TIME_MAX`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The permit, connection and caller that a response holds until its last byte.
@@ -46,8 +46,8 @@ pub(super) fn pace(body: Body, hold: Hold) -> Body {
 /// The time since which a part waits to be sent to the client; `None` while the client waits for the next part.
 type Waiting = Arc<Mutex<Option<Instant>>>;
 
-/// Cuts the response off when the client reads too slowly or its token ends. Drops the permit at the end of the
-/// response.
+/// Cuts the response off if the client reads too slowly, or if its token is no longer valid. Drops the permit at the
+/// end of the response.
 async fn watch(waiting: Waiting, hold: Hold, cut: CancellationToken, ended: CancellationToken) {
     let slow = async {
         let is_slow = || {
@@ -63,7 +63,7 @@ async fn watch(waiting: Waiting, hold: Hold, cut: CancellationToken, ended: Canc
         () = slow => "the client took more than 30 s to read 64 KiB",
         () = hold.caller.invalid(&hold.clock) => "the token is no longer valid",
     };
-    tracing::info!("a response to the token {} was cut off: {reason}", hold.caller.name);
+    tracing::info!("a response to a request with the token {} was cut off: {reason}", hold.caller.name);
     cut.cancel();
     if let Some(connection) = &hold.connection {
         connection.close();

@@ -1,4 +1,4 @@
-//! Lists, retries and cancels pending deliveries.
+//! Lists, retries, cancels and moves pending deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +25,9 @@ use evoke_model::{Counts, DeliveryId, DeliveryState, PendingFilter, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Number of deliveries counted at a time.
+/// Maximum number of deliveries that one read of the store returns for a count.
 const COUNT_PAGE: usize = 100_000;
-/// The cause of the dead letters that a request to cancel deliveries makes.
+/// The cause of cancelled deliveries, which become dead letters.
 const CANCELLED: &str = "cancelled: an operator cancelled the delivery";
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ pub(super) async fn list(
     let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "deliveries")?;
     let filter = match (query.function, query.root) {
         (Some(_), Some(_)) => {
-            return Err(Problem::malformed("function and root exclude each other; leave one out".to_owned()).into());
+            return Err(Problem::malformed("function and root cannot be combined; leave one out".to_owned()).into());
         }
         (Some(name), None) => PendingFilter::Function(name),
         (None, Some(root)) => PendingFilter::Root(root),
@@ -69,7 +69,7 @@ pub(super) async fn list(
     Ok(ndjson(&admin, async move |lines| write(&*store, ids, running, lines).await))
 }
 
-/// The attempts that ran when the list was requested.
+/// The running attempts and the active functions, as they were when the list was requested.
 struct Running {
     now_ms: UnixMs,
     running: HashMap<DeliveryId, Duration>,
@@ -78,20 +78,20 @@ struct Running {
 }
 
 impl Running {
-    /// Returns the reason why a function starts no attempts: `paused`, `compiling` or `inactive`. Returns `None` if it
-    /// may start attempts.
+    /// Returns the reason why a function starts no attempts: `paused`, `compiling` or `inactive`. Returns `None` if the
+    /// function may start attempts.
     fn held(&self, function: &str) -> Option<String> {
         self.functions.get(function).copied().unwrap_or(Some("inactive")).map(str::to_owned)
     }
 
-    /// Returns when the running attempt at the delivery started; `None` if no attempt runs.
+    /// Returns the start time of the running attempt at the delivery; `None` if no attempt runs.
     fn since(&self, id: DeliveryId) -> Option<String> {
         let elapsed_ms = UnixMs::try_from(self.running.get(&id)?.as_millis()).unwrap_or(UnixMs::MAX);
         Some(rfc3339(self.now_ms.saturating_sub(elapsed_ms).max(0)))
     }
 }
 
-/// Writes the deliveries that are still pending, with one delivery in memory at a time.
+/// Writes those of the deliveries `ids` that are still pending. Only one delivery is in memory at a time.
 async fn write(
     store: &dyn InspectionStore,
     ids: Vec<DeliveryId>,
@@ -152,8 +152,8 @@ pub(super) async fn retry(
     Ok(Json(Count { count }))
 }
 
-/// Moves the pending deliveries of a function that no active manifest declares, such as one that was renamed, to an
-/// active function.
+/// Moves the pending deliveries of an inactive function, which no active manifest declares, to an active function. An
+/// operator does this after a function was renamed, for example.
 pub(super) async fn transfer(
     State(admin): State<Arc<Admin>>,
     exchange: Exchange,
@@ -166,7 +166,7 @@ pub(super) async fn transfer(
     let active = admin.control.function_ids();
     let conflict = |detail: String| ApiError::from(Problem::new(StatusCode::CONFLICT, detail));
     if active.contains_key(&from) {
-        let detail = format!("{from} is active and handles its deliveries itself; remove it from its manifest first");
+        let detail = format!("{from} is active and handles its own deliveries; first remove it from its manifest");
         return Err(conflict(detail));
     }
     let takes_deliveries = admin.control.parts().dispatcher.running().into_keys().collect::<HashSet<_>>();
@@ -186,8 +186,9 @@ pub(super) async fn transfer(
     Ok(Json(Count { count }))
 }
 
-/// Returns the number of pending deliveries, or of those in `state`. For all deliveries and for those of one function,
-/// the store has this number. For any other filter, this reads the deliveries and counts them.
+/// Returns the number of selected pending deliveries; if `state` is given, of those in this state. For all deliveries
+/// and for those of one function, the store has this number. For any other filter, this reads the deliveries and counts
+/// them.
 async fn count(
     store: &dyn InspectionStore,
     filter: PendingFilter,
@@ -224,11 +225,14 @@ async fn parse_selection(
     };
     let selection: PendingSelection =
         serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(error.to_string()))?;
-    let filter = selection.to_filter().ok_or_else(|| malformed("exactly one selection is needed".into()))?;
+    let filter = selection
+        .to_filter()
+        .ok_or_else(|| malformed("exactly one of delivery, function, root and all is needed".into()))?;
     Ok((check(admin, filter).await?, selection.dry_run))
 }
 
-/// Completes the name of the function. Returns an error if the function, the event or the delivery does not exist.
+/// Returns the filter with the full name of its function. Returns an error if the function, the event or the delivery
+/// does not exist.
 async fn check(admin: &Admin, filter: PendingFilter) -> Result<PendingFilter, ApiError> {
     match &filter {
         PendingFilter::All => {}

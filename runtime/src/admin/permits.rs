@@ -9,15 +9,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use super::tokens::Role;
 use evoke_http::problem::Problem;
 
-/// Maximum number of concurrent requests that only read. Each has at most one page of a list or one event in memory, as
-/// objects and as JSON. This is typically less than 1 MiB.
+/// Maximum number of concurrent requests that only read. Each of them has at most one page of a list, or one event, in
+/// memory. The objects and their JSON together typically take less than 1 MiB.
 const READS_MAX: usize = 48;
 /// Maximum number of concurrent requests that change something. Their bodies need at most 64 MiB together.
 const CHANGES_MAX: usize = 16;
 /// Maximum number of concurrent requests with `follow=true`, which stay open.
 const FOLLOWERS_MAX: usize = 32;
-/// Maximum number of concurrent scans: a request that reads much data before it responds is a scan until then. For
-/// example, a trace reads its whole tree. Further scans wait.
+/// Maximum number of concurrent scans. A scan is a request that reads much data before its response begins, such as a
+/// trace, which reads its whole tree. Further scans wait.
 const SCANS_MAX: usize = 2;
 /// Maximum number of concurrent requests, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
@@ -38,11 +38,11 @@ struct Kind {
     name: &'static str,
     max: usize,
     all: Arc<Semaphore>,
-    /// Permits for viewers: three quarters of all, so that viewers cannot use up the permits of operators.
+    /// Permits for viewers: three quarters of `max`, so that viewers cannot use up the permits of operators.
     of_viewers: Arc<Semaphore>,
 }
 
-/// A permit for one request, which counts as running until its permit is dropped.
+/// A permit for one request. The request counts as running until the permit is dropped.
 pub(super) struct Permit {
     _all: OwnedSemaphorePermit,
     _of_viewers: Option<OwnedSemaphorePermit>,
@@ -68,8 +68,8 @@ impl Permits {
         self.followers.acquire(role)
     }
 
-    /// Waits until fewer than [`SCANS_MAX`] other requests scan. The permit must be dropped before the response is
-    /// sent: clients may read slowly.
+    /// Waits until fewer than [`SCANS_MAX`] other scans run. The permit must be dropped before the response is sent,
+    /// because a slow client would hold it for a long time.
     pub(super) async fn scan(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.scans.acquire().await.ok()

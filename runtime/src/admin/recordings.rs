@@ -1,6 +1,6 @@
-//! Lists recorded attempts, and makes test files of them. These requests need a token with the role operator. The
-//! responses that an attempt received, and its random numbers, may contain credentials, which Evoke cannot recognise
-//! because they are not secrets of a manifest.
+//! Lists recorded attempts, and makes test files of them. These requests need a token with the role operator, because a
+//! recording may contain credentials: in the responses that the attempt received, and in its random numbers. Evoke
+//! cannot recognise these credentials, because they are not secrets of a manifest.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use evoke_store::{Store, StoreError};
 const LIMIT_DEFAULT: usize = 100;
 /// Maximum number of recordings per list.
 const LIMIT_MAX: usize = 100_000;
-/// Number of recordings read from the store at a time. Each has at most 512 KiB.
+/// Number of recordings read from the store at a time. A recording has at most 512 KiB.
 const PAGE: usize = 8;
 /// Maximum size of a test file in bytes, because `evoke test` refuses larger files.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -44,8 +44,8 @@ pub(super) struct TestQuery {
     attempt: Option<u32>,
 }
 
-/// Lists the recordings of a delivery in the order of its attempts, or those of a function, newest first. The line of a
-/// damaged recording has the key `damaged`.
+/// Lists the recordings of a delivery, in the order of its attempts; or the recordings of a function, newest first. The
+/// line of a damaged recording has the key `damaged`.
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<ListQuery>,
@@ -98,8 +98,8 @@ async fn write_newest(
     Ok(lines.flush().await?)
 }
 
-/// Returns the next page of recordings of a delivery, and the number of the last attempt in the page. Returns `None` if
-/// no recordings are left.
+/// Returns the next recordings of a delivery, after the attempt `after`, and the number of the last attempt among them.
+/// Returns `None` if no recordings are left.
 async fn next_of(
     store: &dyn Store,
     delivery: DeliveryId,
@@ -120,7 +120,7 @@ fn line(stored: &StoredRecording) -> String {
     }
 }
 
-/// Returns an error with the reason if a delivery has no recording.
+/// Returns an error if the delivery, or the attempt if one is given, has no recording. The error contains the reason.
 async fn require_recorded(store: &dyn Store, delivery: DeliveryId, attempt: Option<u32>) -> ApiResult<()> {
     let after = attempt.map_or(0, |attempt| attempt.saturating_sub(1));
     if next_of(store, delivery, after, attempt).await?.is_some() {
@@ -130,10 +130,11 @@ async fn require_recorded(store: &dyn Store, delivery: DeliveryId, attempt: Opti
         None => format!("there is no delivery {delivery}"),
         Some(Err(damaged)) => format!("delivery {delivery} is damaged: {}", damaged.what),
         Some(Ok(record)) => {
-            let what = attempt.map_or("no attempt".to_owned(), |attempt| format!("no attempt {attempt}"));
+            let what =
+                attempt.map_or("no recording".to_owned(), |attempt| format!("no recording of attempt {attempt}"));
             format!(
-                "{what} of delivery {delivery} is recorded: {} needs `record: true` in its manifest before the attempt \
-                 runs, and old recordings give way to new ones",
+                "delivery {delivery} has {what}: {} had no `record: true` in its manifest when the attempt ran, or \
+                 newer recordings replaced its recording",
                 record.function
             )
         }
@@ -177,7 +178,8 @@ pub(super) async fn test(
     Ok(response)
 }
 
-/// Parses a recording. Returns the reason if it is damaged, or if the attempt was not recorded.
+/// Parses a recording. Returns an error if it is damaged, or if it only contains the reason why the attempt was not
+/// recorded.
 fn read(stored: &StoredRecording) -> Result<Recording, String> {
     let recording: Recording =
         serde_json::from_slice(stored.data.as_ref().map_err(Clone::clone)?).map_err(|error| error.to_string())?;

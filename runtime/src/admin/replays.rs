@@ -23,7 +23,7 @@ use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
 use evoke_store::StoreError;
 
-/// Number of replays read from the store at a time: the pattern of each has up to 64 KiB.
+/// Number of replays read from the store at a time. It is small, because the pattern of a replay has up to 64 KiB.
 const PAGE: usize = 8;
 /// Maximum duration of a dry run with `progress=false`. The client gets no data before the end of such a run, so the
 /// run must not be long.
@@ -69,7 +69,7 @@ pub(super) async fn start(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanQuery {
-    /// Whether to send a line with the counts so far every [`SEND_INTERVAL`]; the last line has the final counts. If
+    /// True to send a line with the counts so far every [`SEND_INTERVAL`]; the last line has the final counts. If
     /// false, the response is one object, and the dry run has a time limit.
     #[serde(default)]
     progress: bool,

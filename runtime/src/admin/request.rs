@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The decoded variable segments of the path.
+/// The values of the variable segments of the path, with percent-encoding removed.
 pub(super) struct PathSegments<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSegments<T> {
@@ -38,7 +38,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSeg
     }
 }
 
-/// Returns the `limit` of a list, or its default. `what` names the listed things in the error.
+/// Returns the `limit` of a list, or `default` if no limit is given. Returns an error if the limit is above `max`. The
+/// error names the listed things, `what`.
 pub(super) fn list_limit(given: Option<usize>, default: usize, max: usize, what: &str) -> Result<usize, Problem> {
     match given.unwrap_or(default) {
         limit if limit > max => {
@@ -48,7 +49,7 @@ pub(super) fn list_limit(given: Option<usize>, default: usize, max: usize, what:
     }
 }
 
-/// Parses the RFC 3339 time of the query parameter or JSON member `name`. Returns it in Unix milliseconds.
+/// Parses the RFC 3339 time of the query parameter or JSON member `name`. Returns the time in Unix milliseconds.
 pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, Problem> {
     let Some(text) = text else { return Ok(None) };
     match text.parse::<jiff::Timestamp>() {
@@ -57,13 +58,13 @@ pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs
     }
 }
 
-/// Parses the text of a pattern in JSON.
+/// Parses a pattern from its JSON text.
 pub(super) fn parse_pattern(text: &str) -> Result<Pattern, Problem> {
     let json = serde_json::from_str(text);
     check_pattern(&json.map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?)
 }
 
-/// Parses a pattern.
+/// Parses a pattern. The error lists all mistakes in the pattern.
 pub(super) fn check_pattern(json: &serde_json::Value) -> Result<Pattern, Problem> {
     Pattern::parse(json).map_err(|mistakes| {
         let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
@@ -71,7 +72,7 @@ pub(super) fn check_pattern(json: &serde_json::Value) -> Result<Pattern, Problem
     })
 }
 
-/// Returns the body if its content type is JSON.
+/// Returns the body of a request; an error if its content type is not JSON.
 pub(super) fn json_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_json(media_type) {

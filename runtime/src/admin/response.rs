@@ -6,7 +6,8 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
-/// A value as JSON, with a line break at the end, so that the prompt of a shell starts on a new line.
+/// A response with a value as JSON. The text ends with a line break, so that the prompt of a shell starts on a new
+/// line.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {

@@ -26,8 +26,8 @@ pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 
 type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
 
-/// The routes that need a token. The method of a handler cannot be read from the handler, so each entry repeats it. It
-/// is needed for `GET /api/v1`, which lists all requests, and for tests.
+/// The routes that need a token. Each entry repeats the method of its handler, because the method cannot be read from
+/// the handler. Tests need the methods, and so does `GET /api/v1`, which lists all routes.
 pub(super) fn routes() -> Vec<Route> {
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![
@@ -113,7 +113,7 @@ async fn index() -> Json<serde_json::Value> {
 }
 
 async fn unknown_path(request: Request<Body>) -> ApiError {
-    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path())).into()
+    Problem::not_found(format!("there is nothing at {}; the API is under /api/v1", request.uri().path())).into()
 }
 
 async fn method_not_allowed(request: Request<Body>) -> ApiError {

@@ -26,12 +26,12 @@ use evoke_pattern::Pattern;
 use evoke_store::{Scheduled, Store};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Number of events read from the store at a time: 16 MiB if all have the largest size.
+/// Number of events read from the store at a time. If all of them have the largest size, this is 16 MiB.
 const PAGE: usize = 16;
-/// Maximum number of events that one request to cancel searches; so many take some seconds. The response has the
+/// Maximum number of events that are searched for one cancel request; this takes some seconds. The response has the
 /// position from which the next request continues.
 const SEARCH_MAX: usize = 20_000;
-/// The cause of the deliveries of a cancelled event, which are stored as purged.
+/// Deliveries of a cancelled event are stored as purged, with this cause.
 const CANCELLED: &str = "cancelled: an operator cancelled the event before it was due";
 /// The position before the first scheduled event.
 const START: Position = Position(UnixMs::MIN, Seq(0));
@@ -105,7 +105,7 @@ fn position(scheduled: &Scheduled) -> Position {
     Position(scheduled.due_ms, scheduled.seq)
 }
 
-/// Returns true if an event matches. A damaged event matches no pattern.
+/// Returns true if the event matches the pattern, or if no pattern is given. A damaged event matches no pattern.
 fn is_match(pattern: Option<&Pattern>, scheduled: &Scheduled) -> bool {
     match (pattern, &scheduled.event) {
         (None, _) => true,
@@ -131,8 +131,9 @@ pub(super) async fn cancel(
             let read = events::find(&*admin.store, &reference).await?;
             let seq = DamagedEvent::seq_of(&read);
             if !admin.store.is_scheduled(seq).await? {
-                let detail =
-                    format!("event {seq} does not wait for its `notbefore`: it was already delivered or cancelled");
+                let detail = format!(
+                    "event {seq} is not scheduled: it has no `notbefore`, or was already delivered or cancelled"
+                );
                 return Err(Problem::new(StatusCode::CONFLICT, detail).into());
             }
             let deliveries = scheduler::route(&*admin.store, &admin.bus, &read);

@@ -1,6 +1,6 @@
 //! Searches the stored events of a range of positions, in either direction. The store has no index over types, sources
 //! and data, so a search reads the events of the range in bounded steps. A list streams events while it searches. The
-//! search for a page of the console has a time limit, and the next request continues the search: [`Pages`].
+//! search for a page of the console has a time limit, and the next request continues the search (see [`Pages`]).
 
 mod pages;
 
@@ -18,21 +18,21 @@ use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::Matcher;
 use evoke_store::{InspectionStore, StoreError};
 
-/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size. Each page is read on
-/// another thread. With a pattern or a text, a search reads every event, so small pages would cost too many switches
-/// between threads.
+/// Maximum number of events in a page, which is one read of the store. [`PAGE_BYTES_MAX`] limits the size of a page.
+/// Each page is read on a thread for blocking work. A search with a pattern or a text reads every event, so small pages
+/// would cost too many switches between threads.
 const PAGE: usize = 256;
-/// Number of positions that the first step scans for events that match, which takes some milliseconds.
+/// Number of positions of the first step, and the minimum for all steps. A step of this length takes some milliseconds.
 const SPAN_FIRST: i64 = 8 * 1024;
-/// Maximum number of positions of a step. Quick steps make the next steps longer. Because of this maximum, a step takes
-/// at most some tenths of a second, even if it reaches events that take longer to read.
+/// Maximum number of positions of a step. Quick steps make the next steps longer. Then a long step may reach events
+/// that take longer to read. Because of this maximum, such a step takes at most some tenths of a second.
 const SPAN_MAX: i64 = 64 * 1024;
-/// A step that takes longer than this makes the next step shorter.
+/// A step that takes longer than this makes the next step shorter; any other step makes it longer.
 const STEP_TIME: Duration = Duration::from_millis(20);
 /// A step that takes less time than this has probably read nothing, because retention removed the events at its
 /// positions. Then the search looks up the next stored event and continues there.
 const EMPTY_STEP_TIME: Duration = Duration::from_millis(1);
-/// How often the events found so far and the progress are sent while a search finds few events.
+/// While a search finds few events, it sends the found events and its progress at this interval.
 pub(super) const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The conditions of a search. Times are wall-clock times.
@@ -41,7 +41,7 @@ pub(super) struct Conditions {
     /// The type; a trailing `*` matches any ending.
     pub(super) type_: Option<String>,
     pub(super) source: Option<String>,
-    /// The full name of a function that has a delivery of the event.
+    /// Only events with a delivery to this function, by full name.
     pub(super) function: Option<String>,
     /// Only events with a delivery in one of these states; empty for any state. If `function` is set, the delivery must
     /// be one to this function.
@@ -49,7 +49,7 @@ pub(super) struct Conditions {
     pub(super) since_ms: Option<UnixMs>,
     pub(super) until_ms: Option<UnixMs>,
     pub(super) pattern: Option<Matcher<()>>,
-    /// Text in the JSON form of the event, in upper or lower case.
+    /// Only events whose JSON form contains this text, in upper or lower case.
     pub(super) text: Option<String>,
     pub(super) after: Option<Seq>,
     pub(super) before: Option<Seq>,
@@ -73,10 +73,10 @@ struct Progress<T> {
     searched: T,
 }
 
-/// Sends the lines of a list while it searches.
+/// Sends the lines of a list during a search.
 pub(super) struct Sender<'a> {
     lines: &'a mut Lines,
-    /// Whether the client asked for lines with the progress.
+    /// True if the client asked for lines with the progress.
     reports_progress: bool,
     sent: Instant,
     pace: Pace,
@@ -86,12 +86,12 @@ pub(super) struct Sender<'a> {
 struct Pace {
     /// Number of positions of the next step.
     span: i64,
-    /// Whether the last step took less than [`EMPTY_STEP_TIME`].
+    /// True if the last step took less than [`EMPTY_STEP_TIME`].
     was_empty: bool,
 }
 
 impl Search {
-    /// Computes the range of positions to search from `since_ms`, `until_ms`, `after` and `before`.
+    /// Makes a search. `since_ms`, `until_ms`, `after` and `before` determine its range of positions.
     pub(super) async fn new(store: &dyn InspectionStore, conditions: Conditions) -> Result<Self, StoreError> {
         let Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before } =
             conditions;
@@ -143,7 +143,7 @@ impl Search {
     }
 
     /// Reads a page of events before `before`. Returns the events that match, newest first, and the lowest position
-    /// that was searched: the `before` of the next call.
+    /// that was searched, which is the `before` of the next call.
     async fn previous(
         &self,
         store: &dyn InspectionStore,
@@ -168,18 +168,19 @@ impl Search {
     }
 
     fn page(&self, limit: usize) -> EventFilter {
-        // With a pattern or a text, only a few events of a page may match. So a page is not smaller for a small limit.
+        // With a pattern or a text, perhaps only a few events of a page match. So the page has the full size then, even
+        // if `limit` is small.
         let limit = if self.pattern.is_some() || self.text.is_some() { PAGE } else { limit.min(PAGE) };
         EventFilter { limit, bytes_max: Some(PAGE_BYTES_MAX), ..self.filter.clone() }
     }
 
-    /// Returns the first position after the range.
+    /// Returns the first position after the range. `newest` is the position of the newest event.
     pub(super) fn end(&self, newest: Seq) -> Seq {
         self.before.map_or(newest.next(), |before| before.min(newest.next()))
     }
 
-    /// Finds the newest `limit` events that match, newest first, and sends the line that `each` returns for each of
-    /// them. Returns the position of the last of them; `None` if fewer than `limit` events match.
+    /// Finds the newest `limit` matching events, newest first. Calls `each` for each event, and sends the line that
+    /// `each` returns. Returns the position of the oldest of these events; `None` if fewer than `limit` events match.
     pub(super) async fn newest_first(
         &self,
         store: &dyn InspectionStore,
@@ -235,7 +236,7 @@ impl Pace {
         Self { span: SPAN_FIRST, was_empty: false }
     }
 
-    /// Runs a step, and adapts the length of the next one to its time.
+    /// Runs a step, and adapts the length of the next step to the time that this step took.
     async fn measure<T>(&mut self, step: impl Future<Output = T>) -> T {
         let start = Instant::now();
         let result = step.await;
@@ -248,7 +249,7 @@ impl Pace {
     }
 }
 
-/// Parses a pattern in its JSON form, for many events.
+/// Converts the JSON text of a pattern to a matcher, which can match many events.
 pub(super) fn parse_matcher(text: &str) -> Result<Matcher<()>, Problem> {
     let pattern = parse_pattern(text)?;
     let mut matcher = Matcher::default();

@@ -133,7 +133,7 @@ pub(super) async fn clear(
     }
 }
 
-/// Sets or deletes keys in one commit. Returns how many of them existed before.
+/// Sets or deletes keys in one commit. Returns the number of these keys that existed before.
 async fn change(
     store: &dyn StateStore,
     actor: &Actor,

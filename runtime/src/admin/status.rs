@@ -20,12 +20,13 @@ use evoke_model::clock::rfc3339;
 use evoke_model::{Mark, Totals};
 use evoke_store::Store;
 
-/// How long to wait for the store before reporting it as stuck.
+/// Maximum time to wait for the store. If it passes, [`ready`] reports that the store did not respond, and the metrics
+/// lack the numbers of the store.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// [`ready`] tests whether the store accepts writes: it writes a mark, a small stored value, with this scope and key.
+/// To test whether the store accepts writes, [`ready`] writes a mark, a small stored value, with this scope and key.
 const PROBE: &str = "/evoke/ready";
-/// With less free space than this on the disk, in bytes, [`ready`] writes the mark. It is several times the size of a
-/// small commit.
+/// If the disk has less free space than this, in bytes, [`ready`] writes the mark. The number is several times the size
+/// of a small commit.
 const SMALL_WRITE: u64 = 128 * 1024;
 /// `Retry-After` of [`ready`] and [`health`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +51,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
         Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
-    // Events wait in the store until their function is compiled. HTTP requests cannot wait: they would be refused.
+    // Events can wait in the store until their function is compiled. HTTP requests cannot wait and would be refused, so
+    // the process is not ready before the functions that handle them are compiled.
     if let Some(name) = admin.control.compiling_request_handler() {
         return later(format!("starting: {name}, which handles requests, is being compiled"));
     }
@@ -108,7 +110,8 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<St
     Ok(Json(Status { data: admin.data.display().to_string(), listeners, ..status }))
 }
 
-/// Lists the active functions, and the inactive ones that have deliveries in the store.
+/// Makes the status, with the active functions, and with the inactive functions that have deliveries in the store. The
+/// caller fills in `data`, `listeners` and `pending_since`.
 fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) -> Status {
     let of_active = active.functions.into_iter().map(|function| (function.name.clone(), function.into()));
     let mut functions: BTreeMap<String, Function> = of_active.collect();

@@ -55,8 +55,8 @@ impl From<io::Error> for StreamError {
 }
 
 impl Lines {
-    /// Waits until the client has read everything that was sent, so that no page is read from the store for a client
-    /// that reads slowly.
+    /// Waits until no chunk waits for the client. Called before each read of the store, so that no page is read early
+    /// for a client that reads slowly.
     pub(super) async fn ready(&mut self) -> Result<(), ClientGone> {
         self.chunks.reserve().await.map(drop).map_err(|_| ClientGone)
     }
@@ -73,7 +73,7 @@ impl Lines {
         self.text(line).await
     }
 
-    /// Adds text to the chunk. If both do not fit into one chunk, sends the present chunk first.
+    /// Adds text to the chunk. If the chunk would become too large, sends the chunk first.
     pub(super) async fn text(&mut self, text: String) -> Result<(), ClientGone> {
         if self.chunk.len() + text.len() > PAGE_BYTES_MAX {
             self.flush().await?;
@@ -87,7 +87,7 @@ impl Lines {
         if self.chunk.len() >= PAGE_BYTES_MAX { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends the text that was not sent yet. Waits until the client has read enough of the earlier text.
+    /// Sends the chunk. Waits while an earlier chunk still waits for the client.
     pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -97,8 +97,8 @@ impl Lines {
     }
 }
 
-/// Returns a response with the lines that `write` sends; `write` has to flush them. The response ends when `write`
-/// returns, the client disconnects or the API stops.
+/// Returns a response with the lines that `write` sends. At its end, `write` must flush the last lines. The response
+/// ends when `write` returns, the client disconnects or the API stops.
 pub(super) fn ndjson<F>(admin: &Admin, write: impl FnOnce(Lines) -> F) -> Response<Body>
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,

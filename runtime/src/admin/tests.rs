@@ -30,7 +30,7 @@ use evoke_store::memory::MemoryStore;
 use evoke_store::running::NoRunningLog;
 use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
-/// Returns a control without any active app.
+/// Returns a `Control` without active apps.
 fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Control {
     struct Silent;
     impl Host for Silent {
@@ -331,7 +331,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_truncated_and_reports_it() {
     }
     assert_eq!(
         (&node["seq"], &node["cut"]),
-        (&json!(30), &json!("the trace stops here after 30 levels of events; trace event 30 to see the rest"))
+        (&json!(30), &json!("the trace stops here after 30 levels of events; to see the rest, trace event 30"))
     );
 
     let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41, ..Lineage::default() };

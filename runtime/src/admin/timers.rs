@@ -20,7 +20,8 @@ use evoke_sources::timer::{Skip, TimerTimes, inspect};
 use evoke_store::{Store, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// The default and the maximum number of next ticks of each timer, and also of its last ticks.
+/// The default and the maximum of `ticks`. For each timer, the list has this number of next ticks, and this number of
+/// last ticks.
 const TICKS_DEFAULT: usize = 3;
 const TICKS_MAX: usize = 100;
 
@@ -40,7 +41,7 @@ pub(super) async fn list(
     let (limit, ticks) = (query.limit.unwrap_or(LIMIT_DEFAULT), query.ticks.unwrap_or(TICKS_DEFAULT));
     if limit > LIMIT_MAX || ticks > TICKS_MAX {
         let detail = format!(
-            "limit is {limit} and ticks is {ticks}; at most {LIMIT_MAX} timers and {TICKS_MAX} ticks each can be listed"
+            "limit is {limit} and ticks is {ticks}; limit can be at most {LIMIT_MAX}, and ticks at most {TICKS_MAX}"
         );
         return Err(Problem::malformed(detail).into());
     }
@@ -92,7 +93,7 @@ async fn view(store: &dyn Store, source: String, times: TimerTimes, ticks: usize
     })
 }
 
-/// Returns a tick with its deliveries. If retention has removed the event of the tick, there are none.
+/// Returns a tick with its deliveries. There are no deliveries if retention has removed the event of the tick.
 async fn stored_tick(store: &dyn Store, source: &str, at: UnixMs) -> Result<Tick, StoreError> {
     let event = store.event_of(source.to_owned(), TimerTimes::id(at)).await?;
     let found = match event {

@@ -1,8 +1,8 @@
 //! The tokens of the admin API.
 //!
-//! `DATA/admin.token` has the owner's token, which is made at the first start. Operators make all other tokens;
-//! `DATA/tokens.json` has their names, roles and SHA-256 hashes. Both files have mode 0600 and are replaced atomically.
-//! The process keeps only hashes in memory.
+//! `DATA/admin.token` has the owner's token, which is made at the first start. Operators make all other tokens.
+//! `DATA/tokens.json` has the names, roles and SHA-256 hashes of these other tokens. Both files have mode 0600 and are
+//! replaced atomically. The process keeps only hashes in memory.
 
 mod files;
 
@@ -22,13 +22,14 @@ use super::view;
 pub(super) use super::view::Role;
 use evoke_model::clock::{Clock, UnixMs, rfc3339};
 
-/// Start of every token, by which tools that search for leaked secrets can recognise a token.
+/// The prefix of every token. Tools that search for leaked secrets recognise tokens by this prefix.
 const PREFIX: &str = "evoke_";
 /// Number of random bytes of a token.
 const RANDOM_BYTES: usize = 32;
 /// Name of the owner's token.
 const OWNER: &str = "owner";
-/// Maximum number of tokens besides the owner's, because the token of each request is compared with all of them.
+/// Maximum number of tokens besides the owner's. There is a limit because the token of each request is compared with
+/// all tokens.
 const TOKENS_MAX: usize = 100;
 /// Maximum length of a token's name.
 const NAME_LENGTH_MAX: usize = 64;
@@ -56,7 +57,7 @@ struct Token {
     caller: Caller,
 }
 
-/// The holder of the token that a request carries.
+/// The holder of the token or of the session that a request carries.
 #[derive(Clone)]
 pub(super) struct Caller {
     /// Name of the token.
@@ -94,8 +95,8 @@ pub(super) enum TokenError {
 }
 
 impl Tokens {
-    /// Reads the tokens of a data folder. Makes the owner's token if the folder has none, or if other users could read
-    /// it.
+    /// Reads the tokens of a data folder. Makes a new token for the owner if the folder has none, or if other users
+    /// could read the old one.
     pub fn open(data: &Path, clock: Clock) -> anyhow::Result<Self> {
         let stored = if files::is_owner_exposed(data) {
             let path = files::owner_path(data);
@@ -140,7 +141,8 @@ impl Tokens {
         caller.check(self.0.clock.now_ms()).map(|()| caller)
     }
 
-    /// Makes a token, which is valid when this returns, and removes expired tokens. Blocks until the file is on disk.
+    /// Makes a token, and removes expired tokens. The new token is valid when this returns. Blocks until the file is on
+    /// disk.
     pub(super) fn create(
         &self,
         name: &str,
@@ -163,7 +165,8 @@ impl Tokens {
         }
         let to_ms = |duration: Duration| UnixMs::try_from(duration.as_millis()).unwrap_or(UnixMs::MAX);
         let expires_ms = expires_in.map(|duration| now_ms.saturating_add(to_ms(duration)));
-        // A time after the last year of the calendar cannot be written as text. Such a token never expires.
+        // A token that would expire after the last year of the calendar never expires, because such a time cannot be
+        // written as text.
         let expires_ms = expires_ms.filter(|expires_ms| !rfc3339(*expires_ms).is_empty());
         let token = generate().map_err(|error| self.write_error(std::io::Error::other(error)))?;
         let caller = Caller::new(name, role, expires_ms);
@@ -172,14 +175,14 @@ impl Tokens {
         Ok(view::NewToken { name: name.to_owned(), role, token, expires: expires_ms.map(rfc3339) })
     }
 
-    /// Makes a token with the role viewer, which cannot change anything, and returns it.
+    /// Makes a token with the role viewer, which can change nothing. Returns the text of the token.
     pub(crate) fn create_viewer(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.create(name, Role::Viewer, None)?.token)
     }
 
-    /// Makes a token for a command that sends requests to the API within its own process, where the store refuses all
-    /// changes. The token has the role operator, so that the command can also read recordings. This is safe, because
-    /// the user of the command can read the files of the store anyway.
+    /// Makes a token for a command that runs the API in its own process. There, the store refuses all changes. The
+    /// token has the role operator, so that the command can also read recordings. This is safe, because the user of the
+    /// command can read the files of the store anyway.
     pub(crate) fn create_local(&self, name: &str) -> anyhow::Result<String> {
         Ok(self.create(name, Role::Operator, None)?.token)
     }
@@ -242,8 +245,8 @@ impl Caller {
         Self { name: name.into(), role, expires_ms, revoked: CancellationToken::new() }
     }
 
-    /// Returns the same holder for a session of the console. The session ends at `until_ms`, when the token ends, or by
-    /// [`Self::end`], whichever comes first.
+    /// Returns this caller for a session of the console. The session ends at `until_ms`, when the token expires or is
+    /// revoked, or by [`Self::end`], whichever comes first.
     pub(super) fn for_session(&self, until_ms: UnixMs) -> Self {
         let expires_ms = self.expires_ms.map_or(until_ms, |own| own.min(until_ms));
         Self { expires_ms: Some(expires_ms), revoked: self.revoked.child_token(), ..self.clone() }
@@ -344,7 +347,7 @@ mod tests {
             assert!(matches!(tokens.authenticate("evoke_x"), Err(Rejected::Unknown)));
             assert!(matches!(tokens.authenticate(""), Err(Rejected::Unknown)));
         }
-        // Another user may have read it.
+        // Other users may have read the token, so the next start replaces it.
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let replaced = open();
         assert!(replaced.authenticate(token.trim()).is_err());

@@ -18,7 +18,7 @@ use super::{Admin, ApiResult, events};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, ReadDelivery, ReadEvent, Seq};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Maximum number of events in a trace. Users hardly read more, and reading so many takes only some milliseconds.
+/// Maximum number of events in a trace. Users hardly read more, and reading 1,000 events takes only some milliseconds.
 const EVENTS_MAX: usize = 1_000;
 /// Maximum number of deliveries in a trace.
 const DELIVERIES_MAX: usize = 10_000;
@@ -60,7 +60,7 @@ pub(super) async fn trace(
     }))
 }
 
-/// Describes the part of the trace that may be missing because retention removed it.
+/// Describes the part of the trace that may be missing because retention removed it; `None` if nothing is missing.
 async fn describe_missing(store: &dyn InspectionStore, event: &ReadEvent) -> Result<Option<String>, StoreError> {
     let up_to = store.totals().await?.removed.to;
     let Lineage { cause, root, .. } = lineage(event);
@@ -95,14 +95,14 @@ fn size(read: &ReadEvent) -> usize {
 struct TreeEntry {
     seq: Seq,
     depth: usize,
-    /// The reason why deliveries or published events of this event are missing in the tree; `None` if none are.
+    /// The reason why the tree lacks deliveries or published events of this event; `None` if it has all of them.
     cut: Option<String>,
     deliveries: Vec<TreeDelivery>,
 }
 
 struct TreeDelivery {
     id: DeliveryId,
-    /// The published events: indices in the list of entries.
+    /// Indices of the published events in the list of entries.
     published: Vec<usize>,
     /// Number of published events that are not in the tree because of its limits.
     omitted: usize,
@@ -114,7 +114,7 @@ impl TreeEntry {
     }
 }
 
-/// Builds the tree level by level, so that a tree that is too large loses its deepest events.
+/// Builds the tree level by level, so that the deepest events are missing if the tree is too large.
 async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Vec<TreeEntry>, StoreError> {
     let mut entries = vec![TreeEntry::new(root, 1)];
     let (mut bytes, mut count) = (size(root), 0);
@@ -131,8 +131,8 @@ async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Vec
             let (id, has_attempts) = summary(&record);
             let mut delivery = TreeDelivery { id, published: Vec::new(), omitted: 0 };
             if has_attempts && depth == DEPTH_MAX {
-                let reason = "levels of events; trace event";
-                cut = Some(format!("the trace stops here after {DEPTH_MAX} {reason} {seq} to see the rest"));
+                let reason = "levels of events; to see the rest, trace event";
+                cut = Some(format!("the trace stops here after {DEPTH_MAX} {reason} {seq}"));
             } else if has_attempts {
                 for event in store.published(id).await? {
                     bytes += size(&event);
@@ -154,7 +154,7 @@ async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Vec
     Ok(entries)
 }
 
-/// Returns the number of a delivery, and whether it has completed attempts.
+/// Returns the number of a delivery, and true if the delivery has completed attempts.
 fn summary(record: &ReadDelivery) -> (DeliveryId, bool) {
     match record {
         Ok(record) => (record.id, !record.attempts.is_empty()),
@@ -182,7 +182,7 @@ impl Writer<'_> {
             let read = self.store.event(entry.seq).await?.unwrap_or_else(gone);
             let node = Node::of(self.store, &read);
             drop(read);
-            // The deliveries are the last member of the JSON of a node without `cut`.
+            // Without `cut` and `missing`, the JSON of a node ends with its deliveries, an empty list here.
             lines.text(without_end(&node, "]}")).await?;
             drop(node);
             for (position, delivery) in entry.deliveries.iter().enumerate() {
@@ -227,7 +227,7 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the JSON of a value without `end`, so that further members can be added.
+/// Returns the JSON of a value without the final text `end`, so that further members can be added.
 fn without_end(value: &impl serde::Serialize, end: &str) -> String {
     // Never fails: strings, numbers and JSON always serialise.
     let mut json = serde_json::to_string(value).unwrap_or_default();

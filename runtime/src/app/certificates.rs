@@ -1,5 +1,5 @@
 //! The certificates of the listeners: read from files at the start, and again when the files change or SIGHUP is
-//! received. If they cannot be read again, the previous certificates stay active.
+//! received. If the files cannot be read again, the previous certificates stay active.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const OF_OTHERS: u32 = 0o027;
 pub struct TlsFiles {
     /// Each certificate with its chain, and its key.
     pub certificates: Vec<(PathBuf, PathBuf)>,
-    /// The file with the authorities that sign the certificates of clients, and whether each client needs a
+    /// The file with the authorities that sign the certificates of clients, and true if each client must have a
     /// certificate.
     pub clients: Option<(PathBuf, bool)>,
 }
@@ -118,7 +118,7 @@ impl Certificates {
     async fn reload(&self, handle: &ListenerHandle, clock: &Clock) -> bool {
         let mut read = self.read.lock().await;
         let (files, http2) = (self.files.clone(), self.http2);
-        // Reads on a separate thread, so that a file system that does not respond blocks nothing else.
+        // A file system that does not respond must not block other work, so a separate thread reads the files.
         let result =
             tokio::task::spawn_blocking(move || (files.fingerprint(), files.read(http2), files.doubts())).await;
         let Ok((fingerprint, config, doubts)) = result else { return false };
@@ -196,7 +196,7 @@ impl Reloads<'_> {
         if !certificates.reload(handle, self.clock).await {
             return;
         }
-        // Other commands recognise the admin listener by its certificate.
+        // Other commands recognise the admin listener by the hash of its certificate in `listen.json`.
         if let Err(error) = self.data.write_addresses(self.addresses) {
             tracing::error!("{error:#}");
         }

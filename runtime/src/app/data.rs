@@ -80,9 +80,9 @@ impl DataFolder {
     }
 
     /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
-    /// "admin": "ADDR"}`. With TLS, an address begins with `https://`; then `admin_certificates_sha256` has the hashes
-    /// of the certificates by which other commands recognise the admin listener. The file is replaced atomically.
-    /// Returns false if the disk is full.
+    /// "admin": "ADDR"}`. The address of a listener with TLS begins with `https://`. If the admin listener has TLS,
+    /// `admin_certificates_sha256` has the hashes of its certificates. Other commands recognise the listener by these
+    /// hashes. The file is replaced atomically. Returns false if the disk is full.
     pub(super) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<bool> {
         let text = addresses.to_json().to_string();
         let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
@@ -120,7 +120,7 @@ impl DataFolder {
 }
 
 impl Drop for DataFolder {
-    /// Removes `listen.json`. The folder is still locked here, so the addresses are those of this process.
+    /// Removes `listen.json`. The folder is still locked here, so no other process has written this file.
     fn drop(&mut self) {
         self.remove_addresses();
     }
@@ -137,7 +137,7 @@ fn lock(folder: &PrivateFolder) -> anyhow::Result<File> {
     let mut file = open()?;
     if let Some(stranger) = lock_holder::stranger(&file) {
         tracing::warn!(
-            "{} was locked by {stranger}; the file is replaced, so that only this user can lock it",
+            "{} was locked by {stranger}; the file is replaced, so that only the user of Evoke can lock it",
             path.display()
         );
         std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;

@@ -18,7 +18,7 @@ pub(super) async fn run(control: Control, keep: Duration, stop: CancellationToke
             Ok(()) => {}
             // A full or locked store may recover: the next round tries again.
             Err(StoreError::Full | StoreError::Busy) if !is_last => {}
-            Err(error) => tracing::warn!("cannot store which grants were used last: {error}"),
+            Err(error) => tracing::warn!("cannot store the latest uses of grants: {error}"),
         }
         if is_last {
             return;

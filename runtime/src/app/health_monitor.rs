@@ -1,5 +1,5 @@
-//! The health monitor: reports changes in the health of functions, their endpoints, sources, listeners and the disk as
-//! events of the runtime.
+//! The health monitor: emits a runtime event when the health of a function, an endpoint, a source, a listener or the
+//! disk changes.
 //!
 //! The monitor polls once a second, and also when the health of a function changes. Conditions that clear between two
 //! polls are not reported.
@@ -39,8 +39,8 @@ pub(super) struct HealthMonitor {
 }
 
 impl HealthMonitor {
-    /// Reads the last reported health from the store. Must run before the first attempt, because a function that was
-    /// failing before the start stays failing until an attempt succeeds.
+    /// Reads the last reported health from the store, and gives it to the dispatcher. Must run before the first
+    /// attempt: a function that was failing before the start counts as failing until one of its attempts succeeds.
     pub(super) async fn new(
         control: Control,
         data: PathBuf,
@@ -82,8 +82,8 @@ impl HealthMonitor {
                 }
                 self.conditions.mark_reported(change);
             }
-            // Waits after a change, so that a function that alternates between failing and working causes at most one
-            // event a second.
+            // After a change, waits the whole interval. So a function that alternates between failing and working
+            // causes at most one event a second.
             match is_unchanged {
                 true => drop(tokio::time::timeout(INTERVAL, self.control.parts().dispatcher.health_changed()).await),
                 false => tokio::time::sleep(INTERVAL).await,
@@ -91,8 +91,8 @@ impl HealthMonitor {
         }
     }
 
-    /// Pauses the functions whose endpoints have responded that they are gone for good. If the store fails, these
-    /// functions start no attempts anyway, and the next poll tries again.
+    /// Pauses each function whose endpoint has responded that it is gone for good. If the pause cannot be stored, the
+    /// function still starts no attempts, and the next poll tries again.
     async fn pause_gone(&self) {
         match self.control.pause_gone().await {
             Ok(paused) => {
@@ -126,8 +126,8 @@ impl HealthMonitor {
     }
 
     /// Returns the current health of the active functions and their circuits, the active sources, the listeners with
-    /// TLS and the disk. Functions, circuits and sources without trouble are left out, because there may be thousands
-    /// of them, except those whose trouble was reported before.
+    /// TLS and the disk. There may be thousands of functions, circuits and sources. So those without trouble are left
+    /// out, unless their trouble was reported before and their recovery must be reported now.
     async fn observe(&self, functions: BTreeMap<String, FunctionId>) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
@@ -179,7 +179,7 @@ impl HealthMonitor {
         all
     }
 
-    /// Returns true if the subject has trouble now, or if its trouble was reported and not yet its recovery.
+    /// Returns true if the subject has trouble now, or if its trouble was reported and its recovery was not.
     fn matters(&self, subject: &Subject, trouble: bool) -> bool {
         trouble || self.conditions.has_trouble(subject)
     }

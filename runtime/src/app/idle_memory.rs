@@ -16,7 +16,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const IDLE_BUSY_MAX: Duration = Duration::from_millis(20);
 /// Number of idle polls in a row after which memory is returned. By then, the store has also released its caches.
 const IDLE_POLLS: u32 = 4;
-/// The longest time for which a thread waits until the other threads of its runtime have returned their memory.
+/// The longest time that a thread waits for the other threads of its runtime to return their memory.
 const HOLD_MAX: Duration = Duration::from_millis(2);
 
 /// Returns memory to the system each time the process becomes idle. Never returns. `runtimes` are the tokio runtimes

@@ -142,11 +142,11 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
 /// `concurrency` is the number of attempts that run at the same time.
 pub(super) fn sandbox(data: &Path, limits: CompileLimits, concurrency: u32) -> anyhow::Result<Sandbox> {
     let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency };
-    // The cache contains machine code that Evoke runs, so no other user may be able to write to its folder.
+    // The cache contains machine code that Evoke runs, so other users must not be able to write to its folder.
     let usable = evoke_store_sqlite::prepare_data_folder(data).map_err(anyhow::Error::from);
     match usable.and_then(|_| Ok(Sandbox::new(settings(Some(data.join("compiled"))))?)) {
         Err(error) => {
-            tracing::warn!("{error:#}; without this cache, functions are compiled at each run");
+            tracing::warn!("{error:#}; without the cache of compiled components, functions are compiled at each run");
             Ok(Sandbox::new(settings(None))?)
         }
         sandbox => sandbox,

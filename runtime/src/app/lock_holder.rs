@@ -1,10 +1,11 @@
-//! Finds the process that holds the lock of a file, as Linux lists it in `/proc/locks`.
+//! Finds the process that holds the lock of a file. Linux lists the locks in `/proc/locks`.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Describes the holder of a lock (`flock`) on the file if it is certainly a process of a stranger: a user who is
-/// neither root nor the user of this process. Returns `None` otherwise, and on systems without `/proc`.
+/// Returns a description of the process that holds a lock (`flock`) on the file, if that process certainly belongs to a
+/// stranger: a user who is neither root nor the user of Evoke. Otherwise, and on systems without `/proc`, returns
+/// `None`.
 pub(super) fn stranger(file: &File) -> Option<String> {
     let inode = file.metadata().ok()?.ino();
     let table = std::fs::read_to_string("/proc/locks").ok()?;
@@ -21,14 +22,14 @@ pub(super) fn stranger(file: &File) -> Option<String> {
 }
 
 /// Returns the effective user id from a process's status: `Uid:` with the real, the effective and two more ids. The
-/// owner of the process's folder in `/proc` cannot be used, because it is root for a process that hides its memory.
+/// owner of the process's folder in `/proc` cannot be used: if the process is not dumpable, that owner is root.
 fn effective_user(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Returns the processes that hold locks of the kind `flock` on a file with this inode. The device is not compared,
-/// because some file systems list another device than the file's metadata has. So the result may contain holders of
-/// locks on other files, and a caller must not act unless all holders are strangers.
+/// Returns the processes that hold locks of the kind `flock` on a file with this inode number. The device is not
+/// compared, because with some file systems `/proc/locks` and the file's metadata give different devices. So the result
+/// may contain holders of locks on other files, and a caller must not act unless all holders are strangers.
 fn holders(table: &str, inode: u64) -> Vec<u32> {
     let holder = |line: &str| {
         // `1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF`; a waiting process has `->` after the number.

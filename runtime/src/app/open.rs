@@ -71,7 +71,7 @@ pub(super) async fn open(
     let descendants_max = options.descendants_max;
     store.limit_descendants(descendants_max.into());
     let exits = count_exit(&*store, interrupted.as_ref().map(Interrupted::exit)).await;
-    let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
+    let exits = exits.context("cannot read or store the unclean ends of the process in the store, evoke.db")?;
     let has_suspects = !exits.is_empty();
     let running = recording.log();
     let tokens = Tokens::open(data.path(), clock.clone())?;
@@ -168,8 +168,9 @@ pub(super) async fn listen(
     Ok((Listeners { public, admin }, addresses, certificates))
 }
 
-/// Opens the store. Waits while another program holds a lock on the store, and while the disk has no room for the files
-/// that SQLite makes beside the store. Returns an error if the disk has no room for a new store.
+/// Opens the store. Waits while another program holds a lock on the store. If the disk is full and the store exists,
+/// waits until there is room for the files that SQLite makes beside the store. If the disk is full and there is no
+/// store yet, returns an error.
 async fn open_store(
     folder: &Path,
     clock: Clock,
@@ -182,7 +183,7 @@ async fn open_store(
     let mut waits_for_room = false;
     loop {
         let (path, clock, metrics) = (folder.to_owned(), clock.clone(), metrics.clone());
-        // Opening may wait for a lock for a long time, so it runs on a thread of its own. A stop does not wait for it.
+        // Opening may wait long for a lock. On a separate thread, this wait does not delay a stop.
         let opened =
             tokio::task::spawn_blocking(move || SqliteStore::open_measured(&path, clock, dedup_window, metrics));
         match opened.await.map_err(|_| StoreError::Closed)? {
@@ -216,13 +217,14 @@ async fn open_store(
     }
 }
 
-/// Counts an unclean end of the previous process. Returns for each delivery the number of unclean ends at which it was
-/// running: these deliveries run alone, to find the one that ends the process. On a full disk, the end is not counted,
-/// but the deliveries that were running at it are still returned.
+/// Counts the unclean end of the previous process, if `exit` is `Some`. Returns each delivery that was running at an
+/// unclean end, with the number of unclean ends at which it was running. The dispatcher runs each of them alone, to
+/// find the delivery that crashes the process. On a full disk, the end is not counted, but the deliveries that were
+/// running are returned.
 async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
     match store.record_exit(exit.clone()).await {
         Err(StoreError::Full) => {
-            tracing::error!("cannot count that the last process ended without a clean stop: the disk is full");
+            tracing::error!("cannot store that the previous process ended without a clean stop: the disk is full");
             let attempts = exit.map(|exit| exit.attempts).unwrap_or_default();
             Ok(attempts.into_iter().map(|(delivery, _)| (delivery, 1)).collect())
         }

@@ -7,7 +7,7 @@ use super::data::DataFolder;
 use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_store_sqlite::running::{Interrupted, RunningFile};
 
-const NOT_RECORDED: &str = "until the next start, Evoke cannot identify a delivery that ends the process";
+const NOT_RECORDED: &str = "if a delivery crashes Evoke before the next start, Evoke cannot identify this delivery";
 
 /// The file with the record; `None` if it could not be opened.
 #[derive(Clone)]
@@ -27,8 +27,8 @@ impl Recording {
             let deliveries: Vec<_> =
                 deliveries.iter().map(|(id, _, name)| format!("delivery {id} of {name}")).collect();
             tracing::warn!(
-                "the last process ended without a clean stop (a crash, a kill or a lack of memory). It may have been \
-                 running: [{}]; HTTP requests of [{}]; it was compiling or loading [{}]",
+                "the last process ended without a clean stop (a crash, a kill or a lack of memory). At its end, it may \
+                 have been running [{}], handling HTTP requests of [{}], and compiling or loading [{}]",
                 deliveries.join(", "),
                 requests.join(", "),
                 loads.join(", ")
@@ -37,7 +37,8 @@ impl Recording {
         (Self(Some(Arc::new(file))), interrupted)
     }
 
-    /// Returns the log for the parts that run work. The log records nothing before [`Recording::begin`].
+    /// Returns the log in which the parts of Evoke record the work that they run. Before [`Recording::begin`], the log
+    /// stores nothing.
     pub(super) fn log(&self) -> Arc<dyn RunningLog> {
         match &self.0 {
             Some(file) => file.clone(),
@@ -45,7 +46,8 @@ impl Recording {
         }
     }
 
-    /// Starts to record. Must be called after the store has counted the unclean end of the previous process.
+    /// Starts to record, and discards the record of the previous process. So the store must have counted the unclean
+    /// end of that process before.
     pub(super) fn begin(&self, concurrency: u32) {
         if let Some(file) = &self.0
             && let Err(error) = file.begin(concurrency.saturating_mul(2))

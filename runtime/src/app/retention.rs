@@ -13,7 +13,7 @@ use evoke_store::{Store, StoreError};
 const INTERVAL_MAX: Duration = Duration::from_secs(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Only the process that owns this scope of the store runs retention.
+/// A scope is a named lock in the store. Only the process that owns this one runs retention.
 const SCOPE: &str = "retention";
 
 /// Runs until `stop` is cancelled, or the store fails or is closed.

@@ -1,6 +1,6 @@
 //! Notifies the service manager (systemd) of the start, of reloads and of the stop, and notifies its watchdog. The
-//! protocol is that of sd_notify(3): datagrams of `NAME=VALUE` lines to the socket in `NOTIFY_SOCKET`. Without that
-//! variable nothing is sent.
+//! protocol is that of sd_notify(3): datagrams of `NAME=VALUE` lines, sent to the socket that the environment variable
+//! `NOTIFY_SOCKET` names. Without this variable, nothing is sent.
 
 use std::ffi::OsStr;
 use std::io;
@@ -49,8 +49,8 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=waiting for running deliveries");
     }
 
-    /// Notifies the watchdog twice per time limit, as long as the store responds to commits. A commit that fails, for
-    /// example because the disk is full, is also a response: a restart would not help. Never returns.
+    /// Notifies the watchdog every half of its time limit, as long as the store responds to commits. A failed commit,
+    /// for example on a full disk, is also a response, because a restart would not help. Never returns.
     pub(super) async fn answer_watchdog(&self, store: &dyn Store) {
         let (Some(_), Some(time)) = (&self.socket, self.watchdog) else { return std::future::pending().await };
         let mut interval = tokio::time::interval(time / 2);

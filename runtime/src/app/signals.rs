@@ -3,7 +3,8 @@
 //! | signal | effect |
 //! |---|---|
 //! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second signal ends the process immediately |
-//! | SIGHUP | reload the manifests; drain and stop if the terminal was closed |
+//! | SIGHUP from a terminal that closes | drain and stop |
+//! | any other SIGHUP | reload the manifests and certificates |
 //! | SIGUSR1, SIGUSR2 | ignored by `up` |
 //! | SIGXFSZ | ignored by `up`: a write beyond the limit of `ulimit -f` returns an error instead |
 //! | SIGPIPE | ignored (by Rust's runtime): a write to a closed pipe returns an error instead |
@@ -49,9 +50,9 @@ pub(super) struct Signals {
     hangup: Signal,
     /// Signals that are received but never read, so they are ignored.
     _ignored: [Signal; 3],
-    /// Whether standard input, output and error were terminals at the start.
+    /// For standard input, output and error: true if it was a terminal at the start.
     terminals: [bool; 3],
-    /// Whether a reload was requested while Evoke waited only for a stop.
+    /// True if a reload was requested while Evoke waited only for a stop.
     reload_pending: bool,
 }
 

@@ -34,14 +34,15 @@ use evoke_sandbox::CompileLimits;
 /// Options of [`test`].
 #[derive(Debug, Clone)]
 pub struct TestOptions {
-    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder. For recorded
-    /// attempts, manifests and folders of manifests, as for `evoke up`.
+    /// Test files, manifests whose tests run, and folders of tests; empty means the current folder. With `recorded`,
+    /// the paths are manifests and folders of manifests, as for `evoke up`.
     pub paths: Vec<PathBuf>,
-    /// Recorded attempts to run again in place of the tests in files, and where their tests are written.
+    /// Recorded attempts to run again in place of the tests in files, and the file for new tests that repeat these
+    /// attempts.
     pub recorded: Option<(Vec<Recording>, RecordedFile)>,
     /// Runs only tests whose name, or `app/function`, contains this text.
     pub filter: Option<String>,
-    /// Whether to write new expectations for the tests that fail or have no expectation.
+    /// True if new expectations are written for the tests that fail or have no expectation.
     pub update: bool,
     /// The data folder; only its cache of compiled components is used.
     pub data: PathBuf,
@@ -52,11 +53,11 @@ pub struct TestOptions {
 /// Result of [`test`].
 #[derive(Debug)]
 pub struct TestReport {
-    /// The results of the tests, by file, in the order of the files.
+    /// The results of the tests, in the order of the files and of the tests in each file.
     pub results: Vec<TestResult>,
     /// The files with new expectations.
     pub updated: Vec<PathBuf>,
-    /// The new file with the tests of recorded attempts, and its text. The caller writes it.
+    /// Path and text of a new test file, whose tests were made from recorded attempts. The caller writes the file.
     pub recorded: Option<(PathBuf, String)>,
     /// Total time, including builds and compilation.
     pub duration: Duration,
@@ -76,17 +77,17 @@ pub struct TestResult {
     pub outcome: &'static str,
     /// The message of the outcome.
     pub message: Option<String>,
-    /// Differences from the expectation; empty if the test passed. With updates, the differences from the new
-    /// expectation.
+    /// Differences from the expectation; empty if the test passed. If a new expectation was written, the differences
+    /// from the new one.
     pub differences: Vec<Difference>,
-    /// Whether the expectation was written.
+    /// True if a new expectation was written.
     pub is_updated: bool,
     /// The log lines of the function: `LEVEL TEXT`.
     pub logs: Vec<String>,
 }
 
 impl TestResult {
-    /// Returns true if the attempt did what was expected.
+    /// Returns true if the attempt matched the expectation.
     pub fn passed(&self) -> bool {
         self.differences.is_empty()
     }
@@ -118,8 +119,7 @@ pub async fn test(options: TestOptions, host: &dyn Host) -> Result<TestReport, A
     let functions = functions::load_all(&cases, &sandbox).await?;
     let attempts = cases.iter().zip(functions).map(|(case, function)| {
         let app = case.checked.manifest.app.as_str().into();
-        // Some attempts run on the thread that starts them, without a switch to another thread. So each attempt is
-        // started on a thread for guests.
+        // Some guests run on the thread that starts their attempt. So each attempt is started on a thread for guests.
         sandbox.guest_threads().spawn(attempt::run(function, app, case.test.clone()))
     });
     let actual: Vec<_> = stream::iter(attempts).buffered(parallel).collect().await;
@@ -157,7 +157,7 @@ fn select<'a>(suites: &'a [Suite], filter: Option<&str>) -> Result<Vec<Case<'a>>
     Ok(cases)
 }
 
-/// Builds the components of the tested functions that are missing or outdated.
+/// Builds the missing and outdated components of the tested functions.
 async fn build_all(cases: &[Case<'_>], host: &dyn Host) -> Result<(), Diagnostics> {
     let mut failed = Diagnostics::default();
     let mut seen = BTreeSet::new();

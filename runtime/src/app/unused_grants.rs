@@ -23,7 +23,7 @@ fn of_function(checked: &Checked, function: &Function, recorded: &[FunctionGrant
     let record = recorded.iter().find(|record| record.function == name);
     let Some(record) = record.filter(|record| record.attempts > 0) else {
         let message = format!("`{}` has not run, so its unused grants are not known", function.name.as_str());
-        let help = "run it with `evoke up`, and check again, or name the store of an Evoke that ran it with --offline";
+        let help = "run it with `evoke up` and check again, or use --offline to name the store of an Evoke that ran it";
         let warning = Diagnostic::warning(&checked.source, function.spans.name, message).help(help);
         return if function.grant_spans.is_empty() { Vec::new() } else { vec![warning] };
     };
@@ -50,11 +50,11 @@ fn help(record: &FunctionGrants, grant: &Grant) -> String {
     let used: Vec<String> = of_kind.flat_map(used_names).take(5).map(|name| format!("`{}`", excerpt(&name))).collect();
     match (used.is_empty(), grant.key.kind) {
         (true, _) | (false, GrantKind::State | GrantKind::SharedState) => "remove it".to_owned(),
-        (false, _) => format!("remove it; of this kind, the function used {}", used.join(", ")),
+        (false, _) => format!("remove it; with other grants of this kind, the function used {}", used.join(", ")),
     }
 }
 
-/// Returns the uses of a grant by name: the event types or hosts; for other kinds, the name of the grant.
+/// Returns the event types or hosts that the function used under a grant, or, for other kinds, the name of the grant.
 fn used_names(grant: &Grant) -> Vec<String> {
     match grant.key.kind {
         GrantKind::Publish | GrantKind::Http if !grant.seen.is_empty() => grant.seen.clone(),

@@ -12,8 +12,8 @@ use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and checks that the existing components load under their grants. Returns the warnings (including
 /// warnings about the data folder `data`), the number of manifests and the number of functions. `missing_secrets` is
-/// the severity of a secret that cannot be read on this machine. With `used`, a grant that its function has not used is
-/// also an error. Nothing is written to disk.
+/// the severity of the report about a secret that cannot be read on this machine. `used` is the recorded use of grants:
+/// with it, each grant that its function has not used is an error. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
@@ -36,7 +36,7 @@ pub async fn validate(
     let count = all.len();
     // A missing component is not an error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.build.is_none() || f.component_path().is_none_or(Path::exists));
-    // A machine that only checks manifests may not have the secrets. Then the functions are checked without them.
+    // A machine that only checks manifests may lack the secrets. Then the functions are checked without secrets.
     let existing: Vec<(&Checked, Function)> = existing.map(|(checked, function)| (checked, function.clone())).collect();
     let (mut checkable, mut unset) = (Vec::new(), Vec::new());
     for (checked, function) in existing {
@@ -49,7 +49,7 @@ pub async fn validate(
         match (unset_here.is_empty(), function.deliver.is_some()) {
             (true, _) => checkable.push((checked, function)),
             (false, false) => checkable.push((checked, without_secrets(function))),
-            // Without its secrets, the request of a function with `deliver` cannot be built, so it is not checked.
+            // A function with `deliver` needs its secrets to build its request. Without them, it is not checked.
             (false, true) => {}
         }
     }
@@ -97,7 +97,7 @@ fn overlaps(checked: &Checked, data: &Path) -> Vec<Diagnostic> {
                 let path = path.display();
                 (
                     format!(
-                        "the files source watches the folder of the store, `{path}`; the source ignores this folder"
+                        "the folder of the store, `{path}`, is in a watched folder; no file in it becomes an event"
                     ),
                     format!("to hide this warning, write `exclude: [\"{path}\"]`"),
                 )

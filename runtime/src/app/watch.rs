@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::control::{Control, Host, Progress};
 
-/// The time between two checks of the files for changes. A reload starts when the files have not changed between two
-/// checks.
+/// The time between two checks of the files for changes. After a change, a reload starts when the files are the same in
+/// two checks in a row.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waits until the files differ from `before` and have not changed between two checks.
@@ -46,7 +46,8 @@ pub(super) async fn run(control: &Control, host: &dyn Host) {
     }
 }
 
-/// Reloads all manifests, and reports the reason and the result. If it fails, the previous manifests stay active.
+/// Reloads all manifests, and reports the reason and the result. If the reload fails, the previous manifests stay
+/// active.
 pub(super) async fn reload(control: &Control, host: &dyn Host, reason: &str) {
     host.report(Progress::Reloading { reason });
     match control.reload().await {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub(super) struct AdminAddress {
     host: Host,
     port: u16,
-    /// Whether the address was written with `https://`.
+    /// True if the address was written with `https://`.
     tls: bool,
 }
 
@@ -46,7 +46,7 @@ impl AdminAddress {
         self.port == listened.port && (self.host == listened.host || self.is_loopback() && listened.is_local())
     }
 
-    /// Whether a listener at this address can be reached on a loopback address.
+    /// Returns true if a listener at this address can be reached on a loopback address.
     fn is_local(&self) -> bool {
         self.is_loopback() || matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
@@ -62,8 +62,8 @@ impl AdminAddress {
         format!("{scheme}://{}", Self { host, ..self.clone() })
     }
 
-    /// Returns the address to listen on. `has_tls` says whether `up` has a certificate for the admin API. The error
-    /// says what to write instead.
+    /// Returns the address to listen on. `has_tls` is true if `up` has a certificate for the admin API. The error names
+    /// the options to use instead.
     pub(super) fn to_listen(&self, has_tls: bool) -> Result<SocketAddr, String> {
         const CERTIFICATE: &str = "--admin-cert FILE --admin-key FILE";
         let port = self.port;

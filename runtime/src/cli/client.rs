@@ -1,5 +1,5 @@
-//! Client of the admin API: over HTTP, that of a running Evoke; with `--offline`, one in this process that reads the
-//! store in a folder.
+//! Client of the admin API. Sends requests over HTTP to a running Evoke. With `--offline`, sends them to an API in this
+//! process, which reads the store in a folder.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -40,13 +40,13 @@ pub(super) struct Connection {
 /// Maximum size of a response that is not a list. A trace has at most 16 MiB of events; JSON escapes can make them six
 /// times as long.
 const RESPONSE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Maximum size of `listen.json`, and of an error response. Of a longer error response, the rest is not read.
+/// Maximum size of `listen.json`, and of an error response. The rest of a longer error response is not read.
 const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 
 impl Client {
-    /// With `--offline`, opens the store in that folder. Otherwise uses the address of `--admin`, else the one in
-    /// `listen.json` in the data folder; and the token of `--token-file`, else of `EVOKE_TOKEN`, else the owner's in
-    /// the data folder. Does not connect yet.
+    /// With `--offline`, opens the store in that folder. Otherwise, reads the address and the token, and does not
+    /// connect yet. The address is that of `--admin`, else of `listen.json` in the data folder. The token is that of
+    /// `--token-file`, else of `EVOKE_TOKEN`, else the owner's token in the data folder.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
         if let Some(folder) = &common.client_args.offline {
             let opened = Offline::open(folder).map_err(|error| Failure::Failed(format!("{error:#}")))?;
@@ -118,7 +118,7 @@ impl Client {
         connection.check_status(request.content_type("application/json").send(&body[..]))
     }
 
-    /// Sends a POST request with JSON text. The error says whether the caller should send it again.
+    /// Sends a POST request with JSON text. The error shows whether the caller should send the request again.
     pub(super) fn try_post(&self, path: &str, body: &[u8]) -> Result<String, PostError> {
         let connection = self.running().map_err(|failure| PostError::Failed(failure.to_string()))?;
         let request = connection.authorize(connection.agent.post(connection.url(path)));
@@ -267,7 +267,8 @@ impl Connection {
     }
 }
 
-/// Returns the error that the body of a response describes. If the body describes no error, the message is `unknown`.
+/// Returns the error that the body of a response describes. The parameter `unknown` is the message if the body
+/// describes none.
 fn refusal(status: u16, body: impl Read, unknown: &str) -> Failure {
     let mut text = String::new();
     let _ = body.take(PROBLEM_BYTES_MAX).read_to_string(&mut text);
@@ -314,7 +315,7 @@ pub(super) enum PostError {
 /// The content of `listen.json` about the admin API.
 struct Listened {
     address: AdminAddress,
-    /// The certificates of the listener, by SHA-256 in hexadecimal.
+    /// The SHA-256 of each certificate of the listener, in hexadecimal.
     certificates: Vec<String>,
 }
 

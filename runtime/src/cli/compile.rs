@@ -1,4 +1,4 @@
-//! Options that bound the compilation of components, and the hidden command in which one component is compiled.
+//! Options that limit the compilation of components, and the hidden command that compiles one component.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use super::text::{print, print_error, print_json_text};
 use super::{Common, Failure};
 use crate::offline::Offline;
 
-/// The path of the request that makes a code, which is a part of the link.
+/// The path of the request that makes the code in the link.
 const CODES: &str = "/api/v1/console/codes";
 
 #[derive(Debug, Args)]
@@ -64,8 +64,8 @@ impl Console {
         Ok(())
     }
 
-    /// Prints the link. On a machine with a desktop, also opens it in the browser, with a page that it writes into
-    /// `folder`.
+    /// Prints the link. On a machine with a desktop, also writes a page with the link into `folder`, and opens this
+    /// page in the browser.
     fn show(&self, base_url: &str, code: Code, folder: &Path, common: &Common) -> Result<(), Failure> {
         let Code { code, expires_in_s } = code;
         // Browsers do not send the fragment of a URL, so no server can log the code.
@@ -91,8 +91,8 @@ fn has_desktop() -> bool {
     cfg!(target_os = "macos") || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Opens the link in the user's browser. The browser gets the name of a file with the link, which only the user can
-/// read, because other users can see the arguments of a process. A failure is ignored, because the link was also
+/// Opens the link in the user's browser. Other users can see the arguments of a process, so the browser gets the name
+/// of a file that has the link and that only the user can read. A failure is ignored, because the link was also
 /// printed.
 fn open(folder: &Path, url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
@@ -100,7 +100,7 @@ fn open(folder: &Path, url: &str) {
     // The code has only letters, digits, `-` and `_`, so it needs no escaping in HTML.
     let page =
         format!("<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={url}\"><a href=\"{url}\">Console</a>\n");
-    // Only the user can read new files of this process: `process::protect`.
+    // Only the user can read the new file, because `process::protect` has set the umask.
     let _ = std::fs::remove_file(&path);
     let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(page.as_bytes()));
     if written.is_ok() {

@@ -128,7 +128,7 @@ fn post(common: &Common, event: &RawValue) -> Result<(), Failure> {
         let note = match due {
             _ if *duplicate => " (duplicate: not stored again)".to_owned(),
             Some(due) => format!(" scheduled for {}", local_time(due)),
-            // The event is already accepted, so a failure of this further request is ignored.
+            // The event is already accepted, so a failure to read its deliveries is ignored.
             None if is_single => takers(&client, *seq).unwrap_or_default(),
             None => String::new(),
         };

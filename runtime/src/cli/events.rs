@@ -13,7 +13,7 @@ use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
 use evoke_model::Seq;
 
-/// The default of `--limit`: so many events fit on one screen.
+/// The default of `--limit`. This number of events fits on one screen.
 const NEWEST: usize = 20;
 
 #[derive(Debug, Args)]
@@ -51,8 +51,8 @@ pub(super) struct Events {
     /// List the newest events first. Each event is printed as soon as it is found
     #[arg(long)]
     newest_first: bool,
-    /// Maximum number of events. With --follow: how many stored events to show before new ones [default: 20, the
-    /// newest; no limit if --after or --since is given]
+    /// Maximum number of events. With --follow: how many stored events to show before new ones [default: the newest 20;
+    /// no limit if --after or --since is given]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
     /// With --json, print each event as {"seq", "accepted", "event"}, with its number, the time at which it was

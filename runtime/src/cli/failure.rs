@@ -17,7 +17,7 @@ pub enum Failure {
     /// The command found a problem and has printed it already. Exit code 1.
     #[error("")]
     Reported,
-    /// Standard output was closed before everything was printed, as `head` does. This is not an error. Exit code 0.
+    /// Standard output was closed before everything was printed, for example by `head`. Not an error. Exit code 0.
     #[error("")]
     OutputClosed,
     /// No running Evoke was found, or it does not respond. Exit code 3.

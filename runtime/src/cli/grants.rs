@@ -11,7 +11,7 @@ use crate::admin::view::{FunctionGrants, Grant, RefusedUse};
 use crate::yaml;
 use evoke_model::GrantKind;
 
-/// The column at which `allow:` is printed, which is its column in a function of a manifest.
+/// The number of spaces before the printed `allow:`, the same as in a manifest.
 const INDENT: usize = 4;
 
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ fn render(function: &FunctionGrants, columns: Option<usize>) -> String {
     if let Some(at) = unclean_end {
         let at = local_time(at);
         text += &format!(
-            "\n{DIM}before the start at {at}, Evoke ended without a clean stop: its last uses may be missing{DIM:#}"
+            "\n{DIM}before the start at {at}, Evoke ended without a clean stop: the last uses may be missing{DIM:#}"
         );
     }
     if grants.is_empty() {
@@ -148,7 +148,7 @@ mod tests {
         let shown = render(&parse(json).unwrap(), None);
         let expected = "\
 shop/charge: 3 attempts since a
-before the start at z, Evoke ended without a clean stop: its last uses may be missing
+before the start at z, Evoke ended without a clean stop: the last uses may be missing
 grant                   last use  used for
 publish payment.*       b         payment.taken, and more
 state                   b         open, read

@@ -51,7 +51,7 @@ struct Grant {
     key: &'static str,
     yaml: &'static str,
     value: Value,
-    /// Whether the component cannot work without the grant. Otherwise the grant may be useful.
+    /// True if the component cannot work without the grant; false if the grant may be useful.
     needed: bool,
     why: &'static str,
 }
@@ -73,7 +73,7 @@ fn grants(inspected: &Inspection) -> Vec<Grant> {
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), true, why));
         }
         Some(Kind::Command) => {
-            let why = "leave it out if the program publishes no events (writes none to stdout); else their types";
+            let why = "the types of the events that it writes to stdout; leave `publish` out if it writes none";
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), false, why));
         }
         _ => {}

@@ -26,7 +26,7 @@ pub(super) struct Invoke {
     /// The event: a CloudEvent in JSON, @FILE, or @- for standard input; id, source, type and time are optional
     #[arg(long, value_name = "JSON|@FILE")]
     event: String,
-    /// The number of the attempt that the function receives with the event
+    /// The attempt number to give to the function with the event
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     attempt: u32,
     /// Initial state of the function: KEY=VALUE. VALUE is stored unchanged; functions that use the SDK expect JSON,

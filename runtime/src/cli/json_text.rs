@@ -46,7 +46,7 @@ pub(super) fn pretty(json: &str) -> String {
     text
 }
 
-/// Splits JSON text into its tokens: punctuation, strings, numbers and names.
+/// Splits JSON text into its tokens: punctuation, strings, numbers, `true`, `false` and `null`.
 fn tokens(json: &str) -> impl Iterator<Item = &str> {
     let mut rest = json;
     std::iter::from_fn(move || {

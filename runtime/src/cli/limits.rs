@@ -1,4 +1,4 @@
-//! Options of `up` that bound the store: dedup window, backlog, retention and free disk space.
+//! Options of `up` that limit the store: dedup window, backlog, retention and free disk space.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use evoke_model::DescendantsMax;
 #[derive(Debug, Clone, Args)]
 pub(super) struct Limits {
     /// How long Evoke remembers the source and id of an event. An event that is sent again within this time is a
-    /// duplicate, and is not stored. Choose at least twice the clock difference that signed webhook requests may have,
-    /// which is 5 minutes for most senders
+    /// duplicate, and is not stored. For signed webhook requests, choose at least twice their `tolerance` (the allowed
+    /// clock difference, usually 5 minutes)
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
     /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from one
-    /// source, its events are already refused at half of this number. Events that functions publish are never refused,
-    /// and their deliveries count only up to half of this number
+    /// source, its events are already refused at half of this number. Events that functions publish are never refused;
+    /// of their deliveries, at most half of this number is counted
     #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) pending_max: u64,
     /// Maximum size of the events of pending deliveries, with the same rules as --pending-max
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
-    /// Maximum number of events that one event can cause, over all functions that follow. A delivery that would exceed
-    /// this number becomes a dead letter. `limits` in a manifest overrides it for events that enter through the sources
-    /// of this manifest
+    /// Maximum number of events that one event can cause, directly or through events that it caused. A delivery that
+    /// would exceed this number becomes a dead letter. `limits` in a manifest replaces this number for events that
+    /// enter through the sources of the manifest
     #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) descendants_max: u64,
     /// Maximum size of all events that one event can cause, with the same rules as --descendants-max

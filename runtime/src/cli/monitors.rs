@@ -8,7 +8,7 @@ use crate::admin::view::Monitor;
 
 /// The characters of a sparkline, from the lowest value to the highest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// How many minutes one character of a sparkline stands for.
+/// The number of minutes that one character of a sparkline covers.
 const MINUTES: usize = 3;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {

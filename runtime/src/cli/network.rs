@@ -18,7 +18,7 @@ pub(super) struct Network {
     /// PEM file with the private key of the certificate. Give one key for each --http-cert, in the same order
     #[arg(long, env = "EVOKE_HTTP_KEY", value_name = "FILE", value_delimiter = ',')]
     http_key: Vec<PathBuf>,
-    /// PEM file with the certificates of the authorities that sign the certificates of clients of the http sources
+    /// PEM file with the certificates of the authorities that sign client certificates for the http sources
     #[arg(long, env = "EVOKE_HTTP_CLIENT_CA", value_name = "FILE", requires = "http_cert")]
     http_client_ca: Option<PathBuf>,
     /// With --http-client-ca: whether each client needs a certificate that one of these authorities signed
@@ -55,7 +55,7 @@ enum ClientCert {
 
 impl Network {
     /// Returns the certificate files of the http sources; `None` without TLS. Returns an error if other machines could
-    /// reach the sources without TLS and `--http-plaintext` is missing. The error says what to write instead.
+    /// reach the sources without TLS and `--http-plaintext` is missing. The error names the options to use instead.
     pub(super) fn http_tls(&self, http: SocketAddr) -> Result<Option<TlsFiles>, String> {
         let is_required = self.http_client_cert == ClientCert::Required;
         let clients = self.http_client_ca.clone().map(|roots| (roots, is_required));

@@ -88,7 +88,7 @@ fn next_steps(name: &str, template: &Template) -> String {
     text += &step(&format!("cd {name}"), &format!("needs {needs}"));
     text += &step("evoke test", "builds the function and runs the tests in evoke.test.yaml");
     text += &step("evoke up --watch", "starts Evoke with the function; builds it again after each change");
-    text += &step("evoke emit --type guest.arrived --data '{\"name\":\"Ada\"}'", "sends an event, in another terminal");
+    text += &step("evoke emit --type guest.arrived --data '{\"name\":\"Ada\"}'", "in another terminal: sends an event");
     text.trim_end().to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! `pending`: lists, retries and cancels deliveries that are not finished.
+//! `pending`: lists, retries, moves and cancels deliveries that are not finished.
 
 mod scheduled;
 
@@ -22,7 +22,7 @@ pub(super) enum Pending {
     /// the maximum
     #[command(after_help = "Example: evoke pending retry --function shop/charge")]
     Retry(WithCommon<Change>),
-    /// Move the pending deliveries of a function that is in no manifest any more, such as a renamed one, to another
+    /// Move the pending deliveries of a renamed or removed function, which is in no manifest any more, to another
     /// function
     #[command(after_help = "Example: evoke pending move shop/charge shop/pay")]
     Move(WithCommon<Move>),

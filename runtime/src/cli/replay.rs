@@ -141,7 +141,7 @@ impl Start {
 }
 
 /// Reads the argument of `--pattern`. Prints a warning for each part of the pattern that matches no event, or very few.
-/// Does not report errors in the pattern: the running Evoke does.
+/// Does not report errors in the pattern, because the running Evoke reports them.
 pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
     let json = serde_json::from_str(&read_argument(argument)?)
         .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
@@ -237,7 +237,7 @@ fn progress(replay: &view::Replay) -> String {
     let numbers = [(n.done, "done"), (pending(replay), "pending"), (n.dead, "dead"), (n.purged, "purged")];
     let numbers: Vec<_> =
         numbers.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
-    let counts = if numbers.is_empty() { String::new() } else { format!(": {}", numbers.join(", ")) };
+    let counts = if numbers.is_empty() { String::new() } else { format!(", deliveries: {}", numbers.join(", ")) };
     format!("replay {id} {style}{state}{style:#}, {share} % read, {} delivered again{counts}", count(*events, "event"))
 }
 
@@ -298,7 +298,7 @@ mod tests {
               "events":10,"ready":2,"retrying":1,"blocked":0,"done":7,"dead":0,"purged":0}"#,
         )
         .unwrap();
-        let expected = "replay 3 running, 25 % read, 10 events delivered again: 7 done, 3 pending";
+        let expected = "replay 3 running, 25 % read, 10 events delivered again, deliveries: 7 done, 3 pending";
         assert_eq!(strip(&progress(&replay)), expected);
         assert_eq!(row(&replay), ["3", "running", "10", "3", "7", "0", "0", r#"{"type":"order.*"}"#]);
     }

@@ -60,11 +60,12 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         if let Some(since) = paused {
             let reason =
                 paused_reason.as_ref().map(|reason| format!(", because {}", escape(reason))).unwrap_or_default();
-            text += &format!("\n{} is paused since {}{reason}; `evoke resume` continues", escape(name), escape(since));
+            text += &format!("\n{} is paused since {}{reason}; `evoke resume` resumes it", escape(name), escape(since));
         }
         if let Some(circuit) = circuit {
             let (name, circuit) = (escape(name), escape(circuit));
-            text += &format!("\ndeliveries of {name} wait, because the circuit of its endpoint is open {circuit}");
+            let reason = format!("the circuit breaker of its endpoint is open {circuit}");
+            text += &format!("\ndeliveries of {name} wait, because {reason}");
         }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
@@ -166,9 +167,9 @@ shop/tell                   0 of 4   0/s       -      0         -         0     
 shop/charge                 1 of 8  12/s  4.2 ms      2  long ago         0        0    10     1       0
 shop/old (in no manifest)        -     -       -      0         -         0        0     3     0       0
 shop/tell sends to https://crm.example/…
-shop/tell is paused since 2026-01-31T12:00:00Z, because the endpoint is gone: 410 Gone; `evoke resume` continues
-deliveries of shop/tell wait, because the circuit of its endpoint is open since noon: 5 requests in a row failed
-shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
+shop/tell is paused since 2026-01-31T12:00:00Z, because the endpoint is gone: 410 Gone; `evoke resume` resumes it
+deliveries of shop/tell wait, because the circuit breaker of its endpoint is open since noon: 5 requests in a row failed
+shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` resumes it
 shop/charge is failing: 5 attempts failed
 shop/old last failed at soon with `trap`: unreachable (delivery 9)
 

@@ -45,7 +45,7 @@ struct Column {
     heading: String,
     is_right: bool,
     is_fixed: bool,
-    /// Whether the column may be left out if the table is too wide.
+    /// True if the column may be left out when the table is too wide.
     can_go: bool,
     width: usize,
 }

@@ -1,4 +1,4 @@
-//! Shows the progress of `up` on standard error, and runs `build:` commands there.
+//! Shows the progress of `up`, and the output of the `build:` commands that it runs, on standard error.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,7 +13,6 @@ use evoke_model::text::fitting;
 /// Maximum number of routes that are printed.
 const ROUTES_SHOWN: usize = 20;
 
-/// The terminal of the user.
 pub(super) struct Terminal;
 
 impl Host for Terminal {
@@ -123,7 +122,7 @@ fn show(activity: &Activity<'_>) {
                 }
             }
         }
-        // The line about a failed attempt is left out: `Activity` has another entry for the failure.
+        // The log line about a failed attempt is left out, because `Activity::Ended` already reports the failure.
         Activity::Line(line) if line.text.starts_with(FAILED) => {}
         Activity::Line(line) => {
             say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
@@ -135,7 +134,7 @@ fn show(activity: &Activity<'_>) {
     }
 }
 
-/// Prints a progress line whose details come from events or functions, so line breaks in the details are escaped, too.
+/// Prints a progress line. Escapes the details and their line breaks, because they come from events or functions.
 fn say_escaped(verb: &str, details: &str) {
     say(verb, &escape(details));
 }

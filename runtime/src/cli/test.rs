@@ -19,12 +19,12 @@ use crate::app::{Difference, TestOptions, TestReport, TestResult};
 
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Test files, manifests whose test files to run, or folders of tests [default: the current folder]. With --from,
-    /// manifests that declare the function [default: evoke.yaml]
+    /// Test files, folders of tests, or manifests (all their test files run) [default: the current folder]. With
+    /// --from, manifests that declare the function [default: evoke.yaml]
     #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// Make tests from recorded attempts, and run these tests: from all attempts of the delivery with this number, or
-    /// from the newest attempts of this function, app/function
+    /// Make tests from recorded attempts, and run them. The attempts are all those of the delivery with this number, or
+    /// the newest ones of this function, app/function
     #[arg(long, value_name = "DELIVERY|FUNCTION", conflicts_with = "filter")]
     from: Option<From>,
     /// With --from: use only the attempt with this number

@@ -1,4 +1,4 @@
-//! `timers`: lists timers with their last ticks and the results of these, and with their next ticks.
+//! `timers`: lists timers, with the results of their last ticks and the times of their next ticks.
 
 use clap::Args;
 

@@ -1,6 +1,6 @@
 //! TLS of the client for the admin API. The Evoke of the data folder is recognised by the certificates in its
-//! `listen.json`. Any other Evoke needs a certificate of an authority that the machine trusts, or that `--admin-ca`
-//! names.
+//! `listen.json`. Any other Evoke needs a certificate that is signed by an authority that the machine trusts, or that
+//! `--admin-ca` names.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -20,7 +20,7 @@ use ureq::unversioned::transport::{
 /// Maximum size of a file with certificates, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Makes TLS connections over the TCP connections of the previous connector.
+/// Makes TLS connections over the TCP connections of the previous connector in ureq's chain of connectors.
 pub(super) struct TlsConnector(Arc<ClientConfig>);
 
 impl TlsConnector {
@@ -33,8 +33,8 @@ impl TlsConnector {
         Ok(Self(Arc::new(builder.with_custom_certificate_verifier(verifier).with_no_client_auth())))
     }
 
-    /// Accepts servers with a certificate of an authority in the file; without a file, of an authority that the machine
-    /// trusts.
+    /// Accepts servers whose certificate is signed by an authority in the file. Without a file, accepts the authorities
+    /// that the machine trusts.
     pub(super) fn trusting(authorities: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let certificates = match authorities {

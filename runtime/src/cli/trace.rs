@@ -11,7 +11,7 @@ use crate::admin::view::{Delivery, Node};
 pub(super) struct Trace {
     /// Number of the event (first column of `evoke events`), or its id
     event: String,
-    /// Show the whole chain: start the tree at the event that started the chain
+    /// Start the tree at the first event of the chain of causes, not at this event
     #[arg(long)]
     root: bool,
 }
@@ -41,7 +41,8 @@ fn tree(node: &Node) -> String {
 fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     let EventSummary { id, source, type_, .. } = EventSummary::parse(&node.event);
     let time = local_time(&node.accepted);
-    // The origin is shown only if the event has another `source`: the producer chose it, or an operator sent the event.
+    // The origin is the source through which the event entered. It is shown only if the event has another `source`.
+    // Then the producer chose the `source`, or an operator sent the event.
     let origin = node.origin.as_deref().filter(|origin| node.published_by.is_none() && **origin != *source);
     let through = origin.map(|origin| format!(" through {}", escape(origin))).unwrap_or_default();
     let sender = node.principal.as_deref().map(|principal| format!(" by {}", escape(principal))).unwrap_or_default();
@@ -82,8 +83,8 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
 
     let stem = if published.is_empty() && *omitted == 0 { "   " } else { "│  " };
     let mut note = |line: String| *text += &format!("{DIM}{rest}{stem}{DIM:#}{line}\n");
-    // A successful attempt (`done`) is shown only if it has a message. It has one if it sent requests or changed stored
-    // state.
+    // A successful attempt (`done`) has a message if it sent requests or changed stored state. A successful attempt
+    // without a message is not shown.
     for attempt in attempts.iter().filter(|attempt| attempt.outcome != "done" || attempt.message.is_some()) {
         let style = colour(&attempt.outcome);
         let mut lines = attempt.message.as_deref().unwrap_or_default().lines().map(escape);

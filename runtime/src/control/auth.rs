@@ -53,7 +53,7 @@ pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) 
             _ => String::new(),
         };
         let window = duration_text(lifetime);
-        let help = format!("start Evoke with `--dedup-window {window}` or longer, or without it, for 24h{tolerance}");
+        let help = format!("start Evoke with `--dedup-window {window}` or longer (the default is 24h){tolerance}");
         Some(checked.error_at(source.span, message, help))
     };
     let errors = manifests
@@ -63,8 +63,8 @@ pub(crate) fn check_dedup_window(manifests: &[Checked], dedup_window: Duration) 
     if errors.has_errors() { Err(errors) } else { Ok(()) }
 }
 
-/// Returns a warning for each secret of an http source that cannot be used on this machine. `up` would refuse the
-/// manifest.
+/// Returns a warning for each secret of an http source, if the secret cannot be used on this machine. `up` would refuse
+/// the manifest.
 pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     let of_source = |source: &Source| {
         let errors = guard(source, |_| Arc::new(AuthMetrics::default())).and_then(Result::err).unwrap_or_default();

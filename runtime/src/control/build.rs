@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::host::{Build, Host};
 use evoke_manifest::{Checked, Diagnostics, Function};
 
-/// Size limit of a dependency file, in bytes. A thousand sources have about 100 KB.
+/// Size limit of a dependency file, in bytes. A file that lists a thousand sources has about 100 KB.
 const DEPENDENCIES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Builds components one after another: only outdated components, or all if `even_fresh` is true. If functions share a

@@ -10,7 +10,7 @@ use evoke_http::source::Endpoint;
 use evoke_manifest::Checked;
 use evoke_model::TakeOver;
 
-/// The functions, sources and routes that manifests declare, in the form in which two versions are compared.
+/// The functions, sources and routes that manifests declare, in a form in which two versions can be compared.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     /// The functions by full name, and the sources by URI.
@@ -35,8 +35,8 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// The functions and sources with other settings or another component.
     pub changed: Vec<String>,
-    /// The functions with pending deliveries whose `order_by` has changed, and the number of these deliveries, which
-    /// keep the keys of the old `order_by`. Includes functions that were renamed in the same reload.
+    /// The functions whose `order_by` changed while they had pending deliveries, with the number of these deliveries.
+    /// The deliveries keep the keys of the old `order_by`. Includes functions that were renamed in the same reload.
     pub reordered: Vec<(String, u64)>,
     /// All routes of http sources, such as `POST /checkout to /shop/checkout`; empty if none changed.
     pub routes: Vec<String>,
@@ -61,8 +61,8 @@ impl Declared {
         Self { parts: functions.chain(sources).collect(), routes }
     }
 
-    /// Returns the changes from `before` to `self`. `renamed` are the functions that took over from an earlier name,
-    /// and `pending` has the number of pending deliveries by function.
+    /// Returns the changes from `before` to `self`. `renamed` has the functions that were renamed in this reload.
+    /// `pending` has the number of pending deliveries of each function.
     pub(super) fn since(&self, before: &Self, renamed: &[TakeOver], pending: &BTreeMap<String, u64>) -> Changes {
         let missing_in = |other: &Self, one: &Self| {
             one.parts.keys().filter(|name| !other.parts.contains_key(*name)).cloned().collect::<Vec<_>>()

@@ -20,7 +20,7 @@ use evoke_manifest::{Checked, Diagnostics};
 use evoke_sandbox::{self as sandbox, Kind, Sandbox};
 use evoke_store::running::{Recorded, RunningLog, Work};
 
-/// How long a start waits for components that are being compiled, before it accepts events while the rest is compiled.
+/// The longest time that a start waits for compilations. Then events are accepted, although compilations still run.
 pub(super) const START_WAIT: Duration = Duration::from_millis(300);
 
 /// The component of a function, which may still be compiled.
@@ -84,10 +84,10 @@ struct Compiling {
     component: Arc<Component>,
 }
 
-/// Loads all functions of manifests, and changes nothing that is active. With a `limit`, does not wait longer than this
-/// for compilations, and returns the unfinished ones as [`Rest`]. However, it waits for all of them if a load has
-/// failed, or if the kind of a component can only be determined by compiling it. Returns all errors together. The
-/// result has the order of the functions. `log` records each load while it runs.
+/// Loads all functions of manifests, and changes nothing that is active. With a `limit`, waits at most this long for
+/// compilations, and returns the unfinished ones as [`Rest`]. It waits for all compilations if a load has failed, or if
+/// only the compilation can show the kind of a component. Returns all errors together. The result has the order of the
+/// functions. `log` records each load while it runs.
 pub(super) async fn load_all(
     manifests: &Arc<[Checked]>,
     sandbox: &Sandbox,
@@ -177,8 +177,8 @@ async fn collect(running: &mut BoxStream<'static, Ended>, results: &mut [Option<
 }
 
 /// Returns the expected kind of each component that has no result yet, determined from its exports. Returns `None` for
-/// a component with a result, and for a kind that is unknown or contradicts the manifest. The start then waits for the
-/// compilation, so that an error is reported before events are accepted.
+/// a component with a result, and for a kind that is unknown or contradicts the manifest. For such a kind, the start
+/// waits for the compilation, so that an error is reported before events are accepted.
 async fn expected_kinds<T>(manifests: &[Checked], results: &[Option<T>]) -> Vec<Option<Kind>> {
     let (mut kinds, mut of_files) = (Vec::new(), BTreeMap::new());
     for ((checked, function), result) in all(manifests).zip(results) {
@@ -209,8 +209,8 @@ impl Rest {
 }
 
 impl Control {
-    /// Waits for the components that were still being compiled at the start. Each function runs as soon as its component
-    /// is compiled. Returns the first error.
+    /// Waits for the components that were still being compiled at the start. Each function runs as soon as its
+    /// component is compiled. Returns the first error.
     pub(crate) async fn finish_loading(&self, mut rest: Rest) -> Result<(), AppError> {
         while let Some(Ended { index, result, took }) = rest.running.next().await {
             let (Code::Component(loaded), Some(compiling)) = (result?, rest.compiling.get(&index)) else { continue };
@@ -223,7 +223,8 @@ impl Control {
             self.0.grants.declare(declared, self.0.parts.clock.now_ms());
             // Cannot fail: each load ends only once.
             let _ = component.loaded.set(loaded);
-            // Without this lock, a concurrent pause or resume could restore the held functions from before this change.
+            // Without this lock, a concurrent pause or resume could give the dispatcher an older list of the functions
+            // that must not start attempts.
             let one_at_a_time = self.0.changing.lock().await;
             self.0.compiling.send_if_modified(|names| names.remove(name));
             self.hold();
@@ -235,8 +236,8 @@ impl Control {
     }
 }
 
-/// Returns the error for a compiled component that is not of the expected kind: its file was replaced during the start,
-/// or its exports did not show its real kind.
+/// Returns the error for a compiled component that is not of the expected kind. Either its file was replaced during the
+/// start, or its exports did not show its real kind.
 fn other_kind(manifests: &[Checked], index: usize) -> Diagnostics {
     let error = all(manifests).nth(index).map(|(checked, function)| {
         let message = "the compiled component is of another kind (events or HTTP requests) than its exports showed";

@@ -1,4 +1,4 @@
-//! Functions with `deliver`: reads their secrets and certificates, and sends their deliveries as requests.
+//! Reads the secrets and certificates of functions with `deliver`, and sends their deliveries as requests.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -91,8 +91,8 @@ fn signer(sign: &Sign, secrets: &[Secret]) -> Result<Signer, Mistake> {
 }
 
 impl Endpoint {
-    /// Returns the runner of the function's deliveries. Its requests use the tokio runtime `io`. Returns `None` only if
-    /// the URL is valid but has no valid origin.
+    /// Returns the runner of the function's deliveries, which sends requests on the tokio runtime `io`. Returns `None`
+    /// only if the URL is valid but has no valid origin.
     pub(super) fn into_runner(self, client: &Client, io: Handle, clock: &Clock) -> Option<EndpointRunner> {
         let Self { name, deliver, function_timeout, secrets, redacted, signer, ca } = self;
         let grants = vec![target::grant(&deliver, ca)?];
@@ -117,8 +117,8 @@ pub(super) struct EndpointRunner {
     grant_use: Arc<GrantUse>,
     redacted: Secrets,
     circuit: CircuitPolicy,
-    /// The tokio runtime for connections. The threads of the dispatcher are not used for them, because they may be busy
-    /// with guests.
+    /// The tokio runtime for connections. The threads of the dispatcher may be busy with guests, so connections do not
+    /// use them.
     io: Handle,
 }
 

@@ -54,7 +54,7 @@ fn explain_trigger(
             format!("the source of the event is {actual}, but the trigger accepts only events of {source}")
         }
         _ if private.is_some() => {
-            format!("only the function that declares the source {} receives its events", private.unwrap_or_default())
+            format!("events of the source {} go only to the function that declares it", private.unwrap_or_default())
         }
         // Used only if the pattern matches: otherwise the explanation of the pattern is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {

@@ -13,21 +13,20 @@ const LINES_MAX: usize = 40;
 /// Number of next times that are shown for a timer.
 const NEXT_TIMES: usize = 3;
 
-/// The graph of the active manifests: sources, functions and the types that connect them.
+/// The graph of the active manifests: sources, functions and the event types that connect them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Graph {
     sources: Vec<SourceNode>,
     functions: Vec<FunctionNode>,
 }
 
-/// A source.
 #[derive(Debug, Serialize)]
 struct SourceNode {
     /// The attribute `source` of the events of this source.
     uri: String,
     app: String,
     kind: &'static str,
-    /// The only function that receives the events; absent if any function may.
+    /// The only function that receives the events; absent if every function may receive them.
     #[serde(skip_serializing_if = "Option::is_none")]
     private_to: Option<String>,
     /// The event types that the manifest names; `*` matches any characters. Empty if the kind of the source determines
@@ -40,7 +39,6 @@ struct SourceNode {
     settings: Value,
 }
 
-/// A function.
 #[derive(Debug, Serialize)]
 struct FunctionNode {
     /// `app/function`.
@@ -57,7 +55,6 @@ struct FunctionNode {
     line: usize,
 }
 
-/// A trigger.
 #[derive(Debug, Serialize)]
 struct TriggerNode {
     /// The name of the trigger, such as `on[0]`.

@@ -34,11 +34,11 @@ use evoke_telemetry::Metrics;
 pub(super) struct Functions {
     pub(super) workers: Vec<FunctionSpec>,
     pub(super) router: Router,
-    /// Ids in the store, by full name.
+    /// The ids of the functions in the store, by full name.
     pub(super) ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests.
     pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
-    /// The records of the use of grants, by full name, of the functions that are loaded already.
+    /// The records of the use of grants, by full name. Functions whose components are not loaded yet have none.
     pub(super) grant_uses: BTreeMap<String, LoadedGrants>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn full_name(manifest: &manifest::Manifest, function: &Function) -> S
     format!("{}/{}", manifest.app.as_str(), function.name.as_str())
 }
 
-/// Returns the name of a trigger as stored with deliveries: `on[0]`.
+/// Returns the name of a trigger, such as `on[0]`, which is stored with deliveries.
 pub(crate) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
@@ -200,7 +200,7 @@ fn add_routes(
     origins: &BTreeMap<String, Origin>,
     handles_requests: bool,
 ) {
-    // All sources are registered before, and the loader has checked that the source of each trigger exists.
+    // All sources are already registered, and the loader has checked that the source of each trigger exists.
     let origin_of = |source: &Source| origins.get(&source.uri).copied().unwrap_or_default();
     if let Some(by) = &function.order_by {
         let by = match by {

@@ -3,7 +3,7 @@
 //! The sandbox notes each use in memory ([`GrantUse`]). Every few seconds, the uses and their times are added to the
 //! records here. Then the records with changes are stored as marks, which are small values in the store. A record in
 //! which only the number of attempts has changed is stored only once a minute. A clean stop stores all records. An end
-//! without a clean stop loses the uses of the last seconds; the next start adds its time to each record, to show this.
+//! without a clean stop loses the uses of the last seconds. To show this, the next start adds its time to each record.
 //!
 //! A renamed function takes over the record of its earlier name, unless it already has a record.
 //!
@@ -29,14 +29,14 @@ use evoke_store::StoreError;
 
 /// The scope of the marks.
 const SCOPE: &str = "/evoke/grants";
-/// The marks whose keys are names of functions, for the store to rename them with the functions.
+/// The keys of these marks are names of functions. The store renames the keys when it renames the functions.
 pub(super) const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "" };
 /// Maximum number of marks in a commit.
 const MARKS_MAX: usize = 100;
 /// Time between two writes of a record in which only the number of attempts changes.
 const ATTEMPTS_INTERVAL_MS: i64 = 60_000;
 
-/// The records of all functions, including functions that no manifest has any more. Clones of the control share them.
+/// The records of all functions, including functions that no manifest has any more. Clones of [`Control`] share them.
 #[derive(Default)]
 pub(super) struct GrantRecords {
     tables: Mutex<Tables>,
@@ -51,10 +51,11 @@ struct Tables {
     removed: Vec<String>,
 }
 
-/// The record of a function, and the sources of further uses.
+/// The record of a function, and the objects that collect its further uses.
 struct Tracked {
     record: Record,
-    /// The uses by the loaded function (the last entry), and by replaced versions of it in which attempts still run.
+    /// The uses by the loaded version of the function (the last entry), and by replaced versions whose attempts still
+    /// run.
     grant_uses: Vec<Arc<GrantUse>>,
     /// The secrets that are inserted into the headers of requests, by origin.
     inserted: BTreeMap<String, Vec<String>>,
@@ -80,7 +81,7 @@ impl Tracked {
     fn collect(&mut self, now_ms: UnixMs) {
         let mut earlier = self.grant_uses.len().saturating_sub(1);
         self.grant_uses.retain(|grant_use| {
-            // A replaced version of the function holds a reference until its last attempt has ended.
+            // A replaced version of the function holds a reference to its `GrantUse` until its last attempt has ended.
             let is_over = earlier > 0 && Arc::strong_count(grant_use) == 1;
             earlier = earlier.saturating_sub(1);
             self.is_changed |= self.record.add(grant_use.take(), &self.inserted, now_ms);
@@ -116,7 +117,7 @@ impl GrantRecords {
     }
 
     /// Reads the stored records. If the previous process ended without a clean stop, `unclean_ms` is the present time,
-    /// which is then added to each record.
+    /// and each record stores this time.
     fn restore(&self, marks: BTreeMap<String, Vec<u8>>, unclean_ms: Option<UnixMs>) {
         let mut tables = self.lock();
         for (name, value) in marks {
@@ -154,8 +155,8 @@ impl GrantRecords {
         }
     }
 
-    /// Returns the marks to write: of changed records, and of expired records, to remove them. A record in which only
-    /// the number of attempts has changed is included once a minute, or if `all` is true.
+    /// Returns the marks to write: the changed records, and removals of the expired records. A record in which only the
+    /// number of attempts has changed is included once a minute, or if `all` is true.
     fn take_writes(&self, now_ms: UnixMs, keep: Duration, all: bool) -> Vec<Mark> {
         let mut tables = self.lock();
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);

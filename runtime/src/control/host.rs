@@ -36,7 +36,7 @@ pub struct Build {
     pub component: PathBuf,
 }
 
-/// An accepted event, or an attempt that ended.
+/// An accepted event, an ended attempt, or a line that a function logged.
 #[derive(Debug)]
 pub enum Activity<'a> {
     /// An event was accepted or published.
@@ -53,7 +53,7 @@ pub enum Activity<'a> {
         delivery: DeliveryId,
         /// The record of the attempt.
         attempt: &'a AttemptRecord,
-        /// Whether the delivery became a dead letter.
+        /// True if the delivery became a dead letter.
         is_dead: bool,
     },
     /// A function logged a line.
@@ -112,7 +112,7 @@ pub enum Progress<'a> {
     Compiled {
         /// `app/function`.
         function: &'a str,
-        /// How long this took.
+        /// How long the compilation took.
         took: Duration,
     },
     /// The start is complete: all functions run.
@@ -121,7 +121,7 @@ pub enum Progress<'a> {
     CertificatesReplaced {
         /// `public` or `admin`.
         listener: &'static str,
-        /// The time at which the first certificate expires.
+        /// The earliest time at which a certificate expires.
         expires_ms: Option<UnixMs>,
     },
     /// A reload starts.

@@ -28,8 +28,8 @@ use evoke_sandbox::{HttpAnswer, HttpCall, Level, LogLine, LogSink};
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::{RequestMetrics, RequestOutcome, TraceContext, Traceparent};
 
-/// How long a request waits for a permit. An instance ends, and releases its permit, shortly after its response.
-/// Without this wait, a client that sends its next request immediately would be refused.
+/// How long a request waits for a permit when all permits of the function are in use. An instance releases its permit
+/// shortly after its response. Without this wait, a client that sends its next request immediately would be refused.
 const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a component that is still being compiled.
@@ -191,7 +191,7 @@ impl RequestHandler for HttpFunction {
 pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
     let name = function.name.as_str();
     let handles = format!("the component of `{name}` handles HTTP requests (it exports wasi:http/incoming-handler)");
-    let help = "give it its own paths: `on: [{ http: { path: /hello, methods: [GET] } }]`";
+    let help = "give the function its own paths: `on: [{ http: { path: /hello, methods: [GET] } }]`";
     let mut found = Vec::new();
     for trigger in &function.triggers {
         match &trigger.source {

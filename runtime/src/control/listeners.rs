@@ -12,7 +12,7 @@ use evoke_model::clock::{UnixMs, rfc3339};
 pub struct ListenUrl {
     /// The address, with the real port.
     pub address: SocketAddr,
-    /// Whether the listener has TLS.
+    /// True if the listener has TLS.
     pub tls: bool,
 }
 
@@ -42,9 +42,9 @@ pub struct ListenerStatus {
     pub name: &'static str,
     /// The URL of the listener.
     pub url: ListenUrl,
-    /// The time at which the first certificate expires.
+    /// The earliest time at which a certificate expires.
     pub expires_ms: Option<UnixMs>,
-    /// Why the listener is degraded.
+    /// Why the listener is degraded; `None` if it works.
     pub trouble: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl ListenerHandle {
     }
 }
 
-/// Returns the time at which the first certificate expires.
+/// Returns the earliest time at which a certificate expires.
 pub fn first_end(certificates: &[Certificate]) -> Option<UnixMs> {
     certificates.iter().map(|certificate| certificate.not_after_s.saturating_mul(1_000)).min()
 }

@@ -45,7 +45,7 @@ impl Runner for LoggedRunner {
     }
 }
 
-/// Returns the kind of the outcome and the first line of its message, without control characters.
+/// Returns the kind of the outcome and the first line of its message. Control characters are escaped.
 fn describe(outcome: &Outcome) -> String {
     let mut text = format!("{FAILED}{}", outcome.kind());
     let message = outcome.message().unwrap_or_default();

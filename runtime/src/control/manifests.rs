@@ -47,8 +47,8 @@ pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns true for `NAME.yaml` and `NAME.yml`, except the tests of functions, `NAME.test.yaml`, and hidden files,
-/// among them the AppleDouble files (`._shop.yaml`) of macOS.
+/// Returns true for `NAME.yaml` and `NAME.yml`. Returns false for tests of functions (`NAME.test.yaml`) and for hidden
+/// files, such as the AppleDouble files (`._shop.yaml`) of macOS.
 fn is_yaml(path: &Path) -> bool {
     let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let is_test = path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|part| part == "test"));
@@ -82,7 +82,7 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
 }
 
-/// Returns an error for each glob in the `accept` of an http source that matches only sources of another app in
+/// Returns an error for each glob in the `accept` of an http source, if the glob matches only sources of another app in
 /// `apps`.
 fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diagnostics {
     let mut found = Vec::new();

@@ -16,8 +16,8 @@ const CA_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) type Mistake = (String, String);
 
 /// Reads the secrets of a function, and its grants for outbound requests. The function can read only the secrets in its
-/// `allow: secrets`. Secrets that are only in headers are hidden from the function. All of them are redacted from its
-/// log lines and messages. An error never contains the value of a secret.
+/// `allow: secrets`. Secrets that are only in headers are hidden from the function. Both kinds of secrets are redacted
+/// from its log lines and messages. An error never contains the value of a secret.
 pub(super) fn read(function: &Function) -> Result<(Secrets, Vec<Grant>), Mistake> {
     let mut hidden = BTreeMap::new();
     let grants =
@@ -37,7 +37,7 @@ fn grant_of(function: &Function, grant: &HttpGrant, hidden: &mut BTreeMap<String
         let value = template.fill(|name| values.get(name).map(Secret::expose)).unwrap_or_default();
         let invalid = || {
             let message = format!("the value of the header `{name}` for {} cannot be sent", grant.url);
-            (message, "remove line breaks and control characters from its text and its secrets".to_owned())
+            (message, "remove line breaks and control characters from the header and from the secrets in it".to_owned())
         };
         let name = HeaderName::try_from(name).map_err(|_| invalid())?;
         let mut value = HeaderValue::try_from(value).map_err(|_| invalid())?;
@@ -56,7 +56,7 @@ pub(super) fn authorities(trust: &Trust) -> Result<Option<TrustAnchors>, Mistake
     let anchors = read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string()));
     anchors.map(Some).map_err(|error| {
         let message = format!("cannot use the certificate authorities in {}: {error}", path.display());
-        (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
+        (message, "`ca` must name a file with certificates in PEM form, as in `ca: ./authority.pem`".to_owned())
     })
 }
 

@@ -1,5 +1,5 @@
-//! Pauses functions and apps for an operator. A pause is durable: it is a mark, a small stored value, that is committed
-//! together with the runtime event that reports the pause.
+//! Pauses functions and apps for an operator. A pause is durable: its mark (a small stored value) is committed together
+//! with the runtime event that reports the pause.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{FunctionId, Mark, MarkNames, runtime_events};
 use evoke_store::StoreError;
 
-/// The scope of the marks. Each key is a paused function, `app/function`, or a paused app.
+/// The scope of the marks. Each key is the name of a paused function (`app/function`) or of a paused app.
 const SCOPE: &str = "/evoke/paused";
 
 /// The marks whose keys are names of functions.
@@ -168,7 +168,8 @@ impl Control {
         self.0.parts.bus.publish_runtime_event(Some(event), mark).await
     }
 
-    /// Sets in the dispatcher which functions start no attempts: the paused ones, and those that are still compiled.
+    /// Passes to the dispatcher the functions that must not start attempts: the paused functions, and the functions
+    /// whose components are still being compiled.
     pub(super) fn hold(&self) {
         let ids = self.held_ids(&self.function_ids());
         self.0.parts.dispatcher.set_paused(ids);

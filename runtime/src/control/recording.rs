@@ -90,7 +90,7 @@ fn complete(
         let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
-            Err(_) => Err(format!("{what} contains the value of a secret, but not as text, so it cannot be replaced")),
+            Err(_) => Err(format!("{what} has a secret's value where it cannot be replaced, such as in a number")),
         }
     };
     let published = attempt.published.iter().map(|event| json(event, "a published event"));
@@ -151,14 +151,14 @@ fn plain_exchange(secrets: &Secrets, exchange: Exchange) -> Exchange {
             let parts = resized(parts, bytes, body.0.len());
             ExchangeAnswer::Response { status, headers, body, parts, error, is_stalled }
         }
-        // The sandbox has redacted the reason, as in the message of the outcome.
+        // The sandbox has already redacted the secrets in the reason.
         error @ ExchangeAnswer::Error { .. } => error,
     });
     let (method, url) = (plain_text(secrets, &exchange.method), plain_text(secrets, &exchange.url));
     Exchange { method, url, body: plain(secrets, exchange.body), answer, ..exchange }
 }
 
-/// Returns the sizes of the parts of a body whose total size changed from `before` to `after`, because the values of
+/// Adapts the sizes of the parts of a body, whose total size changed from `before` to `after` when the values of
 /// secrets were replaced. The number of parts stays the same, because the function waits for each part.
 fn resized(parts: Vec<u32>, before: usize, after: usize) -> Vec<u32> {
     if before == after {

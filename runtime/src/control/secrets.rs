@@ -53,7 +53,7 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
 /// `unset_secrets` recognises these messages by it.
 pub(super) const NOT_SET: &str = " is not set";
 
-/// Reads one secret; `what` names it in messages. An error has a message and a hint, and never contains the value.
+/// Reads a secret. Messages name the secret by `what`. An error has a message and a hint, and never contains the value.
 pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
     let value = match location {
         // The error of the system is not shown, because it contains the value.

@@ -1,4 +1,4 @@
-//! Starts the sources of all apps, replaces those whose settings changed, and stops them.
+//! Starts, replaces and stops the sources of all apps. A source is replaced when its settings change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use evoke_sources::timer::TimerSource;
 use evoke_store::{EventStore, Ownership, ScopeStore, StoreError};
 use evoke_telemetry::Metrics;
 
-/// A source runs only in the process that owns the scope of the source in the store. While another process owns it,
-/// this process tries again after this time.
+/// Time between two tries to own the scope of a source while another process owns the scope. A scope is a named lock in
+/// the store. A source runs only in the process that owns its scope.
 const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// The running sources, by the URI of their events.
@@ -98,8 +98,8 @@ impl Sources {
         self.prepared.clear();
     }
 
-    /// Stops the private sources of the renamed functions, which run under the earlier names. Returns their URIs with
-    /// their origins, for [`Sources::restart`].
+    /// Stops the private sources that run under the earlier names of the renamed functions. Returns the URIs of these
+    /// sources with their origins, for [`Sources::restart`].
     pub(super) async fn stop_own_of(&mut self, renamed: &[TakeOver]) -> BTreeMap<String, Origin> {
         let is_own = |uri: &str| renamed.iter().any(|take_over| take_over.renamed_uri(uri).is_some());
         let (own, others) = std::mem::take(&mut self.running).into_iter().partition(|(uri, _)| is_own(uri));
@@ -188,15 +188,15 @@ impl RunningSource {
 }
 
 /// Runs a source as soon as this process owns its scope, so that only one process runs the source. Does nothing if the
-/// source is stopped before.
+/// source is stopped first.
 async fn run_owned(scopes: Arc<dyn ScopeStore>, context: Context, source: impl Future<Output = ()>) {
     if let Some(_owned) = own(&*scopes, &context).await {
         source.await;
     }
 }
 
-/// Waits until this process owns the scope of the source, and tries every [`OWN_RETRY`]. Returns `None` if the source
-/// is stopped first.
+/// Waits until this process owns the scope of the source. Tries again after each [`OWN_RETRY`]. Returns `None` if the
+/// source is stopped first.
 async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
     let scope = format!("source{}", context.uri);
     loop {
@@ -226,7 +226,8 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
     }
 }
 
-/// Returns the limits of chains of events. The limits of an app apply to the chains that enter through its sources.
+/// Returns the limits on chains. A chain is an event with all events that it causes. The limits of an app apply to the
+/// chains whose first event enters through a source of the app.
 pub(super) fn descendants_limits(
     manifests: &[Checked],
     origins: &BTreeMap<String, Origin>,
@@ -315,8 +316,8 @@ pub(super) fn endpoints(
 }
 
 /// Sets the methods of the endpoints of functions that handle requests. If the manifest names no methods, such an
-/// endpoint accepts all methods that no other source with the same path names. The flag of each of the `endpoints` is
-/// true if the manifest names no methods.
+/// endpoint accepts all methods that no other source with the same path names. Each endpoint comes with a flag, which
+/// is true if the manifest names no methods.
 fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
     let accepts_all = |(endpoint, is_default): &(Endpoint, bool)| *is_default && endpoint.handler.is_some();
     let named: Vec<(String, Method)> = (endpoints.iter().filter(|each| !accepts_all(each)))

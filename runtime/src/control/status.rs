@@ -31,7 +31,7 @@ pub struct Active {
     pub sources: Vec<SourceStatus>,
     /// Instance counts and limits of the sandbox.
     pub sandbox: telemetry::Sandbox,
-    /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    /// The work that was running when the previous process ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
 }
 
@@ -58,8 +58,8 @@ pub struct FunctionStatus {
     pub is_compiling: bool,
     /// Scheme, host and port of the endpoint of a function with `deliver`.
     pub endpoint: Option<String>,
-    /// The circuit breaker of the function's endpoint. `None` for a component, and `Some(None)` if the circuit is
-    /// closed; else a description of the open circuit, as text for users.
+    /// The circuit breaker of a function with `deliver`: `Some(None)` if the circuit is closed, else a description of
+    /// the open circuit, as text for users. `None` for a function with a component.
     pub circuit: Option<Option<String>>,
 }
 
@@ -76,14 +76,14 @@ pub struct SourceStatus {
     pub refused: Refused,
 }
 
-/// Whether and why an event matches a trigger.
+/// The result of matching an event against a trigger, with the reason.
 #[derive(Debug, Clone, Serialize)]
 pub struct TriggerExplanation {
     /// `app/function`.
     pub function: String,
     /// The trigger, `on[0]`.
     pub trigger: String,
-    /// Whether the trigger matches the event.
+    /// True if the trigger matches the event.
     pub matched: bool,
     /// The reason, as text for users.
     pub text: String,

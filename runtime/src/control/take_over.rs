@@ -1,9 +1,9 @@
 //! Functions that were renamed take over the data stored under their earlier names (`was:`).
 //!
-//! The take-over is one commit of the store, at each load of manifests, before the functions are registered. At the
-//! next load, nothing is left to take over. During the take-over, no attempt of the function may run under either name,
-//! and no private source of the function may run under the earlier name. Otherwise they would continue to write data
-//! under the earlier name.
+//! The take-over is one commit of the store. It runs at each load of manifests, before the functions are registered,
+//! but only the first load finds data to take over. During the take-over, attempts of the function must not run under
+//! either name, and private sources of the function must not run under the earlier name. Otherwise, these attempts and
+//! sources would continue to write data under the earlier name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use evoke_sources::monitor;
 use evoke_store::StoreError;
 use evoke_store::take_over::find_conflict;
 
-/// The marks whose keys contain names of functions. The store renames these keys too.
+/// The marks (small values in the store) whose keys contain names of functions. The store renames these keys too.
 const MARK_NAMES: [MarkNames; 6] = [
     pause::NAMED_MARKS,
     grants::NAMED_MARKS,
@@ -57,18 +57,19 @@ pub(super) fn has_earlier_names(manifests: &[Checked]) -> bool {
 pub struct Successor {
     /// Both names, and the numbers of deliveries and keys that were taken over.
     pub taken: TakenOver,
-    /// Whether the function also took over a pause.
+    /// True if the function also took over a pause.
     pub is_paused: bool,
 }
 
-/// The result of [`Control::take_over`]: the lock on the sources, which are to be started with the new functions.
+/// The result of [`Control::take_over`]: the locked sources, to which the caller applies the new manifests, and the
+/// functions that took over.
 pub(super) struct Prepared<'a> {
     pub(super) sources: MutexGuard<'a, Sources>,
     pub(super) taken: Vec<Successor>,
 }
 
 impl Control {
-    /// Lets the functions of manifests take over from their earlier names, and reports this. After an error, nothing
+    /// Gives functions the data stored under their earlier names (`was:`), and reports this. After an error, nothing
     /// has changed, and the active functions and sources continue. After a success, the caller must replace the
     /// functions and the sources, and then call [`Control::end_take_over`].
     pub(super) async fn take_over(&self, manifests: &[Checked]) -> Result<Prepared<'_>, AppError> {
@@ -149,7 +150,7 @@ impl Control {
     }
 
     /// Returns the active functions that must not run during the take-over: each function under an earlier name, and
-    /// each function that takes over, if deliveries are moved to it.
+    /// each function to which deliveries are moved.
     fn to_suspend(&self, all: &[TakeOver], unfinished: &BTreeMap<String, u64>) -> HashSet<FunctionId> {
         let active = self.active();
         let id = |name: &String| active.function_ids.get(name).copied();

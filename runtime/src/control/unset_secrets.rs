@@ -3,8 +3,8 @@
 use super::{outbound, secrets};
 use evoke_manifest::{Function, SecretRef};
 
-/// Returns the message and the hint about each secret of a function whose variable or credential is not set on this
-/// machine. A file that cannot be read is not reported here: the load of the function reports it as a mistake.
+/// Checks whether the variable or credential of each secret of a function is set on this machine. Returns a message and
+/// a hint for each that is not. A file that cannot be read is not reported here, but when the function is loaded.
 pub(crate) fn of(function: &Function) -> Vec<(String, String)> {
     let grants = function.allow.http.iter().flat_map(|grant| &grant.secrets);
     let deliver = function.deliver.iter().flat_map(|deliver| &deliver.secrets);

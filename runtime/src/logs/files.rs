@@ -9,14 +9,14 @@ use std::time::UNIX_EPOCH;
 use super::line::{Line, to_stored};
 use evoke_model::clock::Clock;
 
-/// Upper bound of the maximum size of a file. That maximum is an eighth of a function's share (the limit on all bytes
-/// divided by the number of functions), but at least [`FILE_BYTES_MIN`]. So the deletion of a file removes only a small
-/// part of a function's log.
+/// The size limit of a file is an eighth of a function's share (the limit on all bytes divided by the number of
+/// functions), but at least [`FILE_BYTES_MIN`] and at most this. So the deletion of a file removes only a small part of
+/// a function's log.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// Lower bound of the maximum size of a file. With a limit of 48 MiB on all files, there are at most 6,144 full files.
+/// Lower bound of the size limit of a file. With a limit of 48 MiB on all files, there are at most 6,144 full files.
 const FILE_BYTES_MIN: u64 = 8 * 1024;
 /// Maximum number of functions with files. Without a limit, the number could grow forever, because reloads can add new
-/// names of functions. Beyond it, the files of the function that logged least recently are deleted.
+/// names of functions. When one more function logs, the files of the function that logged least recently are deleted.
 const OWNERS_MAX: usize = 4096;
 /// Maximum number of files that are open for writing.
 const OPEN_MAX: usize = 64;
@@ -24,11 +24,11 @@ const OPEN_MAX: usize = 64;
 /// needed, its files are deleted before the files of other functions.
 pub(super) const STALE_US: u64 = 30 * 24 * 3600 * 1_000_000;
 
-/// The longest time by which the last `seq` of a file can be ahead of the modification time of the file. It can be
-/// ahead because many lines are logged in one microsecond, and because the file system stores imprecise times.
+/// Maximum time by which the last `seq` of a file can be later than the modification time of the file. It can be later
+/// because many lines are logged in one microsecond, and because the file system stores imprecise times.
 const SEQ_AHEAD_US: u64 = 1_000_000;
 
-/// The owner of Evoke's own lines.
+/// The owner (see [`Files::owners`]) of Evoke's own lines.
 const EVOKE: &str = "evoke";
 /// The owner of the files that earlier versions wrote for all functions together. No function has this name.
 const EARLIER: &str = "";
@@ -38,17 +38,17 @@ const EARLIER_FILES: [&str; 3] = ["evoke.jsonl.2", "evoke.jsonl.1", "evoke.jsonl
 pub(super) struct Files {
     folder: PathBuf,
     bytes_max: u64,
-    /// By full name of the function.
+    /// The key is the full name of a function, [`EVOKE`] or [`EARLIER`].
     owners: HashMap<String, Owner>,
     /// The bytes of all files of all owners.
     bytes: u64,
     /// The `seq` of the last line.
     last: u64,
-    /// Whether the last write failed. It serves to log a failure once, and not for every line.
+    /// True if the last write failed. Serves to log a failure once, and not for every line.
     failing: bool,
 }
 
-/// The files of a function.
+/// The files of a function, or of [`EVOKE`] or [`EARLIER`].
 #[derive(Default)]
 struct Owner {
     /// Oldest first. Only the last one is written.
@@ -61,7 +61,7 @@ struct Owner {
 struct LogFile {
     name: String,
     bytes: u64,
-    /// No line of the file has a greater `seq`.
+    /// Upper bound of the `seq` of the lines in the file.
     last: u64,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct StoredFile {
     pub(super) path: PathBuf,
     /// The number of bytes that belong to the snapshot.
     pub(super) length: u64,
-    /// No line of the file has a greater `seq`.
+    /// Upper bound of the `seq` of the lines in the file.
     pub(super) last: u64,
 }
 
@@ -83,7 +83,7 @@ impl Owner {
         self.files.back().map_or(0, |file| file.bytes)
     }
 
-    /// Sets the length of the last file, here and in `total`, the bytes of all owners.
+    /// Sets the length of the last file. Corrects the owner's bytes and `total`, the bytes of all owners.
     fn resize(&mut self, length: u64, total: &mut u64) {
         let Some(file) = self.files.back_mut() else { return };
         let before = std::mem::replace(&mut file.bytes, length);
@@ -104,7 +104,8 @@ impl Files {
             if let Some((owner, number)) = owner_of(&name).filter(|_| metadata.is_file()) {
                 let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
                 let modified = modified.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0));
-                // If the clock was set back, the modification time may be lower than the number of the file.
+                // The number of a file is a time too. It may be later than the modification time if the clock was set
+                // back.
                 let last = number.max(modified.saturating_add(SEQ_AHEAD_US));
                 found.push((owner, number, LogFile { name, bytes: metadata.len(), last }));
             }
@@ -127,7 +128,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Writes a line. When the write fails the line is lost, and functions continue.
+    /// Writes a line. If the write fails, the line is lost, and the function that logged it gets no error.
     pub(super) fn write(&mut self, line: &Line) {
         let now_us = u64::try_from(Clock::system().now_ms()).unwrap_or(0).saturating_mul(1000);
         self.last = now_us.max(self.last + 1);
@@ -137,7 +138,7 @@ impl Files {
         if written.is_err()
             && let Some(owner) = self.owners.get_mut(owner)
         {
-            // The next write opens the file again, and reads its length.
+            // The file may end with a part of the line. The next write opens the file again, and reads its length.
             owner.writer = None;
         }
         self.report(&written);
@@ -172,7 +173,7 @@ impl Files {
         Ok(())
     }
 
-    /// Opens the last file of an owner, or a new one after it.
+    /// Opens the last file of an owner; if `is_new`, creates a new one first.
     fn open_last(&mut self, name: &str, is_new: bool) -> io::Result<()> {
         if let Some(writer) = self.owners.get_mut(name).and_then(|owner| owner.writer.take()) {
             writer.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -248,7 +249,8 @@ impl Files {
         }
     }
 
-    /// Returns the files that can have lines of a function, or all files. The files of one function are in order.
+    /// Returns the files that can have lines of `function`, or all files for `None`. The files of one owner are in
+    /// order, oldest first.
     pub(super) fn readers(&mut self, function: Option<&str>) -> Vec<StoredFile> {
         self.flush();
         let is_selected = |name: &str| function.is_none_or(|function| name == function || name == EARLIER);
@@ -285,8 +287,8 @@ fn owner_of(name: &str) -> Option<(String, u64)> {
     }
 }
 
-/// Opens a file for appending. If a crash cut off the last line, the first write ends that line, so that the next line
-/// is not appended to it. Writes nothing yet: a full disk must not prevent the start.
+/// Opens a file for appending, and returns its length. If a crash cut off the last line, the buffer of the writer
+/// starts with a line break, so that the next line is not appended to the cut line.
 fn open_to_append(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(path)?;
     let mut length = file.metadata()?.len();

@@ -1,5 +1,5 @@
-//! Passes new lines to followers. Each follower has its own queue, which gets only the lines that the follower selects.
-//! So a flood of other lines does not fill this queue.
+//! Passes new lines to followers, the clients that read the log live. Each follower has its own queue, which gets only
+//! the lines that the follower selects. So a flood of other lines does not fill this queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use super::line::{Filter, Line};
 
 /// Maximum number of lines in the queue of a follower. Further lines are dropped for this follower. The queue has room
-/// for all lines of one attempt, even if the attempt logs them in one moment.
+/// for all lines of one attempt, even if the attempt logs all of them at once.
 const LAG_MAX: usize = 1024;
 
 /// A message to a follower.

@@ -51,7 +51,7 @@ impl Filter {
 }
 
 impl Line {
-    /// Returns a line of Evoke about the log.
+    /// Returns a warning of Evoke itself about the log, such as the number of dropped lines.
     pub fn notice(function: Option<Arc<str>>, text: String) -> Self {
         let at = rfc3339(Clock::system().now_ms());
         Self { at, level: "warn".into(), function, delivery: None, attempt: None, text }
@@ -64,7 +64,7 @@ impl From<LogLine> for Line {
             at: rfc3339(line.at_ms),
             level: line.level.name().into(),
             function: Some(line.function),
-            // The delivery id that guests get consists of the store's id and the delivery's number.
+            // The delivery id that guests get is `STORE-NUMBER`: the store's id and the delivery's number.
             delivery: line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok()),
             attempt: Some(line.attempt),
             text: line.text,
@@ -74,14 +74,14 @@ impl From<LogLine> for Line {
 
 const SEQ: &str = "{\"seq\":";
 
-/// Returns the text of a stored line.
+/// Returns a line as it is stored: the JSON of the line, with `seq` as the first field.
 pub(super) fn to_stored(seq: u64, line: &Line) -> String {
     // Never fails: strings and numbers always serialise, here to an object with at least one field.
     let text = serde_json::to_string(line).unwrap_or_default();
     format!("{SEQ}{seq},{}", text.strip_prefix('{').unwrap_or_default())
 }
 
-/// Splits a stored line into its `seq`, which lines of earlier versions lack, and the JSON text of a [`Line`].
+/// Splits a stored line into its `seq` and the JSON text of a [`Line`]. Lines of earlier versions have no `seq`.
 pub(super) fn from_stored(stored: &str) -> (Option<u64>, String) {
     let parts = stored.strip_prefix(SEQ).and_then(|rest| rest.split_once(','));
     match parts.and_then(|(seq, rest)| Some((seq.parse().ok()?, rest))) {

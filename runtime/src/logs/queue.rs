@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Maximum number of lines that wait to be written. So many lines of 100 bytes take about 1 MB, and lines of the
-/// maximum length (4 KiB) take 32 MiB.
+/// Maximum number of lines that wait to be written. They take about 1 MB if each has 100 bytes, and 32 MiB if each has
+/// the maximum length of 4 KiB.
 pub(super) const LINES_MAX: usize = 8 * 1024;
 
-/// The number of lines that wait, by function. A function may have as many waiting lines as the queue has free places.
-/// So one function that floods the log gets half of the queue, and two such functions get a third each.
+/// The number of lines that wait, by function. A line is accepted while its function has fewer waiting lines than the
+/// queue has free places. So one function that floods the log gets half of the queue, and two such functions get a
+/// third each.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<Counts>);
 
@@ -21,7 +22,7 @@ struct Counts {
 #[derive(Default)]
 struct Count {
     waiting: usize,
-    /// Lines that were dropped and not yet reported.
+    /// Number of lines that were dropped and not yet reported.
     dropped: u64,
 }
 
@@ -51,7 +52,8 @@ impl Queue {
         has_room
     }
 
-    /// Counts a line as received. Returns the number of lines of the function that were dropped and not yet reported.
+    /// Called when the writer takes a line of `function` out of the queue. Returns the number of lines of this function
+    /// that were dropped and not yet reported.
     pub(super) fn received(&self, function: &Arc<str>) -> u64 {
         let mut counts = self.lock();
         counts.waiting = counts.waiting.saturating_sub(1);
@@ -64,7 +66,7 @@ impl Queue {
         dropped
     }
 
-    /// Returns for each function the number of lines that were dropped and not yet reported.
+    /// Returns the number of lines that were dropped and not yet reported, for each function with such lines.
     pub(super) fn take_dropped(&self) -> Vec<(Arc<str>, u64)> {
         let mut counts = self.lock();
         let mut taken = Vec::new();
@@ -98,7 +100,7 @@ mod tests {
             queue.received(&"a/flood".into());
         }
         send("a/flood", 1);
-        assert_eq!(queue.received(&"a/flood".into()), 0, "the three lines were reported with the first one");
+        assert_eq!(queue.received(&"a/flood".into()), 0, "the three dropped lines are reported only once");
         (0..100).for_each(|_| assert_eq!(queue.received(&"a/quiet".into()), 0));
         queue.received(&"a/flood".into());
         assert!(queue.lock().functions.is_empty() && queue.lock().waiting == 0);

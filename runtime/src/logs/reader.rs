@@ -1,4 +1,4 @@
-//! Reads the lines of a snapshot, a page at a time, in the order in which they were logged.
+//! Reads the lines of a snapshot in pages, in the order in which they were logged.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,15 +18,15 @@ pub struct Reader {
     files: Vec<StoredFile>,
     /// The lines to return, in reverse order: the next line is the last entry.
     lines: Vec<Place>,
-    /// Open files with their index; the most recently used file is the last entry.
+    /// Open files with their index in `files`; the most recently used file is the last entry.
     open: Vec<(u32, File)>,
 }
 
-/// The position of a line in the files. Positions are ordered like the lines.
+/// The position of a line in the files. The order of positions is the order of the lines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     seq: u64,
-    /// Index of the file.
+    /// Index in [`Reader::files`].
     file: u32,
     offset: u64,
     length: u32,
@@ -104,8 +104,8 @@ fn open(file: &StoredFile) -> io::Result<Option<File>> {
     }
 }
 
-/// Calls `each` with the `seq`, the offset and the length of each selected line of a file. Skips a line that a crash
-/// cut off: it is empty, invalid UTF-8 or invalid JSON.
+/// Calls `each` with the `seq`, the offset and the length of each selected line of a file. Skips lines that are empty,
+/// invalid UTF-8 or invalid JSON, because a crash cut these lines off.
 fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u64, u64, u32)) -> io::Result<()> {
     let Some(opened) = open(file)? else { return Ok(()) };
     let mut reader = BufReader::new(opened.take(file.length));
@@ -130,7 +130,7 @@ fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u6
     }
 }
 
-/// Returns the time of a line of an earlier version, in microseconds since the Unix epoch.
+/// Parses the time of a line that an earlier version wrote. Returns microseconds since the Unix epoch.
 fn microseconds(at: &str) -> u64 {
     at.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_microsecond()).ok()).unwrap_or(0)
 }

@@ -15,7 +15,7 @@ fn line(function: &str, delivery: i64, text: &str) -> LogLine {
     }
 }
 
-/// Reads the text of the last lines, in small pages.
+/// Returns the texts of the last `limit` selected lines. Reads them in small pages.
 async fn last(logs: &FunctionLogs, filter: &Filter, limit: usize) -> Vec<String> {
     let mut reader = logs.snapshot(filter.clone()).await.unwrap().stored.reader(limit).unwrap();
     let pages = std::iter::from_fn(|| Some(reader.page(200).unwrap()).filter(|page| !page.is_empty()));
@@ -150,7 +150,7 @@ async fn a_follower_gets_every_later_line_of_its_function_once_whatever_others_l
     assert!(snapshot.new_lines.is_empty());
     let mut reader = snapshot.stored.reader(10).unwrap();
     assert!(reader.page(1_000).unwrap().concat().contains("before"));
-    // The other follower has not read its lines: it gets the first ones, and the number of the dropped ones.
+    // The follower of `a/flood` has not read its lines. It gets the first ones, and the number of the dropped ones.
     let (mut lines, mut missed) = (0, 0);
     while lines + missed < 3_000 {
         match of_flood.next().await {

@@ -1,4 +1,4 @@
-//! The HTTP client of the exporter. Requests block: only the exporter's own thread sends them.
+//! The HTTP client of the exporter. Its requests block, so only the exporter's own thread sends them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const RESPONSE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(super) struct Client {
     agent: ureq::Agent,
     endpoint: String,
-    /// Whether the last request failed: only the first failure and the recovery are logged.
+    /// True if the last request failed. Only the first failure and the recovery are logged.
     failing: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Client {
 
     fn failed(&self, reason: &str) {
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!("cannot send spans to {}: {reason}; spans are lost until this works", self.endpoint);
+            tracing::warn!("cannot send spans to {}: {reason}; spans are lost until a request succeeds", self.endpoint);
         }
     }
 
@@ -51,7 +51,7 @@ impl Client {
 }
 
 impl HttpClient for Client {
-    // The signature that `async_trait` generates for an `async fn`.
+    // The trait uses `async_trait`, which generates this signature for `async fn send_bytes`.
     fn send_bytes<'client, 'future>(
         &'client self,
         request: Request<Bytes>,

@@ -6,15 +6,15 @@
 //! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | the full URL for traces; nothing is added |
 //! | `OTEL_EXPORTER_OTLP_(TRACES_)HEADERS` | headers, `name=value,…` |
 //! | `OTEL_EXPORTER_OTLP_(TRACES_)TIMEOUT` | the timeout for one batch in milliseconds, default 10000 |
-//! | `OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL` | `http/protobuf`, the only supported one |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL` | `http/protobuf`, the only supported protocol |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | the resource that sends the spans; the default service is `evoke` |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded, such as `parentbased_always_on` |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | the rule that selects traces to record, such as `always_on` |
 //! | `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | how spans are batched |
 //! | `OTEL_TRACES_EXPORTER=none`, `OTEL_SDK_DISABLED=true` | no spans are made |
 //!
 //! The OpenTelemetry library reads headers, attributes, samplers and batch settings. As the specification requires, an
-//! empty variable counts as unset, and an invalid value is logged and ignored. There is one exception: a destination to
-//! which spans cannot be sent is an error.
+//! empty variable counts as unset, and an invalid value is logged and ignored. As an exception, an endpoint or a
+//! protocol that Evoke cannot use is an error.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the configuration; `None` when tracing is off.
+    /// Reads the configuration. Returns `None` if tracing is turned off, or if no endpoint is set.
     pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, OtlpError> {
         let set = |name: &'static str| Some((name, variable(name).filter(|value| !value.trim().is_empty())?));
         if set("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
@@ -73,11 +73,12 @@ impl Config {
         let protocol = either("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL");
         if let Some((variable, value)) = protocol.filter(|(_, value)| value != "http/protobuf") {
             let message =
-                "only http/protobuf is supported, which collectors accept on port 4318; write that or unset it".into();
+                "only http/protobuf is supported, which collectors accept on port 4318; use it or unset the variable"
+                    .into();
             return Err(OtlpError::Variable { variable, value, message });
         }
         if let Some((variable, value)) = set("OTEL_TRACES_SAMPLER").filter(|(_, v)| !SAMPLERS.contains(&v.as_str())) {
-            let instead = format!("write one of {}; parentbased_always_on is used", SAMPLERS.join(", "));
+            let instead = format!("parentbased_always_on is used instead; write one of {}", SAMPLERS.join(", "));
             warn_ignored(variable, &value, &instead);
         }
         let timeout = either("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
@@ -98,7 +99,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     match uri.scheme_str() {
         Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
         Some("https") => Err("spans can only be sent without TLS: name an http:// endpoint, such as a collector on \
-                              this machine or in this cluster (http://localhost:4318) that sends them on over TLS"
+                              this machine or in this cluster (http://localhost:4318) that forwards spans over TLS"
             .into()),
         _ => Err(format!("the value is not an http:// URL; {example}")),
     }

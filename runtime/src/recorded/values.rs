@@ -1,5 +1,5 @@
-//! Converts recorded bytes to values of a test file. Reading the file gives the same bytes again. Text that is JSON in
-//! its shortest form is written as a YAML value, so that users can read and change it.
+//! Converts recorded bytes to values of a test file. When the file is read, the values give the same bytes again. Bytes
+//! that are JSON in its shortest form are written as YAML values, so that users can read and change them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,16 +16,17 @@ const VALUE_LEVELS_MAX: usize = 32;
 /// Maximum length of a key in a value, in characters. A YAML key has at most 1,024 characters, including its escapes.
 const KEY_CHARS_MAX: usize = 128;
 
-/// Which JSON in a test is written as YAML values, which users can read and change. Other JSON is written as text.
+/// Determines how the JSON of a test is written: as YAML values, or as text, which is harder to read and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// JSON up to a moderate size.
+    /// JSON of at most [`VALUE_BYTES_MAX`] bytes is written as YAML values, longer JSON as text.
     Values,
-    /// No JSON, because the test would have more values than a test file has room for.
+    /// All JSON is written as text. Used if the test would have more values than `VALUES_MAX` in `recorded.rs`.
     Text,
 }
 
-/// Returns true if a value can be read back from a test file.
+/// Returns true if a value keeps to [`VALUE_LEVELS_MAX`] and [`KEY_CHARS_MAX`], so that it can be read back from a test
+/// file.
 pub(super) fn is_writable(value: &Value) -> bool {
     fn fits(value: &Value, levels: usize) -> bool {
         match (value, levels.checked_sub(1)) {
@@ -40,7 +41,7 @@ pub(super) fn is_writable(value: &Value) -> bool {
     fits(value, VALUE_LEVELS_MAX)
 }
 
-/// Returns the number of values in a value, including the value itself.
+/// Returns the number of JSON values in `value`: the value itself, and its items and members at all levels.
 pub(super) fn count_values(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(count_values).sum(),
@@ -54,7 +55,8 @@ pub(crate) fn json_or_text(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
-/// Returns the value whose shortest JSON form is exactly these bytes, if it can be written as a YAML value.
+/// Parses bytes that are JSON in its shortest form. Returns `None` for all other bytes, and for JSON that must not be
+/// written as a YAML value.
 fn exact(bytes: &[u8], form: Form) -> Option<Value> {
     if bytes.len() > VALUE_BYTES_MAX || form == Form::Text {
         return None;
@@ -63,7 +65,7 @@ fn exact(bytes: &[u8], form: Form) -> Option<Value> {
     (value.to_string().as_bytes() == bytes && is_writable(&value)).then_some(value)
 }
 
-/// Returns bytes as text, or in base64.
+/// Returns bytes as a string if they are UTF-8, else as a map with their base64.
 fn raw_value(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -71,7 +73,8 @@ fn raw_value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Returns an event as a map, or as text if an event that is read back from the map would have other bytes as its data.
+/// Returns an event as a map. Returns it as text if it is too large, or if an event that is read back from the map
+/// would differ.
 pub(super) fn event_value(json: &str, form: Form) -> Value {
     let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
     let is_short = json.len() <= VALUE_BYTES_MAX && form == Form::Values;
@@ -82,8 +85,8 @@ pub(super) fn event_value(json: &str, form: Form) -> Value {
     }
 }
 
-/// Returns the values that an attempt read from a bucket, and its other reads: raw values, listed keys, and the size of
-/// the bucket.
+/// Returns two maps with the results of an attempt's reads in a bucket of state. The first map has the values that are
+/// JSON in its shortest form. The second map has all other values (`raw`), the listed keys, and the size of the bucket.
 pub(super) fn bucket(reads: &BucketReads, form: Form) -> (Map<String, Value>, Map<String, Value>) {
     let (mut values, mut raw, mut others) = (Map::new(), Map::new(), Map::new());
     for (key, content) in &reads.values {
@@ -115,7 +118,7 @@ pub(crate) fn changes<'a>(
     changes_in(changed, Form::Values)
 }
 
-/// Like [`changes`], with values in the given form.
+/// Like [`changes`]; with [`Form::Text`], only deleted keys are in the first map.
 pub(super) fn changes_in<'a>(
     changed: impl Iterator<Item = (&'a String, Option<&'a [u8]>)>,
     form: Form,

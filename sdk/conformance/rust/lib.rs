@@ -1,4 +1,4 @@
-//! The guest of the suite in Rust: `how` in the data says what to do.
+//! The guest of the conformance suite in Rust. `how`, an extension or a member of the data, selects the action.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};

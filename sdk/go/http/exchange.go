@@ -51,7 +51,7 @@ func exchange(request *Request, method string, header Header) (*Response, error)
 	wait(future.Subscribe())
 	received := future.Get().Some()
 	if received.IsErr() {
-		return nil, &Error{"internal-error", "the response is gone"}
+		return nil, &Error{"internal-error", "the response was already taken"}
 	}
 	if received.Ok().IsErr() {
 		return nil, toError(received.Ok().Err())
@@ -170,13 +170,13 @@ func read(response *types.IncomingResponse, limit int) (*Response, error) {
 	fields.Drop()
 	consumed := response.Consume()
 	if consumed.IsErr() {
-		return nil, &Error{"internal-error", "the body is gone"}
+		return nil, &Error{"internal-error", "the body was already taken"}
 	}
 	incoming := consumed.Ok()
 	defer incoming.Drop()
 	taken := incoming.Stream()
 	if taken.IsErr() {
-		return nil, &Error{"internal-error", "the body is gone"}
+		return nil, &Error{"internal-error", "the body was already taken"}
 	}
 	stream := taken.Ok()
 	defer stream.Drop()

@@ -54,7 +54,7 @@ pub(crate) fn parse<T: DeserializeOwned>(event: &Event) -> Result<T, Failure> {
     event.json().map_err(|error| Failure::reject(format!("cannot parse the data of {}: {error}", event.type_)))
 }
 
-/// A return type of a function: `Result<(), E>` with any error that converts into a [`Failure`], or nothing.
+/// A return type of a function: `()`, or `Result<(), E>` with an error type that converts into a [`Failure`].
 #[diagnostic::on_unimplemented(
     message = "a function cannot return `{Self}`",
     label = "expected `Result<(), evoke::Failure>` or `()`",

@@ -59,8 +59,8 @@ impl<'a> StateChange<'a> {
         self.change(Some(reading), |before: &Level| thresholds.level(*before, reading))
     }
 
-    /// Compares the current condition, for example an enum of your own, with the stored one. If it changed, publishes
-    /// and returns the change.
+    /// Compares the current condition, for example an enum of your own, with the stored one. If the condition changed,
+    /// publishes and returns the change.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;

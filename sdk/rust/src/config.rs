@@ -44,8 +44,9 @@ pub fn all() -> Vec<(String, String)> {
     store::get_all().unwrap_or_default()
 }
 
-/// Returns the secret `key`, like [`get`]: a function reads secrets and configuration values in the same way. Use this
-/// name to show that the value is a secret. Do not write a secret to logs or events.
+/// Returns the secret `key`, like [`get`]: a function reads secrets and configuration values in the same way. Call this
+/// function instead of `get` to show readers of your code that the value is a secret. Do not write a secret to logs or
+/// events.
 #[must_use]
 pub fn secret(key: &str) -> Option<String> {
     get(key)

@@ -81,7 +81,7 @@ impl Draft {
         self
     }
 
-    /// Adds an extension attribute. Its name may have only lower-case letters and digits.
+    /// Adds an extension attribute. Its name may contain only lower-case letters and digits.
     #[must_use]
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.push((name.into(), value.into()));

@@ -96,7 +96,7 @@ impl From<&str> for Failure {
     }
 }
 
-/// Converts an error to a failure: chooses retry or reject, and adds the name of the failed step.
+/// Converts an error to a failure. You choose between a retry and a reject, and name the step that failed.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;

@@ -14,8 +14,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An attempt can run again although a server has already received its request. So requests with unsafe methods carry
-//! the header `Idempotency-Key`: see [`Request::idempotency_key`]. Redirects are not followed.
+//! A function can run again for the same delivery after a server has already received a request. So requests with
+//! unsafe methods carry the header `Idempotency-Key`: see [`Request::idempotency_key`]. Redirects are not followed.
 
 use crate::Failure;
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub struct Request {
     key: Key,
 }
 
-/// Which idempotency key a request has.
+/// The idempotency key of a request.
 #[derive(Debug, Clone)]
 enum Key {
     /// The next key made of the delivery's id, unless the method is safe or the caller has set the header itself.
@@ -94,8 +94,8 @@ pub fn delete(url: impl Into<String>) -> Request {
 }
 
 impl Request {
-    /// Starts a request with any method. The URL has a scheme (`http` or `https`), a host, and perhaps a port, a path and
-    /// a query.
+    /// Starts a request with any method. The URL has a scheme (`http` or `https`) and a host, and can have a port, a
+    /// path and a query.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
             method: method.into(),
@@ -218,7 +218,7 @@ pub enum Error {
     Failed(String),
     /// The body of the response is larger than [`Request::max_body`].
     BodyTooLarge(usize),
-    /// The status of the response is not 2xx; only from [`Response::ok`].
+    /// The status of the response is not 2xx. Only [`Response::ok`] returns this error.
     Status {
         /// The status of the response, such as 404.
         status: u16,
@@ -244,9 +244,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// An invalid request is a reject. A status is also a reject, except 408, 425, 429 and all from 500 on: a later attempt
-/// may get another status in place of these. All other errors are retries. If the response has a header `retry-after`
-/// with a number of seconds, the next attempt waits at least for this time.
+/// An invalid request is a reject. A status is a reject, too, unless it is 408, 425, 429, or at least 500: these are
+/// retries, because a later attempt may get another status. All other errors are retries. If the response has a header
+/// `retry-after` with a number of seconds, the next attempt waits at least for this time.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();

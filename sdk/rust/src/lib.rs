@@ -34,8 +34,8 @@
 //!
 //! # HTTP components
 //!
-//! A component that handles HTTP requests exports `wasi:http/incoming-handler`, for example with the crate `wasip2`. Such
-//! a component has no `#[evoke::function]`, and uses [`publish`], [`config`] and [`log`] of this crate:
+//! A component that handles HTTP requests exports `wasi:http/incoming-handler`, for example with the crate `wasip2`. It
+//! has no `#[evoke::function]`, and uses [`publish`], [`config`] and [`log`] of this crate:
 //!
 //! ```ignore
 //! impl wasip2::exports::http::incoming_handler::Guest for Orders {
@@ -46,7 +46,8 @@
 //! }
 //! ```
 //!
-//! The request header `evoke-path-NAME` has the value of the path parameter NAME, percent-encoded. Clients cannot set it.
+//! The request header `evoke-path-NAME` has the value of the path parameter NAME, percent-encoded. Clients cannot set
+//! this header.
 
 // Makes `evoke::`, as used by the examples and the attribute, refer to this crate.
 extern crate self as evoke;
@@ -83,8 +84,8 @@ pub mod __rt {
     pub use crate::bindings::{self, __export_function as export};
     pub use crate::{Delivery, Event, Failure};
 
-    /// Runs before the function. Makes its panics appear in the logs, and stores the delivery's id, of which the
-    /// idempotency keys of its HTTP requests are made.
+    /// Runs before the function. Makes panics of the function appear in its logs, and stores the delivery's id for the
+    /// idempotency keys of HTTP requests.
     pub fn start(delivery: &Delivery) {
         crate::http::start(&delivery.id);
         #[cfg(all(target_family = "wasm", not(feature = "wasi")))]

@@ -29,14 +29,14 @@ pub struct FileEvent {
     /// Time of the last modification, RFC 3339; empty for a removed file.
     #[serde(default)]
     pub modified: String,
-    /// SHA-256 of the content, in hexadecimal. For a removed file, it is that of the content that the source read last.
-    /// Empty if the source did not read the file.
+    /// SHA-256 of the content, in hexadecimal. For a removed file, this is the hash of the content that the source read
+    /// last. Empty if the source did not read the file.
     #[serde(default)]
     pub sha256: String,
     /// The content, if it is text and small enough.
     #[serde(default)]
     pub content: Option<String>,
-    /// The content in base64, if it is not text and small enough.
+    /// The content in base64, if it is small enough, but not text.
     #[serde(default)]
     pub content_base64: Option<String>,
     /// The reason why the content is not in the event.
@@ -60,8 +60,8 @@ impl FileEvent {
     /// Returns the content's bytes.
     ///
     /// # Errors
-    /// A reject if the content is not in the event, because the file is too large or was removed, or because the source
-    /// does not include contents.
+    /// A reject if the content is not in the event: the file is too large or was removed, or the source does not
+    /// include contents.
     pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
         match (&self.content, &self.content_base64, &self.content_omitted) {
             (Some(text), ..) => Ok(text.clone().into_bytes()),

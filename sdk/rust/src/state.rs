@@ -35,7 +35,7 @@ pub enum Error {
     Denied,
     /// The value at this key does not have the requested type.
     Json(String, serde_json::Error),
-    /// The operation was refused, for example because of a quota, or the store failed; the message has the reason.
+    /// The operation was refused, for example because of a quota, or the store failed. The message contains the reason.
     Store(String),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Error {
             Self::Denied => f.write_str(
                 "this state is not granted (allow: { state: true }, or { state: { shared: true } } for the shared bucket)",
             ),
-            Self::Json(key, error) => write!(f, "the JSON value of the state key `{key}`: {error}"),
+            Self::Json(key, error) => write!(f, "the value of the state key `{key}` is not valid: {error}"),
             Self::Store(message) => write!(f, "state: {message}"),
         }
     }

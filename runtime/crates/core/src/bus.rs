@@ -1,5 +1,5 @@
-//! The bus: checks the events that a source offers, routes them to functions, and stores the events and their
-//! deliveries in one commit.
+//! The bus checks the events that a source offers, routes them to functions, and stores the events and their deliveries
+//! in one commit.
 
 mod drain_rate;
 mod replies;
@@ -33,24 +33,24 @@ pub struct Offer {
     pub target: Target,
     /// Small values that the source keeps in the store, such as its position. They are committed with the events.
     pub marks: Vec<Mark>,
-    /// The source through which the events enter. The events count towards this source's share of the backlog. With the
-    /// default origin, they count for no source.
+    /// The source through which the events enter. Their pending deliveries count towards this source's share of the
+    /// backlog; with the default value, towards no share.
     pub origin: Origin,
-    /// The number of functions that the chain of events passed through before it reached this source, in this runtime
-    /// or in another one.
+    /// The number of functions in the chain of events that led to this offer, in this runtime and in others. 0 if a new
+    /// chain begins.
     pub hops: u32,
-    /// Set by a source whose producers choose the `source` of their events. Events whose `source` belongs to an app or
-    /// to the runtime are then rejected, except events whose `source` is the URI of this source.
+    /// Set if the producers choose the attribute `source` of the events. The bus then rejects an event whose `source`
+    /// belongs to an app or to the runtime. It accepts a `source` that is the URI of the offering source.
     pub claims: Option<Claims>,
 }
 
-/// A source whose producers choose the `source` of their events.
+/// The data with which the bus checks `source` attributes that producers chose.
 #[derive(Debug, Clone)]
 pub struct Claims {
-    /// The URI of the source.
+    /// The URI of the source that offers the events.
     pub uri: Arc<str>,
-    /// The URI authorities of other machines that the manifest accepts, in lower case. A `source` with such an
-    /// authority never counts as a source of this runtime, whatever its path is.
+    /// The URI authorities of other machines that the manifest accepts, in lower case. A `source` with one of these
+    /// authorities never counts as a source of this runtime, whatever its path is.
     pub authorities: Arc<[String]>,
 }
 
@@ -66,7 +66,7 @@ pub enum Refused {
         /// The mistake and the correct form.
         message: String,
     },
-    /// The producer of an event claimed a source of an app or of the runtime.
+    /// The producer of an event chose a `source` that belongs to an app or to the runtime.
     #[error(
         "event {index}: its `source` is `{}`, which belongs to {owner}; a producer must set another `source`",
         excerpt(claimed)
@@ -76,7 +76,7 @@ pub enum Refused {
         index: usize,
         /// The `source` that the producer set.
         claimed: String,
-        /// The app, as in ``the app `shop` ``, or the runtime.
+        /// The owner of `claimed`: ``the app `shop` `` or `the runtime`.
         owner: String,
     },
     /// An event exceeds the size limit of the bus.
@@ -103,10 +103,11 @@ pub enum Refused {
         /// The estimated time until there is room again.
         retry_after: Duration,
     },
-    /// The pending deliveries of this source already take as much of the backlog as is free. The free part is reserved
-    /// for other sources.
+    /// The pending deliveries of this source take at least as much room of the backlog as is free. The free room is
+    /// reserved for other sources.
     #[error(
-        "{} from this source {} pending, with {} of events; the room for {} and {} more is reserved for other sources",
+        "{} from this source {} pending, with {} of events; the remaining room for {} and {} is reserved for other \
+         sources",
         count(owned.deliveries, "delivery"), fitting(owned.deliveries, "is", "are"), count(owned.bytes, "byte"),
         count(free.deliveries, "delivery"), count(free.bytes, "byte")
     )]
@@ -118,10 +119,10 @@ pub enum Refused {
         /// The estimated time until there is room for this source again.
         retry_after: Duration,
     },
-    /// The schedule (the events that wait for their `notbefore`) is at least half full, and this source already owns as
-    /// much of it as is free. The free part is reserved for other sources.
+    /// The schedule (the events that wait for their `notbefore`) is at least half full. The events of this source take
+    /// at least as much room as is free, and the free room is reserved for other sources.
     #[error(
-        "{} {} `notbefore`, with {}; the remaining room for {} and {} is reserved for other sources than this one",
+        "{} {} `notbefore`, {} in total; the remaining room for {} and {} is reserved for other sources than this one",
         count(scheduled.deliveries, "event"), fitting(scheduled.deliveries, "waits for its", "wait for their"),
         count(scheduled.bytes, "byte"), count(free.deliveries, "event"), count(free.bytes, "byte")
     )]
@@ -162,28 +163,28 @@ impl Refused {
 /// Bounds of the bus.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The maximum size of an event, attributes and data, in bytes.
+    /// The maximum size of an event (its attributes and data together), in bytes.
     pub event_size_max: usize,
-    /// The size of the backlog at which the bus starts to reject offers. Events that functions publish, and scheduled
-    /// events that become due, count towards the backlog up to half of this size, and are never rejected because of
-    /// this limit.
+    /// The limit of the backlog, the pending deliveries. The bus rejects offers that the backlog has no room for.
+    /// Events that functions publish, and scheduled events that become due, are never rejected because of this limit.
+    /// When the bus checks an offer, it counts the deliveries of published and due events as at most half of the limit.
     pub backlog_max: Amount,
-    /// The number and size of scheduled events, whose `notbefore` is in the future, at which the bus starts to reject
-    /// further scheduled events. Scheduled events that functions publish also count, but are never rejected because of
-    /// this limit.
+    /// The limit of the schedule, the events whose `notbefore` is in the future. The bus rejects further scheduled
+    /// events that the schedule has no room for. Scheduled events that functions publish also count, but are never
+    /// rejected because of this limit.
     pub schedule_max: Amount,
 }
 
-/// The default limit of the backlog, which is the pending deliveries. A million deliveries are a day's work for a
-/// function that handles 12 a second; 4 GiB leave free space on most disks.
+/// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
+/// 4 GiB leave free space on most disks.
 pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
 
-/// The default limit of the schedule, which is the events that wait for their `notbefore`. A scheduled event takes no
-/// memory. On the disk it takes its own size and about 300 bytes.
+/// The default limit of the schedule. A scheduled event takes no memory. On the disk it takes its own size and about
+/// 300 bytes.
 pub const SCHEDULE_MAX: Amount = Amount { deliveries: 4_000_000, bytes: 4 << 30 };
 
-/// The `retry_after` while the schedule is full. The value is fixed, because the real wait depends on the `notbefore`
-/// of the scheduled events.
+/// The `retry_after` while the schedule is full. The real wait depends on the `notbefore` of the scheduled events. The
+/// bus does not read these, so the value is fixed.
 const SCHEDULE_RETRY: Duration = Duration::from_secs(60);
 
 impl Default for Limits {
@@ -197,9 +198,10 @@ impl Default for Limits {
 /// below the limit, the first of them would fill the backlog again.
 const RETRY_FILL_RATIO: f64 = 0.9;
 
-/// Returns how many deliveries must end until both their number and their bytes are within the limits. `rule` returns
-/// the excess of one measure, the number or the bytes, for its values in `a` and `b`. An excess in bytes is converted
-/// to deliveries with the average size of a delivery in `total`.
+/// Returns how many deliveries must end until both the number and the bytes of the deliveries are within the limits.
+/// `rule` computes an excess from a value of `a` and the same value of `b`: first from the numbers of deliveries, then
+/// from the bytes. The excess in bytes is divided by the average size of a delivery in `total`. The larger of both
+/// excesses is returned.
 fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
     let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
     rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
@@ -221,7 +223,7 @@ struct Inner {
     router: RwLock<Arc<Router>>,
     limits: Limits,
     drain_rate: DrainRate,
-    /// The requests that wait for an event.
+    /// The requests that wait for a reply.
     replies: Arc<Replies>,
 }
 
@@ -261,8 +263,8 @@ impl Bus {
         self.metrics.refused(reason).increment();
     }
 
-    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries. A
-    /// duplicate was stored by an earlier call.
+    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries. An event
+    /// with the result [`Accepted::Duplicate`] was stored by an earlier call.
     ///
     /// # Errors
     /// [`Refused`]: nothing of the offer is stored. The exceptions are [`StoreError::Failed`] and
@@ -335,7 +337,7 @@ impl Bus {
             deliveries: max.deliveries.saturating_sub(scheduled.deliveries),
             bytes: max.bytes.saturating_sub(scheduled.bytes),
         };
-        // As in [`Bus::check_room`]: with less than half of the limits in use, no source owns more than is free.
+        // With less than half of the limits in use, no source can own more than is free.
         let is_roomy = scheduled.deliveries < max.deliveries.div_ceil(2) && scheduled.bytes < max.bytes.div_ceil(2);
         if is_roomy {
             return Ok(());
@@ -345,8 +347,8 @@ impl Bus {
         has_room.then_some(()).ok_or(Refused::ScheduleFull { scheduled, free, retry_after: SCHEDULE_RETRY })
     }
 
-    /// Stores a runtime event with its mark, or the mark alone. A runtime event is accepted even if the backlog is
-    /// full: runtime events are few, and most useful in that situation.
+    /// Stores `mark`, together with `event` if it is set. The runtime publishes this event about itself. The event is
+    /// accepted even if the backlog is full: runtime events are few, and most useful in that situation.
     pub async fn publish_runtime_event(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
         let router = self.router();
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
@@ -364,10 +366,10 @@ impl Bus {
     /// single flooding source gets half of the limits, and two get a third each. A source that owns nothing has room
     /// until the backlog is full.
     ///
-    /// Deliveries of events that functions published, and of scheduled events that became due, count for the source
-    /// through which their chain entered. For the other sources, they use up at most half of the limits. Such events
-    /// cannot be refused. So without this bound, a publish storm, or many events that are due at the same time, could
-    /// exclude all sources for long.
+    /// Events that functions publish, and scheduled events that become due, cannot be refused. Their deliveries belong
+    /// to the source through which their chain entered. When a source offers events, these deliveries count as at most
+    /// half of the limits. Otherwise very many published events, or many events that are due at the same time, could
+    /// exclude all sources for a long time.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
@@ -380,7 +382,7 @@ impl Bus {
             total.deliveries -= published.deliveries.saturating_sub(max.deliveries / 2).min(total.deliveries);
             total.bytes -= published.bytes.saturating_sub(max.bytes / 2).min(total.bytes);
         }
-        // With less than half of the limits in use, no source owns more than is free.
+        // With less than half of the limits in use, no source can own more than is free.
         if total.deliveries < max.deliveries.div_ceil(2) && total.bytes < max.bytes.div_ceil(2) {
             return Ok(());
         }
@@ -440,8 +442,9 @@ impl Bus {
     }
 }
 
-/// Rejects an event whose producer claims a source of an app or of the runtime. The check uses the same router that
-/// routes the event. So an event that claims a source of a newly added app cannot reach the functions of that app.
+/// Rejects an event whose producer chose a `source` that belongs to an app or to the runtime. `router` must be the one
+/// that also routes the event. An older router does not know a newly added app, so an event with a `source` of this app
+/// would pass the check and then reach the functions of the app.
 fn check_claim(router: &Router, claims: &Claims, index: usize, event: &Event) -> Result<(), Refused> {
     if event.source == *claims.uri {
         return Ok(());

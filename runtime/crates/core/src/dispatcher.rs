@@ -3,14 +3,15 @@
 //!
 //! The store notifies the dispatcher of ready deliveries after each commit. For each function, the dispatcher keeps a
 //! bounded number of ready deliveries in memory (`lane`), and loads the others from the store when there is room
-//! (`load`). Worker tasks take deliveries from the functions alternately (`scheduling`), so that a busy function cannot
+//! (`load`). Worker tasks take deliveries from the functions in turn (`scheduling`), so that a busy function cannot
 //! starve another. A *place* is the permission to run one delivery; the last free places are reserved for functions
-//! without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
-//! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
-//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
-//! Deliveries that were running when an earlier process ended without a clean stop run alone (`isolation`). A function
-//! that sends its deliveries to an endpoint has a circuit, which holds deliveries back while the endpoint is down
-//! (`circuit`, `endpoint`). A function that is renamed is suspended until the store has renamed it (`suspension`).
+//! without a running delivery. When an attempt ends (`attempt`), the worker passes the result of the attempt, the
+//! completion, to the store. Then it continues with the next delivery without waiting for the commit. The store later
+//! reports the committed completions (`commits`). A function with several failed attempts in a row counts as failing
+//! (`health`). If an earlier process ended without a clean stop, each delivery that it was running is later run alone
+//! (`isolation`). A function that sends its deliveries to an endpoint has a circuit breaker, which holds deliveries
+//! back while the endpoint is down (`circuit`, `endpoint`). A function that is renamed is suspended until the store has
+//! renamed it (`suspension`).
 
 mod attempt;
 mod circuit;
@@ -59,8 +60,8 @@ pub trait Runner: Send + Sync + 'static {
     /// Runs one attempt. The implementation enforces the function's timeout.
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult>;
 
-    /// Returns the settings of the function's circuit, if its attempts are requests to an endpoint. Such attempts run
-    /// no code of users, so they are not recorded as work that can end the process.
+    /// Returns the settings of the function's circuit breaker; `None` if its attempts are no requests to an endpoint.
+    /// Requests run no code of users, so these attempts are not recorded as work that can end the process.
     fn circuit(&self) -> Option<CircuitPolicy> {
         None
     }
@@ -81,9 +82,10 @@ pub struct Call {
     pub trigger: Arc<str>,
     /// True if the delivery belongs to a replay.
     pub replay: bool,
-    /// The number of functions that the chain passed through before the event.
+    /// The number of functions in the chain of events that led to the event.
     pub hops: u32,
-    /// The trace context of the attempt. `None` if tracing is off; the context of the event then continues the trace.
+    /// The trace context of the attempt. `None` if tracing is off: requests of the function then carry the context of
+    /// the event.
     pub trace: Option<TraceContext>,
 }
 
@@ -120,7 +122,6 @@ pub struct FunctionSpec {
     pub metrics: Arc<FunctionMetrics>,
 }
 
-/// Receives committed attempts.
 pub type EndedSink = Box<dyn Fn(&Arc<Completion>) + Send + Sync>;
 
 /// A handle to the dispatcher; cheap to clone.
@@ -140,13 +141,13 @@ struct Inner {
     state_locks: StateLocks,
     /// The size in bytes of the completions that were passed to the store and are not committed yet.
     uncommitted: AtomicUsize,
-    /// Wakes the task that loads retries, because a retry may be due earlier than the task expects.
+    /// Wakes the task that loads retries when a retry is due earlier than the task expects.
     alarm: Notify,
-    /// Wakes the task that watches circuits, because a delivery may start earlier than the task expects.
+    /// Wakes the task that watches circuits when a delivery can start earlier than the task expects.
     circuits: Notify,
     /// Receives every committed attempt; must not block.
     on_ended: OnceLock<EndedSink>,
-    /// Notified when a function starts or stops failing, and when a circuit opens or closes.
+    /// Notified when a function starts or stops failing, when a circuit opens or closes, and when an endpoint is gone.
     health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
@@ -156,8 +157,8 @@ struct Inner {
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// At the end of a drain, the dispatcher returns the deliveries that did not start to the store. This is the longest
-/// wait for that. Stopping the wait early is harmless, because such a delivery is free again when this process ends.
+/// The longest wait at the end of a drain: the store releases the deliveries that did not start. They are also released
+/// when this process ends, so it is harmless to stop waiting.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
@@ -168,9 +169,10 @@ impl Dispatcher {
         Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new(), current)
     }
 
-    /// Like [`Dispatcher::start`]. Records the running attempts in `running`. `exits` is the result of
-    /// [`DeliveryStore::record_exit`]: a delivery in `exits` runs alone, or becomes a dead letter. Attempts run on the
-    /// tokio runtime `workers`, all other tasks on the current one.
+    /// Like [`Dispatcher::start`], but records the running attempts in `running`. `exits` is the result of
+    /// [`DeliveryStore::record_exit`]: for some deliveries, how often the process ended without a clean stop while the
+    /// delivery ran. Each of these deliveries runs alone, or becomes a dead letter. Attempts run on the tokio runtime
+    /// `workers`, all other tasks on the current one.
     pub fn start_recorded(
         store: Arc<dyn DeliveryStore>,
         bus: Bus,
@@ -198,8 +200,7 @@ impl Dispatcher {
             runtime: tokio::runtime::Handle::current(),
             workers,
         }));
-        // A weak reference, because the store outlives the dispatcher: a strong reference would keep the dispatcher
-        // alive.
+        // The store keeps this closure and outlives the dispatcher. A strong reference would keep the dispatcher alive.
         let inner = Arc::downgrade(&dispatcher.0);
         dispatcher.0.store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
@@ -244,7 +245,7 @@ impl Dispatcher {
         self.update_all(schedule);
     }
 
-    /// Suspends the functions that are paused or being renamed, and starts what may run now.
+    /// Suspends the functions that are paused or being renamed, and starts the deliveries that may run now.
     fn update_all(&self, mut schedule: MutexGuard<'_, Schedule>) {
         let Schedule { functions, paused, suspended, .. } = &mut *schedule;
         for (id, function) in functions {
@@ -263,7 +264,7 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
     }
 
-    /// Returns for each running delivery how long its attempt has been running.
+    /// Returns, for each running delivery, the time since its attempt started.
     pub fn running_for(&self) -> HashMap<DeliveryId, Duration> {
         self.lock().started.iter().map(|(id, start)| (*id, start.elapsed())).collect()
     }
@@ -277,7 +278,7 @@ impl Dispatcher {
             .sum()
     }
 
-    /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and whose
+    /// Stops starting deliveries of this replay. Returns, for all replays, the deliveries that were started and whose
     /// completions are not committed yet.
     pub fn halt(&self, replay: ReplayId) -> Vec<DeliveryId> {
         let mut schedule = self.lock();
@@ -290,7 +291,7 @@ impl Dispatcher {
         self.lock().halted.remove(&replay);
     }
 
-    /// Returns the number of deliveries of each function that wait in memory. More may wait in the store.
+    /// Returns, for each function, the number of deliveries that wait in memory. More may wait in the store.
     pub fn waiting(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
     }

@@ -1,5 +1,5 @@
-//! Replays: stored events are delivered again, to the functions that match them today. Replayed deliveries are marked
-//! as such, their number is limited, and live deliveries run before them.
+//! Replays: stored events are delivered again, to the functions whose triggers match them now. Replayed deliveries are
+//! marked as such, their number is limited, and live deliveries run before them.
 //!
 //! A replay is a row in the store. One task advances all active replays step by step. A step reads some events after
 //! the replay's position, routes them, and commits their deliveries together with the new position. So after a restart,
@@ -30,15 +30,15 @@ use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 /// The maximum number of replays that are not finished. Each of them has deliveries in the store and in memory.
 const OPEN_MAX: usize = 16;
 
-/// A replay creates more deliveries only while at most half of this number of its deliveries are ready to run or wait
-/// for a retry. So replays hardly load the store and the dispatcher, and leave room for live deliveries.
+/// A replay creates no deliveries while more than half of this number are outstanding: ready to run, or waiting for a
+/// retry. So replays hardly load the store and the dispatcher, and leave room for live deliveries.
 const OUTSTANDING_MAX: u64 = 512;
 /// A replay creates no deliveries while more than this number of its deliveries are blocked. A blocked delivery waits
-/// for an earlier delivery of its order key, which may be a dead letter.
+/// for an earlier delivery with the same order key. The earlier delivery can be a dead letter.
 const BLOCKED_MAX: u64 = 20_000;
 
 /// The maximum number of events for which one step creates deliveries. A step is one commit, and live events may have
-/// to wait for that commit. Events of the largest size have 32 MiB together.
+/// to wait for that commit. This number of events of the largest size has 32 MiB.
 const STEP_MAX: usize = 32;
 /// The maximum number of events that one step reads; this takes some milliseconds.
 const SCAN_MAX: i64 = 4096;
@@ -47,7 +47,7 @@ const SCAN_MAX: i64 = 4096;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// The wait until the next try to own a replay that another owner advances.
+/// The wait before the next try to take the ownership of a replay that another owner advances.
 const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a request about a replay was rejected or failed.
@@ -70,7 +70,7 @@ pub enum ReplayError {
         action: &'static str,
     },
     /// The limit of unfinished replays is reached.
-    #[error("{OPEN_MAX} replays are not finished, which is the limit; wait until one is finished, or cancel one")]
+    #[error("the limit of {OPEN_MAX} unfinished replays is reached; wait until a replay is finished, or cancel one")]
     TooMany,
     /// The store failed.
     #[error(transparent)]
@@ -106,8 +106,8 @@ impl Replays {
         Self(Arc::new(Inner { store, bus, active: Mutex::default(), changed: Notify::new() }))
     }
 
-    /// Starts a replay of the events that the store has now, requested by `actor`. `functions` are the full names of
-    /// the active functions.
+    /// Starts a replay of the events that the store has now. `actor` is the requester. `functions` are the full names
+    /// of the active functions.
     ///
     /// # Errors
     /// [`ReplayError::Filter`], [`ReplayError::TooMany`] or [`ReplayError::Store`].
@@ -139,7 +139,7 @@ impl Replays {
         Ok(DryRun::new(self.0.store.clone(), self.0.bus.router(), compiled, self.range(filter), names))
     }
 
-    /// Pauses, resumes or cancels a replay, requested by `actor`. Returns the replay after the action.
+    /// Pauses, resumes or cancels a replay. `actor` is the requester. Returns the replay after the action.
     ///
     /// # Errors
     /// [`ReplayError::NotFound`], [`ReplayError::State`] or [`ReplayError::Store`].
@@ -208,14 +208,13 @@ struct ReplayTask {
     dispatcher: Dispatcher,
     /// The compiled filter and the rate limiter of each replay, kept from step to step.
     prepared: HashMap<ReplayId, Prepared>,
-    /// Each replay that this task advances, with its ownership. For a replay that another owner advances: the time of
-    /// the next try to own it.
+    /// The ownership of each replay that this task advances. For a replay that another owner advances, the time of the
+    /// next try to take the ownership.
     owned: HashMap<ReplayId, Result<Ownership, Instant>>,
 }
 
-/// A compiled replay, kept from step to step.
 struct Prepared {
-    /// The filter as stored.
+    /// The filter as stored, to notice when the store changes it.
     text: String,
     filter: CompiledFilter,
     limiter: RateLimiter,
@@ -249,7 +248,7 @@ impl ReplayTask {
                         self.prepared.remove(&id);
                         self.owned.remove(&id);
                         self.replays.active().remove(&id);
-                        // The replay may have become active again in between, by a resume.
+                        // An operator may have resumed the replay in the meantime.
                         self.reactivate(id).await;
                     }
                     Err(ReplayError::Store(StoreError::Closed | StoreError::Fenced(_))) => return,
@@ -306,7 +305,7 @@ impl ReplayTask {
         let replay = store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
         match replay.state {
             ReplayState::Running if replay.position < replay.until => match self.offer(&replay).await {
-                // The filter was valid when the replay was started, and another try would find the same mistake.
+                // The filter was valid when the replay was started, but is not valid any more. A retry cannot succeed.
                 Err(ReplayError::Filter(reason)) => {
                     tracing::error!("replay {id} stopped and failed: its stored filter is not valid: {reason}");
                     let from = &[ReplayState::Running];
@@ -331,7 +330,7 @@ impl ReplayTask {
                 store
                     .transition_replay(&Actor::Runtime, id, &[ReplayState::Cancelling], ReplayState::Cancelled)
                     .await?;
-                // Ends the halt, because the operator may redrive dead letters of this replay.
+                // Ends the halt. Otherwise, no dead letter of this replay would start after an operator redrove it.
                 self.dispatcher.resume(id);
                 Ok(Progress::Finished)
             }

@@ -19,17 +19,17 @@ use evoke_pattern::{Matcher, Pattern, check_json};
 pub struct Router {
     matcher: Matcher<usize>,
     triggers: Vec<Trigger>,
-    /// The triggers that receive every event of a source.
+    /// The triggers without a pattern, which receive every event of their source.
     by_origin: HashMap<Origin, Vec<usize>>,
     order_by: HashMap<FunctionId, OrderBy>,
-    /// The function and the trigger of each private source. Only this function receives the events of the source when
-    /// they are accepted.
+    /// The function that owns each private source, with the name of its trigger. When an event of the source is
+    /// accepted, only this function receives it.
     private_sources: HashMap<Origin, (FunctionId, Arc<str>)>,
     /// The names of the apps. The sources `/<app>/…` belong to the app.
     apps: HashSet<String>,
 }
 
-/// One entry of a function's `on:` that selects events by source, by pattern, or by both.
+/// One entry of a function's `on:` in the manifest. It selects events by source, by pattern, or by both.
 struct Trigger {
     function: FunctionId,
     name: Arc<str>,
@@ -88,20 +88,20 @@ impl Router {
         self.apps.insert(name.to_owned());
     }
 
-    /// Returns the owner of a source: the name of an app or of the runtime. A URI that is another spelling of the
-    /// owner's source, or could be mistaken for it, has the same owner; see [`claim::source_names`]. `trusted` returns
-    /// true for the authority of another machine that the manifest accepts: the path of such a URI is not compared with
-    /// the apps of this runtime.
+    /// Returns the owner of the URI `source`: the name of an app or of the runtime. Other spellings of an owner's URI,
+    /// and URIs that could be mistaken for it, have the same owner; see [`claim::source_names`]. A URI of another
+    /// machine has no owner if `trusted` returns true for its authority: the manifest accepts the sources of that
+    /// machine.
     pub fn owner_of(&self, source: &str, trusted: impl Fn(&str) -> bool) -> Option<String> {
         let SourceNames { local, remote } = claim::source_names(source);
         let remote = remote.filter(|(authority, _)| !trusted(authority)).map(|(_, name)| name);
         [local, remote].into_iter().flatten().find(|name| name == claim::RUNTIME_NAME || self.apps.contains(name))
     }
 
-    /// Returns the deliveries of a replayed event: one for each function that matches, and one for the owner of the
-    /// private source that the event came from, if any. Returns an empty list if the producer of the event claimed a
-    /// source that now belongs to an app. `origin_uri` is the URI of the source through which the event entered. The
-    /// errors are those of [`Router::route`].
+    /// Returns the deliveries of a replayed event: one for each function with a matching trigger. If the event came
+    /// from a private source, the function that owns the source also gets one. Returns an empty list if the producer of
+    /// the event chose a `source` that by now belongs to an app. `origin_uri` is the URI of the source through which
+    /// the event entered. The errors are those of [`Router::route`].
     pub fn route_replay(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -117,9 +117,9 @@ impl Router {
         Ok(deliveries)
     }
 
-    /// Returns the deliveries of a scheduled event that is due: the deliveries that the event would get if it were
-    /// accepted now. Returns an empty list for a claimed source, as [`Router::route_replay`] does. The errors are those
-    /// of [`Router::route`].
+    /// Returns the deliveries of a scheduled event that is due: the same as if the event were accepted now. Returns an
+    /// empty list if the producer of the event chose a `source` that by now belongs to an app. The errors are those of
+    /// [`Router::route`].
     pub fn route_due(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
         if self.claims_an_app(stored, origin_uri) {
             return Ok(Vec::new());
@@ -133,23 +133,22 @@ impl Router {
         self.route(&stored.event, entered, &target)
     }
 
-    /// Returns true if the producer of a stored event claimed a source that by now belongs to an app or to the runtime.
+    /// Returns true if the producer of a stored event chose a `source` that by now belongs to an app or to the runtime.
     fn claims_an_app(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> bool {
         let entered = stored.lineage.entered();
         if matches!(entered, None | Some(Origin::OPERATOR)) || entered == Some(Origin::default()) {
             return false;
         }
         let owner = |uri: &str| self.owner_of(uri, |_| true);
-        // An HTTP component publishes events with the source of its function, and these events enter through a source
-        // of the same app. That is allowed, so it is not a claim. A producer cannot imitate it: if its event entered
-        // through a source of the app, the app already existed, and the bus rejected events that claimed the app's
-        // sources.
+        // An event that entered through a source of an app may have any `source` of this app: HTTP components publish
+        // such events. Producers cannot misuse this. While the app exists, the bus accepts from a producer only one
+        // `source` of the app: the URI of the source through which the event enters.
         owner(&stored.event.source).is_some_and(|app| origin_uri.and_then(owner) != Some(app))
     }
 
-    /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first
-    /// matching trigger gives the delivery its trigger name. `entered` is the source through which the event entered;
-    /// `None` for an event that a function published.
+    /// Returns the deliveries of an event: one for each function with a matching trigger. A delivery names the first
+    /// trigger of its function that matches. `entered` is the source through which the event entered; `None` for an
+    /// event that a function published.
     ///
     /// # Errors
     /// A message when the event's JSON data is not valid JSON, or is nested deeper than 128 levels.
@@ -157,8 +156,8 @@ impl Router {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
             Target::Function { function, trigger } => {
-                // The matcher, which checks the JSON data, is not used here. The data is checked now, because a replay
-                // of the event uses the matcher.
+                // For `Target::Matching`, the matcher rejects invalid JSON data. Such data is also rejected here,
+                // because a replay of the event uses the matcher.
                 if let Data::Json(json) = &event.data {
                     check_json(json).map_err(|e| e.to_string())?;
                 }

@@ -21,7 +21,7 @@ use evoke_store::{Scheduled, Store, StoreError};
 /// The maximum number of events per commit: 64 MiB if all have the largest size. Other writes run between these
 /// commits.
 const BATCH_MAX: usize = 64;
-/// The longest wait until the wall clock, which may jump, is read again.
+/// The longest time between two reads of the wall clock. The clock can jump.
 const POLL: Duration = Duration::from_secs(1);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -77,9 +77,10 @@ impl Scheduler {
         }
     }
 
-    /// Releases the first events that are due. Returns the time at which the next one is due.
+    /// Releases a batch of due events, the earliest first. Returns the time at which the next event is due.
     async fn release_due(&mut self, now_ms: UnixMs) -> Result<Option<UnixMs>, StoreError> {
-        // The alarm is reset before the read: the read then finds every event for which the alarm was set before.
+        // The store sets the alarm when it adds an event to the schedule. The alarm is reset before the read. So the
+        // read finds every event that was added before the reset, and a later event sets the alarm again.
         self.store.alarm().reset();
         let (due, next_ms) = self.store.due_events(now_ms, BATCH_MAX + self.damaged.len()).await?;
         let mut released = Vec::new();
@@ -113,7 +114,8 @@ pub fn route(store: &dyn Store, bus: &Bus, event: &ReadEvent) -> Vec<NewDelivery
     let origin_uri = store.origin_uri(stored.lineage.origin);
     let routed = bus.router().route_due(stored, origin_uri.as_deref());
     routed.unwrap_or_else(|error| {
-        // This error is not expected: the bus routed the event when it accepted it, so the data is valid.
+        // This error is not expected: the bus already routed the event when the event was accepted. So the data is
+        // valid.
         tracing::error!("cannot route the scheduled event {}, so no function receives it: {error}", stored.seq);
         Vec::new()
     })

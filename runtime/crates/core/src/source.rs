@@ -35,7 +35,8 @@ pub struct Context {
     pub health: Health,
 }
 
-/// How long a refusal keeps a source degraded: two polls of the health monitor, which polls once a second.
+/// How long a source counts as degraded after it refused a request: two polls of the health monitor, which polls once a
+/// second.
 const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(2);
 
 /// The health of a source: written by the source, read by `status`.
@@ -51,7 +52,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Problems {
     trouble: Option<String>,
-    /// Whether the trouble lasts until a reload restarts the source.
+    /// True if the next reload must restart the source, even if its settings are unchanged.
     until_reload: bool,
     /// The time and the reason of the last recorded refusal.
     refused: Option<(Instant, String)>,
@@ -70,20 +71,20 @@ impl Health {
         self.set(Some(reason), false);
     }
 
-    /// Marks the source as degraded like [`Self::degraded`], for a reason that an operator must accept. The next reload
-    /// restarts the source even if its settings are unchanged.
+    /// Like [`Self::degraded`], for a problem that an operator can accept with a reload. The next reload restarts the
+    /// source even if its settings are unchanged.
     pub fn degraded_until_reload(&self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::warn!("a source is degraded: {reason}");
         self.set(Some(reason), true);
     }
 
-    /// Whether a reload must restart the source.
+    /// Returns true if a reload must restart the source.
     pub fn needs_reload(&self) -> bool {
         self.read().until_reload
     }
 
-    /// Counts a request that the source refused, for a reason that is shown to users.
+    /// Counts a request that the source refused. Users see the `reason`.
     pub fn count_refusal(&self, at_ms: UnixMs, reason: impl FnOnce() -> String) {
         self.0.refusals.add(at_ms, reason);
     }
@@ -106,8 +107,8 @@ impl Health {
         (problems.trouble, problems.until_reload) = (trouble, until_reload);
     }
 
-    /// Records that the source refused a request, for a reason that may no longer hold for the next request. At most
-    /// about two refusals a second take the write lock, so that a flood of refusals costs little.
+    /// Marks the source as degraded for a short time, because it refused a request. The source can still accept the
+    /// next request. At most about two refusals a second take the write lock, so a flood of refusals costs little.
     pub fn refused(&self, reason: impl FnOnce() -> String) {
         let now = Instant::now();
         let is_recent = |problems: &Problems| {
@@ -118,7 +119,7 @@ impl Health {
         }
     }
 
-    /// Why the source is degraded; `None` when it works.
+    /// Returns why the source is degraded; `None` if it works.
     pub fn trouble(&self) -> Option<String> {
         let problems = self.read();
         let refused = problems.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_SHOWN_FOR);

@@ -69,8 +69,8 @@ impl<'a> Reader<'a> {
         if self.0.first() == Some(&tag) { self.expect(tag) } else { None }
     }
 
-    /// Returns the identifier at the start of the next sequence, and the rest of that sequence: an attribute of a name,
-    /// or an extension. The identifier is `None` if the sequence starts with another value.
+    /// Returns the identifier at the start of the next sequence, and the rest of the sequence. The sequence is an
+    /// attribute of a name, or an extension. The identifier is `None` if the sequence starts with another value.
     fn identified(&mut self) -> Option<(Option<&'a [u8]>, Self)> {
         let mut sequence = Reader(self.optional(SEQUENCE)?);
         Some((sequence.expect(OID), sequence))

@@ -21,7 +21,8 @@ use super::tls::Trust;
 /// The metrics label of requests that no grant covers. It replaces the host, because a caller can choose any host.
 const NOT_GRANTED: &str = "(not granted)";
 
-/// Sends requests for the whole process: resolves names, and has the trusted certificate authorities. Cheap to clone.
+/// Sends requests for the whole process. Contains the resolver of names and the trusted certificate authorities. Cheap
+/// to clone.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -41,8 +42,8 @@ impl Client {
         Self(Arc::new(Shared { io, resolver: Resolver::default(), trust: Trust::default(), metrics }))
     }
 
-    /// Creates an owner with these grants. `name` labels its metrics: `app/function`, or `monitors`. If several grants
-    /// cover one target, the first one applies.
+    /// Creates an owner with these grants. `name` is `app/function` or `monitors`, and is a label of the owner's
+    /// metrics. If several grants cover one target, the first of these grants applies.
     pub fn owner(&self, name: &str, grants: Vec<Grant>) -> Owner {
         let Shared { io, metrics, .. } = &*self.0;
         let grants = grants
@@ -106,7 +107,7 @@ impl Owner {
         &self.0.shared.io
     }
 
-    /// Returns the metrics of requests that no grant covers. They exist from the first such request on.
+    /// Returns the metrics of requests that no grant covers. The metrics are created at the first such request.
     pub(crate) fn refused(&self) -> &OutboundMetrics {
         self.0.refused.get_or_init(|| self.0.shared.metrics.outbound(&self.0.name, NOT_GRANTED))
     }

@@ -25,11 +25,11 @@ use super::self_wake::SelfWake;
 
 /// Largest buffer of a connection with HTTP/1.1, in bytes; bodies are read in parts of at most this size.
 const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
-/// Bytes of a response body that a peer with HTTP/2 may send before they are read.
+/// Maximum number of unread bytes of one response body over HTTP/2. After these bytes, the peer must wait.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// Bytes of response bodies that a peer with HTTP/2 may send before they are read, over all calls of a connection.
+/// Maximum number of unread bytes of all response bodies of an HTTP/2 connection together.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a request body that are buffered while a peer with HTTP/2 does not read.
+/// Maximum number of bytes of a request body that are buffered while an HTTP/2 peer does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection that is ready for a call. Dropping it closes the connection, unless other calls use it.
@@ -44,11 +44,11 @@ pub(crate) struct Http1 {
     wakes: SelfWake,
 }
 
-/// The work on the socket of a connection with HTTP/1.1. Dropping it closes the connection.
+/// The future that reads and writes the socket of a connection with HTTP/1.1. Dropping it closes the connection.
 enum Driver {
-    /// The call that uses the connection does the work.
+    /// The call that uses the connection polls the future.
     Own(Pin<Box<dyn Future<Output = ()> + Send>>),
-    /// A task does the work.
+    /// A task polls the future.
     Task { _tasks: Tasks },
     /// The connection is closed.
     Ended,
@@ -89,7 +89,7 @@ impl Connection {
             .handshake(stream)
             .await?;
         let driver = Driver::Own(Box::pin(async move {
-            // The calls report the errors of the connection.
+            // The result is ignored, because each request on the connection returns the connection's error.
             let _ = connection.await;
             drop(permit);
         }));
@@ -134,8 +134,8 @@ impl Connection {
 }
 
 impl Http1 {
-    /// Returns true if a call can start. Polls the connection first. So it returns false if the runtime already knows
-    /// that the peer has closed the connection.
+    /// Returns true if a call can start. The connection is polled first, so the result is false if the runtime already
+    /// knows that the peer has closed the connection.
     pub(crate) fn is_ready(&mut self) -> bool {
         self.driver.drive(&mut Context::from_waker(Waker::noop()));
         !self.sender.is_closed() && self.sender.is_ready()
@@ -208,7 +208,7 @@ impl Executor {
     fn spawn<F: Future + Send + 'static>(&self, future: F) {
         let (token, permit) = (self.token.clone(), self.permit.clone());
         self.io.spawn(async move {
-            // The calls report the errors of the connection.
+            // The result is ignored, because each request on the connection returns the connection's error.
             tokio::select! {
                 () = token.cancelled() => {}
                 _ = future => {}

@@ -126,7 +126,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if the manifest does not allow the request, so that a retry fails the same way.
+    /// Returns true if the request is not valid or the manifest does not allow the request. A retry would fail in the
+    /// same way.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::NotGranted { .. } | Self::AddressRefused { .. } | Self::Invalid(_))
     }

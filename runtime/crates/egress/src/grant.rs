@@ -10,13 +10,13 @@ use rustls::pki_types::pem::PemObject as _;
 
 use evoke_model::destination::{AddressRange, Destination};
 
-/// One entry of `allow.http`, with its secrets resolved.
+/// One entry of `allow.http` in a manifest, with the values of its secrets.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The origins that may be reached.
     pub destination: Destination,
-    /// Headers that are added to each request, and replace those of the request with the same name. Mark values with
-    /// secrets as sensitive ([`HeaderValue::set_sensitive`]).
+    /// Headers that are added to each request. They replace the headers of the request that have the same names. Mark
+    /// values with secrets as sensitive ([`HeaderValue::set_sensitive`]).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Addresses that may be reached although they are not global.
     pub addresses: Vec<AddressRange>,

@@ -7,16 +7,16 @@
 //! 2. A name is resolved once, within 5 s. Each address is checked: an address that is not global (loopback, private,
 //!    link-local and so on) is refused, unless [`Grant::addresses`] contains it.
 //! 3. The connection is made to an address that was checked, without another look-up. If connecting fails, the next
-//!    one is tried.
+//!    checked address is tried.
 //! 4. For https, the certificate must be valid for the host of the target. HTTP/2 or HTTP/1.1 is negotiated.
-//! 5. The headers of the grant replace those of the request with the same name.
+//! 5. The headers of the grant replace the headers of the request that have the same names.
 //!
-//! A redirect is returned like any other response and is not followed; proxies of the environment are not used.
+//! A redirect is returned like any other response and is not followed. No proxy is used, even if `HTTP_PROXY` is set.
 //! Connections are pooled for each owner, grant and target.
 //!
-//! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the runtime of the call
-//! that connected; the calls of one owner should run on one runtime, so that no call waits for the threads of another
-//! runtime. Names are resolved on the runtime that the client was made with.
+//! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the tokio runtime of the
+//! call that made the connection. The calls of one owner should run on one runtime, so that no call waits for the
+//! threads of another runtime. Names are resolved on the runtime that the client was made with.
 //!
 //! ```no_run
 //! # async fn example(io: tokio::runtime::Handle, metrics: std::sync::Arc<evoke_telemetry::Metrics>) -> Result<(), Box<dyn std::error::Error>> {

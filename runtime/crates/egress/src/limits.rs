@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::allowance::Allowance;
 
-/// Largest wait for the addresses of a name.
+/// Longest wait for the addresses of a name.
 pub const DNS_MAX: Duration = Duration::from_secs(5);
-/// Largest wait for a connection, over all addresses that are tried.
+/// Longest wait for a connection, over all addresses that are tried.
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Largest wait for a TLS handshake.
+/// Longest wait for a TLS handshake.
 pub const TLS_MAX: Duration = Duration::from_secs(5);
 /// The default of [`Limits::first_byte_timeout`], and the largest value of [`Limits::between_bytes_timeout`].
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest number of headers of a response.
 pub const HEADERS_MAX: usize = 100;
 
-/// The limits of one request. The constants of this module are upper bounds of its time-outs, except of
-/// [`Limits::first_byte_timeout`].
+/// The limits of one request. Time-outs that are longer than the constants of this module are shortened to these
+/// constants, except [`Limits::first_byte_timeout`].
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The time at which the call ends, including its response body.

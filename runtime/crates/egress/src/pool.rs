@@ -23,7 +23,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The key of a pooled connection. Only calls with the same grant and the same target share connections.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// The position of the grant.
+    /// The index of the grant among the grants of the owner.
     pub(crate) grant: usize,
     pub(crate) target: Target,
 }
@@ -73,8 +73,8 @@ impl Pool {
             if is_ready {
                 return Some(Connection::Http1(state.idle.remove(at).connection));
             }
-            // A connection that is not ready may still be sending the rest of a request whose response came early. It
-            // stays in the pool.
+            // A connection that is not ready stays in the pool, because it may still be sending the rest of a request
+            // whose response came early.
             if is_closed {
                 state.idle.remove(at);
             }
@@ -96,8 +96,8 @@ impl Pool {
         }
     }
 
-    /// Adds a new connection with HTTP/2 to the pool, so that further calls can use it, unless the pool already has one
-    /// for the key.
+    /// Adds a new connection with HTTP/2 to the pool, so that further calls can use it. Does nothing if the pool is
+    /// full or already has a connection for the key.
     pub(crate) fn share(self: &Arc<Self>, key: &Key, connection: &Connection) {
         let Connection::Http2(connection) = connection else { return };
         let mut state = self.lock();
@@ -157,8 +157,8 @@ impl Pool {
     }
 }
 
-/// A connection in use by one call. Dropping it closes a connection with HTTP/1.1, or only the call's stream of a
-/// connection with HTTP/2.
+/// A connection in use by one call. Dropping this closes a connection with HTTP/1.1. With HTTP/2, dropping this only
+/// closes the stream of the call.
 pub(crate) struct Lease {
     pub(crate) pool: Weak<Pool>,
     pub(crate) key: Key,

@@ -1,5 +1,5 @@
-//! The grant of the last request of an owner. Most functions send all requests to one origin, and parsing the URL of a
-//! request takes longer than the rest of the check.
+//! Caches the grant of the last request of an owner. Most functions send all requests to one origin, and parsing the
+//! URL of a request takes longer than the rest of the check.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,8 +20,8 @@ struct Granted {
 }
 
 impl Recent {
-    /// Returns the position of the grant and the target, if the last granted request had the scheme and authority of
-    /// this URI.
+    /// Returns the target of this URI, and the position of its grant. Returns `None` unless the last granted request
+    /// had the scheme and the authority of this URI.
     pub(crate) fn get(&self, uri: &Uri) -> Option<(usize, Target)> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Granted { scheme, authority, grant, target } = recent.as_ref()?;

@@ -34,8 +34,8 @@ pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The progress of a request body. The connection updates it while it reads the body; the sender of the request reads
-/// it.
+/// The progress of a request body. The connection updates the progress while it reads the body; the sender of the
+/// request reads the progress.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     state: Mutex<SendingState>,
@@ -44,7 +44,7 @@ pub(crate) struct Sending {
 
 #[derive(Debug, Default)]
 struct SendingState {
-    /// The last time that the connection polled the body. It read a part, or the next part was not ready.
+    /// The last time at which the connection polled the body, even if no part was ready.
     last: Option<Instant>,
     /// True while the connection waits for the body.
     waits_for_body: bool,
@@ -59,8 +59,8 @@ impl Sending {
         self.is_complete.load(Ordering::Acquire)
     }
 
-    /// Returns true if a part of the body may not have been written to the socket: it was not read yet, or is in the
-    /// buffer of the connection.
+    /// Returns true if a part of the body is perhaps not written to the socket yet. Such a part was not read yet, or is
+    /// in the buffer of the connection.
     pub(crate) fn may_be_unsent(&self) -> bool {
         !self.is_complete() || self.lock().bytes > SENT_AT_ONCE
     }

@@ -43,7 +43,7 @@ impl Resolver {
         let deadline = Instant::now() + DNS_MAX;
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
         let internal = || Error::Internal("the lookup of a name was interrupted".into());
-        // The semaphores are never closed.
+        // `acquire_owned` fails only if the semaphore is closed, which never happens.
         let own = timeout_at(deadline, own_lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;
         let permit = timeout_at(deadline, self.lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;
         let name = host.to_owned();

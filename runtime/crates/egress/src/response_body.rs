@@ -24,7 +24,7 @@ pub struct ResponseBody {
     sending: Arc<Sending>,
     between_bytes: Duration,
     deadline: Instant,
-    /// The timer of the next time-out, made at the first wait for the peer.
+    /// The timer of the current wait for the peer; `None` after each part of the body.
     timer: Option<Pin<Box<Sleep>>>,
     /// The connection and the permit of the call, until the body ends.
     held: Option<(Lease, OwnedSemaphorePermit)>,
@@ -53,7 +53,7 @@ impl ResponseBody {
         body
     }
 
-    /// Returns the connection to the pool if the request was read to its end; otherwise closes the connection.
+    /// Returns the connection to the pool if the request body was read to its end; otherwise closes the connection.
     fn finish(&mut self) {
         if let Some((lease, _permit)) = self.held.take()
             && self.sending.is_complete()

@@ -20,7 +20,7 @@ const POLLING: u8 = 1;
 /// Woken while polling.
 const WOKEN: u8 = 2;
 
-/// Polls a future for a task. Several tasks may use the same value, but only one at a time.
+/// Polls a future for a task. Several tasks may use the same `SelfWake`, but only one at a time.
 pub(crate) struct SelfWake {
     shared: Arc<Shared>,
     waker: Waker,
@@ -38,8 +38,8 @@ impl SelfWake {
         Self { waker: Waker::from(shared.clone()), shared }
     }
 
-    /// Calls `poll` until it returns ready, or returns pending without a wake-up during the call, but at most
-    /// [`POLLS_MAX`] times.
+    /// Calls `poll` again while it returns pending and a wake-up came during the call, but at most [`POLLS_MAX`] times
+    /// in total.
     pub(crate) fn poll<T>(&self, cx: &Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Shared { state, task } = &*self.shared;
         task.register(cx.waker());

@@ -46,7 +46,7 @@ impl Owner {
     /// Returns the position of the grant that covers a request, and the target of the request. Sends nothing.
     ///
     /// # Errors
-    /// The URI is not valid, or no grant covers it.
+    /// The method is not supported, the URI is not valid, or no grant covers the target.
     pub fn grant_of<B>(&self, request: &Request<B>) -> Result<(usize, Target), Error> {
         check_method(request.method())?;
         let recent = &self.0.recent;
@@ -121,7 +121,8 @@ impl Owner {
             match wait_for_head(connection.send(request), &sending, limits).await? {
                 Ok(response) => break (connection, response),
                 Err(mut error) => match error.take_message() {
-                    // The pooled connection was dead, and nothing was sent.
+                    // Nothing was sent, because the pooled connection was dead. The request is sent over another
+                    // connection.
                     Some(unsent) if !is_new => request = unsent,
                     _ => return Err(sending.error().unwrap_or_else(|| Error::of_connection(error.error()))),
                 },
@@ -207,8 +208,8 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Writes the target into the request, in the form that the version of HTTP requires: the caller's own spelling of the
-/// target is never sent.
+/// Writes the target into the request, in the form that the version of HTTP requires. So the caller's own spelling of
+/// the target is never sent.
 fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> Result<(), Error> {
     let invalid = |error: http::Error| Error::Invalid(error.to_string());
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

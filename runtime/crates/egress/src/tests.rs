@@ -249,7 +249,7 @@ async fn the_rest_of_a_request_is_sent_although_its_response_came_early_and_anot
             if head.starts_with("GET") {
                 return;
             }
-            // Both calls end in the meantime.
+            // The calls of POST and GET end during this pause.
             tokio::time::sleep(SECOND / 2).await;
             let mut body = vec![0; SIZE];
             let read = stream.read_exact(&mut body).await;

@@ -1,4 +1,4 @@
-//! TLS: the trusted authorities and the settings of clients.
+//! TLS for outbound requests: the trusted certificate authorities and the TLS configuration of each grant.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use tokio::sync::OnceCell;
 use super::error::Error;
 use super::grant::TrustAnchors;
 
-/// The authorities that the machine trusts, read once and on first use.
+/// The certificate authorities that the machine trusts. They are read once, on first use.
 #[derive(Default)]
 pub(crate) struct Trust {
     roots: OnceCell<Arc<RootCertStore>>,
-    /// The settings of all grants without authorities of their own.
+    /// The configuration for all grants that have no certificate authorities of their own.
     shared: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Trust {
-    /// Returns the settings for a grant with these authorities.
+    /// Returns the configuration for a grant that has the certificate authorities `ca` of its own.
     pub(crate) async fn config(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<ClientConfig>, Error> {
         let roots = self.roots(io, ca).await?;
         match ca {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 
-/// Device and inode of a file. Two names with the same identity are the same file, however they are spelled: hard
-/// links, bind mounts, and paths through symbolic links.
+/// Device and inode of a file. Two paths with the same identity lead to the same file, for example hard links, bind
+/// mounts, and paths through symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     device: u64,
@@ -31,7 +31,7 @@ impl FileId {
         Ok(Self::of(&rustix::fs::fstat(file)?))
     }
 
-    /// Returns the identity of the file at a path. Follows symbolic links, and opens nothing.
+    /// Returns the identity of the file at a path. Follows symbolic links. Does not open the file.
     pub fn of_path(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&rustix::fs::stat(path)?))
     }

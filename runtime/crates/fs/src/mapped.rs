@@ -1,4 +1,5 @@
-//! Writes to the mapped part of a file: a write needs no system call, and written bytes survive a crash of the process.
+//! Writes to the start of a file through a memory mapping. A write needs no system call, and the written bytes survive
+//! a crash of the process.
 
 use std::fs::File;
 use std::io;
@@ -13,9 +14,9 @@ pub struct MappedFile(Mapping);
 
 impl MappedFile {
     /// Maps the first `length` bytes of `file`, rounded down to a multiple of 8 bytes. The disk space of these bytes
-    /// must be allocated: the kernel kills the process (SIGBUS) when it writes to a page for which the disk has no
-    /// space. The kernel also kills the process when it writes beyond the end of a file that was truncated since; only
-    /// the owner of the file can truncate it.
+    /// must be allocated: the kernel kills the process (SIGBUS) if the process writes to a page for which the disk has
+    /// no space. The kernel also kills the process if the file was truncated after this call, and the process writes
+    /// beyond its new end. Only the owner of the file can truncate it.
     ///
     /// Returns `None` if the file is shorter than `length`, or if its file system may need more space even for a write
     /// into allocated space. In these cases, and after an error, the caller must write with system calls.

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fs
 
 use super::FileId;
 
-/// The permission bits of other users: read, write and enter, for the group and for all users.
+/// The permission bits of other users (the group and all others): read, write and enter.
 const OF_OTHERS: u32 = 0o077;
 /// The permission bits that let other users write.
 const WRITE_BY_OTHERS: u32 = 0o022;
@@ -39,9 +39,9 @@ pub struct PrivateFolder {
 pub struct Prepared {
     /// The folder, which is private now.
     pub folder: PrivateFolder,
-    /// Messages for the user: which permissions were changed, and whether other users may write to the parent folder.
+    /// Messages for the user about changed permissions, and about a parent folder that other users may write to.
     pub notes: Vec<String>,
-    /// Whether the permissions allowed other users to read the folder or files in it before they were changed.
+    /// True if the folder or a file in it had permissions for other users, which `prepare` has removed.
     pub was_open: bool,
 }
 
@@ -153,8 +153,8 @@ impl PrivateFolder {
     fn parent_warning(&self) -> Option<String> {
         let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
         let sticky = permissions(&parent) & 0o1000 != 0;
-        // On many systems each user is the only member of a group, and this group may write to the user's folders. Such
-        // a permission is not a risk.
+        // On many systems, each user has a group without other members, and this group may write to the user's folders.
+        // The write permission of this group is not a risk.
         let is_own_group = parent.st_gid == rustix::process::getegid().as_raw();
         let by_others = permissions(&parent) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
         (by_others != 0 && !sticky).then(|| {
@@ -219,8 +219,9 @@ impl PrivateFolder {
         Ok(found)
     }
 
-    /// Checks that the path still leads to the folder that was opened at first, and that the file `name` at this path
-    /// is a file of that folder. A caller that opened a file by path calls this function before it uses the file.
+    /// Returns the identity of the file `name`. Returns an error if the path of the folder no longer leads to the
+    /// opened folder, or if the file of this name at the path is not the file in the opened folder. A caller that
+    /// opened a file by path calls this function before it uses the file.
     pub fn confirm(&self, name: &str) -> io::Result<FileId> {
         let below = FileId::of(&statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW)?);
         let by_path = FileId::of(&stat(self.path.join(name))?);
@@ -293,8 +294,8 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
     Ok(changed)
 }
 
-/// Returns `None` for an entry that was removed after it was listed: another process that closes the store removes
-/// files of it.
+/// Returns `None` for an entry that was removed after it was listed. For example, SQLite removes its `-wal` and `-shm`
+/// files when another process closes the store.
 fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
     match result {
         Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -302,8 +303,8 @@ fn is_there<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
     }
 }
 
-/// Creates a folder and its missing parents. Only their owner can use them. Syncs the parent of the folder and the
-/// parent of each created folder: a new folder survives a power cut only if its parent was synced.
+/// Creates a folder and its missing parents. Only the owner can use the created folders. Syncs the parent of the folder
+/// and the parent of each created folder: a new folder survives a power cut only if its parent was synced.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -31,9 +31,9 @@ pub fn open_below(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<Fi
     })
 }
 
-/// Opens a file without the right to read or write (Linux, `O_PATH`), in order to check it first. Such an open never
-/// waits for the other end of a pipe and has no effect on a device. Closing the descriptor does not release the POSIX
-/// locks that the process holds on the file.
+/// Opens a file with `O_PATH` (Linux): the descriptor allows checks, but no reads or writes. Opening with `O_PATH`
+/// never waits for the other end of a pipe, and has no effect on a device. Closing the descriptor does not release the
+/// POSIX locks that the process holds on the file.
 #[cfg(target_os = "linux")]
 fn pin(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(folder, path, OFlags::PATH | OFlags::CLOEXEC | more, Mode::empty())?)
@@ -50,8 +50,8 @@ fn pin(folder: impl AsFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(folder, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | more, Mode::empty())?)
 }
 
-/// Opens the file of the descriptor `pinned` (see [`pin`]) again, for reading. Without `/proc`, opens the file by its
-/// name and checks that it is still the same file.
+/// Opens the file of the descriptor `pinned` (see [`pin`]) again, for reading. If there is no `/proc`, opens the file
+/// with `by_name`, and returns an error if this is no longer the file `id`.
 fn open_pinned(pinned: &OwnedFd, id: FileId, by_name: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<File> {
     use std::os::fd::AsRawFd as _;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -94,7 +94,8 @@ fn check(stat: &Stat) -> io::Result<()> {
 /// Reads a regular file of at most `max` bytes.
 ///
 /// # Errors
-/// As for [`open_regular`]; `FileTooLarge` if the file is larger, after reading at most `max` + 1 bytes.
+/// The errors of [`open_regular`]; `FileTooLarge` if the file has more than `max` bytes (at most `max` + 1 bytes are
+/// read).
 pub fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -108,7 +109,7 @@ pub fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 /// Reads a regular file of at most `max` bytes as UTF-8.
 ///
 /// # Errors
-/// As for [`read_at_most`]; `InvalidData` if the file is not UTF-8.
+/// The errors of [`read_at_most`]; `InvalidData` if the file is not UTF-8.
 pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
     String::from_utf8(read_at_most(path, max)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not valid UTF-8"))

@@ -11,10 +11,10 @@ use rustix::process::{Resource, getrlimit};
 /// write of one page has failed. A smaller test write could succeed although the disk is full.
 const TRIAL: usize = 64 * 1024;
 
-/// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. To find out, it
-/// writes a file without a name. If this write fails for another reason, it returns true.
+/// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. Tests this by
+/// writing a file without a name. Returns true if this write fails for another reason.
 ///
-/// For callers whose library (such as SQLite) reports a full disk as a failed write, without the error number.
+/// Used by callers whose library (such as SQLite) reports a full disk only as a failed write, without the error number.
 #[must_use]
 pub fn has_room(folder: &Path) -> bool {
     let without_name = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
@@ -32,8 +32,8 @@ pub fn has_room(folder: &Path) -> bool {
     !written.is_err_and(|error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
-/// Returns true if a file has less than 64 KiB left to the largest size that this process may write (`ulimit -f`). The
-/// process must ignore the signal SIGXFSZ, otherwise a write beyond the limit ends the process.
+/// Returns true if a file can grow by less than 64 KiB until it reaches the process's limit for file sizes
+/// (`ulimit -f`). The process must ignore the signal SIGXFSZ, otherwise a write beyond the limit ends the process.
 #[must_use]
 pub fn is_at_size_limit(file: &Path) -> bool {
     let limit = getrlimit(Resource::Fsize).current;

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Takes a shared lock on a byte range of a file. While it lasts, no one else can lock the range exclusively. Does not
-/// wait: the error has the kind `WouldBlock` if the range is locked exclusively already.
+/// Takes a shared lock on a byte range of a file. While the lock lasts, no one else can lock the range exclusively.
+/// Does not wait: if the range is already locked exclusively, the error has the kind `WouldBlock`.
 ///
 /// The lock is an open file description lock (Linux, `F_OFD_SETLK`). It conflicts with POSIX locks, also with POSIX
 /// locks of this process. Unlike a POSIX lock, it belongs to the descriptor: it ends when the descriptor and its copies
@@ -44,8 +44,8 @@ fn set_lock(_: impl AsFd, _: libc::c_int, _: Range<i64>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Keeps the programs that this process starts from inheriting its descriptors, except standard input, output and
-/// error. This includes descriptors that this process itself inherited.
+/// Marks all open descriptors, except standard input, output and error, so that programs that this process starts do
+/// not inherit them. This includes descriptors that this process itself inherited.
 pub fn close_inherited_on_exec() -> io::Result<()> {
     mark_inherited()
 }
@@ -54,8 +54,8 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
 #[allow(unsafe_code)]
 fn mark_inherited() -> io::Result<()> {
     const CLOSE_ON_EXEC: libc::c_uint = 4; // CLOSE_RANGE_CLOEXEC
-    // SAFETY: the call takes no pointers. With this flag, the call does not close descriptors. It marks each open
-    // descriptor, and a later `exec` closes the marked ones.
+    // SAFETY: the call takes no pointers. With this flag, the call closes no descriptor now: it marks each open one,
+    // and a later `exec` closes the marked ones.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_ON_EXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,12 +1,13 @@
 //! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, with or without TLS. Each
 //! connection has limits of time and memory.
 //!
-//! A service gets a request as soon as its head is complete. The body then arrives in time or fails with
-//! [`BodyError::Slow`]. So a service must only limit the size of the bodies that it reads. A connection without a
-//! request in flight is closed after a time: after [`Limits::keep_alive`] between two requests, and after
-//! [`Limits::idle`] before the first request and while a head arrives. The two limits cover a peer that sends nothing,
-//! one that sends its head byte by byte, and one that only sends HTTP/2 control frames. [`Limits::handshake`] limits
-//! the time before HTTP, for the header of the PROXY protocol and the TLS handshake.
+//! The listener calls the service as soon as the head of a request is complete. The body then either arrives within the
+//! time limits, or reading it fails with [`BodyError::Slow`]. So a service needs no time limits, and only has to limit
+//! the size of the bodies that it reads. A connection without a request in flight is closed: after
+//! [`Limits::keep_alive`] if it waits for a further request, and after [`Limits::idle`] if it waits for its first
+//! request or for the rest of a head. These two limits cover a peer that sends nothing, one that sends its head byte by
+//! byte, and one that only sends HTTP/2 control frames. [`Limits::handshake`] limits the time before HTTP begins: the
+//! header of the PROXY protocol, and the TLS handshake.
 //!
 //! Requests have these extensions: [`ConnectionHandle`]; [`http::uri::Scheme`], the scheme that the client used;
 //! [`ClientCertificate`], if the client sent one.
@@ -107,15 +108,15 @@ impl Listener {
         self
     }
 
-    /// Returns the bound address. If port 0 was requested, it has the port that the system chose.
+    /// Returns the bound address. If port 0 was requested, the address has the port that the system chose.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// Serves requests with `service` until `stop`. The service gets the address of the client; behind a proxy, the
-    /// port of this address may be 0. After `stop`, the listener accepts no more connections, requests in flight may
-    /// continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were cut
-    /// off with a request in flight.
+    /// Serves requests with `service` until `stop` is cancelled. The service gets the address of the client. If a proxy
+    /// named the client, the port of this address can be 0. After `stop`, the listener accepts no more connections.
+    /// Requests in flight may continue for at most [`Limits::drain`], then all connections are closed. Returns the
+    /// number of connections that were cut off with a request in flight.
     ///
     /// To serve an axum router, wrap it in [`hyper_util::service::TowerToHyperService`].
     pub async fn serve<S, F, B>(self, service: S, limits: Limits, stop: CancellationToken) -> usize
@@ -275,7 +276,7 @@ where
         }
     }
 
-    /// Resolves after the connection had no request in flight for the longest time that the limits allow.
+    /// Resolves when the connection has had no request in flight for the longest time that the limits allow.
     async fn idle(&self, mut activity: watch::Receiver<Activity>) {
         loop {
             // `wait_for` fails only without a sender. The connection owns the sender and outlives this future.
@@ -308,8 +309,8 @@ fn too_many_requests() -> Response<()> {
     response
 }
 
-/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. There is no socket, so all
-/// time limits follow tokio's clock, which a test can pause.
+/// Serves one connection over `io` until the connection is closed, with the limits of [`Listener::serve`]. Tests use it
+/// with a stream in memory: no socket is involved, so all time limits follow tokio's clock, which a test can pause.
 #[cfg(any(test, feature = "test-util"))]
 pub async fn serve_stream<T, S, F, B>(io: T, service: S, limits: Limits)
 where
@@ -340,7 +341,7 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         // `Server::idle` limits how long a head may take. The timeout of hyper would also end connections that wait for
         // their next request.
         .header_read_timeout(None)
-        // hyper panics below 8 KiB.
+        // hyper panics if the buffer is smaller than 8 KiB.
         .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
     http.http2()
         .timer(TokioTimer::new())

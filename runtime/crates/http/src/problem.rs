@@ -22,14 +22,14 @@ pub struct Problem {
     allow: Option<String>,
     /// Value of `Retry-After`, in seconds.
     retry_after_s: Option<u64>,
-    /// One more header. Boxed, because few problems have one, and so a `Result` with a problem stays small.
+    /// One more header. Few problems have one, so it is boxed: a `Result` with a problem stays small.
     header: Option<Box<(HeaderName, HeaderValue)>>,
     /// Members in addition to those that every problem has (RFC 9457, section 3.2).
     extensions: Map<String, Value>,
 }
 
 impl Problem {
-    /// A problem with a status and no headers or members of its own.
+    /// Makes a problem without additional headers or members.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let extensions = Map::new();
         Self { status, detail: detail.into(), allow: None, retry_after_s: None, header: None, extensions }
@@ -45,12 +45,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 405: the path exists, with other methods (`allow`).
+    /// 405: the path exists, but only for the methods in `allow`.
     pub fn method(allow: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { allow: Some(allow.into()), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
-    /// 503 with `Retry-After`, rounded down to seconds, at least 1.
+    /// 503 with `Retry-After`: `after` rounded down to seconds, but at least 1.
     pub fn later(after: Duration, detail: impl Into<String>) -> Self {
         let retry_after_s = Some(after.as_secs().max(1));
         Self { retry_after_s, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
@@ -69,7 +69,7 @@ impl Problem {
         Self { header: Some(Box::new((name, value))), ..self }
     }
 
-    /// Returns the response, with its headers and JSON body. The detail may repeat parts of the request, so characters
+    /// Returns the response, with its headers and JSON body. The detail can repeat parts of the request, so characters
     /// that deceive the reader of a terminal are escaped.
     pub fn response(self) -> Response<Full<Bytes>> {
         let body = json(&Body {

@@ -9,14 +9,14 @@
 //! |---|---|
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
 //! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
-//! | 400 | the body contradicts its headers, or is not an event; a value that a placeholder names is missing or has a wrong form: `placeholder` and `attribute` name it |
+//! | 400 | the body contradicts its headers, or is not an event; or a value that a placeholder needs is missing or has a wrong form: the members `placeholder` and `attribute` of the response name it |
 //! | 401 | the source has `auth`, and the sender is not verified; the response gives no further reason |
-//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; a page of an origin that `cors` does not allow sent the request |
+//! | 403 | an event claims a `type` or a `source` that the source does not accept: the member `attribute` says which; or `cors` does not allow the origin of the page that sent the request |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
 //! | 422 | an event was not stored, because another sender has used its id (only for senders with a password or a certificate) |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
-//! | 429 | too much from this source is pending; `Retry-After` says when to retry |
-//! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
+//! | 429 | too many events of this source are pending; `Retry-After` says when to retry |
+//! | 503 | too many events of all sources are pending, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
 //! | 508 | the request belongs to a chain of events that is too long, most likely a loop, see `hops.rs` |
 //!
@@ -24,8 +24,8 @@
 //!
 //! OPTIONS gets 204 with `Allow`, unless a source declares the method OPTIONS. With `cors`, the response to a preflight
 //! request lists what the page may do. With `handshake`, the response to the validation request of a CloudEvents sender
-//! permits it to send. HEAD is handled by the source that accepts GET: the response is 200 without a body, and no event
-//! is made. With `auth`, the sender of a HEAD request is verified as for GET.
+//! permits it to send. A HEAD request goes to the source that accepts GET: the sender is verified as for a GET request,
+//! the response is 200 without a body, and no event is made.
 //!
 //! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the
 //! client, if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].
@@ -116,28 +116,29 @@ pub struct Endpoint {
     /// The event type as written in the manifest, with its placeholders. With `None`, the source accepts only
     /// CloudEvents.
     pub type_: Option<String>,
-    /// The attributes that are made from requests; `None` if there are none.
+    /// The templates of the attributes that are made from values of a request; `None` if there are none.
     templates: Option<Arc<Templates>>,
-    /// Which pages of other origins can send requests.
+    /// The pages of other origins that can send requests.
     pub cors: Option<Arc<Cors>>,
-    /// Which CloudEvents senders get a positive response to their validation request.
+    /// The senders of CloudEvents whose validation requests get a positive response.
     pub handshake: Option<Arc<Handshake>>,
     /// The types and sources that producers may claim in CloudEvents.
     policy: ClaimPolicy,
     /// Verifies the senders; `None` accepts all of them. If the source has `auth`, [`Endpoint::new`] sets a guard that
-    /// refuses all requests, because it has no access to the secrets.
+    /// refuses all requests. The caller, which can read the secrets, replaces this guard.
     pub auth: Option<Arc<Guard>>,
     /// The largest accepted body, in bytes.
     pub body_max: usize,
     /// The `source` attribute of events made from raw bodies, `/<app>/<name>`.
     pub uri: Arc<str>,
-    /// The origin of all events.
+    /// The number of the source, which is the origin of all its events.
     pub origin: Origin,
     /// The functions that receive the events.
     pub target: Target,
     /// The function that handles the requests itself. If it is set, no events are made of the requests.
     pub handler: Option<Arc<dyn RequestHandler>>,
-    /// The event that a request waits for; `None` responds as soon as the event is stored.
+    /// The event for which a request waits, and which a function publishes. With `None`, the response is sent as soon
+    /// as the event of the request is stored.
     pub reply: Option<ReplyEvent>,
     /// The health of the source: counts refused requests, and reports the requests that were refused for lack of room.
     pub health: Health,
@@ -193,10 +194,11 @@ impl Http {
         *self.0.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 
-    /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
+    /// Serves on `listener` until `stop` is cancelled. Returns the number of connections that were cut off, see
+    /// [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
-        // After `stop`, a request that waits for a reply gets a response after half of the drain time at the latest, so
-        // before its connection is cut off.
+        // After `stop`, a request that waits for a reply gets a response after half of the drain time at the latest. At
+        // that time, its connection is not cut off yet.
         let stopping = Stopping { stop: stop.clone(), grace: limits.drain / 2 };
         let service = move |mut request: Request<RequestBody>, peer: SocketAddr| {
             let http = self.clone();
@@ -207,7 +209,7 @@ impl Http {
         listener.serve(service, limits, stop).await
     }
 
-    /// Handles one request. The memory of its body counts for the [`Peer`] in the extensions of the request.
+    /// Handles one request. The memory of its body is counted for the [`Peer`] in the extensions of the request.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -332,7 +334,7 @@ impl Http {
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 
-    /// Responds to a HEAD request for a source of GET requests. No event is made.
+    /// Responds to a HEAD request for a source that accepts GET. No event is made.
     async fn head_of_get<B>(&self, endpoint: &Endpoint, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -364,7 +366,8 @@ impl Http {
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let guard = endpoint.auth.as_deref();
         let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
-        // If the sender can only be verified with the body, an error of the form is returned after that.
+        // `form` is the format of the body. If the sender can only be verified with the body, an error in the format is
+        // reported only after the verification.
         let form = Mode::of(&head.headers, &raw)
             .map_err(Problem::from)
             .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
@@ -372,7 +375,7 @@ impl Http {
         self.0.bus.check_room(endpoint.origin)?;
         let owners = owners(endpoint.origin, &head.extensions);
         let Read { bytes, memory } = body::read(&self.0.budget, owners, body, endpoint.body_max).await?;
-        // The raw bytes are verified, before anything decodes or parses them.
+        // The raw bytes are verified before anything decodes or parses them.
         let sender = admission.check_body(&bytes)?;
         if let Some(challenge) = sender.as_ref().and_then(|sender| sender.challenge.clone()) {
             return Ok(Taken::Challenge(challenge));

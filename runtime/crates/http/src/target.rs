@@ -1,4 +1,4 @@
-//! HTTP targets: the endpoint of a function with `deliver`, which receives each event as a request.
+//! HTTP targets. A function with `deliver` has an endpoint, which receives each event as an HTTP request.
 //!
 //! All attempts of a delivery have the same `Idempotency-Key`, the id of the delivery. Redirects are not followed.
 //! Connections are made only to addresses that the grant allows, see `evoke-egress`.
@@ -59,8 +59,8 @@ pub struct Sent {
     pub duration: Duration,
 }
 
-/// Returns the grant of a function with `deliver`. It allows requests to the endpoint of the function, and no others.
-/// `None` if the origin of the URL is not a valid destination.
+/// Returns the grant of a function with `deliver`, which permits its requests. The grant allows only requests to the
+/// endpoint of the function. `None` if the origin of the URL is not a valid destination.
 pub fn grant(deliver: &Deliver, ca: Option<TrustAnchors>) -> Option<Grant> {
     let destination = Destination::parse(&deliver.url.target().to_string()).ok()?;
     Some(Grant { addresses: deliver.trust.addresses.clone(), ca, ..Grant::new(destination) })
@@ -73,7 +73,7 @@ impl fmt::Debug for HttpTarget {
 }
 
 impl HttpTarget {
-    /// Makes the target of a function. `owner` must have the grant of [`grant`].
+    /// Makes the target of a function. `owner` must have the grant that [`grant`] returns for this function.
     pub fn new(
         deliver: &Deliver,
         secrets: Arc<SecretValues>,
@@ -88,7 +88,7 @@ impl HttpTarget {
     }
 
     /// Replaces the values of secrets in texts that the endpoint sends. This happens before a text is shortened for a
-    /// message, because the short text could end with a part of a value.
+    /// message. Otherwise, the short text could end with a part of a secret.
     #[must_use]
     pub fn with_redaction(self, redact: Redact) -> Self {
         Self { redact, ..self }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Version of the manifest language that this Evoke supports.
 const VERSION: u64 = 1;
 
-/// Data of the whole manifest, for the readers of a source, a function or a trigger.
+/// Parts of the manifest that are needed to read a source, a function or a trigger.
 struct Context<'t> {
     /// Name of the app, if it is valid.
     app: Option<Name>,

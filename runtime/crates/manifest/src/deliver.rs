@@ -39,7 +39,7 @@ pub struct Deliver {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Body of the requests, in place of the event: a text, or a map or list that becomes JSON. Texts in it can have
-    /// placeholders. In JSON, a text that is a single placeholder becomes the value with its JSON type.
+    /// placeholders. In JSON, a text that is only a placeholder is replaced by its value, which keeps its JSON type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyTemplate>,
     /// Signature of the requests.
@@ -52,8 +52,8 @@ pub struct Deliver {
     /// authorities of the machine.
     #[serde(flatten)]
     pub trust: Trust,
-    /// Largest number of requests per unit of time, such as `10/s` or `300/m`. Without it, the rate is limited only
-    /// after an outage of the endpoint.
+    /// Largest number of requests per unit of time, such as `10/s` or `300/m`. Without this key, the rate is limited
+    /// only after an outage of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = "^[0-9]+/[smh]$"))]
     pub rate: Option<Rate>,
@@ -101,7 +101,7 @@ pub enum BodyTemplate {
 pub enum JsonTemplate {
     /// Null, a boolean or a number.
     Value(serde_json::Value),
-    /// A text. If it is a single placeholder, it becomes the value with its JSON type.
+    /// A text. If the text is only a placeholder, it is replaced by the placeholder's value, which keeps its JSON type.
     Text(Template<Field>),
     /// A list.
     List(Vec<JsonTemplate>),

@@ -1,4 +1,4 @@
-//! Diagnostics of manifests. Each diagnostic has a message, a help text, a position, and shows the line at this
+//! Diagnostics of manifests. A diagnostic has a message, a help text and a position, and shows the line at the
 //! position.
 
 use super::source_text::{Position, SourceText, Span};
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
-/// Shows whether a manifest with this diagnostic can run.
+/// The severity of a diagnostic. A manifest with an error cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -44,8 +44,8 @@ pub struct Diagnostics {
     omitted: usize,
 }
 
-/// The error of a function that parses one value. The error has no position: the caller adds it to make a
-/// [`Diagnostic`].
+/// The error of a function that parses one value. The error has no position: to make a [`Diagnostic`], the caller adds
+/// the position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// Describes the mistake.
@@ -148,7 +148,7 @@ impl Diagnostic {
         if line.len() > LINE_SHOWN_BYTES_MAX {
             return group.element(Origin::path(path).line(position.line).char_column(position.column));
         }
-        // Passes only the needed lines to the renderer, because it scans the whole text that it gets.
+        // Passes only the needed lines to the renderer, because the renderer scans all text that it gets.
         let (mut first, mut last) = (position.line, position.line);
         let mut related = Vec::new();
         for (span, label) in &self.related {
@@ -163,8 +163,8 @@ impl Diagnostic {
         let start = self.source.line_range(first).start;
         let end = self.source.line_range(last).end;
         let shown = self.source.text.get(start..end).unwrap_or("");
-        // The renderer does not draw white space at the end of the text, and panics if a range goes beyond what it
-        // draws.
+        // The renderer does not draw white space at the end of the text, and panics if a range goes beyond the drawn
+        // text.
         let drawn = shown.trim_end().len();
         let within = |span: Span| {
             // A span of several lines is underlined only in its first line, which is easier to read.

@@ -11,12 +11,12 @@ use serde::Serialize;
 #[serde(transparent)]
 pub struct TypeGlob(String);
 
-/// Limits of a function's state: values stored by key, in a bucket of the function.
+/// Limits of a function's state. The state is a bucket of values, stored by key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(rename = "State", deny_unknown_fields)]
 pub struct StateLimits {
-    /// Whether the function can also use the bucket that all functions of the app share.
+    /// `true` allows the function to also use the bucket that all functions of the app share.
     pub shared: bool,
     /// Largest number of keys in a bucket.
     #[schemars(range(min = 1, max = 10_000_000))]
@@ -72,7 +72,7 @@ impl TypeGlob {
             let corrected: Vec<_> = text.split('.').filter(|part| !part.is_empty()).collect();
             return Some((
                 message,
-                format!("write `{0}`, or `{0}.*` for all types below", excerpt(&corrected.join("."))),
+                format!("write `{0}`, or `{0}.*` for all types that start with `{0}.`", excerpt(&corrected.join("."))),
             ));
         }
         None

@@ -1,9 +1,9 @@
-//! Values of headers with placeholders for secrets, such as `Bearer {secret.API_KEY}`.
+//! Header values that can have placeholders for secrets, such as `Bearer {secret.API_KEY}`.
 
 use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};
 
-/// A value of a header, in which `{secret.NAME}` is replaced by the value of a secret.
+/// The value of a header. It can have placeholders `{secret.NAME}`, which are replaced by the values of secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderTemplate {
     text: String,
@@ -17,14 +17,14 @@ enum Part {
 }
 
 impl HeaderTemplate {
-    /// Parses a value.
+    /// Parses the value of a header.
     ///
     /// # Errors
     /// The value has characters that a header cannot have, or a placeholder for something other than a secret.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if text.chars().any(|char| char.is_control() && char != '\t') {
             let message = format!("the value `{}` of a header contains a control character", excerpt(text));
-            return Err(ValueError::new(message, "write the value on one line"));
+            return Err(ValueError::new(message, "write the value in one line, without control characters"));
         }
         let (mut parts, mut rest) = (Vec::new(), text);
         let mut literal = String::new();

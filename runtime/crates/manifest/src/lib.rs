@@ -122,7 +122,7 @@ fn read_text(path: &Path, kind: &FileKind) -> Result<String, Diagnostics> {
 /// the folder of `path`.
 ///
 /// # Errors
-/// As for [`load`].
+/// Returns the same errors as [`load`].
 pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));

@@ -1,8 +1,8 @@
 //! Builds the tree of a manifest from its text. Only this module uses the YAML parser.
 //!
-//! The YAML parser does not build a tree: it emits events, such as the start of a list, with their positions. So this
-//! module can limit the cost of a hostile manifest: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and
-//! [`DEPTH_MAX`] levels.
+//! The YAML parser does not build a tree: it emits events, such as the start of a list, with their positions. This
+//! module builds the tree from the events, and stops at the first event that exceeds a limit. So a hostile manifest
+//! costs little. The limits are 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
 
 use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
 use super::parser::{Entry, MERGE_KEY, Node, Scalar, Value};
@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// Largest size of a manifest or test file in bytes. Larger files are rejected.
 pub(super) const BYTES_MAX: usize = 1 << 20;
 /// Largest number of nodes with all aliases expanded. An alias can stand for a value that contains other aliases, so a
-/// short text could otherwise expand to billions of nodes. The number also limits the depth of such nesting to about
-/// 400.
+/// short text could otherwise expand to billions of nodes. The number also limits the depth of aliases within aliases
+/// to about 400.
 const NODES_MAX: usize = 100_000;
 /// Largest nesting depth of lists and maps. Even a deeply nested event pattern needs only about ten levels.
 const DEPTH_MAX: usize = 64;
@@ -49,7 +49,7 @@ pub(super) const TEST_FILE: FileKind = FileKind {
     second_document: "put all tests under one key `tests`",
 };
 
-/// Builds the tree and appends diagnostics to `found`.
+/// Builds the tree of nodes of a file and appends diagnostics to `found`.
 ///
 /// # Errors
 /// A mistake after which the rest of the text cannot be read.
@@ -252,8 +252,8 @@ impl Builder<'_> {
         let Some(OpenCollection { span, block, anchor, expanded_nodes, kind }) = self.open.pop() else {
             return Ok(());
         };
-        // The span of a collection in brackets is its whole text. The span of a collection in block style is the key
-        // whose value it is; without such a key, the first key inside it; otherwise its first character.
+        // The span of a collection in brackets is its whole text. In block style, the span is the key of the
+        // collection. A collection without a key has the span of the first key in it, or else of its first character.
         let first_key = match &kind {
             CollectionKind::Map { entries, .. } => entries.first().map(|entry| entry.key_span),
             CollectionKind::List(_) => None,

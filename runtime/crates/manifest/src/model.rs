@@ -57,17 +57,18 @@ pub struct Manifest {
 #[schemars(deny_unknown_fields)]
 pub struct Limits {
     /// Largest number of events that functions publish, directly or through other functions, because of one event from
-    /// a source of this app. A delivery that exceeds it becomes a dead letter. The default is `--descendants-max` of
-    /// `evoke up`.
+    /// a source of this app. A delivery that exceeds this limit becomes a dead letter. The default is
+    /// `--descendants-max` of `evoke up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub descendants: Option<u32>,
-    /// Largest total size of these events: attributes and data. The default is `--descendants-bytes-max` of `evoke up`.
+    /// Largest total size of the events that `descendants` limits: attributes and data. The default is
+    /// `--descendants-bytes-max` of `evoke up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descendants_bytes: Option<ByteSize>,
 }
 
-/// A function: a WebAssembly component, or `deliver` in its place; its triggers, limits and grants.
+/// A function: its triggers, limits and grants, and its component. `deliver` can take the place of the component.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("oneOf" = [{ "required": ["component"] }, { "required": ["deliver"] }]))]
 pub struct Function {
@@ -89,7 +90,7 @@ pub struct Function {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
     /// Shell command that builds the component, run in the manifest's folder. The command gets the environment
-    /// variables that build tools commonly need; a map can name more of them.
+    /// variables that build tools commonly need. `{ run: COMMAND, env: [NAME] }` gives it more variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "build_schema")]
     pub build: Option<Build>,
@@ -119,7 +120,7 @@ pub struct Function {
     /// Grants of the function. Everything that is not granted here is forbidden.
     #[serde(default)]
     pub allow: Allow,
-    /// Whether attempts are recorded, so that `evoke test --from` makes tests of them. A map sets the limits.
+    /// `true` records attempts, so that `evoke test --from` can make tests of them. A map sets the limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "record_schema", extend("default" = false))]
     pub record: Option<Record>,
@@ -149,8 +150,9 @@ pub struct Build {
     /// Shell command, run in the manifest's folder.
     #[schemars(length(min = 1))]
     pub run: String,
-    /// Environment variables of the Evoke process that the command gets in addition to those that build tools commonly
-    /// need (`PATH`, `HOME`, the locale, the folders of toolchains, proxies, and the certificates of authorities).
+    /// More environment variables of the Evoke process that the command gets. The command always gets the variables
+    /// that build tools commonly need: `PATH`, `HOME`, and those for the locale, toolchain folders, proxies and
+    /// certificates.
     #[serde(default)]
     pub env: Vec<String>,
 }
@@ -221,10 +223,10 @@ pub struct Retry {
     /// Largest number of attempts, including the first one.
     #[schemars(range(min = 1, max = 100))]
     pub attempts: u32,
-    /// Largest wait before the second attempt.
+    /// Longest wait before the second attempt.
     #[serde(with = "DurationText")]
     pub backoff: Duration,
-    /// Largest wait before any attempt.
+    /// Longest wait before any attempt.
     #[serde(with = "DurationText")]
     pub max_backoff: Duration,
     /// A delivery that is older than this is not retried.
@@ -257,8 +259,8 @@ pub struct Allow {
     pub secrets: BTreeMap<String, SecretRef>,
 }
 
-/// An origin that a function may send requests to, and the headers that Evoke adds to these requests. A text in place
-/// of this map is an origin without such headers.
+/// An origin that a function may send requests to, and the headers that Evoke adds to these requests. If only the
+/// origin is needed, the entry can be a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpGrant {
@@ -268,8 +270,8 @@ pub struct HttpGrant {
     #[schemars(with = "String", regex(pattern = "^https?://[^/?#@]+$"))]
     pub url: Destination,
     /// Headers that are added to each request; the function cannot see or replace them. `{secret.NAME}` is replaced by
-    /// the secret NAME under `secrets` of this entry, or else of the function, or else by the environment variable
-    /// NAME.
+    /// the secret NAME that `secrets` of this entry declares. If this entry does not declare NAME, `allow.secrets` of
+    /// the function is used. If neither declares NAME, the environment variable NAME is used.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: BTreeMap<String, HeaderTemplate>,
@@ -319,7 +321,8 @@ impl Default for Retry {
 }
 
 impl Trigger {
-    /// Returns the span of a string in its pattern, or of the trigger if the pattern does not contain the string.
+    /// Returns the span of a string in the pattern. If the pattern does not contain the string, returns the span of the
+    /// trigger.
     pub fn span_of_text(&self, text: &str) -> Span {
         self.events.as_ref().and_then(|events| events.text_spans.get(text)).copied().unwrap_or(self.span)
     }
@@ -349,7 +352,7 @@ impl Manifest {
     }
 }
 
-/// An object with exactly one key, the kind of the source. `schema::render` adds the kinds of its registry.
+/// An object with exactly one key, the kind of the source. `schema::render` adds the kinds.
 impl JsonSchema for Source {
     fn schema_name() -> Cow<'static, str> {
         "Source".into()
@@ -360,7 +363,7 @@ impl JsonSchema for Source {
     }
 }
 
-/// `schema::render` adds the kinds of its registry, as private sources.
+/// `schema::render` adds the kinds of sources, for private sources.
 impl JsonSchema for Trigger {
     fn schema_name() -> Cow<'static, str> {
         "Trigger".into()
@@ -413,7 +416,7 @@ fn state_schema(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<StateLimits>()] })
 }
 
-/// Origins, each as a text, or as a map with the origin and what Evoke adds to its requests.
+/// Origins. Each is a text, or a map with the keys of [`HttpGrant`].
 fn http_schema(generator: &mut SchemaGenerator) -> Schema {
     let grant = generator.subschema_for::<HttpGrant>();
     let origin = json_schema!({ "type": "string", "pattern": "^https?://[^/?#@]+$" });

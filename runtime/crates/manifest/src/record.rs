@@ -1,17 +1,18 @@
-//! The key `record` of a function: whether its attempts are recorded, and the limits of the recordings.
+//! The key `record` of a function: switches the recording of attempts on, and sets the limits of the recordings.
 
 use super::units::{ByteSize, DurationText};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Limits of the recordings of a function. When a limit is reached, new recordings replace the oldest ones.
+/// Limits of the recordings of a function. When `keep` or `max_total` is reached, new recordings replace the oldest
+/// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Record {
-    /// Largest recording of one attempt: its event, everything that it read, and everything that it did. At most
-    /// 512KiB. An attempt with a larger recording is not recorded.
+    /// Largest recording of one attempt: the event, everything that the attempt read, and everything that the attempt
+    /// did. At most 512KiB. An attempt with a larger recording is not recorded.
     pub max_size: ByteSize,
     /// Largest number of recordings.
     #[schemars(range(min = 1, max = 100_000))]

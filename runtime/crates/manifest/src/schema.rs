@@ -38,7 +38,7 @@ fn add_kinds(generator: &mut SchemaGenerator, kinds: &Registry) {
     }
 }
 
-/// Returns a part of the definition of `T`, which is generated at its first use.
+/// Returns a part of the definition of `T`. The definition is generated at the first use.
 fn definition<'g, T: JsonSchema>(generator: &'g mut SchemaGenerator, pointer: &str) -> Option<&'g mut Value> {
     generator.subschema_for::<T>();
     generator.definitions_mut().get_mut(&*T::schema_name())?.pointer_mut(pointer)

@@ -32,13 +32,13 @@ pub struct NamedSecret {
     pub location: SecretRef,
 }
 
-/// One secret, or a list while secrets are rotated. A manifest can leave out the list around one secret.
+/// One secret, or several secrets during a rotation. A manifest can have one secret without a list, or a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct SecretList(Vec<NamedSecret>);
 
-/// Largest number of secrets in a list. Each request, even one from an unknown sender, costs one computation for each
-/// secret.
+/// Largest number of secrets in a list. For each request, even one from an unknown sender, the sender's secret or
+/// signature is checked against each secret.
 pub const SECRETS_MAX: usize = 8;
 /// The maximum length of the name of a secret in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -250,7 +250,7 @@ impl JsonSchema for SecretList {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<NamedSecret>();
         json_schema!({
-            "description": "One secret, or a list while secrets are rotated.",
+            "description": "One secret, or a list of secrets during a rotation.",
             "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": SECRETS_MAX }]
         })
     }

@@ -40,7 +40,8 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Key in a manifest, such as `files`. Also the prefix of the names of private sources.
     fn key(&self) -> &'static str;
 
-    /// One sentence that names what becomes an event. Editors show the sentence for the key in `sources`.
+    /// One sentence of the form "… become events.", which names the causes of the events. Editors show the sentence for
+    /// the key in `sources`.
     fn description(&self) -> &'static str;
 
     /// The sentence that editors show for the key in a trigger, where the key declares a private source.
@@ -49,7 +50,8 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// The key with the shortest useful value, in backticks. Help texts suggest it.
     fn example(&self) -> &'static str;
 
-    /// Returns a help text if a user who writes `key` instead of a kind probably means this kind.
+    /// Returns a help text for an unknown key that a user wrote in place of a kind, if the user probably means this
+    /// kind.
     fn hint(&self, _key: &str) -> Option<&'static str> {
         None
     }
@@ -58,20 +60,20 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// settings.
     fn parse(&self, reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Settings>;
 
-    /// Returns the JSON schema of the value; usually `generator.subschema_for::<T>()` of the settings type.
+    /// Returns the JSON schema of the key's value. Most kinds return `generator.subschema_for::<T>()`, where `T` is the
+    /// settings type.
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
-    /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
+    /// Compares all sources of this kind in a manifest, for example to report conflicting paths.
     fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
 
-    /// Returns the event types that the user chose in these settings; `*` matches any number of characters. If a
-    /// pattern names a type that no source or function has, but that is similar to one of these types, the user gets a
-    /// warning.
+    /// Returns the event types that the user chose in these settings; `*` matches any number of characters. The loader
+    /// compares the types in patterns with them: an unknown type that is similar to a known type gets a warning.
     fn event_types<'s>(&self, _settings: &'s Settings) -> Vec<&'s str> {
         Vec::new()
     }
 
-    /// Returns true if an event of this source may have `claimed` as its `source` attribute. Only kinds whose producers
+    /// Returns true if the `source` attribute of this source's events can be `claimed`. Only kinds whose producers
     /// choose this attribute can return true.
     fn accepts_source(&self, _settings: &Settings, _claimed: &str) -> bool {
         false
@@ -87,8 +89,8 @@ pub struct Place<'a> {
     pub folder: &'a Path,
 }
 
-/// Settings of one source: plain data of a type that only its kind knows. Cloning is cheap. Settings of different types
-/// are never equal.
+/// Settings of one source: plain data. Only the kind of the source knows the type of the data. Cloning is cheap.
+/// Settings of different types are never equal.
 #[derive(Clone)]
 pub struct Settings(Arc<dyn AnySettings>);
 
@@ -172,8 +174,8 @@ impl Registry {
     }
 }
 
-/// Allowed values of the setting that limits how much content a source puts into one event. The bus is for small
-/// events: an event should refer to larger content instead of containing it.
+/// Allowed values for the largest content of one event, a setting of sources. The bus is for small events: an event
+/// should refer to larger content instead of containing it.
 pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
 
 /// Default limit of the content that a source puts into one event: 1 MiB, the largest event that the bus accepts.

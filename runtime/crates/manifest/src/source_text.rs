@@ -46,7 +46,7 @@ impl SourceText {
         Position { line, column: before.chars().count() + 1 }
     }
 
-    /// Returns the byte range of a line (from 1), without its line break.
+    /// Returns the byte range of a line, without its line break. `line` counts from 1.
     pub fn line_range(&self, line: usize) -> std::ops::Range<usize> {
         let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let end = self.line_starts.get(line).map_or(self.text.len(), |next| next - 1);

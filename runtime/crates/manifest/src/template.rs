@@ -6,8 +6,8 @@
 //! | `{NAME\|DEFAULT}` | the value, or `DEFAULT` if the value does not exist; the default may be empty and cannot contain braces |
 //! | `{{`, `}}` | the characters `{` and `}` |
 //!
-//! The caller decides which names exist: `N` is the parsed form of a name, and the caller passes [`Template::parse`] a
-//! function that parses names, and [`Template::render`] a function that looks up values.
+//! The caller decides which names exist. `N` is the parsed form of a name. [`Template::parse`] gets a function that
+//! parses names, and [`Template::render`] gets a function that looks up values.
 
 use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};

@@ -1,8 +1,8 @@
 //! Tests of functions: `NAME.test.yaml` files beside a manifest.
 //!
-//! A test is one attempt: the input of the attempt (event, clock, configuration, secrets, state, HTTP answers), and
-//! what the attempt must do. [`TestFile::load`] reports all mistakes in a file together; [`TestFile::resolve`] finds
-//! the functions of the tests in a checked manifest.
+//! A test is one attempt: its input (event, clock, configuration, secrets, state, HTTP answers), and the expected
+//! result. [`TestFile::load`] reports all mistakes in a file together; [`TestFile::resolve`] finds the functions of the
+//! tests in a checked manifest.
 
 mod read;
 mod resolve;
@@ -32,8 +32,8 @@ pub const ANSWERS_MAX: usize = 1_000;
 /// A file of tests without errors.
 #[derive(Debug, Clone)]
 pub struct TestFile {
-    /// The path of the manifest, if the file names one, joined to the folder of the file. `None` means the manifest
-    /// with the same name as the file.
+    /// The path of the manifest that the test file names. A relative path is already joined to the folder of the test
+    /// file. `None` means that the manifest has the same name as the test file.
     pub manifest: Option<Spanned<PathBuf>>,
     /// The tests, in the order of the file; at least one.
     pub tests: Vec<Test>,
@@ -50,14 +50,14 @@ pub struct Spanned<T> {
     pub span: Span,
 }
 
-/// One attempt, and what it must do.
+/// One attempt and its expected result.
 #[derive(Debug, Clone)]
 pub struct Test {
     /// The name of the test. The span is that of the key.
     pub name: Spanned<String>,
     /// Range of the test: the whole text of a test that is written in braces, otherwise the key of the test.
     pub span: Span,
-    /// The name of the function; `None` means the only function of the manifest.
+    /// The name of the function; `None` means the only function of the manifest that has a component.
     pub function: Option<Spanned<String>>,
     /// The event. Its time is absent unless the test gives it.
     pub event: Event,
@@ -65,7 +65,7 @@ pub struct Test {
     pub attempt: u32,
     /// The wall clock during the attempt; `None` means the clock of the machine.
     pub clock_ms: Option<UnixMs>,
-    /// The parts that only a test of a recorded attempt has.
+    /// The parts that come from the recording of an attempt; empty in other tests.
     pub recorded: Recorded,
     /// Settings that replace those under `allow.config`.
     pub config: BTreeMap<String, Spanned<String>>,
@@ -77,7 +77,7 @@ pub struct Test {
     pub shared_state: Option<Spanned<BTreeMap<String, Value>>>,
     /// Answers to the requests of the function. A request without an answer is refused.
     pub http: Vec<Answer>,
-    /// Expected outcome, events, state, logs and calls.
+    /// Expected outcome, events, state, logs and requests.
     pub expect: Expect,
     /// Ranges of the key `expect` and of its value; `None` if the test has none.
     pub expect_spans: Option<(Span, Span)>,
@@ -112,7 +112,7 @@ pub struct Answer {
 pub enum Reply {
     /// The request ends with a response.
     Response {
-        /// The status, from 200.
+        /// The status, at least 200.
         status: u16,
         headers: HeaderMap,
         body: GivenBody,
@@ -124,7 +124,7 @@ pub enum Reply {
     Never,
 }
 
-/// Expected result of an attempt. A part that the test does not have is not checked, except the outcome.
+/// Expected result of an attempt. The outcome is always checked, the other parts only if the test has them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expect {
     /// The kind of the outcome, such as `reject`; `None` means `done`.
@@ -133,13 +133,14 @@ pub struct Expect {
     pub message: Option<String>,
     /// All published events, in order. Only the attributes that the test names are compared.
     pub published: Option<Vec<Map<String, Value>>>,
-    /// All changes of the function's state: the new value by key, null for a deleted key.
+    /// Changes of the function's state: the new JSON value by key, null for a deleted key. The changes in `state` and
+    /// `state_raw` together are all changes of this state.
     pub state: Option<BTreeMap<String, Value>>,
-    /// All changes of the app's state.
+    /// Changes of the app's state, in the same form as `state`.
     pub shared_state: Option<BTreeMap<String, Value>>,
-    /// New values of the function's state that are not JSON. Together with `state`, these are all changes.
+    /// New values of the function's state that are not JSON, by key.
     pub state_raw: Option<BTreeMap<String, Vec<u8>>>,
-    /// New values of the app's state that are not JSON. Together with `shared_state`, these are all changes.
+    /// New values of the app's state that are not JSON, by key.
     pub shared_state_raw: Option<BTreeMap<String, Vec<u8>>>,
     /// Log lines, each `LEVEL TEXT`, that must occur in this order. Other lines can occur between them.
     pub logs: Option<Vec<String>>,

@@ -38,7 +38,9 @@ impl Trust {
             "ip" | "ips" | "cidr" | "networks" | "private" => {
                 Some("to allow addresses that are not public, write `addresses: [10.1.0.0/16]`")
             }
-            "cert" | "certificate" | "cacert" | "tls" => Some("to trust another authority, write `ca: ./FILE.pem`"),
+            "cert" | "certificate" | "cacert" | "tls" => {
+                Some("to trust another certificate authority, write `ca: ./FILE.pem`")
+            }
             _ => None,
         }
     }

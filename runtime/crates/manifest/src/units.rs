@@ -41,7 +41,7 @@ const SIZE_UNITS: [Unit; 4] = [
 /// Parses a duration such as `200ms`, `5s`, `1m`, `24h` or `7d`.
 ///
 /// # Errors
-/// The text has another form or does not fit 64 bits of milliseconds; the help suggests a valid form.
+/// The text has another form, or the milliseconds do not fit in 64 bits; the help suggests a valid form.
 pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     if let Some(millis) = parse_exact(text, &DURATION_UNITS) {
         return Ok(Duration::from_millis(millis));
@@ -64,7 +64,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
 /// Parses a size such as `64KiB` or `32MiB`.
 ///
 /// # Errors
-/// The text has another form or does not fit 64 bits of bytes; the help suggests a valid form.
+/// The text has another form, or the number of bytes does not fit in 64 bits; the help suggests a valid form.
 pub fn parse_size(text: &str) -> Result<ByteSize, ValueError> {
     if let Some(bytes) = parse_exact(text, &SIZE_UNITS) {
         return Ok(ByteSize(bytes));

@@ -1,4 +1,4 @@
-//! The progress of a chain: an event that came from outside, and all events that it caused.
+//! The progress of a chain. A chain is an event that came from outside, and all events that it caused.
 
 use crate::{DeliveryId, ReadEvent};
 
@@ -12,7 +12,8 @@ pub enum ChainState {
     Dead {
         /// The first dead letter of the chain.
         delivery: DeliveryId,
-        /// The [kind](crate::outcome::Outcome::kind) of the outcome of its last attempt, or [`CANCELLED`].
+        /// The [kind](crate::outcome::Outcome::kind) of the outcome of the delivery's last attempt; [`CANCELLED`] if an
+        /// operator cancelled the delivery, or if it had no attempt.
         kind: String,
     },
     /// No event of a wanted type was published yet, and deliveries of the chain are pending.
@@ -21,12 +22,12 @@ pub enum ChainState {
     Finished,
 }
 
-/// The kind of a dead letter that results from the cancellation of a pending delivery by an operator.
+/// The kind of a dead letter that an operator made by cancelling a pending delivery.
 pub const CANCELLED: &str = "cancelled";
 
 impl ChainState {
     /// Returns the state of a chain whose first dead letter is `delivery`. `cause` is the cause of the dead letter.
-    /// `last_outcome` is the kind of the outcome of its last attempt; `None` if it had no attempt.
+    /// `last_outcome` is the kind of the outcome of the delivery's last attempt; `None` if there was no attempt.
     pub fn dead(delivery: DeliveryId, cause: Option<&str>, last_outcome: Option<String>) -> Self {
         // Attempts may have failed before the cancellation, so the last outcome alone does not show the cancellation.
         let is_cancelled = cause.is_some_and(|cause| cause.starts_with(CANCELLED)) || last_outcome.is_none();

@@ -1,8 +1,9 @@
-//! Recognises a `source` or a type of an event that looks like one of an app or of the runtime, in every spelling.
+//! Recognises, in every spelling, the `source` or the type of an event that seems to belong to an app or to the
+//! runtime.
 //!
 //! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Evoke compares sources byte by byte, but a
-//! user or another system may read `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` as
-//! `/shop/charge`. So all these spellings are forbidden for producers that may not use `/shop/charge`.
+//! user or another system could read `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` as
+//! `/shop/charge`. So a producer that is not allowed to use `/shop/charge` cannot use these spellings either.
 
 use crate::hex_byte;
 
@@ -18,16 +19,16 @@ pub struct SourceNames {
     pub remote: Option<(String, String)>,
 }
 
-/// Returns the names of the apps to which the attribute `source` could seem to belong. Percent-encoding is decoded as
-/// often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC 3986, section
-/// 6.2.2). The time is proportional to the length of `source`.
+/// Returns the names of the apps to which the attribute `source` could seem to belong. Percent-encoding is decoded
+/// until none is left, upper case becomes lower case, and empty segments and dot segments are removed (RFC 3986,
+/// section 6.2.2). The time is proportional to the length of `source`.
 pub fn source_names(source: &str) -> SourceNames {
     let decoded = decode_all(source).to_ascii_lowercase().replace('\\', "/");
     let reference = decoded.split(['?', '#']).next().unwrap_or_default().trim();
     let rest = match reference.split_once(':') {
         Some((scheme, rest)) if is_scheme(scheme) => {
-            // After another scheme, as in `urn:shop:1`, only text that begins with a slash can be a path of this
-            // runtime.
+            // After a scheme that is not in this list, as in `urn:shop:1`, only text that begins with a slash can be a
+            // path of this runtime.
             if !rest.starts_with('/') && !matches!(scheme, "http" | "https" | "ws" | "wss" | "file") {
                 return SourceNames::default();
             }
@@ -48,7 +49,8 @@ pub fn source_names(source: &str) -> SourceNames {
     SourceNames { local, remote: segment.map(|segment| (authority.to_owned(), segment)) }
 }
 
-/// Returns true if a type belongs to the runtime: `evoke.` and anything after it, in any case and percent-encoding.
+/// Returns true if a type belongs to the runtime: `evoke`, or `evoke.` and any text after it, in any case and
+/// percent-encoding.
 pub fn is_runtime_type(type_: &str) -> bool {
     let decoded = decode_all(type_).to_ascii_lowercase();
     decoded.trim().strip_prefix(RUNTIME_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -59,7 +61,7 @@ fn decode_all(text: &str) -> String {
     let mut bytes: Vec<u8> = Vec::with_capacity(text.len());
     for byte in text.bytes() {
         bytes.push(byte);
-        // Together with the bytes before it, a decoded byte may form another escape.
+        // A decoded byte and the bytes before it can form another escape.
         while let Some(&[b'%', high, low]) = bytes.last_chunk() {
             let Some(decoded) = hex_byte([high, low]) else { break };
             bytes.truncate(bytes.len() - 3);
@@ -93,7 +95,7 @@ fn is_this_machine(authority: &str) -> bool {
     match host.parse() {
         Ok(address) => is_own(address),
         // Browsers read `127.1` and `0x7f000001` as IPv4 addresses. The name of another machine does not end in a label
-        // that starts with a digit, so every such host counts as this machine.
+        // that starts with a digit, so a host that ends in such a label counts as this machine.
         Err(_) => host.rsplit('.').next().is_some_and(|label| label.starts_with(|char: char| char.is_ascii_digit())),
     }
 }

@@ -1,7 +1,7 @@
 //! Two measures of time.
 //!
-//! The *wall clock* is for schedules, and for timestamps that users see. An administrator or a time service may set it
-//! at any moment, by hours or by years.
+//! The *wall clock* is for schedules, and for timestamps that users see. An administrator or a time service can change
+//! it at any moment, by hours or by years.
 //!
 //! *Store time* is for waits and ages that outlive the process: when a retry is due, how old an event or a delivery is.
 //! Store time continues from one process to the next, and advances only with elapsed time, which includes the time
@@ -135,16 +135,16 @@ impl Clock {
     /// and `newest_ms` is the newest store time in the store. Must be called before store time is used.
     ///
     /// If the system has not booted again since the record, the time that has passed since the record is known exactly.
-    /// After another boot, it is the time that has passed by the wall clock, if that is plausible: from 0 to
-    /// [`DOWNTIME_MAX_MS`]. Any other result counts as 0, so that a wrong clock makes no event or delivery too old.
+    /// After another boot, the time that has passed by the wall clock is used if it is plausible: from 0 to
+    /// [`DOWNTIME_MAX_MS`]. An implausible time counts as 0, so that a wrong clock makes no event or delivery too old.
     pub fn resume(&self, last: Option<Record>, boot: &str, since_boot_ms: fn() -> i64, newest_ms: UnixMs) {
         // If the clock was resumed before, the same measure is already set.
         let _ = self.measure.set(since_boot_ms);
         self.line.resume(last, boot, newest_ms, self.now_ms(), self.elapsed_ms());
     }
 
-    /// If the wall clock has jumped since the last call, returns by how many milliseconds. The caller must then store
-    /// [`Clock::record`], so that the jump is known after a restart.
+    /// Returns the milliseconds by which the wall clock has jumped since the last call; `None` if it has not jumped.
+    /// After a jump, the caller must store [`Clock::record`], so that the jump is known after a restart.
     pub fn find_jump(&self) -> Option<i64> {
         self.line.find_jump(self.now_ms(), self.elapsed_ms())
     }
@@ -155,8 +155,8 @@ impl Clock {
     }
 }
 
-/// The longest plausible time from the end of an earlier process to the start of this one after a boot, in
-/// milliseconds: 60 days. If more time has passed by the wall clock, the clock is probably wrong.
+/// The longest plausible time between two processes if the system has booted between them: 60 days, in milliseconds. If
+/// more time has passed by the wall clock, the clock is probably wrong.
 pub const DOWNTIME_MAX_MS: i64 = 60 * 24 * 60 * 60 * 1000;
 
 impl Source {

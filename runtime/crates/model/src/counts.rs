@@ -68,7 +68,7 @@ impl Counts {
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries that were created because the events in `events` were accepted.
+    /// Deliveries that were created when these events were accepted.
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,
@@ -90,7 +90,7 @@ pub struct Removed {
     /// Removed deliveries that replays had added.
     #[serde(default)]
     pub replayed: u64,
-    /// The highest position of a removed event. Events up to this position may be missing.
+    /// The highest position of a removed event. Any event up to this position can be missing.
     pub to: Seq,
 }
 

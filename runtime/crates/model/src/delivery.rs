@@ -31,14 +31,15 @@ pub struct ReadyDelivery {
     pub trigger: Arc<str>,
     /// The number of attempts that have ended. All of them failed.
     pub attempts: u32,
-    /// How many of `attempts` were made before the last redrive. The retry policy does not count them.
+    /// How many of `attempts` were made before the last redrive (an operator's request to try a dead letter again). The
+    /// retry policy does not count them.
     pub attempts_forgiven: u32,
     /// The store time from which `max_age` is counted: when the event was accepted or replayed, or when the delivery
     /// was redriven.
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
-    /// The source where the event's chain entered.
+    /// The source through which the event's chain entered the runtime.
     pub origin: Origin,
     /// The event to deliver. When it is damaged, the caller has to end the delivery as a dead letter.
     pub event: Result<Arc<StoredEvent>, DamagedEvent>,
@@ -120,7 +121,7 @@ pub struct Completion {
     pub function: FunctionId,
     /// The event from outside that started the chain; the delivered event itself if it came from outside.
     pub root: Seq,
-    /// The source where the event's chain entered.
+    /// The source through which the event's chain entered the runtime.
     pub origin: Origin,
     /// The record of the attempt.
     pub record: AttemptRecord,

@@ -27,7 +27,8 @@ impl InvalidDestination {
 pub struct Target {
     /// True for the scheme https, false for http.
     pub https: bool,
-    /// Host name in lower case (IDNA A-labels) without a trailing dot, IPv4 address, or IPv6 address in brackets.
+    /// An IPv4 address, an IPv6 address in brackets, or a host name. A host name is in lower case (IDNA A-labels) and
+    /// has no trailing dot.
     pub host: String,
     /// Port. Default: 443 for https, 80 for http.
     pub port: u16,
@@ -144,7 +145,8 @@ impl Destination {
             && let Some(at) = rest.find(['/', '?', '#'])
         {
             let origin = rest.get(..at).unwrap_or("");
-            let message = format!("`{}` has a path, but only a whole origin can be granted", excerpt(text));
+            let message =
+                format!("`{}` is more than an origin: only scheme, host and port can be granted", excerpt(text));
             return Err(InvalidDestination::new(message, format!("write `{scheme}://{origin}`")));
         }
         let (is_wildcard, authority) = match rest.strip_prefix("*.") {
@@ -203,7 +205,7 @@ impl Destination {
     }
 }
 
-/// Writes the origin as in the manifest, always with its port.
+/// Writes the origin in the form of the manifest, but always with its port.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}", self.target.scheme(), self.host_pattern(), self.target.port)

@@ -47,7 +47,7 @@ pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 /// megabytes in memory, because a short attribute takes about 25 times its size.
 pub const EXTENSIONS_MAX: usize = 100;
 
-/// The maximum number of characters that an error message shows of a wrong value.
+/// The maximum number of characters of an invalid value that an error message shows.
 const SHOWN_CHARS_MAX: usize = 64;
 
 /// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value is not a
@@ -78,7 +78,7 @@ pub struct Event {
     pub principal: Option<Arc<str>>,
 }
 
-/// The name under which patterns match the principal of an event. No event can have an attribute with this name.
+/// The name under which patterns match the principal of an event. [`Event::check`] rejects an attribute with this name.
 pub const PRINCIPAL: &str = "principal";
 
 /// The attribute with the earliest time of delivery, RFC 3339. See [`Event::not_before_ms`].
@@ -241,7 +241,7 @@ fn too_many_extensions() -> InvalidEvent {
     InvalidEvent(format!("the event has more than {EXTENSIONS_MAX} extension attributes; put other values into `data`"))
 }
 
-/// Returns the start of a wrong value for an error message, with control characters escaped.
+/// Returns the start of an invalid value, with control characters escaped. Error messages show this text.
 fn shown(value: &str) -> String {
     value.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect()
 }

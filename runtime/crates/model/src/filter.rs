@@ -41,7 +41,7 @@ impl EventFilter {
         read.as_ref().map_or(0, |stored| stored.event.size())
     }
 
-    /// Returns true if the list `found` ended at one of the limits, so that more events may match.
+    /// Returns true if the list `found` ended at one of the limits. There can then be more events that match.
     pub fn is_cut(found: &[ReadEvent], limit: usize, bytes_max: Option<usize>) -> bool {
         let bytes = || found.iter().map(Self::size_of).sum::<usize>();
         found.len() >= limit || bytes_max.is_some_and(|max| bytes() >= max)

@@ -1,8 +1,8 @@
-//! Which addresses are on the public internet.
+//! Decides which addresses are on the public internet.
 //!
-//! The ranges are those of the IANA registries of special-purpose addresses (RFC 6890 and its successors) that are not
-//! globally reachable, the ranges of IPv6 addresses that contain an IPv4 address, and the metadata services of cloud
-//! providers.
+//! Three kinds of addresses are not public: those that the IANA registries of special-purpose addresses (RFC 6890 and
+//! its successors) list as not globally reachable, IPv6 addresses that contain an IPv4 address, and the metadata
+//! services of cloud providers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,7 +46,7 @@ const V4_RANGES: &[V4] = &[
     ([240, 0, 0, 0], 4, "reserved"),
 ];
 
-/// The same for IPv6.
+/// IPv6 ranges that are not on the public internet. The first range that contains an address gives the reason.
 const V6_RANGES: &[V6] = &[
     ([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified (this machine)"),
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "this machine (loopback)"),
@@ -71,7 +71,7 @@ const V6_RANGES: &[V6] = &[
 /// All global unicast addresses of IPv6 are in this range. Addresses outside the range are reserved.
 const V6_GLOBAL: V6 = ([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, "reserved");
 
-/// Returns why an address is not on the public internet, or `None` if it is.
+/// Returns the reason why an address is not on the public internet; `None` for a public address.
 pub fn not_global(address: IpAddr) -> Option<NotGlobal> {
     match address {
         IpAddr::V4(address) => {

@@ -1,4 +1,4 @@
-//! The names of the grants of a function, by which their use is recorded.
+//! The keys of the grants of a function. The runtime records the use of each grant under its key.
 
 use std::fmt;
 

@@ -47,7 +47,8 @@ identifier! {
     DeliveryId
 }
 identifier! {
-    /// The number that a store gave a function when it was registered, from 1. It never changes within this store.
+    /// The number that a store gave a function when the function was registered, from 1. The number never changes
+    /// within this store.
     FunctionId
 }
 identifier! {

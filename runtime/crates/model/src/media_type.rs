@@ -64,7 +64,7 @@ impl Charset {
     }
 }
 
-/// Returns the media type with `charset=utf-8` in place of its charset, if it has one.
+/// Replaces the charset of a media type, if one is declared, by `charset=utf-8`.
 #[must_use]
 pub fn with_utf8(media_type: &str) -> String {
     let replace = |part| if charset_value(part).is_some() { " charset=utf-8" } else { part };
@@ -85,7 +85,7 @@ fn parts(media_type: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the value of a parameter, in lower case, if it is a charset.
+/// If the parameter is `charset`, returns its value in lower case.
 fn charset_value(parameter: &str) -> Option<String> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim().eq_ignore_ascii_case("charset") {

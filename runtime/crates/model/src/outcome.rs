@@ -59,8 +59,8 @@ pub enum Outcome {
         /// The wait that the endpoint asked for (`Retry-After`); `None` means the wait of the retry policy.
         after: Option<Duration>,
     },
-    /// The endpoint of the function is gone for good (status 410). The dispatcher stops the function, and the delivery
-    /// stays pending.
+    /// The endpoint of the function is gone for good (status 410). The dispatcher suspends the function, and the
+    /// delivery stays pending.
     EndpointGone {
         /// The status of the response, as in `410 Gone`.
         message: String,
@@ -76,7 +76,7 @@ pub enum Outcome {
         /// How often the process ended in this way.
         exits: u32,
     },
-    /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other
+    /// The chain of events reached its maximum length or its maximum number of events: functions publish to each other
     /// in a loop.
     Loop {
         /// The limit, and the functions of the chain in order.
@@ -230,7 +230,7 @@ pub fn decide(
     if *outcome == Outcome::Done {
         return Next::Done;
     }
-    // The name of the outcome, with `mark` before and after it, and its message.
+    // Returns the name of the outcome between two copies of `mark`, and then the message of the outcome.
     let why = |mark: &str| {
         let message = outcome.message().map_or_else(String::new, |message| format!(": {message}"));
         format!("{mark}{}{mark}{message}", outcome.kind())

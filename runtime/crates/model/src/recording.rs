@@ -29,8 +29,8 @@ pub struct Reads {
     /// The times that the host set for published events without a time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published_ms: Vec<UnixMs>,
-    /// The results of the calls of `poll` of WASI, and of `ready` for a single pollable: for each call, the indexes of
-    /// the pollables that were ready.
+    /// For each call of `poll` of WASI, or of `ready` for a single pollable: the indexes of the pollables that were
+    /// ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub polls: Vec<Vec<u32>>,
     /// The seed of all random numbers; `None` if the attempt could not read any.
@@ -100,8 +100,8 @@ pub enum ExchangeAnswer {
         /// The part of the body that arrived.
         #[serde(default, skip_serializing_if = "Content::is_empty")]
         body: Content,
-        /// The sizes in bytes of the parts in which the body arrived, because a function may wait for each part. Empty
-        /// if the body arrived in one part.
+        /// The sizes in bytes of the parts in which the body arrived; empty for one part. They are recorded because a
+        /// function can wait for each part.
         #[serde(default, skip_serializing_if = "is_whole")]
         parts: Vec<u32>,
         /// The error that ended the body early.
@@ -161,8 +161,8 @@ pub enum BodyEnd {
     Never,
 }
 
-/// Why a request has no response, or why the body of a response ended early. JSON and test files contain the name of
-/// the error.
+/// Why a request has no response, or why the body of a response ended early. Recordings and test files contain the name
+/// of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // the names say it
@@ -226,7 +226,8 @@ impl RequestError {
     }
 }
 
-/// One attempt: its input, what it read, and what it did. The values of secrets are replaced.
+/// One attempt: its input, the values that it read, and its effects. A recording does not contain the values of
+/// secrets, but replacements.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recording {

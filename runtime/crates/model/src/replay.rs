@@ -39,7 +39,7 @@ pub struct NewReplay {
 /// The state of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayState {
-    /// Not all events were processed, or some deliveries of the replay have not ended.
+    /// Some events were not processed yet, or some deliveries of the replay have not ended.
     Running,
     /// A user paused the replay.
     Paused,

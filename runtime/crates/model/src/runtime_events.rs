@@ -20,18 +20,18 @@
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
 //! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
 //!
-//! `since` is the time when the problem began; the event of the recovery has the same time. A field without a value is
-//! left out.
+//! `since` is the time when the problem began; the event that reports the recovery has the same `since`. A field
+//! without a value is left out.
 //!
 //! **Routing.** A trigger receives these events only if its pattern names the source or the type exactly: see
-//! [`selects_runtime_events`].
+//! `evoke_core::runtime_events::selects_runtime_events`.
 //!
 //! **No feedback loops.** Runtime events, and all events that functions publish because of them, have the origin
 //! [`origin`]. A delivery of this origin causes no further runtime events, however it ends.
 //!
 //! **Commits.** A dead letter and its runtime event are stored in one commit. Every other runtime event reports that a
 //! condition has changed, and is stored in one commit with a mark, which records the reported condition: see
-//! [`conditions`].
+//! `evoke_core::runtime_events::conditions`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ use crate::clock::{UnixMs, rfc3339};
 use crate::event::{Data, Event};
 use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
 
-/// The `source` of every runtime event, and the scope of the runtime's marks.
+/// The `source` of every runtime event, and the [scope](crate::Mark::scope) of the [marks](crate::Mark) of the runtime.
 pub const SOURCE: &str = "/evoke";
 
 /// The types of all runtime events.
@@ -84,14 +84,14 @@ pub const RECOVERY_DELAY: Duration = Duration::from_secs(5);
 /// a copied id could be as large as a whole event.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
-/// Returns the origin of runtime events and of all events that they cause. Pending deliveries of these events count
-/// towards this origin's share of the backlog.
+/// Returns the origin of runtime events and of all events that they cause. The limit of pending deliveries is shared
+/// between origins; deliveries of these events count towards the share of this origin.
 pub fn origin() -> Origin {
     Origin::RUNTIME
 }
 
 /// Returns an error message if an event from a source or an operator uses the reserved source or one of [`TYPES`], else
-/// `None`. These are reserved because a pattern that names one of them receives the event as a runtime event.
+/// `None`. A function whose pattern names one of these would take such an event for a runtime event.
 pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     if source == SOURCE {
         return Some(format!(

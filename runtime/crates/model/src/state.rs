@@ -12,7 +12,7 @@ use bytes::Bytes;
 /// of a store. 0 means that the key does not exist.
 pub type Version = u64;
 
-/// The maximum length of a key in bytes. It is small enough that several keys fit into one page of the store's file.
+/// The maximum length of a key in bytes. Several keys of this length fit into one page of the store's file.
 pub const KEY_BYTES_MAX: usize = 512;
 
 /// A stored value.
@@ -97,7 +97,7 @@ pub struct Usage {
 
 impl Usage {
     /// Returns an error message if a bucket exceeds the quota after a change. `self` is the usage after the change,
-    /// `before` the usage before it. A bucket that exceeds its quota already may shrink, but not grow.
+    /// `before` the usage before it. If the bucket exceeded the quota before the change, it may shrink, but not grow.
     pub fn quota_error(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
         let raise = |key: &str| format!("raise the limit with `allow: {{ state: {{ {key}: … }} }}`");
         if self.keys > quota.keys && self.keys > before.keys {
@@ -161,7 +161,8 @@ impl Transaction {
     }
 }
 
-/// A key of a bucket, or a bucket's list of keys: the unit of conflicts between attempts.
+/// A key of a bucket, or a bucket's list of keys. Attempts conflict if one of them changes an item after another one
+/// has read it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StateItem {
     /// `app/function`, or `app` for the bucket that the app's functions share.

@@ -7,18 +7,18 @@ use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::{DeliveryId, NewDelivery, Origin, Seq};
 
-/// Where an event comes from.
+/// The cause of an event, and the chain of events to which it belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lineage {
-    /// The delivery that caused the event. Either its function published the event, or the event is a runtime event
-    /// that reports its failure. `None` for an event from outside.
+    /// The delivery that caused the event. Either the function of the delivery published the event, or the event is a
+    /// runtime event that reports the failure of the delivery. `None` for an event from outside.
     pub cause: Option<DeliveryId>,
     /// The event from outside that started the chain. `None` if this event started the chain.
     pub root: Option<Seq>,
     /// Number of functions that the chain passed through before this event.
     pub hops: u32,
-    /// The source where the chain entered. Pending deliveries of the chain count towards the source's share of the
-    /// backlog.
+    /// The source through which the chain entered the runtime. The limit of pending deliveries is shared between
+    /// sources; deliveries of the chain count towards the share of this source.
     pub origin: Origin,
 }
 
@@ -33,8 +33,9 @@ impl Lineage {
     }
 }
 
-/// The limits of the events that one event from outside causes, directly or through other functions. Without these
-/// limits, functions that publish to each other in a loop could fill the store with the events of one chain.
+/// The limits on the events that functions publish, directly or through other functions, because of one event from
+/// outside. Without these limits, functions that publish to each other in a loop could fill the store with the events
+/// of one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescendantsMax {
     /// The maximum number of events.

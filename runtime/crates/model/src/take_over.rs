@@ -1,4 +1,4 @@
-//! A function that takes over the data stored under one of its earlier names.
+//! Take-overs: a renamed function gets the data that is stored under one of its earlier names.
 
 /// The earlier and the present name of a function. Both are full names, `app/function`, in the same app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ impl TakeOver {
         rest.starts_with('/').then(|| format!("/{}{rest}", self.to))
     }
 
-    /// Returns the key of a mark with the present name in place of the earlier one; `None` if the key does not contain
-    /// the earlier name. The mark must be in the scope of `names`.
+    /// Returns `key`, the key of a mark, with the earlier name replaced by the present name. Returns `None` if the key
+    /// does not contain the earlier name. The mark must be in the scope of `names`.
     pub fn renamed_key(&self, names: &MarkNames, key: &str) -> Option<String> {
         let rest = key.strip_prefix(names.prefix)?.strip_prefix(&*self.from)?;
         let is_name = rest.is_empty() || rest.starts_with('/');
@@ -30,8 +30,8 @@ impl TakeOver {
         key.strip_prefix(names.prefix) == Some(&*self.from)
     }
 
-    /// Returns the filter of a replay, as JSON, with the present name in the field `function`; `None` if this field is
-    /// not the earlier name.
+    /// Returns `filter`, the JSON filter of a replay, with the present name in its field `function`. Returns `None` if
+    /// this field does not have the earlier name.
     pub fn renamed_filter(&self, filter: &str) -> Option<String> {
         let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;
         let function = filter.get_mut("function").filter(|function| **function == *self.from)?;
@@ -40,8 +40,8 @@ impl TakeOver {
     }
 }
 
-/// A group of marks whose keys contain the name of a function. Such a key is `prefix`, then the full name of the
-/// function, then nothing or, for a source of the function, `/` and more text.
+/// A group of marks whose keys contain the name of a function. Each key is `prefix` and the full name of the function.
+/// In the key for a source of the function, `/` and more text follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarkNames {
     /// The scope of the marks.

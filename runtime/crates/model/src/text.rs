@@ -1,4 +1,5 @@
-//! Texts for users: numbers with their nouns and verbs, and characters that untrusted text may use to deceive a reader.
+//! Texts for users: numbers with their nouns and verbs, and the characters with which untrusted text can deceive a
+//! reader.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,16 +1,16 @@
 //! The access paths of the index. An access path leads from a value of an event to the patterns with a condition that
-//! the value may meet, so that the index does not test the conditions of all patterns.
+//! the value can meet. The conditions of all other patterns are not tested.
 
 use super::cidr::Cidr;
 use super::condition::{Condition, ConditionList, Exact, Range};
 use super::hash;
 use super::text::TextTest;
 
-/// The lengths of n-grams, in bytes. The literal of a wildcard is indexed by n-grams of the greatest of these lengths
-/// that fits into the literal. The lookup then tries all n-grams of that length in a value.
+/// The lengths of n-grams, in bytes. An n-gram is a piece of the fixed text (the literal) of a wildcard, used as the
+/// wildcard's key. The greatest of these lengths that fits into the literal is used. The lookup then tries all n-grams
+/// of that length in a value.
 const GRAM_LENGTHS: [usize; 2] = [8, 4];
-/// The index chooses one n-gram of a literal as its key. Only this many n-grams, from the start of the literal, are
-/// considered.
+/// The index chooses the key of a literal from at most this many n-grams, counted from the start of the literal.
 const GRAM_POSITIONS_MAX: usize = 32;
 
 /// This number is added to the length of an IPv6 block, so that IPv4 and IPv6 blocks never have the same length.
@@ -51,7 +51,7 @@ pub(super) enum AccessPath<'a> {
 }
 
 impl<'a> AccessPath<'a> {
-    /// The access path of a condition; `None` when the condition can match without a value.
+    /// The access path of a condition; `None` if the condition matches events without the field.
     fn for_condition(condition: &'a Condition) -> Option<Self> {
         let key = |kind, text: &str| Self::Key { kind, length: text.len() as u32, hash: hash::bytes(text.as_bytes()) };
         let part = |kind, text: &str| if text.is_empty() { Self::Present } else { key(kind, text) };
@@ -95,8 +95,8 @@ impl<'a> AccessPath<'a> {
         Self::Key { kind: KeyKind::Block, length, hash: hash::words(cidr.prefix_words()) }
     }
 
-    /// Estimates the share of events that this access path finds, in arbitrary units. A lower number means fewer
-    /// events. The estimate depends only on the path, not on the events so far.
+    /// Estimates the share of events for which the index follows this path, in arbitrary units. The estimate depends
+    /// only on the path, not on the events so far.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Key { kind: KeyKind::Text | KeyKind::Number | KeyKind::Folded, .. } => 1,
@@ -117,12 +117,13 @@ pub(super) fn grams(literal: &[u8], length: usize) -> impl Iterator<Item = Acces
     hashes.map(move |hash| AccessPath::Key { kind: KeyKind::Gram, length: length as u32, hash })
 }
 
-/// The access paths of a list of conditions; `None` when the list can match without a value.
+/// The access paths of a list of conditions; `None` if the list matches events without the field.
 pub(super) fn paths(list: &ConditionList) -> Option<impl Iterator<Item = AccessPath<'_>>> {
     (!list.may_be_absent).then(|| list.conditions.iter().filter_map(AccessPath::for_condition))
 }
 
-/// The key of the index table for one part of a value, tested by one node on one field.
+/// The key in [`Index::table`](super::index::Index::table) for the lookup of one part of a value of `field` in `node`.
+/// `hash` is the hash of that part.
 #[inline]
 pub(super) fn table_key(node: u32, field: u32, kind: KeyKind, length: u32, hash: u64) -> u64 {
     hash::mix(hash ^ (u64::from(node) << 32 | u64::from(field)), ((length as u64) << 8) | kind as u64)

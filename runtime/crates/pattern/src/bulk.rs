@@ -1,13 +1,15 @@
 //! Verifies all alternatives of a pattern against an event together, in one pass. An alternative is one combination of
-//! the pattern's `$or` entries. Sets of alternatives and of lists are rows of bits, in words of 64 bits.
+//! the pattern's `$or` entries. A set of alternatives or of lists of conditions is a row of bits, one for each member,
+//! in words of 64 bits.
 //!
-//! [`verify`](super::verify) handles one alternative, and its work grows with the number of alternatives times the size
-//! of the event. For a pattern with many alternatives or conditions and a large event, this module shares the work:
+//! [`verify`](super::verify) handles one alternative after another, so its work grows with the number of alternatives
+//! times the size of the event. For a pattern with many alternatives or conditions and a large event, this module
+//! shares the work:
 //!
 //! - Each value of a field is tested once against all lists of conditions on the field ([`Lists`]).
 //! - Each array element is searched for all alternatives together.
 //!
-//! Both modules follow the same rules; the module docs of `verify` state them. A test compares the results.
+//! Both modules follow the rules in the docs of `verify`. A test compares their results.
 
 mod absent;
 mod cache;
@@ -39,7 +41,7 @@ pub(super) struct Bulk {
 struct BulkField {
     /// The number of the field in the index.
     field: u32,
-    /// The requirement of each list, in the order of the bits of a row.
+    /// For each list, in the order of the bits of a row: the index of its requirement in `Bulk::requirements`.
     requirements: Vec<u32>,
     lists: Lists,
     /// The alternatives that test the field.
@@ -50,8 +52,9 @@ struct BulkField {
 
 /// One list of conditions.
 struct BulkRequirement {
-    /// The index of its field in `Bulk::fields`, and its bit in the rows of that field.
+    /// The field of the list, as an index into `Bulk::fields`.
     field: u32,
+    /// The bit of the list in the rows of that field.
     bit: u32,
     may_be_absent: bool,
     /// The alternatives that contain the list.
@@ -63,11 +66,11 @@ struct BulkRequirement {
 /// A value of the event at a field.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// The number of the occurrence in the event.
+    /// The number of the value among all extracted values of the event.
     number: u32,
     /// The innermost array element that contains the value.
     element: u32,
-    /// The number of the row that has the lists that the value meets.
+    /// The number of the row whose bits stand for the lists that the value meets.
     row: u32,
 }
 
@@ -113,7 +116,7 @@ fn bits(row: &[u64]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Returns for each list whether at least one of the values meets it.
+/// Returns one item for each list: true if at least one of the values meets the list.
 pub(super) fn met_lists<'v>(lists: &[&ConditionList], values: impl Iterator<Item = Value<'v>>) -> Vec<bool> {
     let (prepared, mut buffers) = (Lists::new(lists), ValueBuffers::default());
     let mut met = vec![0; words_for(lists.len())];
@@ -122,7 +125,8 @@ pub(super) fn met_lists<'v>(lists: &[&ConditionList], values: impl Iterator<Item
 }
 
 impl Bulk {
-    /// Prepares alternatives, each given as its requirements. `lists` are all lists of conditions of the index.
+    /// Prepares a pattern. `all` has the requirements of each alternative. [`Requirement::list`] is an index into
+    /// `lists`, the condition lists of all patterns.
     pub(super) fn new<'a>(all: impl ExactSizeIterator<Item = &'a [Requirement]>, lists: &[ConditionList]) -> Self {
         let words = words_for(all.len());
         let mut by_list = std::collections::HashMap::new();
@@ -182,20 +186,21 @@ impl Bulk {
         Self { fields, requirements, alternatives, words }
     }
 
-    /// Returns the number of an alternative that the event matches, counted from 0 within the pattern. Adds the number
-    /// of steps of the work to `steps`; each step has a bounded cost.
+    /// Returns the number of an alternative that the event matches, counted from 0 within the pattern. Adds to `steps`
+    /// the number of steps that this took; each step has a bounded cost.
     pub(super) fn verify(&self, extracted: &ExtractedValues, texts: SourceTexts<'_>, steps: &mut u64) -> Option<u32> {
         let mut active = vec![0; self.words];
         (0..self.alternatives.len() as u32).for_each(|alternative| set_bit(&mut active, alternative, true));
         let mut search = Search::new(self, extracted);
         let mut buffers = ValueBuffers::default();
         let mut cache = RowCache::default();
-        // For each field: whether the event has no value of it, the lists that at least one value meets, and the lists
-        // that a value outside of all arrays meets.
+        // For each field: true if the event has no value of the field; the lists that at least one value meets; and the
+        // lists that a value outside of all arrays meets.
         let mut met = Vec::with_capacity(self.fields.len());
         for (field, at_field) in self.fields.iter().zip(0..) {
             let mut rows = Rows::new(&field.requirements, self.words);
-            // Consecutive values often have the same row.
+            // Consecutive values often have the same row. `last_any` and `last_outside` are the rows that were added
+            // last to `any` and `outside`; the same row is not added again.
             let (mut any, mut outside) = (vec![0; rows.words()], vec![0; rows.words()]);
             let (mut last_any, mut last_outside) = (Rows::EMPTY, Rows::EMPTY);
             let mut has_outside = false;
@@ -245,7 +250,8 @@ impl Bulk {
             met.push((candidates.is_empty(), any, outside));
             search.add_field(candidates, rows);
         }
-        // If at most one field needs a value in an array element, no two values can be in different elements.
+        // An alternative needs no search if at most one of its lists needs a value in an array: no two values can then
+        // be in different elements.
         let simple = bits(&active).find(|alternative| {
             let requirements = self.alternatives.get(*alternative as usize).map_or(&[][..], Vec::as_slice);
             let mut in_elements = 0;

@@ -7,12 +7,11 @@ use super::number::canonical_number;
 
 /// Returns the canonical text of a JSON value. All texts of the same value have the same canonical text: without white
 /// space, with the members of objects sorted by name, and with numbers as [`canonical_number`] writes them. Two values
-/// are the same if no pattern can distinguish them: the last of several members with the same name counts, and half of
-/// a surrogate pair is read as U+FFFD.
+/// are the same if no pattern can distinguish them: of several members with the same name only the last one counts, and
+/// half of a surrogate pair is read as U+FFFD.
 ///
 /// # Errors
-/// Returns the same errors as for the data of an event: the text is not one valid JSON text, or is nested deeper than
-/// 128 levels.
+/// The text is not one valid JSON text, or is nested deeper than 128 levels. A matcher returns the same errors.
 pub fn canonical_json(json: &str) -> Result<String, MalformedEvent> {
     let mut reader = Reader { scanner: Scanner::new(json.as_bytes())? };
     let mut text = String::with_capacity(json.len());

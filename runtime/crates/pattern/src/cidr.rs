@@ -31,7 +31,7 @@ impl Address {
         })
     }
 
-    /// The first `length` bits with the length and the IP version, as words to hash.
+    /// The input of the hash function for a prefix: the first `length` bits, the length and the IP version.
     pub(super) fn prefix_words(self, length: u8) -> [u64; 3] {
         let bits = self.bits & mask(length);
         [(bits >> 64) as u64, bits as u64, u64::from(length) << 1 | u64::from(self.is_v6)]

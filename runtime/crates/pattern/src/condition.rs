@@ -25,7 +25,7 @@ pub(super) enum Exact {
 }
 
 impl Exact {
-    /// Borrows the value in the form of an event's value, to compare the two.
+    /// Borrows the value as a [`Value`], to compare it with a value of an event.
     pub(super) fn view(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
@@ -52,7 +52,7 @@ fn compare(a: Value<'_>, b: Value<'_>) -> Ordering {
     }
 }
 
-/// Returns whether sorted values contain a value.
+/// Returns true if `sorted` contains `value`.
 fn contains(sorted: &[Exact], value: Value<'_>) -> bool {
     sorted.binary_search_by(|exact| compare(exact.view(), value)).is_ok()
 }
@@ -112,14 +112,14 @@ impl Condition {
         match self {
             Self::Text(test) => of_test(test),
             Self::Range(_) | Self::Cidr(_) => 4,
-            // The values are found by binary search, so a long list costs less than one test for each of its values.
+            // The list is searched by binary search, which costs less than a test of each of its values.
             Self::AnythingBut(values) => 4 + values.len() / 8,
             Self::AnythingButText(tests) => tests.iter().map(of_test).sum(),
             Self::Exact(_) | Self::Present | Self::Absent => 1,
         }
     }
 
-    /// Returns whether a value meets the condition.
+    /// Returns true if the value meets the condition.
     pub(super) fn matches(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Exact(Exact::Text(exact)), Value::Text(text)) => **exact == *text,
@@ -142,7 +142,7 @@ impl Condition {
 pub(super) struct ConditionList {
     /// All entries of the list, in the order of the pattern.
     pub(super) conditions: Box<[Condition]>,
-    /// True if the list has `exists: false`, so the field may have no value.
+    /// True if the list has `exists: false`, so that it also matches if the field has no value.
     pub(super) may_be_absent: bool,
     /// An estimate of the work to test one short value.
     pub(super) cost: usize,
@@ -177,7 +177,7 @@ impl ConditionList {
         self.conditions.iter().map(|condition| Self::new(vec![condition.clone()]))
     }
 
-    /// Returns whether a value meets at least one condition.
+    /// Returns true if the value meets at least one condition.
     pub(super) fn matches(&self, value: Value<'_>) -> bool {
         if self.sorted_exact.is_empty() {
             return self.conditions.iter().any(|condition| condition.matches(value));

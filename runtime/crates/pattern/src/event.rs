@@ -76,7 +76,7 @@ impl<'a> From<&'a evoke_model::event::Event> for EventView<'a> {
             Data::Json(bytes) => DataView::Json(bytes),
             Data::Text(text) => DataView::Text(text),
         };
-        // An event in an older store can have an attribute with this name.
+        // Events in older stores can have an attribute named `principal`.
         let attributes = event.attributes().filter(|(name, _)| *name != PRINCIPAL);
         Self::new(attributes.chain(event.principal.as_deref().map(|principal| (PRINCIPAL, principal))), data)
     }

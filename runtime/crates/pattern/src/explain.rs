@@ -19,12 +19,11 @@ use super::{FieldTest, MalformedEvent, Pattern, format_path};
 pub struct Explanation {
     /// True if the pattern matches the event.
     pub matched: bool,
-    /// The place in the pattern of the first field that does not match. With `$or`, the field is taken from the
-    /// combination with the fewest fields that do not match. `None` when the event matches, or when each field matches
-    /// alone but not all of them match within the same array elements.
+    /// The first field that does not match, as its place in the pattern. With `$or`, the combination is used in which
+    /// the fewest fields do not match. `None` if the event matches. `None` also if each field matches alone, but not
+    /// all of them match within the same array elements.
     pub failed: Option<String>,
-    /// The places, in the pattern, of the fields of the `$or` combination that matched. Empty when the event does not
-    /// match.
+    /// The fields of the `$or` combination that matched, as places in the pattern. Empty if the event does not match.
     pub decided: Vec<String>,
     /// All fields that the pattern names, in the order of the pattern.
     pub fields: Vec<FieldReport>,
@@ -43,12 +42,12 @@ pub struct FieldReport {
     /// The entries of the field's list, in the order of the pattern.
     pub operators: Vec<OperatorReport>,
     /// The values that the event has at this field, as JSON: at most 8, each cut to 120 characters. An event with
-    /// arrays may have several.
+    /// arrays can have several.
     pub values: Vec<String>,
     /// The number of values that the event has at this field.
     pub value_count: usize,
-    /// True if the field matches because it is absent from the array element in which the other fields match. `values`
-    /// are then in other elements.
+    /// True if the field matches because it is absent from the array element in which the other fields match. The
+    /// values in `values` are then in other elements.
     pub absent_from_element: bool,
 }
 
@@ -66,8 +65,8 @@ pub(super) const VALUES_MAX: usize = 8;
 /// The largest number of characters reported for a value; a longer value is cut.
 const VALUE_CHARS_MAX: usize = 120;
 
-/// Explains why an event matches a pattern or does not match it. Uses the same compiled pattern as the [`Matcher`], so
-/// the explanation always agrees with the [`Matcher`].
+/// Explains why an event matches a pattern or does not match it. Uses the compiled pattern of a [`Matcher`], so the
+/// explanation always agrees with the matcher's result.
 ///
 /// # Errors
 /// Returns an error when the event's data is not one valid JSON text.
@@ -79,12 +78,13 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     let extracted = scratch.extracted();
     let texts = extracted.read(&index.fields, event)?;
 
-    // The matcher has only this pattern, so its condition lists have the same numbers as the pattern's fields.
+    // The index has only this pattern, and `insert` adds one condition list for each field, in order. So list `i` of
+    // the index belongs to field `i` of the pattern.
     let field_number = |test: &FieldTest| index.fields.find(&test.event_path);
     let fields: Vec<u32> = pattern.0.fields.iter().filter_map(field_number).collect();
     let mut reports = field_reports(pattern, &fields, extracted, texts);
 
-    // For an alternative: the number of its fields that do not match, and the place of the first one.
+    // For an alternative: the number of its fields that do not match, and the place of the first of them.
     let failing = |alternative: &Vec<u32>| {
         let reports = alternative.iter().filter_map(|index| reports.get(*index as usize));
         let mut failing = reports.filter(|report| !report.matched);
@@ -153,8 +153,8 @@ fn field_reports(
     reports.map(|((test, field), met)| field_report(pattern, test, *field, &met, extracted, texts)).collect()
 }
 
-/// Reports the conditions and values of one field. `met` has one item per condition: whether at least one value of the
-/// event meets the condition.
+/// Reports the conditions and values of one field. `met` has one item for each condition: true if at least one value of
+/// the event meets it.
 fn field_report(
     pattern: &Pattern,
     test: &FieldTest,

@@ -1,4 +1,4 @@
-//! Extracts the values of the fields that patterns test from an event, and the array elements that contain these
+//! Extracts from an event the values of the fields that patterns test, and the array elements that contain these
 //! values. The event is read once; all patterns are then matched against the extracted values.
 
 use super::condition::Value;
@@ -76,8 +76,8 @@ struct FieldOccurrences {
     epoch: u32,
     head: u32,
     tail: u32,
-    /// The number of the object in which the field was read last. Its occurrences in that object are `first..last`.
-    /// They are needed when the name is repeated in the same object.
+    /// The number of the object in which the field was read last. The field's occurrences in that object are
+    /// `first..last`. If the object repeats the name, these occurrences no longer count.
     object: u32,
     first: u32,
     last: u32,
@@ -104,10 +104,11 @@ pub(super) struct ExtractedValues {
     objects: u32,
 }
 
-/// Searching this many bytes of a text for a literal takes about as long as testing a short value.
+/// Searching this many bytes of a text for a literal takes about as long as testing a short value. See
+/// [`ExtractedValues::value_units`].
 const UNIT_BYTES: usize = 64;
-/// After an unusually large event, buffers are shrunk to these sizes, so that they do not keep the memory. The first
-/// size is in entries, the second in bytes.
+/// After a very large event, the buffers are shrunk to these sizes, to free memory. The first size is a number of
+/// entries, the second a number of bytes.
 const OCCURRENCES_KEPT_MAX: usize = 16 * 1024;
 const TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
 
@@ -216,7 +217,7 @@ impl ExtractedValues {
         (entry.object, entry.first, entry.last) = (object, now, now);
     }
 
-    /// Called after a member was read: stores which occurrences came from it.
+    /// Called after a member was read. Stores the range of the member's occurrences.
     fn end_member(&mut self, field: u32) {
         let now = self.occurrences.len() as u32;
         if let Some(entry) = self.by_field.get_mut(field as usize) {
@@ -238,7 +239,7 @@ impl ExtractedValues {
         entry.tail = number;
     }
 
-    /// The occurrences at a field with their numbers, in the order of the text.
+    /// The occurrences at a field, each with its number, in the order of the text. Leaves out replaced values.
     pub(super) fn occurrences(&self, field: u32) -> impl Iterator<Item = (u32, &Occurrence)> {
         let head = match self.by_field.get(field as usize) {
             Some(entry) if entry.epoch == self.epoch => entry.head,
@@ -269,8 +270,8 @@ impl ExtractedValues {
     }
 }
 
-/// The length of a text, for a span. Returns an error for a text longer than 4 GiB, like [`Scanner::new`]. All other
-/// positions and counts of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
+/// The end of a span that covers a whole text. Returns an error for a text longer than 4 GiB, as [`Scanner::new`] does.
+/// All other positions and counts of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
 fn span_end(text: &str) -> Result<u32, MalformedEvent> {
     u32::try_from(text.len()).map_err(|_| MalformedEvent { position: u32::MAX as usize, reason: "longer than 4 GiB" })
 }

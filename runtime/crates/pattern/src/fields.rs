@@ -37,7 +37,8 @@ impl Fields {
         self.fields.len()
     }
 
-    /// Returns the number of the field at a path, adds the field where it is missing, and marks it as tested.
+    /// Returns the number of the field at a path, and marks the field as tested. Adds the fields of the path that are
+    /// missing.
     pub(super) fn intern(&mut self, path: &[Box<str>]) -> u32 {
         let mut at = ROOT;
         for name in path {
@@ -82,19 +83,19 @@ impl Fields {
         }
     }
 
-    /// Returns whether a pattern has conditions on the value of this field.
+    /// Returns true if a pattern has conditions on the value of this field.
     #[inline]
     pub(super) fn is_tested(&self, field: u32) -> bool {
         self.fields.get(field as usize).is_some_and(|field| field.tested)
     }
 
-    /// Returns whether a pattern tests a field below this one.
+    /// Returns true if a pattern tests a field below this one.
     #[inline]
     pub(super) fn has_children(&self, field: u32) -> bool {
         self.fields.get(field as usize).is_some_and(|field| field.child_filter != 0)
     }
 
-    /// The number of the field at a path, when the tree has it.
+    /// The number of the field at a path; `None` if the tree does not have the field.
     pub(super) fn find(&self, path: &[Box<str>]) -> Option<u32> {
         path.iter().try_fold(ROOT, |at, name| self.child(at, name))
     }

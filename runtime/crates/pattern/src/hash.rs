@@ -11,7 +11,8 @@ const A: u64 = 0x9e37_79b9_7f4a_7c15;
 const B: u64 = 0xd6e8_feb8_6659_fd93;
 const C: u64 = 0xa076_1d64_78bd_642f;
 
-/// Multiplies two words and XORs both halves of the product, so that every bit of the inputs affects the result.
+/// Multiplies two words and XORs the two halves of the product with each other, so that every bit of the inputs affects
+/// the result.
 pub(super) fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a ^ A) * u128::from(b ^ B);
     (product as u64) ^ ((product >> 64) as u64)

@@ -2,18 +2,18 @@
 //!
 //! | suspicious place | reason |
 //! |---|---|
-//! | a top-level field with almost the name of an attribute, such as `tpye` | a producer may set an extension of that name, but hardly any does |
+//! | a top-level field with almost the name of an attribute, such as `tpye` | it matches only an extension of that name, which hardly any producer sets |
 //! | a value with `*` in a place that compares characters as they are, such as `"order.*"` | only `wildcard` gives `*` a meaning |
-//! | a value with `${NAME}` | nothing replaces variables in a pattern |
-//! | a `prefix` or `wildcard` on values that are reserved for patterns with exact values | the pattern receives none of those events |
+//! | a value with `${NAME}` | variables are not replaced in patterns |
+//! | a `prefix`, `wildcard` or `equals-ignore-case` on reserved values ([`ReservedValues`]) | events with these values are matched only against patterns with exact values |
 
 use serde_json::Value as Json;
 
 use super::text::edit_distance;
 use super::{FieldTest, Pattern, PatternError, Segment};
 
-/// Values of a top-level field that only a pattern with exact values can match. The caller matches events with these
-/// values against no other pattern.
+/// Reserved values of a top-level field. The caller matches an event with such a value only against patterns that
+/// restrict the field to exact values.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedValues<'a> {
     /// The name of the field.
@@ -37,9 +37,9 @@ struct Text<'a> {
 }
 
 impl Pattern {
-    /// Returns the probable mistakes of a correct pattern, at most 20; the module docs list them. An event may still
-    /// match the pattern, so these are warnings. `reserved` names the values whose events the caller matches only
-    /// against patterns with exact values.
+    /// Returns at most 20 probable mistakes in a correct pattern: a misspelled attribute, a `*` or `${NAME}` in a value
+    /// that is compared as it is written, or an operator on [`ReservedValues`]. These are warnings, because events can
+    /// still match the pattern.
     #[must_use]
     pub fn hints(&self, reserved: &[ReservedValues<'_>]) -> Vec<PatternError> {
         let has_exact = reserved.iter().any(|values| self.exact_values(values.field).is_some());
@@ -64,7 +64,7 @@ impl Pattern {
     }
 }
 
-/// Appends the strings of an entry.
+/// Appends all strings in an entry to `out`.
 fn collect_texts<'a>(entry: &'a Json, path: Vec<Segment>, operators: Vec<&'a str>, out: &mut Vec<Text<'a>>) {
     match entry {
         Json::String(text) => out.push(Text { path, operators, text }),
@@ -103,8 +103,8 @@ fn misspelled_field(test: &FieldTest) -> Option<PatternError> {
     })
 }
 
-/// Returns true if `name` is almost the name of `field`: one letter is wrong, missing or added, or two neighbouring
-/// letters are exchanged. Names of 8 letters or more may have more mistakes.
+/// Returns true if `name` is almost the name of `field`: at most one letter in four is wrong, missing or added, or two
+/// neighbouring letters are exchanged.
 fn is_similar(name: &str, field: &str) -> bool {
     let mistakes_max = field.len() / 4;
     let distance = edit_distance(name, field);
@@ -190,7 +190,7 @@ impl Text<'_> {
         let prefix = values.prefix;
         start.to_lowercase().starts_with(prefix).then(|| {
             let message =
-                format!("this never matches: events whose `{name}` starts with `{prefix}` match only exact values");
+                format!("this never matches: a `{name}` that starts with `{prefix}` is matched only by its full value");
             (message, format!("write the values of `{name}` in full, without an operator"))
         })
     }

@@ -1,13 +1,13 @@
 //! The index over all patterns of a matcher.
 //!
-//! An alternative is one combination of the `$or` of a pattern: a list of fields that must all match. Each alternative
-//! is indexed by the conditions of one of its fields: the field that events are least likely to match. For an event,
-//! the index returns a few alternatives, and only these are verified against the event.
+//! An alternative is one combination of the `$or` entries of a pattern: a list of fields that must all match. Each
+//! alternative is indexed by the conditions of one of its fields: the field that events are least likely to match. For
+//! an event, the index returns a few alternatives, and only these are verified against the event.
 //!
 //! The posting list of a condition contains the alternatives that are indexed by this condition. When a posting list
-//! becomes too long, a node replaces it. The node indexes the alternatives of the list by another of their fields. So
-//! patterns that share one condition and differ in another are found by both conditions together. The time for an event
-//! therefore depends on the number of patterns that it matches, and hardly on the number of all patterns.
+//! becomes too long, a node replaces it. The node indexes the alternatives of the list by another of their fields.
+//! Patterns that share one condition and differ in another are thus found by both conditions together. The time for an
+//! event therefore depends on the number of patterns that it matches, and hardly on the number of all patterns.
 
 use std::sync::OnceLock;
 
@@ -22,7 +22,8 @@ use super::verify::Requirement;
 /// A posting list with more alternatives than this is replaced by a node. For shorter lists, verifying every
 /// alternative is faster than another lookup.
 const POSTINGS_MAX: usize = 8;
-/// The largest number of fields that lead from the root node to an alternative.
+/// The largest number of nodes on the way to an alternative, the root node included. Each of these nodes indexes the
+/// alternative by a different field.
 const LEVELS_MAX: usize = 4;
 /// Below the root node, a field with more conditions than this is not used to index an alternative. On each level, an
 /// alternative has one posting for each condition of the chosen field, so the numbers of conditions multiply from level
@@ -32,7 +33,7 @@ const FANOUT_MAX: usize = 4;
 /// The number of the node where every lookup starts.
 pub(super) const ROOT_NODE: u32 = 0;
 
-/// The posting list of one condition: the alternatives indexed by it, by number.
+/// The posting list of one condition: the numbers of the alternatives that are indexed by the condition.
 pub(super) enum Postings {
     One(u32),
     Many(Vec<u32>),
@@ -95,7 +96,7 @@ impl Probe {
         }
     }
 
-    /// Returns whether a lookup needs the case-folded text.
+    /// Returns true if a lookup needs the case-folded text.
     pub(super) fn needs_folding(&self) -> bool {
         self.folded || !self.folded_prefixes.is_empty() || !self.folded_suffixes.is_empty()
     }
@@ -212,7 +213,7 @@ impl Index {
         self.lists.get(list as usize)
     }
 
-    /// Adds an alternative to a node, and replaces posting lists that become too long by nodes.
+    /// Adds an alternative to a node. If a posting list becomes too long, replaces the list with a node.
     fn insert_at(&mut self, node: u32, alternative: u32) {
         let chosen = self.choose_field(node, alternative);
         let Some(entry) = self.nodes.get_mut(node as usize) else { return };

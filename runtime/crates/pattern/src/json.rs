@@ -36,7 +36,7 @@ type ScanResult<T> = Result<T, MalformedEvent>;
 pub(super) struct RawString {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// True if the string has escapes, so that these bytes must be unescaped.
+    /// True if the string contains escapes and must therefore be unescaped.
     pub(super) escaped: bool,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Starts at the beginning of a text. Rejects text that is not UTF-8 and text longer than 4 GiB, because positions
-    /// are stored as `u32`.
+    /// Starts at the beginning of a text. Rejects text that is not UTF-8. Also rejects text longer than 4 GiB, because
+    /// positions are stored as `u32`.
     pub(super) fn new(json: &'a [u8]) -> ScanResult<Self> {
         match std::str::from_utf8(json) {
             Ok(text) if json.len() <= u32::MAX as usize => Ok(Self { text, bytes: json, position: 0 }),
@@ -173,8 +173,8 @@ impl<'a> Scanner<'a> {
                 | control)
                 & HIGHS;
             if stop != 0 {
-                // A borrow of the subtractions can mark a higher byte wrongly, but never a lower one. So the lowest
-                // marked byte is the first byte to stop at.
+                // A borrow of the subtractions can wrongly mark a byte, but only above a correctly marked one. So the
+                // lowest marked byte is always correct. The lowest byte of the word is the first one in the text.
                 self.position += (stop.trailing_zeros() / 8) as usize;
                 return;
             }

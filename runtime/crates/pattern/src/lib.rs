@@ -8,8 +8,8 @@
 //! The crate does no I/O, reads no clock and has no configuration. Nothing in it depends on what a key identifies (a
 //! function, a subscription, a queue), where events come from, how they are stored, or what the caller does after a
 //! match. An event is either attributes with data ([`EventView`], the form of a CloudEvent) or any JSON object
-//! ([`Matcher::matches_json`]). Only [`Pattern::never_in_cloudevents`] knows rules of CloudEvents; callers with other
-//! events do not call it.
+//! ([`Matcher::matches_json`]). Only [`Pattern::never_in_cloudevents`] and [`Pattern::hints`] use rules of CloudEvents;
+//! callers with other events do not call them.
 //!
 //! # Example
 //!
@@ -194,7 +194,7 @@ struct FieldTest {
 }
 
 impl FieldTest {
-    /// The entries of the field's list, in the JSON form of the pattern.
+    /// The entries of the field's list, as JSON. `pattern` is the source of the whole pattern.
     fn entries<'a>(&self, pattern: &'a Json) -> &'a [Json] {
         let list = self.pattern_path.iter().try_fold(pattern, |json, segment| match segment {
             Segment::Key(key) => json.get(key),
@@ -287,7 +287,7 @@ impl Pattern {
         Some(values)
     }
 
-    /// Returns whether the pattern matches an event. Each call builds an index. To match many patterns or many events,
+    /// Returns true if the pattern matches the event. Each call builds an index. To match many patterns or many events,
     /// use a [`Matcher`] instead.
     ///
     /// # Errors
@@ -299,7 +299,7 @@ impl Pattern {
     }
 }
 
-/// The values of a list with only exact strings; `None` for any other list.
+/// The values of a list that has only exact strings; `None` for any other list.
 fn exact_strings(list: &ConditionList) -> Option<Vec<String>> {
     let text = |condition: &Condition| match condition {
         Condition::Exact(Exact::Text(text)) => Some(text.to_string()),

@@ -1,4 +1,4 @@
-//! Finds fields in correct patterns that no CloudEvent can have.
+//! In a correct pattern, finds the fields that no CloudEvent can have.
 
 use super::condition::{Condition, Exact};
 use super::hints::FIELDS;
@@ -26,7 +26,7 @@ impl Pattern {
 
 fn check_field(test: &FieldTest) -> Option<PatternError> {
     let (name, inner) = test.event_path.split_first()?;
-    // A field with `exists: false` matches, because no CloudEvent has the field.
+    // Below `data`, every field is possible. A list with `exists: false` matches because no CloudEvent has the field.
     if **name == *"data" || test.list.may_be_absent {
         return None;
     }

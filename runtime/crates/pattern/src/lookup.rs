@@ -39,13 +39,14 @@ impl LookupBuffers {
 
 /// An event with more value units than this is large; see [`Lookup::verify_directly`].
 const LARGE_EVENT_UNITS: usize = 1024;
-/// For a large event, a node with at most this many undecided alternatives is not looked up: these alternatives are
-/// verified directly. If the whole matcher has at most this many patterns, all of them are verified without a lookup.
+/// For a large event, a node does no lookups if at most this many of its alternatives are not verified yet: these
+/// alternatives are verified directly. If the whole matcher has at most this many patterns, all of them are verified
+/// without a lookup.
 const DIRECT_MAX: usize = 16;
-/// All alternatives of a pattern are verified together, in one pass over the event (see `bulk`), if one of these pairs
-/// of minimums is reached. Otherwise, verifying one alternative after another is less work. A pair contains the minimum
-/// of the pattern's cost, and the minimum of that cost times the value units of the event, both as binary logarithms.
-/// The second pair is for the largest events.
+/// The limits from which all alternatives of a pattern are verified together, in one pass over the event (see `bulk`).
+/// Below them, verifying one alternative after another is less work. Each pair has two minimums, as binary logarithms:
+/// the first for the cost of the pattern, the second for this cost times the value units of the event. It is enough to
+/// reach both minimums of one pair. The second pair is for the largest events.
 const BULK_MIN: [(u8, u32); 2] = [(6, 16), (3, 20)];
 
 /// The lookup of one event.
@@ -59,7 +60,7 @@ pub(super) struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Finds the owners of all alternatives that match, and stores them in the buffers.
+    /// Finds all alternatives that match, and stores their owners in the buffers.
     pub(super) fn run(&mut self) {
         let epoch = self.extracted.epoch();
         if epoch < self.buffers.epoch {
@@ -81,9 +82,10 @@ impl Lookup<'_> {
         }
     }
 
-    /// Verifies the alternatives of a node directly, if the event is large and only a few of these alternatives are
-    /// still undecided. Returns false if the node's lookups are less work. Without this, a pattern whose alternatives
-    /// are in many nodes would cause lookups of the same long text or array in each of these nodes.
+    /// If the event is large and only a few alternatives of a node are not verified yet, verifies them directly and
+    /// returns true. Otherwise returns false, because the node's lookups are less work. Without this function, a
+    /// pattern whose alternatives are in many nodes would cause lookups of the same long text or array in each of these
+    /// nodes.
     fn verify_directly(&mut self, node: &Node) -> bool {
         if self.value_units <= LARGE_EVENT_UNITS || node.alternatives.is_empty() {
             return false;
@@ -203,8 +205,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Looks up the starts and ends of a text. `prefixes` and `suffixes` have the kind of the keys and the lengths to
-    /// look up, in bytes and ascending.
+    /// Looks up the starts and ends of a text. `prefixes` and `suffixes` are pairs: the kind of the keys, and the
+    /// lengths to look up, ascending and in bytes.
     fn probe_affixes(
         &mut self,
         node: u32,
@@ -264,14 +266,14 @@ impl Lookup<'_> {
         }
     }
 
-    /// Returns true if verifying all alternatives of the pattern of `alternative` together is less work than verifying
-    /// one after another. See [`BULK_MIN`].
+    /// `alternative` belongs to a pattern. Returns true if it is less work to verify all alternatives of that pattern
+    /// together than one after another; see [`BULK_MIN`].
     fn is_bulk(&self, alternative: &Alternative) -> bool {
         let work_log2 = u32::from(alternative.cost_log2) + self.value_units.checked_ilog2().unwrap_or(0);
         BULK_MIN.iter().any(|(cost_min, work_min)| alternative.cost_log2 >= *cost_min && work_log2 >= *work_min)
     }
 
-    /// Verifies all alternatives of the pattern that an alternative belongs to, at most once for each event.
+    /// Verifies, at most once for each event, all alternatives of the pattern that `alternative` belongs to.
     #[cold]
     fn verify_all(&mut self, alternative: u32, owner: u32) {
         let index = self.index;

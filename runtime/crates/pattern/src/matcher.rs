@@ -28,7 +28,7 @@ pub struct Matcher<K> {
     removed_alternatives: usize,
 }
 
-/// A key and the alternatives of its patterns in the index.
+/// A key, and the numbers of the alternatives of its patterns.
 struct Owner<K> {
     key: K,
     pattern_count: usize,
@@ -69,13 +69,13 @@ impl<K> std::fmt::Debug for Matcher<K> {
 }
 
 impl<K: Copy + Eq + Hash> Matcher<K> {
-    /// The number of patterns; a key may have several.
+    /// The number of patterns; a key can have several.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pattern_count
     }
 
-    /// Returns whether the matcher has no patterns.
+    /// Returns true if the matcher has no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pattern_count == 0

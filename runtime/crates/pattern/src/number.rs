@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 /// The number of significant digits that a [`Decimal`] stores.
 const DIGITS_MAX: u32 = 38;
-/// The limit for the distance of the decimal point, in either direction. From this distance on, a [`Decimal`] stores no
-/// digits.
+/// The limit of `Decimal::point`, in either direction. If the decimal point is this far away or farther, a [`Decimal`]
+/// stores no digits.
 const POINT_MAX: i64 = 1_000_000_000;
-/// Exponents beyond this limit count as the limit. No text in memory has so many digits.
+/// Exponents beyond this limit count as the limit, so that calculations with exponents do not overflow.
 const EXPONENT_MAX: i128 = 10_i128.pow(36);
 
 /// The leading part of a decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the
@@ -94,14 +94,14 @@ impl Decimal {
         Self { sign, inexact, point: point as i32, high: (digits >> 64) as u64, low: digits as u64 }
     }
 
-    /// The nearest double of a decimal that is exact.
+    /// The double nearest to the decimal, which must be exact.
     fn to_f64(self) -> f64 {
         let sign = if self.sign < 0 { "-" } else { "" };
         let digits = (u128::from(self.high) << 64) | u128::from(self.low);
         format!("{sign}0.{digits:038}e{}", self.point).parse().unwrap_or(0.0)
     }
 
-    /// Words to hash; equal numbers have equal words.
+    /// The input of the hash function. Equal numbers have equal words.
     pub(super) fn words(self) -> [u64; 3] {
         [self.high, self.low, ((self.point as u64) << 8) ^ (self.sign as u64) ^ (u64::from(self.inexact) << 62)]
     }
@@ -147,7 +147,7 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// A number and, if it is inexact as a decimal, its text. Compares exactly.
+/// A number: its decimal and, if the decimal is inexact, its text. Comparisons are exact.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NumberRef<'a> {
     pub(super) decimal: Decimal,
@@ -240,7 +240,7 @@ impl Eq for Number {}
 
 /// The absolute value of a number's text, `0.digits × 10^point`.
 struct Digits<'a> {
-    /// From the first significant digit up to the exponent; may have a decimal point.
+    /// From the first significant digit up to the exponent; can contain the decimal point.
     mantissa: &'a [u8],
     point: i128,
 }

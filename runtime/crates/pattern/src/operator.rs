@@ -239,7 +239,7 @@ fn parse_numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
             return None;
         }
     }
-    // The documentation writes the lower bound first. The reverse order has the same meaning.
+    // In EventBridge, the lower bound comes first. Here, the reverse order has the same meaning.
     if let [("<" | "<=", _), (">" | ">=", _)] = &*bounds {
         bounds.reverse();
     }

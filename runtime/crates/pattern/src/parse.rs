@@ -25,7 +25,7 @@ const WILDCARD_BYTES_MAX: usize = 2048;
 
 /// How to write a pattern with fewer combinations of `$or` alternatives.
 const COMBINATIONS_HELP: &str =
-    "the numbers of alternatives of several `$or` are multiplied; split the pattern into several patterns";
+    "several `$or` multiply their numbers of alternatives; split the pattern into several patterns";
 
 /// Parses and checks a pattern. The error has all mistakes of the pattern.
 pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
@@ -131,7 +131,7 @@ impl Parser {
         }
     }
 
-    /// Parses a field's list; returns its index in `fields`.
+    /// Parses a field's list; returns the index of the new [`FieldTest`] in `fields`.
     fn list(&mut self, name: &str, entries: &[Json]) -> u32 {
         if entries.is_empty() {
             let help =

@@ -8,8 +8,8 @@ use super::number::Decimal;
 
 /// The numeric ranges of one field.
 ///
-/// Ranges with one bound are sorted by that bound. The bounds of all ranges that contain a given number are then on the
-/// same side of that number.
+/// Ranges with one bound are sorted by that bound, lower and upper bounds separately. A number is then in all ranges
+/// whose lower bound is before the number, and in all ranges whose upper bound is after it.
 ///
 /// Ranges with two bounds are stored in grids. All cells of a grid have the same width, a power of two (the scale of
 /// the grid). A range is stored in a grid whose cells are at least as wide as the range, so the range covers only a few
@@ -23,7 +23,7 @@ pub(super) struct Ranges {
     by_low: BTreeMap<Decimal, Vec<u32>>,
     /// By upper bound: ranges without a lower bound.
     by_high: BTreeMap<Decimal, Vec<u32>>,
-    /// By the hash of cell number and scale.
+    /// The alternatives of the ranges in each cell, by [`cell_key`].
     cells: HashedMap<Vec<u32>>,
     /// The scales that have ranges, as exponents of two, ascending.
     scales: Vec<i32>,
@@ -61,9 +61,10 @@ impl Ranges {
         }
     }
 
-    /// Calls `found` with the alternative of every range with one bound that contains at least one value of a field,
-    /// and of some ranges that contain no value. `least` and `greatest` are the least and the greatest value of the
-    /// field.
+    /// Finds the ranges that are stored by one bound: those with one bound, and those too wide for a grid. Calls
+    /// `found` with the alternative of each range that contains at least one value of the field, and also with the
+    /// alternatives of some ranges that contain none. `least` and `greatest` are the least and the greatest value of
+    /// the field.
     pub(super) fn find_one_sided(&self, least: Decimal, greatest: Decimal, mut found: impl FnMut(u32)) {
         let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if !self.by_low.is_empty() {
@@ -74,9 +75,9 @@ impl Ranges {
         }
     }
 
-    /// Calls `found` with the alternative of every range with two bounds that contains the number, and of some ranges
-    /// that do not contain it. Ranges too wide for a grid are found by [`Ranges::find_one_sided`]. `text` is the number
-    /// as the event writes it.
+    /// Finds the ranges that are stored in grids. Calls `found` with the alternative of each range that contains the
+    /// number, and also with the alternatives of some ranges that do not. [`Ranges::find_one_sided`] finds the other
+    /// ranges. `text` is the number as the event writes it.
     pub(super) fn find(&self, text: &str, mut found: impl FnMut(u32)) {
         let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if let (false, Ok(number)) = (self.scales.is_empty(), text.parse::<f64>()) {
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_range_contains_its_bounds_also_where_doubles_round_them_in_different_ways() {
-        // The first digits alone are in the middle between two doubles, and the later digits decide.
+        // The first digits alone are in the middle between two doubles. The later digits decide which double is
+        // nearest.
         let beyond = "9007199254740993.00000000000000000000000000000000000000001";
         for (low, high) in [(format!("-{beyond}"), "-9007199254740990"), ("9007199254740990".to_owned(), beyond)] {
             let numbers: [Value; 2] = [&low, high].map(|text| serde_json::from_str(text).unwrap());

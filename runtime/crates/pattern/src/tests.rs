@@ -1,4 +1,4 @@
-//! Tests of the whole module: given patterns and an event, they check the result of parsing, matching and explaining.
+//! Tests of the whole crate. They check the results of parsing, matching and explaining for given patterns and events.
 
 mod arrays;
 mod bulk;
@@ -20,7 +20,7 @@ fn pattern(value: &Value) -> Pattern {
     Pattern::parse(value).unwrap_or_else(|errors| panic!("{value}: {errors:?}"))
 }
 
-/// Returns whether a matcher with one pattern matches an event.
+/// Returns true if a matcher with one pattern matches the event.
 pub(super) fn matches(source: &Value, event: &Value) -> bool {
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern(source));

@@ -36,7 +36,7 @@ impl TextTest {
 }
 
 impl TextTest {
-    /// Returns whether every string passes the test.
+    /// Returns true if every string passes the test.
     pub(super) fn matches_every_string(&self) -> bool {
         match self {
             Self::Prefix(text) | Self::Suffix(text) | Self::FoldedPrefix(text) | Self::FoldedSuffix(text) => {
@@ -80,7 +80,7 @@ pub(super) fn fold_into(buffer: &mut String, text: &str) {
 /// backslash.
 #[derive(Clone, Debug)]
 pub(super) struct Wildcard {
-    /// The literal texts between the stars. The first is a prefix and the last a suffix; both may be empty. A text
+    /// The literal texts between the stars. The first is a prefix and the last a suffix; both can be empty. A text
     /// without a star is one piece.
     pieces: Box<[Box<str>]>,
     /// The sum of the lengths of the pieces; a shorter text does not match.
@@ -130,13 +130,13 @@ impl Wildcard {
         self.bytes_min
     }
 
-    /// Returns whether the wildcard is `*` alone, which matches every string.
+    /// Returns true if the wildcard is `*` alone, which matches every string.
     fn matches_everything(&self) -> bool {
         self.pieces.len() > 1 && self.pieces.iter().all(|piece| piece.is_empty())
     }
 
-    /// The literal before the first star, the literal after the last star, and the longest literal between stars, in
-    /// bytes. A wildcard without a star has only the first.
+    /// The literal before the first star, the literal after the last star, and the longest (in bytes) of the literals
+    /// between two stars. A wildcard without a star has only the first of the three.
     pub(super) fn literals(&self) -> (&str, &str, &str) {
         match &*self.pieces {
             [] => ("", "", ""),
@@ -148,9 +148,9 @@ impl Wildcard {
         }
     }
 
-    /// Searches for each piece at the first position after the previous piece. If the rest matches after a later
-    /// position, it also matches after the first one. So no other position is tried (no backtracking), and the time is
-    /// linear in the length of value and pattern.
+    /// Takes the first occurrence of each piece after the previous piece. If the remaining pieces match after a later
+    /// occurrence, they also match after the first one. So no other occurrence is tried (no backtracking), and the time
+    /// is linear in the length of value and pattern.
     pub(super) fn matches(&self, value: &str) -> bool {
         let (head, middle, tail) = match &*self.pieces {
             [] => return value.is_empty(),
@@ -174,7 +174,7 @@ impl Wildcard {
     }
 }
 
-/// Compares byte strings, without a memory access when one is empty: on some processors, comparing zero bytes at the
+/// Compares byte strings. If one is empty, does not access memory: on some processors, comparing zero bytes at the
 /// address of an empty allocation is very slow.
 pub(super) fn compare_bytes(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     if a.is_empty() || b.is_empty() { a.len().cmp(&b.len()) } else { a.cmp(b) }

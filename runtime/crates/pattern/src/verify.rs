@@ -4,8 +4,8 @@
 //! field with `exists: false` can have no value instead. The values must follow two rules:
 //!
 //! - The values of two fields are never in different elements of the same array.
-//! - A field may have no value in two cases: the event has no value for it, or all its values are in other array
-//!   elements than the values of the other fields.
+//! - A field counts as having no value in two cases: the event has no value for the field, or all values of the field
+//!   are in other array elements than the values of the other fields.
 
 use super::condition::ConditionList;
 use super::extract::{ExtractedValues, NONE, ROOT_ELEMENT, SourceTexts};
@@ -21,7 +21,7 @@ pub(super) struct Requirement {
 /// A value of the event at a required field.
 #[derive(Clone, Copy)]
 struct CandidateValue {
-    /// The number of the occurrence in the event.
+    /// The number of the value among all extracted values of the event.
     number: u32,
     /// The innermost array element that contains the value.
     element: u32,
@@ -40,8 +40,8 @@ struct OpenField {
     /// element. A value in the element is still useful: with it, other fields can match by their absence from the
     /// element.
     satisfied: bool,
-    /// The array whose elements contain the remaining candidates, as the number of its field. The array is directly in
-    /// the element. `NONE` when no candidate is in an array.
+    /// The number of the field whose value is the array that contains the remaining candidates. The array is directly
+    /// in the element. `NONE` if no candidate is in an array.
     array: u32,
 }
 
@@ -67,7 +67,7 @@ enum Satisfaction {
     Unsatisfied,
 }
 
-/// Returns whether an event meets all requirements together.
+/// Returns true if an event meets all requirements together.
 pub(super) fn alternative_matches(
     extracted: &ExtractedValues,
     texts: SourceTexts<'_>,
@@ -110,7 +110,7 @@ pub(super) fn alternative_matches(
 }
 
 impl Search {
-    /// Searches for values that meet all requirements together.
+    /// Returns true if the event has values that meet all requirements together.
     fn find(
         &mut self,
         extracted: &ExtractedValues,
@@ -122,9 +122,10 @@ impl Search {
         self.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
     }
 
-    /// If an event meets all requirements together, returns one list for each requirement: the indexes of the
-    /// occurrences of its field that are outside of all arrays, or in the array elements that the search chose. An
-    /// empty list means that the requirement is met because the field does not occur there.
+    /// Returns `None` if the event does not meet all requirements together. Otherwise, returns one list for each
+    /// requirement: the numbers of the values of the field, but only of the values outside of all arrays and in the
+    /// array elements that the search chose. An empty list means that the requirement is met by the absence of the
+    /// field.
     pub(super) fn witness(
         &mut self,
         extracted: &ExtractedValues,
@@ -175,10 +176,10 @@ impl Search {
         }
     }
 
-    /// Searches for values for the open fields from index `base` on, among the candidates within `element`. Fields
-    /// whose candidates are in the same array are solved together: the elements of that array are tried one after
-    /// another. Fields in different arrays do not depend on each other. So the work is the number of elements times the
-    /// number of fields, and the recursion is as deep as the nesting of arrays.
+    /// Searches the candidates within `element` for values that satisfy the fields `open_fields[base..]`. Fields whose
+    /// candidates are in the same array are solved together: the elements of that array are tried one after another.
+    /// Fields in different arrays do not depend on each other. So the work is the number of elements times the number
+    /// of fields, and the recursion is as deep as the nesting of arrays.
     fn solve(&mut self, extracted: &ExtractedValues, element: u32, base: usize) -> Satisfaction {
         let chosen = self.chosen.len();
         let mut found = Satisfaction::ByAbsence;
@@ -218,9 +219,9 @@ impl Search {
                 *open = updated;
             }
         }
-        // The first pass searches the arrays with a field that is not satisfied yet: the field needs a value in an
-        // element there, or an element from which it is absent. The second pass searches the other arrays, but only if
-        // no value was found in `element` yet.
+        // A field that is not satisfied yet needs a value in an element of its array, or an element from which the
+        // field is absent. The first pass searches the arrays of these fields. The second pass searches the other
+        // arrays, but only if no value was found in `element` yet.
         for needed in [true, false] {
             for index in base..end {
                 let fields = self.open_fields.get(base..end).unwrap_or_default();
@@ -244,8 +245,8 @@ impl Search {
         found
     }
 
-    /// Returns whether one element of an array satisfies all fields whose candidates are in that array, at least one of
-    /// them by a value. `open` is the range of the fields within `element`.
+    /// Returns true if one element of an array satisfies all fields whose candidates are in that array, and at least
+    /// one of these fields by a value. `open` is the range of the fields within `element`.
     fn solve_array(
         &mut self,
         extracted: &ExtractedValues,
@@ -291,18 +292,18 @@ impl Search {
         false
     }
 
-    /// The index of the first candidate in `from..to` whose occurrence number is at least `number`; `to` when there is
-    /// none.
+    /// The index of the first candidate in `from..to` whose number is at least `number`; `to` if there is none.
     fn first_at_or_after(&self, from: usize, to: usize, number: u32) -> usize {
         from + self.candidates.get(from..to).unwrap_or_default().partition_point(|candidate| candidate.number < number)
     }
 }
 
-/// The number of elements that [`child_element`] skips before it follows the parents of the inner element.
+/// The number of elements that [`child_element`] skips, from the start of the outer element, before it follows the
+/// parents of the inner element.
 const SIBLINGS_SKIPPED_MAX: usize = 4;
 
-/// Returns the element directly within `outer` that contains `inner`, and the field of the array that the element is
-/// in. Returns `None` if `inner` is not within `outer`, or is `outer` itself.
+/// Returns the element directly within `outer` that contains `inner`, and the field whose array that element is in.
+/// Returns `None` if `inner` is not within `outer`, or is `outer` itself.
 pub(super) fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
     // Elements are numbered in the order of the text. In deeply nested arrays, a few steps from the first element
     // within `outer` are less work than following the parents of `inner`.

@@ -1,9 +1,10 @@
-//! Converts a core module to a component: a program for WASI 0.1, a handler, or any other module that embeds its WIT.
+//! Converts a core module to a component. The module is a program for WASI 0.1, a handler, or any other module that
+//! embeds its WIT.
 //!
-//! wasmtime's adapter does the conversion, with one difference: the adapter turns every exit code but 0 into 1, because
-//! `wasi:cli/exit` knows only success and failure. So the `proc_exit` of a program bypasses the adapter and becomes an
-//! import that Evoke provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler needs no
-//! WIT of its own; see `adapt/handler.rs`.
+//! wasmtime's adapter implements the imports of WASI 0.1. The adapter turns every exit code but 0 into 1, because
+//! `wasi:cli/exit` knows only success and failure. So in a program, the import `proc_exit` is replaced by an import
+//! that Evoke provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler without WIT gets
+//! WIT; see `adapt/handler.rs`.
 
 mod go;
 mod handler;
@@ -30,8 +31,8 @@ pub(super) const WIT: &str = "
     world command { import commands; }
 ";
 
-/// Returns the component made from `module`. An error continues a sentence that starts with the file name: "`x.wasm`
-/// …".
+/// Returns the component made from `module`. The error text continues a sentence that starts with the name of the file:
+/// "`x.wasm` …".
 pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>, String> {
     // The code below expects a valid module.
     Module::validate(engine, &module).map_err(|error| describe_invalid("core module", &module, &error))?;

@@ -1,4 +1,4 @@
-//! The test of a function answers the HTTP requests that the function sends. The requests do not reach the network.
+//! The HTTP requests of a function under test: the test responds to them, and they do not reach the network.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 pub enum Answer {
     /// The request gets this response.
     Response(Response<GivenBody>),
-    /// The request fails with this error. If there is a text, the request was refused for this reason; then, if the
-    /// function fails, its attempt has the outcome `denied`.
+    /// The request fails with this error. If there is a text, the request was refused, and the text is the reason. If
+    /// the function then fails, its attempt has the outcome `denied`.
     Error(RequestError, Option<String>),
     /// The request has not ended when the attempt ends.
     Never,
-    /// The test defines no answer for this request, so the request is refused for this reason. If the function then
-    /// fails, its attempt has the outcome `denied`.
+    /// The test defines no answer for this request, so the request is refused. The text gives the reason. If the
+    /// function then fails, its attempt has the outcome `denied`.
     Missing(String),
 }
 
@@ -41,7 +41,7 @@ pub type HttpAnswers = Arc<dyn Fn(&Parts) -> BodyAnswer + Send + Sync>;
 /// Returns the answer to a request. The argument is the whole body of the request.
 pub type BodyAnswer = Box<dyn FnOnce(Bytes) -> Answer + Send>;
 
-/// Reads a request body within its limit.
+/// Reads a whole request body. Returns an error if the body is larger than [`BODY_BYTES_MAX`].
 async fn read(mut body: RequestBody) -> wasi_http::Result<Bytes> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -19,7 +19,7 @@ use evoke_model::state::{Change, Transaction};
 use evoke_model::text::count;
 use evoke_telemetry::TraceContext;
 
-/// Limit on the changed keys that the note of an attempt lists.
+/// Limit on the number of changed keys that [`Attempt::note`] lists.
 const CHANGES_MAX: usize = 10;
 
 /// The input of one attempt.
@@ -36,18 +36,18 @@ pub struct Call {
     pub attempt: u32,
     /// True if the event is a stored event that is replayed.
     pub replay: bool,
-    /// The number of functions that ran before in the chain of events that led to this event.
+    /// The number of functions that the chain of events passed through before this event.
     pub hops: u32,
     /// Name of the trigger that matched.
     pub trigger: Arc<str>,
-    /// Where stored state is read from; `None` if the function has no state grant.
+    /// The source of stored state; `None` if the function has no state grant.
     pub state: Option<Arc<dyn StateSource>>,
     /// Receives the function's log lines.
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
-    /// Where the function reads clocks, random numbers, state and responses from. With a [`super::Recorder`], the
-    /// caller can take the recorded values from the recorder when the attempt has ended.
+    /// The source of clocks, random numbers, state and responses. If it is a [`super::Recorder`], the caller can take
+    /// the recorded values from the recorder when the attempt has ended.
     pub outside: Outside,
 }
 
@@ -64,8 +64,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
-    /// A text that lists the requests that the function sent, each with its status or error and its duration, and the
-    /// keys of stored state that it changed. `None` if there are neither.
+    /// Lists the requests that the function sent (each with its status or error, and its duration), and the keys of
+    /// stored state that the function changed. `None` if it sent no requests and changed no keys.
     pub note: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Attempt {
         let duration = started.elapsed();
         let transaction = store.data_mut().session.finish();
         let context = store.data();
-        // The log sink is code of the caller and may panic. A panic ends only this attempt.
+        // The log sink is code of the caller and can panic. A panic ends only this attempt.
         let logged = catch_unwind(AssertUnwindSafe(|| context.invocation.log().finish()));
         let result = logged.map_or_else(|panic| Ok(Err(panic)), |()| result);
         let published = context.invocation.publisher().take();

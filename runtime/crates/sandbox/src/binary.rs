@@ -85,7 +85,6 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*id, body, after))
 }
 
-/// Returns the position of the first occurrence of these bytes.
 pub(super) fn find_bytes(body: &[u8], bytes: &[u8]) -> Option<usize> {
     body.windows(bytes.len()).position(|window| window == bytes)
 }
@@ -102,7 +101,7 @@ pub(super) fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// Adds an entry to a section that is a list.
+/// Adds an entry at the end of a section that is a list.
 pub(super) fn append(body: &[u8], entry: &[u8]) -> Option<Vec<u8>> {
     let (count, rest) = leb128(body)?;
     Some([&unsigned(count + 1), rest, entry].concat())

@@ -5,16 +5,16 @@
 //! straight-line code reaches no such point, and no point is reached during a host call. So the time is also checked
 //! whenever control returns from the host to the guest. wasmtime's call hook does that around every import, including
 //! those of wasmtime-wasi, and around wasmtime's own functions for guests, so no import can lack the check. An attempt
-//! therefore exceeds its deadline by at most one host call, and the work of one call is bounded:
+//! therefore exceeds its deadline by at most one host call. The work of one call is bounded in three ways:
 //!
-//! - by its arguments, of which wasmtime reads at most `HOSTCALL_BYTES_MAX` (`instance.rs`), in linear time;
-//! - where a short argument requests much work (random bytes, a list of pollables, `write-zeroes`), by a limit of the
-//!   function itself;
-//! - where the call waits, by the timer around the attempt.
+//! - wasmtime reads at most `HOSTCALL_BYTES_MAX` of arguments (`instance.rs`), in linear time.
+//! - A function whose short argument can request much work (random bytes, a list of pollables, `write-zeroes`) has a
+//!   limit of its own.
+//! - A call that waits is ended by the timer around the attempt.
 //!
 //! Bytes: all data that stays with the host until the attempt ends is charged before it is stored: published events,
 //! state that was read or written, and HTTP fields and bodies. A charge is never undone, even if the guest drops the
-//! data. So a guest cannot make the host allocate again and again without limit either.
+//! data. So a guest that repeatedly makes the host allocate also reaches the limit.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,13 +27,14 @@ use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, Trap, UpdateDe
 use super::engine::TICK;
 
 /// Limit on the bytes that the host holds for an attempt at a delivery. Published events (8 MiB), state reads (16 MiB)
-/// and state writes (8 MiB) have limits and messages of their own. This limit also covers the host's records of them.
+/// and state writes (8 MiB) also have limits of their own, with their own messages. This limit is higher than the sum
+/// of those limits, because the host's records of events and keys are charged, too.
 const EVENT_BYTES_MAX: usize = 40 * 1024 * 1024;
 /// Limit on the bytes that the host holds for an HTTP request: fields, requests, responses and buffers of bodies.
 const HTTP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Number of ticks after which a direct attempt is interrupted. It starts between two ticks, so it has one to two ticks
-/// of time.
+/// Number of ticks after which a direct attempt (`direct.rs`) is interrupted. A direct attempt starts between two
+/// ticks, so it can run for one to two ticks.
 const DIRECT_TICKS_MAX: u32 = 2;
 
 /// An attempt exceeded its deadline while it computed or in a host call.
@@ -59,12 +60,10 @@ pub(super) struct HostBudget {
 }
 
 impl HostBudget {
-    /// Returns the budget of an attempt at a delivery.
     pub(super) fn of_delivery() -> Self {
         Self::new(EVENT_BYTES_MAX)
     }
 
-    /// Returns the budget of an HTTP request.
     pub(super) fn of_http_request() -> Self {
         Self::new(HTTP_BYTES_MAX)
     }
@@ -85,8 +84,8 @@ impl HostBudget {
     }
 }
 
-/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick, or when it returns
-/// from a host call after that time.
+/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick. If a host call is
+/// running then, the attempt ends when this call returns.
 pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started: Instant) {
     let end = started + TICK * DIRECT_TICKS_MAX;
     store.set_epoch_deadline(u64::from(DIRECT_TICKS_MAX));
@@ -96,9 +95,9 @@ pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started
     });
 }
 
-/// Makes a guest yield to other tasks at every tick after the time `undivided`, while it computes and between its host
-/// calls, and ends it at the deadline. The deadline is also checked here, because tokio's timers fire late when all
-/// threads are busy with such guests.
+/// Ends a guest at its deadline. After the time `undivided`, the guest also yields to other tasks at every tick, while
+/// it computes and between its host calls. The timer around the attempt is not enough for the deadline, because tokio's
+/// timers fire late when guests that compute occupy all threads.
 pub(super) fn yield_at_ticks<T: Send + 'static>(
     store: &mut Store<T>,
     timeout: Duration,

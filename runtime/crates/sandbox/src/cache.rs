@@ -2,15 +2,15 @@
 //!
 //! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. The file contains the output
 //! of the compiler process (`compile/output.rs`), an authentication code (32 bytes), and the 8 bytes `EVOKEAO2`. The
-//! cache writes it under a temporary name and then renames it, in a folder that only this user can enter. The
+//! cache writes the file under a temporary name and then renames it, in a folder that only this user can enter. The
 //! authentication code is computed with the folder's secret key (`cache/key.rs`) over the output and the file's name. A
 //! component whose file has no valid authentication code is compiled again. A file with the ending `.refused` records
 //! that a component exceeds a limit (`cache/refused.rs`).
 //!
 //! The output comes first in the file, because the file is mapped into memory from its start, and not read. So only the
 //! pages of a function that were used are in memory, and the operating system can drop them while the function is idle.
-//! Because the file is mapped, it is never modified after the rename. It is verified and mapped through the same
-//! descriptor, so no other file can take its place in between.
+//! Because the file is mapped, the cache never modifies it after the rename. The file is verified and mapped through
+//! the same descriptor, so no other file can take its place in between.
 //!
 //! Without a folder, compiled components are in files without a name (`memory_file`), and the cache ends with the
 //! process.
@@ -61,8 +61,8 @@ pub(super) struct Cache {
     folder: Option<PathBuf>,
     key: Key,
     engine: Engine,
-    /// A second engine (that of the warm pool), and the function that selects the components that are also loaded for
-    /// it.
+    /// A second engine (of the warm pool, `warm_pool.rs`), and the function that selects the components that are also
+    /// loaded for this engine.
     warm: Option<(Engine, IsFor)>,
     engine_hash: u64,
     compiler: Compiler,
@@ -88,7 +88,6 @@ pub(super) struct Compiled {
     pub(super) bytes: u64,
 }
 
-/// Selects the components that are loaded for the second engine.
 type IsFor = fn(&Facts, &Component) -> bool;
 
 enum InMemory {
@@ -113,8 +112,8 @@ impl Cache {
     /// Opens the folder, creates it if it is missing, and removes unused files.
     pub(super) fn open(folder: PathBuf, engine: Engine, compiler: Compiler) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        // The files here are run as machine code, so no other user may write to the folder. Fails if another user owns
-        // it.
+        // The files here are run as machine code, so no other user may write to the folder. This call fails if another
+        // user owns the folder.
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         remove_unused(&folder);
         let key = Key::of_folder(&folder)?;
@@ -153,10 +152,10 @@ impl Cache {
         self
     }
 
-    /// Returns the component of a file (binary or text form, or a core module that can be converted), from the cache if
-    /// it is there, else compiled.
+    /// Returns the compiled component of a file, from the cache if it is there. Otherwise compiles it. The file
+    /// contains a component in binary or text form, or a core module that can be converted to one.
     ///
-    /// Blocks until the component is compiled, at most for the compiler's time limit, or until `cancelled` ends the
+    /// Blocks until the component is compiled, the compiler's time limit is reached, or `cancelled` ends the
     /// compilation.
     pub(super) fn load_or_compile(&self, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
         let name = self.name(input);
@@ -224,7 +223,7 @@ impl Cache {
 
     /// Removes the compiled components that were not loaded since the last call, except for the [`OUTDATED_MAX`] that
     /// were used last. Without this, each rebuild of a function would leave a file behind. Must be called after all
-    /// active functions were loaded, because other functions count as outdated.
+    /// active functions were loaded, because functions that were not loaded count as outdated.
     pub(super) fn remove_outdated(&self) {
         let active = std::mem::take(&mut *lock(&self.loaded));
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
@@ -248,7 +247,6 @@ impl Cache {
         (self.hits.get(), self.misses.get())
     }
 
-    /// Returns the name of a component in the cache.
     fn name(&self, input: &Input) -> String {
         format!("{}-{:016x}", hex(&input.sha256), self.engine_hash)
     }
@@ -257,7 +255,7 @@ impl Cache {
         Some(self.folder.as_ref()?.join(format!("{name}.{extension}")))
     }
 
-    /// Returns a component that is in the cache.
+    /// Returns the component if it is in the cache. Removes its file if the file has no valid seal.
     fn cached(&self, name: &str, input: &Input) -> Result<Option<Compiled>, CacheError> {
         let Some(path) = self.path(name, "compiled") else {
             return Ok(match lock(&self.in_memory).get(name) {
@@ -353,8 +351,8 @@ impl Cache {
         }
     }
 
-    /// Returns the refusal of an earlier compilation if another one would be refused again, and the file that records
-    /// it.
+    /// Returns the refusal of an earlier compilation, and the file that records it, if another compilation would be
+    /// refused again.
     fn refused_before(&self, name: &str) -> Option<(Refusal, Option<PathBuf>)> {
         let path = self.path(name, "refused");
         let record = match &path {
@@ -423,7 +421,7 @@ fn read_start(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
 #[derive(Clone, Copy)]
 enum Artefact<'a> {
     Bytes(&'a [u8]),
-    /// A file that starts with the artefact and was just sealed or verified.
+    /// An open file that starts with the artefact. The file was just sealed or verified.
     File(&'a File),
 }
 
@@ -432,10 +430,10 @@ enum Artefact<'a> {
 fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Result<Component> {
     // SAFETY: both functions require that the bytes come from wasmtime; the second also requires that the file does not
     // change while it is mapped. The bytes come from the compiler process, which has ended, or from a file whose
-    // authentication code was just verified, which only this program can make. The path names the open file itself,
-    // not the file that may have its name now. The file is in memory without a name, or in a folder that only its user
-    // can enter. Later the file is only replaced or removed, which does not affect an existing mapping. wasmtime itself
-    // rejects artefacts of another version or configuration.
+    // authentication code was just verified. Only this program can make this code. The path `/dev/fd/N` names the open
+    // file itself, even if another file has its name now. The file is in memory without a name, or in a folder that
+    // only its user can enter. Later the file is only replaced or removed, which does not affect an existing mapping.
+    // wasmtime itself rejects artefacts of another version or configuration.
     unsafe {
         match artefact {
             Artefact::Bytes(bytes) => Component::deserialize(engine, bytes),

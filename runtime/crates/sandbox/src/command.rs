@@ -10,12 +10,12 @@ use super::context::{HostContext, Task};
 use super::outcome;
 use evoke_model::outcome::Outcome;
 
-/// The exit code with which a command rejects its event, so that it is not tried again: EX_DATAERR of sysexits.h.
+/// A command that exits with this code (EX_DATAERR of sysexits.h) rejects its event, so the event is not tried again.
 const REJECT_CODE: i32 = 65;
 /// The exit code of a Go program that panics.
 const GO_PANIC_CODE: i32 = 2;
 
-/// Runs the command to its end. An error is a trap.
+/// Runs the command to its end. Returns an error if the command traps, or prints a line that is refused.
 pub(super) async fn run(pre: &CommandPre<HostContext>, store: &mut Store<HostContext>) -> wasmtime::Result<Outcome> {
     let command = pre.instantiate_async(&mut *store).await?;
     let code = match command.wasi_cli_run().call_run(&mut *store).await {

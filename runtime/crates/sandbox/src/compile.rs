@@ -6,8 +6,8 @@
 //! (`confine`), and writes the compiled code and a short report (`output`). The parent reads the report, whose size is
 //! bounded, and never parses the component itself.
 //!
-//! The limits protect the machine and the other functions. They do not protect against a fault in the compiler that
-//! makes it emit wrong code: the parent runs the code that the child wrote.
+//! The limits protect the machine and the other functions. They do not protect against a fault that makes the compiler
+//! emit wrong code: the parent runs the code that the child wrote.
 
 mod bulk;
 mod cancel;

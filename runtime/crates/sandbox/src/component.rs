@@ -43,7 +43,7 @@ pub enum LoadError {
     Invalid {
         /// The component's file.
         path: String,
-        /// The mistake and how to correct it; the sentence continues after the path.
+        /// The mistake and how to correct it. The text continues a sentence that starts with the path.
         message: String,
     },
     /// Compiling the component exceeds a limit.
@@ -74,7 +74,7 @@ pub enum LoadError {
         /// One line per import: its name and what to change.
         missing: Vec<String>,
     },
-    /// The component's initial memory is larger than its memory limit.
+    /// The component's initial memory is larger than the memory limit of the function.
     #[error("{path} needs {needed} KiB of memory to start, but its `memory` limit is {limit} KiB")]
     Memory {
         /// The component's file.
@@ -101,8 +101,9 @@ pub(super) fn read_file(file: &Path) -> Result<Input, LoadError> {
     }
 }
 
-/// Returns the kind that a component seems to have, without compiling it; `None` if the file does not show it or cannot
-/// be read. The component may turn out to be invalid, or of another kind, when it is loaded.
+/// Returns the kind that the exports in the file indicate, without compiling the component. Returns `None` if they
+/// indicate none, or if the file cannot be read. When the component is loaded, it can still be invalid or have another
+/// kind.
 pub async fn expected_kind(file: &Path) -> Option<Kind> {
     let file = file.to_owned();
     let read = move || Kind::expected(BufReader::new(evoke_fs::open_regular(&file).ok()?)).ok().flatten();

@@ -24,14 +24,13 @@ use super::publish::Bus;
 use super::refusal::Refusals;
 use super::stdio::Output;
 
-/// Limit on the handles (streams, timers and others) that a guest holds at the same time, so that it cannot fill the
-/// host's memory with handles.
+/// Limit on the handles (streams, timers and others) that a guest holds at the same time. Without a limit, a guest
+/// could fill the host's memory with handles.
 const RESOURCES_MAX: usize = 1_000;
-/// Limit on the random bytes of one call. A guest that needs more bytes must call again. It can be interrupted between
-/// two calls, but not during a call.
+/// Limit on the random bytes of one call. A guest that needs more bytes must call again. The guest can be interrupted
+/// between two calls, but not during a call.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
-/// The data that the host functions of one attempt use.
 pub(super) struct HostContext {
     pub(super) invocation: Arc<Invocation>,
     pub(super) limits: Limits,
@@ -109,7 +108,7 @@ impl HostContext {
         HttpTypes { view, budget: &invocation.budget, unfinished, publisher: invocation.publisher() }
     }
 
-    /// Returns a text that lists the HTTP requests of the attempt and how they ended; `None` if it sent none.
+    /// Returns a text that lists the HTTP requests of the attempt and how they ended; `None` if there were no requests.
     pub(super) fn outbound_note(&self) -> Option<String> {
         self.outbound.as_ref()?.0.note()
     }

@@ -1,10 +1,10 @@
 //! Direct attempts: they run synchronously on the caller's thread, without a separate stack on which they could wait.
 //!
 //! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost.
-//! A guest that makes no blocking host calls and does not compute for long needs none of these, so it first runs
-//! directly. If it has not ended at the second tick (1 to 2 ms after its start), its instance is dropped. The attempt
-//! then runs again from the start, with its full time limit, as an async task that yields to others. The restart is not
-//! visible: an attempt has no effects before its outcome is committed, and its log lines are held back until it ends.
+//! So an attempt of a function whose imports never wait first runs directly, without these. If the attempt has not
+//! ended at the second tick (1 to 2 ms after its start), its instance is dropped. The attempt then runs again from the
+//! start, with its full time limit, as an async task that yields to other tasks. The restart is not visible: an attempt
+//! has no effects before its outcome is committed, and its log lines are held back until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,22 +25,23 @@ use super::turns::Turns;
 use super::warm_pool::WarmInstance;
 use super::{budget, imports, instance};
 
-/// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
-/// rarely loses the time of an interrupted run.
+/// After a direct run of a function was interrupted, this many attempts of the function skip the direct run. So a
+/// function that computes for long rarely loses the time of an interrupted run.
 const SKIPS_AFTER_CUTOFF: u32 = 256;
 
-/// Number of attempts of one function that still skip the direct run.
+/// The number of following attempts of one function that skip the direct run.
 pub(super) type Skips = Arc<AtomicU32>;
 
-/// Runs attempts of one function directly, in instances of one engine.
+/// Runs attempts of one function directly, with instances of one engine (the engine of all functions, or that of the
+/// warm pool).
 pub(super) struct DirectRunner {
     pre: DirectGuestPre<HostContext>,
     skips_left: Skips,
 }
 
 impl DirectRunner {
-    /// Returns `None` if the component imports a function that may wait, or if its time limit is too short to lose the
-    /// time of an interrupted direct run.
+    /// Returns `None` if the component imports a function that can wait, or if an interrupted direct run would take a
+    /// large part of the time limit.
     pub(super) fn new(
         pre: &InstancePre<HostContext>,
         timeout: Duration,
@@ -52,15 +53,14 @@ impl DirectRunner {
         Ok(Some(Self { pre: DirectGuestPre::new(pre.clone())?, skips_left: skips.clone() }))
     }
 
-    /// Returns the number of attempts that still skip the direct run.
     #[cfg(test)]
     pub(super) fn skips_left(&self) -> u32 {
         self.skips_left.load(Ordering::Relaxed)
     }
 
-    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead: because this attempt
-    /// or an earlier one was interrupted, because all instances for direct attempts are in use, or because the attempts
-    /// of the function usually compute for long and need turns ([`Turns`]).
+    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead. The reason is one of
+    /// these: this attempt or an earlier one was interrupted; all instances for direct attempts are in use; or the
+    /// attempts of the function usually compute for long and need turns ([`Turns`]).
     pub(super) fn try_run(
         &self,
         shared: &Shared,

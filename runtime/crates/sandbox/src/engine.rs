@@ -20,8 +20,8 @@ pub(super) const INSTANCES_MAX: u32 = 64;
 pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Limit on concurrent instances for deliveries, whatever the settings. For each of the [`MEMORIES_MAX`] memories of an
-/// instance, the pool reserves 4 GiB of address space (not of memory). With more instances, the reservation would
+/// Limit on concurrent instances for deliveries, which no setting can exceed. For each of the [`MEMORIES_MAX`] memories
+/// of an instance, the pool reserves 4 GiB of address space (not of memory). With more instances, the reservation would
 /// exceed the 128 TiB of address space that a process has.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
 /// Limit on concurrent instances for HTTP requests, in addition to those for deliveries.
@@ -33,8 +33,9 @@ pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
 /// memory, and two pages of each table.
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
-/// The same for a slot of the warm pool (`warm_pool.rs`), in bytes: enough for the pages that an attempt of a Go
-/// function writes (1 MiB), and for those of a Python function together with the pages between them (4 MiB).
+/// Memory that stays allocated in a slot of the warm pool (`warm_pool.rs`), in bytes. It is enough for the pages that
+/// an attempt of a Go function writes (1 MiB), and for those of a Python function together with the pages that join
+/// them to few regions (4 MiB; see `warm_pool/regions.rs`).
 pub(super) const WARM_RESIDENT_BYTES: usize = 6 * 1024 * 1024;
 const WARM_RESIDENT_TABLE_BYTES: usize = 64 * 1024;
 /// Limit on the memories of an instance in the warm pool. Components with QuickJS have two memories, of which one is
@@ -89,8 +90,8 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // Backtraces show function names, which come from the name section. DWARF debug information is untrusted input
-        // that nothing else needs, so wasmtime does not parse it.
+        // Backtraces show function names, which come from the name section. wasmtime does not parse DWARF debug
+        // information, because it is untrusted input, and nothing in Evoke needs it.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .native_unwind_info(false)
         .concurrency_support(false);
@@ -99,21 +100,22 @@ fn config() -> Config {
 }
 
 /// Returns the limit on concurrent direct attempts (`direct.rs`): at most 128, one for each thread that runs guests.
-/// They have instances of their own, in addition to those for deliveries and HTTP requests.
+/// Direct attempts have instances of their own, in addition to those for deliveries and HTTP requests.
 pub(super) fn direct_max() -> u32 {
     2 * processors().min(64)
 }
 
-/// Returns the pool for all functions. `waiting` is the limit on concurrent instances whose guests may wait, so that
-/// each of them needs a stack of its own. The instances for direct attempts are added to this number.
+/// Returns the pool for all functions. `waiting` is the limit on concurrent instances whose guests can wait; each of
+/// these instances needs a stack of its own. The pool also has instances for direct attempts.
 fn pool(waiting: u32) -> PoolingAllocationConfig {
     // When an instance ends, wasmtime can reset pages of its memory in place, instead of returning them to the
     // operating system. That needs no madvise, no page faults in the next attempt, and no lock on the address space
     // that all threads share. With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that the guest wrote, up to
-    // the limit that is set here; the smallest Rust guest writes two pages. Every slot that was used once keeps its
-    // pages: after many guests with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit applies to the
-    // first bytes of the memory. A Rust guest writes to none of these, so resetting in place saves nothing there.
-    // PAGEMAP_SCAN is not used if a page can be in swap space, where wasmtime would not find it (`swap.rs`).
+    // the limit that is set here; the smallest Rust guest writes two pages. Every slot that has been used keeps its
+    // pages: after many guests with large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, wasmtime resets the
+    // first bytes of the memory, up to the same limit. A Rust guest writes to none of these bytes, so resetting in
+    // place then saves nothing. PAGEMAP_SCAN is not used if a page can be in swap space, where wasmtime would not find
+    // it (`swap.rs`).
     let mut pool = pool_of(waiting + direct_max(), waiting);
     pool.linear_memory_keep_resident(RESIDENT_BYTES).table_keep_resident(RESIDENT_TABLE_BYTES);
     pool
@@ -130,7 +132,7 @@ fn resets_in_place() -> bool {
     false
 }
 
-/// Returns a pool with slots for this number of instances. `stacks` of them can have a stack of their own.
+/// Returns a pool with slots for `instances` instances. At most `stacks` of them can have a stack at the same time.
 fn pool_of(instances: u32, stacks: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)

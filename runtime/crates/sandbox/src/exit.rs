@@ -1,4 +1,4 @@
-//! The host function that ends a program with an exit code. When `adapt.rs` converts a core module to a component, it
+//! The host function that ends a program with an exit code. When a core module is converted to a component, `adapt.rs`
 //! redirects the module's `proc_exit` to this function.
 
 use wasmtime::component::{HasData, Linker};

@@ -1,11 +1,11 @@
-//! A fixed number of slots that functions share fairly. A slot is a turn (the permission to run a guest on a processor
-//! until the next tick) or an instance for an HTTP request.
+//! A fixed number of slots that functions share fairly. The slots are either turns (a turn is the permission to run a
+//! guest on a processor until the next tick) or instances for HTTP requests.
 //!
-//! A free slot goes to the function that has held slots for the shortest time in total. The attempts of one function
-//! get slots in the order in which they request them. If a function that holds no slot requests one, its total is first
-//! raised to the highest total with which a function got a slot so far, so that it has no advantage from the time in
-//! which it was idle. The last free slots can be reserved for functions that hold none, one slot for each such
-//! function, so that no function can hold all slots.
+//! A free slot goes to the function that has held slots for the shortest total time. The attempts of one function get
+//! slots in the order in which they request them. When a function without a slot requests one, its total time is first
+//! raised to the highest total time that any function had when it got a slot. So a function has no advantage because it
+//! was idle. The last free slots can be reserved for functions without a slot, one for each such function, so that no
+//! function can hold all slots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-/// The slots of all functions.
 pub(super) struct FairSlots(Mutex<Inner>);
 
 struct Inner {
@@ -25,7 +24,8 @@ struct Inner {
     reserved_max: u32,
     /// The number of functions without a slot.
     idle: u32,
-    /// The highest total with which a function got a slot. The total of an idle function is raised to this value.
+    /// The highest total that any function had when it got a slot. The total of an idle function is raised to this
+    /// value.
     served_us: u64,
     /// The functions, by the number in their [`Share`].
     functions: BTreeMap<u64, Usage>,
@@ -57,7 +57,7 @@ struct Waiter {
 }
 
 impl FairSlots {
-    /// Creates `slots` free slots. At most `reserved_max` of them are reserved for functions that hold none.
+    /// Creates `slots` free slots. At most `reserved_max` of them are reserved for functions without a slot.
     pub(super) fn new(slots: u32, reserved_max: u32) -> Arc<Self> {
         let (functions, waiting) = Default::default();
         let inner = Inner { free: slots, reserved_max, idle: 0, served_us: 0, functions, next_function: 0, waiting };
@@ -81,8 +81,9 @@ impl FairSlots {
 }
 
 impl Inner {
-    /// Takes a slot for a function if one is free for it. Returns true if it takes one. This cannot overtake a function
-    /// that waits, because each released slot is given to a waiting function immediately.
+    /// Takes a slot for a function. Returns false if no slot is free for it, or if other attempts of the function wait.
+    /// This cannot overtake another function that waits, because each released slot is given to a waiting function
+    /// immediately.
     fn try_take(&mut self, function: u64) -> bool {
         let reserved = self.reserved();
         let Self { free, idle, served_us, functions, .. } = self;
@@ -199,7 +200,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut inner = self.slots.lock();
         // The function holds no slot and has no waiter, because both borrow the share. So it counts as idle, and a slot
-        // may be reserved for it. That slot becomes free for others.
+        // can be reserved for it. This slot becomes free for other functions.
         if inner.functions.remove(&self.function).is_some() {
             inner.idle -= 1;
         }
@@ -209,7 +210,6 @@ impl Drop for Share {
     }
 }
 
-/// A slot that a function holds.
 pub(super) struct Slot<'a> {
     share: &'a Share,
     since: Instant,
@@ -273,7 +273,7 @@ mod tests {
         share.acquire().now_or_never()
     }
 
-    /// Starts to wait for a slot that is not free.
+    /// Starts to wait for a slot while none is free.
     fn wait(share: &Share) -> Waiting<'_> {
         let mut waiting: Waiting<'_> = Box::pin(share.acquire());
         assert!(waiting.as_mut().now_or_never().is_none());

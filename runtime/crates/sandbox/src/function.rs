@@ -43,7 +43,8 @@ pub struct Function {
     pub(super) refusing_imports: Vec<&'static str>,
 }
 
-/// The export to call, with all imports of the component linked, for instances of one engine.
+/// The export to call, with all imports of the component linked. An entry belongs to one engine: the engine of all
+/// functions, or that of the warm pool.
 pub(super) enum Entry {
     Handler(handler::GuestPre<HostContext>, Option<DirectRunner>),
     Command(CommandPre<HostContext>),
@@ -99,8 +100,8 @@ impl Function {
     }
 
     /// Returns how long an attempt runs before it yields for the first time. An attempt with a warm instance may run
-    /// longer, because most of them end within this time (Python needs 1 to 3 ms). So the attempt returns its instance
-    /// before the next attempt begins, and few instances are in use.
+    /// longer, because most of these attempts end within this time (Python needs 1 to 3 ms). So the attempt returns its
+    /// instance before the next attempt begins, and few instances are in use.
     pub(super) fn undivided(warm: Option<&WarmInstance<'_>>) -> Duration {
         if warm.is_some() { TICK * 5 } else { TICK }
     }
@@ -120,7 +121,7 @@ impl Function {
         &self.identity.grants.secrets
     }
 
-    /// Returns how the component is called; its exports determine it.
+    /// Returns the kind of the component, which its exports determine.
     pub fn kind(&self) -> Kind {
         match self.entry {
             Entry::Handler(..) => Kind::Handler,
@@ -147,8 +148,8 @@ impl Function {
 
     /// Runs one attempt in a fresh instance, which is dropped before this returns. Never fails, because every way in
     /// which a guest can end is an outcome. The attempt ends at most a few milliseconds after the function's time-out.
-    /// The wait for a free instance does not count towards the time-out. A function that responds to HTTP requests
-    /// always has the outcome `Unavailable`.
+    /// The wait for a free instance does not count towards the time-out. If the function responds to HTTP requests, the
+    /// outcome is always `Unavailable`, because such a function receives no events.
     pub async fn run(&self, call: Call) -> Attempt {
         self.identity.grant_use.attempt();
         let Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside } = call;
@@ -171,8 +172,8 @@ impl Function {
         Box::pin(self.run_async(&invocation, delivery, state)).await
     }
 
-    /// Runs an attempt as an async task that yields to others at every tick. If the attempt computes for long, it needs
-    /// turns (see [`Turns`]).
+    /// Runs an attempt as an async task that yields to other tasks at every tick. If the attempt computes for long, it
+    /// needs turns (see [`Turns`]).
     async fn run_async(
         &self,
         invocation: &Arc<Invocation>,

@@ -1,4 +1,4 @@
-//! Records which grants a function uses, for as long as it is loaded.
+//! Records which of its grants a loaded function uses.
 //!
 //! Recording must not slow attempts down. If a use was already recorded, recording it again costs one atomic load, and
 //! nothing here waits for a lock. For the same reason, a use is recorded without its time: the caller of
@@ -13,13 +13,13 @@ use evoke_egress::{Error, Grant};
 use evoke_model::destination::Target;
 use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 
-/// Limit on the recorded refused uses of one kind.
+/// Limit on the number of recorded refused uses, for each kind of grant.
 const REFUSED_MAX: usize = 16;
 /// Length limit of a recorded text, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The uses of the grants of a function since the last [`GrantUse::take`]. Each use belongs to the entry of the
-/// manifest that granted it: by position in `publish` and `http`, and by name elsewhere.
+/// The uses of the grants of a function since the last [`GrantUse::take`]. Each use is recorded with the entry of the
+/// manifest that allows it. The entries of `publish` and `http` are found by position, the others by name.
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
@@ -53,15 +53,14 @@ pub struct Uses {
 pub struct Used {
     /// The entry of the manifest.
     pub key: GrantKey,
-    /// The published types, the hosts of the requests, the operations on state (`open`, `read`, `write`), or how a
-    /// setting or a secret was read: `read` if it was read by name, `get-all` or `environment` if it was read together
-    /// with all others.
+    /// The published types, the hosts of the requests, or the operations on state (`open`, `read`, `write`). For a
+    /// setting or a secret: `read` if it was read by name; `get-all` or `environment` if all settings and secrets were
+    /// read together.
     pub values: Vec<String>,
     /// True if there were more values than can be recorded.
     pub more: bool,
 }
 
-/// An operation on stored state.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StateOperation {
     Open,
@@ -78,7 +77,7 @@ pub(super) enum Whole {
 }
 
 impl GrantUse {
-    /// Starts to record the use of these grants. A text of the guest that contains the value of a secret is not
+    /// Starts to record the use of these grants. A text of the guest that contains the value of one of `secrets` is not
     /// recorded.
     pub fn new<'a>(
         publish: &[String],
@@ -102,14 +101,14 @@ impl GrantUse {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records a request to `target`, which the grant at this position allows.
+    /// Records a request to `target` that the grant at `position` in the list of grants allows.
     pub fn request(&self, position: usize, target: &str) {
         if let Some((_, hosts)) = self.http.get(position) {
             hosts.note(target);
         }
     }
 
-    /// Records the check of a request against the grants: the grant that allows it, or that no grant does.
+    /// Records the result of the check of a request against the grants.
     pub(super) fn request_checked(&self, granted: &Result<(usize, Target), Error>) {
         match granted {
             Ok((position, target)) => self.request(*position, &target.to_string()),
@@ -125,7 +124,7 @@ impl GrantUse {
         }
     }
 
-    /// Records a published event, which the glob at this position allows.
+    /// Records a published event that the glob at `position` in the list of globs allows.
     pub(super) fn published(&self, position: usize, type_: &str) {
         if let Some((_, types)) = self.publish.get(position) {
             types.note(type_);
@@ -156,7 +155,7 @@ impl GrantUse {
 
     /// Records that the guest read the configuration value or the secret with this name.
     pub(super) fn read(&self, name: &str) {
-        // If both have this name, the guest reads the secret.
+        // If a secret and a configuration value have the same name, the guest reads the secret.
         match self.secrets.get(name).or_else(|| self.config.get(name)) {
             Some(reads) => reads.read.set(),
             None => self.refused_config.note(name),
@@ -231,8 +230,8 @@ fn names<const N: usize>(flags: [(&str, &Flag); N]) -> Vec<String> {
     flags.into_iter().filter(|(_, flag)| flag.take()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Whether something happened. A flag that is already set is only loaded, not stored, so that processors can share the
-/// cache line.
+/// True if a use was recorded. If a flag is already set, setting it again only reads it, so that processors can share
+/// the cache line.
 #[derive(Debug, Default)]
 struct Flag(AtomicBool);
 

@@ -16,7 +16,7 @@ pub(super) use bindings::direct::GuestPre as DirectGuestPre;
 pub(super) use bindings::exports::evoke::function::handler::Delivery;
 use bindings::exports::evoke::function::handler::{Event as GuestEvent, Failure};
 
-/// Runs the handler to its end. An error is a trap.
+/// Runs the handler to its end. Returns an error if the handler traps.
 pub(super) async fn run(
     pre: &GuestPre<HostContext>,
     store: &mut Store<HostContext>,
@@ -31,7 +31,7 @@ pub(super) async fn run(
     Ok(to_outcome(handled, store.data()))
 }
 
-/// Runs the handler to its end on the caller's stack. An error is a trap.
+/// Runs the handler to its end on the caller's stack. Returns an error if the handler traps.
 pub(super) fn run_direct(
     pre: &DirectGuestPre<HostContext>,
     store: &mut Store<HostContext>,
@@ -58,8 +58,8 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
         type_: &event.type_,
         subject: event.subject.as_deref(),
         time: event.time.as_deref(),
-        // In the JSON format of CloudEvents, data in JSON needs no media type. The guest gets the event in another
-        // form, so its media type must be set (CloudEvents JSON format, section 3.1.2).
+        // In the JSON format of CloudEvents, an event with JSON data needs no media type. The guest gets the event in
+        // another form, which needs one (CloudEvents JSON format, section 3.1.2).
         datacontenttype: event.datacontenttype.as_deref().or(match event.data {
             Data::Json(_) => Some("application/json"),
             _ => None,

@@ -1,9 +1,11 @@
-//! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs`
-//! implements. Before the host stores anything for a guest, its size is charged to the budget (`budget.rs`). The
-//! functions themselves are those of wasmtime-wasi-http, except those of `response_handle.rs`. All functions are listed
-//! here. So if a new version adds a function, this file does not compile until the charge of the function is decided.
+//! `wasi:http/types` with a budget: before the host stores anything for a guest, its size is charged to the budget
+//! (`budget.rs`). [`HttpTypes`] is also the host's side of `wasi:http/outgoing-handler`, which `outbound.rs`
+//! implements. The functions themselves are those of wasmtime-wasi-http, except those of `response_handle.rs`. Every
+//! function is listed here. So if a new version of wasmtime-wasi-http adds a function, this file does not compile until
+//! the charge of the function is decided.
 //!
-//! Every kind of function can create fields, requests and bodies, because every kind can send requests.
+//! Functions of every [`Kind`](super::kind::Kind) can create fields, requests and bodies, because all of them can send
+//! requests.
 
 use http::HeaderMap;
 use wasmtime::Result;
@@ -26,7 +28,7 @@ use super::publish::Publisher;
 /// the guest wrote and one that the client has not yet received.
 pub(super) const CHUNK_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES: usize = 2 * CHUNK_BYTES_MAX;
-/// Estimate of the memory for one field without its name and value, in bytes.
+/// Estimate of the memory that a field takes in addition to its name and value, in bytes.
 const FIELD_BYTES: usize = 128;
 
 /// The host's side of `wasi:http`.
@@ -61,7 +63,7 @@ impl HttpTypes<'_> {
         self.charge(bytes.saturating_add(FIELD_BYTES)).map_err(HeaderError::trap)
     }
 
-    /// Charges the size of a copy of these fields. The copy itself is made when the guest changes them.
+    /// Charges the size of a copy of these fields. The copy is not made until the guest changes the fields.
     fn charge_copy(&self, fields: &Resource<FieldMap>) -> Result<()> {
         let fields: &HeaderMap = self.view.table.get(fields)?;
         self.charge(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum())

@@ -1,5 +1,5 @@
-//! Checks the imports of a component against its grants when it is loaded, so that a missing grant is reported then,
-//! and not at run time.
+//! Checks the imports of a component against its grants at load, so that a missing grant is reported then, and not at
+//! run time.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -35,8 +35,8 @@ pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Ki
         .collect()
 }
 
-/// Returns true if every host function that the component imports returns without waiting. Functions that may wait, for
-/// example for the store, are in packages that are not listed here.
+/// Returns true if every host function that the component imports returns without waiting. Host functions that can
+/// wait, for example for the store, are in other packages than those in `at_once`.
 pub(super) fn imports_never_wait(engine: &Engine, component: &Component) -> bool {
     let at_once = ["evoke:function/", "wasi:config/", "wasi:logging/"];
     let ty = component.component_type();
@@ -46,10 +46,10 @@ pub(super) fn imports_never_wait(engine: &Engine, component: &Component) -> bool
 pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
-        // Without a grant: the filesystem has no folders, and the command line has no arguments from outside.
+        // These need no grant: the filesystem has no folders, and the command line has no arguments from outside.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
-        // Also without a grant, because toolchains add this import even if the program does not use it. Without a
-        // grant, each request is refused.
+        // Linked even without a grant, because toolchains add this import even if the program does not use it. Each
+        // request is then refused.
         "wasi:http" if ["wasi:http/types", OUTGOING].contains(&interface) => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
         // The standard libraries of many languages import sockets even if the program does not use them. So sockets are

@@ -1,6 +1,6 @@
 //! The data of one attempt at a delivery, or of one HTTP request: the input, and everything that the guest has logged
-//! and published so far. All of it is in one allocation, except the budget, which the session of stored state also
-//! holds.
+//! and published so far. All of it is in one allocation, except the budget, because the session of stored state also
+//! holds the budget.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,19 +36,19 @@ pub(super) struct Identity {
 /// The part of an attempt that is shared with the streams that the guest writes to.
 pub(super) struct Invocation {
     pub(super) identity: Arc<Identity>,
-    /// Delivery id of the log lines, and prefix of generated event ids. An HTTP request has an id of its own.
+    /// Id of the delivery, or of the HTTP request. Log lines contain it, and generated event ids start with it.
     pub(super) delivery_id: Arc<str>,
     /// Number of the attempt, counted from 1.
     attempt: u32,
     /// The event to handle; `None` for an HTTP request.
     pub(super) cause: Option<Arc<Event>>,
-    /// The trace context of the attempt; `None` if it has none of its own.
+    /// The trace context that was created for the attempt. If it is `None`, [`Self::trace`] returns that of the event.
     trace: Option<TraceContext>,
-    /// Number of functions that ran before in the chain of events that led to this attempt.
+    /// The number of functions that the chain of events passed through before this attempt.
     hops: u32,
     logs: LogSink,
     clock: Clock,
-    /// Where the guest reads clocks, random numbers, state and responses from.
+    /// The source of the clocks, random numbers, state and responses that the guest reads.
     pub(super) outside: Outside,
     log: Mutex<LogBuffer>,
     published: Mutex<Published>,
@@ -82,7 +82,8 @@ impl Invocation {
         })
     }
 
-    /// Returns the number of functions in the chain that led to a request of this function, including this function.
+    /// Returns the number of functions that the chain has passed through, including this one. Requests of the function
+    /// carry this number.
     pub(super) fn hops_out(&self) -> u32 {
         self.hops + 1
     }
@@ -103,12 +104,10 @@ impl Invocation {
         }
     }
 
-    /// Returns the record of which grants the function uses.
     pub(super) fn grant_use(&self) -> &GrantUse {
         &self.identity.grant_use
     }
 
-    /// Returns the sender of the function's requests.
     pub(super) fn outbound(&self) -> &Owner {
         &self.identity.outbound
     }
@@ -122,7 +121,6 @@ impl Invocation {
         self.trace.clone().or_else(|| TraceContext::of_event(self.cause.as_deref()?))
     }
 
-    /// Returns the redactor of the function's secrets.
     pub(super) fn redactor(&self) -> &Redactor {
         self.identity.grants.secrets.redactor()
     }

@@ -1,4 +1,4 @@
-//! Stored state: `wasi:keyvalue` on the [`Session`] of the attempt.
+//! Stored state: the host's side of `wasi:keyvalue`. Its operations use the [`Session`] of the attempt.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub trait StateSource: Send + Sync + 'static {
     /// Returns the value of a key. An error explains why the value cannot be read now.
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>>;
 
-    /// Returns the first `limit` keys after the key `after`, or from the start, in key order.
+    /// Returns the first `limit` keys of a bucket in key order. If `after` is set, starts after this key.
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
 
     /// Returns the number of keys and bytes in a bucket.
@@ -70,15 +70,17 @@ pub(super) fn add_to_linker<T: Send + 'static>(
     batch::add_to_linker::<T, KeyValueHost>(linker, view)
 }
 
-/// Limit on the bytes that one `get-many` returns. It is the limit on the bytes of state that an attempt reads.
+/// Limit on the bytes that one `get-many` returns. It equals the limit on the bytes of state that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Number of keys of a list after which other tasks may run. A list can have 100,000 keys, and if a bucket is almost
-/// full, each write checks all keys that the attempt has used. So a whole list could take long.
+/// Number of keys of a list after which the attempt yields to other tasks. Without this, a list could block them for
+/// long: it can have 100,000 keys, and if a bucket is almost full, each write checks all keys that the attempt has
+/// used.
 const KEYS_A_TURN: usize = 8;
 
 type HostResult<T> = Result<T, Error>;
 
-/// Lets other tasks run after every [`KEYS_A_TURN`] keys of a list. The deadline of the attempt can end the list there.
+/// Yields to other tasks after every [`KEYS_A_TURN`] keys of a list. While this function waits, the deadline can end
+/// the attempt.
 async fn pause_after(index: usize) {
     if index % KEYS_A_TURN == KEYS_A_TURN - 1 {
         tokio::task::yield_now().await;
@@ -182,7 +184,7 @@ impl batch::Host for KeyValue<'_> {
         for (index, key) in keys.into_iter().enumerate() {
             let value = self.session.get(name, &key).await;
             let value = self.record(value)?;
-            // The list may name a key many times.
+            // The list can contain a key many times.
             bytes += value.as_ref().map_or(0, Bytes::len);
             if bytes > GET_MANY_BYTES_MAX {
                 let message =

@@ -36,10 +36,10 @@ impl Kind {
         kind.map(|(_, kind)| kind).ok_or(exports)
     }
 
-    /// Returns the kind that the file of a component or core module seems to have. Reads only its sections of exports,
-    /// up to [`EXPORTS_BYTES_MAX`], and the start of its custom sections. [`Kind::of`] determines the actual kind after
-    /// the component is compiled. Returns `None` for the text form, for a core module that embeds its WIT, and for a
-    /// larger section of exports.
+    /// Returns the kind that the exports in the file of a component or core module indicate. Reads only its sections of
+    /// exports, up to [`EXPORTS_BYTES_MAX`], and the start of its custom sections. [`Kind::of`] determines the actual
+    /// kind after the component is compiled. Returns `None` for the text form, for a core module that embeds its WIT,
+    /// and if a section of exports exceeds the limit.
     pub(super) fn expected(mut file: impl Read + Seek) -> io::Result<Option<Self>> {
         let mut head = [0; 8];
         file.read_exact(&mut head)?;
@@ -81,8 +81,8 @@ impl Kind {
 
 /// Size limit of a section of exports that [`Kind::expected`] reads, in bytes.
 const EXPORTS_BYTES_MAX: u64 = 1024 * 1024;
-/// Number of bytes that [`Kind::expected`] reads of a custom section. They contain the start of the name of the
-/// section, which shows whether it is WIT.
+/// Number of bytes that [`Kind::expected`] reads of a custom section. They contain the start of the section's name,
+/// which shows whether the section contains WIT.
 const NAME_START_BYTES: u64 = 20;
 
 /// The exports that Evoke can call, for error messages.

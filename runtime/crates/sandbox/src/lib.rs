@@ -6,15 +6,15 @@
 //! that uses them limit everything else: tables, instances, handles, log lines, published events and bytes per call.
 //!
 //! The sandbox knows nothing about manifests, stores, the bus and retries. The caller passes a [`Spec`] to
-//! [`Sandbox::load`], which returns a [`Function`], and one [`Call`] per attempt to [`Function::run`], which returns an
-//! [`Attempt`]. The sandbox stores nothing: the caller commits the published events and the state writes of the attempt
-//! together with its outcome.
+//! [`Sandbox::load`] and gets a [`Function`]. For each attempt, the caller passes a [`Call`] to [`Function::run`] and
+//! gets an [`Attempt`]. The sandbox stores nothing: the caller commits the published events and the state writes of the
+//! attempt together with its outcome.
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
 //! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`,
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
-//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; `grant_use` records
+//! 2. `secrets`: the values of secrets, and their redaction in all text that users can read; `grant_use` records
 //!    which grants are used; host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`,
 //!    `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records refused
 //!    calls; `outside` provides the clocks, random numbers, state and responses that an attempt reads (with `answers`,

@@ -1,5 +1,5 @@
-//! The log of a guest: `wasi:logging` and the lines written to stdout and stderr, bounded, with control characters
-//! escaped.
+//! The log of a guest: the messages of `wasi:logging`, and the lines on stdout and stderr. The size of the log is
+//! limited, and control characters are escaped.
 
 use wasmtime::component::HasData;
 

@@ -1,9 +1,9 @@
 //! `wasi:http/outgoing-handler`: the requests that a guest sends. The crate `evoke-egress` checks the grants and the
 //! addresses, and bounds every wait and size; without a grant, every request is refused.
 //!
-//! Requests run on the threads of guests, so a response wakes only the thread that runs the guest. A guest that
-//! computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The
-//! guest never sees the headers that its grant adds.
+//! Requests run on the threads of guests, so a response wakes only the thread that runs the guest. Guests that compute
+//! yield at every tick, so they delay requests only briefly. Dropping the guest ends its requests. The guest never sees
+//! the headers that its grant adds.
 
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,11 +36,11 @@ use evoke_model::recording::RequestError;
 use evoke_model::text::count;
 use evoke_telemetry::{OutboundStart, TraceContext};
 
-/// The memory that the host needs for a request, without its fields and its body, in bytes.
+/// The memory that the host needs for a request in addition to its fields and its body, in bytes.
 const CALL_BYTES: usize = 16 * 1024;
-/// Estimate of the memory for one field of a response without its name and value, in bytes.
+/// Estimate of the memory that a field of a response takes in addition to its name and value, in bytes.
 const FIELD_BYTES: usize = 128;
-/// Limit on the requests that the note of an attempt lists.
+/// Limit on the number of outbound requests that are listed in the note, which is stored with an attempt.
 const NOTES_MAX: usize = 10;
 /// Length limits of a method, and of a host, in records and spans, in bytes. The limit for the host is that of a DNS
 /// name.
@@ -73,7 +73,6 @@ impl Host for HttpTypes<'_> {
     }
 }
 
-/// Sends the requests of one attempt.
 pub(super) struct Outbound {
     invocation: Arc<Invocation>,
     /// The bytes of bodies that all requests of the attempt may send and receive together.
@@ -140,8 +139,8 @@ impl WasiHttpHooks for Outbound {
     ) -> Sent<(Response<WasiBody>, Sent<()>)> {
         let (invocation, refusal, limits) = (self.invocation.clone(), self.refusal.clone(), self.limits(options));
         let notes = self.notes.clone();
-        // Concurrent requests run in any order, so their answers and records are assigned here, in the order of the
-        // calls.
+        // Concurrent requests run in any order. So each request gets its answer, or its place in the recording, here,
+        // in the order of the calls.
         let (way, request) = Way::of(&invocation, request.map(|body| body.map_err(Into::into).boxed_unsync()));
         Box::new(async move {
             let response = send(&invocation, (&refusal, &notes), (way, request), &limits).await?;
@@ -150,7 +149,7 @@ impl WasiHttpHooks for Outbound {
         })
     }
 
-    /// Returns false: the sender sets the header from the granted host.
+    /// Returns false, because `evoke-egress` sets the header `host` to the granted host.
     fn set_host_header(&mut self) -> bool {
         false
     }
@@ -209,7 +208,8 @@ async fn send(
             return Err(to_wasi(error));
         }
     };
-    // The use of the grant is recorded before the request is sent, because the guest may end while it waits.
+    // The use of the grant is recorded before the request is sent, because the guest can end before the response
+    // arrives.
     let granted = invocation.outbound().grant_of(&request);
     invocation.grant_use().request_checked(&granted);
     let (method, host) = shown_method_and_host(&request, invocation.redactor());
@@ -260,8 +260,8 @@ async fn send(
     })
 }
 
-/// Returns the method of a request and its host without credentials for spans, logs and records. The guest chooses both
-/// texts, so the values of secrets in them are replaced, and their length is limited.
+/// Returns the method and the host (without credentials) of a request, for spans, logs and records. The guest chooses
+/// both texts, so the values of secrets in them are replaced, and their length is limited.
 fn shown_method_and_host<B>(request: &Request<B>, redactor: &Redactor) -> (String, String) {
     let shown = |text: &str, bytes_max: usize| {
         let (text, _) = redactor.redact_start(text, bytes_max);
@@ -291,7 +291,7 @@ fn trace(headers: &mut HeaderMap, context: Option<TraceContext>) {
 }
 
 /// Logs a request: method, host, status or error, and duration. Path and query are left out, because they may contain
-/// personal data. Returns the line, with a shorter error.
+/// personal data. Returns the line. If the request failed, the returned line has only the kind of the error.
 fn note(
     invocation: &Invocation,
     method: &str,

@@ -31,7 +31,7 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub(super) type GuestResult = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
 
 /// Runs a guest for at most `limit`. Most guests end on the first poll and never need a timer. The caller pins the
-/// future, so that it is not moved: it has several kilobytes.
+/// future, because moving it would copy several kilobytes.
 pub(super) async fn within(
     limit: Duration,
     guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>,
@@ -55,7 +55,6 @@ pub(super) async fn within(
     .await
 }
 
-/// Returns the outcome of a guest that ended by time-out, by a panic of the host, or by itself.
 pub(super) fn to_outcome(result: GuestResult, context: &HostContext) -> Outcome {
     match result {
         Err(_) => Outcome::Timeout { limit: context.invocation.identity.timeout },
@@ -65,7 +64,6 @@ pub(super) fn to_outcome(result: GuestResult, context: &HostContext) -> Outcome 
     }
 }
 
-/// Returns the outcome of an instance that ended with an error.
 fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
     if error.is::<DeadlineReached>() {
         return Outcome::Timeout { limit: context.invocation.identity.timeout };
@@ -83,7 +81,6 @@ fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
     Outcome::Trap { message }
 }
 
-/// Returns the outcome of an attempt during which the host panicked.
 fn panic_outcome(panic: &(dyn Any + Send), redactor: &Redactor) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("the host panicked");
@@ -93,8 +90,8 @@ fn panic_outcome(panic: &(dyn Any + Send), redactor: &Redactor) -> Outcome {
     Outcome::Unavailable { message }
 }
 
-/// Returns the outcome of a guest that failed with this message after the host refused memory or a call: the refusal is
-/// then the cause of the failure. Returns `None` if the host refused nothing.
+/// Returns the outcome of a guest that failed with this message after the host refused memory or a call. The refusal
+/// then counts as the cause of the failure. Returns `None` if the host refused nothing.
 pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outcome> {
     if context.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: context.invocation.identity.memory });
@@ -127,8 +124,8 @@ fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
     sanitize(context.invocation.redactor(), &text)
 }
 
-/// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions. wasmtime's
-/// own text of a backtrace is not used, because names in it can have any length.
+/// Returns the names of the innermost functions, demangled, without unnamed functions and those that handle panics.
+/// wasmtime's own text of a backtrace is not used, because names in it can have any length.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let is_noise = |name: &str| {
         ["panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace", "wasi:cli/run@"]
@@ -141,11 +138,11 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
 
 /// Replaces the values of secrets, escapes control characters, and cuts the text to a bounded length.
 pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
-    // Redacted before it is cut, because a cut could leave a part of a secret. One character more than the limit shows
-    // that the text continues.
+    // The text is redacted before it is cut, because a cut could leave a part of a secret. One character more than the
+    // limit is kept, to show below that the text continues.
     let (text, _) = redactor.redact_start(text, MESSAGE_BYTES_MAX + '…'.len_utf8() + 1);
-    // The text is cut before it is escaped, so that the work is bounded, and again afterwards, because escaping makes
-    // it longer.
+    // The text is cut before it is escaped, to bound the work. It is cut again afterwards, because escaping makes it
+    // longer.
     let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(&text);
     let escaped = escape_controls(start.as_bytes());
     match escaped.get(..escaped.floor_char_boundary(MESSAGE_BYTES_MAX)) {

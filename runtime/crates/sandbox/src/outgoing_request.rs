@@ -27,7 +27,8 @@ pub(super) fn to_http(request: HostOutgoingRequest) -> Result<Request<WasiBody>,
     let length = content_length(&headers)?;
     let body = match body {
         Some(body) => body,
-        // wasmtime-wasi-http compares the header with the body only if the guest called `body`, so it is checked here.
+        // wasmtime-wasi-http compares the header with the body only if the guest called `body`. If not, the body is
+        // empty, and the header is checked here.
         None if length.is_some_and(|length| length > 0) => return Err(ErrorCode::HttpRequestBodySize(Some(0))),
         None => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
     };
@@ -55,8 +56,8 @@ fn to_method(method: types::Method) -> Result<Method, ErrorCode> {
     })
 }
 
-/// Returns the value of the header `content-length`. The header may occur only once, and may consist of digits only
-/// (RFC 9110, section 8.6).
+/// Returns the value of the header `content-length`. The header must not occur more than once, and must consist of
+/// digits (RFC 9110, section 8.6).
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ErrorCode> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };

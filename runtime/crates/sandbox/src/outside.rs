@@ -1,6 +1,6 @@
 //! The values that an attempt reads from outside, except its event and its configuration: clocks, random numbers,
-//! stored state, and the responses to its requests. An attempt reads them from the machine and the network, and may
-//! record them. In a test, the test provides them; they may come from a recording.
+//! stored state, and the responses to its requests. An attempt reads them from the machine and the network, and can
+//! record them. In a test, the test provides these values, for example from a recording.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +30,15 @@ pub enum Outside {
     /// The machine and the network.
     #[default]
     Live,
-    /// The machine and the network; all that is read is recorded.
+    /// The machine and the network; all reads are recorded.
     Recorded(Recorder),
     /// A test.
     Given(Given),
 }
 
 impl Outside {
-    /// Sets the clocks and the generators of random numbers of a new WASI context. Those that are not set here are the
-    /// machine's.
+    /// Sets the clocks and the generators of random numbers of a new WASI context. If a clock or generator is not set
+    /// here, the guest uses that of the machine.
     pub(super) fn set_up(&self, wasi: &mut WasiCtxBuilder, clock: &Clock) {
         match self {
             Self::Live => set_fixed_clock(wasi, clock),
@@ -90,7 +90,7 @@ impl Outside {
     }
 
     /// Returns the source from which an attempt of `function` reads stored state: `source` itself, or a source that
-    /// also records what is read from it.
+    /// also records the reads.
     pub(super) fn state(
         &self,
         source: Option<Arc<dyn StateSource>>,
@@ -112,7 +112,6 @@ impl Outside {
         }
     }
 
-    /// Returns the recorder, if the attempt is recorded.
     pub(super) fn recorder(&self) -> Option<&Recorder> {
         match self {
             Self::Recorded(recorder) => Some(recorder),
@@ -120,7 +119,8 @@ impl Outside {
         }
     }
 
-    /// Discards what was recorded, or starts again with the first value of the test, for an attempt that runs again.
+    /// Prepares for another run of the attempt. Discards the recorded values, or starts again with the first values
+    /// that the test gives.
     pub(super) fn reset(&self) {
         match self {
             Self::Live => {}
@@ -130,7 +130,7 @@ impl Outside {
     }
 }
 
-/// Derives all random numbers of an attempt from one seed. The streams of one seed are independent.
+/// Derives all random numbers of an attempt from one seed. Each generator uses an independent stream of this seed.
 fn set_random(wasi: &mut WasiCtxBuilder, Seed(seed): Seed) {
     let stream = |number| {
         let mut random = ChaCha20Rng::from_seed(seed);

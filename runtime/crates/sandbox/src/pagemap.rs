@@ -1,5 +1,5 @@
-//! The list of the pages of this process (`/proc/self/pagemap`), which wasmtime uses to reset only the written pages of an
-//! instance.
+//! The list of the pages of this process (`/proc/self/pagemap`). With this list, wasmtime resets only the written pages
+//! of an instance.
 
 use std::fs::File;
 use std::ops::Range;
@@ -13,9 +13,9 @@ pub(super) const READ_REGIONS_MAX: usize = 512;
 /// A range of addresses.
 pub(super) type Region = Range<usize>;
 
-/// Opens the list of pages. Returns `None` if pages must not be reset in place: because the system cannot list written
-/// pages (Linux before 6.7), or because a page can be in swap space (`swap`). This is decided once, so that all pools of
-/// the process agree.
+/// Opens the list of pages. Returns `None` if pages must not be reset in place. This is so if the system cannot list
+/// written pages (Linux before 6.7), or if a page can be in swap space (`swap`). The decision is made once, so that all
+/// pools of the process agree.
 pub(super) fn open() -> Option<File> {
     static IS_ALLOWED: OnceLock<bool> = OnceLock::new();
     let pagemap = File::open("/proc/self/pagemap").ok()?;
@@ -23,8 +23,8 @@ pub(super) fn open() -> Option<File> {
     is_allowed.then_some(pagemap)
 }
 
-/// Returns the regions of a slot that wasmtime resets: those whose pages belong to this process alone. Returns the first
-/// [`READ_REGIONS_MAX`] regions if there are more.
+/// Returns the regions of a slot (the address range of one memory) that wasmtime resets: those whose pages belong to
+/// this process alone. Returns the first [`READ_REGIONS_MAX`] regions if there are more.
 pub(super) fn written_regions(pagemap: &File, slot: Region) -> rustix::io::Result<Vec<Region>> {
     let mut found = vec![PageRegion::default(); READ_REGIONS_MAX];
     let mut scan = Scan {
@@ -51,7 +51,7 @@ struct Scan {
     start: u64,
     end: u64,
     walk_end: u64,
-    /// The address of the array of [`PageRegion`]s to fill, and its length.
+    /// The address of an array of [`PageRegion`]s to fill. The next field has the length of the array.
     found: u64,
     found_max: u64,
     pages_max: u64,
@@ -77,8 +77,8 @@ const IS_ZERO_PAGE: u64 = 1 << 5;
 #[allow(unsafe_code)]
 fn pagemap_scan(pagemap: &File, scan: &mut Scan) -> rustix::io::Result<()> {
     use rustix::ioctl::{Updater, ioctl, opcode};
-    // SAFETY: this operation expects a `Scan`, whose array of `PageRegion`s the caller keeps. The kernel writes only to
-    // these two.
+    // SAFETY: this operation expects a `Scan` that contains the address of an array of `PageRegion`s. The caller keeps
+    // the array until the call returns. The kernel writes only to the `Scan` and to this array.
     unsafe { ioctl(pagemap, Updater::<{ opcode::read_write::<Scan>(b'f', 16) }, Scan>::new(scan)) }
 }
 
@@ -86,8 +86,9 @@ fn pagemap_scan(pagemap: &File, scan: &mut Scan) -> rustix::io::Result<()> {
 #[allow(unsafe_code)]
 pub(super) fn allocate(region: &Region) -> rustix::io::Result<()> {
     let start = std::ptr::with_exposed_provenance_mut(region.start);
-    // SAFETY: the region is a part of a slot, which is mapped as long as its pool exists. The call does not change the
-    // content of pages. It fails for pages that are not accessible any more because the memory in the slot is smaller.
+    // SAFETY: the region is a part of a slot, and the slot stays mapped as long as its pool exists. The call does not
+    // change the content of pages. If the memory in the slot has become smaller, the pages after its end are not
+    // accessible, and the call fails.
     unsafe { rustix::mm::madvise(start, region.len(), rustix::mm::Advice::LinuxPopulateWrite) }
 }
 

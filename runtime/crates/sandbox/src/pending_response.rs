@@ -2,7 +2,7 @@
 //!
 //! Most guests send one request at a time and wait for its response. The guest's own task drives such a request, so
 //! that the request wakes no other thread. Concurrent requests, and requests whose body the guest still writes, run as
-//! tasks: the guest may wait for something else while they continue.
+//! tasks: the guest can wait for something else while they continue.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ type Receiving = Pin<Box<dyn Future<Output = Received> + Send>>;
 /// The unfinished requests of an attempt.
 #[derive(Default)]
 pub(super) struct Unfinished {
-    /// The entry of the request that the guest's task drives. The request may have ended already.
+    /// Index in the table of resources of the request that makes progress only while the guest's task polls it. The
+    /// request can have ended already.
     driven: Option<u32>,
     /// Each unfinished request holds a clone, so the number of clones is the number of these requests.
     count: Arc<()>,
@@ -59,12 +60,12 @@ impl Unfinished {
     }
 }
 
-/// The entry of the resource table behind a `future-incoming-response`. The handles have the type of
-/// wasmtime-wasi-http, because its bindings name that type.
+/// The entry of the resource table behind a `future-incoming-response`. Its handles have the type
+/// [`HostFutureIncomingResponse`], because the bindings of wasmtime-wasi-http require this type.
 pub(super) enum PendingResponse {
     /// The guest's own task runs the request, while the guest waits for the response.
     Driven(Receiving),
-    /// The request runs as a task, which ends when this is dropped.
+    /// The request runs as a task, which ends when this value is dropped.
     Task(AbortOnDropJoinHandle<Received>),
     Arrived(Received),
     /// The guest has taken the response.

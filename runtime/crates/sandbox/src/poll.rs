@@ -1,7 +1,7 @@
 //! `wasi:io/poll`: a guest waits for pollables, which are timers, streams and responses. The number of pollables in one
 //! call is limited. If a guest waits for several pollables, timing outside of the guest decides which of them are ready
-//! first. Therefore a recording of an attempt contains the results of polls, and a test that plays the recording back
-//! returns them.
+//! first. Therefore a recording of an attempt contains the results of polls. In a test that plays the recording back,
+//! polls return these results.
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::DynPollable;
@@ -56,16 +56,16 @@ impl Host for Pollables<'_> {
 }
 
 impl Pollables<'_> {
-    /// Waits until the pollables at all of these indexes are ready, and returns the indexes. The indexes are the result
-    /// of a recorded poll.
+    /// Waits until the pollables at all indexes in `ready` are ready, and returns `ready`. It is the result of a
+    /// recorded poll.
     async fn wait_for(&mut self, pollables: &[Resource<DynPollable>], ready: Vec<u32>) -> wasmtime::Result<Vec<u32>> {
         for index in &ready {
             let pollable = usize::try_from(*index).ok().and_then(|index| pollables.get(index));
             let Some(pollable) = pollable else {
                 wasmtime::bail!(
                     "the recorded `polls` of the test do not fit the function: a result contains index {index}, but \
-                     the function waits for a list of length {}; record the attempt again, and make the test from the \
-                     new recording (`evoke test --from`)",
+                     the list that the function polls has length {}; record the attempt again, and make the test from \
+                     the new recording (`evoke test --from`)",
                     pollables.len()
                 )
             };

@@ -10,8 +10,8 @@ const PRODUCERS_MAX: usize = 64;
 /// Length limit of a name or version, in bytes; longer texts are cut.
 const TEXT_BYTES_MAX: usize = 128;
 
-/// Returns the names with their versions, by field (`language`, `processed-by`, `sdk`). Entries such as `Rust` and
-/// `C11` have no version.
+/// Returns the names and versions of the tools, by field (`language`, `processed-by`, `sdk`). Entries such as `Rust`
+/// and `C11` have no version.
 pub(super) fn producers(component: &[u8]) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let all = parts(component).into_iter().flat_map(|part| sections(part).filter(|section| section.id == 0));
@@ -21,7 +21,8 @@ pub(super) fn producers(component: &[u8]) -> BTreeMap<String, BTreeSet<String>> 
     found
 }
 
-/// Returns the entries of a custom section up to the first malformed one; `None` for any other custom section.
+/// Returns the entries of the custom section `producers`, up to the first malformed one; `None` for another custom
+/// section.
 fn entries_of(body: &[u8]) -> Option<Vec<(String, String)>> {
     let (name, body) = text(body)?;
     if name != "producers" {

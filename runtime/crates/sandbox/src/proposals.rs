@@ -1,5 +1,6 @@
-//! The WebAssembly proposals that a component may use: exactly those that today's toolchains emit. Everything else is
-//! rejected when a component is loaded, so code of wasmtime that no usual component reaches is never reached.
+//! The WebAssembly proposals that a component may use: exactly those that today's toolchains emit. A component that
+//! needs another proposal is rejected when it is loaded, so no guest can reach code of wasmtime that usual components
+//! never use.
 //!
 //! wasmtime turns new proposals on as they become standard. The set here starts empty and lists each proposal, so a
 //! newer wasmtime adds nothing to it.
@@ -12,15 +13,16 @@
 //! | Rust: rustc 1.96, `wasm32-wasip2` | sign extension, bulk memory |
 //! | C: clang 14, `wasm32-wasi` | none |
 //! | QuickJS: componentize-qjs 0.4.5 | sign extension, saturating float-to-int, bulk memory, mutable globals |
-//! | StarlingMonkey: componentize-js 0.23 | the same, and reference types |
+//! | StarlingMonkey: componentize-js 0.23 | those of QuickJS, and reference types |
 //! | Python: componentize-py 0.25.1 | sign extension, saturating float-to-int, bulk memory, mutable globals |
 //! | Go 1.27.3, `wasip1` | sign extension, saturating float-to-int, bulk memory |
 
 use wasmparser::Validator;
 use wasmtime::{Config, WasmFeatures};
 
-/// The proposals in use. "LLVM's default" is the list of the target `generic` of LLVM 20, which rustc and clang use
-/// unless an option selects others (LLVM, `WebAssembly.td`; rustc book, `wasm32-wasip2`).
+/// The supported proposals. Each comment names the toolchains or options that emit the proposal. "LLVM's default" is
+/// the list of the target `generic` of LLVM 20, which rustc and clang use unless an option selects others (LLVM,
+/// `WebAssembly.td`; rustc book, `wasm32-wasip2`).
 const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     // Not a proposal, but a feature that wasmparser can turn off: floating point.
     .union(WasmFeatures::FLOATS)
@@ -48,7 +50,7 @@ const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     // `engine.rs` bounds the number of memories.
     .union(WasmFeatures::MULTI_MEMORY);
 
-/// Turns on the supported proposals, and all others off.
+/// Turns the supported proposals on, and all others off.
 pub(super) fn configure(config: &mut Config) {
     config.wasm_features(WasmFeatures::all(), false).wasm_features(SUPPORTED, true);
 }
@@ -165,7 +167,7 @@ mod tests {
         }
     }
 
-    /// Components that are composed of others need code between them, which wasmtime generates.
+    /// If a component is composed of other components, wasmtime generates the code that passes values between them.
     #[test]
     fn composed_components_compile() {
         let text = r#"(component

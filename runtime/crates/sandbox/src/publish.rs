@@ -1,5 +1,5 @@
-//! The events that a function publishes: completed, checked against the grant, and buffered until the attempt succeeds
-//! or the HTTP response is set.
+//! The events that a function publishes. They are completed, checked against the grant, and buffered until the attempt
+//! succeeds or the HTTP response is set.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +30,7 @@ pub(super) use event::Origin;
 /// Limits on the events of one attempt. All of them are held in memory and go into one commit.
 const EVENTS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Estimate of the memory for an event without its texts and data, in bytes.
+/// Estimate of the memory that an event takes in addition to its texts and data, in bytes.
 const RECORD_BYTES: usize = 512;
 /// Length limit of an event type in the message of a refusal, in bytes.
 const SHOWN_BYTES_MAX: usize = 256;
@@ -53,8 +53,8 @@ pub(super) struct Publisher<'a> {
 pub(super) struct Published {
     events: Vec<Event>,
     bytes: usize,
-    /// True after the guest has set its HTTP response. The events before that are stored with the response; later ones
-    /// are refused.
+    /// True after the guest has set its HTTP response. Events that were published before are stored with the response;
+    /// later events are refused.
     is_closed: bool,
 }
 
@@ -71,8 +71,8 @@ impl Publisher<'_> {
         })
     }
 
-    /// Returns a redacted draft without its data, to build the reason of a refusal. The reason quotes only the start of
-    /// an attribute, and a cut in the original text could leave a part of a secret.
+    /// Returns a redacted draft without its data. The reason of a refusal is built from this draft, because the reason
+    /// quotes only the start of an attribute: if the original text were cut there, a part of a secret could be left.
     fn redacted(&self, draft: &Draft) -> Draft {
         let redact = |text: &String| self.redactor.redact_text(text).into_owned();
         Draft {
@@ -86,8 +86,8 @@ impl Publisher<'_> {
         }
     }
 
-    /// Publishes an event in CloudEvents JSON form. Only `type` is required. Its source is always the function's own,
-    /// whatever the JSON contains.
+    /// Publishes an event in CloudEvents JSON form. Only `type` is required. The source of the event is always that of
+    /// the function, whatever the JSON contains.
     pub(super) fn publish_json(&self, json: &[u8]) -> Result<String, String> {
         self.add(|ordinal| {
             self.origin.event_from_json(json, ordinal).map_err(|reason| {
@@ -135,7 +135,7 @@ impl Publisher<'_> {
     }
 
     fn may_publish(&self, type_: &str) -> Result<(), String> {
-        // The event's source needs no check: it is always the function's own.
+        // The source of the event needs no check: it is always that of the function.
         if let Some(refusal) = runtime_events::reserved_type_error(type_) {
             return Err(refusal);
         }
@@ -149,7 +149,7 @@ impl Publisher<'_> {
             return Ok(());
         }
         self.grant_use.publish_refused(type_);
-        // Redacted before it is cut, because a cut could leave a part of a secret.
+        // The text is redacted before it is cut, because a cut could leave a part of a secret.
         let type_ = self.redactor.redact_text(type_);
         let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
         Err(format!(

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 /// Why the host refused a call of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No grant covers the call, or it exceeds a limit that is the same for every attempt. A retry would fail too.
+    /// No grant covers the call, or the call exceeds a limit that is the same for every attempt. A retry would fail
+    /// too.
     Denied(String),
     /// The quota of a state bucket is exhausted.
     Quota(String),
@@ -28,16 +29,16 @@ impl Refusal {
 /// Length limit of a recorded reason, in bytes. A reason can contain text of the guest.
 const REASON_BYTES_MAX: usize = 4 * 1024;
 
-/// Records refusals. A guest may handle a refusal and succeed. If it fails, the recorded refusal is reported as the
-/// cause.
+/// Records refusals. A guest can handle a refusal and succeed. If the guest fails, the recorded refusal is reported as
+/// the cause.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// The first refused publish.
     publish: Option<Refusal>,
-    /// The refusal of the latest state operation. A guest that continues with its state, or publishes an event, has
-    /// handled it.
+    /// The refusal of the latest state operation. Removed by the next state operation that is not refused, and by the
+    /// next published event, because the guest has then handled the refusal.
     state: Option<Refusal>,
-    /// The first refused HTTP request. Created when the guest sends its first request.
+    /// Holds the refusal of the first refused HTTP request. `None` until the guest sends its first request.
     outbound: Option<SharedRefusal>,
 }
 
@@ -57,7 +58,7 @@ impl Refusals {
         self.publish.get_or_insert_with(|| refusal.cut());
     }
 
-    /// Records the latest state operation; `None` if it was not refused.
+    /// Records whether the latest state operation was refused; `None` if it was not.
     pub(super) fn record_state(&mut self, refusal: Option<Refusal>) {
         self.state = refusal.map(Refusal::cut);
     }

@@ -1,12 +1,12 @@
-//! Converts the reasons why a request has no response: the errors of the sender (`evoke-egress`), the kinds of error in
-//! tests and recordings, and the errors of `wasi:http`. The guest learns only what happened to its own request.
+//! Converts the errors of requests between three types: the errors of `evoke-egress`, which sends the requests; the
+//! kinds of error in tests and recordings; and the errors of `wasi:http`. The guest learns only what happened to its
+//! own request.
 
 use wasmtime_wasi_http as wasi_http;
 
 use evoke_egress::Error;
 use evoke_model::recording::RequestError;
 
-/// Converts an error of the sender to that of the interface.
 pub(super) fn to_wasi(error: Error) -> wasi_http::Error {
     use wasi_http::Error as Wasi;
     match error {
@@ -42,7 +42,6 @@ pub(super) fn kind_of(error: &Error) -> RequestError {
     }
 }
 
-/// Returns the error of the interface for a kind.
 pub(super) fn kind_to_wasi(kind: RequestError) -> wasi_http::Error {
     use wasi_http::Error as Wasi;
     match kind {

@@ -1,4 +1,5 @@
-//! The functions of `wasi:http/types.future-incoming-response`, on the entries of `pending_response.rs`.
+//! The functions of `wasi:http/types.future-incoming-response`. They use the table entries that `pending_response.rs`
+//! defines.
 
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -32,7 +33,8 @@ impl types::HostFutureIncomingResponse for HttpTypes<'_> {
         };
         let (head, body) = match received {
             Ok(response) => response.into_parts(),
-            // Only wasmtime-wasi-http can convert its errors to those of the interface, in the `get` of its own handle.
+            // Only wasmtime-wasi-http can convert its errors to `ErrorCode`, and only in the `get` of its own handle.
+            // So such a handle is created for the error.
             Err(error) => {
                 let failed = self.view.table.push(HostFutureIncomingResponse::Ready(Err(error)))?;
                 let code = types::HostFutureIncomingResponse::get(&mut self.view, Resource::new_borrow(failed.rep()));

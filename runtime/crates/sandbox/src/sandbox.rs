@@ -33,8 +33,8 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// How components are compiled.
     pub compiler: Compiler,
-    /// Limit on the instances that run at the same time for deliveries of events. The same number of other instances,
-    /// but at most 2,048, is for HTTP requests. The last of these are reserved for functions that have no running
+    /// Limit on the instances that run at the same time for deliveries of events. HTTP requests have the same number of
+    /// separate instances, but at most 2,048. The last free ones are reserved for functions that have no running
     /// request, so that one function cannot use all of them. Each possible instance reserves address space, but takes
     /// memory only for the pages that the guest uses.
     pub concurrency: u32,
@@ -179,7 +179,7 @@ impl Sandbox {
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
-    /// Returns memory to the operating system. It was kept when attempts ended, so that the next attempts start faster
+    /// Returns to the operating system the memory that is kept between attempts so that they start faster
     /// (`warm_pool`). Call this while no function runs, because the next attempts must allocate the memory again.
     pub fn release_memory(&self) {
         if let Some(Err(error)) = self.0.warm.as_ref().map(WarmPool::release_memory) {
@@ -193,8 +193,8 @@ impl Sandbox {
         processors() as usize
     }
 
-    /// Removes from the cache the compiled functions that were not loaded since the previous call of this method. The
-    /// few of them that were used last stay, so that going back to them needs no compilation.
+    /// Removes from the cache the compiled functions that were not loaded since the previous call of this method. Keeps
+    /// the few that were used last, so that going back to a previous build needs no compilation.
     pub fn remove_outdated(&self) {
         self.0.cache.remove_outdated();
     }

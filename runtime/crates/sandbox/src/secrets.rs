@@ -13,8 +13,8 @@ mod tests;
 pub(super) use redactor::Redactor;
 use redactor::test_value;
 
-/// Length of the shortest value that is redacted, in bytes, without white space at both ends. Shorter values occur in
-/// other words too often.
+/// Length of the shortest value that is redacted, in bytes. White space at both ends does not count. Shorter values
+/// occur in other words too often.
 pub const REDACTED_BYTES_MIN: usize = 4;
 
 /// The value of a secret. `Debug` hides it, and there is no `Display`.
@@ -99,9 +99,9 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
-    /// Replaces the values in bytes with [`Secret::for_tests`] of the same names. The function's secrets have these
-    /// values in a test. So a recording fits the secrets of the test that is made from it, wherever it contains an
-    /// unchanged value.
+    /// Replaces the values of secrets in bytes with the values that these secrets have in tests
+    /// ([`Secret::for_tests`]). In a test that is made from a recording, the secrets have these values. So recorded
+    /// data that contains a secret unchanged is the same as the data in the test.
     pub fn replace_for_tests<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.redactor.with_test_values(bytes)
     }
@@ -115,7 +115,6 @@ impl Secrets {
         self.values.get(name).map(Secret::expose)
     }
 
-    /// Returns all names with their values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, secret)| (name.as_str(), secret.expose()))
     }

@@ -25,12 +25,13 @@ pub(super) struct Shared {
     pub(super) threads: GuestThreads,
     /// One turn (the permission to run a guest until the next tick, see `turns`) for each processor.
     pub(super) processors: Arc<FairSlots>,
-    /// One permit for each concurrent instance of a delivery that the pool can hold, not counting direct attempts.
+    /// One permit for each instance that the pool has for deliveries. Direct attempts have other instances and need no
+    /// permit.
     pub(super) permits: Semaphore,
     /// The instances for HTTP requests. They are separate from those for deliveries, so that neither requests nor
     /// deliveries can use all instances.
     pub(super) requests: Arc<FairSlots>,
-    /// One permit for each function that may be loaded at the same time.
+    /// The permits to load functions. Their number is the limit on functions that are loaded at the same time.
     pub(super) loads: Semaphore,
     pub(super) concurrency: u32,
     /// Sends the requests of all functions.

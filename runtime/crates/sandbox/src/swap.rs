@@ -1,13 +1,13 @@
-//! Finds out whether the system may move memory of this process to swap space.
+//! Finds out whether the system can move memory of this process to swap space.
 //!
-//! wasmtime resets the written pages of an instance that it finds with `PAGEMAP_SCAN`, but it does not find pages that
-//! are in swap space. The next instance in the slot could read them. So pages are only reset in place if no page can be
-//! in swap space.
+//! wasmtime finds the written pages of an instance with `PAGEMAP_SCAN`, and resets them. It does not find pages that
+//! are in swap space, so the next instance in the slot could read these. So pages are only reset in place if no page
+//! can be in swap space.
 
 use std::path::Path;
 
-/// Returns true if the system has swap space that this process may use: no control group of the process forbids it
-/// (`memory.swap.max`, in systemd `MemorySwapMax=0`).
+/// Returns true if the system has swap space and no control group of this process forbids its use (`memory.swap.max`,
+/// in systemd `MemorySwapMax=0`).
 pub(super) fn is_possible() -> bool {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     has_swap_space(&read("/proc/swaps")) && !is_forbidden(&read("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"))

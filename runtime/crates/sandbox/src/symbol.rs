@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// Returns a symbol of the Itanium C++ ABI in which each part consists of two copies of the part before.
+    /// Returns a symbol of the Itanium C++ ABI in which each part consists of two copies of the previous part.
     fn doubling(parts: u32) -> String {
         let mut name = "_Z1fSt4pairIiiE".to_owned();
         for part in 0..parts {
@@ -91,7 +91,8 @@ mod tests {
     /// Rust's v0 symbols have references to earlier parts too: `T … B0_ B0_ E` doubles a type with each level.
     #[test]
     fn a_rust_name_that_expands_to_gigabytes_is_cut() {
-        // A tuple whose parts refer back to a tuple before them. Offsets are in base 62 after the prefix `_R`.
+        // The name consists of tuples. Both parts of a tuple refer back to the previous tuple. A reference is an offset
+        // in base 62, counted from the end of the prefix `_R`.
         let base62 = |mut n: usize| {
             const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
             if n == 0 {

@@ -1,5 +1,5 @@
-//! Tests of every way in which a guest can end. The guests are written by hand, and also do what no toolchain would
-//! emit.
+//! Tests of every way in which a guest can end. The guests are written by hand. Some contain code that no toolchain
+//! would emit.
 
 mod budget;
 mod commands;
@@ -167,7 +167,8 @@ impl Harness {
     }
 }
 
-/// Returns a guest whose result is a `failure` at address 2048; `fields` are its bytes from the case on.
+/// Returns a guest whose result is a `failure` at address 2048. `fields` are the bytes of the failure from its variant
+/// tag on.
 fn failure(fields: &str) -> Guest {
     guest_with(
         &format!(

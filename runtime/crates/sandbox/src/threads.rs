@@ -11,7 +11,6 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// 60 ms late if many guests compute.
 const EVENT_INTERVAL: u32 = 7;
 
-/// Returns the number of processors.
 pub(super) fn processors() -> u32 {
     available_parallelism().map_or(1, |processors| u32::try_from(processors.get()).unwrap_or(u32::MAX))
 }

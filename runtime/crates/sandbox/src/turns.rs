@@ -2,10 +2,10 @@
 //! the permission to run a guest on a processor until the next tick (1 ms). There is one turn for each processor.
 //!
 //! Most attempts start without a turn. An attempt that has used [`FREE_TIME`] of processor time needs a turn for each
-//! further poll of its future. Such a poll lasts at most one tick, because guests yield at ticks; only the first poll of
-//! an attempt with a warm instance may last five ticks. A free turn goes to the function that has used the least time
-//! (`fair_slots`). So attempts that compute never occupy more threads than there are processors, even if they wait in
-//! between. The other threads for guests are left for short attempts.
+//! further poll of its future. Such a poll lasts at most one tick, because guests yield at ticks. Only the first poll
+//! of an attempt with a warm instance may last five ticks. A free turn goes to the function that has used the least
+//! time (`fair_slots`). So attempts that compute never occupy more threads than there are processors, even if they wait
+//! in between. The other threads for guests are left for short attempts.
 //!
 //! Two kinds of attempts need turns from their start: those of a function that usually computes for long, and those
 //! that use warm instances (`warm_pool`), of which there are few. They begin, and get their instance, only with their
@@ -88,10 +88,10 @@ impl Turns {
         }
     }
 
-    /// Waits for the first turn of an attempt if it needs turns from its start: if attempts of the function usually
-    /// compute for long, or if the attempt may use a warm instance (`are_few`). Otherwise returns `None` without
-    /// waiting. The caller must create the instance of the attempt after this call, so that an attempt that waits here
-    /// holds no instance.
+    /// Waits for the first turn of an attempt that needs turns from its start. These are the attempts of functions that
+    /// usually compute for long, and the attempts that can get a warm instance. There are few warm instances
+    /// (`are_few`). Otherwise returns `None` without waiting. The caller must create the instance of the attempt after
+    /// this call, so that an attempt that waits here holds no instance.
     pub(super) async fn first(&self, are_few: bool) -> Option<Slot<'_>> {
         if are_few || self.is_computing() { Some(self.share.acquire().await) } else { None }
     }
@@ -103,8 +103,8 @@ impl Turns {
         let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
         loop {
             if needs_turns && turn.is_none() {
-                // An attempt that has not computed for long yet should end before other attempts of its function begin,
-                // so that few instances are in use.
+                // An attempt that has computed only for a short time should end before other attempts of its function
+                // begin, so that few instances are in use.
                 let place = if recorder.used < FINISH_TIME { Place::First } else { Place::Last };
                 turn = Some(self.share.acquire_at(place).await);
             }
@@ -141,9 +141,9 @@ impl Stopwatch {
         Self { cpu_started: is_measured.then(thread_cpu_time) }
     }
 
-    /// Returns the processor time since the start. `elapsed` is the time that has passed since then. If the processor
-    /// time was not read at the start, returns zero for an `elapsed` below [`SAMPLE_MIN`], because [`Turns::record`]
-    /// counts such an attempt as zero, and `None` (not known) for a longer one.
+    /// Returns the processor time since the start; `None` if it is not known. `elapsed` is the wall time since the
+    /// start. If the processor time was not read at the start, an `elapsed` below [`SAMPLE_MIN`] gives zero, because
+    /// [`Turns::record`] counts such an attempt as zero.
     pub(super) fn used(&self, elapsed: Duration) -> Option<Duration> {
         match self.cpu_started {
             Some(before) => Some(thread_cpu_time().saturating_sub(before)),
@@ -152,13 +152,12 @@ impl Stopwatch {
     }
 }
 
-/// Returns the processor time that the current thread has used.
 fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// Records the processor time of an attempt once: as soon as it reaches [`SAMPLE_MAX`], or else when the attempt ends
-/// or is dropped.
+/// Records the processor time of an attempt once: when it reaches [`SAMPLE_MAX`], or, if it never does, when the
+/// attempt ends or is dropped.
 struct Recorder<'a> {
     turns: &'a Turns,
     /// The part of the processor time that was measured.

@@ -1,14 +1,14 @@
-//! The warm pool: a few instances whose memory stays allocated when an attempt ends, for functions that write to much
-//! memory.
+//! The warm pool: a few instances whose memory stays allocated when an attempt ends, for functions that write many
+//! pages.
 //!
 //! An attempt of Go, QuickJS or Python writes a hundred pages or more. In the pool for all functions, most of these
-//! pages cause a page fault in every attempt, because a slot there keeps only eight pages: many attempts can use
-//! thousands of slots. The warm pool has few slots, so each of them may keep all these pages. Before another instance
-//! gets the slot, wasmtime resets the pages to the memory image of the component.
+//! pages cause a page fault in every attempt, because a slot there keeps only eight pages: there can be thousands of
+//! slots, so more pages per slot would take too much memory. The warm pool has few slots, so each of them can keep all
+//! these pages. Before another instance gets the slot, wasmtime resets the pages to the memory image of the component.
 //!
 //! An attempt that finds no free warm instance runs in the pool for all functions, as fast as without the warm pool.
 //! Direct attempts, which never wait, have warm instances of their own, so that attempts that wait for long cannot take
-//! all.
+//! all of them.
 //!
 //! The memory need not stay allocated while the process is idle: [`WarmPool::release_memory`] returns all of it to the
 //! operating system.
@@ -30,16 +30,16 @@ use super::pagemap;
 mod regions;
 
 /// A component with at least this many bytes of data uses the warm pool. Data of this size is the memory image of a
-/// language runtime (QuickJS has 400 KB, Go 1.5 MB, Python 11 MB), of which an attempt writes many pages. Components in
-/// Rust and C have less data, and write few pages.
+/// language runtime (QuickJS has 400 KB, Go 1.5 MB, Python 11 MB), and an attempt writes many of its pages. Components
+/// in Rust and C have less data, and write few pages.
 const DATA_BYTES_MIN: u64 = 256 * 1024;
-/// Warm instances for attempts that are not direct, for each processor. About two of such attempts compute for each
-/// processor; the others wait, for a response or for the client that reads the body.
+/// Number of warm instances for each processor, for attempts that are not direct. On each processor, about two of these
+/// attempts compute. The others wait for a response, or for the client that reads the body.
 const WAITING_PER_PROCESSOR: u32 = 8;
 /// A module with a memory and nothing else, for [`for_each_slot`].
 const EMPTY: &str = r#"(module (memory (export "memory") 0))"#;
 
-/// How an attempt runs in its instance: directly (`direct.rs`), or as a task that may wait.
+/// How an attempt runs in its instance: directly (`direct.rs`), or as a task that can wait.
 #[derive(Clone, Copy)]
 pub(super) enum Use {
     Direct,
@@ -93,7 +93,6 @@ impl WarmPool {
         facts.data_bytes >= DATA_BYTES_MIN && component.resources_required().is_some_and(fits)
     }
 
-    /// Takes a warm instance if one is free.
     pub(super) fn try_take(&self, how: Use) -> Option<WarmInstance<'_>> {
         let taken = self.free_of(how).fetch_update(Ordering::AcqRel, Ordering::Relaxed, |free| free.checked_sub(1));
         taken.is_ok().then(|| WarmInstance {
@@ -143,8 +142,8 @@ impl WarmInstance<'_> {
     /// Makes sure that the pool keeps the pages that the attempt wrote, even if they are scattered over the memory.
     /// Must be called before the store of the attempt is dropped.
     pub(super) fn keep_pages(&self) {
-        // The count also contains the page faults of other attempts on this thread while this one waited. The worst
-        // effect is an unnecessary scan.
+        // The count also contains page faults that other attempts on this thread caused while this attempt waited. The
+        // worst effect is an unnecessary scan.
         #[cfg(target_os = "linux")]
         self.pool.slots.join_regions(pagemap::page_faults().saturating_sub(self.page_faults));
     }
@@ -160,14 +159,15 @@ impl Drop for WarmInstance<'_> {
     }
 }
 
-/// Calls `each` with an empty memory in each slot of this number of instances. So many instances must be free.
+/// Calls `each` for each slot of `instances` instances, with an empty memory in the slot. This many instances must be
+/// free.
 fn for_each_slot(
     engine: &Engine,
     empty: &Module,
     instances: u32,
     mut each: impl FnMut(&Store<()>, &Memory) -> wasmtime::Result<()>,
 ) -> wasmtime::Result<()> {
-    // Each store keeps its slot until the end, so that each memory gets another slot.
+    // All stores are kept until the function returns, so that no two memories get the same slot.
     let mut stores = Vec::new();
     for _ in 0..instances * engine::WARM_MEMORIES_MAX {
         let mut store = Store::new(engine, ());
@@ -180,15 +180,16 @@ fn for_each_slot(
     Ok(())
 }
 
-/// Returns all pages of the slot of an empty memory to the system. On other systems than Linux, slots keep no pages.
+/// Returns all pages of a slot to the operating system. `memory` is an empty memory in this slot. On other systems than
+/// Linux, slots keep no pages.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 fn release(store: &Store<()>, memory: &Memory) -> wasmtime::Result<()> {
     let start = memory.data_ptr(store);
-    // SAFETY: the slot of each memory of this engine has this size and is a private mapping. Its pages beyond the size
-    // of the memory, which is 0, belong to no instance: the store owns the slot, and the pool has reset the pages of
-    // the instance before, so they are zero, as they are after this call. A slot has no memory image here, because the
-    // module of this memory has none.
+    // SAFETY: the slot of each memory of this engine has this size and is a private mapping. This memory has the size
+    // 0, and its store owns the slot, so no instance uses the pages of the slot. The pool has reset the pages of the
+    // previous instance, so they are zero. They are also zero after this call, because the slot has no memory image:
+    // the module of this memory has none.
     unsafe { rustix::mm::madvise(start.cast(), engine::MEMORY_BYTES_MAX, rustix::mm::Advice::LinuxDontNeed) }?;
     Ok(())
 }

@@ -2,44 +2,47 @@
 //!
 //! # How it works
 //! A scan of the folder finds the changes: it compares the files on disk with the versions that were submitted before.
-//! File system notifications (inotify and similar) are only hints which names to check first. If notifications are
-//! lost, the source scans the whole folder. So the source also finds changes made while Evoke was not running.
+//! So the source also finds changes made while Evoke was not running. File system notifications (inotify and similar)
+//! only tell the source which names to check first. If notifications are lost, the source scans the whole folder.
 //!
 //! A file is submitted once it has settled: it was unchanged for `settle` (at least 20 ms), it was read as a whole, and
 //! it was the same before and after reading. If notifications show that a program writes to the file, the source waits
-//! until the program closes it, at most five minutes. A new empty file has a writer if a program created it by opening
-//! it. If the file was linked or moved into the folder, also together with a subfolder, it is complete. If a scan found
-//! a new empty file without a notification, the source waits five seconds for content. A program that truncates a file
-//! by its path, without opening it, counts as a writer that never closes the file.
+//! until the program closes it, at most five minutes. For a new empty file, there are three cases. If a program created
+//! the file by opening it, the source waits for this program too. If the file was linked or moved into the folder,
+//! alone or with its subfolder, the source does not wait. If a scan found the file without a notification, the source
+//! waits five seconds for content. If a program truncates a file by its path, without opening it, the source sees a
+//! write and no close, so it waits the full five minutes.
 //!
-//! Two versions of a file differ only if their contents differ. A touch, changed permissions, or another file with the
-//! same content that is renamed over the file cause no event. A file that appears and disappears within `settle` causes
-//! no event either. `mv a b` is the removal of `a` and the creation of `b`.
+//! Two versions of a file differ only if their contents differ. If a file is touched, gets other permissions, or is
+//! replaced by a file with the same content, there is no event. A file that appears and disappears within `settle`
+//! causes no event either. `mv a b` is the removal of `a` and the creation of `b`.
 //!
 //! Only regular files count. The source does not follow links, also not links to folders, and never opens a file
 //! outside of the folder. It never opens pipes, sockets and devices. `include` and `exclude` are globs for the path
 //! relative to the folder, in which `*` does not match a `/`. An excluded folder excludes everything in it. Nothing is
-//! excluded by default. The globs are matched before the source accesses an entry. So an entry that is excluded, or a
-//! folder that cannot contain an included file, cannot cause a problem.
+//! excluded by default. The globs are matched before the source accesses an entry. So problems with excluded entries,
+//! or with folders that cannot contain an included file, do not affect the source.
 //!
 //! # The folder itself
 //! When the source first finds the folder, it remembers the folder's device and inode. While the folder is missing, or
 //! while another folder or a link to another folder has its path, the source reads nothing, does not count the files as
 //! removed, and is degraded. When the original folder is back, the source continues. The source accepts another folder
-//! when Evoke reloads or restarts. The marks stay, so files that are not in the new folder count as removed. The path
-//! in the manifest may lead through links.
+//! only after a reload or a restart of Evoke. It keeps the marks (see below), so files that are not in the new folder
+//! then count as removed. The path in the manifest may lead through links.
 //!
 //! # What is not read
 //! - The folder and the files of Evoke's own store are left out, under whatever name they appear, also as hard links.
 //!   A source whose folder is the folder of the store is degraded.
-//! - A file larger than `max_size` causes no event. The source is degraded while the folder has such a changed file.
-//! - A file with several hard links is not read if `content` is true: a producer of files could link a file that only
-//!   Evoke may read, and get its content from the functions. The event has neither content nor `sha256`, and
-//!   `content_omitted` has the reason. Such a file counts as changed when its size, time of modification or inode
-//!   changes. With `hard_links: true`, these files are read like all others.
+//! - A file larger than `max_size` causes no event. While the folder contains such a file that is new or has changed,
+//!   the source is degraded.
+//! - A file with several hard links is not read if `content` is true: a user who may write to the folder could
+//!   otherwise link a file that only Evoke may read, and get its content from the functions. The event has neither
+//!   content nor `sha256`, and `content_omitted` has the reason. Such a file counts as changed when its size, time of
+//!   modification or inode changes. With `hard_links: true`, these files are read like all others.
 //! - The source reports a file or folder that it cannot read, and tries again: at first after a second, later once a
 //!   minute. Other files are not affected. The files in a folder that cannot be read do not count as removed.
-//! - The same holds for an entry whose file system does not respond for ten seconds, such as a dead network mount.
+//! - A file or folder whose file system does not respond for ten seconds, such as a dead network mount, counts as
+//!   unreadable until it responds.
 //! - A path longer than 4,095 bytes or below more than 128 folders counts as unreadable, and so does a folder with more
 //!   than 1,000 unreadable entries.
 //!
@@ -48,7 +51,7 @@
 //!
 //! # Events
 //! `evoke.file.created`, `evoke.file.modified`, `evoke.file.removed`. The subject is the path relative to the folder,
-//! with `/`. In it, control characters and bytes that are not UTF-8 are written as U+FFFD and two hex digits.
+//! with `/`. Control characters in the path, and bytes that are not UTF-8, are written as U+FFFD and two hex digits.
 //! ```json
 //! { "path": "2026/a.csv", "size": 12, "modified": "2026-01-31T12:00:00Z", "sha256": "…", "content": "a,b\n1,2\n" }
 //! ```
@@ -58,12 +61,12 @@
 //! version, so the same change always gets the same id.
 //!
 //! # Marks
-//! A source stores the submitted versions as marks (values that are committed together with events). The scope of all
-//! marks is the source's uri. For each file, there is a mark with the path as its key. Its value is a JSON object with
-//! `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and `sha256` (empty if the file was not read). It is committed with
-//! the event of that version. The mark with the key `.` has `v` and `root`, the path of the folder. It is written once
-//! all files that existed at the first start have marks. If `root` is not the path in the manifest, the source deletes
-//! all marks and starts as if for the first time.
+//! A source stores the submitted versions as marks (values that are committed together with events). The scope
+//! (namespace) of all marks is the source's uri. For each file, there is a mark with the path as its key. Its value is
+//! a JSON object with `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and `sha256` (empty if the file was not read).
+//! The mark is committed together with the event of that version. The mark with the key `.` has `v` and `root`, the
+//! path of the folder. It is written once all files that existed at the first start have marks. If `root` is not the
+//! path in the manifest, the source deletes all marks and starts as if for the first time.
 
 mod access;
 mod check;
@@ -119,23 +122,24 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two checks whether the path still leads to the same folder, or whether a missing folder is back.
 const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long to collect hints before they are processed: each write to a file causes a hint.
+/// How long to collect hints (names from notifications) before they are processed. Each write causes a hint, and
+/// several hints with the same name then cause only one check.
 const HINT_BATCH_WAIT: Duration = Duration::from_millis(10);
 /// The first wait between two scans of the whole folder after lost hints. The wait doubles while scans find nothing
-/// new: a scan causes hints itself, so with a small queue in the kernel, scans and lost hints would follow each other
-/// forever.
+/// new. Otherwise, scans might never stop: a scan itself causes hints, and these can overflow a small queue in the
+/// kernel, so that hints are lost again.
 const RESCAN_WAIT_MIN: Duration = Duration::from_millis(100);
-/// Scans of the whole folder take at most one part in `SCAN_TIME_DIVISOR` of the time.
+/// Scans of the whole folder take at most 1 / `SCAN_TIME_DIVISOR` of the time.
 const SCAN_TIME_DIVISOR: u32 = 10;
-/// The time between two checks whether disk work makes progress. If it does not, the file or folder that it waits for
-/// is skipped until it responds.
+/// The time between two checks whether disk work makes progress. Without progress, the source skips the file or folder
+/// that the work waits for, until this file or folder responds.
 const STALL_WAIT: Duration = Duration::from_secs(5);
 /// How long a source that is stopped waits for its disk work. Reads of files end early. If a file system does not
 /// respond, the source abandons the thread that waits for it.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// The key of the mark of the folder itself.
 const ROOT_KEY: &str = ".";
-/// Maximum number of warnings about files and folders of the store in the watched folder.
+/// Maximum number of warnings about files and folders of Evoke's store that are in the watched folder.
 const WARNINGS_MAX: usize = 8;
 /// Maximum number of marks that are deleted in one commit.
 const DELETED_MARKS_MAX: usize = 1_000;
@@ -158,8 +162,8 @@ impl TaskKind for FilesKind {
 
 /// Runs the source: submits the changes to the files of `config` until the source is stopped.
 async fn run(mut config: FilesSource, ctx: Context) {
-    // The paths in notifications are absolute. And an absolute path in the mark of the folder does not depend on the
-    // working directory.
+    // Use the absolute path: notifications contain absolute paths, and the path in the mark of the folder must not
+    // depend on the working directory.
     if let Ok(absolute) = std::path::absolute(&config.path) {
         config.path = absolute;
     }
@@ -190,7 +194,7 @@ struct Worker {
     watch: Arc<Mutex<Option<Watch>>>,
     /// The progress of the first start.
     first_start: FirstStart,
-    /// Whether no scan has succeeded yet.
+    /// True until a scan has succeeded.
     first_scan: bool,
     /// The time of the next full scan.
     scan_at: Instant,
@@ -219,7 +223,8 @@ impl Worker {
         let same_root = root.as_ref().is_none_or(|stored| stored.root == config.path);
         let known = stored.iter().filter_map(|(name, mark)| Some((name.clone(), from_mark(mark)?))).collect();
         let mut tracker = Tracker::new(config.settle, known);
-        // Deletes the marks of files that the filter no longer includes, without a `removed` event.
+        // Delete, without `removed` events, the marks of files that the filter no longer includes. If the path of the
+        // folder changed, delete all marks.
         let forgotten = tracker.forget(|name| same_root && filter.includes(&name::path(name)));
         delete_marks(&ctx, forgotten.into_iter().chain((!same_root).then(|| ROOT_KEY.to_owned()))).await?;
         let first_start = if root.is_some() && same_root { FirstStart::Done } else { FirstStart::Unscanned };
@@ -273,7 +278,8 @@ impl Worker {
                 self.check_hinted(names).await?;
             }
             if hints.lost {
-                // The lost hints may be newer than the checked hints: a writer may have closed its file since.
+                // `check_hinted` has recorded that programs have files open. Newer hints, which were lost, may have
+                // said that these files were closed.
                 self.tracker.hints_lost();
             }
         }
@@ -309,7 +315,6 @@ impl Worker {
         }
     }
 
-    /// Scans the whole folder.
     async fn scan(&mut self, lost: bool) -> Result<(), Stopped> {
         let start = Instant::now();
         let pending_before = self.tracker.pending();
@@ -352,14 +357,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Deletes the marks of files that now belong to the store, without `removed` events. Warns about such files after
-    /// the first scan.
+    /// Deletes the marks of files that now belong to the store, without `removed` events. Warns about these files only
+    /// once, after the first scan.
     async fn forget_store(&mut self, of_store: &[String]) -> Result<(), Stopped> {
         let not_excluded = |name: &&String| self.filter.includes_below(&name::path(name));
         for name in of_store.iter().filter(not_excluded).take(if self.first_scan { WARNINGS_MAX } else { 0 }) {
             let uri = &self.ctx.uri;
             tracing::warn!(
-                "the files source {uri} ignores `{name}`: it belongs to the store of Evoke itself (its data folder)"
+                "the files source {uri} ignores `{name}`, which is part of Evoke's own store (the data folder)"
             );
         }
         self.first_scan = false;
@@ -374,7 +379,7 @@ impl Worker {
 
     /// Runs `work` with the open folder on a separate thread, because disk work blocks. Returns `None` if the folder
     /// cannot be used (then `problems` has the reason), or if the file system of a file or folder does not respond
-    /// (then the next scan skips it).
+    /// (then the next scan skips this file or folder).
     async fn with_root<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Root, &Access) -> io::Result<T> + Send + 'static,
@@ -403,7 +408,8 @@ impl Worker {
                 continue;
             }
             if self.stuck.add(&access) {
-                // The abandoned thread may hold the lock of `self.watch`: `start_over` replaces it.
+                // The abandoned thread may still hold the lock of `self.watch`. Therefore `start_over` replaces
+                // `self.watch`.
                 self.start_over(Instant::now());
                 return Ok(None);
             }

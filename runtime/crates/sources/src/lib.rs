@@ -17,8 +17,8 @@ pub trait TaskKind: SourceKind {
     /// `None` if the settings belong to another kind.
     fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>>;
 
-    /// Returns at most `limit` times after `after_ms` at which a source with a schedule will create an event. For a
-    /// kind without schedules, returns no times.
+    /// Returns the next times after `after_ms` at which a source with a schedule will create an event, at most `limit`
+    /// of them. For a kind without schedules, returns no times.
     fn next_times(&self, _settings: &Settings, _after_ms: UnixMs, _limit: usize) -> Vec<UnixMs> {
         Vec::new()
     }

@@ -12,8 +12,8 @@
 //! The states are `ok`, `warning`, `critical` and `unknown`; `unknown` means that the thing could not be read. `since`
 //! is the time of the first reading with the state. `lasted_ms` is the duration of the previous state. `detail` is the
 //! text of the reading, if it has one. `missed` is true if the state changed while Evoke did not run. A reminder
-//! (`repeat`) has `"reminder": true`. With the option `flap`, events have `flapping`: whether the state changes too
-//! often.
+//! (`repeat`) has `"reminder": true`. With the option `flap`, events have `flapping`, which is true while the state
+//! changes too often.
 //!
 //! # Exactly one event for each change
 //! The event of a change and the new state are stored in one commit. So after a restart, the monitor continues with the
@@ -21,10 +21,11 @@
 //! Evoke does not run, this is not reported.
 //!
 //! # Marks
-//! A monitor stores its data as marks (values that are committed together with events). The scope of its states is the
-//! source's URI. The mark with the key `state/SUBJECT` is [`evoke_threshold::Saved`] as a JSON object with `v` (1).
-//! `minutes.rs` describes the format of the readings; the readings of all monitors are written together, once a minute.
-//! `removed.rs` describes what happens to states and readings when a monitor is removed from its manifest.
+//! A monitor stores its data as marks (values that are committed together with events). The scope (namespace) of the
+//! marks with its states is the source's URI. The mark with the key `state/SUBJECT` is [`evoke_threshold::Saved`] as a
+//! JSON object with `v` (1). `minutes.rs` describes the format of the readings; the readings of all monitors are
+//! written together, once a minute. `removed.rs` describes what happens to states and readings when a monitor is
+//! removed from its manifest.
 //!
 //! # Time
 //! The options `every`, `for`, `repeat` and `flap` are measured on the monotonic clock. The times in events are times

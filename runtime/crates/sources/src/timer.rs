@@ -2,9 +2,10 @@
 //!
 //! # Ticks
 //! A tick is identified only by its timer and its scheduled instant: the event's id is the instant (RFC 3339, UTC), and
-//! its source is the uri of the timer. Therefore a tick that is submitted twice is stored once. The instants of an
-//! interval are the multiples of the interval since the Unix epoch. The instants of a cron expression are the times at
-//! which the wall clock of its time zone matches the expression. The instants do not depend on when Evoke was started.
+//! its source is the uri of the timer. So if a tick is submitted twice, both events have the same id, and the bus
+//! stores only one. The instants of an interval are the multiples of the interval since the Unix epoch. The instants of
+//! a cron expression are the times at which the wall clock of its time zone matches the expression. The instants do not
+//! depend on when Evoke was started.
 //!
 //! ```json
 //! { "type": "evoke.timer.tick", "source": "/shop/nightly", "id": "2026-01-31T01:00:00Z",
@@ -22,13 +23,13 @@
 //!   follows the wall clock. It does not tick at times that do not exist on a day. It ticks twice at times that occur
 //!   twice.
 //!
-//! A time zone can skip a whole date (30 December 2011 in Apia). Such a gap is too long to move a time behind it: the
+//! A time zone can skip a whole date (30 December 2011 in Apia). Times in such a long gap are not moved behind it: the
 //! timer does not tick for this date.
 //!
 //! # Cron expressions
-//! An expression has five fields, or six with the second first. A field is a list of values with commas between them. A
-//! value is a number or a name (`MON`, `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP` or
-//! `FIRST-LAST/STEP`. Days also have the forms `L`, `LW`, `15W`, `5L` and `5#2`.
+//! An expression has five fields. With six fields, the first one is for the seconds. A field is a list of values with
+//! commas between them. A value is a number or a name (`MON`, `JAN`; Sunday is 0 and 7), a range that does not go
+//! backwards, `*/STEP` or `FIRST-LAST/STEP`. Days also have the forms `L`, `LW`, `15W`, `5L` and `5#2`.
 //!
 //! If both the day of the month and the day of the week are set, a day needs to match only one of the two fields, as in
 //! crontabs. With a `+` before the day of the week, as in `0 2 1-7 * +MON`, a day must match both fields. An expression
@@ -45,10 +46,10 @@
 //!   tick together. The part depends on a hash of the source's uri. The ids and times of the events are not delayed.
 //!
 //! # Marks
-//! A timer stores its progress as a mark (a value that is committed together with events). The scope of the mark is the
-//! source's uri, its key is `last`, and its value is a JSON object. The fields of the object are `v` (1), `at` (the
-//! last processed instant, in milliseconds since the Unix epoch), `schedule` (the schedule as text), `ticked` (the
-//! newest instants that had their ticks, as pairs of a first and a last instant) and `skipped` (the newest skipped
+//! A timer stores its progress as a mark (a value that is committed together with events). The scope (namespace) of the
+//! mark is the source's uri, its key is `last`, and its value is a JSON object. The fields of the object are `v` (1),
+//! `at` (the last processed instant, in milliseconds since the Unix epoch), `schedule` (the schedule as text), `ticked`
+//! (the newest instants that had their ticks, as pairs of a first and a last instant) and `skipped` (the newest skipped
 //! instants, each with the reason). A timer without a mark, or with the mark of another schedule, starts at the current
 //! time. It has no missed ticks, except with `at`.
 //!
@@ -56,8 +57,9 @@
 //! Instants are *missed* if they came due while Evoke was not running, or if the wall clock jumped over them (also
 //! because the machine was suspended). The option `missed` decides which missed ticks are sent. Instants that came due
 //! while Evoke ran are not missed: the timer retries their ticks for as long as the bus refuses them. After a backward
-//! jump, also while Evoke was not running, the timer follows the wall clock, but does not repeat ticks. Instants
-//! between its last tick and the new time of the clock are missed.
+//! jump, even one while Evoke was not running, the timer follows the wall clock, but does not repeat ticks. The timer
+//! looks for its last tick before the new time of the clock: the instants after this tick and until the new time are
+//! missed.
 
 mod config;
 mod cron;
@@ -166,7 +168,7 @@ struct Timer {
     missed: Missed,
     overlap: Overlap,
     start_deadline: Option<Duration>,
-    /// Whether the store had no mark of this schedule.
+    /// True if the store had no mark of this schedule.
     is_new: bool,
     /// Every instant up to and including this time is processed.
     last: UnixMs,
@@ -178,7 +180,7 @@ struct Timer {
     running_since: UnixMs,
     /// The next due instant; `None` after the last instant of the schedule.
     next: Option<UnixMs>,
-    /// Whether the bus rejected the last ticks as invalid.
+    /// True if the bus rejected the last ticks as invalid.
     rejected: bool,
     /// The wall clock and the monotonic clock at the last check.
     last_check: (UnixMs, Instant),
@@ -191,8 +193,8 @@ impl Timer {
         let is_new = stored.as_ref().is_none_or(|last| last.schedule != schedule);
         let (last, ticked, skipped) = match stored {
             Some(last) if !is_new => (last.at, last.ticked, last.skipped),
-            // All past times of a list are missed, except those that had a tick according to the mark of an earlier
-            // list.
+            // The list of times is new or changed. Its past times count as missed, except those that had a tick
+            // according to the mark of the previous list.
             other if matches!(times, Times::At { .. }) => {
                 let ticked = other.map(|earlier| ticked_of_earlier(&times, &earlier)).unwrap_or_default();
                 (BEFORE_ALL, ticked, Vec::new())
@@ -239,8 +241,8 @@ impl Timer {
         }
     }
 
-    /// Submits one batch of the ticks that are due at `now`. `clock` returns the current time. Returns false if the
-    /// source was stopped.
+    /// Submits one batch of the ticks that are due at `now`. `clock` returns the current time, also during retries.
+    /// Returns false if the source was stopped.
     async fn tick(&mut self, ctx: &Context, now: UnixMs, clock: &impl Fn() -> UnixMs) -> bool {
         let due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
         let mut ticks = due.ticks.clone();
@@ -282,7 +284,8 @@ impl Timer {
                     }
                     self.skipped = all_skipped;
                 }
-                // `give_up` returned true: the oldest tick is now later than `start_deadline`. The next call skips it.
+                // `give_up` returned true: the `start_deadline` of the oldest tick has passed. The next call of `tick`
+                // skips this tick.
                 Ok(false) => return true,
                 Err(SubmitError::Stopped) => return false,
                 Err(rejected) => {

@@ -1,4 +1,4 @@
-//! Copies a snapshot of the store while another process may write to it.
+//! Copies a snapshot of the store. Another process can write to the store at the same time.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,8 @@ use evoke_model::CheckReport;
 use evoke_store::{Result, StoreError};
 
 /// Copies the store in `folder` to a new file, checks the copy and returns the report. The copy contains everything
-/// that was committed before the call. After an error, the file does not exist; otherwise it is complete and synced.
+/// that was committed before the call. After an error, no new file exists; otherwise the new file is complete and
+/// synced.
 pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
     let new = name_beside(to);
     let copied = copy(folder, &new).and_then(|report| {

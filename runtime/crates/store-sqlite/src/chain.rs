@@ -1,4 +1,4 @@
-//! The progress of a chain, for a request that waits for one of its events.
+//! The progress of a chain, for a request that waits until a function of the chain publishes an event.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -6,7 +6,7 @@ use super::read;
 use super::rows;
 use evoke_model::{ChainState, DeliveryId, Origin, Seq};
 
-/// One event of a chain: its position, and its live deliveries, given by the id of the first one and their number.
+/// One event of a chain. The ids of its live deliveries are consecutive: `owed` ids from `first_delivery` on.
 struct Link {
     seq: Seq,
     first_delivery: i64,

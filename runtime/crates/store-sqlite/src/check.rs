@@ -1,5 +1,5 @@
-//! Checks a store in one snapshot: the structures of SQLite, the checksums of all rows, and that no event or delivery
-//! was lost.
+//! Checks a store in one snapshot. Reports damaged structures of SQLite, rows with wrong checksums, and lost events or
+//! deliveries.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,7 +33,7 @@ const RULES: [(&str, &str); 14] = [
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
            AND d.replay = 0
          GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
-        "number of deliveries of event {0}: {1}, but it must be {2}",
+        "the store has only {1} of the {2} deliveries of event {0}",
     ),
     (
         "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
@@ -48,12 +48,14 @@ const RULES: [(&str, &str); 14] = [
     (
         "SELECT d.id, d.attempts, COUNT(a.attempt) + (d.done_ms IS NOT NULL) AS recorded
          FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id GROUP BY d.id HAVING recorded <> d.attempts",
-        "number of attempts of delivery {0}: {1}, but the number of their records is {2}; the numbers must be equal",
+        "the number of attempts of delivery {0} is {1}, but the number of stored attempt records is {2}; the numbers \
+         must be equal",
     ),
     (
-        // A delivery that is not done may be the cause of an event in two cases: the event is a runtime event
-        // (`/evoke`) that reports the delivery's failure, or the event is an operator's edited copy of the event of a
-        // purged dead letter, which has the same hops. A cause that retention removed is not checked.
+        // A delivery that is not done may be the cause of an event in two cases. First, a runtime event (`/evoke`)
+        // reports the delivery's failure. Second, an operator has edited the event of a dead letter: the dead letter is
+        // then purged, and the edited copy of its event has the same hops. A cause that retention removed is not
+        // checked.
         "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
          WHERE e.cause IS NOT NULL AND d.state <> 3 AND e.source <> '/evoke'
            AND NOT (d.state = 5 AND e.hops = (SELECT hops FROM events o WHERE o.seq = d.event))",
@@ -84,7 +86,8 @@ const RULES: [(&str, &str); 14] = [
             WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
          FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
            WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
-        "number of pending deliveries of replay {0}: {1}, but the table `totals` says {2}; the numbers must be equal",
+        "the number of pending deliveries of replay {0} is {1}, but the table `totals` says {2}; the numbers must be \
+         equal",
     ),
     (
         "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
@@ -108,8 +111,8 @@ const RULES: [(&str, &str); 14] = [
            FROM totals WHERE function = 0)
          WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
            OR (removed = 0) <> (up_to = 0)",
-        "table `totals`: the last event that retention removed is event {0}, which does not match the stored events \
-         (number of later ones: {1})",
+        "table `totals`: event {0} is the last one that retention removed, but this does not match the stored events \
+         (number of later events: {1})",
     ),
 ];
 
@@ -254,7 +257,8 @@ fn find_violations(c: &Connection, query: &str, template: &str, problems: &mut V
     Ok(())
 }
 
-/// Counts events and deliveries from their rows. The numbers of removed ones come from the table `totals`.
+/// Counts events and deliveries from their rows. The numbers of removed events and deliveries come from the table
+/// `totals`.
 fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     let unsigned = |value| u64::try_from(value).unwrap_or_default();
     let replayed: i64 = c.query_row("SELECT COUNT(*) FROM deliveries WHERE replay <> 0", [], |r| r.get(0))?;
@@ -279,16 +283,16 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let due = counted.owed + counted.replayed;
     if stored != due {
         problems.push(format!(
-            "number of stored or removed deliveries: {stored}, but events and replays created {due}; the numbers must \
-             be equal"
+            "the number of stored or removed deliveries is {stored}, but events and replays created {due}; the numbers \
+             must be equal"
         ));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
     let expected = counted.removed.owed + counted.removed.replayed;
     if removed != expected {
         problems.push(format!(
-            "table `totals`: the removed deliveries of all functions add up to {removed}, but those of events and \
-             replays add up to {expected}; the numbers must be equal"
+            "table `totals`: the removed deliveries of all functions add up to {removed}, but the removed \
+             deliveries of all events and replays add up to {expected}; the numbers must be equal"
         ));
     }
     for (what, expected, stored) in [
@@ -299,7 +303,7 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     ] {
         if expected != stored {
             problems.push(format!(
-                "number of {what}: {stored}, but the table `totals` says {expected}; the numbers must be equal"
+                "the number of {what} is {stored}, but the table `totals` says {expected}; the numbers must be equal"
             ));
         }
     }
@@ -312,8 +316,8 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
             if expected != stored {
                 let state = state.name();
                 problems.push(format!(
-                    "number of deliveries of {name} in the state `{state}`: {stored}, but the table `totals` says \
-                     {expected}; the numbers must be equal"
+                    "the number of deliveries of {name} in the state `{state}` is {stored}, but the table `totals` \
+                     says {expected}; the numbers must be equal"
                 ));
             }
         }

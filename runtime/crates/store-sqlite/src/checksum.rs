@@ -91,7 +91,6 @@ impl Checksum {
     }
 }
 
-/// The error for corrupt data.
 #[derive(Debug)]
 struct Damage(String);
 
@@ -183,7 +182,7 @@ mod tests {
         bytes.extend(&long);
         bytes.extend([4, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(of_values(values), i64::from(crc32fast::hash(&bytes)));
-        assert_eq!(i64::from(crc32fast::hash(b"123456789")), 0xCBF4_3926, "the check value of zlib's CRC-32");
+        assert_eq!(i64::from(crc32fast::hash(b"123456789")), 0xCBF4_3926, "this is the check value of zlib's CRC-32");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Finds duplicates: events whose id was accepted within the dedup window. Ids of events from outside are compared per
-//! event source and per origin through which the event entered. Ids of events that functions published are compared per
-//! event source only.
+//! Finds duplicates: events whose id was accepted within the dedup window. An event from outside is compared with
+//! events that have the same attribute `source` and entered through the same origin. An event that a function published
+//! is compared with published events that have the same `source`.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Lineage, Seq, StoredEvent};
 
-/// The queries for events that entered through an origin. The origin 0 matches any origin: an event with this origin
-/// was stored before the column `origin` existed.
+/// The queries of the tables `events` and `known` for events that entered through an origin. The origin 0 matches any
+/// origin: an event with this origin was stored before the column `origin` existed.
 const ENTERED: [&str; 2] = [
     "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL
        AND (origin = ?3 OR origin = 0)
@@ -20,7 +20,7 @@ const ENTERED: [&str; 2] = [
     "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin = ?3 OR origin = 0)
      ORDER BY seq DESC LIMIT 1",
 ];
-/// The queries for events that functions published; `?3` is NULL.
+/// The queries of the same tables for events that functions published; `?3` is NULL.
 const PUBLISHED: [&str; 2] = [
     "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND +cause IS NOT ?3
      ORDER BY seq DESC LIMIT 1",
@@ -32,8 +32,8 @@ pub(super) struct Dedup {
     window_ms: UnixMs,
     /// The store's unique name, with which generated event ids begin.
     instance: String,
-    /// True if retention may have removed events whose dedup window has not ended. This is rare. If it is false, the
-    /// table `known` is empty and need not be searched.
+    /// True if the table `known` may contain ids of events that retention removed before their dedup window ended. This
+    /// is rare. If false, the table is empty and need not be searched.
     has_removed: bool,
 }
 
@@ -125,9 +125,9 @@ impl Dedup {
         Ok(forgotten)
     }
 
-    /// Returns true if the runtime generated the id for an event that the causing delivery published:
-    /// `<instance>-<delivery>-<ordinal>`. No search is needed for such an id. The id is unique, because a delivery is
-    /// done only once.
+    /// Returns true if the runtime generated this id: `<instance>-<delivery>-<ordinal>`, where `delivery` is the
+    /// delivery that published the event. Such an id is unique, because a delivery is done only once, so no search is
+    /// needed.
     fn is_generated(&self, event: &Event, lineage: Lineage) -> bool {
         let generated = || {
             let (delivery, ordinal) = event.id.strip_prefix(&self.instance)?.strip_prefix('-')?.split_once('-')?;

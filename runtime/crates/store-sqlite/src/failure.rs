@@ -39,8 +39,8 @@ fn system_error(connection: &Connection) -> i32 {
     unsafe { ffi::sqlite3_system_errno(connection.handle()) }
 }
 
-/// Returns true if the disk is full. SQLite's index of the log (`-shm`) is a file too, and has an error code of its own
-/// for a full disk.
+/// Returns true if the disk is full. If SQLite's index of the log (`-shm`) cannot grow on a full disk, the error has
+/// another code.
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
@@ -60,14 +60,13 @@ fn may_grow(path: &Path) -> bool {
     has_room && !evoke_fs::is_at_size_limit(path) && !evoke_fs::is_at_size_limit(&log_of(path))
 }
 
-/// Returns the path of the log of a database.
 pub(super) fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()
 }
 
-/// Returns true if a lock prevented the operation. All extended codes of these kinds count, such as `BUSY_SNAPSHOT` and
+/// Returns true if a lock prevented the operation: `BUSY`, `LOCKED` or `PROTOCOL`, also with an extended code such as
 /// `BUSY_RECOVERY`. `PROTOCOL` means that SQLite tried several times to lock the log's index, without success.
 pub(super) fn is_busy(error: &Error) -> bool {
     let kind = error.sqlite_error().map(|e| e.extended_code & 0xff);

@@ -12,7 +12,7 @@
 //!   delete the log.
 //!
 //! While the store is open, SQLite's own locks on these bytes are shared locks, so they do not conflict with the locks
-//! of this module. When its last connection closes, SQLite needs exclusive locks to delete the log: call
+//! of this module. When the last connection of SQLite closes, SQLite needs exclusive locks to delete the log: call
 //! [`StoreFiles::release`] before.
 
 use std::fs::File;
@@ -38,12 +38,11 @@ const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 /// How often the files are verified while nothing is committed.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The files of an open store.
 pub(super) struct StoreFiles {
     folder: PrivateFolder,
     /// Each file with its path, including the lock file of the folder.
     files: Vec<(PathBuf, FileId)>,
-    /// These files stay open as long as the store, because closing them would drop the POSIX locks of this process.
+    /// `database` and `index` stay open as long as the store. Closing them would drop the POSIX locks of this process.
     database: File,
     index: File,
     overwritten: Overwritten,
@@ -92,9 +91,9 @@ impl StoreFiles {
         Ok(Self { folder, files, database, index, overwritten, _reservation: reservation })
     }
 
-    /// Returns an error if writes from now on would be lost at the next start: because the folder or one of the store's
-    /// files was moved, replaced or removed, or because another program truncated or overwrote one of these files.
-    /// Takes a few microseconds.
+    /// Returns an error if later writes would be lost at the next start. This is so if the folder or one of the store's
+    /// files was moved, replaced or removed, or if another program truncated or overwrote one of these files. Takes a
+    /// few microseconds.
     pub(super) fn verify(&self) -> std::result::Result<(), String> {
         let folder = (self.folder.path().to_owned(), self.folder.id());
         for (path, id) in [&folder].into_iter().chain(&self.files) {

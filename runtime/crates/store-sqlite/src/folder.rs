@@ -27,8 +27,8 @@ pub fn reserve_own(folder: &PrivateFolder) -> std::io::Result<Reservation> {
 }
 
 /// Removes SQLite's index of the log; SQLite builds it again from the log. A user who opened the index before the
-/// folder became private could keep a lock on it that stops every write. Must run before the store is opened, by the
-/// process that holds the lock of the folder.
+/// folder became private could hold a lock on the index, and this lock would stop every write. Must run before the
+/// store is opened, by the process that holds the lock of the folder.
 pub fn discard_index(folder: &PrivateFolder) -> std::io::Result<()> {
     match std::fs::remove_file(folder.path().join("evoke.db-shm")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -36,7 +36,7 @@ pub fn discard_index(folder: &PrivateFolder) -> std::io::Result<()> {
     }
 }
 
-/// Opens the store in a folder for reading only, while another process may have it open.
+/// Opens the store in a folder for reading only. Another process can have the store open at the same time.
 pub(super) fn open_store_for_reading(folder: &Path) -> Result<(PrivateFolder, Connection)> {
     let path = folder.join("evoke.db");
     let folder = PrivateFolder::open(folder).map_err(to_store_error)?;

@@ -1,6 +1,6 @@
-//! Reads the ids of deliveries in one state, in ascending or descending order, from the partial index of this state.
-//! The first column of each index is the function, so the ids are read function by function, and for each function only
-//! those that can be in the result. So the time depends on the number of wanted ids and of functions, and not on the
+//! Reads the ids of deliveries in one state from the partial index of this state, in ascending or descending order. The
+//! first column of each index is the function, so the ids are read function by function. For each function, only ids
+//! that can be in the result are read. So the time depends on the number of functions and of wanted ids, and not on the
 //! number of deliveries. One exception: the index of retrying deliveries has the order of their next attempts, so all
 //! ids of a function in this index are read and sorted.
 
@@ -27,7 +27,7 @@ pub(super) const PENDING: [Part; 5] = [
 pub(super) const DEAD: [Part; 1] =
     [Part { state: DeliveryState::Dead, condition: "state = 4", index: "deliveries_dead" }];
 
-/// The end of a range from which ids are returned.
+/// The end of the range at which the returned ids begin.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Oldest,
@@ -55,8 +55,8 @@ impl Part {
     }
 }
 
-/// Returns the first `limit` ids from one end of a range, in order from that end. With `function`, returns only ids of
-/// this function.
+/// Returns the first `limit` ids of a range, starting at the given end. With `function`, returns only ids of this
+/// function.
 pub(super) fn ids<'a>(
     c: &Connection,
     parts: impl Iterator<Item = &'a Part>,

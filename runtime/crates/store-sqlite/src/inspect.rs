@@ -51,7 +51,8 @@ pub(super) fn newest_dead(
     Ok(found)
 }
 
-/// Returns the ids of the first `limit` dead letters from one end of a range, in order from that end.
+/// Returns the ids of the first `limit` dead letters of a range, starting at the given end. If `which` gives ids, their
+/// deliveries are not read and may be in another state.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,
@@ -63,7 +64,7 @@ pub(super) fn dead_ids(
     let function = match which {
         DeadFilter::All => None,
         DeadFilter::Function(name) => Some(name.as_str()),
-        // The caller reads each delivery, and skips those that are not dead letters.
+        // The caller reads the deliveries, and skips those that are not dead letters.
         DeadFilter::Delivery(id) => return Ok(Some(*id).filter(is_within).into_iter().take(limit).collect()),
         DeadFilter::Deliveries(ids) => {
             let ids = ids.iter().copied().filter(is_within);
@@ -104,7 +105,7 @@ pub(super) fn blocker(c: &Connection, blocked: DeliveryId) -> rusqlite::Result<O
     .optional()
 }
 
-/// Returns a store time for each function: since when its oldest ready or retrying live delivery has been pending.
+/// Returns, for each function, the store time since which its oldest ready or retrying live delivery has been pending.
 pub(super) fn pending_since(c: &Connection) -> rusqlite::Result<BTreeMap<String, UnixMs>> {
     let mut oldest = c.prepare_cached(
         "SELECT MIN(since_ms) FROM deliveries WHERE id IN (

@@ -80,8 +80,8 @@ pub(super) fn register(tx: &Connection, uri: &str) -> rusqlite::Result<Origin> {
     if let Some(known) = known {
         return Ok(known);
     }
-    // Before version 5, the id of an origin was the hash of its URI. Stored events may have this id while the URI is
-    // not recorded yet.
+    // Before version 5, the id of an origin was the hash of its URI. Stored events may refer to this id although the
+    // row of the id has no URI yet. In this case, the row gets the URI.
     let hash = Origin::of(uri);
     let named = tx
         .prepare_cached("UPDATE origins SET uri = ?2, sum = sum_of(id, ?2) WHERE id = ?1 AND uri IS NULL")?

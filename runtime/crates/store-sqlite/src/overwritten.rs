@@ -1,11 +1,12 @@
 //! Detects that another program truncated or overwrote a file of an open store, for example with `truncate` on the log
-//! or with `cp` onto the database. The names and inodes of the files stay the same. After a truncation of the log,
-//! SQLite would continue to write at the old end of the log, and the next start would not find anything behind the
-//! hole.
+//! or with `cp` onto the database. The names and inodes of the files stay the same, so the content is compared. After a
+//! truncation of the log, SQLite would continue to write at the old end of the log, and the next start would not find
+//! anything behind the hole.
 //!
 //! The index of the log, which all processes share in memory, contains the number of frames in the log ("WAL-mode File
-//! Format" in SQLite's documentation). So the log must have this length, it must begin with the salts in the index, and
-//! the frames that were seen before must still be there. The database must begin like a database in WAL mode.
+//! Format" in SQLite's documentation). So the log must be at least this long, it must contain the salts (random bytes)
+//! of the index, and the frames that were seen before must still be there. The database must begin like a database in
+//! WAL mode.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +26,7 @@ const TRIES: usize = 8;
 
 /// Compares the files with the state of the log at the last check.
 pub(super) struct Overwritten {
-    /// SQLite takes no locks on the log, so other descriptors of it are harmless.
+    /// Closing this descriptor drops no locks, because SQLite takes no locks on the log.
     log: File,
     seen: Mutex<Option<Index>>,
 }
@@ -35,9 +36,8 @@ pub(super) struct Overwritten {
 struct Index {
     /// Random bytes, which change whenever the log is written from its beginning again.
     salts: [u8; 8],
-    /// The size of a page in bytes.
+    /// In bytes.
     page: u64,
-    /// The number of frames in the log.
     frames: u64,
 }
 
@@ -46,8 +46,9 @@ impl Overwritten {
         Self { log, seen: Mutex::default() }
     }
 
-    /// Returns the name ending of a file that was truncated or overwritten; `None` if all files are intact. `database`
-    /// and `index` are descriptors of these files. Takes a few microseconds. An error means that a file cannot be read.
+    /// If a file was truncated or overwritten, returns the ending of its name, which is empty for the database. Returns
+    /// `None` if all files are intact. `database` and `index` are descriptors of these files. Takes a few microseconds.
+    /// An error means that a file cannot be read.
     pub(super) fn find(&self, database: &File, index: &File) -> io::Result<Option<&'static str>> {
         let Some(start) = read_at::<20>(database, 0)? else { return Ok(Some("")) };
         if !start.starts_with(DATABASE_START) || !start.ends_with(&IN_WAL_MODE) {

@@ -1,5 +1,5 @@
-//! Finds pending deliveries for an operator, and cancels, retries or moves them in portions, so that other writes are
-//! committed in between.
+//! Finds pending deliveries for an operator, and cancels, retries or moves them. Changes are made in portions, so that
+//! other writes can be committed between two portions.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) async fn cancel(
     }
 }
 
-/// Makes the deliveries ready that are retrying now, unless their retry is due. Returns the number of changed
+/// Makes retrying deliveries ready, except for those whose retry is already due. Returns the number of changed
 /// deliveries.
 pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: PendingFilter) -> Result<u64> {
     let newest = Readers::run(readers.clone(), newest_id).await?;
@@ -56,8 +56,8 @@ pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: 
     }
 }
 
-/// Moves the deliveries of a function that are pending now to another function, except for those in `except`. Returns
-/// the number of moved deliveries.
+/// Moves the deliveries that are pending now from the function `from` to the function `to`, except for those in
+/// `except`. Returns the number of moved deliveries.
 pub(super) async fn transfer(
     writes: WriteQueue,
     readers: Arc<Readers>,
@@ -125,8 +125,8 @@ fn ids(
     in_order::ids(c, parts, function, range, End::Oldest, limit)
 }
 
-/// Reads the pending deliveries of an event and of all events that it caused. Reads all deliveries of these events;
-/// their number is limited, because the size of a chain is limited.
+/// Returns the ids of pending deliveries of an event and of all events that it caused. The query reads all deliveries
+/// of these events; their number is limited, because the size of a chain is limited.
 fn of_chain(
     c: &Connection,
     root: Seq,

@@ -33,7 +33,7 @@ pub(super) enum Pending {
     Rare(Box<dyn RareCall>),
 }
 
-/// A write with the caller that waits for its result.
+/// A write, and the channel to the caller that waits for its result.
 pub(super) struct Call<W: Write> {
     write: W,
     /// The result; `None` until the write was applied.
@@ -104,8 +104,8 @@ impl<W: Write> Call<W> {
 
     fn reply(self, committed: &Result<()>) {
         let Self { write, output, reply } = self;
-        // Drop the write before the reply. If the caller shares the data, the caller then frees it, and not the writer
-        // thread.
+        // Drop the write before the reply. Data that the caller shares is then freed by the caller, and not by the
+        // writer thread.
         drop(write);
         // The caller may have stopped waiting; the commit is valid anyway.
         let _ = reply.send(result(committed, output));
@@ -131,7 +131,6 @@ fn result<T>(committed: &Result<()>, output: Option<T>) -> Result<T> {
     committed.clone().and_then(|()| output.ok_or(StoreError::Closed))
 }
 
-/// A handle to the queue of the writer thread.
 #[derive(Clone)]
 pub(super) struct WriteQueue(mpsc::Sender<Message>);
 

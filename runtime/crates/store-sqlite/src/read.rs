@@ -84,7 +84,8 @@ pub(super) fn ready(
     Ok(ready_where(c, expected, &condition, &[&function.0, &after.0], limit)?.0)
 }
 
-/// Returns the condition that the partial indexes of a stream have.
+/// Returns the condition for the deliveries of a stream: live or replayed ones. The partial indexes have the same
+/// condition.
 fn of(stream: Stream) -> &'static str {
     match stream {
         Stream::Live => "d.replay = 0",
@@ -227,8 +228,8 @@ pub(super) fn has_pending(c: &Connection, event: Seq) -> rusqlite::Result<bool> 
     .exists([event.0])
 }
 
-/// Returns the SQL condition for events that have a live or replayed delivery to the function `?9` in one of the states
-/// of the filter.
+/// Returns the SQL condition for events of which at least one live or replayed delivery matches the filter. The
+/// function of the filter is the parameter `?9`.
 fn has_delivery(filter: &EventFilter) -> String {
     if filter.function.is_none() && filter.states.is_empty() {
         return "?9 IS NULL".to_owned();
@@ -296,8 +297,8 @@ fn delivery_records(
     Ok(records)
 }
 
-/// The condition for the deliveries from the id `?1` up to the id `?2`, without the latter. Both ends are bound values.
-/// If the end were computed from each row, SQLite would read all rows up to the last delivery.
+/// The condition for deliveries with ids from `?1` to below `?2`. The end must be a bound value: if it were computed
+/// from each row, SQLite would read all rows up to the last delivery.
 pub(super) const IN_RANGE: &str = "d.id >= ?1 AND d.id < ?2 ORDER BY d.id";
 
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
@@ -340,8 +341,8 @@ pub(super) fn dead(
     Ok(found)
 }
 
-/// Returns the first `limit` dead letters with an id greater than `after`. If `which` is a list of ids, the result may
-/// contain ids of other deliveries: the caller checks the state of each delivery before it changes the delivery.
+/// Returns the first `limit` dead letters with an id greater than `after`. If `which` gives ids, their deliveries may
+/// be in another state: the caller checks the state of each delivery before it changes the delivery.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,

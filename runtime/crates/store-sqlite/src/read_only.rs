@@ -14,8 +14,9 @@ use evoke_model::clock::Clock;
 use evoke_store::{Backlog, Result, Scopes, StoreError};
 
 impl SqliteStore {
-    /// Opens the store in `folder` for reading only; another process may have it open. Every write fails with
-    /// [`StoreError::Closed`]. The position in `newest` does not change when another process accepts events.
+    /// Opens the store in `folder` for reading only; another process may have it open, too. Every write fails with
+    /// [`StoreError::Closed`]. The position that [`evoke_store::EventStore::newest`] returns does not change when
+    /// another process accepts events.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the log of the store is damaged, and an error for a store of another version.

@@ -45,8 +45,8 @@ fn open_read_only(path: &Path, more: OpenFlags) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Returns true for a store without a log in a folder to which this user cannot write: on a medium that is read only,
-/// or without the permission. No process has the store open, because its log would exist.
+/// Returns true for a store without a log in a folder to which this user cannot write, because the medium is read only
+/// or the permission is missing. No process has such a store open: otherwise, there would be a log.
 fn is_stored_read_only(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
@@ -59,14 +59,13 @@ fn immutable(path: &Path) -> PathBuf {
     format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), ENCODED)).into()
 }
 
-/// The pool of idle connections.
 pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
     /// Must be dropped after the connections, because closing these files drops the locks of the connections.
     _files: Option<Arc<StoreFiles>>,
-    /// The folder of a store that is only read.
+    /// The folder, if the store is opened for reading only.
     _folder: Option<PrivateFolder>,
 }
 
@@ -75,7 +74,7 @@ impl Readers {
         Self::with(path, Some(files), None)
     }
 
-    /// A pool over a store that is only read.
+    /// Creates the pool for a store that is opened for reading only.
     pub(super) fn of_folder(path: PathBuf, folder: PrivateFolder) -> Self {
         Self::with(path, None, Some(folder))
     }
@@ -102,8 +101,8 @@ impl Readers {
         }
     }
 
-    /// Runs a query on the current thread. Reading a row or a page takes about 10 µs, which is less than a switch to
-    /// another thread.
+    /// Runs a short query on the current thread. A query that reads one row or page takes about 10 µs, which is less
+    /// than a switch to another thread.
     pub(super) fn now<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let to_store_error = |e: rusqlite::Error| store_error(&self.path, &e);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -142,7 +141,7 @@ impl Readers {
     }
 }
 
-/// Records, when it is dropped, that the caller no longer waits for the query.
+/// Is dropped together with the future of a query, and then records that the caller no longer waits for the result.
 #[derive(Default)]
 struct Caller {
     has_left: Arc<AtomicBool>,

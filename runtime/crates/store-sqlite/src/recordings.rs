@@ -1,6 +1,5 @@
 //! Recordings of attempts. A recording is stored in the commit of its attempt, and nothing else in the store depends on
-//! it. After each commit, the recordings of a function are within the limits of the function. This takes only a few
-//! steps in an index.
+//! it. The same commit removes the recordings of the function that exceed the limits; an index finds them quickly.
 //!
 //! Unlike other rows, a recording is removed without a check of its checksum, because no recording is needed for long.
 
@@ -16,7 +15,7 @@ use evoke_store::{RecordingStore, StoreFuture};
 /// Maximum number of recordings that one write removes because of their age, so that other writes do not wait long.
 const EXPIRED_MAX: usize = 64;
 
-/// The columns of a recording in the order of its checksum, and the checksum.
+/// The columns of a recording in the order in which the checksum covers them, then the checksum.
 const COLUMNS: &str = "id, function, number, delivery, attempt, start_bytes, expires_ms, data, sum";
 
 /// Stores the recording of a completion, if it has one, and removes the oldest recordings of its function that exceed
@@ -58,7 +57,7 @@ pub(super) fn put(tx: &Connection, completion: &Completion, now_ms: UnixMs) -> r
     .execute(params![id, function, number, delivery, record.attempt, start_bytes, expires_ms, sum, &data[..]])?;
     let end_bytes = start_bytes.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
     let first_bytes = end_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    // Ordered by number, so that the inner query reads only the recordings to remove and one more.
+    // The inner query is ordered by number, so that it reads only the recordings to remove and one more.
     tx.prepare_cached(
         "DELETE FROM recordings WHERE function = ?1 AND number < ?2 AND (number <= ?3 OR number < ifnull(
            (SELECT number FROM recordings WHERE function = ?1 AND start_bytes >= ?4 ORDER BY number LIMIT 1), ?2))",
@@ -102,7 +101,7 @@ fn newest(c: &Connection, function: &str, before: i64, limit: i64) -> rusqlite::
     .collect()
 }
 
-/// Reads a row of [`COLUMNS`]. If the row is damaged, the error takes the place of its content.
+/// Reads a row of [`COLUMNS`]. If the row is damaged, the result contains an error instead of the data.
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredRecording> {
     let (delivery, attempt) = (DeliveryId(row.get(3)?), row.get(4)?);
     let data = if row.get_ref(8)? == ValueRef::Integer(checksum::of_row(row, 0, 8)?) {

@@ -54,7 +54,7 @@ pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Repla
     Ok(Some(found))
 }
 
-/// The columns covered by the checksum, in its order, then the checksum.
+/// The columns in the order in which the checksum covers them, then the checksum.
 const COLUMNS: &str = "id, filter, created_ms, until, state, position, events, sum";
 
 fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {

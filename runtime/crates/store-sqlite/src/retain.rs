@@ -2,8 +2,8 @@
 //! not wait long.
 //!
 //! A reader searches for removable events; the writer checks them again and removes them. Freed pages are reused. When
-//! a large part of the file is free, the file is truncated. Stores created by version 1 do not support that and can
-//! only reuse their pages.
+//! a large part of the file is free, the file is truncated. The file of a store that version 1 created cannot be
+//! truncated: its free pages are only reused.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ const DELIVERIES_MAX: i64 = 256;
 /// One write removes no further events when their data has at least this many bytes, because SQLite frees the pages of
 /// the data one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Maximum number of events that one search reads. Without this limit, a search could read all events, because none of
-/// them may be removable.
+/// Maximum number of events that one search reads. Without this limit, a search would read all events if none of them
+/// is removable.
 const SEARCH_MAX: i64 = 2048;
 
 /// Removes all removable events and truncates the file. Returns the number of removed events.
@@ -65,9 +65,9 @@ struct Candidates {
     urgent: bool,
 }
 
-/// Searches for removable events after position `after`. Finished events are removable if they were accepted before
-/// `before_ms`, and, if they were scheduled, also released before it. While the store is larger than `bytes_max`, all
-/// finished events are removable.
+/// Searches for removable events after position `after`. A finished event is removable if it was accepted before
+/// `before_ms`; an event that was scheduled must also have been released before `before_ms`. While the store is larger
+/// than `bytes_max`, all finished events are removable.
 fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqlite::Result<Candidates> {
     let Space { pages, free, page_size } = space(c)?;
     let used = u64::try_from((pages - free) * page_size).unwrap_or_default();

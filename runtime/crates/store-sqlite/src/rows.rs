@@ -41,7 +41,7 @@ pub(super) struct Owner {
     pub(super) replay: ReplayId,
 }
 
-/// Returns the replay of a delivery's column `replay`; `None` for [`LIVE`].
+/// Converts a value of the column `replay`; returns `None` for [`LIVE`].
 pub(super) fn replay(column: ReplayId) -> Option<ReplayId> {
     (column != LIVE).then_some(column)
 }
@@ -51,9 +51,7 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
-/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`,
-/// and only events that were scheduled have a `released_ms`. Replayed deliveries of scheduled events do not count as
-/// published.
+/// The columns that [`share`] reads, for a query of the table `deliveries`.
 macro_rules! share_columns {
     () => {
         concat!("origin, bytes, ", $crate::rows::is_published!())
@@ -61,7 +59,9 @@ macro_rules! share_columns {
 }
 pub(super) use share_columns;
 
-/// The SQL expression that tells whether a delivery counts as [`Share::published`], for a query of deliveries.
+/// An SQL expression for queries of the table `deliveries`: true if the delivery counts as [`Share::published`]. Only
+/// events that a function published have a `cause`, and only events that were scheduled have a `released_ms`. Replayed
+/// deliveries of scheduled events do not count as published.
 macro_rules! is_published {
     () => {
         "IFNULL((SELECT cause IS NOT NULL OR (released_ms IS NOT NULL AND replay = 0) FROM events WHERE seq = event), 0)"

@@ -1,10 +1,11 @@
 //! The file `running` in the data folder. It records the work that is running, so that the next start knows which work
 //! was running when a process ended without a clean stop.
 //!
-//! Records are written into a memory mapping of the file, or with one `pwrite` each if the file system does not support
-//! mappings. They are not synced: they survive the end of the process, because they are in the page cache of the
-//! kernel, but not a power cut. A `pwrite` also changes the modification time of the file. For this, ext4 waits for its
-//! journal while a commit is synced, which costs a quarter of the throughput. All numbers are little-endian.
+//! Records are written into a memory mapping of the file. If the file system does not support mappings, each record is
+//! written with one `pwrite`. Records are not synced: the page cache of the kernel holds them, so they survive the end
+//! of the process, but not a power cut. A mapping is faster, because a `pwrite` also changes the modification time of
+//! the file: for this change, ext4 waits for its journal while a commit is synced, which costs a quarter of the
+//! throughput. All numbers are little-endian.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -51,7 +52,7 @@ const SLOTS_MAX: u32 = 16 * 1024;
 pub struct Interrupted {
     /// The number of the process.
     pub run: u64,
-    /// The deliveries with their attempts and functions.
+    /// Each delivery, with the number of its attempt and the name of its function.
     pub deliveries: Vec<(DeliveryId, u32, String)>,
     /// The functions that handled HTTP requests, each once.
     pub requests: Vec<String>,
@@ -71,7 +72,7 @@ impl Interrupted {
 #[derive(Debug)]
 pub struct RunningFile {
     file: File,
-    /// The mapping of the slots that have disk space; not set if the file system does not support mappings.
+    /// The memory mapping of the slots with reserved disk space; not set if the file system does not support mappings.
     mapped: OnceLock<MappedFile>,
     run: u64,
     slots: Mutex<Slots>,
@@ -87,8 +88,8 @@ struct Slots {
 }
 
 impl RunningFile {
-    /// Opens the file in `folder`, and creates it if it does not exist. Returns the work that the previous process left
-    /// in it. Records nothing before [`RunningFile::begin`].
+    /// Opens the file in `folder`, and creates it if it does not exist. Returns the work that was running if the
+    /// previous process ended without a clean stop. Records nothing before [`RunningFile::begin`].
     pub fn open(folder: &Path) -> io::Result<(Self, Option<Interrupted>)> {
         let path = folder.join("running");
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
@@ -101,7 +102,7 @@ impl RunningFile {
 
     /// Discards the records of the previous process, and starts to record. Reserves disk space for this many slots.
     pub fn begin(&self, slots: u32) -> io::Result<()> {
-        // With this space, a full disk does not prevent records later.
+        // The space is reserved now, so that a full disk cannot prevent records later.
         let length = u64::from(slots.min(SLOTS_MAX) + 1) * BLOCK as u64;
         let mut at = self.file.metadata()?.len();
         while at < length {
@@ -112,7 +113,9 @@ impl RunningFile {
         match MappedFile::map(&self.file, usize::try_from(length).unwrap_or_default()) {
             Ok(Some(mapped)) => drop(self.mapped.set(mapped)),
             Ok(None) => {}
-            Err(error) => tracing::debug!("the file `running` is written without a mapping: {error}"),
+            Err(error) => tracing::debug!(
+                "cannot map the file `running` into memory, so each record is written with `pwrite`: {error}"
+            ),
         }
         self.write_header(false)?;
         self.off.store(false, Ordering::Relaxed);
@@ -145,8 +148,8 @@ impl RunningFile {
             && !self.off.swap(true, Ordering::Relaxed)
         {
             tracing::error!(
-                "cannot write the file `running` in the data folder: {error}; until the next start, Evoke does not \
-                 recognise a delivery that crashes it"
+                "cannot write the file `running` in the data folder: {error}; until the next start, Evoke records no \
+                 running work, so it cannot recognise a delivery that crashes it"
             );
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn is_intact(c: &Connection, seq: Seq) -> rusqlite::Result<bool> {
     }
 }
 
-/// Returns the first `most` entries after a time and position, in order, with their events.
+/// Returns the first `most` entries after a due time and position, in order, with their events.
 pub(super) fn after(c: &Connection, (due_ms, seq): (UnixMs, Seq), most: usize) -> rusqlite::Result<Vec<Scheduled>> {
     entries(c, "(due_ms, seq) > (?2, ?3)", &[&limit(most), &due_ms, &seq.0])
 }

@@ -1,4 +1,4 @@
-//! Creates the schema and migrates older stores; `schema.sql` describes it.
+//! Creates the schema that `schema.sql` describes, and migrates older stores to it.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use super::{checksum, failure, origins};
 use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// The SQL of the migrations, one for each version from 2 on.
+/// The SQL of the migrations. The first one migrates a store from version 1 to version 2, and each further one to the
+/// next version.
 pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("migrate/2.sql"),
     include_str!("migrate/3.sql"),
@@ -26,7 +27,7 @@ pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// for a shorter time, so that no write is refused.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(2);
 
-/// The size in bytes to which the file of the log is truncated: twice the length at which checkpoints start. After a
+/// The size in bytes to which SQLite's log file is truncated: twice the length at which checkpoints start. After a
 /// checkpoint has copied the whole log, the first commit that reuses the file truncates it.
 const LOG_BYTES_MAX: i64 = 32 * 1024 * 1024;
 
@@ -40,7 +41,7 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     if read_version(connection)? == 0 {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
-    // All rows are read, because SQLite reports an error of the change only after the first row.
+    // Read all rows of the result: if SQLite cannot change the mode, it reports the error only after the first row.
     let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if modes != ["wal"] {
@@ -64,7 +65,8 @@ pub(super) fn check_version(connection: &Connection) -> rusqlite::Result<Result<
     Ok(match version {
         SCHEMA_VERSION => Ok(()),
         1..SCHEMA_VERSION => Err(StoreError::Failed(format!(
-            "{} has schema version {version} and this program reads version {SCHEMA_VERSION}: `evoke up` upgrades it",
+            "{} has schema version {version}, but this program reads version {SCHEMA_VERSION}: `evoke up` upgrades the \
+             store",
             connection.path().unwrap_or_default()
         ))),
         other => Err(unknown_version(connection, other)),
@@ -78,8 +80,8 @@ fn read_version(connection: &Connection) -> rusqlite::Result<i64> {
 fn unknown_version(connection: &Connection, version: i64) -> StoreError {
     let file = connection.path().unwrap_or_default();
     StoreError::Failed(format!(
-        "{file} has schema version {version} and this program supports versions up to {SCHEMA_VERSION}: run the newer \
-         Evoke that wrote it. If there is none, the file is damaged: {}",
+        "{file} has schema version {version}, but this program supports versions up to {SCHEMA_VERSION}: run the \
+         newer Evoke that wrote the file. If no newer Evoke wrote the file, the file is damaged: {}",
         failure::remedy(file)
     ))
 }
@@ -91,7 +93,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
     if read_version(connection)? == SCHEMA_VERSION {
         return Ok(Ok(()));
     }
-    // `Immediate`: SQLite does not wait for a lock that a transaction requests only after its first read.
+    // `Immediate` locks the store before the first read. SQLite does not wait for a lock that a transaction requests
+    // only after a read.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = read_version(&transaction)?;
     match version {
@@ -111,7 +114,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
         older @ 1..SCHEMA_VERSION => {
             tracing::warn!(
                 "migrating the store from version {older} to {SCHEMA_VERSION}: for a large store, this takes minutes \
-                 and needs as much free disk space as the store has"
+                 and needs free disk space of the size of the store"
             );
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
                 match transaction.execute_batch(migration) {
@@ -126,8 +129,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
-            // The whole migration is in the log. Without this checkpoint, the log would stay this long until the first
-            // commit.
+            // The log contains the whole migration. Without this checkpoint, the log would keep this size until the
+            // first commit.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             Ok(Ok(()))
         }

@@ -93,8 +93,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Applies an operator's changes, which read nothing and have no quota. Returns the number of keys that existed
-    /// before.
+    /// Applies an operator's changes. They do not depend on values that were read, and no quota limits them. Returns
+    /// the number of changed keys that existed before.
     pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
         let Validation::Valid(valid) = self.validate(changes)? else { return Ok(0) };
         let existed = valid.existed;
@@ -102,7 +102,6 @@ impl<'a> Batch<'a> {
         Ok(existed)
     }
 
-    /// Returns the number of keys in a bucket.
     pub(super) fn keys_of(&self, bucket: &str) -> u64 {
         self.bucket(bucket).usage.keys
     }
@@ -129,9 +128,9 @@ impl<'a> Batch<'a> {
         Ok(usage.keys)
     }
 
-    /// Records that this group commit has decided on a completion: it is committed or rejected. After the commit, the
-    /// cache drops the staged copies of its writes. If the completion is committed, the cache then has its writes as
-    /// committed values.
+    /// Records that this group commit commits or rejects a completion. After the group commit, the cache drops the
+    /// staged writes of the completion. If the completion was committed, the cache then has these writes as committed
+    /// values.
     pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {
             self.changes.finished.push(completion.clone());
@@ -159,7 +158,7 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<StateCache> {
     Ok(StateCache::new(buckets, last))
 }
 
-/// The columns covered by the checksum, in its order, then the checksum.
+/// The columns in the order in which the checksum covers them, then the checksum.
 const COLUMNS: &str = "bucket, key, value, version, sum";
 
 fn named(bucket: &str, key: &str) -> String {

@@ -1,7 +1,7 @@
 //! An in-memory cache of functions' state: the usage of each bucket, recently used values, and staged writes. The
 //! writer updates it after every commit, before it sends the results.
 //!
-//! The cache never has an outdated value: a cached value is that of the last commit. If a key is not cached, a reader
+//! The cache never has an outdated value: it always has the values of the last commit. If a key is not cached, a reader
 //! reads it from the file, and a commit may change the key before the reader inserts its value. So the reader takes a
 //! ticket before it reads. The value is inserted only if no commit has changed a key of the same stripe since then. A
 //! stripe is a group of keys; the hash of a key selects its stripe.
@@ -18,8 +18,8 @@ use evoke_store::validate::Bucket;
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Estimated memory of an entry in addition to its key and value.
 const OVERHEAD_BYTES: usize = 128;
-/// Number of stripes. With this number, a commit of a thousand keys prevents the caching of about one in four
-/// concurrent reads.
+/// Number of stripes (groups of keys). With this number, a commit of a thousand keys prevents the caching of about one
+/// in four concurrent reads.
 const STRIPES: usize = 4096;
 
 pub(super) struct StateCache {
@@ -49,7 +49,6 @@ struct Generation {
     buckets: ByKey<Option<Entry>>,
 }
 
-/// A staged write of one key.
 struct Staged {
     /// Version of the transaction that staged the write.
     by: Version,
@@ -68,7 +67,6 @@ pub(super) struct Changes {
     pub(super) finished: Vec<Arc<Completion>>,
 }
 
-/// A changed key with its new entry.
 pub(super) struct Changed {
     pub(super) bucket: Arc<str>,
     pub(super) key: Arc<str>,
@@ -105,8 +103,8 @@ impl StateCache {
         inner.version
     }
 
-    /// Stages a transaction's writes. If a staged or cached value shows that a value that the transaction read has
-    /// changed, stages nothing and returns the changed item.
+    /// Stages a transaction's writes. If the cache already has another version of a value that the transaction read,
+    /// stages nothing and returns the changed item.
     pub(super) fn stage(&self, transaction: &mut Transaction) -> Result<(), StateItem> {
         let mut inner = self.lock();
         for touched in &transaction.keys {
@@ -202,7 +200,6 @@ impl StateCache {
     }
 }
 
-/// Returns the size of a cached entry.
 fn size(key: &str, entry: &Option<Entry>) -> usize {
     OVERHEAD_BYTES + key.len() + entry.as_ref().map_or(0, |entry| entry.value.len())
 }
@@ -228,7 +225,8 @@ impl Inner {
     }
 
     /// Inserts an entry. If this fills the current generation, returns the evicted generation, which the caller drops.
-    /// The new entry hides an older one in `previous`, and `previous` is always evicted first.
+    /// If `previous` has an older entry of the key, that entry is never found, because `current` is searched first, and
+    /// `previous` is evicted first.
     fn put(&mut self, bucket: &Arc<str>, key: &Arc<str>, entry: Option<Entry>) -> Option<Generation> {
         self.current.put(bucket, key, entry);
         if self.current.bytes <= BYTES_MAX / 2 {
@@ -298,7 +296,7 @@ mod tests {
             assert_eq!(version(&cache, "k"), Some(now.map_or(0, |entry| entry.version)));
             cache.lock().current = Generation::default();
             cache.insert_read(&ticket, "a/f", "k", entry(1, 1));
-            assert_eq!(version(&cache, "k"), None, "also after the newer entry was evicted");
+            assert_eq!(version(&cache, "k"), None, "the old entry is not cached after the eviction");
         }
         let Err(ticket) = cache.get("a/f", "k", false) else { unreachable!("the key is cached") };
         cache.insert_read(&ticket, "a/f", "k", entry(3, 1));

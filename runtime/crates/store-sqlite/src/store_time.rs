@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::checksum;
 use evoke_model::clock::{Clock, Record, UnixMs};
 
-/// The store time for the writer, and whether its record must be written.
+/// The store time for the writer, and a flag that is true if the record of the store time is in the database.
 pub(super) struct StoreTime {
     clock: Clock,
     boot: String,
@@ -34,8 +34,8 @@ impl StoreTime {
         if let Some(jump_ms) = self.clock.find_jump() {
             let direction = if jump_ms > 0 { "forward" } else { "back" };
             tracing::warn!(
-                "the wall clock jumped {direction} by {:?}: this does not change the times of retries, ages, retention \
-                 and the dedup window, which follow elapsed time",
+                "the wall clock jumped {direction} by {:?}: retries, ages, retention and the dedup window do not \
+                 change, because they follow elapsed time",
                 std::time::Duration::from_millis(jump_ms.unsigned_abs())
             );
             self.is_stored = false;
@@ -43,7 +43,6 @@ impl StoreTime {
         self.clock.store_ms()
     }
 
-    /// Returns the time of the wall clock.
     pub(super) fn wall_ms(&self) -> UnixMs {
         self.clock.now_ms()
     }
@@ -54,7 +53,7 @@ impl StoreTime {
     }
 
     pub(super) fn write(&self, tx: &Connection) -> rusqlite::Result<()> {
-        // Numbers and strings always serialise.
+        // This cannot fail: the record contains only numbers and strings.
         let record = serde_json::to_string(&self.clock.record(&self.boot)).unwrap_or_default();
         let sql = "INSERT OR REPLACE INTO meta (key, value, sum) VALUES ('clock', ?1, sum_of('clock', ?1))";
         tx.execute(sql, params![record]).map(drop)

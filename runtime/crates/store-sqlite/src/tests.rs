@@ -123,7 +123,7 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
         PRAGMA user_version = 2";
     second.execute_batch(content).unwrap();
     let Err(StoreError::Failed(message)) = check_folder(folder.path()) else { unreachable!("version 2 was read") };
-    assert!(message.contains("`evoke up` upgrades it"), "{message}");
+    assert!(message.contains("`evoke up` upgrades the store"), "{message}");
 
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
@@ -315,8 +315,8 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     }
     store.close().await.unwrap();
     drop(store);
-    // Each table is one page. Its third row becomes a second copy of the first, so a search beyond the second row finds
-    // an earlier one.
+    // Each of these tables has one page. In each page, the third row is changed to a copy of the first, so a search for
+    // rows after the second finds an earlier one.
     let pages: Vec<usize> = Connection::open(&path)
         .unwrap()
         .prepare("SELECT rootpage FROM sqlite_master WHERE name IN ('attempts', 'marks', 'state')")
@@ -351,7 +351,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     // (of the function) is stored as a type only.
     let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
     let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
-    assert_eq!(places.len(), 2, "the records of deliveries 2 and 3; the id 1 is stored as a type only");
+    assert_eq!(places.len(), 2, "the index contains the records of deliveries 2 and 3");
     // Changes the type to the one that stands for the number 0, so that the index lists the deliveries under function
     // 0.
     places.iter().for_each(|place| file[place + 1] = 8);
@@ -385,8 +385,8 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     }
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     let damage = |what: &str| assert_eq!(other.execute(&format!("UPDATE deliveries SET {what}"), []).unwrap(), 1);
-    // Damages a waiting delivery (its state becomes done), the next delivery of a key, and a dead letter; and later a
-    // finished event.
+    // Damages three deliveries: a waiting one, whose state becomes done, the next one of a key, and a dead letter. A
+    // finished event is damaged later.
     damage("state = 3 WHERE id = 2");
     damage("trigger = 'on[7]' WHERE id = 4");
     store.complete(end(5, f, Verdict::Dead("why".into()))).await.unwrap();
@@ -453,9 +453,9 @@ async fn check_counts_rows_and_reports_wrong_running_totals() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "number of stored or removed events: 0, but the table `totals` says 2; the numbers must be equal",
-        "number of deliveries of shop/a in the state `done`: 0, but the table `totals` says 3; the numbers must be \
-         equal",
+        "the number of stored or removed events is 0, but the table `totals` says 2; the numbers must be equal",
+        "the number of deliveries of shop/a in the state `done` is 0, but the table `totals` says 3; the numbers must \
+         be equal",
     ];
     assert_eq!(problems[..2], expected);
     assert!(problems.len() == 3 && problems[2].contains("backup"), "{problems:?}");

@@ -1,5 +1,5 @@
-//! The table `totals`: numbers of events and deliveries that every commit updates, so that no rows need to be counted
-//! to read them.
+//! The table `totals`: the numbers of events and deliveries. Every commit updates them, so that no rows need to be
+//! counted.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(super) struct LastIds {
 }
 
 /// The last assigned ids, and the changes of the current transaction to the table `totals`. Only the writer assigns
-/// ids, so it counts them in memory, and the deliveries of an event have consecutive ids.
+/// ids. So the last ids can be kept in memory, and the deliveries of an event have consecutive ids.
 pub(super) struct Counters {
     last: LastIds,
     backlog: Change,
@@ -116,19 +116,17 @@ impl Counters {
         &mut self.schedule
     }
 
-    /// Counts an event that is scheduled.
     pub(super) fn add_scheduled(&mut self, share: Share) {
         self.change(Scope::Store, "scheduled", 1);
         self.schedule.add(share);
     }
 
-    /// Counts an event that is no longer scheduled.
     pub(super) fn remove_scheduled(&mut self, share: Share) {
         self.change(Scope::Store, "scheduled", -1);
         self.schedule.remove(share);
     }
 
-    /// Counts a new event.
+    /// Assigns the next position to a new event, and counts the event.
     pub(super) fn add_event(&mut self) {
         self.last.seq = self.last.seq.next();
         self.change(Scope::Store, "events", 1);
@@ -144,19 +142,18 @@ impl Counters {
         self.last.delivery
     }
 
-    /// Adds a new delivery that is ready to the recent deliveries, unless there are too many.
+    /// Adds a new ready delivery to the recent deliveries, unless there are already [`RECENT_MAX`] of them.
     pub(super) fn add_recent(&mut self, id: DeliveryId, recent: Recent) {
         if self.recent.len() < RECENT_MAX {
             self.recent.insert(id, recent);
         }
     }
 
-    /// Removes and returns a recent delivery. Its state in the table may have changed since it was added.
+    /// Removes a delivery from the recent deliveries and returns it. Its state in the table may have changed meanwhile.
     pub(super) fn take_recent(&mut self, id: DeliveryId) -> Option<Recent> {
         self.recent.remove(&id)
     }
 
-    /// Counts a change of a delivery's state.
     pub(super) fn change_state(&mut self, owner: Owner, from: i64, to: i64) {
         self.change_for(owner, name(from), -1);
         self.change_for(owner, name(to), 1);
@@ -169,13 +166,12 @@ impl Counters {
         }
     }
 
-    /// Counts a delivery that moves to another function, with its states before and after.
+    /// Moves the count of a delivery from its old owner and state to its new owner and state.
     pub(super) fn move_delivery(&mut self, (from, state): (Owner, i64), (to, new_state): (Owner, i64)) {
         self.change_for(from, name(state), -1);
         self.change_for(to, name(new_state), 1);
     }
 
-    /// Counts a removed delivery.
     pub(super) fn remove_delivery(&mut self, owner: Owner, state: i64) {
         self.change(
             Scope::Function(owner.function),
@@ -185,7 +181,6 @@ impl Counters {
         self.change(Scope::Store, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
     }
 
-    /// Counts a removed event.
     pub(super) fn remove_event(&mut self, seq: Seq) {
         self.change(Scope::Store, "removed", 1);
         let further = (seq.0 - self.last.removed_to.0).max(0);
@@ -240,14 +235,14 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     Ok(change)
 }
 
-/// Counts the scheduled events. Adds them one by one, because SQL would sort them to group them, which takes longer for
-/// a million rows.
+/// Counts the scheduled events one by one. A query with groups would take longer for a million rows, because SQLite
+/// would sort them.
 fn load_schedule(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut all = c.prepare("SELECT origin, bytes, published FROM scheduled")?;
     let mut all = all.query([])?;
     while let Some(row) = all.next()? {
-        // As in the backlog, a damaged row must not use up the limit of a source.
+        // A damaged row must not use up the limit of a source.
         let bytes = row.get::<_, i64>(1).ok().filter(|bytes| (0..=1 << 32).contains(bytes)).unwrap_or_default();
         change.load(Origin(row.get(0).unwrap_or_default()), row.get(2).unwrap_or_default(), (1, bytes));
     }

@@ -13,18 +13,19 @@ use std::path::Path;
 
 use super::failure::{log_of, remedy};
 
-/// Lengths in bytes of the header of the log and of each of its frames.
+/// The lengths in bytes of the log's header and of the header that each frame has.
 pub(super) const HEADER: usize = 32;
 pub(super) const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 /// The unit that a disk writes atomically, in bytes.
 const SECTOR: u64 = 512;
-/// If the salts of a frame differ from those of the log in at most this many bits, one of the two counts as damaged.
-/// The salts of an earlier log are random, so they differ in more bits.
+/// The header of a log contains random numbers (salts), which each frame of this log repeats. If the salts of a frame
+/// and of the header differ in at most this many bits, one of the two counts as damaged; the salts of an earlier log
+/// differ in more bits.
 const SALT_BITS_MAX: u32 = 2;
 
-/// Describes the damage of the log of the database at `path` and how to recover; returns `None` if the log is intact or
-/// cannot be read.
+/// Checks the log of the database at `path`. If the log is damaged, returns a description of the damage and how to
+/// recover. Returns `None` if the log is intact or cannot be read.
 pub(super) fn find_damage(path: &Path) -> Option<String> {
     let log = log_of(path);
     let found = scan(&log).ok()??;
@@ -41,8 +42,8 @@ pub(super) fn find_damage(path: &Path) -> Option<String> {
         }
     };
     Some(format!(
-        "{log} is damaged: {what}. {}. Without a backup, stop Evoke and discard {lost}, with their events and \
-         results: `truncate -s {kept_bytes} {log}`",
+        "{log} is damaged: {what}. {}. If there is no backup, stop Evoke and discard {lost}, with their events \
+         and results: `truncate -s {kept_bytes} {log}`",
         capitalize(&remedy(&database)),
     ))
 }
@@ -109,8 +110,8 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
     Ok(None)
 }
 
-/// Reads the frame after the frame `number`; `log` must be positioned there. Returns true if it continues the checksum
-/// `sum`, so that it was written after a frame with this checksum.
+/// Reads the frame after the frame `number`; `log` must be positioned there. Returns true if the checksum of this next
+/// frame continues the checksum `sum`: then it was written after a frame with the checksum `sum`.
 fn follows(
     log: &mut BufReader<File>,
     frame: &mut [u8],

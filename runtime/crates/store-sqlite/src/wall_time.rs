@@ -4,9 +4,7 @@ use evoke_model::clock::Clock;
 use evoke_model::{DeliveryRecord, ReadDelivery, ReadEvent, Replay, StoredEvent};
 use evoke_store::Scheduled;
 
-/// Rows whose store times are converted for users.
 pub(super) trait AtWallTime {
-    /// Returns the rows with times of the wall clock.
     fn at_wall_time(self, clock: &Clock) -> Self;
 }
 

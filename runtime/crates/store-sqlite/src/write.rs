@@ -1,5 +1,5 @@
-//! The writes: each write is a type with its data, and with the method that applies it. All writes of a group commit
-//! run in one transaction.
+//! The writes: each write is a type that contains its data and has a method that applies the write. All writes of a
+//! group commit run in one transaction.
 
 pub(super) mod accept;
 pub(super) mod cancel;
@@ -55,9 +55,7 @@ pub(super) struct GroupCommit<'a> {
     pub(super) wall_ms: UnixMs,
     /// The earliest due time of the events that this commit schedules.
     pub(super) scheduled_ms: Option<UnixMs>,
-    /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,
-    /// Deliveries that are cancelled with the commit.
     pub(super) cancelled: Vec<(FunctionId, DeliveryId)>,
     /// True if a write requested a checkpoint after this commit: the log is then copied into the database.
     pub(super) checkpoint: bool,
@@ -76,7 +74,8 @@ pub(super) struct Portion {
 }
 
 impl Portion {
-    /// Returns the result for these found deliveries. The caller counts the ones that it changes.
+    /// Returns the result of a write that found these deliveries. The count is 0: the caller adds the deliveries that
+    /// it changes.
     fn found(ids: impl ExactSizeIterator<Item = DeliveryId>) -> Self {
         let next_after = if ids.len() < PORTION_MAX { None } else { ids.last() };
         Self { count: 0, next_after }

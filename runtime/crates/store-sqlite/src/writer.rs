@@ -1,5 +1,5 @@
-//! The writer thread: it commits the queued writes in groups. After the first failure, it rejects all further writes
-//! (the latch).
+//! The writer thread: it commits the queued writes in groups. After the first permanent failure, the thread rejects all
+//! further writes; the code calls this the latch.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -45,7 +45,7 @@ const BUSY_BATCH_MIN: usize = 8;
 const BATCH_WAIT: Duration = Duration::from_micros(50);
 
 /// If the log has at least this many pages of 4 KiB, it is copied into the database. The number is small enough to read
-/// the log quickly after a crash, and so large that a page that changes often is copied only once.
+/// the log quickly after a crash. It is large enough that many changes of a page need only one copy of the page.
 const LOG_PAGES_MAX: i64 = 4000;
 
 /// Time without writes after which the connections release their page caches, so that memory use falls after a burst of
@@ -74,18 +74,17 @@ pub(super) struct Writer {
     pub(super) schedule_backlog: Arc<Backlog>,
     pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
-    /// The temporary error with which writes are refused now; `None` after a later write was committed.
+    /// The temporary error with which the last write failed; `None` once a later write was committed.
     pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
-    /// Since when another program holds a lock that prevents writes; `None` if there is no such lock.
+    /// The time since which another program has held a lock that prevents writes; `None` if there is no such lock.
     pub(super) busy_since: Option<Instant>,
     pub(super) metrics: Arc<CommitMetrics>,
-    /// The readers; their page caches are released together with that of the writer.
+    /// The readers. They release their page caches when the writer releases its page cache.
     pub(super) readers: Weak<Readers>,
     /// Must be dropped after the connection, because closing these files drops the connection's locks.
     pub(super) files: Arc<StoreFiles>,
 }
 
-/// Wakes a parked thread.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -100,9 +99,7 @@ impl Wake for Unpark {
 
 /// The effects of a committed transaction.
 struct Transacted {
-    /// The deliveries that became ready.
     ready: Vec<ReadyDelivery>,
-    /// The deliveries that were cancelled.
     cancelled: Vec<(FunctionId, DeliveryId)>,
     /// The earliest due time of the newly scheduled events.
     scheduled_ms: Option<UnixMs>,
@@ -112,7 +109,6 @@ struct Transacted {
     changed: bool,
 }
 
-/// The result of a checkpoint.
 struct Checkpointed {
     /// The length of the log in pages.
     pages: i64,
@@ -284,8 +280,8 @@ impl Writer {
 
     /// Runs a checkpoint. Returns `None` after a temporary error.
     fn checkpoint(&self, how: &str) -> Result<Option<Checkpointed>, String> {
-        // The columns of the result: whether a lock prevented a part of the work, the pages in the log, and the copied
-        // pages.
+        // The columns of the result: 1 if a lock prevented a part of the work, the number of pages in the log, and the
+        // number of copied pages.
         let read = |row: &rusqlite::Row<'_>| {
             let (busy, pages, copied) = (row.get::<_, i64>(0)? != 0, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
             Ok(Some(Checkpointed { pages, complete: !busy && copied == pages }))
@@ -359,8 +355,8 @@ impl Writer {
         Ok(Transacted { ready, cancelled, scheduled_ms, checkpoint, changed })
     }
 
-    /// Returns the reason as an error if the store must stop permanently. If the files were removed or overwritten, the
-    /// reason says so, because this has caused the error.
+    /// Returns `Ok` if the store can continue after this error, and otherwise the reason why it must stop permanently.
+    /// If the files were removed or overwritten, the reason says so, because this has caused the error.
     fn to_latch(&self, error: StoreError) -> Result<(), String> {
         to_latch(error).map_err(|reason| self.files.verify().err().unwrap_or(reason))
     }
@@ -385,7 +381,7 @@ impl Writer {
     }
 }
 
-/// Returns the waiting writes, up to one full batch. Adds the waiting requests to close to `closing`.
+/// Returns the waiting writes, up to one full batch. Adds the waiting close requests to `closing`.
 fn take_batch(first: Message, queue: &mut mpsc::Receiver<Message>, closing: &mut Vec<Reply<()>>) -> Vec<Pending> {
     let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
     while let Some(message) = next {
@@ -408,8 +404,8 @@ fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
     }
 }
 
-/// Returns the reason as an error if the store must stop permanently. After a temporary error or when the store is
-/// closed, it need not stop.
+/// Returns `Ok` if the store can continue: the error is temporary, or it is [`StoreError::Closed`]. Otherwise, returns
+/// the reason why the store must stop permanently.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
         StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),

@@ -1,4 +1,5 @@
-//! Counts pending deliveries and their bytes, in total and by the source through which their chain entered.
+//! Counts pending deliveries and their bytes, in total and by source. A delivery counts for the source through which
+//! its chain entered; a chain is an event from outside with all events that it causes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,19 +20,19 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Returns the amount over all sources.
+    /// Returns the number and bytes of all pending deliveries.
     pub fn total(&self) -> Amount {
         Amount { deliveries: self.deliveries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
-    /// Returns the amount of the deliveries whose chain entered through one source, also after the chain has passed
-    /// through several functions.
+    /// Returns the number and bytes of the pending deliveries whose chain entered through this source, no matter how
+    /// many functions the chain has passed through.
     pub fn of(&self, origin: Origin) -> Amount {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// Returns the part of [`Backlog::total`] that the bus had to accept without regard to its limits: the deliveries
-    /// of events that functions published, and of scheduled events that became due.
+    /// Returns the part of [`Backlog::total`] that the bus had to accept even beyond its limits: the deliveries of
+    /// events that functions published, and of scheduled events that became due.
     pub fn published(&self) -> Amount {
         let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
         Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
@@ -82,20 +83,20 @@ pub struct Share {
     pub origin: Origin,
     /// Size of the event, attributes and data.
     pub bytes: i64,
-    /// True if the bus had to accept the delivery without regard to its limits: a function published the event, or the
-    /// event was scheduled and became due.
+    /// True if the bus had to accept the delivery even beyond its limits: a function published the event, or the event
+    /// was scheduled and became due.
     pub published: bool,
 }
 
 impl Share {
-    /// Returns the contribution of each live delivery of an event to the backlog. A scheduled event contributes the
-    /// same amount to the backlog of the schedule.
+    /// Returns how much each live delivery of an event adds to the backlog (a live delivery is one that no replay
+    /// added). A scheduled event adds the same amount to the backlog of the schedule.
     pub fn of(event: &Event, lineage: &Lineage) -> Self {
         let bytes = i64::try_from(event.size()).unwrap_or(i64::MAX);
         Self { origin: lineage.origin, bytes, published: lineage.cause.is_some() }
     }
 
-    /// Returns the contribution of each live delivery of a scheduled event that became due.
+    /// Like [`Share::of`], for a scheduled event that became due.
     pub fn of_released(event: &Event, lineage: &Lineage) -> Self {
         Self { published: true, ..Self::of(event, lineage) }
     }
@@ -105,7 +106,7 @@ impl Share {
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     by_origin: HashMap<Origin, (i64, i64)>,
-    /// The part that [`Backlog::published`] returns.
+    /// The change of the numbers that [`Backlog::published`] returns: deliveries and bytes.
     published: (i64, i64),
     ended: u64,
 }

@@ -1,4 +1,4 @@
-//! The conformance suite of stores: [`crate::conformance`] runs it over a backend, one test for each case.
+//! The conformance suite of stores: the macro [`crate::conformance`] defines one test of a backend for each case.
 //!
 //! ```ignore
 //! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
@@ -176,8 +176,8 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     }
     assert_eq!(store.find("own".into()).await.unwrap(), seqs([2]));
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
-    // An event from outside is not a duplicate of a published event with the same source and id. The same event from
-    // outside again is a duplicate of the first one from outside.
+    // An event from outside is not a duplicate of a published event with the same source and id. When the event from
+    // outside arrives a second time, it is a duplicate of the first event from outside.
     let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
     assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
     assert_eq!(
@@ -412,7 +412,7 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { limit: 1, before: Some(Seq(3)), ..filter.clone() }).await, seqs([2]));
     assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, seqs([1, 3]));
     assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, seqs([2]));
-    // A page ends with the event that reaches the limit of its size.
+    // A page ends with the event with which it reaches its size limit.
     let size = new_event("1", vec![]).event.size();
     let from_start = EventFilter { after: Some(Seq(0)), ..filter.clone() };
     assert_eq!(list(EventFilter { bytes_max: Some(1), ..from_start.clone() }).await, seqs([1]));

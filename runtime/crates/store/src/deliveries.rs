@@ -26,21 +26,21 @@ pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
 /// Returns the deliveries that are to run, and stores the results of their attempts.
 ///
-/// A delivery is *claimed* before it runs. With several owners of one store, a claimed delivery belongs to the owner
-/// that claimed it until its attempt ends, the owner releases it, or the owner no longer exists. A store with one owner
-/// tracks no claims: it may return a delivery again that its owner already has.
+/// A delivery is *claimed* before it runs. If several owners (processes) share one store, no other owner runs a claimed
+/// delivery. The claim ends when the attempt ends, when the owner releases the delivery, or when the owner no longer
+/// exists. A store with one owner tracks no claims, so it may return a delivery again that this owner already has.
 pub trait DeliveryStore: Send + Sync + 'static {
     /// Returns the id of each full function name, and assigns new ids to new names. An id stays the same for the life
     /// of the store.
     fn register(&self, functions: Vec<String>) -> StoreFuture<Vec<FunctionId>>;
 
     /// Sets the sink that receives, after each commit, the deliveries that became ready and the completions that were
-    /// settled. [`DeliveryStore::claim`] finds the deliveries that were ready before.
+    /// settled. [`DeliveryStore::claim`] finds the deliveries that became ready before this call.
     fn on_commit(&self, sink: CommitSink);
 
-    /// Claims and returns the first `limit` ready deliveries of a function with an id greater than `after`, in accept
-    /// order. The result includes deliveries that this owner has already claimed, but none that another owner has
-    /// claimed.
+    /// Claims ready deliveries of a function and returns them in accept order: the first `limit` whose ids are greater
+    /// than `after`. The result includes deliveries that this owner has already claimed, but none that another owner
+    /// has claimed.
     fn claim(
         &self,
         function: FunctionId,
@@ -64,10 +64,10 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// Deliveries that are not claimed are ignored.
     fn release(&self, deliveries: Vec<DeliveryId>) -> StoreFuture<()>;
 
-    /// Makes a transaction's writes visible to [`crate::StateStore::state_with_staged`], so that the next attempt need
-    /// not wait for the commit. If the store already knows that a value that the transaction read has changed, the
-    /// commit would conflict. Then this call stages nothing and returns the changed item as the error. A staged
-    /// transaction must later be settled or completed; its writes stay visible until it is committed or rejected.
+    /// Makes the writes of a transaction visible to [`crate::StateStore::state_with_staged`], so that the next attempt
+    /// need not wait for the commit. A staged transaction must later be settled or completed; its writes stay visible
+    /// until it is committed or rejected. If an item that the transaction read is already known to have changed, the
+    /// commit would conflict. In this case, the call stages nothing and returns the item as the error.
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem>;
 
     /// Ends an attempt: one commit stores the record, the verdict and the published events with their deliveries.
@@ -75,8 +75,8 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes,
     /// and the result is [`Completed::Superseded`]. So it is safe to repeat a completion.
     ///
-    /// The commit checks the state transaction after all earlier completions, including earlier completions of the same
-    /// commit.
+    /// The state transaction is checked against the state that all earlier completions produce, including those in the
+    /// same commit.
     fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed>;
 
     /// Like [`DeliveryStore::complete`], but the future resolves as soon as the store has queued the completion. The
@@ -87,7 +87,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// Returns the order key of a delivery; `None` when the delivery has no order key or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
 
-    /// Sets how many events, and of which total size, one event from outside may cause; the default is
+    /// Limits the number and the total size of the events that one event from outside may cause; the default is
     /// [`DescendantsLimits::default`]. The result of a completion that would exceed a limit is
     /// [`Completed::TooManyDescendants`]. Events with which the runtime reports failures do not count.
     fn limit_descendants(&self, limits: DescendantsLimits);
@@ -99,10 +99,10 @@ pub trait DeliveryStore: Send + Sync + 'static {
 
     /// Records an unclean exit of the process. Increments the exit count of each delivery in `exit` that is still
     /// pending and whose next attempt is still the one that was running. An exit is recorded only once: a call with the
-    /// run of the last recorded exit changes nothing. With `None`, records nothing.
+    /// [`UncleanExit::run`] of the last recorded exit changes nothing. With `None`, the call records nothing.
     ///
-    /// Returns the exit count of every pending delivery that has an exit count. For a dead letter that has one, returns
-    /// 1, because a redrive sets the count to 1.
+    /// Returns the exit counts of all pending deliveries and dead letters that have one. For a dead letter, the
+    /// returned count is 1, because a redrive sets the count to 1.
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.

@@ -1,4 +1,4 @@
-//! Counts the events that one event from outside causes, for the limits [`DescendantsLimits`]. No I/O.
+//! Counts the events that one event from outside causes, and checks the counts against [`DescendantsLimits`]. No I/O.
 //!
 //! When a chain publishes for the first time since the start of the process, a backend counts the stored events of the
 //! chain, and then keeps the count in memory. So the limit holds across restarts, and the count is not stored.
@@ -6,8 +6,8 @@
 use evoke_model::{DescendantsLimits, NewEvent, Seq, text};
 use foldhash::{HashMap, HashMapExt};
 
-/// Maximum number of counts in memory. When this number is reached, all counts are dropped; each is counted again when
-/// its chain publishes next.
+/// Maximum number of counts in memory. When it is reached, all counts are dropped. The events of a chain are then
+/// counted again when the chain publishes next.
 const CHAINS_MAX: usize = 16 * 1024;
 
 /// The number and size of the stored events that one event from outside caused.

@@ -18,10 +18,10 @@ pub trait EventStore: Send + Sync + 'static {
     fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>>;
 
     /// Stores events with their deliveries, and marks: the positions and other small values that sources keep. One
-    /// commit stores all of them. An event is a duplicate if its source and id were accepted within the dedup window,
-    /// through the same origin ([`evoke_model::Lineage::entered`]); a duplicate is reported and not stored. The marks
-    /// are stored even if all events are duplicates. An event whose `notbefore` is in the future is stored without its
-    /// deliveries, see [`crate::ScheduleStore`].
+    /// commit stores all of them. An event is a duplicate if an event with the same source and id was accepted through
+    /// the same origin within the dedup window ([`evoke_model::Lineage::entered`]); a duplicate is reported and not
+    /// stored. The marks are stored even if all events are duplicates. An event whose `notbefore` is in the future is
+    /// stored without its deliveries, see [`crate::ScheduleStore`].
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
     /// Returns the marks of a source, by key. `scope` is usually the URI of the source.
@@ -52,11 +52,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// exceeded a little.
     fn backlog(&self) -> &Backlog;
 
-    /// Returns the number and size of the scheduled events, each counted as one delivery. As up to date as
-    /// [`EventStore::backlog`].
+    /// Returns the number and size of the scheduled events, each counted as one delivery. Like [`EventStore::backlog`],
+    /// they may be slightly outdated.
     fn schedule_backlog(&self) -> &Backlog;
 
-    /// Returns the number of pending deliveries (ready, retrying or blocked). As up to date as [`EventStore::backlog`].
+    /// Returns the number of pending deliveries (ready, retrying or blocked). Like [`EventStore::backlog`], the number
+    /// may be slightly outdated.
     fn pending(&self) -> u64 {
         self.backlog().total().deliveries
     }

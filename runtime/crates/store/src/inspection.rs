@@ -10,14 +10,14 @@ use evoke_model::{
     NewEvent, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
 };
 
-/// Lists and finds events and deliveries, and redrives and purges dead letters. In a list, a damaged row is an error
-/// value at its place, so that the other rows are still returned.
+/// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row does not make a list
+/// fail: the list contains an error at the place of the row.
 pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one event, or `None` when it is not in the store.
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the URI of an origin; `None` if the store does not know the origin, or if a store before version 5 did
-    /// not record the URI.
+    /// Returns the URI of an origin; `None` if the store does not know the origin, or if the origin is from a time
+    /// before version 5 of the store, when URIs were not recorded.
     fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
@@ -26,8 +26,9 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that match a filter, in ascending order of their positions.
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns the position of the first event that was accepted at this wall-clock time or later, or the position
-    /// after the newest event. Positions are in the order of the acceptance times, so this reads only a few rows.
+    /// Returns the position of the first event that was accepted at this wall-clock time or later. If there is none,
+    /// returns the position after the newest event. Positions are in the order of the acceptance times, so this reads
+    /// only a few rows.
     fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq>;
 
     /// Returns the deliveries of an event in order; those added by replays come last.
@@ -36,8 +37,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one delivery, or `None` when it is not in the store.
     fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>>;
 
-    /// Returns the events that a delivery published and the events with which the runtime reported its failures, in
-    /// order.
+    /// Returns, in order, the events that a delivery published and the events with which the runtime reported failures
+    /// of the delivery.
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>>;
 
     /// Returns the first `limit` dead letters with an id greater than `after`, in ascending order.
@@ -52,8 +53,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>>;
 
     /// Returns the ids of the first `limit` pending deliveries with an id greater than `after`, in ascending order.
-    /// With `state`, returns only deliveries in this state. The time depends on `limit` and on the number of retrying
-    /// deliveries; for [`PendingFilter::Root`], it depends on the size of the chain.
+    /// With `state`, returns only deliveries in this state. The duration of the call grows with `limit` and with the
+    /// number of retrying deliveries; for [`PendingFilter::Root`], it grows with the size of the chain.
     fn pending_ids(
         &self,
         which: PendingFilter,
@@ -66,18 +67,18 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// `None` if the delivery is not blocked.
     fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>>;
 
-    /// Returns a wall-clock time for each function that has ready or retrying live deliveries: since when the oldest of
-    /// these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count, because each
-    /// of them waits for another delivery.
+    /// For each function, finds the oldest live delivery that is ready or retrying, and returns the wall-clock time
+    /// since which this delivery has been pending. A redrive restarts this time. Blocked deliveries do not count,
+    /// because each of them waits for another delivery.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
-    /// Makes retrying deliveries that are not due yet ready now. Their attempts still count. Returns the number of
-    /// changed deliveries.
+    /// Makes retrying deliveries ready before they are due. The attempts that they already had still count. Returns the
+    /// number of changed deliveries.
     fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64>;
 
     /// Moves the pending live deliveries of the function `from` (a full name) to another function, except for the
     /// deliveries in `except`. The caller ensures that no attempt at the moved deliveries is running. A delivery is not
-    /// moved if the other function has a later unfinished delivery of its order key. Returns the number of moved
+    /// moved if the other function has a later unfinished delivery with the same order key. Returns the number of moved
     /// deliveries.
     fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
@@ -85,14 +86,14 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns `None`, and changes nothing, if the delivery is not a dead letter.
     fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>>;
 
-    /// Makes pending deliveries dead letters with this cause. A running attempt at such a delivery is superseded: none
-    /// of its effects is committed. A cancelled delivery can be redriven like any dead letter, and until then it blocks
-    /// its order key. Deliveries that become pending during the call are not cancelled. Returns the number of cancelled
-    /// deliveries.
+    /// Turns pending deliveries into dead letters with this cause. A running attempt at such a delivery is superseded:
+    /// none of its effects is committed. A cancelled delivery can be redriven like any dead letter, and until then it
+    /// blocks its order key. Deliveries that become pending during the call are not cancelled. Returns the number of
+    /// cancelled deliveries.
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64>;
 
-    /// Returns the totals that every commit updates. No rows are counted, so the time does not depend on the number of
-    /// events.
+    /// Returns the numbers of events and deliveries. Every commit updates these numbers, and this call counts no rows.
+    /// So the duration of the call does not depend on the number of events.
     fn totals(&self) -> StoreFuture<Totals>;
 
     /// Returns the total size of the store's files in bytes.
@@ -107,7 +108,7 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// deliveries.
     fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
 
-    /// Purges dead letters. They stay in the store, and the deliveries that they blocked can run. Returns the number of
-    /// purged deliveries.
+    /// Purges dead letters. Purged deliveries stay in the store, and the deliveries that waited for them can run.
+    /// Returns the number of purged deliveries.
     fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
 }

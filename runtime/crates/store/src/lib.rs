@@ -1,5 +1,5 @@
-//! Storage of events and deliveries: one small trait per caller, [`Store`] for all of them together, and a conformance
-//! suite that runs over every backend.
+//! Storage of events and deliveries: one small trait per caller, the trait [`Store`] that combines them, and a
+//! conformance suite that tests every backend.
 //!
 //! | trait | caller |
 //! |---|---|
@@ -8,15 +8,15 @@
 //! | [`StateStore`] | the sandbox, for the state of functions, and the admin API |
 //! | [`ReplayStore`] | the replays |
 //! | [`ScheduleStore`] | the scheduler, for events with `notbefore`, and the admin API |
-//! | [`RecordingStore`] | the admin API, for tests of recorded attempts |
+//! | [`RecordingStore`] | the admin API, which makes tests from recorded attempts |
 //! | [`InspectionStore`] | the admin API |
 //! | [`ScopeStore`] | work that only one owner may do at a time, such as running a timer |
 //! | [`TakeOverStore`] | the start and each reload, for functions that were renamed |
 //!
 //! The store records decisions of the bus; it matches no patterns and runs no functions. Each method documents its own
 //! guarantees. Two guarantees hold for all methods: writes are applied in call order, and when the future of a write
-//! resolves to `Ok`, the write is durably committed. When the future resolves to an error, no part of the write was
-//! committed. After two errors, this is unknown: [`StoreError::Failed`] and [`StoreError::Unreachable`].
+//! resolves to `Ok`, the write is durably committed. After [`StoreError::Failed`] and [`StoreError::Unreachable`], it
+//! is unknown whether the write was committed; after any other error, no part of it was.
 //!
 //! Methods that change data for an operator or for the runtime take an [`Actor`]: the store logs who requested the
 //! change.
@@ -62,8 +62,8 @@ pub use self::scopes::{Ownership, ScopeStore, Scopes};
 pub use self::state::StateStore;
 pub use self::take_over::TakeOverStore;
 
-/// Default dedup window: an event counts as a duplicate for this time after an event with the same source and id was
-/// accepted. Longer than producers retry, and short enough to use an id again on the next day.
+/// Default dedup window: for this time after an event was accepted, another event with the same source and id is a
+/// duplicate. Producers stop retrying earlier, and may use the same id again on the next day.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All store traits together. The code that opens and closes the store uses this trait; other callers take the smallest
@@ -81,9 +81,9 @@ pub trait Store:
 {
     /// Removes finished events with their deliveries and attempts. An event is finished when all of its deliveries are
     /// done or purged. The oldest events are removed first: all finished events that are older than the retention age,
-    /// and then more finished events while the store is larger than its size limit. Other writes are committed in
-    /// between. The source and id of a removed event are still deduplicated until the dedup window ends. Returns the
-    /// number of removed events.
+    /// and then more finished events while the store is larger than its size limit. The removal is split, so that other
+    /// writes can be committed in between. The source and id of a removed event are still deduplicated until the dedup
+    /// window ends. Returns the number of removed events.
     fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64>;
 
     /// Resolves with the reason when the process must stop: the store has failed permanently ([`StoreError::Failed`]),

@@ -48,7 +48,8 @@ struct Inner {
     clock: Clock,
     functions: Vec<String>,
     origins: Origins,
-    /// Indexed by position - 1, and `deliveries` by id - 1. `None` after retention removed the event or delivery.
+    /// The index of an event is its position - 1, and the index of a delivery is its id - 1. `None` replaces events and
+    /// deliveries that retention removed.
     events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
     /// The newest event of each origin, source and id.
@@ -57,9 +58,10 @@ struct Inner {
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<(FunctionId, Stream), BTreeSet<DeliveryId>>,
     due: HashMap<(FunctionId, Stream), BTreeSet<(UnixMs, DeliveryId)>>,
-    /// Deliveries of each order key, live or of a replay, that are neither done nor purged.
+    /// The deliveries of each order key that are neither done nor purged. Live deliveries and each replay have separate
+    /// order keys.
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
-    /// The events that wait for their time, in the order of their times.
+    /// The scheduled events, in the order in which they become due.
     scheduled: BTreeSet<(UnixMs, Seq)>,
     /// How the current write changes the backlog of the schedule.
     schedule_change: Change,
@@ -90,7 +92,7 @@ struct Row {
     stored: Arc<StoredEvent>,
     first_delivery: DeliveryId,
     owed: usize,
-    /// When the event is due, while it is scheduled.
+    /// The due time of a scheduled event; `None` after its release.
     scheduled_ms: Option<UnixMs>,
     /// The store time at which a scheduled event was released.
     released_ms: Option<UnixMs>,
@@ -109,7 +111,8 @@ impl Row {
     }
 }
 
-/// An event. Equality and hash use only its source, its id and the origin through which it entered.
+/// An event as a key for the search for duplicates. Two keys are equal if the events have the same source and id, and
+/// entered through the same origin.
 struct ById {
     stored: Arc<StoredEvent>,
     /// The store time at which a scheduled event was released; `UnixMs::MAX` while the event waits.
@@ -204,7 +207,7 @@ impl MemoryStore {
         }
     }
 
-    /// Sets the number of pending deliveries, without any deliveries, for tests of limits.
+    /// Sets the number of pending deliveries without adding deliveries, for tests of limits.
     #[cfg(any(test, feature = "test-util"))]
     pub fn set_pending(&self, pending: u64) {
         self.shared.backlog.set(pending);
@@ -218,8 +221,8 @@ impl MemoryStore {
         self.write_and_settle(|inner, ready| (apply(inner, ready), Vec::new()))
     }
 
-    /// Applies a write, and passes its effects to the sink while it holds the lock, so that the sink receives them in
-    /// commit order.
+    /// Applies a write, and passes its effects to the sink. Both happen under the lock, so that the sink receives them
+    /// in commit order.
     fn write_and_settle<T>(
         &self,
         apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
@@ -252,7 +255,7 @@ fn ready<T>(value: T) -> StoreFuture<T> {
     StoreFuture::ready(Ok(value))
 }
 
-/// Converts the number in an identifier, which counts from 1, to an index.
+/// Converts an id or a position, which counts from 1, to an index.
 fn index(number: i64) -> usize {
     usize::try_from(number - 1).unwrap_or(usize::MAX)
 }

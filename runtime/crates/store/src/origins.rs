@@ -1,4 +1,4 @@
-//! The numbers and URIs of the origins of a store: the sources through which chains of events enter.
+//! The origins of a store, with their numbers and URIs. An origin is a source through which chains of events enter.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use foldhash::HashMap;
 pub struct Origins {
     uris: HashMap<Origin, Arc<str>>,
     numbers: HashMap<Arc<str>, Origin>,
-    /// The number after the last one that was assigned.
+    /// All smaller positive numbers are assigned.
     next: u32,
 }
 
@@ -25,8 +25,8 @@ impl Default for Origins {
 }
 
 impl Origins {
-    /// Adds an origin that is in the store. Returns false if the number already has another URI, or the URI another
-    /// number.
+    /// Adds an origin that is in the store. Returns false if the number already has another URI, or if the URI already
+    /// has another number.
     pub fn add(&mut self, origin: Origin, uri: Arc<str>) -> bool {
         if self.uris.contains_key(&origin) || self.numbers.contains_key(&uri) {
             return self.uris.get(&origin) == Some(&uri);

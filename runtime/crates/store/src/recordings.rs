@@ -9,12 +9,12 @@ use evoke_model::recording::{RecordingNumber, StoredRecording};
 /// that exceed the limits. [`crate::Store::retain`] removes recordings that have reached their maximum age, and
 /// recordings of removed events.
 pub trait RecordingStore: Send + Sync + 'static {
-    /// Returns the recordings of a delivery's attempts with a number above `after`, in the order of the attempts, at
-    /// most `limit`.
+    /// Returns recordings of a delivery's attempts in the order of the attempts: the first `limit` whose attempt
+    /// numbers are greater than `after`.
     fn recordings_of(&self, delivery: DeliveryId, after: u32, limit: usize) -> StoreFuture<Vec<StoredRecording>>;
 
-    /// Returns the `limit` newest recordings of a function, given by its full name, with a number below `before`,
-    /// newest first.
+    /// Returns recordings of the function with this full name, newest first: the `limit` newest whose numbers are less
+    /// than `before`.
     fn newest_recordings(
         &self,
         function: String,

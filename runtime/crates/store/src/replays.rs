@@ -9,9 +9,9 @@ pub trait ReplayStore: Send + Sync + 'static {
     fn start_replay(&self, actor: &Actor, new: NewReplay) -> StoreFuture<ReplayId>;
 
     /// Adds deliveries of the next events of a running replay and stores its position, all in one commit. Returns
-    /// `false`, and changes nothing, when the replay is not running or is already at or past this position. Deliveries
-    /// of one replay with the same order key run in order. They never wait for live deliveries, and live deliveries
-    /// never wait for them.
+    /// `false`, and changes nothing, when the replay is not running or has already reached this position. Deliveries of
+    /// one replay with the same order key run in order. Replayed deliveries never wait for live deliveries, and live
+    /// deliveries never wait for replayed ones.
     fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool>;
 
     /// Moves a replay from one of the states `from` to the state `to`. Returns `false`, and changes nothing, when the

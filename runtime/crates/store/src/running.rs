@@ -3,8 +3,8 @@
 //!
 //! A delivery that crashes the process would crash it again after each restart. So the next start reads the record of
 //! the earlier process, and increments the exit count of every delivery that was running: see
-//! [`crate::DeliveryStore::record_exit`]. Such a delivery runs while no other delivery runs, and becomes a dead letter
-//! at [`EXITS_MAX`] exits.
+//! [`crate::DeliveryStore::record_exit`]. A delivery with an exit count runs alone, while no other delivery runs. At
+//! [`EXITS_MAX`] exits, it becomes a dead letter.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use evoke_model::DeliveryId;
 
 /// The exit count at which a delivery becomes a dead letter. After the first unclean exit, all deliveries that were
 /// running are suspects, and each of them runs while no other delivery runs. So at the second exit, only the delivery
-/// that caused it is running.
+/// that caused the exit was running.
 pub const EXITS_MAX: u32 = 2;
 
 /// Running work, as it is recorded.
@@ -42,8 +42,9 @@ pub struct Slot(pub u32);
 
 /// Records running work. Both methods are called for every attempt, so neither may wait for a disk.
 pub trait RunningLog: Send + Sync + 'static {
-    /// Records work that starts. The record outlives the process. It does not survive a power cut, but no work causes a
-    /// power cut. Returns `None` if the work is not recorded, because there is no free slot or an earlier write failed.
+    /// Records work that starts. The record outlives the process. A power cut may lose the record; this does no harm,
+    /// because no work causes a power cut. Returns `None` if the work is not recorded, because there is no free slot or
+    /// an earlier write failed.
     fn start(&self, work: &Work<'_>) -> Option<Slot>;
 
     /// Frees the slot of work that ended.
@@ -99,8 +100,8 @@ impl std::fmt::Debug for Recorded {
 /// An exit of the process without a clean stop, such as a crash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UncleanExit {
-    /// The random number of the process that ended.
+    /// The random number that identifies the process that ended.
     pub run: u64,
-    /// The attempts that were running.
+    /// The attempts that were running: each with its delivery and its number.
     pub attempts: Vec<(DeliveryId, u32)>,
 }

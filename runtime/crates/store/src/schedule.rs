@@ -8,14 +8,14 @@ use crate::StoreFuture;
 use evoke_model::clock::UnixMs;
 use evoke_model::{Actor, NewDelivery, ReadEvent, Seq};
 
-/// An event that waits for its time.
+/// A scheduled event that is not yet released.
 #[derive(Debug, Clone)]
 pub struct Scheduled {
     /// When the event is due, by the wall clock.
     pub due_ms: UnixMs,
     /// The position of the event.
     pub seq: Seq,
-    /// The event, or its damage.
+    /// The event, or an error if its row is damaged.
     pub event: ReadEvent,
 }
 
@@ -26,12 +26,12 @@ pub struct Scheduled {
 /// follows the wall clock, not store time. As long as an event is scheduled, other events with its id are duplicates,
 /// retention does not remove it, and replays leave it out.
 ///
-/// When the event is due, the caller routes it and releases it with its deliveries. The ids of the deliveries are
-/// assigned at that time, so they are the last deliveries of their order keys. `max_age`, the retention age and the
-/// dedup window start at that time, too.
+/// When the event is due, the caller routes it and releases it with its deliveries. The deliveries get their ids at
+/// that time, so in their order keys they come after all earlier deliveries. `max_age`, the retention age and the dedup
+/// window start at that time, too.
 pub trait ScheduleStore: Send + Sync + 'static {
-    /// Returns the first `limit` scheduled events after the time and position in `after`, in the order of their times
-    /// and positions. `(UnixMs::MIN, Seq(0))` is before the first event.
+    /// Returns the first `limit` scheduled events after the due time and position in `after`, ordered by due time and
+    /// then by position. `(UnixMs::MIN, Seq(0))` is before the first event.
     fn scheduled(&self, after: (UnixMs, Seq), limit: usize) -> StoreFuture<Vec<Scheduled>>;
 
     /// Returns the first `limit` events that are due at `now_ms`, in order, and the time at which the next event after
@@ -47,7 +47,7 @@ pub trait ScheduleStore: Send + Sync + 'static {
     /// block no order key. Returns the number of cancelled events.
     fn cancel_events(&self, actor: &Actor, events: Vec<(Seq, Vec<NewDelivery>)>, cause: &str) -> StoreFuture<u64>;
 
-    /// Returns true if an event waits for its time.
+    /// Returns true if an event is scheduled and not yet released.
     fn is_scheduled(&self, seq: Seq) -> StoreFuture<bool>;
 
     /// Returns the alarm that is set when an event is scheduled.
@@ -68,8 +68,8 @@ impl Default for Alarm {
 }
 
 impl Alarm {
-    /// Records that an event that is due at this time was committed. Wakes the waiter if this is the earliest recorded
-    /// time.
+    /// Records the due time of a scheduled event that was committed. Wakes the task that waits in [`Alarm::changed`] if
+    /// this time is earlier than all recorded ones.
     pub fn set(&self, due_ms: UnixMs) {
         if self.earliest_ms.fetch_min(due_ms, Ordering::SeqCst) > due_ms {
             self.changed.notify_one();

@@ -6,14 +6,15 @@ use crate::StoreFuture;
 use evoke_model::Actor;
 use evoke_model::state::{Entry, Keys, Transaction, Usage};
 
-/// Reads the state of functions, and writes it for an operator. An attempt writes its state with its completion.
+/// Reads the state of functions, and writes state for an operator. An attempt does not write state through this trait:
+/// the completion of the attempt contains the writes.
 pub trait StateStore: Send + Sync + 'static {
-    /// Returns the value of a key as of some commit between the call and its result. Recently used values come from
-    /// memory.
+    /// Returns the committed value that a key has at some moment between the call and its result. Values that were used
+    /// recently are read from memory.
     fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
-    /// Like [`StateStore::state`], but includes staged writes that are not committed yet. Only attempts use this: their
-    /// commit checks that the values that they read have not changed.
+    /// Like [`StateStore::state`], but includes staged writes that are not committed yet. Only attempts use this,
+    /// because the commit of an attempt checks that the values have not changed.
     fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
     /// Returns the first `limit` keys of a bucket that sort after `after`.
@@ -23,10 +24,11 @@ pub trait StateStore: Send + Sync + 'static {
     /// processes own the store, the numbers may be slightly outdated; the commit checks the quota again.
     fn state_usage(&self, bucket: &str) -> Usage;
 
-    /// Returns all non-empty buckets with their usage. As up to date as [`StateStore::state_usage`].
+    /// Returns all non-empty buckets with their usage. Like the result of [`StateStore::state_usage`], the usage may be
+    /// slightly outdated.
     fn state_buckets(&self) -> BTreeMap<String, Usage>;
 
-    /// Writes state outside of any attempt. A running attempt that has read one of these keys conflicts, as after a
-    /// write of another attempt. Returns the number of keys that existed before.
+    /// Writes state outside of any attempt. If a running attempt has read one of the changed keys, the commit of this
+    /// attempt conflicts. Returns the number of changed keys that existed before.
     fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64>;
 }

@@ -16,14 +16,14 @@ pub trait TakeOverStore: Send + Sync + 'static {
     ///   nothing at all, and the result is the conflict.
     /// - marks and origins of the function's own sources (`/app/function/…`), unless the same source has marks or an
     ///   origin under the present name.
-    /// - marks with keys that name the function or its sources; `names` lists them. If the present name already has
-    ///   such a mark, the mark of the function itself is removed, and the mark of a source stays as it is.
+    /// - the marks in `names`, whose keys contain the name of the function. If a mark with the new key already exists,
+    ///   the old mark of a source stays as it is, and the old mark of the function itself is removed.
     /// - the filters of replays that are not finished.
     ///
-    /// Returns the functions for which some data moved, so a repeated call returns an empty list. During the call, no
-    /// attempt of a function may be running under the earlier name, nor under the present name if deliveries move to
-    /// it. The sink of [`crate::DeliveryStore::on_commit`] receives the moved deliveries that are ready, and
-    /// [`crate::DeliveryStore::claim`] returns them.
+    /// Returns the functions for which some data moved, so a repeated call returns an empty list. The caller ensures
+    /// that no attempt of a function is running under the earlier name during the call, and also none under the present
+    /// name if deliveries move to this name. The sink of [`crate::DeliveryStore::on_commit`] receives the moved
+    /// deliveries that are ready, and [`crate::DeliveryStore::claim`] returns them.
     fn take_over(
         &self,
         functions: Vec<TakeOver>,

@@ -1,5 +1,5 @@
-//! Checks at the commit of a state transaction whether it conflicts with other commits or exceeds a quota. All backends
-//! use these checks.
+//! Checks, before a state transaction is committed, whether the transaction conflicts with other commits or exceeds a
+//! quota. All backends use these checks.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub trait CommittedState {
 pub enum Validation {
     /// The transaction may commit, with these effects.
     Valid(Valid),
-    /// The first item that another transaction changed after this one read it.
+    /// The first item that this transaction read and that another transaction has changed since.
     Conflict(StateItem),
     /// A message that names the bucket that would exceed its quota, and the setting that raises the quota.
     OverQuota(String),
@@ -54,7 +54,7 @@ pub struct Valid {
     pub existed: u64,
 }
 
-/// Checks that the values that the transaction read have not changed since, and that its writes fit the quota.
+/// Checks that the values that the transaction read have not changed since the read, and that its writes fit the quota.
 pub fn validate<C: CommittedState>(committed: &C, transaction: &Transaction) -> Result<Validation, C::Error> {
     for (bucket, version) in &transaction.lists {
         if committed.bucket(bucket).members != *version {
@@ -89,8 +89,8 @@ impl Valid {
         found: Option<CommittedKey>,
         change: &Change,
     ) {
-        // A linear search, because an attempt has at most two buckets: that of its function and the shared one of its
-        // app.
+        // A linear search, because an attempt has at most two buckets: the bucket of the function and the shared bucket
+        // of the app.
         let at = self.buckets.iter().position(|(name, ..)| name == bucket).unwrap_or_else(|| {
             self.buckets.push((bucket.clone(), committed.bucket(bucket).usage, false));
             self.buckets.len() - 1

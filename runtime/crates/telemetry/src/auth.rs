@@ -21,7 +21,7 @@ impl AuthRefusal {
     /// Every reason, in the order of the declaration.
     pub const ALL: [Self; 4] = [Self::Missing, Self::Malformed, Self::Expired, Self::Mismatch];
 
-    /// The label value in metrics.
+    /// Returns the value of the label `reason`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -46,7 +46,7 @@ impl AuthMetrics {
         Self { source, refused: Default::default() }
     }
 
-    /// Requests that were refused for this reason.
+    /// Returns the counter of the requests that were refused for this reason.
     pub fn refused(&self, reason: AuthRefusal) -> &Counter {
         // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.refused[reason as usize]

@@ -24,7 +24,7 @@ impl ConnectionRefusal {
     pub(super) const ALL: [Self; 5] =
         [Self::Limit, Self::Handshake, Self::SlowHandshake, Self::PlainHttp, Self::ProxyHeader];
 
-    /// The label value in metrics.
+    /// Returns the value of the label `reason`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
@@ -43,7 +43,7 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// Connections that were refused for this reason.
+    /// Returns the counter of the connections that were refused for this reason.
     pub fn refused(&self, reason: ConnectionRefusal) -> &Counter {
         // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.refused[reason as usize]

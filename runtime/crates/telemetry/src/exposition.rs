@@ -24,9 +24,9 @@ use evoke_model::{Amount, Counts, DeliveryState, Totals};
 pub struct ScrapeValues {
     /// The number of pending deliveries, and the size of their events in bytes.
     pub backlog: Amount,
-    /// The totals of the store; `None` when the store cannot be read.
+    /// The numbers of events and deliveries in the store; `None` if the store cannot be read.
     pub totals: Option<Totals>,
-    /// The size of the store's files, in bytes; `None` when it cannot be read.
+    /// The size of the store's files, in bytes; `None` if it cannot be read.
     pub size_bytes: Option<u64>,
     /// The queue of each active function.
     pub queues: Vec<Queue>,
@@ -38,7 +38,7 @@ pub struct ScrapeValues {
     pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
     pub sandbox: Sandbox,
-    /// Requests to sources with `reply` that wait for the result of their event.
+    /// The number of requests that wait for the result of their event. Only sources with `reply` have such requests.
     pub waiting_replies: u64,
 }
 
@@ -51,8 +51,8 @@ pub struct Queue {
     pub running: u32,
     /// Deliveries that wait in memory until they may run.
     pub held: u32,
-    /// Whether the circuit of the function's endpoint is open: the endpoint keeps failing, and deliveries wait. `None`
-    /// for a function that has no endpoint.
+    /// True if the circuit of the function is open: its endpoint keeps failing, and deliveries wait. `None` for a
+    /// function without an endpoint.
     pub is_circuit_open: Option<bool>,
 }
 
@@ -61,7 +61,7 @@ pub struct Queue {
 pub struct SourceHealth {
     /// The URI of the source, which is the `source` attribute of its events.
     pub uri: String,
-    /// Whether the source is degraded: it has a problem, and keeps trying.
+    /// True if the source has a problem and keeps trying.
     pub degraded: bool,
 }
 
@@ -70,9 +70,10 @@ pub struct SourceHealth {
 pub struct ListenerHealth {
     /// `public` or `admin`.
     pub name: &'static str,
-    /// Whether the listener's certificate has expired, or could not be replaced.
+    /// True if a certificate of the listener has expired or could not be replaced.
     pub degraded: bool,
-    /// The time at which the first certificate expires, in seconds since the Unix epoch; `None` without TLS.
+    /// The earliest time at which a certificate of the listener expires, in seconds since the Unix epoch; `None`
+    /// without TLS.
     pub expires_s: Option<u64>,
 }
 
@@ -216,7 +217,7 @@ impl Exposition {
 
     fn deliveries(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
         let matched = self.values.totals.iter().map(|totals| (Vec::new(), totals.owed));
-        let help = "Deliveries since the store was created: one for each event and each function that it matched";
+        let help = "Deliveries since the store was created; each event has one for each function that it matched";
         writer.counter("evoke_deliveries_matched", help, matched)?;
         let ended = functions.iter().flat_map(|f| {
             [("done", &f.done), ("retry", &f.retried), ("dead", &f.dead)]
@@ -288,7 +289,7 @@ impl Exposition {
         writer.gauge("evoke_listener_degraded", help, degraded)?;
         let expiry = listeners.filter_map(|one| Some((vec![("listener", one.name)], ConstGauge::new(one.expires_s?))));
         let name = "evoke_certificate_expiry";
-        let help = "Time when the first certificate of the listener expires, in seconds since the Unix epoch";
+        let help = "Earliest time at which a certificate of the listener expires, in seconds since the Unix epoch";
         writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, expiry)
     }
 
@@ -338,7 +339,7 @@ impl Exposition {
             .map(|queue| (vec![("function", &*queue.function)], u64::from(queue.is_circuit_open == Some(true))));
         writer.gauge(
             "evoke_circuit_open",
-            "1 for a function whose deliveries wait, because its endpoint keeps failing",
+            "1 for a function whose deliveries wait because its endpoint keeps failing, otherwise 0",
             open,
         )?;
         let functions = super::all(&self.metrics.functions);
@@ -346,7 +347,7 @@ impl Exposition {
             .iter()
             .filter(|f| with_circuit().any(|queue| *queue.function == *f.name))
             .map(|f| (vec![("function", &*f.name)], f.failed_probes.get()));
-        let help = "Requests that tested an endpoint with an open circuit and failed; not counted as attempts";
+        let help = "Failed requests that tested an endpoint with an open circuit; they do not count as attempts";
         writer.counter("evoke_circuit_failed_probes", help, failed)
     }
 
@@ -389,9 +390,9 @@ impl Exposition {
         let help = "Value of the last reading of a watched thing, in the unit of the label `unit`";
         writer.write("evoke_monitor_value", help, None, MetricType::Gauge, values)?;
         let monitors = &self.metrics.monitors;
-        let help = "Readings that monitors took, one for each watched thing";
+        let help = "Readings that monitors took; each watched thing has its own readings";
         writer.counter("evoke_monitor_readings", help, one(monitors.readings.get()))?;
-        let help = "Time between the scheduled time of a monitor's reading and its start";
+        let help = "Time from the scheduled time of a monitor's reading to the start of the reading";
         let lateness = one(Borrowed(&monitors.lateness));
         writer.write("evoke_monitor_lateness", help, Some(&Unit::Seconds), MetricType::Histogram, lateness)
     }

@@ -12,7 +12,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format that an `Accept` header prefers; the Prometheus format when it has no preference.
+    /// Returns the format that an `Accept` header prefers; the Prometheus format if the header has no preference.
     pub fn preferred(accept: &str) -> Self {
         let quality_of = |wanted: &str| {
             let ranges = accept.split(',').filter_map(|range| {
@@ -27,7 +27,7 @@ impl Format {
         if new > 0.0 && new >= old { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// The value of the `Content-Type` header.
+    /// Returns the value of the `Content-Type` header.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -36,9 +36,9 @@ impl Format {
     }
 }
 
-/// Converts OpenMetrics text to the Prometheus format. In the Prometheus format, the name of a counter or info metric
-/// is the full name of its samples, with `_total` or `_info`. An info metric has the type `gauge`. The Prometheus
-/// format has no `# UNIT` lines and no end marker.
+/// Converts OpenMetrics text to the Prometheus format. In the Prometheus format, the `# HELP` and `# TYPE` lines of a
+/// counter or info metric have the full name of its samples, with `_total` or `_info`. An info metric has the type
+/// `gauge`. There are no `# UNIT` lines and no end marker.
 pub(super) fn to_prometheus(text: &str) -> String {
     let mut counters = HashSet::new();
     let mut infos = HashSet::new();

@@ -16,14 +16,13 @@ pub struct FunctionMetrics {
     pub(super) attempts: [Counter; Outcome::KINDS.len()],
     /// Deliveries that ended as done.
     pub done: Counter,
-    /// Attempts after which the delivery is to be retried.
+    /// Failed attempts after which the delivery waits for a retry.
     pub retried: Counter,
     /// Deliveries that became dead letters.
     pub dead: Counter,
     /// Runs that were discarded and repeated, because they had read state that another attempt changed.
     pub conflicts: Counter,
-    /// Requests that tested the function's endpoint while its circuit was open, and failed. They are not counted as
-    /// attempts.
+    /// Failed requests that tested the function's endpoint while the circuit was open. They do not count as attempts.
     pub failed_probes: Counter,
     /// Events that the function published in attempts that ended as done.
     pub published: Counter,

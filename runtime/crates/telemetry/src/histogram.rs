@@ -115,8 +115,8 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Returns the current content. The count always equals the sum of the buckets, also during concurrent
-    /// observations.
+    /// Returns the current content. `count` always equals the sum of the bucket counts, even if other threads observe
+    /// values at the same time.
     pub fn read(&self) -> Distribution {
         let bounds = self.bounds.iter().map(|bound| *bound as f64 / self.per_unit).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|b| b.load(Ordering::Relaxed))).collect();

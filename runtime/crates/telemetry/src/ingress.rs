@@ -6,7 +6,7 @@ use super::Counter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ingress {
     name: &'static str,
-    /// Whether a client waits for the acknowledgement of its events.
+    /// True if a client waits for the acknowledgement of its events.
     pub(super) is_request: bool,
 }
 
@@ -24,7 +24,7 @@ impl Ingress {
         Self { name, is_request: false }
     }
 
-    /// The label value in metrics and spans.
+    /// Returns the value of the label `source` in metrics, and of the attribute `evoke.ingress` in spans.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -41,7 +41,7 @@ pub enum Refusal {
     TooLarge,
     /// Too many deliveries or scheduled events are pending, or too many requests are in flight.
     Overloaded,
-    /// The source already owns its whole share of the backlog, which is the limit of pending deliveries.
+    /// The pending deliveries of the source already take its whole share of the backlog.
     Crowding,
     /// The disk is full.
     DiskFull,
@@ -64,7 +64,7 @@ impl Refusal {
         Self::StoreFailed,
     ];
 
-    /// The label value in metrics and spans.
+    /// Returns the value of the label `reason` in metrics, and of the attribute `error.type` in spans.
     pub fn name(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -90,7 +90,7 @@ pub struct IngressMetrics {
 }
 
 impl IngressMetrics {
-    /// Events that were refused for this reason.
+    /// Returns the counter of the events that were refused for this reason.
     pub fn refused(&self, reason: Refusal) -> &Counter {
         // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.refused[reason as usize]

@@ -97,7 +97,7 @@ pub struct Metrics {
     auth: ByName<AuthMetrics>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
-    /// The readings that monitors take.
+    /// The readings of all monitors.
     pub monitors: Arc<MonitorMetrics>,
     /// The ended spans.
     pub spans: Arc<SpanMetrics>,
@@ -151,7 +151,7 @@ impl Metrics {
     }
 
     /// Returns the metrics of the requests that a function sends to a host. `function` is the full name. `host` must
-    /// come from the manifest, because each host has a series of its own. The metrics are kept when the function is
+    /// come from the manifest, because each new host adds a series. The metrics are kept when the function is
     /// reloaded.
     pub fn outbound(&self, function: &str, host: &str) -> Arc<OutboundMetrics> {
         let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,8 +160,8 @@ impl Metrics {
         outbound.entry((function.clone(), host.clone())).or_insert_with(new).clone()
     }
 
-    /// Returns the metrics of an http source that verifies its senders, by URI. The metrics are kept when the source is
-    /// reloaded.
+    /// Returns the metrics of an http source that verifies the senders of requests. `source` is the URI of the source.
+    /// The metrics are kept when the source is reloaded.
     pub fn auth(&self, source: &str) -> Arc<AuthMetrics> {
         get_or_create(&self.auth, source, AuthMetrics::new)
     }

@@ -5,7 +5,7 @@ use super::{Counter, Histogram};
 /// Counters over all monitors.
 #[derive(Debug)]
 pub struct MonitorMetrics {
-    /// The number of readings. A monitor takes one reading for each subject that it watches.
+    /// The number of readings. A monitor takes separate readings of each subject that it watches.
     pub readings: Counter,
     /// How long after its scheduled time each reading began.
     pub lateness: Histogram,

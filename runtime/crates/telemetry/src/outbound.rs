@@ -79,7 +79,7 @@ impl OutboundMetrics {
         Self { function, host, requests: Default::default(), duration: Histogram::for_durations() }
     }
 
-    /// Counts a request: when its response begins, or when it ends without a response.
+    /// Counts a request. Called when the response begins, or when the request ends without a response.
     pub fn ended(&self, outcome: OutboundOutcome, took: Duration) {
         self.requests(outcome).increment();
         if !matches!(outcome, OutboundOutcome::Refused | OutboundOutcome::Timeout | OutboundOutcome::Failed) {
@@ -87,7 +87,7 @@ impl OutboundMetrics {
         }
     }
 
-    /// Requests that ended with this outcome.
+    /// Returns the counter of the requests that ended with this outcome.
     pub fn requests(&self, outcome: OutboundOutcome) -> &Counter {
         // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.requests[outcome as usize]

@@ -24,7 +24,7 @@ impl RequestOutcome {
     /// Every outcome, in the order of the declaration.
     pub const ALL: [Self; 5] = [Self::Answered, Self::Busy, Self::Late, Self::Failed, Self::Refused];
 
-    /// The label value in metrics.
+    /// Returns the value of the label `outcome`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -42,8 +42,8 @@ pub struct RequestMetrics {
     /// The full name, `app/function`.
     pub name: Arc<str>,
     requests: [Counter; RequestOutcome::ALL.len()],
-    /// Time until the response started. Includes the wait while the function handles its maximum of concurrent
-    /// requests.
+    /// Time until the response started. Includes the wait of the request while the function handles its maximum of
+    /// concurrent requests.
     pub duration: Histogram,
 }
 
@@ -61,7 +61,7 @@ impl RequestMetrics {
         }
     }
 
-    /// Requests that ended with this outcome.
+    /// Returns the counter of the requests that ended with this outcome.
     pub fn requests(&self, outcome: RequestOutcome) -> &Counter {
         // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.requests[outcome as usize]

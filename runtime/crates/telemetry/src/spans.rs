@@ -2,13 +2,16 @@
 //!
 //! An event's `traceparent` names the span that created the event. The event keeps this attribute unchanged, as the
 //! CloudEvents extension "distributed tracing" requires of intermediaries. The store keeps the event with this
-//! attribute, so the trace continues after a restart of Evoke:
+//! attribute, so the trace continues after a restart of Evoke.
+//!
+//! The bus starts a span `accept` for each event from outside (kind: server or producer). If the event arrived with a
+//! `traceparent`, the root of the following tree is the span that this attribute names: the producer's span. The span
+//! `accept` is then also a child of this root. Otherwise `accept` is the root, and the event gets its `traceparent`.
 //!
 //! ```text
-//! the producer's span         if the event arrived with a `traceparent`; the span `accept` is another child of it
-//! or `accept`                 if not (kind: server or producer); the event gets the `traceparent` of this span
-//! └─ process                  one for each attempt (kind: consumer)
-//!    └─ publish               one for each published event (kind: producer), which gets the `traceparent` of this span
+//! the producer's span or `accept`
+//! └─ process          one for each attempt (kind: consumer)
+//!    └─ publish       one for each published event (kind: producer); the event gets the `traceparent` of this span
 //!       └─ process …
 //! ```
 
@@ -62,12 +65,12 @@ pub struct AttemptStart<'a> {
 }
 
 impl Spans {
-    /// Creates spans with this tracer, which samples and exports them.
+    /// Returns a handle that starts spans with `tracer`, which samples and exports them.
     pub fn new(tracer: SdkTracer) -> Self {
         Self(Some(tracer))
     }
 
-    /// Whether tracing is on.
+    /// Returns true if tracing is on.
     pub fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
@@ -106,15 +109,14 @@ impl Spans {
         )
     }
 
-    /// Starts a span for each event that the attempt published, as a child of the attempt's span, and writes the span's
-    /// trace context into the event. Must be called before the events are stored. If the function set another trace
-    /// context in an event, the event keeps that context and gets no span.
+    /// Starts a span for each event that the attempt published, as a child of the attempt's span. Writes the trace
+    /// context of the new span into the event. Must be called before the events are stored. If the function set a trace
+    /// context of its own in an event, the event keeps that context and gets no span.
     pub fn publish(&self, attempt: &LiveSpan, cause: &Event, published: &mut [Event]) -> Vec<LiveSpan> {
         let Some(parent) = attempt.context() else { return Vec::new() };
         let mut spans = Vec::new();
         for event in published {
-            // If the trace context equals that of the event that the function handles, the function has copied the
-            // attribute. Such a copy is replaced.
+            // If the function only copied the trace context of its input event, the context is replaced.
             if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
                 continue;
             }
@@ -158,7 +160,7 @@ impl LiveSpan {
         }
     }
 
-    /// Ends the span of an event that was acknowledged.
+    /// Ends the span of an event that was accepted, as new or as a duplicate.
     pub fn accepted(mut self, accepted: Accepted) {
         let Some(span) = &mut self.0 else { return };
         let (outcome, seq) = match accepted {
@@ -215,7 +217,7 @@ impl LiveSpan {
         span.set_status(Status::error(message));
     }
 
-    /// The context for child spans; `None` when tracing is off or the tracer has shut down.
+    /// Returns the context for child spans; `None` if tracing is off or the tracer has shut down.
     fn context(&self) -> Option<SpanContext> {
         self.0.as_ref().map(|span| span.span_context()).filter(|context| context.is_valid()).cloned()
     }
@@ -244,7 +246,7 @@ fn cut(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns the `tracestate` of an event, or `None` if it is longer than [`TEXT_BYTES_MAX`]. W3C Trace Context, section
-/// 3.3.1.5, requires only that 512 characters are passed on.
+/// 3.3.1.5, requires that at least 512 characters are passed on, so a longer `tracestate` can be left out.
 fn tracestate(event: &Event) -> Option<&String> {
     event.extensions.get(STATE).filter(|state| state.len() <= TEXT_BYTES_MAX)
 }

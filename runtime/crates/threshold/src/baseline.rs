@@ -12,8 +12,8 @@ pub struct Deviation {
 
 /// Number of readings that a baseline needs before a later reading can deviate from it.
 const READINGS_MIN: u32 = 10;
-/// The standard deviation counts as at least this share of the average. Otherwise, for a constant value, rounding noise
-/// would already be a deviation.
+/// Lower limit of the standard deviation, as a share of the average. Without this limit, the rounding noise of a
+/// constant value would already be a deviation.
 const SIGMA_MIN: f64 = 0.001;
 
 /// An exponentially weighted moving average of readings, with their variance (Finch, "Incremental calculation of

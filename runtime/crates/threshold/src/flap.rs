@@ -1,4 +1,5 @@
-//! Detects flapping: a watched thing whose state changes too often, such as a host that answers every other request.
+//! Detects flapping: a watched thing whose state changes too often, such as a host that responds only to every second
+//! request.
 
 use std::collections::VecDeque;
 

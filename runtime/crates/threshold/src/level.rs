@@ -81,7 +81,7 @@ pub enum Direction {
 pub struct Limit {
     /// The threshold, in the unit of the readings.
     pub value: f64,
-    /// Whether a reading equal to the threshold has the level too.
+    /// True if a reading equal to the threshold has the level too.
     pub inclusive: bool,
 }
 
@@ -91,7 +91,7 @@ impl From<f64> for Limit {
     }
 }
 
-/// The thresholds for a warning and for critical. The default has no thresholds: every reading is ok.
+/// The thresholds of the levels warning and critical. The default has no thresholds: every reading is ok.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Thresholds {
     direction: Direction,

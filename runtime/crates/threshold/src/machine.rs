@@ -17,8 +17,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Converts a stored wall time to a moment, with the difference to the current time. A wall time in the future
-    /// becomes the current time on the monotonic clock.
+    /// Converts a stored wall time to a moment, with the help of the current time `now` on both clocks. For a wall time
+    /// in the future, the monotonic time of the result is that of `now`.
     fn of_wall(wall_ms: i64, now: Self) -> Self {
         let ago = now.wall_ms.saturating_sub(wall_ms).max(0);
         Self { wall_ms, mono_ms: now.mono_ms.saturating_sub(ago) }
@@ -36,7 +36,7 @@ pub struct Rules {
     /// The thresholds with which values are compared.
     pub thresholds: Thresholds,
     /// The state changes only if all readings for this number of milliseconds support the change. With 0, the first
-    /// such reading changes the state.
+    /// reading that supports the change is enough.
     pub hold_ms: i64,
     /// The rule for when the thing is flapping, that is, changes its state too often. With `None`, it is never
     /// flapping.
@@ -62,21 +62,21 @@ pub enum Sample {
 }
 
 impl Sample {
-    /// Creates a reading with a value, whose level the thresholds decide.
+    /// Creates a reading with a value. The thresholds decide its level.
     pub fn value(value: f64) -> Self {
         Self::Read { value: Some(value), at_least: Level::Ok }
     }
 
-    /// Creates a reading without a value, whose level the check itself returned.
+    /// Creates a reading without a value. The check itself returned its level.
     pub fn level(level: Level) -> Self {
         Self::Read { value: None, at_least: level }
     }
 }
 
-/// The report after a reading. The caller sends an event with it.
+/// A report that the machine returns after a reading. The caller sends an event with this report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Whether this is a change of state, a reminder, or the start or end of flapping.
+    /// What is reported: a change of state, a reminder, or the start or end of flapping.
     pub kind: ChangeKind,
     /// The previously reported state.
     pub from: State,
@@ -87,7 +87,7 @@ pub struct Change {
     /// How long the previous state lasted, in milliseconds. For a reminder, and when flapping ends: how long the
     /// current state has lasted.
     pub lasted_ms: i64,
-    /// Whether the state changed before this process took its first reading. Then nobody knows when it changed.
+    /// True if the state changed before this process took its first reading. The time of the change is then unknown.
     pub missed: bool,
 }
 
@@ -98,7 +98,7 @@ pub enum ChangeKind {
     Changed,
     /// The state has not changed, but is still not ok.
     Reminder,
-    /// The state changed, and it has changed so often that changes are not reported from now on, until `Settled`.
+    /// The state changed, and has now changed so often that later changes are not reported until [`Self::Settled`].
     Flapping,
     /// The state changes less often again. Changes are reported again from now on. The state may be the same as in the
     /// last report.
@@ -116,7 +116,7 @@ pub struct Saved {
     pub told_ms: i64,
     /// The last reported state. While the thing is flapping, `state` may differ from it.
     pub told: State,
-    /// Whether the thing is flapping, that is, changes its state too often.
+    /// True if the thing is flapping, that is, changes its state too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
     /// The times of the last state changes, from which flapping is detected.
@@ -132,18 +132,18 @@ pub struct Machine {
     told: State,
     told_at: Moment,
     /// For each state of [`State::ALL`]: the time since which all readings have supported a change to this state.
-    /// `None` if the last reading did not support it, and for the current state.
+    /// `None` if the last reading did not support this change, and for the current state.
     supported: [Option<Support>; 4],
     changes: Changes,
     baseline: Baseline,
-    /// Whether the state comes from the store and no reading was taken since.
+    /// True if the state was restored from the store, and no reading has been processed since.
     is_restored: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Support {
     since: Moment,
-    /// Whether the first reading after a restart already supported the change.
+    /// True if the first reading after a restart already supported the change.
     from_start: bool,
 }
 
@@ -203,7 +203,8 @@ impl Machine {
         self.changes.is_flapping
     }
 
-    /// Adds an older value to the moving average of [`Rules::deviation`]. Does not change the state.
+    /// Adds a value that was read before the restart to the moving average of [`Rules::deviation`]. Does not change the
+    /// state.
     pub fn learn(&mut self, rules: &Rules, at_mono_ms: i64, value: f64) {
         if let Some(deviation) = &rules.deviation {
             self.baseline.observe(deviation, at_mono_ms, value);
@@ -227,8 +228,8 @@ impl Machine {
         let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
         let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         (self.state, self.since) = (to, support.since);
-        // Readings may also support a further change, from the new state to a third one. Their time so far still
-        // counts.
+        // The earlier readings may also support a change from the new state to a third state. The time of these
+        // readings counts for that change too.
         for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
             if *state == to || !supports(to, candidate, *state) {
                 *supported = None;
@@ -242,7 +243,8 @@ impl Machine {
         Some(self.tell(kind, now, lasted_ms, support.from_start))
     }
 
-    /// Returns the state that follows from this reading without the hold time. Adds the value to the moving average.
+    /// Returns the state that this reading supports, without regard to the hold time. Adds the value to the moving
+    /// average.
     fn candidate(&mut self, rules: &Rules, now: Moment, sample: Sample) -> State {
         let Sample::Read { value, at_least } = sample else { return State::Unknown };
         let before = self.state.level().unwrap_or_default();

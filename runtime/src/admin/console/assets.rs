@@ -12,8 +12,8 @@ use crate::admin::{ApiResult, error::ApiError};
 use crate::console::{Asset, find};
 use evoke_http::problem::Problem;
 
-/// The content security policy: only files and requests of the page's own origin, and no script or style within the
-/// page.
+/// The content security policy. It allows only files and requests of the page's own origin, and no scripts or styles in
+/// the text of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";

@@ -15,9 +15,9 @@ use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::{DeliveryState, Seq, StoredEvent};
 use evoke_store::InspectionStore;
 
-/// Maximum number of events that are counted; the newest ones are.
+/// Maximum number of counted events. If there are more, only the newest are counted.
 const EVENTS_MAX: usize = 300;
-/// Older events are not counted.
+/// Maximum age of counted events, in milliseconds.
 const AGE_MAX_MS: UnixMs = 5 * 60 * 1000;
 /// Maximum number of events in the list of an edge.
 const NEWEST_MAX: usize = 5;
@@ -31,7 +31,8 @@ pub(in crate::admin) struct Flow {
     edges: Vec<Edge>,
     /// Number of events that were counted.
     events: usize,
-    /// The counted events were accepted within this number of milliseconds before now. A count divided by it is a rate.
+    /// The counted events were accepted within this number of milliseconds before now. A count divided by this time is
+    /// a rate.
     window_ms: UnixMs,
     /// When the graph was made.
     at: String,
@@ -65,8 +66,8 @@ struct Counts {
     newest: Vec<Seq>,
 }
 
-/// The key of an edge: its start, the event type, and the function with the trigger, which are `None` for events
-/// without a delivery.
+/// The key of an edge: its start, the event type, and the function with the trigger. `None` stands for events without a
+/// delivery.
 type Way = (String, String, Option<(String, String)>);
 
 pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {

@@ -5,8 +5,9 @@
 //! | `status` | [`Beat`] |
 //! | `events` | [`Batch`]; the id is the position of its newest event |
 //!
-//! At a high rate, a batch has only the newest events and the number of skipped events. A client that reconnects sends
-//! the last id in `Last-Event-ID` and gets the events since this position in the same way.
+//! At a high rate, a batch has only the newest events, and the number of skipped events. A client that reconnects sends
+//! the last id in `Last-Event-ID`. Its first batch has the events after this position or, if there are too many, only
+//! the newest of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct LiveQuery {
-    /// Whether to send new events.
+    /// True to send new events, and not only the status.
     #[serde(default)]
     events: bool,
     r#type: Option<String>,
@@ -57,7 +58,7 @@ pub(in crate::admin) struct LiveQuery {
 struct Beat {
     at: String,
     status: Status,
-    /// Events and deliveries per second since the previous beat; absent in the first one.
+    /// Events and deliveries per second since the previous beat; absent in the first beat.
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
     /// The time since which the oldest ready or retrying delivery is pending.
@@ -105,8 +106,8 @@ pub(in crate::admin) async fn live(
     exchange.follow()?;
     let newest = *admin.store.newest().borrow();
     let last: Option<Seq> = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-    // If the client was connected to a process with another store before, its position may be higher than the newest
-    // position of this store. Then it gets only new events.
+    // The position of a client may be from an earlier process, which had another store. If the position is higher than
+    // the newest position of this store, the client gets only new events.
     let shown = last.filter(|last| *last <= newest).unwrap_or(newest);
     let live = Live { admin: admin.clone(), query, shown, previous: None, space: Space::default(), statuses: 0 };
     Ok(stream::events(&admin, |lines| live.run(lines)))
@@ -130,7 +131,8 @@ impl Live {
         let mut batches: u32 = 0;
         loop {
             ticks.tick().await;
-            // Waits until the client has read the last step. So a slow client gets fewer steps, which are larger.
+            // Waits until the client has read the last status and batch. So a slow client gets fewer batches, which are
+            // larger.
             lines.ready().await?;
             if batches.is_multiple_of(BATCHES_PER_STATUS) {
                 let beat = self.beat().await?;
@@ -228,7 +230,7 @@ fn is_type(wanted: Option<&str>, type_: &str) -> bool {
     })
 }
 
-/// Sends one server-sent event. JSON has no line breaks.
+/// Sends one server-sent event. Its data is a single line, because the JSON has no line breaks.
 async fn send(lines: &mut Lines, name: &str, id: Option<Seq>, data: &impl Serialize) -> Result<(), StreamError> {
     // Never fails: strings, numbers and JSON always serialise.
     let data = serde_json::to_string(data).unwrap_or_default();

@@ -23,7 +23,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::{ReadEvent, Seq};
 use evoke_pattern::{Explanation, Matcher, Pattern, explain};
 
-/// Maximum size of a pattern in bytes, as in a manifest.
+/// Maximum size of a pattern in bytes. A manifest has the same limit.
 const PATTERN_BYTES_MAX: usize = 64 * 1024;
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of near misses of a response.
@@ -47,7 +47,7 @@ pub(in crate::admin) struct Request {
     limit: Option<usize>,
 }
 
-/// A checked pattern, and the events that it selects.
+/// The result of the check of a pattern, and the stored events that match it.
 #[derive(Debug, Default, Serialize)]
 pub(in crate::admin) struct Found {
     /// Errors and warnings. With an error, nothing is searched.
@@ -58,7 +58,7 @@ pub(in crate::admin) struct Found {
     matched: u64,
     /// The newest events that match.
     rows: Vec<Row>,
-    /// Near misses: events of which all fields but one match.
+    /// Near misses: events that fail the pattern in only one field.
     near: Vec<Near>,
     /// The member `before` for the next search; absent if all events were searched.
     #[serde(skip_serializing_if = "Option::is_none")]

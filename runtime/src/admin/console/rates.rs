@@ -1,8 +1,8 @@
 //! Rates, errors and percentiles of the functions over the last minutes, the last hour and the last day.
 //!
-//! Every ten seconds, the counters of the functions are read, and the differences to the last reading are stored in
-//! memory. There are three series, with steps of different length. A step takes no memory for functions that had no
-//! attempts in it. A restart loses all counts.
+//! Every ten seconds, the counters of the functions are read, and their increases since the last reading are stored in
+//! memory, in three series. The steps of each series are intervals of a fixed length. A step takes no memory for
+//! functions that had no attempts in it. A restart loses all counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,8 @@ use evoke_telemetry::{FunctionMetrics, Histogram};
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The range of each series and the length of its steps, both in seconds. The series have 90, 60 and 288 steps.
 const SERIES: [(u64, u64); 3] = [(15 * 60, 10), (60 * 60, 60), (24 * 60 * 60, 5 * 60)];
-/// Maximum number of functions in a step, which then takes about 40 KiB. Further functions are not counted in the step.
+/// Maximum number of functions in a step. A step with this many functions takes about 40 KiB. The step does not count
+/// further functions.
 const FUNCTIONS_MAX: usize = 256;
 
 /// The counts of the last day.
@@ -60,7 +61,7 @@ struct Counts {
 impl Counts {
     fn read(metrics: &FunctionMetrics) -> Self {
         let FunctionMetrics { done, retried, dead, published, duration, .. } = metrics;
-        // The cast wraps. The differences are still right, as long as a step has fewer than 2^32 attempts.
+        // The cast wraps. The increases are still right, as long as a step has fewer than 2^32 attempts.
         let durations = duration.read().buckets.into_iter().map(|(_, count)| count as u32).collect();
         Self { done: done.get(), retried: retried.get(), dead: dead.get(), published: published.get(), durations }
     }
@@ -91,7 +92,7 @@ impl Counts {
 }
 
 impl History {
-    /// Adds the differences to the last reading of the counters.
+    /// Reads the counters, and adds their increases since the last reading to all series.
     fn sample(&self, now_ms: UnixMs, accepted: u64, functions: &[Arc<FunctionMetrics>]) {
         let mut inner = self.lock();
         let mut step = Step { start_ms: now_ms, ..Step::default() };
@@ -110,7 +111,7 @@ impl History {
                 Some(last) => last.add(&step),
                 None => series.push_back(step.clone()),
             }
-            // The number of steps is limited here, and not their age, because the wall clock may jump.
+            // The number of steps is limited here, not their age, because the wall clock may jump.
             while series.len() as u64 > range_s / step_s {
                 series.pop_front();
             }
@@ -141,7 +142,7 @@ fn ms(seconds: u64) -> UnixMs {
 pub(in crate::admin) async fn sample(admin: &Admin) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Events that were accepted before this start do not count.
+    // Events that were accepted before this start of the process do not count.
     let newest = || u64::try_from(admin.store.newest().borrow().0).unwrap_or_default();
     admin.console.history.lock().last_accepted = newest();
     loop {
@@ -251,9 +252,9 @@ fn summarise(steps: &[Step], seconds: f64, step_s: u64, function: Option<&str>) 
     Rates { seconds, step_s, functions: functions.collect(), steps: points.collect() }
 }
 
-/// Returns a percentile in seconds, computed from the number of values in each bucket. Within a bucket, it interpolates
-/// linearly. A value in the last bucket, which has no upper bound, counts as the lower bound of that bucket. Returns
-/// `None` if there are no values.
+/// Returns the duration in seconds that `share` of the values do not exceed; `None` if there are no values. Estimates
+/// it from the number of values in each bucket, by linear interpolation within a bucket. A value in the last bucket,
+/// which has no upper bound, counts as the lower bound of that bucket.
 fn percentile(counts: &[u32], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let wanted = (total > 0).then_some(total as f64 * share)?;

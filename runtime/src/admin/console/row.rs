@@ -120,7 +120,7 @@ impl Row {
     }
 }
 
-/// Returns the start of the data as one line.
+/// Returns the start of the data as one line; for binary data, only the number of bytes.
 fn preview(data: &Data) -> String {
     if let Data::Binary(bytes) = data {
         return count(bytes.len(), "byte");

@@ -22,7 +22,7 @@ use evoke_model::clock::rfc3339;
 
 /// The path of the requests that open, show or end a session.
 pub(in crate::admin) const PATH: &str = "/api/v1/console/session";
-/// The header with the key of the session.
+/// The request header with the key of the session.
 const KEY: HeaderName = HeaderName::from_static("x-evoke-console");
 /// Maximum size of the body that opens a session, in bytes. It is small because this request needs no token.
 pub(in crate::admin) const BODY_MAX: usize = 1024;
@@ -123,8 +123,8 @@ pub(in crate::admin) fn authenticate(admin: &Admin, headers: &HeaderMap) -> Opti
     admin.console.sessions.authenticate(cookie, key.to_str().ok()?, admin.clock.now_ms())
 }
 
-/// Returns the name of the cookie. It contains the port, because browsers send a cookie to all ports of a host: without
-/// it, two processes on one machine would replace each other's cookies.
+/// Returns the name of the cookie. The name contains the port, because browsers send a cookie to all ports of a host.
+/// Without the port, two processes on one machine would replace each other's cookies.
 fn cookie_name(admin: &Admin) -> String {
     format!("evoke-console-{}", admin.listener.address.port())
 }

@@ -3,8 +3,8 @@
 //!
 //! A session has two secrets: a cookie, which scripts cannot read, and a key, which the page keeps in the storage of
 //! its origin and sends in a header. A request needs both. Browsers send cookies to every port of a host, so another
-//! program on this machine can see the cookie, but not the key. Pages of other sites can send neither a header nor the
-//! cookie. The process keeps only hashes, in memory: a restart ends all sessions.
+//! program on this machine can see the cookie, but not the key. Pages of other sites can send neither the header nor
+//! the cookie. The process keeps only hashes, in memory: a restart ends all sessions.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -91,8 +91,8 @@ impl Sessions {
         Ok(Some(Opened { cookie, key, caller }))
     }
 
-    /// Returns the caller whose session has this cookie and this key. The comparison takes the same time for any wrong
-    /// cookie or key, so its duration shows an attacker nothing about the right one.
+    /// Returns the caller whose session has this cookie and this key. The comparison takes the same time for all wrong
+    /// cookies and keys, so its duration shows an attacker nothing about the right ones.
     pub(in crate::admin) fn authenticate(&self, cookie: &str, key: &str, now_ms: UnixMs) -> Option<Caller> {
         let (cookie, key) = (hash(cookie), hash(key));
         let mut found = None;

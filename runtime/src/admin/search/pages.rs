@@ -1,5 +1,5 @@
-//! Searches from the newest event to the oldest for a limited time. Then the request ends, and its response has the
-//! position from which the next request continues.
+//! Searches from the newest event to the oldest, for a limited time. The response of a request has the position from
+//! which the next request continues the search.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Pages {
         Ok(Some(found))
     }
 
-    /// Ends the search after the event `seq` of the last page. The next request continues with the event before it.
+    /// Ends the search at the event `seq` of the last page. The next request continues with the next older event.
     pub(in crate::admin) fn stop_after(&mut self, seq: Seq) {
         self.move_to(seq);
     }

@@ -25,18 +25,17 @@ pub struct DeadGroup {
     pub cause: String,
     /// Number of dead letters.
     pub count: u64,
-    /// When the first of these deliveries became a dead letter, by the end of its last attempt; absent if no delivery
-    /// had an attempt.
+    /// The time of the first of these dead letters: the end of its last attempt. Absent if none of them had an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
-    /// When the last of these deliveries became a dead letter, in the same way.
+    /// The time of the last of these dead letters, determined in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
     /// The dead letter with the highest delivery number.
     pub newest: DeliveryId,
 }
 
-/// Selects dead letters: one by its number, all that match the other conditions, or all.
+/// Selects dead letters: one by its number (`delivery`), all that meet the given conditions, or all (`all`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadSelection {
@@ -58,10 +57,10 @@ pub struct DeadSelection {
     /// Only dead letters whose last attempt ended before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// All dead letters.
+    /// True to select all dead letters.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Change nothing: only count the selected dead letters.
+    /// True to change nothing, and only count the selected dead letters.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -87,6 +86,6 @@ pub struct Edit {
 pub struct Edited {
     /// Id of the new event.
     pub id: String,
-    /// Number of the new event, whose only delivery is to the function of the dead letter.
+    /// Number of the new event. Its only delivery is to the function of the dead letter.
     pub seq: Seq,
 }

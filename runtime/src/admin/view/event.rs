@@ -18,8 +18,8 @@ pub struct Envelope {
     pub seq: Seq,
     /// When the event was accepted.
     pub accepted: String,
-    /// The source through which the event's chain entered, as the runtime recorded it: `/evoke/emit` for an event that
-    /// an operator sent. The `source` in the event may be a claim of its producer.
+    /// The source through which the first event of the chain entered, as the runtime recorded it; `/evoke/emit` if an
+    /// operator sent the first event. Unlike this field, the `source` in the event may be a claim of its producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// The verified sender of an event that entered through a source with `auth`, such as `github:new`.
@@ -74,7 +74,7 @@ fn event_json(event: &Event) -> EventJson {
 }
 
 impl Envelope {
-    /// Returns the envelope of an event, with its origin from the store.
+    /// Returns the envelope of an event. Gets the URI of the event's origin from `store`.
     pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
         let uri = read.as_ref().ok().and_then(|stored| store.origin_uri(stored.lineage.origin));
         Self { origin: uri.map(|uri| uri.to_string()), ..read.into() }

@@ -1,4 +1,4 @@
-//! The JSON form of grants and their use.
+//! The JSON form of grants and of their use.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,16 +18,16 @@ pub struct FunctionGrants {
     pub since: String,
     /// Number of attempts and handled HTTP requests since then.
     pub attempts: u64,
-    /// The time of the last start of Evoke after an end without a clean stop, such as a crash. Uses in the last seconds
-    /// before that end may be missing here.
+    /// When Evoke last started after an unclean exit, such as a crash. Uses in the last seconds before that exit may be
+    /// missing here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_end: Option<String>,
-    /// The grants that the manifest has.
+    /// The grants in the manifest.
     pub grants: Vec<Grant>,
     /// The uses that were refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedUse>,
-    /// The imports of the component that refuse every call, because the grant that they need is missing.
+    /// The imports of the component that refuse every call, because the grant for the import is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusing_imports: Vec<String>,
     /// The smallest `allow:` that covers all uses; absent if the present `allow:` is already the smallest, or if the
@@ -51,9 +51,9 @@ pub struct Grant {
     /// When the grant was last used, with a precision of one hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// The uses, by kind of grant: published event types; hosts of requests; or operations on state (`open`, `read`,
-    /// `write`). For a setting or a secret: `read` if the function read this one alone, `get-all` or `environment` if
-    /// it read all of them together, and `header` if the value was added to a request as a header.
+    /// The uses of the grant: published event types, hosts of requests, or operations on state (`open`, `read`,
+    /// `write`). The uses of a setting or a secret are `read` if the function read it alone, `get-all` or `environment`
+    /// if the function read all of them together, and `header` if the value was added to a request as a header.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<String>,
     /// True if there were more uses than `seen` has room for.
@@ -116,7 +116,7 @@ impl Grant {
         }
     }
 
-    /// Returns true if the function had attempts since it has the grant, and none of them used the grant.
+    /// Returns true if the function has had attempts with this grant, and none of them used the grant.
     pub fn is_unused(&self) -> bool {
         !self.used && self.attempts > 0
     }

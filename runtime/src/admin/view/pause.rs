@@ -13,6 +13,6 @@ pub struct PauseTarget {
 /// The result of a pause or a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// False if nothing changed: before a pause, the target was paused already; before a resume, it was not paused.
+    /// False if the request changed nothing, because the target was already paused or, for a resume, was not paused.
     pub changed: bool,
 }

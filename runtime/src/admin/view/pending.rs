@@ -17,15 +17,17 @@ pub struct Pending {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_since: Option<String>,
     /// The reason why the function starts no attempts: `paused`, `compiling` if its component is still being compiled
-    /// after the start, or `inactive` if no active manifest declares the function. Absent if it may start attempts.
+    /// after the start, or `inactive` if no active manifest declares the function. Absent if the function may start
+    /// attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// The delivery for which this delivery waits, if it is blocked.
+    /// If this delivery is blocked: the delivery for which it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<Blocker>,
 }
 
-/// The first unfinished delivery with an order key. Later deliveries with the same key wait for it.
+/// A delivery for which others wait: the first unfinished delivery with an order key blocks all later deliveries with
+/// the same key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Blocker {
     /// Number of the blocking delivery.
@@ -47,10 +49,10 @@ pub struct PendingSelection {
     /// All pending deliveries of the event with this number and of all events that it caused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<Seq>,
-    /// All pending deliveries.
+    /// True to select all pending deliveries.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Change nothing: only count the selected deliveries.
+    /// True to change nothing, and only count the selected deliveries.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -63,7 +65,7 @@ pub struct Move {
     pub from: String,
     /// The function that receives the deliveries, `app/function`.
     pub to: String,
-    /// Change nothing: only count the deliveries.
+    /// True to change nothing, and only count the deliveries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }

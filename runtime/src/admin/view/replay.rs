@@ -26,7 +26,7 @@ pub struct Replay {
     pub until: Seq,
     /// Number of events that were delivered again.
     pub events: u64,
-    /// Number of deliveries by state, flattened into this object.
+    /// Number of deliveries of the replay by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
 }

@@ -30,10 +30,10 @@ pub struct CancelScheduled {
     /// All events that match this event pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<serde_json::Value>,
-    /// Where to continue the search for a pattern.
+    /// The position after which the search for a pattern continues: `next` of the previous response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Position>,
-    /// Cancels nothing and only counts.
+    /// True to cancel nothing, and only count the selected events.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -45,7 +45,7 @@ pub struct Position(pub UnixMs, pub Seq);
 /// The result of a request to cancel scheduled events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CancelledScheduled {
-    /// Number of cancelled events.
+    /// Number of cancelled events; in a dry run, of the events that would be cancelled.
     pub count: u64,
     /// Set if not all events were searched: send the request again with this position as `after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

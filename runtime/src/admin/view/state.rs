@@ -37,7 +37,7 @@ pub struct StateEntry {
     pub bucket: String,
     /// The key within the bucket.
     pub key: String,
-    /// Version of the write that set the value; higher than the version of every earlier write.
+    /// Version of the write that set the value. Each write has a higher version than all earlier writes.
     pub version: u64,
     /// Size of the value in bytes.
     pub bytes: u64,
@@ -56,7 +56,7 @@ pub struct StateChange {
     pub bucket: String,
     /// The key within the bucket.
     pub key: String,
-    /// Whether the key was deleted; then there is no value.
+    /// True if the attempt deleted the key; then there is no value.
     pub deleted: bool,
     /// The new value if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ impl StateEntry {
 }
 
 impl StateChange {
-    /// Makes a change that sets the key to `value`; `None` deletes it.
+    /// Makes a change that sets the key to `value`, or deletes the key if `value` is `None`.
     pub fn new(bucket: &str, key: &str, value: Option<&Bytes>) -> Self {
         let deleted = value.is_none();
         let StateValue { value, value_base64 } = value.map(|value| StateValue::of(value)).unwrap_or_default();

@@ -36,7 +36,7 @@ pub struct Status {
     /// The public listener and the listener of the admin API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<Listener>,
-    /// The work that ran when the process before this one ended without a clean stop; absent after a clean stop.
+    /// The work that was running when the previous process ended without a clean stop; absent after a clean stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_exit: Option<UncleanExit>,
 }
@@ -48,7 +48,7 @@ pub struct Listener {
     pub name: String,
     /// The URL, without a path.
     pub url: String,
-    /// The time at which the first certificate expires; absent without TLS.
+    /// The time at which the first of the listener's certificates expires; absent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<String>,
     /// `ok` or `degraded`.
@@ -67,11 +67,11 @@ impl From<ListenerStatus> for Listener {
     }
 }
 
-/// The work that ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Some of the
-/// deliveries may have ended shortly before.
+/// The work that was running when a process ended without a clean stop: by a crash, a kill or a lack of memory. Some of
+/// the deliveries may have ended shortly before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UncleanExit {
-    /// The deliveries that were running. A delivery that was running at two such ends becomes a dead letter.
+    /// The deliveries that were running. A delivery becomes a dead letter if it was running at two unclean exits.
     pub deliveries: Vec<InterruptedDelivery>,
     /// The functions that handled HTTP requests, by full name.
     pub requests: Vec<String>,
@@ -136,14 +136,15 @@ pub struct Function {
     /// Why Evoke itself paused the function; absent if an operator did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<String>,
-    /// Whether the component is still being compiled after the start, so that the deliveries wait; absent if not.
+    /// True if the component is still being compiled after the start of the process. Deliveries wait meanwhile. Absent
+    /// if false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compiling: bool,
-    /// Where a function with `deliver` sends events; absent for a component.
+    /// The endpoint to which a function with `deliver` sends events; absent for a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// A description of the circuit breaker of the endpoint, if it is open because deliveries to the endpoint failed;
-    /// absent if it is closed.
+    /// Describes the circuit breaker of the endpoint, which is open because deliveries failed. Absent if the circuit
+    /// breaker is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<String>,
     /// Number of deliveries by state, flattened into this object.
@@ -230,7 +231,7 @@ impl From<FunctionStatus> for Function {
 }
 
 impl Function {
-    /// A function that no active manifest declares.
+    /// Makes the entry of a function that no active manifest declares.
     pub(in crate::admin) fn inactive(name: String) -> Self {
         Self {
             name,

@@ -20,7 +20,7 @@ pub struct Timer {
     pub last: Vec<Tick>,
 }
 
-/// An instant of a timer that has passed.
+/// A tick of a timer, at a past instant of its schedule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Tick {
     /// The instant of the schedule, RFC 3339.
@@ -28,7 +28,7 @@ pub struct Tick {
     /// The number of the event; absent if the tick was skipped, or if retention removed the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Seq>,
-    /// The reason why the tick was skipped: `overlap` if deliveries of the tick before were pending, or `late` if the
+    /// The reason why the tick was skipped: `overlap` if deliveries of the previous tick were pending, or `late` if the
     /// tick could not be stored within the `start_deadline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,

@@ -23,10 +23,10 @@ pub struct Token {
     pub role: Role,
     /// When the token was made; for the owner's token, when the process started.
     pub created: String,
-    /// When the token expires; absent if never.
+    /// When the token expires; absent if it never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
-    /// Whether the token has expired.
+    /// True if the token has expired.
     #[serde(default)]
     pub expired: bool,
 }
@@ -39,7 +39,7 @@ pub struct TokenRequest {
     pub name: String,
     /// The rights of the token.
     pub role: Role,
-    /// Number of seconds after which the token expires; absent for never.
+    /// Number of seconds after which the token expires; absent for a token that never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_s: Option<u64>,
 }
@@ -53,7 +53,7 @@ pub struct NewToken {
     pub role: Role,
     /// The secret, to send as `Authorization: Bearer TOKEN`.
     pub token: String,
-    /// When the token expires; absent if never.
+    /// When the token expires; absent if it never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
 }

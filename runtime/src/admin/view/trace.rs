@@ -24,8 +24,8 @@ pub struct Node {
     /// The verified sender, as in [`Envelope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// The delivery that published the event. If Evoke itself published the event to report about a delivery, it is
-    /// that delivery.
+    /// The delivery that published the event. If Evoke itself published the event, the delivery about which the event
+    /// reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
     /// Number of the event that started the chain.
@@ -75,7 +75,8 @@ pub struct Delivery {
     pub due: Option<String>,
     /// Completed attempts, in order.
     pub attempts: Vec<Attempt>,
-    /// In a trace, the published events and the events of the runtime about this delivery, in order; absent if empty.
+    /// In a trace, the events that the delivery published and the events in which Evoke reports about it, in order;
+    /// absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Node>,
     /// In a trace that is too large, the number of omitted published events.
@@ -149,7 +150,7 @@ impl From<DeliveryRecord> for Delivery {
 }
 
 impl Delivery {
-    /// A delivery that retention has removed.
+    /// Makes the entry of a delivery that retention has removed.
     pub(in crate::admin) fn removed(id: DeliveryId, event: Seq) -> Self {
         Self { event, state: "removed".into(), ..Self::damaged(id, Vec::new(), "retention has removed it".into()) }
     }

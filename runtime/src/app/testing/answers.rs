@@ -20,8 +20,8 @@ const BODIES_BYTES_MAX: usize = 8 << 20;
 #[derive(Default)]
 pub(super) struct Peer {
     answers: Vec<test_file::Answer>,
-    /// The secrets of the function, if the test is a recorded attempt. In a recording, the values of secrets and their
-    /// encoded forms are replaced. So they are replaced in the requests too, before the requests are compared.
+    /// The secrets of the function, if the test is a recorded attempt. A recording has replacements in place of the
+    /// values of secrets and their encoded forms. The requests get the same replacements before they are compared.
     secrets: Option<Secrets>,
     state: Mutex<State>,
 }
@@ -50,13 +50,13 @@ impl Peer {
         std::mem::take(&mut self.lock().requests)
     }
 
-    /// Replaces the values of secrets in all their forms, as in a recording.
+    /// Replaces the values and the encoded forms of secrets in the same way as a recording does.
     fn plain<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes))
     }
 
-    /// Records a request, and selects the answer: the first matching answer that was not given yet, else the last
-    /// matching answer.
+    /// Records a request, and selects its answer: the first matching answer that was not given yet; if all were given,
+    /// the last matching answer.
     fn start(self: Arc<Self>, head: &Parts) -> BodyAnswer {
         let url = head.uri.to_string();
         let url = String::from_utf8_lossy(&self.plain(url.as_bytes())).into_owned();
@@ -108,7 +108,7 @@ impl Peer {
 
 fn too_many() -> Answer {
     Answer::Missing(format!(
-        "the attempt exceeds a limit of tests: at most {REQUESTS_MAX} requests, with bodies of {} MiB together",
+        "the attempt exceeds a limit of tests: at most {REQUESTS_MAX} requests and {} MiB of request bodies",
         BODIES_BYTES_MAX >> 20
     ))
 }

@@ -34,7 +34,7 @@ pub(super) struct Actual {
     pub(super) http: Vec<Map<String, Value>>,
 }
 
-/// Changes of a bucket: the new value by key, `None` for a deleted key.
+/// Changes of a bucket (one function's or one app's state): the new value by key, or `None` for a deleted key.
 pub(super) type Changes = BTreeMap<String, Option<Vec<u8>>>;
 
 /// Runs one attempt of a function of an app. If the state of the test cannot be stored, the outcome is `unavailable`.
@@ -74,8 +74,8 @@ pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: T
         outside: Outside::Given(Given::new(peer.answers(), reads)),
     };
     let attempt = function.run(call).await;
-    // In a recording, the values of secrets and their encoded forms are replaced. So they are replaced in the results
-    // too, before the results are compared.
+    // A recording has replacements in place of the values of secrets and their encoded forms. The results get the same
+    // replacements before they are compared with the recording.
     let plain =
         |bytes: &[u8]| secrets.as_ref().map_or(bytes.into(), |secrets| secrets.replace_for_tests(bytes)).into_owned();
     let published_json = attempt.published.iter();

@@ -98,8 +98,8 @@ impl Found {
         }
     }
 
-    /// Reports the first expected line that does not occur after the expected lines before it. Other lines may come
-    /// between them.
+    /// Reports the first expected line that is missing. The expected lines must occur in the same order. Other lines
+    /// between them are allowed.
     fn logs(&mut self, expected: &[String], actual: &[String]) {
         let mut rest = actual.iter();
         if let Some(index) = expected.iter().position(|line| !rest.any(|actual| actual == line)) {
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Returns the places and values that differ, as in `state.seen: 7 8`.
+    /// Returns each difference as its place, the expected value and the actual value, as in `state.seen: 7 8`.
     fn found(expect: &str) -> Vec<String> {
         let text = format!("tests:\n  a:\n    expect: {expect}\n");
         let file = TestFile::parse(&text, Path::new("a.test.yaml")).unwrap();

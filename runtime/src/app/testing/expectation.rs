@@ -11,8 +11,8 @@ use evoke_manifest::test_file::Expect;
 /// The parts of an expectation, in the order in which they are written.
 pub(super) type Parts = Vec<(&'static str, Value)>;
 
-/// Returns a new expectation. If the test has an expectation, the new one has the same parts, which compare the same
-/// attributes. Otherwise, it has the outcome and all effects of the attempt.
+/// Returns a new expectation. If the test has an expectation, the new one has the same parts with the same attributes.
+/// Otherwise, the new one has the outcome and all effects of the attempt.
 pub(super) fn of(old: Option<&Expect>, actual: &Actual) -> Parts {
     let has = |part: fn(&Expect) -> bool, default: bool| old.map_or(default, part);
     let mut parts: Parts = Vec::new();
@@ -49,8 +49,8 @@ pub(super) fn of(old: Option<&Expect>, actual: &Actual) -> Parts {
     parts
 }
 
-/// Adds changes of state. With `is_raw`, a value that is not JSON in its shortest form is written under `key_raw`, byte
-/// by byte.
+/// Adds changes of state. With `is_raw`, a value that is not JSON in the shortest form is written under `key_raw`, with
+/// its exact bytes.
 fn add_changes(parts: &mut Parts, [key, key_raw]: [&'static str; 2], changed: &Changes, is_raw: bool) {
     if is_raw {
         let (values, raw) = recorded::changes(changed.iter().map(|(key, value)| (key, value.as_deref())));
@@ -64,8 +64,8 @@ fn add_changes(parts: &mut Parts, [key, key_raw]: [&'static str; 2], changed: &C
     }
 }
 
-/// Returns the actual maps with only some of their keys: those that the old expectation compares or, without an old
-/// expectation, `keys`.
+/// Returns the actual maps, each with only some of its entries. If the old expectation has a map at the same position,
+/// the entries with the keys of that map remain; otherwise, the entries with one of the `keys`.
 fn maps(old: &[Map<String, Value>], actual: &[Map<String, Value>], keys: &[&str]) -> Value {
     let map = |(index, actual): (usize, &Map<String, Value>)| -> Value {
         let is_wanted = |key: &str| match old.get(index) {

@@ -10,7 +10,7 @@ use evoke_manifest::{Checked, Diagnostic, Diagnostics, TestFile};
 
 /// The end of the name of a test file.
 const ENDING: &str = ".test.yaml";
-/// Maximum number of test files of a command.
+/// Maximum number of test files that one command runs.
 const FILES_MAX: usize = 1_000;
 
 /// A manifest with its test files.
@@ -19,8 +19,8 @@ pub(super) struct Suite {
     pub(super) files: Vec<TestFile>,
 }
 
-/// A test file to load. If the user named a manifest, `of` is this manifest, and test files of other manifests are left
-/// out.
+/// A test file to load. If the user named a manifest, `of` is this manifest, and the file is left out if it belongs to
+/// another manifest.
 struct Candidate {
     path: PathBuf,
     of: Option<PathBuf>,
@@ -100,7 +100,7 @@ fn candidates(arguments: &[PathBuf]) -> anyhow::Result<Vec<Candidate>> {
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup_by(|a, b| a.path == b.path && a.of == b.of);
     if found.len() > FILES_MAX {
-        bail!("there are {} test files; the limit is {FILES_MAX}: name fewer files or folders", found.len());
+        bail!("there are {} test files; the limit is {FILES_MAX}: give fewer files or folders", found.len());
     }
     Ok(found)
 }
@@ -121,8 +121,8 @@ fn is_test_file(path: &Path) -> bool {
     name.ends_with(ENDING) && !name.starts_with('.')
 }
 
-/// Returns the manifest of a test file: the manifest that the file names, else the manifest with the same name, else
-/// `evoke.yaml`.
+/// Returns the manifest of a test file: the manifest that the file names, else `NAME.yaml` or `NAME.yml` beside
+/// `NAME.test.yaml`, else `evoke.yaml`.
 fn manifest_of(file: &TestFile) -> Result<PathBuf, Box<Diagnostic>> {
     let path = &file.source.path;
     if let Some(Spanned { value, span }) = &file.manifest {
@@ -138,7 +138,7 @@ fn manifest_of(file: &TestFile) -> Result<PathBuf, Box<Diagnostic>> {
     names.iter().map(|name| path.with_file_name(name)).find(|path| path.is_file()).ok_or_else(|| {
         let message =
             format!("there is no manifest for these tests: neither {stem}.yaml nor evoke.yaml is beside them");
-        Box::new(Diagnostic::file_error(&file.source, message).help("name it in the test file: `manifest: FILE.yaml`"))
+        Box::new(Diagnostic::file_error(&file.source, message).help("add `manifest: FILE.yaml` to the test file"))
     })
 }
 

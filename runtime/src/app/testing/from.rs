@@ -1,5 +1,5 @@
-//! Makes tests from recorded attempts, and runs them. The tests are written as the text of a test file, which is read
-//! back before the tests run. So a written file has exactly the tests that ran.
+//! Makes tests from recorded attempts. The tests are formatted as the text of a test file, and this text is parsed
+//! before the tests run. So a written file has exactly the tests that ran.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use evoke_manifest::{Checked, TestFile};
 use evoke_model::event::Event;
 use evoke_model::recording::{Content, Recording};
 
-/// The size of the text, in bytes, at which no further test is added to a file. A test file has at most 1 MiB.
+/// Maximum size of the text of a file with several tests, in bytes. A file with one test may have up to 1 MiB.
 const FILE_BYTES: usize = 256 * 1024;
 /// Maximum number of tests in a file.
 const FILE_TESTS: usize = 200;
 
-/// The file into which the tests of recorded attempts are written.
+/// The file for the tests that are made from recorded attempts.
 #[derive(Debug, Clone)]
 pub enum RecordedFile {
     /// Into no file.
@@ -98,7 +98,7 @@ fn find(manifests: Vec<Checked>, function: &str) -> anyhow::Result<Checked> {
     match found {
         Some(checked) if present_name(&checked, name).is_some() => Ok(checked),
         Some(checked) => bail!("{} has no function {name} any more", checked.manifest.path.display()),
-        None => bail!("the manifests declare the apps {}, not {app}; name the manifest of {app}", names.join(", ")),
+        None => bail!("the manifests declare the apps {}, not {app}; give the manifest of {app}", names.join(", ")),
     }
 }
 
@@ -124,7 +124,7 @@ fn renamed(recording: Recording, checked: &Checked) -> Recording {
     Recording { function: format!("{app}/{present}"), published, ..recording }
 }
 
-/// Returns the name of a manifest, if it is in the same folder as the test file; else its full path.
+/// Returns the file name of the manifest if it is in the folder of the test file, and its full path otherwise.
 fn relative(manifest: &Path, file: &Path) -> String {
     let folder = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned);
     let canonical = |path: Option<PathBuf>| path.unwrap_or_else(|| PathBuf::from(".")).canonicalize().ok();
@@ -136,8 +136,7 @@ fn relative(manifest: &Path, file: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Returns the differences between the attempt and its recording, in published events and changes of state. They are
-/// compared byte by byte.
+/// Compares the published events and the changes of state of the attempt with those of the recording, byte by byte.
 pub(super) fn differences(recording: &Recording, actual: &Actual) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |at: String, expected: Option<&str>, actual: Option<&str>| {

@@ -16,7 +16,7 @@ use evoke_sandbox::{self as sandbox, Kind, Sandbox, Secret, Secrets};
 
 type Values = BTreeMap<String, String>;
 
-/// Returns the loaded function of each test. Tests with the same function, configuration and secrets share one.
+/// Returns the loaded function of each test. Tests with the same function, configuration and secrets share one value.
 pub(super) async fn load_all(cases: &[Case<'_>], sandbox: &Sandbox) -> Result<Vec<Arc<sandbox::Function>>, AppError> {
     let key = |case: &Case<'_>| {
         let name = full_name(&case.checked.manifest, case.function);

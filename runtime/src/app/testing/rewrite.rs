@@ -9,7 +9,7 @@ use crate::yaml;
 use evoke_manifest::TestFile;
 use evoke_manifest::test_file::Test;
 
-/// The changed text, and the file that is read from it.
+/// The changed text, and the file that results from parsing this text.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) text: String,
@@ -26,7 +26,7 @@ pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyh
     for (test, parts) in new {
         let edit = edit(&file.source.text, test, parts).with_context(|| {
             format!(
-                "the test `{}` is written in a form that cannot be changed; write it out, without aliases",
+                "the test `{}` is written in a form that cannot be changed; write the test in full, without aliases",
                 test.name.value
             )
         })?;
@@ -52,8 +52,8 @@ pub(super) fn with_expectations(file: &TestFile, new: &[(&Test, Parts)]) -> anyh
     Ok(Written { text, file: written })
 }
 
-/// Returns the range of the text to replace, and the new text. Returns `None` if the test itself does not follow its
-/// name in the text, but an alias for example.
+/// Returns the range of the text to replace, and the new text. Returns `None` if the test's name is not followed by
+/// the test itself, but for example by an alias.
 fn edit(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, String)> {
     let name = test.name.span;
     if test.span == name {
@@ -76,7 +76,7 @@ fn edit(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, String)
     }
 }
 
-/// Like [`edit`], for a test in block style.
+/// Does the work of [`edit`] for a test in block style.
 fn edit_block(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, String)> {
     let expect = |indent: usize| {
         let lines = yaml::block(parts.iter().map(|(key, value)| (*key, value)), indent + 2);
@@ -100,8 +100,8 @@ fn edit_block(text: &str, test: &Test, parts: &Parts) -> Option<(Range<usize>, S
     }
 }
 
-/// Returns the end of the last line that belongs to the key at `start`. These are the lines with more indentation than
-/// the key.
+/// Returns the end of the last line that belongs to the key at `start`. Lines with more indentation than the key belong
+/// to it.
 fn block_end(text: &str, start: usize) -> usize {
     let column = column(text, start);
     let rest = text.get(start..).unwrap_or_default();
@@ -130,7 +130,7 @@ fn indentation(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
 }
 
-/// Returns true unless a line is empty or a comment.
+/// Returns true if a line is neither empty nor a comment.
 fn is_content(line: &str) -> bool {
     let line = line.trim();
     !line.is_empty() && !line.starts_with('#')

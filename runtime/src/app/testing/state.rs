@@ -19,11 +19,13 @@ use evoke_store::memory::MemoryStore;
 /// The state of a test, from which an attempt reads.
 pub(super) struct GivenState {
     stored: StoredState,
-    /// The recorded sizes of buckets, for quotas. They are needed because a recording has only some of the values.
+    /// The recorded sizes of buckets, which quotas limit. The sizes cannot be computed, because a recording has only
+    /// some of the values.
     usages: BTreeMap<String, Usage>,
 }
 
-/// The state that a test gives for a bucket: values as JSON, and the further reads of state that a recording has.
+/// The state that a test gives for a bucket (one function's or one app's state): values as JSON, and further reads
+/// from a recording.
 pub(super) struct GivenBucket {
     pub(super) name: Arc<str>,
     pub(super) values: Option<Spanned<BTreeMap<String, Value>>>,

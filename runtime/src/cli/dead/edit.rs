@@ -52,7 +52,8 @@ impl WithData {
             return print_json_text(&response);
         }
         let Edited { seq, .. } = parse(&response)?;
-        print(&format!("delivered again as event {seq}; `evoke trace {seq}` shows what becomes of it"))
+        let hint = format!("`evoke trace {seq}` shows its delivery");
+        print(&format!("event {seq} with the new data replaces the dead letter; {hint}"))
     }
 }
 

@@ -21,7 +21,8 @@ use super::sender::Sender;
 use super::stream::{Stream, cannot_read, stdin_lines, wrong_line};
 use evoke_fs::PrivateFolder;
 
-/// The maximum size of `changed/KEY.json` in bytes: two events of the maximum size, with every character escaped.
+/// The maximum size of `changed/KEY.json` in bytes. Two events of the maximum size fit, even if every character is
+/// escaped.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The maximum length of a percent-encoded key, in bytes. The key is a part of a file name, whose length is limited.
 const KEY_BYTES_MAX: usize = 64;
@@ -43,9 +44,9 @@ struct Readings {
     _lock: File,
 }
 
-/// Sends an event for each reading that differs from the one before. `Some` is the reading of the command line; without
-/// `--data`, its value is `None`, which counts as `null`. If `reading` is `None`, each line of standard input is a
-/// reading.
+/// Sends an event for each reading that differs from the one before. If `reading` is `Some`, it has the only reading:
+/// the value of `--data`, or `None` without `--data`, which counts as `null`. If `reading` is `None`, each line of
+/// standard input is a reading.
 pub(super) fn run(
     stream: &Stream<'_>,
     folder: &Path,
@@ -157,7 +158,7 @@ impl Readings {
         self.store().and_then(|()| self.finish_sending(send)).map_err(Ok)
     }
 
-    /// Sends the event that is stored as being sent, if there is one, and stores that Evoke has confirmed it.
+    /// Sends the event in [`Last::sending`], if there is one, and stores that Evoke has confirmed this event.
     fn finish_sending(&mut self, send: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let Some((data, event)) = &self.last.sending else { return Ok(()) };
         send(event)?;

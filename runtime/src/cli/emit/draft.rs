@@ -47,8 +47,8 @@ impl Draft {
         self.type_.is_some()
     }
 
-    /// Returns the JSON form of one event, without checking it: the server does. The text is on one line if the data
-    /// is.
+    /// Returns the JSON form of one event. Only the server checks it. The text is on one line if the data is on one
+    /// line.
     pub(super) fn event_json(&self, id: Option<String>, data: Option<&RawValue>) -> Result<String, Failure> {
         let event = OneEvent {
             specversion: "1.0",
@@ -63,8 +63,8 @@ impl Draft {
             .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
     }
 
-    /// Returns the JSON form of the event that a line describes, on one line. With `--type`, the line has the data of
-    /// the event, else the event itself. Returns the mistake if the line is wrong.
+    /// Returns the JSON form of the event that a line describes, on one line. With `--type`, the line has only the data
+    /// of the event; without it, the complete event. Returns the mistake if the line is wrong.
     pub(super) fn line_to_json(&self, line: &[u8]) -> Result<String, String> {
         match &self.type_ {
             Some(type_) => self.checked(&self.event_of_data(type_, line)?),

@@ -1,9 +1,10 @@
-//! Reads lines in groups. A group has all complete lines that one read returned, and the events of a group are written
-//! and sent together. So the line of a slow producer is sent immediately, and does not wait for further lines.
+//! Reads lines in groups. A group has all complete lines that one read returned. The events of a group are written to
+//! the spool and sent together. A read returns as soon as a part of the input is available, so the line of a slow
+//! producer is sent immediately and does not wait for further lines.
 
 use std::io::{self, BufRead};
 
-/// The maximum length of a line in bytes: an event of the maximum size, with every character escaped.
+/// The maximum length of a line in bytes. An event of the maximum size fits, even if every character is escaped.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The maximum number of lines per group.
 const LINES_MAX: usize = 1_000;

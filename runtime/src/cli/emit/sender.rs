@@ -26,8 +26,8 @@ pub(super) struct Sent {
     pub(super) duplicates: u64,
 }
 
-/// Why sending a batch failed. After `Away`, it is unknown whether the events of the batch are stored. After the
-/// others, no event of the batch is stored.
+/// Why sending a batch failed. With `Away`, it is unknown whether the events of the batch are stored. With the other
+/// variants, no event of the batch is stored.
 pub(super) enum NotSent {
     /// Evoke cannot be reached, or sent no complete response.
     Away(Failure),

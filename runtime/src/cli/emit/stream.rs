@@ -1,7 +1,8 @@
 //! Sends the lines of standard input, directly or through the spool.
 //!
-//! One thread reads lines, makes events with ids from them, and passes the events on in groups, through a queue or the
-//! spool. Another thread sends the events. So a slow network does not delay the producer while the queue has room.
+//! One thread reads lines, makes an event with an id from each line, and passes the events on in groups, through a
+//! queue or the spool. Another thread sends the events. So a slow network does not delay the producer while the queue
+//! has room.
 
 use std::io::{BufReader, StdinLock};
 use std::path::Path;
@@ -21,9 +22,10 @@ use super::spool::{Batch, Spool};
 /// The maximum number of groups in the queue between the two threads. A group has at most [`READ_BYTES`] and one more
 /// line.
 const GROUPS_MAX: usize = 8;
-/// How many bytes of standard input one read can return.
+/// Maximum number of bytes that one read of standard input returns.
 const READ_BYTES: usize = 256 * 1024;
-/// No further group of lines is added to a request that has half of this number of events.
+/// Limits the events of a request. Once the request has half of this number, no further group of lines is added. A
+/// group can have this number of lines.
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// No further group of lines is added to a request that has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -51,12 +53,12 @@ struct Summary {
     duplicates: u64,
     /// Events that Evoke refused; they are in `refused.jsonl` in the spool.
     refused: u64,
-    /// Whether events are left in the spool.
+    /// True if events are left in the spool.
     left: bool,
 }
 
-/// The events of a group of lines, each with the number of its line. If a line is wrong, the events end before this
-/// line, and the group has the error.
+/// The events of a group of lines, each with the number of its line. If a line is wrong, the group has only the events
+/// of the lines before, and the error.
 struct Group {
     events: Vec<(u64, String)>,
     wrong: Option<Failure>,
@@ -265,7 +267,7 @@ fn note_once(noted: &mut bool, message: &str) {
     }
 }
 
-/// Ends the input of the spool when it is dropped, even if the thread panics.
+/// Closes the spool when this guard is dropped, even if the thread panics.
 struct Closing(Arc<Spool>);
 
 impl Drop for Closing {
@@ -286,7 +288,7 @@ struct Drain<'a> {
     reason: Option<String>,
     /// The time of the first failed attempt to send after the end of the input; `None` again after a success.
     away_since: Option<Instant>,
-    /// Whether the user was told that attempts to send fail. False again after a success.
+    /// True if the user was informed that attempts to send fail; false again after a success.
     noted: bool,
 }
 
@@ -339,8 +341,8 @@ impl<'a> Drain<'a> {
         Ok(true)
     }
 
-    /// Waits for `backoff` before a retry. Returns false if attempts to send have failed for longer than `--wait` after
-    /// the end of the input.
+    /// Waits for `backoff` before a retry. After the end of the input, returns false once attempts to send have failed
+    /// for the time of `--wait`.
     fn may_wait(&mut self, backoff: Duration) -> bool {
         if self.spool.is_closed() {
             let since = *self.away_since.get_or_insert_with(Instant::now);

@@ -273,7 +273,7 @@ pub(super) fn template(language: Language) -> Template {
             ]),
             sdk: vec![C, C_TOOLS],
             source: "function.c",
-            needs: "clang, lld and wasi-libc, as in Debian, or the WASI SDK in WASI_SDK_PATH",
+            needs: "the Debian packages clang, lld and wasi-libc, or the WASI SDK in WASI_SDK_PATH",
             component: "./function.wasm",
             build: "sh sdk/build.sh",
             memory: "16MiB",

@@ -91,8 +91,8 @@ pub(super) fn fetch(
     }
 }
 
-/// Returns the file for the tests. Without `--out`, the tests of a delivery go beside the manifest, and the tests of a
-/// function into no file.
+/// Returns the file for the tests. Without `--out`, the tests of a delivery are written beside the manifest, and the
+/// tests of a function are not written.
 pub(super) fn file(from: &From, out: Option<&Path>) -> RecordedFile {
     match (out, from) {
         (Some(out), _) if is_stdout(out) => RecordedFile::Beside("recorded".to_owned()),

@@ -1,4 +1,4 @@
-//! The grants of the active functions, in the form in which the records have them.
+//! The grants of the active functions, in the form that the records store.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,9 +12,9 @@ use evoke_model::destination::{Destination, Target};
 use evoke_model::{GrantKey, GrantKind};
 use evoke_sandbox::GrantUse;
 
-/// Maximum number of grants of a function whose use is recorded.
+/// Maximum number of grants for which uses are recorded, for each function.
 const GRANTS_MAX: usize = 256;
-/// The longest name of a grant whose use is recorded, in bytes.
+/// The longest name of a grant for which uses are recorded, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 /// Size limit of the stored grants of a function, as JSON, in bytes.
 const ALLOW_BYTES_MAX: usize = 64 * 1024;
@@ -29,7 +29,7 @@ pub(in crate::control) struct Declared {
     /// The grants in the form of the manifest.
     pub(super) allow: Option<Value>,
     pub(super) refusing_imports: Vec<&'static str>,
-    /// Returns true if the function has a grant for a use that was refused.
+    /// Returns true if the function has a grant for this use. Called with uses that were refused before.
     pub(super) covers: Box<dyn Fn(&GrantKey) -> bool + Send>,
     pub(super) grant_use: Arc<GrantUse>,
 }
@@ -131,7 +131,8 @@ fn covers(function: &Function, key: &GrantKey) -> bool {
     }
 }
 
-/// Returns `allow:` as a manifest has it. Paths are relative to the manifest's folder if they are below it.
+/// Returns the function's grants in the form of `allow:` in a manifest. Paths below the manifest's folder are relative
+/// to that folder.
 fn allow(function: &Function, folder: &Path) -> Map<String, Value> {
     let allow = &function.allow;
     let mut map = Map::new();

@@ -28,7 +28,7 @@ pub fn propose(record: &Record) -> Option<Value> {
     (record.attempts > 0 && proposed != *allow).then_some(Value::Object(proposed))
 }
 
-/// Returns the line for `allow:` that would allow a use that was refused.
+/// Returns the entry for `allow:` with which this refused use would be allowed.
 pub fn line(key: &GrantKey) -> Value {
     let name = key.name.as_str();
     match key.kind {

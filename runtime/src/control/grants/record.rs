@@ -11,8 +11,8 @@ use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 use evoke_sandbox::Uses;
 
 const VERSION: u32 = 1;
-/// The time of a use is updated only if this time has passed since the stored one. So a grant that is used all the time
-/// does not change its record more often.
+/// The stored time of a use is updated only if it is at least this old. So a grant in constant use changes its record
+/// only once an hour.
 const STEP_MS: i64 = 3_600_000;
 /// Maximum number of refused uses in a record.
 const REFUSED_MAX: usize = 32;
@@ -40,7 +40,7 @@ pub struct Record {
     /// The grants as the manifest has them, without values of secrets; `None` if they are too long to be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Value>,
-    /// The time since which no manifest has the function; `None` if a manifest has the function.
+    /// The time at which Evoke found that no manifest has the function any more; `None` if a manifest has the function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -68,7 +68,7 @@ pub struct GrantRecord {
     /// The addresses that requests may reach although they are not global, such as those of a private network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The time since which the manifest does not have the grant; `None` if the manifest has the grant.
+    /// The time at which Evoke found that the manifest no longer has the grant; `None` if the manifest has the grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
 }
@@ -110,8 +110,8 @@ impl GrantRecord {
     }
 }
 
-/// Sets a time to `now_ms` if a whole step has passed since it, or if the clock was set back. Returns true if the time
-/// was set.
+/// Sets `last_ms` to `now_ms` if `last_ms` is at least [`STEP_MS`] old, or if the clock was set back. Returns true if
+/// it was set.
 fn step(last_ms: &mut UnixMs, now_ms: UnixMs) -> bool {
     let is_due = now_ms < *last_ms || now_ms - *last_ms >= STEP_MS;
     if is_due {
@@ -140,18 +140,18 @@ impl Record {
         self.grants.iter().filter(|grant| grant.gone_ms.is_none())
     }
 
-    /// Returns the number of attempts since the function has the grant.
+    /// Returns the number of attempts since the function received the grant.
     pub fn attempts_of(&self, grant: &GrantRecord) -> u64 {
         self.attempts.saturating_sub(grant.attempts_before)
     }
 
-    /// Returns true if the function had attempts since it has the grant, and none of them used the grant.
+    /// Returns true if there were attempts since the function received the grant, and none of them used the grant.
     pub fn is_unused(&self, grant: &GrantRecord) -> bool {
         !grant.is_used() && self.attempts_of(grant) > 0
     }
 
-    /// Sets the grants of the manifest. The record of a grant that the manifest still has stays unchanged. Returns true
-    /// if anything changed.
+    /// Sets the grants of the manifest. The recorded uses of a grant that the manifest still has stay unchanged.
+    /// Returns true if anything changed.
     pub(super) fn declare(&mut self, function: &Declared, now_ms: UnixMs) -> bool {
         let before = self.clone();
         self.gone_ms = None;

@@ -53,7 +53,7 @@ fn a_record_is_written_for_a_new_use_and_once_an_hour_for_a_known_one() {
     grant_use.request(0, "https://a.example");
     assert_eq!(writes(&records, HOUR_MS + 10, false), 1);
     assert_eq!(record(&records).grants[0].last_ms(), Some(HOUR_MS + 10));
-    // Only the number of attempts changes: once a minute, and at the stop.
+    // A record in which only the number of attempts changes is written once a minute and at the stop.
     grant_use.attempt();
     assert_eq!(writes(&records, HOUR_MS + 20, false), 0);
     assert_eq!(writes(&records, HOUR_MS + ATTEMPTS_INTERVAL_MS + 10, false), 1);
@@ -110,7 +110,7 @@ fn a_renamed_function_takes_over_the_record_with_uses_that_are_not_stored() {
     assert_eq!(marks.iter().map(|mark| &*mark.key).collect::<Vec<_>>(), ["a/g"]);
     let record = Record::from_mark(marks[0].value.as_deref().unwrap()).unwrap();
     assert_eq!((record.since_ms, record.grants[0].last_ms()), (5, Some(10)));
-    // A record under the present name stays, as in the store.
+    // If the present name already has a record, this record stays. The store does the same.
     declare(&records, "{}", 20);
     records.rename(&[take_over("a/f", "a/g")]);
     assert!(!records.lock().records.contains_key("a/f"));

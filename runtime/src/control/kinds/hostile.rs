@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The target is 100 ms in a release build on an idle machine. This limit is higher, because tests run unoptimised and
-/// in parallel.
+/// The target for one load is 100 ms in a release build on an idle machine. This limit is higher, because tests run
+/// unoptimised and in parallel.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 fn load(path: &Path) -> Result<Checked, Diagnostics> {

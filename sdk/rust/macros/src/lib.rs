@@ -12,8 +12,7 @@ use proc_macro::TokenStream;
 /// | parameter | value |
 /// |---|---|
 /// | `evoke::Event` | the event |
-/// | `evoke::Json<T>` | the event's data as JSON; data that does not parse as `T` is rejected before the function runs
-/// |
+/// | `evoke::Json<T>` | the event's data as JSON; data that does not parse as `T` is rejected before the call |
 /// | `evoke::FileEvent`, `evoke::TimerTick` | an event of a `files:` or `timer:` source |
 /// | `evoke::Delivery` | the delivery: its id, the number of the attempt, the deadline |
 ///

@@ -99,7 +99,8 @@ fn read(response: &IncomingResponse, body_bytes_max: usize) -> Result<Response, 
     let stream = incoming.stream().map_err(|()| Error::Failed("the host returned no body".into()))?;
     let mut body = Vec::new();
     let length = content_length(&headers);
-    // If the head has the length of the body, this saves the last call, which would only report the end of the body.
+    // If the head contains the length of the body, the loop ends without a last call, which would only report the end
+    // of the body.
     while length != Some(body.len()) {
         match stream.blocking_read(READ_BYTES_MAX) {
             Ok(part) if body.len() + part.len() > body_bytes_max => return Err(Error::BodyTooLarge(body_bytes_max)),
@@ -141,7 +142,6 @@ fn to_error(code: ErrorCode) -> Error {
     }
 }
 
-/// The parts of a URL.
 struct Url<'a> {
     scheme: Scheme,
     authority: &'a str,

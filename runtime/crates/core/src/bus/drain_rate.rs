@@ -1,5 +1,5 @@
-//! The drain rate: how fast pending deliveries end. The bus computes from this rate when a rejected producer should
-//! retry.
+//! The drain rate: how many pending deliveries end per second. From this rate, the bus computes how long a rejected
+//! producer should wait before a retry.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The rate is measured over this time.
+/// The time over which the rate is measured.
 const WINDOW: Duration = Duration::from_secs(10);
 /// The time between two samples. So the window has at most 11 samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ impl DrainRate {
     }
 
     /// Returns the estimated time until `excess` more deliveries have ended, in whole seconds within [`BOUNDS`].
-    /// Returns [`UNKNOWN`] if there are not enough samples.
+    /// `ended` is the total at `now`. Returns [`UNKNOWN`] if there are not enough samples.
     pub(super) fn time_until_ended(&self, excess: f64, now: Instant, ended: u64) -> Duration {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, before)) = samples.front() else { return UNKNOWN };

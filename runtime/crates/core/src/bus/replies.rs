@@ -1,13 +1,13 @@
-//! Requests that wait for a reply: an event of a certain type that a function publishes because of the request's own
-//! event. The number of waiting requests is bounded. The chain of a request is its event with all events that this
-//! event causes. After each commit, the bus wakes the requests whose chain has changed.
+//! Requests that wait for a reply. The chain of a request is the event that the request sent, with all events that
+//! functions publish because of it. The reply is an event of a wanted type in this chain. The number of waiting
+//! requests is bounded. After each commit, the bus wakes the requests whose chain may have changed.
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
-//! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
+//! request that begins to wait late misses nothing. While no request waits, a commit costs one load of an atomic.
 //!
-//! There are two kinds of changes. After a decisive one (a function published the wanted event, or a delivery became a
-//! dead letter) the request reads its chain at once, because this read gives the result. After other changes, the chain
-//! may have ended without a result. A chain can have thousands of them, so the request limits how often it reads.
+//! A change is decisive if a function published a wanted event, or if a delivery became a dead letter. The request then
+//! has a result, so it reads its chain at once. After any other change, the chain may have ended without a result. A
+//! chain can have thousands of such changes, so the request limits how often it reads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,22 +20,22 @@ use super::Bus;
 use evoke_model::{ChainState, Completed, Completion, DeliveryId, NewEvent, Origin, ReadEvent, Seq, Verdict};
 use evoke_store::{Committed, StoreError, TypeFilter};
 
-/// The maximum number of requests that wait, over all sources. A waiting request needs less than 1 KiB besides its
-/// connection; half of the listener's connections are left for other requests.
+/// The maximum number of waiting requests of all sources together. A waiting request needs less than 1 KiB besides its
+/// connection. The limit leaves half of the listener's connections to other requests.
 const WAITING_MAX: usize = 2_048;
-/// The maximum number of chains that are read at the same time, so that most readers of the store are left for other
+/// The maximum number of chains that are read at the same time. The limit leaves most of the store's readers to other
 /// callers.
 const READS_MAX: usize = 2;
-/// After each read of its chain, a request pauses for this many times the duration of the read, unless a decisive change
-/// ends the pause. So the reads of a request take at most a tenth of the time, however many events its chain has.
+/// After each read of its chain, a request pauses: this factor times the duration of the read. Only a decisive change
+/// can end the pause earlier. Without such changes, the reads take at most a tenth of the time, however many events the
+/// chain has.
 const PAUSE_PER_READ: u32 = 9;
-/// If a completion has more published events than this, it counts as decisive and the types of the events are not
-/// compared, so that a commit never takes long.
+/// A completion (the result of an attempt) with more published events than this counts as decisive. The types of its
+/// events are not compared with the wanted types, because this would delay the commit.
 const CHECKED_EVENTS_MAX: usize = 16;
 
-/// The requests that wait.
 pub(super) struct Replies {
-    /// The number of entries of `Table::by_root`, which a commit reads without the lock.
+    /// The number of entries of `Table::by_root`. A commit reads this number without the lock.
     watched: AtomicUsize,
     table: Mutex<Table>,
     reads: Semaphore,
@@ -49,7 +49,7 @@ struct Table {
     by_root: HashMap<Seq, Vec<Arc<Waiter>>>,
 }
 
-/// Why a request no longer waits.
+/// The reason why a wait of a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
     Decided,
@@ -57,13 +57,12 @@ enum Woken {
     Deadline,
 }
 
-/// A request that waits.
 struct Waiter {
-    /// The types of events that are a reply.
+    /// Returns true for the types of events that are a reply.
     wanted: TypeFilter,
-    /// Woken when the chain has a result.
+    /// Notified after a decisive change of the chain.
     decided: Notify,
-    /// Woken when the chain has changed otherwise, so that it may have ended.
+    /// Notified after any other change of the chain.
     changed: Notify,
 }
 
@@ -72,7 +71,8 @@ impl Waiter {
         Self { wanted, decided: Notify::new(), changed: Notify::new() }
     }
 
-    /// Wakes the request because of a completion in its chain.
+    /// Wakes the request after a completion in its chain. `is_committed` is true if the store has committed the
+    /// completion.
     fn notify(&self, completion: &Completion, is_committed: bool) {
         let is_reply = |published: &NewEvent| (self.wanted)(&published.event.type_);
         let publishes = &completion.publishes;
@@ -84,12 +84,12 @@ impl Waiter {
         woken.notify_one();
     }
 
-    /// Waits until the chain should be read again: after a decisive change at once if `is_decided_at_once`, otherwise not
-    /// before `pause_ends`.
+    /// Waits for a change of the chain, at most until `deadline`. After a change, also waits until `pause_ends`. If
+    /// `is_decided_at_once` is true, a decisive change ends the wait immediately.
     async fn wait(&self, is_decided_at_once: bool, pause_ends: Instant, deadline: Instant) -> Woken {
         let decided = async {
             self.decided.notified().await;
-            // A timer would end up to a millisecond late, so none is used here if possible.
+            // A timer can fire a millisecond late, so it is only used if necessary.
             if !is_decided_at_once {
                 sleep_until(pause_ends).await;
             }
@@ -120,15 +120,15 @@ impl Replies {
 
     /// Wakes the requests whose chain a commit may have changed. Does not block.
     fn notify(&self, committed: &Committed) {
-        // A request is added before its first read of the chain. So if no request is found here, a request that is
-        // added later sees this commit in its first read.
+        // A request is added to the table before it reads its chain for the first time. So a request that is not in the
+        // table yet sees this commit in its first read.
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
         let table = self.lock();
         if !committed.cancelled.is_empty() {
-            // An operator cancelled deliveries, which is rare. Their chains are not known here, so all requests are
-            // woken.
+            // An operator cancelled deliveries. Their chains are not known here, so all requests are woken. A
+            // cancellation is rare.
             table.by_root.values().flatten().for_each(|waiter| waiter.changed.notify_one());
         }
         for (completion, result) in &committed.settled {
@@ -139,7 +139,7 @@ impl Replies {
     }
 }
 
-/// The place of one request that waits for a reply. Dropping the permit frees the place.
+/// The permission for one request to wait for a reply. It takes one of a limited number of places until it is dropped.
 pub struct ReplyPermit {
     replies: Arc<Replies>,
     source: Origin,
@@ -158,7 +158,7 @@ impl Drop for ReplyPermit {
     }
 }
 
-/// Receives the wake-ups for one chain until it is dropped.
+/// Receives the wake-ups for the chain of `root` until this value is dropped.
 struct Watch<'a> {
     replies: &'a Replies,
     root: Seq,
@@ -191,7 +191,7 @@ impl Drop for Watch<'_> {
 /// The result of a wait for a reply.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// The event that a function of the chain published.
+    /// The first event of a wanted type that a function of the chain published.
     Event(ReadEvent),
     /// A delivery of the chain is a dead letter, see [`ChainState::Dead`].
     Dead {
@@ -209,8 +209,8 @@ pub enum Reply {
 impl Bus {
     /// Reserves a place for a request that will wait for a reply. Returns `None` if too many requests wait.
     ///
-    /// As with the backlog, a source has room while it owns fewer places than are free. So a single source with many
-    /// slow requests gets at most half of all places.
+    /// A source gets a place while it holds fewer places than are free. So a single source with many slow requests gets
+    /// at most half of all places.
     pub fn reserve_reply(&self, source: Origin) -> Option<ReplyPermit> {
         let replies = &self.inner.replies;
         let mut table = replies.lock();
@@ -224,7 +224,7 @@ impl Bus {
         Some(ReplyPermit { replies: replies.clone(), source })
     }
 
-    /// Returns the number of requests that hold a place: those that wait for a reply, and those that will.
+    /// Returns the number of requests that have reserved a place, including those that do not wait yet.
     pub fn waiting_replies(&self) -> usize {
         self.inner.replies.lock().total
     }
@@ -247,7 +247,7 @@ impl Bus {
         let mut woken = Woken::Changed;
         loop {
             let started = Instant::now();
-            // The semaphore is never closed.
+            // This cannot fail, because the semaphore is never closed.
             let turn = replies.reads.acquire().await;
             let state = self.inner.store.chain_state(root, wanted.clone()).await?;
             drop(turn);
@@ -259,8 +259,8 @@ impl Bus {
             }
             let ended = Instant::now();
             let pause_ends = (ended + (ended - started) * PAUSE_PER_READ).min(deadline);
-            // A change that seemed decisive, but gave no result, does not end the pause: otherwise many of them, such as
-            // dead letters of a replay, would cause reads without a pause.
+            // If the last change seemed decisive but gave no result, the next decisive change does not end the pause.
+            // Otherwise many such changes, for example dead letters of a replay, would cause reads without a pause.
             let is_decided_at_once = woken != Woken::Decided;
             if ended < deadline {
                 woken = watch.waiter.wait(is_decided_at_once, pause_ends, deadline).await;

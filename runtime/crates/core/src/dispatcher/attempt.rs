@@ -41,8 +41,8 @@ pub(super) enum Ran<'a> {
 ///
 /// `exits` counts how often the process ended without a clean stop while the delivery ran.
 ///
-/// `changed` is the state that another attempt changed before this call, if there was such a conflict. The caller holds
-/// the returned lock until the next attempt can see this attempt's writes.
+/// `changed` is the state that another attempt had changed. It is set if the commit of an earlier run of this attempt
+/// conflicted. The caller holds the returned lock until the next attempt can see this attempt's writes.
 pub(super) async fn run<'a>(
     inner: &'a Inner,
     spec: &FunctionSpec,
@@ -55,7 +55,7 @@ pub(super) async fn run<'a>(
         if let Some(item) = changed
             && !state_lock.as_ref().is_some_and(|lock| lock.is_for(&item))
         {
-            // An attempt holds one lock at a time. Two attempts that wait for each other's lock would deadlock.
+            // An attempt holds one lock at a time: otherwise two attempts could wait for each other's lock forever.
             drop(state_lock.take());
             state_lock = Some(inner.state_locks.acquire(item).await);
         }
@@ -71,8 +71,9 @@ pub(super) async fn run<'a>(
     }
 }
 
-/// Makes the attempt's writes visible to other attempts. Fails if the attempt read state that another attempt has
-/// changed, or has locked and will most likely change. The error is that state.
+/// Makes the attempt's writes visible to other attempts. Fails if another attempt has changed state that this attempt
+/// read. Also fails if another attempt has locked such state, because that attempt will most likely change it. The
+/// error is the changed or locked state.
 fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());
@@ -83,7 +84,6 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
     }
 }
 
-/// An attempt that started.
 struct Started {
     attempt: u32,
     measurement: Measurement,
@@ -127,8 +127,8 @@ async fn run_once(
     Ok(end(inner, spec, delivery, started, result).await)
 }
 
-/// Ends a delivery without a run of the function. The outcome must make the delivery a dead letter, by its kind or by
-/// the age of the delivery.
+/// Ends a delivery without a run of the function. The outcome must make the delivery a dead letter, because of the kind
+/// of the outcome or because of the age of the delivery.
 pub(super) async fn give_up(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -169,8 +169,8 @@ async fn end(
     let state = match &verdict {
         Verdict::Done => state,
         // The attempt may have failed because of the state that it read. If that state was outdated, the delivery must
-        // not become a dead letter. So the commit checks that the reads still hold. A retry reads the state again, so
-        // its reads need no check. The reads of a timed-out attempt are not checked either.
+        // not become a dead letter. So the commit checks that the reads still hold. An attempt that is retried needs no
+        // check, because the retry reads the state again. The reads of a timed-out attempt are not checked either.
         Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.without_writes(),
         Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
@@ -185,7 +185,8 @@ async fn end(
     (completion, measurement)
 }
 
-/// The result of an attempt at a damaged event. The outcome is not retried, because the event would still be damaged.
+/// The result of an attempt whose event is damaged. The delivery is not retried, because the event would still be
+/// damaged.
 fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
     let message = format!("{damaged}; restore the file from a backup, or purge this dead letter");
     not_run(Outcome::Damaged { message })
@@ -197,8 +198,8 @@ fn not_run(outcome: Outcome) -> AttemptResult {
     AttemptResult { outcome, published, state, duration, note: None, recording: None }
 }
 
-/// Returns the outcome of an attempt whose chain of events reached a limit. `limit` says which limit. The message also
-/// lists the functions of the chain.
+/// Returns the outcome of an attempt whose chain of events reached a limit. `limit` describes this limit. The message
+/// also lists the functions of the chain.
 pub(super) async fn loop_of(inner: &Inner, delivery: DeliveryId, limit: &str) -> Outcome {
     let chain = inner.store.chain(delivery).await.unwrap_or_default();
     let message = format!("{limit}; the functions publish to each other in a loop: {}", describe_chain(&chain));
@@ -215,8 +216,8 @@ fn describe_chain(chain: &[String]) -> String {
     format!("{} → … {left_out} more … → {}", first.join(" → "), last.join(" → "))
 }
 
-/// Builds the completion of an attempt that succeeded, but whose effects the store refused. The attempt then counts as
-/// failed with this outcome.
+/// Builds the completion of an attempt whose effects the store refused. The function succeeded, but the attempt counts
+/// as failed with `outcome`.
 pub(super) async fn refused(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -244,8 +245,8 @@ fn completion(
     Completion { delivery: id, function, root, origin, record, verdict, publishes, state, recording: None }
 }
 
-/// Returns the event from outside that started the chain. The chain of a damaged event is unknown, so the event itself
-/// is returned.
+/// Returns the event from outside that started the chain of the delivered event. If the delivered event is damaged, its
+/// chain is unknown, so the damaged event is returned.
 fn root(delivery: &ReadyDelivery) -> Seq {
     let event = delivery.event.as_ref();
     event.map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq))
@@ -285,9 +286,9 @@ async fn dead_letter_event(
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
 }
 
-/// Returns the order key of a delivery. While the store has a temporary error, the key is read again: the report of the
-/// dead letter is stored once and must name the blocked key. After any other error returns `None`: nothing can be
-/// stored then, or the delivery is damaged.
+/// Returns the order key of a delivery that becomes a dead letter. After a temporary error of the store, reads the key
+/// again: the report of the dead letter is stored only once, and must name the blocked key. Returns `None` after any
+/// other error: either the store has failed and cannot store the report, or the delivery is damaged.
 async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
     loop {
         match inner.store.order_key(delivery).await {
@@ -319,7 +320,7 @@ fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome
 
 fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     Call {
-        // The function does not receive a damaged event. The call is only used to describe the attempt.
+        // No function runs with a damaged event. The call is then only used to describe the attempt.
         event: delivery.event.as_ref().map_or_else(|_| Arc::default(), |stored| stored.event.clone()),
         delivery: delivery.id,
         delivery_id: format!("{}-{}", inner.store.instance(), delivery.id),

@@ -1,23 +1,18 @@
-//! The circuit of a function that sends its deliveries to an endpoint. While the endpoint is down, deliveries wait and
-//! use up no attempts; when the endpoint is back, deliveries start slowly. Plain data, no I/O, no clock.
+//! The circuit breaker of a function that sends its deliveries to an endpoint. While the endpoint is down, deliveries
+//! wait and use up no attempts; when the endpoint is back, deliveries start slowly. Plain data, no I/O, no clock.
 //!
-//! ```text
-//!            OPEN_AFTER failures in a row                 a probe succeeds
-//!   closed ───────────────────────────────► open ───────────────────────────► recovering ──► closed
-//!                                             ▲ ◄── a probe fails: wait twice as long │
-//!                                             └────────────── a failure ──────────────┘
-//! ```
-//!
-//! - **Closed**: deliveries start as the function's `rate` allows.
-//! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. A
-//!   failed probe is not counted as an attempt. Its delivery goes to the end of the deliveries that wait in memory. So
-//!   one delivery that the endpoint always rejects does not keep the circuit open.
-//! - **Recovering**: deliveries start at a low rate that doubles every second, for [`RECOVERY`].
+//! - **Closed**: deliveries start as the function's `rate` allows. [`OPEN_AFTER`] failures in a row open the circuit.
+//! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. When
+//!   a probe succeeds, the circuit is recovering. A failed probe is not counted as an attempt. Its delivery goes to the
+//!   end of the deliveries that wait in memory, so the next probe is another delivery. Therefore, one delivery that the
+//!   endpoint always rejects cannot keep the circuit open.
+//! - **Recovering**: for [`RECOVERY`], deliveries start at a low rate that doubles every second. A single failure
+//!   during this time opens the circuit again. Otherwise the circuit is then closed.
 //!
 //! When the endpoint asks for a wait (`Retry-After`), no delivery starts before the end of this wait.
 //!
-//! If the endpoint keeps refusing one delivery while it accepts others ([`Refused`]), that delivery does not open the
-//! circuit and does not delay the others. It is retried as the function's retry policy says.
+//! If the endpoint keeps refusing one delivery while it accepts others ([`Refused`]), the failures of that delivery do
+//! not open the circuit and do not delay the others. The delivery is retried as the function's retry policy says.
 
 mod refused;
 
@@ -32,8 +27,7 @@ use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
 
-/// The number of failures in a row that open the circuit. After the same number of failures, a function is reported as
-/// failing.
+/// This many failures in a row open the circuit. After the same number of failures, a function is reported as failing.
 const OPEN_AFTER: u32 = FAILING_ATTEMPTS;
 
 /// The wait before the first probe.
@@ -51,8 +45,8 @@ const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 /// The duration of the recovery. At its end, the time between two starts is 0.1 ms, which limits nothing in practice.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Deliveries whose planned start is at most this long ago start immediately. Timers have a precision of 1 ms, so at a
-/// high rate several deliveries start together.
+/// The longest delay of starts that is made up for: the following deliveries start immediately until the rate is
+/// reached again. Timers have a precision of 1 ms, so at a high rate several deliveries start together.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// The settings of a circuit.
@@ -65,7 +59,7 @@ pub struct CircuitPolicy {
 /// An open circuit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCircuit {
-    /// When the circuit opened. If it was open before this process started, when it was reported as open.
+    /// When the circuit opened. If this was before this process started, the time is that of the stored report.
     pub since_ms: UnixMs,
     /// The number of failures in a row, probes included. 0 if the circuit opened before this process started, and no
     /// probe has ended since then.
@@ -76,17 +70,17 @@ pub struct OpenCircuit {
     pub message: Option<String>,
     /// The time until the next probe; `None` while a probe runs.
     pub next_probe: Option<Duration>,
-    /// True if the open circuit is reported as a runtime event. Failures of deliveries that runtime events caused are
-    /// not reported, because each report could cause the next.
+    /// True if the open circuit is reported with a runtime event. It is not reported if runtime events caused all
+    /// failed deliveries, because each report could then cause the next.
     pub is_reported: bool,
 }
 
-/// The consequence of an attempt's outcome for its delivery.
+/// The effect of an ended attempt on the number of attempts of its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The attempt counts towards the limit of attempts.
     Counted,
-    /// The attempt was a failed probe, which does not count towards the limit.
+    /// The attempt was a failed probe and does not count towards the limit.
     FailedProbe,
 }
 
@@ -97,7 +91,7 @@ pub(super) struct Circuit {
     failures: u32,
     /// The outcome kind and the message of the last failure.
     last: (String, Option<String>),
-    /// True if one of the failures is of a delivery that no runtime event caused.
+    /// See [`OpenCircuit::is_reported`].
     is_reported: bool,
     /// No delivery starts before this time.
     not_before: Option<Instant>,
@@ -152,8 +146,8 @@ impl Circuit {
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
-    /// Replaces the settings. The settings may name another endpoint. So waiting deliveries may start immediately, and
-    /// no delivery counts as refused.
+    /// Replaces the settings. The new settings can be those of another endpoint. So waiting deliveries can start
+    /// immediately, and no delivery counts as refused.
     pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
         self.policy = policy;
         self.not_before = None;
@@ -165,7 +159,7 @@ impl Circuit {
         !matches!(self.state, State::Open { probe: Some(_), .. }) && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Returns when a delivery may start; `None` if it may start now, or if a probe must end first.
+    /// Returns the time from which on a delivery may start; `None` if one may start now, or if a probe must end first.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|at| *at > now && !matches!(self.state, State::Open { probe: Some(_), .. }))
     }
@@ -278,7 +272,7 @@ impl Circuit {
         }
     }
 
-    /// Returns the shortest time between two starts now.
+    /// Returns the shortest time between two starts, as of `now`.
     fn interval(&self, now: Instant) -> Duration {
         match self.state {
             State::Recovering { since } if now - since < RECOVERY => {
@@ -290,16 +284,16 @@ impl Circuit {
     }
 }
 
-/// The state of the task that watches circuits, and the deliveries that were cancelled while they ran: after a failed
-/// probe, such a delivery must not wait again.
+/// The state of the task that watches circuits, and the deliveries that were cancelled while they ran. A delivery that
+/// was cancelled while it ran as a probe must not wait again after the probe failed.
 #[derive(Default)]
 pub(super) struct Circuits {
     /// True once the task was spawned.
     pub(super) is_watched: bool,
     /// When the task checks the circuits next, at the latest.
     pub(super) wakes_at: Option<Instant>,
-    /// The functions whose circuit was open before this process started, by full name, and the time when it opened. An
-    /// entry is removed when its function is set.
+    /// The functions whose circuits were open before this process started, by full name, with the times when they
+    /// opened. An entry is removed when its function becomes active.
     pub(super) was_open: HashMap<String, UnixMs>,
     /// Deliveries that were cancelled while they ran; at most as many as there are started deliveries.
     cancelled: HashSet<DeliveryId>,

@@ -44,7 +44,8 @@ impl Dispatcher {
         }
     }
 
-    /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
+    /// Receives the result of a commit from the store: the results of completions, and the deliveries that became ready
+    /// or were cancelled.
     pub(super) fn committed(&self, committed: Committed) {
         self.0.bus.notify_waiting(&committed);
         let Committed { ready, settled, cancelled } = committed;
@@ -107,8 +108,8 @@ impl Dispatcher {
     }
 
     /// Handles the commit result of an attempt that used state or published events. Returns true if the attempt is not
-    /// over. After a conflict, the attempt runs again. After a quota or the limit of a chain was exceeded, the failure
-    /// of the attempt must be committed.
+    /// over: after a conflict, it runs again; if a quota or the limit of a chain would be exceeded, its failure must be
+    /// committed first.
     fn needs_rerun(
         &self,
         schedule: &mut Schedule,
@@ -143,7 +144,7 @@ impl Dispatcher {
         true
     }
 
-    /// Commits the failure of an attempt that succeeded, but whose effects the store refused.
+    /// Commits an attempt as failed. The function succeeded, but the store refused the effects of the attempt.
     async fn fail_refused(
         self,
         spec: Arc<FunctionSpec>,
@@ -159,18 +160,18 @@ impl Dispatcher {
         let completion = attempt::refused(&self.0, &spec, &delivery, ended, outcome).await;
         measurement.ended(&spec.metrics, &completion);
         self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
-        // As in `commit`, the store reports its permanent failure itself.
+        // An error needs no handling: the store reports its permanent failure itself.
         let _ = self.0.store.settle(Arc::new(completion)).await;
     }
 
     /// Commits a completion after a temporary error of the store: the disk is full, or the store cannot be reached.
-    /// Retries every [`STORE_RETRY`] until the error is gone. Until then the lane holds the delivery.
+    /// Retries every [`STORE_RETRY`] until the error is gone. Until then, the delivery stays in its lane.
     async fn commit_later(self, completion: Arc<Completion>) {
         let result = loop {
             tokio::time::sleep(STORE_RETRY).await;
             match self.0.store.complete(completion.clone()).await {
                 Err(error) if error.is_temporary() => {}
-                // As in `commit`, the store reports its permanent failure itself.
+                // A permanent failure needs no handling: the store reports it itself.
                 other => break other,
             }
         };
@@ -182,7 +183,7 @@ impl Dispatcher {
 enum Refused {
     /// The quota of a state bucket would be exceeded.
     Quota(String),
-    /// The limit on the number or size of the events that one event causes would be exceeded.
+    /// The events that one event causes would exceed a limit: on their number, or on their size together.
     Loop(String),
 }
 

@@ -1,9 +1,10 @@
 //! Functions whose attempts are requests to an endpoint: their circuits (see `circuit`), and endpoints that are gone
 //! for good.
 //!
-//! A circuit that is not closed lets deliveries start later than they could otherwise. A task moves their lanes into
-//! the run queue when their time has come. While a circuit is open, the same task also makes dead letters of deliveries
-//! that become older than `max_age`, because no attempt runs that could do so.
+//! A circuit can delay the deliveries of its function. A task puts the function's lanes (its queues in memory) into the
+//! run queue when the circuit allows a delivery. Usually, a failed attempt turns a delivery that is older than
+//! `max_age` into a dead letter. While a circuit is open, only probes run. So the task turns such deliveries into dead
+//! letters.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,8 +30,8 @@ const CHECK_MAX: Duration = Duration::from_secs(1);
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Schedule {
-    /// Puts a delivery whose attempt does not count back at the end of its lane. Removes a delivery that was cancelled
-    /// while the attempt ran.
+    /// Handles a delivery whose attempt does not count: the delivery waits at the end of its lane again. A delivery
+    /// that was cancelled while the attempt ran is removed.
     pub(super) fn put_back_uncounted(&mut self, delivery: &ReadyDelivery) {
         let is_cancelled = self.circuits.ended(delivery.id);
         if let Some(function) = self.functions.get_mut(&delivery.function) {
@@ -45,8 +46,8 @@ impl Schedule {
 }
 
 impl Inner {
-    /// Records what the outcome of an attempt says about the function's endpoint. Returns false if the attempt does not
-    /// count.
+    /// Updates the function's circuit after an attempt, or suspends the function if its endpoint is gone. Returns false
+    /// if the attempt does not count.
     pub(super) fn endpoint_ended(&self, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> bool {
         let mut schedule = self.schedule.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(function) = schedule.functions.get_mut(&delivery.function) else { return true };
@@ -57,7 +58,8 @@ impl Inner {
         }
         let Some(circuit) = &mut function.circuit else { return true };
         let was_open = circuit.is_open();
-        // As in `update_health`: a report of a failure that a runtime event caused would be another runtime event.
+        // If a runtime event caused the delivery, its failure causes no report: the report would be another runtime
+        // event, whose delivery could fail in the same way.
         let is_reported = delivery.origin != runtime_events::origin();
         let ended = circuit.ended(delivery.id, outcome, is_reported, Instant::now(), self.clock.now_ms());
         if circuit.is_open() != was_open {
@@ -93,14 +95,13 @@ impl Dispatcher {
         self.lock().circuits.was_open = since_ms;
     }
 
-    /// Returns the functions that stopped because their endpoint is gone, and that are not paused yet, each with the
-    /// reason.
+    /// Returns the functions whose endpoint is gone and that are not paused yet, each with the reason.
     pub fn gone(&self) -> HashMap<FunctionId, String> {
         let gone = |(id, function): (&FunctionId, &Function)| Some((*id, function.gone()?.to_owned()));
         self.lock().functions.iter().filter_map(gone).collect()
     }
 
-    /// Starts the task that watches circuits when the first function has one.
+    /// Starts the task that watches circuits, if a function has a circuit and the task was not started yet.
     pub(super) fn watch_circuits(&self, schedule: &mut Schedule) {
         if !schedule.circuits.is_watched && schedule.functions.values().any(|function| function.circuit.is_some()) {
             schedule.circuits.is_watched = true;
@@ -108,7 +109,8 @@ impl Dispatcher {
         }
     }
 
-    /// Checks the circuits when they can let deliveries start, until the dispatcher stops or is dropped.
+    /// Checks the circuits each time a circuit allows its next delivery, and at least every [`CHECK_MAX`]. Ends when
+    /// the dispatcher stops or is dropped.
     async fn check_circuits(inner: Weak<Inner>) {
         loop {
             let Some(dispatcher) = inner.upgrade().map(Self) else { return };
@@ -121,15 +123,15 @@ impl Dispatcher {
         }
     }
 
-    /// Starts the deliveries whose circuit allows it now. Returns the deliveries that became too old, and the time
-    /// until the next check. Returns `None` if the dispatcher stops.
+    /// Starts the deliveries that the circuits allow now. Returns the deliveries that became older than `max_age`, and
+    /// the time until the next check. Returns `None` if the dispatcher stops.
     fn advance_circuits(&self) -> Option<(Vec<Expired>, Duration)> {
         let (now, now_ms) = (Instant::now(), self.0.clock.store_ms());
         let mut schedule = self.lock();
         if schedule.stopping {
             return None;
         }
-        // The wait is computed below: until then, no change of a lane needs to wake the task.
+        // With this value, `update_queue` does not wake the task. The time of the next check is set below.
         schedule.circuits.wakes_at = Some(now);
         let with_circuit = schedule.functions.iter().filter(|(_, function)| function.circuit.is_some());
         let ids: Vec<FunctionId> = with_circuit.map(|(id, _)| *id).collect();

@@ -28,8 +28,8 @@ pub(super) struct Function {
     is_suspended: bool,
     /// Set if the function's attempts are requests to an endpoint.
     pub(super) circuit: Option<Circuit>,
-    /// The message about a response that said that the endpoint is gone for good. Removed when the function is paused
-    /// and resumed.
+    /// Set if the endpoint is gone for good: the message about its last response. Removed when an operator has paused
+    /// and resumed the function.
     gone: Option<String>,
     pub(super) streak: Streak,
     /// The last failed attempt since this process started.
@@ -45,7 +45,7 @@ pub(super) struct Function {
 #[derive(Default)]
 struct StreamLane {
     lane: Lane,
-    /// The lane's place in the run queue, if it is queued.
+    /// The lane's place in the run queue; `None` if the lane is not in the queue.
     place: Option<Place>,
 }
 
@@ -125,7 +125,8 @@ impl Function {
         self.update_concurrency();
     }
 
-    /// Returns why the function has to be paused, if its endpoint is gone and it is not paused yet.
+    /// Returns the message about the endpoint if it is gone and the function is not paused yet. The function must then
+    /// be paused.
     pub(super) fn gone(&self) -> Option<&str> {
         self.gone.as_deref().filter(|_| self.is_active && !self.is_paused)
     }
@@ -186,8 +187,8 @@ impl Function {
         (std::mem::replace(&mut self.is_idle, is_idle), is_idle)
     }
 
-    /// Updates the lane's place in the run queue. Returns the old and the new place. A lane without work or room is not
-    /// queued.
+    /// Computes the lane's place in the run queue again. Returns the old and the new place. A lane without work or room
+    /// has no place.
     pub(super) fn update_place(&mut self, stream: Stream) -> (Option<Place>, Option<Place>) {
         let place = Place { is_running: self.running() > 0, last_start: self.last_start };
         let has_room = self.has_room(stream);
@@ -196,7 +197,7 @@ impl Function {
         (std::mem::replace(&mut stream_lane.place, new), new)
     }
 
-    /// Removes a delivery whose completion is committed. `retry_at_ms` is set if a retry follows.
+    /// Removes a delivery whose completion is committed. `retry_at_ms` is the time of the retry, if one follows.
     pub(super) fn completed(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
         let stream = if self.replay.lane.holds(id) { Stream::Replay } else { Stream::Live };
         self.lane(stream).completed(id, retry_at_ms);

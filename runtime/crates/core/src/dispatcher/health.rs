@@ -100,13 +100,14 @@ impl Dispatcher {
     }
 
     /// Restores the functions that were failing before this process started. `since_ms` maps the full name of each
-    /// function to the time when it started to fail. They count as failing until an attempt succeeds. Call this before
-    /// [`Dispatcher::set_functions`].
+    /// function to the time when it started to fail. Each function counts as failing until one of its attempts
+    /// succeeds. Call this before [`Dispatcher::set_functions`].
     pub fn restore_failing(&self, since_ms: HashMap<String, UnixMs>) {
         self.lock().was_failing = since_ms;
     }
 
-    /// Waits until a function starts or stops failing. Only one task may wait.
+    /// Waits until a function starts or stops failing, a circuit opens or closes, or an endpoint responds with status
+    /// 410 (Gone). Only one task may wait.
     pub async fn health_changed(&self) {
         self.0.health.notified().await;
     }
@@ -127,8 +128,9 @@ impl Dispatcher {
         if is_done && !streak.has_failures() {
             return;
         }
-        // A delivery that a runtime event caused does not count: a report of its failure would be another runtime
-        // event. An attempt at a damaged event does not count, because the function did not run.
+        // A delivery that a runtime event caused does not count: the report of its failure would be another runtime
+        // event, whose delivery could fail, too. The outcomes `damaged` and `crashed` do not count, because the
+        // function did not run.
         if completion.origin == runtime_events::origin()
             || [Outcome::DAMAGED, Outcome::CRASHED].contains(&&*completion.record.outcome)
         {

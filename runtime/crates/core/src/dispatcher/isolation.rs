@@ -2,8 +2,8 @@
 //! may have caused that end. If the process ends again while a suspect runs alone, the suspect is the cause.
 //!
 //! A suspect waits until no attempt runs, and no other attempt starts while the suspect runs. After that, the other
-//! deliveries run at least as long as the suspect ran. So many suspects at most halve the throughput of the other
-//! deliveries.
+//! deliveries run at least as long as the suspect ran. So the suspects, even if there are many, at most halve the
+//! throughput of the other deliveries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Picked {
 
 #[derive(Default)]
 pub(super) struct Isolation {
-    /// For each delivery that ran when the process ended without a clean stop: how often this happened.
+    /// For each delivery: how often the process ended without a clean stop while the delivery ran.
     exits: BTreeMap<DeliveryId, u32>,
     /// Suspects that were picked and wait until they may run alone. Each of them counts as running for its function, so
     /// the concurrency of the functions bounds their number.
@@ -57,8 +57,8 @@ impl Isolation {
         if self.exits.is_empty() { 0 } else { self.exits.get(&id).copied().unwrap_or_default() }
     }
 
-    /// Sets the count of a delivery that became a dead letter because of its count to 1. So if an operator redrives the
-    /// delivery (runs it again), it is a suspect again.
+    /// Records that a delivery became a dead letter because of its exit count. Sets the count to 1. So if an operator
+    /// redrives the delivery (runs it again), it is a suspect.
     pub(super) fn given_up(&mut self, id: DeliveryId) {
         if let Some(exits) = self.exits.get_mut(&id) {
             *exits = 1;
@@ -88,7 +88,7 @@ impl Isolation {
         !self.waiting.is_empty()
     }
 
-    /// Returns true if other deliveries may not start now: a suspect runs, or a waiting suspect is next.
+    /// Returns true if other deliveries must not start now: a suspect runs, or a waiting suspect is next.
     pub(super) fn excludes_others(&self) -> bool {
         if self.running.is_none() && self.waiting.is_empty() {
             return false;

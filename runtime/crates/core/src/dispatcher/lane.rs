@@ -5,7 +5,7 @@
 //! Every ready delivery is either *held* here or will be found by a later load. After each commit, the store announces
 //! the deliveries that became ready, and the dispatcher offers them to their lanes. When the window is full, the lane
 //! leaves an offered delivery in the store and is then *behind*. Once there is room, the lane loads the deliveries with
-//! ids after its cursor.
+//! ids after its cursor. The lane has already received all deliveries with ids up to the cursor.
 
 use std::collections::VecDeque;
 
@@ -14,8 +14,8 @@ use foldhash::HashSet;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, ReadyDelivery};
 
-/// The maximum number of deliveries of a lane that wait in memory. To run that many takes longer than to load the next
-/// ones, so the lane does not run empty.
+/// The maximum number of deliveries of a lane that wait in memory. Running that many takes longer than loading the next
+/// ones, so the lane does not become empty.
 pub(super) const WINDOW_MAX: usize = 256;
 
 /// The maximum size in bytes of the events that wait in a lane. With this size, 100 busy lanes stay under 1 GiB.
@@ -39,10 +39,10 @@ pub(super) struct Lane {
     fresh_since_retry: u32,
     pub(super) running: u32,
 
-    /// All ready deliveries with ids up to this one are held or were held. The only exceptions have ids from `missed`
-    /// on.
+    /// The lane holds or held all ready deliveries with ids up to this one. Only deliveries with ids from `missed` on
+    /// can be exceptions.
     cursor: DeliveryId,
-    /// The lowest id of the deliveries that were left in the store after the last load began.
+    /// The lowest id among the deliveries that the lane has left in the store since the last load began.
     missed: Option<DeliveryId>,
     /// True if ready deliveries were left in the store.
     behind: bool,
@@ -53,11 +53,11 @@ pub(super) struct Lane {
     loading_retries: bool,
 
     /// Deliveries that were completed while a load was running. The load may have read them before their completion,
-    /// when they were still ready. They must not be held again.
+    /// when they were still ready. The lane must not hold them again.
     completed_while_loading: HashSet<DeliveryId>,
-    /// The same set for loads of retries. One set for both kinds of loads would be wrong: an attempt may fail during a
-    /// load of first attempts, and its retry may be found by a load of retries that started later. The lane must hold
-    /// this retry, because no other load would find it.
+    /// The deliveries that were completed while a load of retries was running. One set for both kinds of loads would be
+    /// wrong. Example: an attempt fails while first attempts are loaded. Then a load of retries starts and finds the
+    /// retry of this attempt. The lane must hold the retry, because no other load would find it.
     completed_while_loading_retries: HashSet<DeliveryId>,
 }
 
@@ -67,8 +67,8 @@ impl Lane {
         Self { behind: true, next_retry_ms: Some(UnixMs::MIN), ..Self::default() }
     }
 
-    /// Holds a delivery that became ready. Leaves the delivery in the store if the window is full, if the lane is
-    /// behind, or during a load, because the load may or may not have read the delivery.
+    /// Holds a delivery that became ready. Leaves the delivery in the store if the window is full or the lane is
+    /// behind. Also leaves it there during a load, because the lane cannot know if this load finds the delivery.
     pub(super) fn offer(&mut self, delivery: ReadyDelivery) {
         if self.behind || self.loading || self.is_full() {
             self.leave(delivery.id);
@@ -94,8 +94,8 @@ impl Lane {
         }
         self.bytes = 0;
         if !waiting.is_empty() {
-            // Any of the waiting deliveries may be a retry. A retry that must run again after a conflict waits among
-            // the first attempts.
+            // Retries must be loaded again, too. Even if `retries` was empty, `fresh` may have contained a retry: one
+            // that must run again after a conflict.
             self.next_retry_ms = Some(UnixMs::MIN);
         }
         waiting
@@ -149,7 +149,7 @@ impl Lane {
         !self.loading && !self.loading_retries && self.started().is_empty()
     }
 
-    /// Makes the lane load all deliveries again that it does not hold.
+    /// Makes the lane load all deliveries from the store again, except those that it holds.
     pub(super) fn load_again(&mut self) {
         self.leave(DeliveryId(1));
         self.next_retry_ms = Some(UnixMs::MIN);
@@ -176,8 +176,8 @@ impl Lane {
         self.fresh.push_back(delivery);
     }
 
-    /// Takes up to `limit` waiting deliveries whose age is counted from a time before `since_ms`. They stay held until
-    /// they are completed. Checks only the first deliveries, which are usually the oldest.
+    /// Takes up to `limit` waiting deliveries with a `since_ms` before the given one. They stay held until they are
+    /// completed. Stops at the first younger delivery of each queue, because the oldest are usually first.
     pub(super) fn take_older(&mut self, since_ms: UnixMs, limit: usize) -> Vec<ReadyDelivery> {
         let mut taken = Vec::new();
         for waiting in [&mut self.fresh, &mut self.retries] {
@@ -192,12 +192,13 @@ impl Lane {
     }
 
     /// Makes room for another delivery after an attempt ran. The attempted delivery stays held until its completion is
-    /// committed, because a load would find it ready until then.
+    /// committed. Until then, a load can find it ready in the store, and the lane must not run it again.
     pub(super) fn release_slot(&mut self) {
         self.running = self.running.saturating_sub(1);
     }
 
-    /// Removes a delivery whose completion is committed. `retry_at_ms` is set if a retry follows.
+    /// Removes a delivery after the result of its attempt was committed. `retry_at_ms` is the time of the retry, if
+    /// there is one.
     pub(super) fn completed(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
         self.held.remove(&id);
         if self.loading {
@@ -211,7 +212,7 @@ impl Lane {
         }
     }
 
-    /// Removes a cancelled delivery if it waits here, and prevents that a running load holds it.
+    /// Removes a cancelled delivery if it waits here. If a running load finds the delivery, the lane does not hold it.
     pub(super) fn cancel(&mut self, id: DeliveryId) {
         for waiting in [&mut self.fresh, &mut self.retries] {
             if let Some(at) = waiting.iter().position(|delivery| delivery.id == id)
@@ -221,7 +222,7 @@ impl Lane {
                 self.held.remove(&id);
             }
         }
-        // A started delivery stays held until the store reports that the cancellation superseded its completion.
+        // A started delivery stays held until the store reports the result of its completion.
         if !self.held.contains(&id) {
             self.completed(id, None);
         }
@@ -232,8 +233,8 @@ impl Lane {
         if !self.behind || self.loading || self.fresh.len() >= WINDOW_MAX / 2 || self.bytes >= WINDOW_BYTES_MAX {
             return None;
         }
-        // A delivery that an operator runs again after it became a dead letter, or that was blocked, becomes ready
-        // late, with an id before the cursor.
+        // A delivery can become ready after the cursor has passed its id: it was blocked, or it was a dead letter that
+        // an operator runs again.
         let after = self.missed.take().map_or(self.cursor, |first| self.cursor.min(DeliveryId(first.0 - 1)));
         self.behind = false;
         self.loading = true;

@@ -1,5 +1,5 @@
-//! Loads deliveries that the lanes left in the store, and loads retries when they are due. Also returns deliveries of
-//! functions that do not run here to the store.
+//! Loads ready deliveries and due retries from the store into the lanes (the functions' queues in memory). Also
+//! releases deliveries that this process has claimed, but will not run.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Dispatcher {
         });
     }
 
-    /// Returns claimed deliveries that do not run here to the store, in the background.
+    /// Releases, in the background, deliveries that this process has claimed but will not run.
     pub(super) fn release(&self, deliveries: Vec<DeliveryId>) {
         if deliveries.is_empty() {
             return;

@@ -48,7 +48,8 @@ impl Measurement {
     pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
-        // The run can begin long after `start`, because a function that computes waits for its turn on a processor.
+        // The wait is computed from the end of the run. The run can begin long after `start`, because a function must
+        // wait if other functions use all processors.
         let since_accepted = between(self.accepted_ms, self.ended_ms).max(took);
         let waited = since_accepted.saturating_sub(took);
         metrics.attempt_ended(&AttemptEnd {
@@ -79,8 +80,8 @@ impl Measurement {
     }
 }
 
-/// Returns the time from `start_ms` to `end_ms`; zero if the difference is negative. This can happen for a replayed
-/// event, whose time is that of the wall clock.
+/// Returns the time from `start_ms` to `end_ms`; zero if `end_ms` is earlier. That can happen for a replayed event: it
+/// was accepted at a time of the wall clock, but the attempt ends at a store time.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

@@ -17,9 +17,9 @@ pub(super) struct Place {
     pub(super) last_start: u64,
 }
 
-/// The lanes that have a ready delivery and may run one more. The next lane is that of the function whose last start is
-/// the longest ago. So busy functions alternate, and a function that had no work before does not wait for all busy
-/// functions.
+/// The lanes that have a ready delivery and may run one more. The next lane is that of the function that has started no
+/// delivery for the longest time. So busy functions alternate, and a function that had no work before does not wait for
+/// all busy functions.
 #[derive(Default)]
 pub(super) struct RunQueue {
     live: Lanes,
@@ -34,12 +34,12 @@ struct Lanes {
     of_running: BTreeSet<(u64, FunctionId)>,
 }
 
-/// The kinds of lanes that may run now, in addition to the live lanes of functions without a running delivery.
+/// The lanes that may run now. The live lane of a function without a running delivery always may.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
-    /// Lanes of functions that run a delivery already.
+    /// True if the lanes of functions with a running delivery may run.
     pub(super) running: bool,
-    /// Replay lanes.
+    /// True if replay lanes may run.
     pub(super) replays: bool,
 }
 
@@ -48,7 +48,7 @@ impl Lanes {
         if place.is_running { &mut self.of_running } else { &mut self.of_idle }
     }
 
-    /// Returns the next function, and whether it runs a delivery.
+    /// Returns the next function and the place of its lane.
     fn first(&self, allowed: Allowed) -> Option<(Place, FunctionId)> {
         let first = |set: &BTreeSet<_>| set.first().copied();
         let running = if allowed.running { first(&self.of_running) } else { None };
@@ -90,8 +90,8 @@ impl RunQueue {
         live.map(|(_, id)| (id, Stream::Live))
     }
 
-    /// Counts a delivery that runs. A lane without a runnable delivery must not be counted, because the count decides
-    /// whether a live or a replayed delivery is next.
+    /// Counts a delivery that starts. The count decides whether a live or a replayed delivery is next. So do not call
+    /// this if the lane turned out to have no delivery to run.
     pub(super) fn record_run(&mut self, stream: Stream) {
         self.live_since_replay = match stream {
             Stream::Live => self.live_since_replay.saturating_add(1),

@@ -19,17 +19,18 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
 use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream, reserved_places};
 
-/// While completions of more than this many bytes wait for their commit, no attempt is started. This limits the memory.
-/// The size is that of about four group commits.
+/// No attempt starts while the completions that wait for their commit have at least this size together, in bytes. This
+/// limits the memory. The size is that of about four group commits.
 const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
 
 /// How long a worker task runs deliveries before it lets the other tasks of its thread run. Attempts that never wait
-/// would otherwise keep the thread as long as there are deliveries, and a task that tokio runs next on this thread
-/// cannot move to another one.
+/// would otherwise occupy the thread as long as there are deliveries. The task that tokio has chosen to run next on
+/// this thread would then have to wait, because tokio does not move it to another thread.
 const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// The maximum number of replayed deliveries that run at the same time, over all functions, is `running_max` divided by
-/// this number: 4 of 64. So on two or more cores, replayed deliveries that only compute hardly delay live deliveries.
+/// this number: 4 of 64. So on two or more cores, replayed deliveries delay live deliveries only a little, even if the
+/// replayed deliveries compute all the time.
 const REPLAY_TOTAL_DIVISOR: u32 = 16;
 
 /// The deliveries that wait or run. One lock protects all of them.
@@ -37,7 +38,7 @@ const REPLAY_TOTAL_DIVISOR: u32 = 16;
 pub(super) struct Schedule {
     pub(super) functions: HashMap<FunctionId, Function>,
     queue: RunQueue,
-    /// The running deliveries, live and replayed.
+    /// The number of running deliveries, live and replayed.
     pub(super) running: u32,
     /// The number of active functions without a running delivery.
     idle: u32,
@@ -45,19 +46,20 @@ pub(super) struct Schedule {
     starts: u64,
     /// When each running delivery started.
     pub(super) started: HashMap<DeliveryId, Instant>,
-    /// The running deliveries of replays.
+    /// The number of running deliveries of replays.
     replaying: u32,
     /// Replays whose deliveries are no longer started.
     pub(super) halted: HashSet<ReplayId>,
     /// True if a worker task was spawned and has not picked a delivery yet.
     worker_starting: bool,
     pub(super) stopping: bool,
-    /// Attempts that used state or published events, and are not committed yet. After a conflict, they must run again.
+    /// Attempts that used state or published events, and are not committed yet. The store can refuse to commit them.
+    /// After a conflict, they must run again.
     pub(super) awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
-    /// The functions that were failing before this process started, by full name, and the time when they started to
-    /// fail. An entry is removed when its function is set.
+    /// The functions that were failing before this process started, by full name, with the times when they started to
+    /// fail. An entry is removed when its function becomes active.
     pub(super) was_failing: HashMap<String, UnixMs>,
-    /// Deliveries that must run again, with the state that another attempt changed.
+    /// For each delivery that must run again after a conflict: the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
     /// The functions that an operator paused.
     pub(super) paused: HashSet<FunctionId>,
@@ -70,7 +72,6 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Returns a schedule without functions.
     pub(super) fn new(isolation: Isolation) -> Self {
         Self { isolation, ..Self::default() }
     }
@@ -101,7 +102,7 @@ impl Schedule {
         }
     }
 
-    /// Puts a delivery that was picked and did not start back into its lane.
+    /// Puts a picked delivery back into its lane, because it did not start.
     pub(super) fn put_back(&mut self, picked: Picked) {
         let Picked { delivery, changed, .. } = picked;
         if let Some(function) = self.functions.get_mut(&delivery.function) {
@@ -128,8 +129,8 @@ fn replays_max(running_max: u32) -> u32 {
     (running_max / REPLAY_TOTAL_DIVISOR).max(1)
 }
 
-/// Lets the other tasks of this thread run. In contrast to `tokio::task::yield_now`, another thread without work can
-/// continue the task immediately.
+/// Lets the other tasks of this thread run. Unlike after `tokio::task::yield_now`, another thread without work can
+/// continue this task immediately.
 pub(super) async fn let_others_run() {
     let mut has_yielded = false;
     std::future::poll_fn(|context| {
@@ -259,7 +260,7 @@ impl Dispatcher {
         schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {
-            // If no request was sent, the endpoint was not tested, so another delivery may be the probe.
+            // If no request was sent, the endpoint was not tested. Then another delivery must become the probe.
             if let Some(circuit) = &mut function.circuit {
                 circuit.not_started(delivery.id);
             }
@@ -268,7 +269,8 @@ impl Dispatcher {
         self.update_queue(schedule, delivery.function);
     }
 
-    /// Takes the next delivery to run, from the function whose last start is the longest ago.
+    /// Takes the next delivery to run, from the function that has started no delivery for the longest time. If there is
+    /// none, takes a suspect.
     fn pick(&self, schedule: &mut Schedule) -> Option<Picked> {
         loop {
             let Some((id, stream)) = self.next_lane(schedule) else { return self.pick_suspect(schedule) };

@@ -1,6 +1,6 @@
 //! Locks on state items, for attempts that must run again after a conflict. Without locks, attempts that use the same
-//! key would conflict again and again. With them, an attempt waits after its first conflict until the writes of the
-//! attempts before it are visible. Then it runs once more.
+//! key would conflict again and again. With locks, an attempt waits after its first conflict until the writes of the
+//! earlier attempts are visible. Then it runs once more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +31,8 @@ impl StateLocks {
         lock
     }
 
-    /// Returns an item that the transaction read and that is locked, if there is one. The holder of the lock will most
-    /// likely change it.
+    /// Returns a locked item that the transaction read, if there is one. The holder of the lock will most likely change
+    /// the item.
     pub(super) fn locked_item(&self, transaction: &Transaction) -> Option<StateItem> {
         if transaction.is_empty() {
             return None;
@@ -62,8 +62,8 @@ impl Drop for StateLock<'_> {
     fn drop(&mut self) {
         let mut items = self.locks.lock();
         self.guard = None;
-        // Each waiter holds a reference to the queue. It took the reference while it held the mutex that is locked
-        // here. So a count of 1 means that nothing waits.
+        // Each waiter holds a reference to the queue. It gets the reference only while it holds the mutex that is
+        // locked here. So a reference count of 1 means that no attempt waits.
         if items.get(&self.item).is_some_and(|queue| Arc::strong_count(queue) == 1) {
             items.remove(&self.item);
         }

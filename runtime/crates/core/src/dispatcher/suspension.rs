@@ -8,13 +8,13 @@ use super::Dispatcher;
 use super::function::Function;
 use evoke_model::FunctionId;
 
-/// The wait between two checks whether suspended functions are idle. It is short compared with the duration of the
-/// reload, which waits for them.
+/// How often the dispatcher checks that the suspended functions are idle. A reload waits until they are idle, and takes
+/// much longer than this interval.
 const IDLE_POLL: Duration = Duration::from_millis(5);
 
 impl Dispatcher {
     /// Suspends functions until [`Dispatcher::end_suspension`]. A call of [`Dispatcher::set_functions`] does not end
-    /// the suspension. Waits until none of their deliveries runs, is being loaded, or waits for the commit of its
+    /// the suspension. Waits until no delivery of the functions runs, is being loaded, or waits for the commit of its
     /// attempt. The wait is bounded, because each attempt ends at its timeout. Deliveries that did not start stay
     /// pending in the store.
     pub async fn suspend(&self, functions: HashSet<FunctionId>) {
@@ -46,8 +46,8 @@ impl Dispatcher {
         functions.iter().filter_map(|id| schedule.functions.get(id)).map(Function::running).sum()
     }
 
-    /// Renames a function in the health and the circuits that were restored from the last process. Call this before
-    /// [`Dispatcher::set_functions`].
+    /// Renames a function in the data that was restored from the last process: the failing functions and the open
+    /// circuits. Call this before [`Dispatcher::set_functions`].
     pub fn rename_restored(&self, from: &str, to: &str) {
         let mut schedule = self.lock();
         if let Some(since_ms) = schedule.was_failing.remove(from) {

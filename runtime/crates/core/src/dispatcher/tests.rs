@@ -214,7 +214,7 @@ async fn deliveries_beyond_the_window_run_once_each() {
         }
         .boxed()
     };
-    // These deliveries are stored before the function is set, so it must find them in the store.
+    // These deliveries are stored before the function is active, so the dispatcher must load them from the store.
     fixture.offer(FUNCTION, 0..1000).await;
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 4, count)]);
     for n in 1..5 {

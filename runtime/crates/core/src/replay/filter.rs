@@ -13,7 +13,7 @@ use evoke_store::{InspectionStore, StoreError};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Only to this function, `app/function`; by default to all matching functions.
+    /// Delivers only to this function, `app/function`; by default to all matching functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
     /// Only events that were accepted at this time or later, RFC 3339.

@@ -2,11 +2,12 @@
 
 use tokio::time::Instant;
 
-/// After a pause, at most as many deliveries are created together as the rate allows in this many seconds.
+/// The limiter keeps at most the unused tokens of this many seconds. So after a pause, only few deliveries are created
+/// at once.
 const BURST_S: f64 = 0.1;
 
-/// A token bucket of deliveries per second. A step may take more tokens than there are; the next step then waits until
-/// the missing tokens are refilled.
+/// A token bucket of deliveries per second. A step can take more tokens than the bucket has. The next step then waits
+/// until the missing tokens are refilled.
 pub(super) struct RateLimiter {
     rate: Option<f64>,
     tokens: f64,
@@ -18,7 +19,7 @@ impl RateLimiter {
         Self { rate, tokens: 1.0, at: Instant::now() }
     }
 
-    /// Returns for how many events deliveries may be created now, at most `max`.
+    /// Returns the number of events whose deliveries may be created now; at most `max`.
     pub(super) fn room(&mut self, max: usize) -> usize {
         let Some(rate) = self.rate else { return max };
         let now = Instant::now();

@@ -122,7 +122,7 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
     let id = fixture.start(Filter::default()).await;
     fixture.until(id, |replay| replay.position >= Seq(300)).await;
     first.cancel();
-    // Another process continues from the position of the first.
+    // Another process continues from the position that the first process has stored.
     let again = Replays::new(fixture.store.clone(), fixture.bus.clone());
     tokio::spawn(again.run(fixture.dispatcher.clone(), CancellationToken::new()));
     let replay = fixture.until(id, done).await;

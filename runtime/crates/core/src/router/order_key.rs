@@ -1,25 +1,26 @@
-//! Order keys: the texts by which the deliveries of a function are ordered.
+//! Order keys: a function handles events with the same key one after another.
 //!
 //! # The key of a value
 //! - An attribute, or a string in the data: the text itself.
-//! - A number: its canonical text, exactly ([`canonical_number`]). `1`, `1.0` and `10e-1` have the key `1`; two numbers
-//!   have the same key only if they are equal, however many digits they have. A number and the string of its canonical
-//!   text, such as `1` and `"1"`, have the same key, because producers may write an identifier either way. The strings
-//!   `"1.0"` and `"01"` have other keys.
-//! - `true` and `false`: that word.
-//! - An object or an array: its JSON text without white space, with the members of objects sorted by name and the
-//!   numbers as above ([`canonical_json`]).
-//! - A key of any of these kinds that is longer than 256 bytes: `sha256:` and the SHA-256 of the key in hexadecimal.
-//!   The store keeps each key in a row, in an index and in memory, and a producer chooses the length.
+//! - A number: its canonical text without rounding ([`canonical_number`]). `1`, `1.0` and `10e-1` have the key `1`; two
+//!   numbers have the same key only if they are equal, however many digits they have. The string of the canonical text
+//!   has the same key as the number: producers may write an identifier as `1` or as `"1"`. The strings `"1.0"` and
+//!   `"01"` have other keys.
+//! - `true` or `false`: this word.
+//! - An object or an array: its JSON text without white space, with the members of objects sorted by name and with
+//!   canonical numbers ([`canonical_json`]).
 //! - There is no key if the value is `null`, if the field or attribute is missing, or if the data is not a JSON object.
 //!   Such an event is not ordered with any other event.
 //!
-//! As in patterns, the last of several members with the same name counts, and half of a surrogate pair is read as
-//! U+FFFD.
+//! A producer chooses the length of these texts, and the store keeps each key in a row, in an index and in memory. So
+//! if the text is longer than 256 bytes, the key is `sha256:` and the SHA-256 of the text in hexadecimal.
 //!
-//! The store keeps the key of each delivery. Earlier versions wrote other keys for numbers with a fraction of zero, an
-//! exponent or more than 64 bits, for objects and arrays with such numbers, and for texts of more than 256 bytes.
-//! Deliveries with such keys that were stored before an upgrade are not ordered with later deliveries.
+//! If an object has several members with the same name, the last one counts. An unpaired surrogate is read as U+FFFD.
+//! Patterns follow the same two rules.
+//!
+//! Earlier versions wrote other keys for some values: numbers such as `1.0`, numbers with an exponent or with more than
+//! 64 bits, objects and arrays with such numbers, and texts of more than 256 bytes. The store keeps the key of each
+//! delivery. So deliveries that were stored with another key before an upgrade are not ordered with later deliveries.
 
 use sha2::{Digest as _, Sha256};
 
@@ -60,7 +61,7 @@ fn text(event: &Event, by: &OrderBy) -> Option<String> {
 /// Returns the key of a JSON value.
 fn key(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
-        // serde_json rejects only a string with half of a surrogate pair. The canonical text has U+FFFD in its place.
+        // serde_json rejects a string only if it has an unpaired surrogate. The canonical text has U+FFFD instead.
         b'"' => {
             serde_json::from_str(json).or_else(|_| serde_json::from_str(&canonical_json(json).unwrap_or_default())).ok()
         }

@@ -1,10 +1,10 @@
 //! Turns periodic observations of functions, sources and the disk into one report for each change of a condition.
 //!
-//! An observation lists every subject and whether the subject has a problem. If the observation differs from the
-//! condition that was reported last, there is a change. A change is reported with an event and a mark, in one commit.
-//! The mark records the reported condition, so each change is reported once, even if the process restarts. A reported
-//! problem that persists is not reported again after a restart. A problem that ended while the process was down is
-//! reported as recovered after the next start.
+//! An observation lists every subject, such as a function, and whether the subject has a problem. If the observation
+//! differs from the condition that was reported last, there is a change. A change is reported with an event, and with a
+//! mark (a small stored value) that records the reported condition. Both are stored in one commit, so each change is
+//! reported once, even if the process restarts. A reported problem that persists is not reported again after a restart.
+//! A problem that ended while the process was down is reported as recovered after the next start.
 //!
 //! No queue is needed: a change that cannot be stored now is found again by the next observation, if the condition
 //! still holds. A problem that clears between two observations is not reported.
@@ -30,8 +30,8 @@ use evoke_model::{Mark, MarkNames, TakeOver};
 pub enum Kind {
     /// A function; its condition is `failing`.
     Function,
-    /// The circuit of a function that sends its deliveries to an endpoint, by the name of the function; its condition
-    /// is `opened`.
+    /// The circuit of a function that sends its deliveries to an endpoint; its condition is `opened`. The subject has
+    /// the name of the function.
     Circuit,
     /// A source; its condition is `degraded`.
     Source,
@@ -72,17 +72,18 @@ impl Kind {
     }
 }
 
-/// A function, a source, a listener or the disk.
+/// A function, a circuit, a source, a listener or the disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The kind of the subject.
     pub kind: Kind,
-    /// The name without a leading `/`, such as `shop/charge`; the `subject` of the event.
+    /// The name without a leading `/`, such as `shop/charge`. It is the attribute `subject` of the event.
     pub name: String,
 }
 
 impl Subject {
-    /// Returns the subject after a function was renamed; `None` if the subject does not belong to the function.
+    /// Returns the subject with the new name of its function; `None` if the subject does not belong to the renamed
+    /// function.
     fn renamed(&self, take_over: &TakeOver) -> Option<Self> {
         let has_name = matches!(self.kind, Kind::Function | Kind::Circuit | Kind::Source);
         let no_prefix = MarkNames { scope: SOURCE, prefix: "" };
@@ -91,7 +92,7 @@ impl Subject {
     }
 }
 
-/// The marks of reported conditions whose keys contain the name of a function or of one of its sources.
+/// The kinds of marks whose keys contain the name of a function or of one of its sources.
 pub const NAMED_MARKS: [MarkNames; 3] = [
     MarkNames { scope: SOURCE, prefix: "function " },
     MarkNames { scope: SOURCE, prefix: "circuit " },
@@ -178,8 +179,8 @@ impl Conditions {
     }
 
     /// Compares an observation with the reported conditions, and returns the changes. Subjects without trouble can be
-    /// left out unless their trouble was reported: a reported subject that is left out counts as removed. Later calls
-    /// return a change again until [`Conditions::mark_reported`] is called for it.
+    /// left out of `observed`, unless their trouble was reported: a reported subject that is missing counts as removed.
+    /// Later calls return the same change again, until [`Conditions::mark_reported`] is called for the change.
     pub fn observe(&mut self, observed: BTreeMap<Subject, Observation>, now: Instant, now_ms: UnixMs) -> Vec<Change> {
         let removed = self.troubled.keys().filter(|subject| !observed.contains_key(*subject));
         let mut changes: Vec<_> =
@@ -194,8 +195,8 @@ impl Conditions {
                 }
                 (Some(since_ms), false) => {
                     let recovered_since = *self.recovering.entry(subject.clone()).or_insert(now);
-                    // The delay applies only to sources. Functions and the disk recover by other rules, which the
-                    // observation already applies: a successful attempt, and a quarter more free space than the limit.
+                    // The delay applies only to sources. For functions and the disk, the observation is already
+                    // delayed: until an attempt succeeds, or until a quarter more space than the limit is free.
                     if subject.kind != Kind::Source || now - recovered_since >= RECOVERY_DELAY {
                         changes.push(Change { subject, transition: Transition::Recovered { since_ms, data } });
                     }
@@ -235,8 +236,8 @@ impl Conditions {
 }
 
 impl Change {
-    /// Returns the event that reports the change, and the mark to store with the event. Without an event, only the mark
-    /// is stored. `instance` is the unique name of the store.
+    /// Returns the event that reports the change, and the mark to store with the event. Returns no event if the subject
+    /// was removed: then only the mark is stored. `instance` is the unique name of the store.
     pub fn to_event_and_mark(&self, instance: &str, now_ms: UnixMs) -> (Option<Event>, Mark) {
         let Self { subject: Subject { kind, name }, transition } = self;
         let key = format!("{} {name}", kind.name());
@@ -248,7 +249,7 @@ impl Change {
                 let value = value.as_str().map_or_else(|| value.clone(), |text| truncated(text).into());
                 all.insert(name.clone(), value);
             }
-            // The id contains the start of the problem, so a repeated report of the same change is a duplicate.
+            // The id contains the time when the problem began, so a repeated report of the same change is a duplicate.
             let id = format!("{instance}-{change}-{}-{name}-{since_ms}", kind.name());
             new_event(id, &format!("evoke.{}.{change}", kind.name()), name, &all.into(), now_ms)
         };

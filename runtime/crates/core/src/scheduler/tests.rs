@@ -88,7 +88,7 @@ async fn a_due_event_is_routed_with_the_router_of_that_moment() {
     let mut private = router(other);
     private.add_private_source(Origin::of("/shop/b/on/0"), FunctionId(1), "on[0]".into());
     fixture.bus.set_router(private);
-    // When it is due, an event of a private source goes only to the function that owns the source.
+    // When an event of a private source is due, it goes only to the function that owns the source.
     let target = Target::Function { function: FunctionId(1), trigger: "on[0]".into() };
     let json = format!(
         r#"{{"id":"2","source":"/shop/b/on/0","type":"order.placed","notbefore":"{}"}}"#,
@@ -111,8 +111,8 @@ async fn a_due_event_of_an_http_component_is_routed_and_a_claim_of_another_app_i
     fixture.bus.set_router(router);
     let uris = ["/shop/web/http-1", "/lab/hook"].map(str::to_owned);
     let origins = fixture.store.register_origins(uris.to_vec()).await.unwrap();
-    // The first event is from an HTTP component, which publishes with the source of its function. The second event
-    // claims this source: it was accepted when the app `shop` did not exist.
+    // The first event is from an HTTP component, which publishes with the source of its function. The producer of the
+    // second event chose the same `source` before the app `shop` existed.
     for origin in origins {
         let due = rfc3339(START_MS + 1_000);
         let json = format!(r#"{{"id":"1","source":"/shop/web","type":"order.placed","notbefore":"{due}"}}"#);

@@ -11,7 +11,7 @@ use evoke_model::clock::UnixMs;
 
 /// Maximum number of reasons that are kept.
 const REASONS_MAX: usize = 5;
-/// Maximum length of a reason, in characters. A reason may repeat parts of the request.
+/// Maximum length of a reason, in characters. A reason can repeat parts of the request.
 const REASON_CHARS_MAX: usize = 300;
 /// Minimum time between two refusals whose reasons are kept, so that a flood of refusals costs little.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -25,6 +25,7 @@ pub(super) struct Refusals {
 
 #[derive(Debug, Default)]
 struct Last {
+    /// The time at which the last reason was kept.
     kept: Option<Instant>,
     /// Newest first, each reason once.
     refusals: VecDeque<Refusal>,
@@ -52,7 +53,7 @@ impl Refusals {
     /// Counts a refusal. Keeps its reason, unless the reason of another refusal was kept within [`INTERVAL`].
     pub(super) fn add(&self, at_ms: UnixMs, reason: impl FnOnce() -> String) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        // Another refusal holds the lock, so many requests are being refused. The reason of this one is not kept.
+        // If another refusal holds the lock, many requests are being refused, so this reason is not kept.
         let Ok(mut last) = self.last.try_lock() else { return };
         let now = Instant::now();
         if last.kept.is_some_and(|kept| now.duration_since(kept) < INTERVAL) {

@@ -1,5 +1,5 @@
-//! Submits the events of sources that have no client. An HTTP source can ask its client to retry later. The events of
-//! files and timers have no client that could retry, so their source retries.
+//! Submits the events of sources without clients. An HTTP source can ask its client to retry later. Sources of files
+//! and timers have no client that could retry, so they retry themselves.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
     submit_until(ctx, offer, || false).await.map(drop)
 }
 
-/// Like [`submit`]. After each refusal, calls `give_up`. If it returns true, stops retrying and returns false; nothing
-/// was stored then.
+/// Like [`submit`], but calls `give_up` after each refusal. When `give_up` returns true, this function stops retrying
+/// and returns `Ok(false)`: nothing was stored.
 pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bool) -> Result<bool, SubmitError> {
     let mut backoff = BACKOFF_MIN;
     // The problem that `health` reported before the refusals; restored after them.
@@ -57,7 +57,7 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
             ctx.health.degraded(format!("the events of this source are refused: {refused}; the source retries"));
         }
         let wait = match refused {
-            // Retrying earlier than the bus asks for is harmless: one source retries, at most every few seconds.
+            // A retry before `retry_after` is harmless, because only this source retries, at most every few seconds.
             Refused::Overloaded { retry_after, .. }
             | Refused::Crowding { retry_after, .. }
             | Refused::ScheduleFull { retry_after, .. } => retry_after.min(BACKOFF_MAX),

@@ -1,6 +1,6 @@
 //! Tests with hostile peers against the real server, with raw bytes over loopback. The time limits are short and pass
-//! in real time, because sockets ignore a paused clock. No test fails because an operation takes longer than its limit
-//! on a slow machine.
+//! in real time, because sockets ignore a paused clock. On a slow machine, an operation can take longer than its
+//! limit, but no test fails because of that.
 
 use std::sync::Mutex;
 
@@ -328,7 +328,8 @@ async fn a_peer_that_reads_no_response_is_disconnected() {
 async fn an_http_2_request_gets_a_response() {
     let server = TestServer::open(Limits::default()).await;
     let mut peer = server.connect().await;
-    // :method GET, :scheme http, :path /, :authority a; END_STREAM and END_HEADERS
+    // A HEADERS frame with the flags END_STREAM and END_HEADERS: `:method` GET, `:scheme` http, `:path` /,
+    // `:authority` a.
     peer.write_all(&[PREFACE, b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a"].concat()).await.unwrap();
     until(&mut peer, "<0>").await;
     assert_eq!(server.paths(), ["/"]);

@@ -1,14 +1,16 @@
 //! Request bodies with time limits, and response bodies that count their request as in flight.
 //!
-//! A response may be ready before the body of its request has arrived, as with 404 and 413. If the server then closes
-//! its socket, the kernel resets the connection when the rest of the body arrives, and the client may lose the
-//! response. A client that reuses the connection would lose its next request. So a body that is dropped early is read
-//! to its end, for at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue` sends no body if
-//! it gets another response instead. So its connection is closed, and the response has `Connection: close`.
+//! A response may be complete before the body of its request has arrived, for example a 404 or a 413. If the server
+//! then closed its socket, the kernel would reset the connection when the rest of the body arrives. The client could
+//! lose the response, or the next request that it sends over this connection. So the server reads the rest of a body
+//! that the service has dropped, for at most [`LINGER`] (RFC 9112, section 9.6). A client that waits for `100 Continue`
+//! and gets another response sends no body, so there is no rest to read: its connection is closed, and the response has
+//! `Connection: close`.
 //!
 //! With HTTP/2, the server could reset the stream after its response (RFC 9113, section 8.1), but some clients, such as
-//! curl 7.88, then report an error and not the response. So the server reads these bodies, too. While such a body is
-//! read, it counts as a request of its peer (`Limits::further_streams_max`); beyond this limit, the stream is reset.
+//! curl 7.88, then report an error and not the response. So the server reads the rest of these bodies, too. Until the
+//! rest is read, it counts as a request of its peer (`Limits::further_streams_max`). If the peer already has too many
+//! requests, the stream is reset.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -34,26 +36,26 @@ use super::streams::{StreamLimit, StreamPermit};
 /// The longest time in which the rest of a dropped body is read. After that, the connection is closed.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
+/// A request body with time limits. A body that exceeds a limit ends with [`BodyError::Slow`].
 pub struct RequestBody {
     /// `None` once the request body is being dropped.
     body: Option<TimedBody>,
     rest: Rest,
 }
 
-/// The treatment of the rest of a request body that is dropped before its end.
+/// How to handle the rest of a request body that is dropped before its end.
 enum Rest {
-    /// The body has ended.
+    /// There is no rest.
     Nothing,
-    /// A task on this runtime reads the rest, at most until the listener stops (the token). With HTTP/2, the rest is
-    /// read only if this peer gets a permit from this limit.
+    /// A task on this runtime reads the rest. The task ends early when the token is cancelled, because the listener
+    /// stops. With HTTP/2, the task starts only if this limit has a permit for this peer.
     Read(Handle, CancellationToken, Option<(StreamLimit, IpAddr)>),
-    /// The client waits for `100 Continue` and sends no body. The flag is set when the body is dropped; the response
-    /// then announces that the connection ends.
+    /// The client waits for `100 Continue`, so it sends no body. Dropping the body sets the flag, and the response then
+    /// gets `Connection: close`.
     Close(Arc<AtomicBool>),
 }
 
-/// The flag that makes a response announce the end of its connection. `None` if the request never needs this.
+/// The flag of [`Rest::Close`]. If it is set, the response gets `Connection: close`. `None` for all other requests.
 #[derive(Default)]
 pub(super) struct ConnectionClose(Option<Arc<AtomicBool>>);
 
@@ -85,7 +87,7 @@ struct Wait {
 /// Why a body did not arrive completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The body paused too long, arrived below the lowest rate, or took too long as a whole.
+    /// The body paused too long, arrived more slowly than `rate_min` allows, or took too long as a whole.
     #[error("the body did not arrive in time")]
     Slow,
     /// The connection broke, or the body violates HTTP framing.
@@ -212,9 +214,9 @@ pub(super) struct InFlight(Arc<watch::Sender<Activity>>);
 pub(super) struct Activity {
     /// The requests in flight.
     pub(super) requests: usize,
-    /// Whether the connection has received a request.
+    /// True if the connection has received a request.
     pub(super) had_request: bool,
-    /// Whether the head of a request has arrived in part, and its rest is missing.
+    /// True if a part of the head of a request has arrived, and the rest is missing.
     pub(super) is_in_head: bool,
 }
 

@@ -23,7 +23,7 @@ struct Inner {
     /// Connections of these proxies are not limited by peer, because one proxy carries the requests of many clients.
     proxies: Arc<Proxies>,
     open: Mutex<Open>,
-    /// Notified when the listener becomes crowded.
+    /// Notified when more than three quarters of the allowed connections are open.
     crowded: Notify,
 }
 
@@ -77,8 +77,8 @@ impl ConnectionLimits {
         }
     }
 
-    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached. `activity` has
-    /// the number of requests in flight on the new connection.
+    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached. `activity` has the number
+    /// of requests in flight on the new connection.
     pub(super) fn acquire(&self, addr: IpAddr, activity: watch::Receiver<Activity>) -> Option<ConnectionPermit> {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.connections.len() >= self.0.max && !(self.0.replaces_idle && open.close_oldest_idle()) {
@@ -99,8 +99,8 @@ impl ConnectionLimits {
 }
 
 impl ConnectionPermit {
-    /// Counts the connection for `addr`, the client that the proxy has named, and no longer for the previous peer.
-    /// Returns false if this client has too many connections; the connection then counts for no peer.
+    /// From now on, counts the connection for `addr`, the client that the proxy has named, instead of its previous
+    /// peer. Returns false if this client has too many connections; the connection then counts for no peer.
     pub(super) fn move_to(&self, addr: IpAddr) -> bool {
         let inner = &self.limits.0;
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);

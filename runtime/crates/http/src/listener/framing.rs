@@ -1,8 +1,8 @@
 //! A filter in front of the HTTP/1 parser, against request smuggling.
 //!
-//! RFC 9112 lets a server accept some malformed requests. Two servers in a row may then disagree about where such a
-//! request ends. The cases are a bare line feed as a line end (section 2.2), `Content-Length` beside
-//! `Transfer-Encoding` (section 6.3), a repeated `Content-Length`, more than one `Host` or an invalid one (section
+//! RFC 9112 lets a server accept some malformed requests. A proxy and the server behind it may then disagree about
+//! where such a request ends. These requests have a bare line feed as a line end (section 2.2), `Content-Length` beside
+//! `Transfer-Encoding` (section 6.3), a repeated `Content-Length`, or a `Host` that is invalid or repeated (section
 //! 3.2). The parser behind this filter accepts these requests. The filter follows the framing of requests and reports
 //! where a request becomes ambiguous; [`super::stream`] passes on no byte after that point.
 
@@ -19,7 +19,7 @@ pub(super) struct FramingFilter {
     position: Position,
     line: Line,
     head: Head,
-    /// Whether the connection has had a request. The preface of HTTP/2 is only valid before the first request.
+    /// True if the connection has had a request. The preface of HTTP/2 is only valid before the first request.
     had_request: bool,
 }
 
@@ -47,7 +47,7 @@ struct Line {
     len: usize,
     /// The last 8 bytes of the line.
     tail: u64,
-    /// Whether the last byte was a carriage return.
+    /// True if the last byte was a carriage return.
     cr: bool,
 }
 
@@ -62,7 +62,7 @@ struct Head {
 struct Ambiguous;
 
 impl FramingFilter {
-    /// Returns true if the head of a request was read in part, and its rest is missing.
+    /// Returns true if a part of the head of a request was read, and the rest is missing.
     pub(super) fn is_in_head(&self) -> bool {
         match self.position {
             Position::RequestLine => self.line.len > 0 || self.line.cr,
@@ -198,7 +198,7 @@ impl Head {
 /// Parses the size of a chunk, without its extensions (RFC 9112, section 7.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
-    // A size of 16 digits always fits in `Line::start`, so its digits are complete here.
+    // A `u64` has at most 16 hexadecimal digits. `Line::start` has room for more, so the digits are complete here.
     if digits.len() > 16 {
         return None;
     }

@@ -18,8 +18,8 @@ pub struct Limits {
     /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are
     /// programs on this machine, such as a reverse proxy that forwards the requests of all clients.
     pub connections_per_peer_max: usize,
-    /// Whether a new connection beyond `connections_max` replaces the oldest connection that has no request in flight.
-    /// If it does, peers that only connect and send nothing cannot keep other peers out.
+    /// True if a new connection beyond `connections_max` replaces the oldest connection that has no request in flight.
+    /// So peers that connect and send nothing cannot keep other peers out.
     pub replaces_idle: bool,
     /// The longest time before HTTP begins on a connection. It includes the header of the PROXY protocol and the TLS
     /// handshake.
@@ -43,14 +43,14 @@ pub struct Limits {
     pub rate_min: MinRate,
     /// The longest time in which a peer reads no byte of a response. After that, the connection is cut off.
     pub write_stall: Duration,
-    /// Whether to serve HTTP/2 beside HTTP/1.1.
+    /// True if HTTP/2 is served beside HTTP/1.1.
     pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
-    /// The maximum number of concurrent requests on all HTTP/2 connections together, not counting the first request of
-    /// each connection; further requests get a 503. One peer gets at most half of them: a further request is only
-    /// allowed while the peer has fewer requests than are still free. A request uses up to 30 KiB while its body
-    /// arrives.
+    /// The maximum number of concurrent further requests on all HTTP/2 connections together. A further request begins
+    /// while its connection has another request in flight. Beyond the maximum, a further request gets a 503. It also
+    /// gets a 503 if its peer already has as many further requests as are still free, so one peer gets at most half of
+    /// the maximum. A request uses up to 30 KiB while its body arrives.
     pub further_streams_max: usize,
     /// How long requests in flight may continue after the listener begins to stop.
     pub drain: Duration,

@@ -1,4 +1,5 @@
-//! Log lines that peers cause: at most one a minute of each kind, so that no peer can fill the log.
+//! Log lines that any peer can cause. Each kind of line is logged at most once a minute, so that no peer can fill the
+//! log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +22,8 @@ impl Notice {
         Self(Mutex::new(Last { at: None, omitted: 0 }))
     }
 
-    /// Calls `log`, unless a line of this kind was logged within the last minute. The argument of `log` is the number
-    /// of lines that were left out since the last logged line, such as ` (and 12 more)`, or empty if no line was left
-    /// out.
+    /// Calls `log`, unless a line of this kind was logged within the last minute. The argument of `log` is empty, or a
+    /// text such as ` (12 more since the last such line)` with the number of lines that were left out.
     pub(super) fn log(&self, log: impl FnOnce(&str)) {
         let omitted = {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +34,7 @@ impl Notice {
             last.at = Some(Instant::now());
             std::mem::take(&mut last.omitted)
         };
-        log(&if omitted == 0 { String::new() } else { format!(" (and {omitted} more)") });
+        log(&if omitted == 0 { String::new() } else { format!(" ({omitted} more since the last such line)") });
     }
 }
 
@@ -54,6 +54,6 @@ mod tests {
         log();
         tokio::time::advance(INTERVAL).await;
         log();
-        assert_eq!(*lines.lock().unwrap(), ["", " (and 2 more)", ""]);
+        assert_eq!(*lines.lock().unwrap(), ["", " (2 more since the last such line)", ""]);
     }
 }

@@ -18,11 +18,11 @@ use super::proxies::{Client, HEADER_MAX, Parsed, Proxies, parse};
 use super::socket::{Peeked, Socket};
 use super::tls::{ClientCertificate, HANDSHAKE_RECORD, Tls};
 
-/// The response to a connection that exceeds a limit of connections.
+/// The response to a connection that would exceed a limit on the number of connections.
 const TOO_MANY_CONNECTIONS: &str =
     "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// The response to a request without TLS on a port with TLS.
-const NEEDS_TLS: &str = r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"this port speaks TLS; use https:// in place of http://"}"#;
+const NEEDS_TLS: &str = r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"this port requires TLS; use https:// in place of http://"}"#;
 /// The most bytes that are read to recognise a request without TLS.
 const FIRST_BYTES_MAX: usize = 4096;
 
@@ -80,7 +80,7 @@ impl From<io::Error> for Unopened {
 impl OpenError {
     fn refusal(&self) -> Option<ConnectionRefusal> {
         Some(match self {
-            // The peer may just have checked whether the port is open.
+            // This is not a refusal: perhaps the peer only checked whether the port is open.
             Self::Ended(_) => return None,
             Self::ProxyHeader(_) => ConnectionRefusal::ProxyHeader,
             Self::TooMany => ConnectionRefusal::Limit,
@@ -92,11 +92,11 @@ impl OpenError {
 }
 
 impl Opening {
-    /// Counts a connection that exceeds a limit as refused. Sends a 503 if the socket accepts the bytes without
-    /// blocking; on a port with TLS, sends nothing.
+    /// Refuses a connection that would exceed a limit, and counts the refusal. On a port without TLS, also sends a 503,
+    /// if the socket accepts the bytes without blocking.
     pub(super) fn refuse(&self, tcp: &TcpStream, peer: SocketAddr) {
         self.metrics.refused(ConnectionRefusal::Limit).increment();
-        tracing::debug!("refused a connection from {peer}: the limit of all connections or of this client is reached");
+        tracing::debug!("refused a connection from {peer}: too many are open, in total or from this client");
         if self.tls.is_none() {
             let _ = tcp.try_write(TOO_MANY_CONNECTIONS.as_bytes());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The lowest rate of a peer.
+/// The lowest allowed rate of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinRate {
     /// Bytes per second, as an average over each window.
@@ -15,13 +15,13 @@ pub struct MinRate {
     pub window: Duration,
 }
 
-/// Measures the rate of one peer in windows that follow each other.
+/// Measures the rate of one peer in consecutive windows.
 #[derive(Debug)]
 pub(super) struct Pace {
     min: MinRate,
     /// The number of bytes that the peer has sent or read in the current window.
     bytes: u64,
-    /// How long the server has waited for the peer in the current window, without the wait that began at
+    /// How long the server has waited for the peer in the current window, not counting the current wait, which began at
     /// `waiting_since`.
     waited: Duration,
     waiting_since: Option<Instant>,

@@ -1,5 +1,5 @@
-//! Trusted proxies: the listener uses the headers in which they name the client. It ignores and removes such headers
-//! from all other peers.
+//! Trusted proxies name the client in headers of a request. The listener uses these headers in the requests of trusted
+//! proxies, and removes them from the requests of all other peers.
 
 mod forwarded;
 mod protocol;
@@ -16,7 +16,7 @@ pub(super) use protocol::{HEADER_MAX, Parsed, parse};
 pub struct Proxies {
     /// The addresses of the proxies.
     pub networks: Vec<Network>,
-    /// Whether each connection of a proxy begins with a header of the PROXY protocol, version 1 or 2.
+    /// True if each connection of a proxy begins with a header of the PROXY protocol, version 1 or 2.
     pub protocol: bool,
 }
 

@@ -35,22 +35,22 @@ impl Peeked {
         &self.head
     }
 
-    /// Reads more bytes into the head, at most until it has `max` bytes. Returns false at the end of the stream, and
-    /// when the head has `max` bytes already.
+    /// Reads more bytes into `head`, which then has at most `max` bytes. Returns false at the end of the stream, and if
+    /// `head` already had `max` bytes.
     pub(super) async fn read_more(&mut self, max: usize) -> io::Result<bool> {
         let room = max.saturating_sub(self.head.len());
         self.head.reserve(room.min(READ_SIZE));
         Ok(room > 0 && (&mut self.tcp).take(room as u64).read_buf(&mut self.head).await? > 0)
     }
 
-    /// Removes bytes from the start of the head.
+    /// Removes `length` bytes from the start of `head`.
     pub(super) fn consume(&mut self, length: usize) {
         self.head.drain(..length.min(self.head.len()));
     }
 
-    /// Sends bytes as far as the socket accepts them without blocking, and ends the stream. Then reads and drops the
-    /// bytes that the peer still sends, within limits: if a socket is closed while it has unread bytes, the peer may
-    /// lose the bytes that were sent to it.
+    /// Sends as many of the bytes as the socket accepts without blocking, and ends the stream. Then reads and drops the
+    /// bytes that the peer still sends, within limits. If the socket were closed with unread bytes, the peer could lose
+    /// the bytes that were sent to it.
     pub(super) async fn end_with(&mut self, bytes: &[u8]) {
         let _ = self.tcp.get_ref().try_write(bytes);
         self.head.clear();

@@ -15,15 +15,15 @@ use super::framing::FramingFilter;
 use super::notice::Notice;
 use super::tls::{self, HANDSHAKE_RECORD};
 
-/// The bytes that replace the rest of an ambiguous request, followed by the end of the stream. A NUL is invalid
-/// everywhere in a head, and the empty line makes the parser evaluate the head immediately. So the server sends 400 and
-/// closes the connection. Within a chunked body the end of the stream has the same effect.
+/// In place of the rest of an ambiguous request, the parser receives these bytes, and then the end of the stream. In a
+/// head, the NUL is invalid, and the empty line makes the parser evaluate the head immediately; in a chunked body, the
+/// end of the stream is invalid. In both cases, the server sends 400 and closes the connection.
 const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
 
 pub(super) struct Stream<T> {
     io: T,
     filter: FramingFilter,
-    /// The unread rest of [`INVALID_REQUEST`]. `None` while no request was ambiguous.
+    /// The unread rest of [`INVALID_REQUEST`]. `None` until a request is ambiguous.
     invalid_rest: Option<&'static [u8]>,
     activity: Arc<watch::Sender<Activity>>,
     /// The last value of [`Activity::is_in_head`].

@@ -1,6 +1,7 @@
-//! Limits the number of concurrent requests on HTTP/2 connections, not counting the first request of each connection,
-//! which the limit of connections covers. Each request holds its head in memory. One connection can have 64 requests,
-//! so without this limit the connections could use 64 times as much memory.
+//! Limits the number of concurrent requests on HTTP/2 connections. A request is not counted if it begins while its
+//! connection has no other request in flight, because the limit of connections covers it. Each request holds its head
+//! in memory. One connection can have 64 requests, so without this limit the connections could use 64 times as much
+//! memory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,8 +34,8 @@ impl StreamLimit {
         Self { max, open: Arc::default() }
     }
 
-    /// Returns a permit for one more request of a peer. A peer gets a permit only while it has fewer permits than are
-    /// still free: one peer alone can have half of all permits, and two peers can have a third each.
+    /// Returns a permit for one more request of a peer; `None` if the peer already has as many permits as are free. So
+    /// one peer alone can have half of all permits, and two peers can have a third each.
     pub(super) fn acquire(&self, addr: IpAddr) -> Option<StreamPermit> {
         let peer = counted_network(addr);
         let mut open = self.lock();

@@ -1,6 +1,6 @@
-//! TLS 1.2 and 1.3 of a listener: its certificates, chosen by the host name that the client requests, and the
-//! certificates of clients. The configuration can be replaced while the listener serves; connections that are open keep
-//! the old one.
+//! TLS 1.2 and 1.3 of a listener. The host name that the client requests decides which certificate the server sends.
+//! The server can also verify certificates of clients. The configuration can be replaced while the listener serves;
+//! open connections keep their configuration.
 
 mod client;
 
@@ -31,7 +31,7 @@ pub struct TlsSettings {
     pub certificates: Vec<CertificatePem>,
     /// Verification of client certificates. With `None`, the server does not ask clients for a certificate.
     pub clients: Option<ClientAuthorities>,
-    /// Whether to offer HTTP/2 beside HTTP/1.1.
+    /// True if HTTP/2 is offered beside HTTP/1.1.
     pub http2: bool,
 }
 
@@ -82,7 +82,7 @@ pub struct TlsConfig {
 /// A certificate of the listener.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The DNS names, in lower case; a name may begin with `*.`, which matches one label.
+    /// The DNS names, in lower case. A name can begin with `*.`, which matches one label.
     pub names: Vec<String>,
     /// The end of the validity, in seconds since the Unix epoch.
     pub not_after_s: i64,
@@ -141,7 +141,8 @@ impl fmt::Debug for Tls {
 }
 
 impl TlsConfig {
-    /// Checks that all certificates and keys can be read, and that each key belongs to its certificate.
+    /// Makes a configuration. Fails unless all certificates and keys can be read, and each key belongs to its
+    /// certificate.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let certified: Result<Vec<_>, _> =
@@ -163,7 +164,7 @@ impl TlsConfig {
         let protocols: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         if settings.clients.is_some() {
-            // A resumed session would accept a client's certificate after the end of its validity.
+            // A resumed session does not verify the client's certificate again, even if the certificate has expired.
             server.session_storage = Arc::new(NoServerSessionStorage {});
             server.send_tls13_tickets = 0;
         }
@@ -194,7 +195,7 @@ fn certify(
     let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|_| {
         let is_locked = pem.key.windows(9).any(|bytes| bytes == b"ENCRYPTED");
         wrong_key(if is_locked {
-            "the key needs a password; write it without one, for example with `openssl pkey -in KEY -out NEW`"
+            "the key is encrypted with a password; decrypt it, for example with `openssl pkey -in KEY -out NEW`"
         } else {
             "there is no private key in PEM form (`-----BEGIN PRIVATE KEY-----`)"
         })

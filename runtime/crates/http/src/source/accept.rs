@@ -131,8 +131,8 @@ impl ClaimPolicy {
         Claims { uri: self.uri.clone(), authorities: self.authorities.clone() }
     }
 
-    /// Checks a type that the source made from values of a request: a type of the runtime is refused, and if the
-    /// manifest lists accepted types, it must be one of them.
+    /// Checks a type that the source made from values of a request. A type of the runtime is refused. If the manifest
+    /// lists accepted types, the type must be one of them.
     pub(super) fn check_made_type(&self, type_: &str) -> Result<(), Problem> {
         let checked = if self.accept.types.is_empty() { not_of_runtime(type_) } else { self.check_type(type_) };
         checked.map_err(|Refused { status, attribute, detail }| {
@@ -156,8 +156,8 @@ impl ClaimPolicy {
             return Ok(());
         }
         not_of_runtime(claimed)?;
-        // A type with characters outside visible ASCII could look like another type. So a glob with `*` does not accept
-        // it, only a glob that is equal to it.
+        // A type with characters outside visible ASCII could look like another type. So `*` does not match it: only a
+        // glob with exactly the same text accepts it.
         let is_plain = claimed.bytes().all(|byte| byte.is_ascii_graphic());
         let accepts = |glob: &TypeGlob| if is_plain { glob.matches(claimed) } else { glob.as_str() == claimed };
         if self.accept.types.iter().any(accepts) {
@@ -173,7 +173,7 @@ impl ClaimPolicy {
         }
         if claimed.is_empty() || !is_uri_reference(claimed) {
             let detail = format!(
-                "`source` is not a URI reference (RFC 3986): `{}`; write one, with other characters percent-encoded",
+                "`source` is not a URI reference (RFC 3986): `{}`; write one, and percent-encode the characters that a URI cannot contain",
                 excerpt(claimed)
             );
             return Err(Refused { status: StatusCode::BAD_REQUEST, attribute: "source", detail });

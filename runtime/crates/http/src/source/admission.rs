@@ -1,4 +1,4 @@
-//! Verifies the sender of a request: its headers before the body is read, and the raw body after that.
+//! Verifies the sender of a request in two steps: the headers before the body is read, and the raw body after that.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,7 +35,7 @@ impl<'g> Admission<'g> {
         Ok(Self { pending: Some((guard, guard.check_headers(headers, now_ms)?)) })
     }
 
-    /// Returns true if the body has to be verified.
+    /// Returns true if the body is needed to verify the sender.
     pub(super) fn needs_body(&self) -> bool {
         matches!(self.pending, Some((_, Admitted::Signed(_))))
     }
@@ -46,7 +46,7 @@ impl<'g> Admission<'g> {
     }
 }
 
-/// Returns the source and the peer that the memory of a request's body counts for.
+/// Returns the source and the peer for which the memory of a request's body is counted.
 pub(super) fn owners(source: Origin, extensions: &Extensions) -> Owners {
     let peer = extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
     Owners { source, peer }

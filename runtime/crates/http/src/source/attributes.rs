@@ -1,4 +1,4 @@
-//! Sets the attributes of events that a source makes from values of the request.
+//! Sets the event attributes that a source makes from values of a request.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use evoke_manifest::template::RenderError;
 use evoke_model::event::{Event, is_excluded_char};
 
-/// The longest id that is made from a request, in bytes: the same as for an `Idempotency-Key`.
+/// The longest id that is made from a request, in bytes. An `Idempotency-Key` has the same limit.
 const ID_MAX: usize = 256;
 /// The longest other attribute that is made from a request, in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
@@ -50,8 +50,8 @@ impl Templates {
         })
     }
 
-    /// Returns true if the attribute contains a header of the request. Such an attribute may change when the same
-    /// request is sent again, because proxies give some headers a new value for each request, such as a request id.
+    /// Returns true if the attribute contains a header of the request. Such an attribute can differ when a client
+    /// repeats a request, because proxies give some headers, such as a request id, a new value for each request.
     pub(super) fn is_of_header(&self, attribute: &str) -> bool {
         let is_header = |name: &RequestValue| matches!(name, RequestValue::Header(_));
         let template = self.attributes.get(attribute);

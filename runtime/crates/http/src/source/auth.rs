@@ -1,10 +1,10 @@
 //! Verification of senders: `auth:` of an http source.
 //!
-//! A [`Guard`] verifies each request over its raw body, before any part of the body is parsed. The headers come first,
-//! so that a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
-//! every reason. The reason is counted, and logged at a limited rate.
+//! A [`Guard`] first checks the headers of a request, so that a request without credentials is refused before its body
+//! is read. Then it verifies the raw body, before any part of the body is parsed. A refusal is a 401 with the same body
+//! for every reason. The reason is counted, and logged at a limited rate.
 //!
-//! | preset | signed text | time | sender's id |
+//! | preset | signed text | time | id of the request |
 //! |---|---|---|---|
 //! | `standard-webhooks` | `ID.TIME.BODY`, HMAC-SHA256 (`v1`) or ed25519 (`v1a`) | ± 5 min | `webhook-id` |
 //! | `github` | the body, HMAC-SHA256 | | `X-GitHub-Delivery`, which is not signed |
@@ -14,13 +14,13 @@
 //! | `bearer`, `basic` | nothing: the request contains the secret | | |
 //!
 //! If a request has a signed time but no id, the id of its event is made from the signature, so that a repeated request
-//! is stored only once. A signature covers the body and the signed time, not the other headers. So these presets refuse
-//! CloudEvents in binary mode, because their attributes are headers, and they refuse data in the query. Values that
-//! placeholders take from headers, path and query are not signed either: the manifest decides which of them an event
-//! uses.
+//! is stored only once. A signature covers the body and the signed time, not the other headers and not the query. So
+//! presets with signatures refuse CloudEvents in binary mode, which have their attributes in headers, and they refuse
+//! data in the query. Values that placeholders take from headers, path and query are not signed either: the manifest
+//! decides which of them an event uses.
 //!
-//! Every comparison with a secret takes the same time for all values (`keys`). The principal of a sender is the preset
-//! and the name of the secret: `github`, `github:new`, `basic:ada`.
+//! A comparison with a secret takes the same time for all values, see `keys.rs`. The principal of a sender is the
+//! preset and the name of the secret: `github`, `github:new`, `basic:ada`.
 
 use bytes::Bytes;
 use http::Response;
@@ -47,11 +47,11 @@ pub use config::{Auth, Basic, Hmac, HmacTimestamp, SecretAuth, SignedTemplate};
 pub(super) use guard::{Admitted, Sender};
 pub use guard::{Guard, SecretError};
 
-/// The error for CloudEvents in binary mode whose signature covers the body only.
+/// The error for a signed CloudEvent in binary mode. The signature covers only the body.
 pub(super) const BINARY_MODE: &str = "the signature does not cover the `ce-` headers of binary mode; send the event as \
      application/cloudevents+json";
 
-/// The error for a query that would become the data of an event, whose signature covers the body only.
+/// The error for a signed request whose query would become the data of an event. The signature covers only the body.
 pub(super) const QUERY_DATA: &str =
     "the signature does not cover the query; send the data as the body of a POST request";
 

@@ -10,11 +10,11 @@
 //! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not do this. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
 //! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
 //! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON. Otherwise the event could not be printed in its JSON form. |
-//! | Without `Content-Type`, the event has no `datacontenttype`. | The same if the body is JSON. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
-//! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | The same if there is `ce-specversion`, or `ce-id`, `ce-source` and `ce-type`. Otherwise the body is raw, or refused if the source has no `type`. |
+//! | Without `Content-Type`, the event has no `datacontenttype`. | Only if the body is JSON. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
+//! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | A request with `ce-specversion` is in binary mode. A request without it, but with `ce-id`, `ce-source` and `ce-type`, is refused. Any other body is raw, or refused if the source has no `type`. |
 //! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
 //! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
-//! | In structured mode, attributes may also be in headers (section 3.2.3). | Headers are ignored there. |
+//! | In structured mode, attributes may also be in headers (section 3.2.3). | Such headers are ignored. |
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
@@ -32,8 +32,8 @@ use header_value::{decode, unquote};
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub const BATCH_MAX: usize = 1_000;
-/// The most extension attributes of all events in one batch. The limit is needed because short attributes take about 25
-/// times their size in memory.
+/// The most extension attributes in one batch, counted over all its events. The limit is needed because short
+/// attributes take about 25 times their size in memory.
 const BATCH_EXTENSIONS_MAX: usize = 10_000;
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_MAX: usize = 256;
@@ -121,7 +121,8 @@ impl Mode {
         )
     }
 
-    /// Reads the events of a request, whose `body` is not compressed. A mistake in one event refuses the whole request.
+    /// Reads the events of a request, whose `body` is not compressed. A mistake in one event is an error for the whole
+    /// request.
     ///
     /// # Errors
     /// [`ReadError::Malformed`] or [`ReadError::TooLarge`].
@@ -145,9 +146,9 @@ fn structured(json: &[u8]) -> Result<Event, String> {
 
 fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
     let items: Vec<&RawValue> = serde_json::from_slice(skip_byte_order_mark(json))
-        .map_err(|e| ReadError::Malformed(format!("not a JSON array of events: {e}")))?;
+        .map_err(|e| ReadError::Malformed(format!("the body is not a JSON array of events: {e}")))?;
     if items.len() > BATCH_MAX {
-        let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
+        let detail = format!("the batch has {} events; send at most {BATCH_MAX}", items.len());
         return Err(ReadError::TooLarge(detail));
     }
     let mut extensions = 0;
@@ -223,7 +224,7 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
 }
 
 /// Returns the `Content-Type`. Checks that it has the form `type/subtype` and contains only characters that an
-/// attribute may have.
+/// attribute can have.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
     // A tab is white space in a header. Other control characters, U+0080 to U+009F among them, are allowed nowhere.
@@ -233,8 +234,8 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     })
 }
 
-/// Returns the id that the sender gave the request. If the sender repeats the request, it sends the same id again.
-/// Surrounding quotes are not part of the key.
+/// Returns the `Idempotency-Key`, which becomes the id of the event. A sender that repeats a request sends the same key
+/// again. Surrounding quotes are not part of the key.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
     let key = unquote(value).into_owned();

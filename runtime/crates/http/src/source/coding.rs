@@ -1,9 +1,9 @@
-//! Decodes request bodies that are sent compressed (RFC 9110, section 8.4): `gzip`, `deflate` and `br`.
+//! Decodes compressed request bodies (RFC 9110, section 8.4): `gzip`, `deflate` and `br`.
 //!
 //! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
-//! are decoded, and counts like that of the body. The work is proportional to the sizes of the body and the result, and
-//! it is regularly interrupted for other tasks. The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a
-//! body waits until there is room for its decoder.
+//! are decoded, and is counted like the memory of the body itself. The time of the work is proportional to the sizes of
+//! the body and the result, and other tasks can run in between. The memory of the decoders themselves is bounded by
+//! [`DECODERS_KIB`]; a body waits until there is room for its decoder.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
@@ -25,22 +25,21 @@ const DECODERS_KIB: u32 = 32 * 1024;
 const DEFLATE_KIB: u32 = 64;
 /// The memory of a decoder for brotli without its window, in KiB: 256 tables of each of three kinds.
 const BROTLI_TABLES_KIB: u32 = 4 * 1024;
-/// The number of bytes of a body that are decoded before other tasks can run. It is small, because a few bytes can
-/// define a table that takes microseconds to build.
+/// The number of bytes of a body that are decoded before other tasks can run. The number is small, because a few bytes
+/// can define a table that takes microseconds to build.
 const INPUT_TURN: usize = 4 * 1024;
-/// The largest number of bytes of the result that one call of a decoder makes.
+/// The most bytes that one call of a decoder adds to the result.
 const OUTPUT_STEP: usize = 64 * 1024;
-/// The number of bytes of the result that are made before other tasks can run.
+/// The number of bytes that a decoder adds to the result before other tasks can run.
 const OUTPUT_TURN: usize = 4 * OUTPUT_STEP;
-/// The codings as a client may send them.
+/// The supported codings, as a client names them in `Content-Encoding`.
 const SUPPORTED: &str = "gzip, deflate, br";
 
 /// A content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Gzip,
-    /// The zlib format (RFC 1950). Some clients send DEFLATE data without its header (RFC 1951), which is also
-    /// accepted.
+    /// The zlib format (RFC 1950). Raw DEFLATE data (RFC 1951), which some clients send, is also accepted.
     Deflate,
     Brotli,
 }
@@ -98,7 +97,7 @@ impl Coding {
     }
 }
 
-/// Returns the window size that a brotli stream declares, as a power of two (RFC 7932, section 9.1).
+/// Returns the binary logarithm of the window size that a brotli stream declares (RFC 7932, section 9.1).
 fn brotli_window_bits(body: &[u8]) -> u32 {
     let first = body.first().copied().unwrap_or_default();
     match (first & 1, first >> 1 & 7, first >> 4 & 7) {
@@ -109,8 +108,8 @@ fn brotli_window_bits(body: &[u8]) -> u32 {
     }
 }
 
-/// Decodes a body to at most `max` bytes. `memory` is the share of the memory for bodies that this body uses; it grows
-/// by the size of the result. An empty body stays empty.
+/// Decodes a body to at most `max` bytes. `memory` is the memory permit of the body, which grows by the size of the
+/// result. An empty body stays empty.
 ///
 /// # Errors
 /// 413 for a larger result, 400 if the body is not valid data of the coding, and 503 if no memory is free.
@@ -124,7 +123,7 @@ pub(super) async fn decode(
     if body.is_empty() {
         return Ok(body);
     }
-    // The semaphore is never closed.
+    // `acquire_many` fails only if the semaphore is closed, which never happens.
     let _permit = decoders.0.acquire_many(coding.decoder_kib(&body).min(DECODERS_KIB)).await;
     let mut decoder = Decoder::new(coding, &body);
     let malformed =
@@ -161,7 +160,7 @@ pub(super) async fn decode(
         }
     }
     if decoder.has_rest() {
-        return Err(malformed("there are bytes after its end"));
+        return Err(malformed("there are bytes after the end of the data"));
     }
     result.truncate(length);
     Ok(result.into())
@@ -187,7 +186,8 @@ enum Decoder<'b> {
 
 impl<'b> Decoder<'b> {
     fn new(coding: Coding, body: &'b [u8]) -> Self {
-        // RFC 1950, section 2.2: the method 8, and a check of the first two bytes.
+        // In the zlib format (RFC 1950, section 2.2), the compression method is 8, and the number in the first two
+        // bytes is a multiple of 31.
         let is_zlib = matches!(*body, [method, flags, ..]
             if method & 0x0F == 8 && (u16::from(method) << 8 | u16::from(flags)).is_multiple_of(31));
         let paced = Paced { rest: body, turn: INPUT_TURN };

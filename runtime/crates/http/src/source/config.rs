@@ -44,23 +44,23 @@ pub struct HttpSource {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub type_: Option<RequestTemplate>,
-    /// Subject of the events, with the same placeholders. CloudEvents have their own subject.
+    /// Subject of the events, with the placeholders of `type`. CloudEvents have their own subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub subject: Option<RequestTemplate>,
-    /// Id of the events, with the same placeholders: a request whose id was accepted before is a duplicate. Without it,
-    /// the id is the header `Idempotency-Key`, or a new id. CloudEvents have their own id.
+    /// Id of the events, with the placeholders of `type`. A request whose id was accepted before is a duplicate.
+    /// Without this key, the id is the header `Idempotency-Key`, or a new id. CloudEvents have their own id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub id: Option<RequestTemplate>,
-    /// Extension attributes of the events, with the same placeholders. They replace the attributes of the same names in
-    /// CloudEvents of producers.
+    /// Extension attributes of the events, with the placeholders of `type`. They replace the attributes of the same
+    /// names in CloudEvents of producers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub attributes: BTreeMap<String, RequestTemplate>,
-    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent must have the `type` above,
-    /// without placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a type
-    /// listed here.
+    /// Types and sources that producers may claim in CloudEvents. Without `accept`, a CloudEvent must have the fixed
+    /// `type` of this source and the source `/APP/NAME`. If `type` has placeholders, its result must match a type that
+    /// is listed here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
     /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
@@ -74,10 +74,10 @@ pub struct HttpSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "reply::schema", extend("default" = "accepted"))]
     pub reply: Option<ReplyEvent>,
-    /// Which pages of other origins can send requests from a browser, as in `{ origins: ["https://shop.example"] }`.
+    /// The pages of other origins that can send requests from a browser, as in `{ origins: ["https://shop.example"] }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
-    /// Which CloudEvents senders get permission to send events when they ask for it with `WebHook-Request-Origin`.
+    /// The CloudEvents senders that get permission to send events when they ask for it with `WebHook-Request-Origin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Handshake>,
 }
@@ -239,7 +239,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         "extensions" => Some("did you mean `attributes`?"),
         "origins" => Some("put it under `cors`, or under `handshake`"),
         "method" => Some("write the methods as a list: `methods: [POST]`"),
-        "types" | "sources" => Some("write what producers may claim as `accept: { types: [TYPE], sources: [SOURCE] }`"),
+        "types" | "sources" => Some("put it under `accept`, as in `accept: { types: [TYPE], sources: [SOURCE] }`"),
         "secret" | "signature" | "verify" | "token" | "github" | "stripe" | "slack" | "hmac" | "bearer" | "basic" => {
             Some("write how senders are verified, as in `auth: { github: { secret: { env: VARIABLE } } }`")
         }
@@ -273,10 +273,10 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     })
 }
 
-/// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.
+/// Reports a shared source that accepts no event, and globs for sources of this app or of the runtime.
 fn check_claims(reader: &mut Reader<'_>, source: &Source) {
     let Some(http) = source.settings.get::<HttpSource>() else { return };
-    // The function of a private source may handle the requests itself. Whether it does depends on its component.
+    // The function of a private source can handle the requests itself. That depends on its component.
     if !source.is_private() && http.accepts_nothing() {
         let message = format!("source `{}` accepts no event: it has neither `type` nor `accept.types`", source.name);
         reader.error(source.span, message, HttpSource::ACCEPT_HELP);
@@ -323,7 +323,7 @@ impl HttpSource {
         }
     }
 
-    /// Returns the key of a setting of this source that only applies to events, if there is one.
+    /// Returns the first key of this source that affects nothing but events; `None` if the source has no such key.
     pub fn event_key(&self) -> Option<&'static str> {
         let keys = [
             ("type", self.type_.is_some()),

@@ -27,11 +27,11 @@ use evoke_manifest::units::DurationText;
 const MAX_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The headers of responses that pages can read. `Retry-After` is enough: the reason of a refusal is in the body.
 const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after");
-/// The headers of a preflight request that its response depends on.
+/// The response to a preflight request depends on these headers of the request.
 const VARY_PREFLIGHT: HeaderValue =
     HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
 
-/// Which pages of other origins can send requests to the source, and read its responses.
+/// The pages of other origins that can send requests to the source and read its responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Cors {
@@ -45,7 +45,7 @@ pub struct Cors {
     /// How long browsers keep the result of a preflight request, at most 24h.
     #[serde(default = "default_max_age", with = "DurationText")]
     pub max_age: Duration,
-    /// Whether pages can send cookies and other credentials.
+    /// True if pages can send cookies and other credentials.
     #[serde(default)]
     pub credentials: bool,
 }
@@ -190,7 +190,7 @@ pub(super) fn requested_method(head: &Parts) -> Option<Method> {
     Method::from_bytes(head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Returns true if the host and port of the page (`origin`) are those that the request is sent to.
+/// Returns true if the request is sent to the host and port of the page (`origin`).
 fn is_own_host(headers: &HeaderMap, uri: &Uri, origin: &[u8]) -> bool {
     let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
     // HTTP/2 sends the host in the URI.

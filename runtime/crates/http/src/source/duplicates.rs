@@ -1,8 +1,9 @@
 //! Events that are duplicates because another sender has used their id.
 //!
-//! A source stores each id only once, whoever sends it, because a sender whose secret is rotated may repeat a request
-//! under another principal. But if each principal is one user or one machine, a sender could use the ids that another
-//! sender is going to use. Then the other sender gets an error, so that it does not assume that its event was stored.
+//! A source stores each id only once, whichever sender sends it, because a sender whose secret has changed can repeat a
+//! request under another principal. But if each principal is one user or one machine, a sender could use the id of an
+//! event that another sender is going to send. The later sender then gets an error, so that it does not assume that its
+//! event was stored.
 
 use std::sync::Arc;
 
@@ -12,8 +13,7 @@ use crate::problem::Problem;
 use evoke_core::bus::Bus;
 use evoke_model::Accepted;
 
-/// The beginnings of principals that stand for exactly one sender: a user with a password, or the owner of a
-/// certificate.
+/// The prefixes of principals that stand for exactly one sender: a user with a password, or the owner of a certificate.
 const OWN_PRINCIPALS: [&str; 2] = ["basic:", "certificate:"];
 
 /// Returns an error if an event was not stored because another sender had used its id.
@@ -32,7 +32,7 @@ pub(super) async fn check_sender(
         let Ok(Some(Ok(stored))) = bus.accepted(*seq).await else { continue };
         if stored.event.principal.as_ref() != Some(&principal) {
             let detail = format!(
-                "event {index} was not stored: another sender has used its id `{}`; send it with another id",
+                "event {index} was not stored: another sender has used its id `{}`; send the event with a new id",
                 id.chars().take(64).collect::<String>()
             );
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);

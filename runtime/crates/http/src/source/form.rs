@@ -24,8 +24,8 @@ pub(super) fn fields(form: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
     form_urlencoded::parse(form.as_bytes())
 }
 
-/// Replaces the data of an event that is a form by JSON of at most `max` bytes. Returns the size of the JSON, or `None`
-/// if the event is not a form.
+/// If the data of an event is a form, replaces the data by JSON of at most `max` bytes, and returns the size of the
+/// JSON. Returns `None` for other data.
 pub(super) fn convert(event: &mut Event, max: usize) -> Result<Option<usize>, Problem> {
     let Some(media_type) = event.datacontenttype.as_deref().filter(|kind| essence(kind).eq_ignore_ascii_case(FORM))
     else {

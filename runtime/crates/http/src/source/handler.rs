@@ -1,9 +1,9 @@
 //! Endpoints whose function handles requests itself. No events are made of the requests. The events that the function
 //! publishes are stored before its response is sent.
 //!
-//! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose
-//! names begin with `evoke-` are removed. Headers whose names begin with `evoke_` are removed, too, because a program
-//! may read `_` as `-`.
+//! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. If a client sends a header
+//! whose name begins with `evoke-`, the header is removed. A header whose name begins with `evoke_` is removed, too,
+//! because some programs read `_` as `-`.
 
 use std::error::Error;
 use std::fmt;
@@ -28,7 +28,7 @@ pub type Payload = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// Handles the requests of an endpoint.
 pub trait RequestHandler: fmt::Debug + Send + Sync + 'static {
-    /// Handles one request. Dropping the future, or the response body before its end, cancels the rest.
+    /// Handles one request. Dropping the future, or dropping the response body before its end, cancels the request.
     fn handle(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, HandlerError>>;
 }
 
@@ -84,10 +84,12 @@ pub struct EnteredThrough {
     pub hops: u32,
 }
 
-/// The beginnings of the names of request headers that only this server may set: `evoke-path-NAME`, in each spelling.
+/// Only this server may set request headers whose names begin with these texts. Clients must not set them in any
+/// spelling, because some programs read `_` as `-`.
 const OWN_HEADERS: [&str; 2] = ["evoke-", "evoke_"];
 
-/// Replaces the headers that only this server sets by those of the path parameters.
+/// Removes every header whose name begins with a text of [`OWN_HEADERS`], because the client set it. Adds the headers
+/// of the path parameters.
 fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item = (&'a str, &'a str)>) {
     let forged: Vec<HeaderName> =
         headers.keys().filter(|name| OWN_HEADERS.iter().any(|own| name.as_str().starts_with(own))).cloned().collect();
@@ -102,7 +104,8 @@ fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item 
     }
 }
 
-/// Passes a request to `handler`. A body longer than `body_max` bytes breaks off at that length.
+/// Passes a request to `handler`. A body longer than `body_max` bytes is refused if its length is announced; otherwise
+/// the handler gets an error when it reads beyond `body_max` bytes.
 pub(super) async fn call<B>(
     handler: &dyn RequestHandler,
     mut request: Request<B>,

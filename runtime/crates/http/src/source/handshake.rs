@@ -17,7 +17,7 @@ const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-orig
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
-/// Which CloudEvents senders get permission to send events when they ask for it with `WebHook-Request-Origin`.
+/// The CloudEvents senders that get permission to send events when they ask for it with `WebHook-Request-Origin`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Handshake {
@@ -25,8 +25,8 @@ pub struct Handshake {
     /// sender.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub origins: Vec<String>,
-    /// Requests a minute that a sender may send. Without it, there is no limit. Evoke sends the rate to senders and
-    /// does not enforce it.
+    /// The number of requests that a sender may send each minute. Without `rate`, there is no limit. Evoke sends the
+    /// rate to senders and does not enforce it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub rate: Option<u32>,

@@ -5,8 +5,8 @@ use http::{HeaderMap, StatusCode};
 use crate::problem::Problem;
 use evoke_model::{HOPS_HEADER, HOPS_MAX};
 
-/// Returns the hops of a request; 0 without the header. Returns the error 508 (RFC 5842) if there are more than
-/// [`HOPS_MAX`].
+/// Returns the number in the header of a request, or 0 without the header. Returns the error 508 (RFC 5842) if the
+/// number is larger than [`HOPS_MAX`].
 pub(super) fn of(headers: &HeaderMap) -> Result<u32, Problem> {
     let Some(value) = headers.get(HOPS_HEADER) else { return Ok(0) };
     let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));

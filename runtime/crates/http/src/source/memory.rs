@@ -1,9 +1,9 @@
 //! The memory for request bodies whose events are not committed yet.
 //!
-//! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use everything in [`TOTAL_BYTES`] that is
-//! not in use, so large bodies can never take all of it. In each class (small and large), the bodies of one source or
-//! of one peer may not use more memory than is still free. So one source or peer alone can use half of the memory, and
-//! two can use a third each. If there is no memory for a body, the body that has been arriving for the longest time is
+//! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use all free memory up to [`TOTAL_BYTES`],
+//! so large bodies always leave some memory for them. In each class (small and large), the bodies of one source or of
+//! one peer may not use more memory than is still free. So one source or peer alone can use half of the memory, and two
+//! can use a third each. If there is no memory for a new body, the body that has been arriving for the longest time is
 //! refused to make room, provided that it has been arriving for longer than [`YIELD_AGE`].
 
 use std::collections::HashMap;
@@ -23,10 +23,11 @@ pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
 /// The largest small body, in bytes.
 pub(super) const SMALL_MAX: usize = 64 * 1024;
-/// A body that has been arriving for longer than this gives way if other bodies need its memory: it is refused.
+/// If another body needs memory, a body that has been arriving for longer than this time can be refused to free its
+/// memory.
 pub(super) const YIELD_AGE: Duration = Duration::from_secs(1);
 
-/// The source and the peer that a body counts for.
+/// The source and the peer for which the memory of a body is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Owners {
     pub(super) source: Origin,
@@ -79,7 +80,7 @@ struct Body {
     owners: [Owner; 2],
     held: usize,
     since: Instant,
-    /// Set to false when the body is complete. Its events are then about to be committed, so it does not give way.
+    /// False when the body is complete. Its events are then about to be committed, so the body does not give way.
     is_arriving: bool,
     gives_way: Arc<Notify>,
 }
@@ -173,7 +174,8 @@ impl Pool {
     }
 
     /// Returns `None` if a body can have `bytes` bytes. Otherwise returns the owner whose share is used up, or
-    /// `Some(None)` if the memory of the whole class is used up. The memory that the body already has is not counted.
+    /// `Some(None)` if the memory of the whole class is used up. The caller must first release the memory that the body
+    /// already had.
     fn obstacle(&self, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
         let class = Class::of(bytes);
         let used = |class| self.used.get(&class).copied().unwrap_or_default();

@@ -33,8 +33,8 @@ pub(super) enum Segment {
     Rest(Option<Arc<str>>),
 }
 
-/// The values of the parameters in the path of a request, in the order of the path. They are among the
-/// extensions of a request if its path has parameters.
+/// The values of the parameters in the path of a request, in the order of the path. A request whose path has parameters
+/// has them as an extension.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathParameters(Vec<(Arc<str>, String)>);
 
@@ -100,8 +100,8 @@ impl PathPattern {
     /// Returns the values of the parameters in a path that matches the pattern.
     ///
     /// # Errors
-    /// A value is not UTF-8 after percent-decoding, or another server could read it as another path: `.` or `..`, or an
-    /// encoded `/` in the rest of a path.
+    /// A value is not UTF-8 after percent-decoding, or a server behind this one could resolve it to a different path:
+    /// `.` or `..`, or an encoded `/` in the rest of a path.
     pub(super) fn capture(&self, path: &str) -> Result<PathParameters, BadPath> {
         let mut found = Vec::new();
         let mut parts = segments(path);
@@ -132,7 +132,7 @@ impl PathPattern {
     }
 }
 
-/// Returns the value of a parameter.
+/// Percent-decodes the value of a parameter. Refuses `.` and `..`.
 fn value(name: &str, text: &str) -> Result<String, BadPath> {
     let value = decode(text).ok_or_else(|| {
         BadPath(format!("the path parameter `{name}` is not UTF-8 after percent-decoding: `{}`", excerpt(text)))
@@ -164,7 +164,8 @@ fn has_valid_escapes(text: &str) -> bool {
     text.split('%').skip(1).all(is_escape)
 }
 
-/// Returns the name of a parameter (`Ok`), or of the rest of a path (`Err`); `None` for other segments.
+/// Returns `Ok` with the name of a parameter for `{NAME}`, `Err(Some)` with the name of the rest of a path for
+/// `{NAME...}`, `Err(None)` for `*`, and `None` for other segments.
 fn parameter(segment: &str) -> Option<Result<&str, Option<&str>>> {
     if segment == "*" {
         return Some(Err(None));
@@ -196,7 +197,7 @@ pub(super) fn check(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::new(message(), format!("start it with a slash: `/{}`", excerpt(text))));
     }
     check_parameters(text).map_err(|(detail, help)| ValueError::new(format!("{}: {detail}", message()), help))?;
-    // RFC 3986, section 5.2.4: clients remove these parts before they send a request.
+    // RFC 3986, section 5.2.4: clients remove the segments `.` and `..` before they send a request.
     if text.split('/').any(|part| matches!(part, "." | "..")) {
         let mut parts: Vec<&str> = Vec::new();
         for part in text.split('/').skip(1) {
@@ -277,7 +278,7 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Returns a help text for a segment that looks like the parameter of another router.
+/// Returns a help text for a segment that looks like a parameter in the syntax of another router, such as `:id`.
 fn suggestion(segment: &str, is_last: bool) -> Option<String> {
     if matches!(segment, "**" | "{*}" | "{**}") {
         return Some(if is_last { "write `*`".to_owned() } else { "write `{NAME}` for one segment".to_owned() });

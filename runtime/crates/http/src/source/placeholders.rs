@@ -1,5 +1,5 @@
-//! Placeholders in the settings of an http source, such as `github.{header.x-github-event}`: their names, and the
-//! diagnostics of a manifest. [`super::attributes`] replaces them by values of a request.
+//! Placeholders in the settings of an http source, such as `github.{header.x-github-event}`. This module parses them
+//! and reports mistakes in a manifest. [`super::attributes`] replaces them by values of a request.
 //!
 //! | placeholder | value |
 //! |---|---|
@@ -27,7 +27,7 @@ use evoke_model::event::{PRINCIPAL, is_excluded_char};
 /// The most attributes that a source can set.
 const ATTRIBUTES_MAX: usize = 20;
 
-/// The first parts of the names of placeholders.
+/// The kinds of placeholders. The name of a placeholder begins with its kind, followed by a dot.
 const ROOTS: [&str; 4] = ["header", "query", "path", "data"];
 
 /// A template over the values of a request.
@@ -134,7 +134,6 @@ fn advice(template: &RequestTemplate) -> Vec<(String, String)> {
     found
 }
 
-/// Reads the value of `type`.
 pub(super) fn parse_type(reader: &mut Reader<'_>, node: &Node, path: Option<&PathPattern>) -> Option<RequestTemplate> {
     reader.parse_advised(node, "`type`", |text| type_template(text, path), type_advice)
 }
@@ -167,7 +166,6 @@ fn type_template(text: &str, path: Option<&PathPattern>) -> Result<RequestTempla
     Ok(template)
 }
 
-/// Reads the value of `subject`.
 pub(super) fn parse_subject(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -176,7 +174,6 @@ pub(super) fn parse_subject(
     reader.parse_advised(node, "`subject`", |text| parse(text, path), advice)
 }
 
-/// Reads the value of `id`.
 pub(super) fn parse_id(reader: &mut Reader<'_>, node: &Node, path: Option<&PathPattern>) -> Option<RequestTemplate> {
     let without_value = |template: &RequestTemplate| template.placeholders().all(|one| one.default.is_some());
     let template = |text: &str| {
@@ -184,7 +181,7 @@ pub(super) fn parse_id(reader: &mut Reader<'_>, node: &Node, path: Option<&PathP
         if template.fixed().is_some() {
             let message = format!("all events would have the id `{}`", excerpt(text));
             let help =
-                "use a value that differs, as in `{header.x-request-id}`: an event with the same id is a duplicate";
+                "use a value that differs for each event, as in `{header.x-request-id}`: each id is stored only once";
             return Err(ValueError::new(message, help));
         }
         Ok(template)
@@ -192,7 +189,8 @@ pub(super) fn parse_id(reader: &mut Reader<'_>, node: &Node, path: Option<&PathP
     let all_advice = |template: &RequestTemplate| {
         let mut found = advice(template);
         if without_value(template) {
-            let message = "requests without these values have the same id, and all but the first are duplicates";
+            let message =
+                "requests without the placeholders' values have the same id, and all but the first are duplicates";
             found
                 .push((message.to_owned(), "remove a default: a request without the value is then refused".to_owned()));
         }
@@ -201,7 +199,6 @@ pub(super) fn parse_id(reader: &mut Reader<'_>, node: &Node, path: Option<&PathP
     reader.parse_advised(node, "`id`", template, all_advice)
 }
 
-/// Reads the value of `attributes`.
 pub(super) fn parse_attributes(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -234,7 +231,7 @@ fn attribute_name(name: &str) -> Result<String, ValueError> {
         "source" => wrong("remove it: the source of these events is `/APP/NAME`".to_owned()),
         "time" | "specversion" | "datacontenttype" | "dataschema" => wrong("remove it: Evoke sets it".to_owned()),
         "data" | "data_base64" => wrong("remove it: the data of an event is the body of its request".to_owned()),
-        PRINCIPAL => wrong("use another name: this one is for the verified sender, and `auth` sets it".to_owned()),
+        PRINCIPAL => wrong("use another name: `auth` sets this attribute to the verified sender".to_owned()),
         "traceparent" | "tracestate" => wrong("remove it: Evoke copies it from the header of the request".to_owned()),
         _ if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => {
             Ok(name.to_owned())

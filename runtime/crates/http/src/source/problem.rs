@@ -28,7 +28,7 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
-    /// The label under which the metrics count a refusal with this status.
+    /// Returns the label under which the metrics count a refusal with this status.
     pub(super) fn reason(&self) -> Refusal {
         match self.status {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,

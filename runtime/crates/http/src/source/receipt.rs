@@ -12,9 +12,9 @@ use evoke_model::{Accepted, Seq};
 /// The response body: the result of each event, in request order.
 #[derive(serde::Serialize)]
 struct Receipt<'a> {
-    /// Events stored by this request.
+    /// The number of events that this request stored.
     accepted: usize,
-    /// Events that were stored earlier.
+    /// The number of events that an earlier request stored.
     duplicates: usize,
     events: Vec<EventReceipt<'a>>,
     /// Why the response is not the event that the request waited for.
@@ -46,7 +46,8 @@ pub(super) fn receipt(
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();
     let accepted = events.len() - duplicates;
-    // A response without the reply never has the status 200: a client must not mistake it for the reply.
+    // If the request waited for a reply that did not come, the status is never 200: the client must not mistake the
+    // receipt for the reply.
     let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
     let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
     let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));

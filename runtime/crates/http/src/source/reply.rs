@@ -1,6 +1,6 @@
-//! Requests that wait for the result of their event (`reply: { event: TYPE }`). The event is accepted as always. Then
-//! the request waits for the reply: the first event of this type that a function publishes in the chain of the accepted
-//! event. The chain contains all events that follow from it.
+//! Requests that wait for the result of their event (`reply: { event: TYPE }`). After the event is stored, the request
+//! waits for the reply: the first event of this type that a function publishes in the chain of the stored event. The
+//! chain contains all events that follow from the stored event.
 //!
 //! | response | `evoke-reply` | when |
 //! |---|---|---|
@@ -139,10 +139,10 @@ pub(super) fn reserve(bus: &Bus, source: Origin, headers: &HeaderMap) -> Result<
     Ok(permit)
 }
 
-/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply,
-/// because the id alone may be easy to guess, and must have the same principal. The trace context, and attributes that
-/// contain headers of the request, are not compared, because they differ in repeated requests. If the events cannot be
-/// compared, returns the reason why there is no reply.
+/// If the event was accepted before, compares it with the stored event. To get the reply, the sender must send the
+/// whole event again and have the same principal, because the id alone can be easy to guess. The trace context, and
+/// attributes that contain headers of the request, are not compared, because they can differ in a repeated request. If
+/// the events cannot be compared, returns the reason why there is no reply.
 pub(super) async fn check_duplicate(
     bus: &Bus,
     accepted: Accepted,
@@ -200,7 +200,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Returns the response that consists of an event: its status, media type and data.
+/// Makes the response from an event, which has the status, the media type and the data.
 fn response(event: &Event) -> Response<Full<Bytes>> {
     let status = event.extensions.get(STATUS_ATTRIBUTE).and_then(|status| status.parse::<u16>().ok());
     let status = status.filter(|status| (200..=599).contains(status)).and_then(|s| StatusCode::from_u16(s).ok());
@@ -225,8 +225,8 @@ fn response(event: &Event) -> Response<Full<Bytes>> {
     response
 }
 
-/// The response when a delivery of the chain has become a dead letter. The message of the function is for the operator:
-/// it may contain secrets of other services, or data of other users.
+/// Returns the response if a delivery of the chain has become a dead letter. The response does not contain the message
+/// of the function, because the message can contain secrets of other services, or data of other users.
 fn dead(root: Seq, delivery: &str, kind: &str) -> Response<Full<Bytes>> {
     let detail = format!(
         "a function failed for the event, or for an event that followed from it, and is not retried. The operator sees the \

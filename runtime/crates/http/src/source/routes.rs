@@ -32,7 +32,6 @@ struct Node {
     parameter: Option<usize>,
     /// The node of paths that match any remaining segments.
     rest: Option<usize>,
-    /// The endpoints whose paths end here.
     endpoints: Vec<Arc<Endpoint>>,
 }
 
@@ -42,7 +41,7 @@ struct Node {
 pub struct RouteConflict {
     /// The method that both sources declare.
     pub method: Method,
-    /// The path of the second source. The first source may have other names for the parameters.
+    /// The path of the second source. The first source can have other names for the parameters.
     pub path: String,
     /// The source that was declared first.
     pub first: String,
@@ -142,7 +141,8 @@ impl Routes {
         Ok(Route { endpoint: endpoint.clone(), parameters })
     }
 
-    /// Calls `visit` with the endpoints of each matching path, the most specific path first, until it returns a result.
+    /// Calls `visit` with the endpoints of each matching path, the most specific path first, until a call returns a
+    /// result.
     fn walk<'r, T>(&'r self, path: &str, mut visit: impl FnMut(&'r [Arc<Endpoint>]) -> Option<T>) -> Option<T> {
         let parts: Vec<_> = segments(path).map(|part| (part, decode(part))).collect();
         // The nodes to visit, each with the number of segments before it. The last element is visited next.
@@ -171,7 +171,7 @@ impl Routes {
     }
 }
 
-/// Returns the endpoint that accepts a method.
+/// Returns the endpoint that accepts a method. A HEAD request can also go to the endpoint that accepts GET.
 fn accepting<'e>(endpoints: &'e [Arc<Endpoint>], method: &Method) -> Option<&'e Arc<Endpoint>> {
     let with = |method: &Method| endpoints.iter().find(|endpoint| endpoint.methods.contains(method));
     with(method).or_else(|| if *method == Method::HEAD { with(&Method::GET) } else { None })

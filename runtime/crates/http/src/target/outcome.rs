@@ -3,11 +3,11 @@
 //! | response | outcome |
 //! |---|---|
 //! | 2xx | `done` |
-//! | 408, 425, 429, other 5xx; no connection | `endpoint-failed`: retried by policy, not before `Retry-After` |
+//! | 408, 425, 429, 5xx except 508; no connection | `endpoint-failed`: retried by policy, not before `Retry-After` |
 //! | no response within the function's `timeout` | `timeout`: retried by policy |
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
 //! | 508, which an Evoke runtime sends if the chain of the event is too long | `loop`: a dead letter |
-//! | 3xx, other 4xx | `reject`: a dead letter |
+//! | 3xx, 4xx except the above | `reject`: a dead letter |
 //! | no response, because the address is not allowed | `denied`: a dead letter |
 
 use std::time::Duration;
@@ -84,9 +84,9 @@ pub(super) fn of_error(error: &Error) -> Outcome {
     }
 }
 
-/// Returns the wait that the endpoint asks for: seconds, or a date (RFC 9110, section 10.2.3). The wait until a date is
-/// counted by the clock of the endpoint, from the date of its response (section 6.6.1), because the wall clock here may
-/// be wrong by years. The wall clock is only used if the response has no `Date`.
+/// Returns the wait that the endpoint asks for in `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3). The
+/// wait until a date is counted from the `Date` of the response (section 6.6.1), because the wall clock of this machine
+/// may be wrong by years. The wall clock is only used if the response has no `Date`.
 fn retry_after(headers: &HeaderMap, now_ms: UnixMs) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! Fills in the values of events and secrets in templates.
+//! Fills templates with values of events and secrets.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::SecretValues;
 
-/// Largest body in bytes. An event with large data that a template repeats could otherwise grow without bound.
+/// Largest body in bytes. Without this bound, a template that repeats large data of an event could make a huge body.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Largest value of a header in bytes.
+/// Largest size of a header value in bytes.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
-/// Largest path with its query in bytes.
+/// Largest size of a path and its query together, in bytes.
 const PATH_BYTES_MAX: usize = 8 * 1024;
 
 /// All characters except the unreserved ones (RFC 3986, section 2.3), so that a value stays one part of a path or of a
@@ -64,8 +64,8 @@ impl<'a> Values<'a> {
         template.render(BODY_BYTES_MAX, value).map_err(|error| describe(&error, "the body"))
     }
 
-    /// Renders a JSON body. A text that consists of one placeholder of JSON data becomes the value with its JSON type;
-    /// in any other text, the values become parts of a JSON string.
+    /// Renders a JSON body. A string that consists of one placeholder for JSON data becomes that data, with its JSON
+    /// type. In any other string, the values become parts of the string.
     pub(super) fn json_body(self, template: &JsonTemplate) -> Result<String, String> {
         let mut body = String::new();
         self.write_json(template, &mut body)?;
@@ -154,7 +154,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Describes why a template has no result. Values are never part of the message.
+/// Describes why a template cannot be rendered. Values are never part of the message.
 fn describe(error: &RenderError<&str>, what: &str) -> String {
     match error {
         RenderError::Missing(name) => {

@@ -23,8 +23,8 @@ use super::sign::Signer;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("evoke/", env!("CARGO_PKG_VERSION")));
 
-/// The characters of an attribute that a `ce-` header encodes (HTTP protocol binding, section 3.1.3.2): space, `"`,
-/// `%`, and all beyond printable ASCII.
+/// The characters that are percent-encoded when an attribute becomes a `ce-` header (HTTP protocol binding, section
+/// 3.1.3.2): space, `"`, `%`, and all beyond printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// The parts of a request that do not depend on the event. Has no `Debug`, because it contains secrets.
@@ -37,7 +37,7 @@ pub(super) struct Template {
     signer: Option<Signer>,
 }
 
-/// The parts of a delivery that its request is made from.
+/// The parts of a delivery from which its request is made.
 #[derive(Clone, Copy)]
 pub(super) struct Delivery<'a> {
     pub(super) event: &'a Event,

@@ -14,7 +14,7 @@ const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Largest number of characters of a body in a message.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// Number of characters at the start of a body from which the excerpt is made. It is larger than the excerpt, because
+/// The excerpt is made from this number of characters at the start of a body. It is larger than the excerpt, because
 /// each sequence of white space becomes one space.
 const START_CHARS_MAX: usize = 4 * EXCERPT_CHARS_MAX;
 

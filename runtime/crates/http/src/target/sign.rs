@@ -34,9 +34,9 @@ enum StandardKey {
 pub struct InvalidKey(&'static str);
 
 impl Signer {
-    /// Makes a signer for Standard Webhooks, which adds a signature of each secret. A secret is `whsec_` and the Base64
-    /// of an HMAC key, or `whsk_` and the Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public
-    /// key.
+    /// Makes a signer for Standard Webhooks. It adds one signature for each secret. A secret is `whsec_` followed by
+    /// the Base64 of an HMAC key, or `whsk_` followed by the Base64 of an Ed25519 key: the seed of 32 bytes, alone or
+    /// followed by the public key.
     ///
     /// # Errors
     /// A secret has another form.
@@ -150,7 +150,7 @@ mod tests {
         headers
     }
 
-    /// The example of the Standard Webhooks specification, which its libraries test with.
+    /// The example in the Standard Webhooks specification. Libraries for Standard Webhooks use it in their tests.
     #[test]
     fn the_published_vector_of_standard_webhooks_is_signed() {
         let signer = Signer::standard_webhooks(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"]).unwrap();

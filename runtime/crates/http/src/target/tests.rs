@@ -117,7 +117,7 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
         let message = request_for(&format!("{{ {template}, {SECRETS} }}"), &event()).unwrap_err();
         assert!(message.contains(error), "{template}: {message}");
     }
-    // In the query, and with a default, such values are accepted.
+    // In the query, empty values and dots are accepted. In the path, an empty value is replaced by its default.
     let yaml = "{ url: \"https://crm.example/users/{data.empty|all}?a={data.empty}&b={data.dots}\" }";
     let request = request_for(yaml, &event()).unwrap();
     assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/users/all?a=&b=..");

@@ -8,7 +8,7 @@ use crate::source::{Registry, Source};
 use evoke_model::runtime_events::TYPES;
 use std::collections::{BTreeSet, HashMap};
 
-/// Calls the check of each kind that compares all sources of this kind, as for conflicting paths.
+/// Calls [`SourceKind::check_together`](crate::SourceKind::check_together) for each kind of source.
 pub(super) fn sources_of_each_kind(reader: &mut Reader<'_>, manifest: &Manifest, kinds: &Registry) {
     for kind in kinds.iter() {
         let all = manifest.all_sources().map(|(source, _)| source);
@@ -48,8 +48,8 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
             } else if owner.is_some() || public_uris.contains(&value) {
                 continue;
             } else if value.starts_with(&prefix) {
-                // If there are other errors, the value may name the private source of a trigger that has an error and
-                // was not read. So this value is not reported.
+                // Triggers with errors are not read. If there are errors, the value can be the URI of a private source
+                // of such a trigger. So the value is not reported.
                 if value.matches('/').count() > 2 && reader.has_errors() {
                     continue;
                 }
@@ -120,7 +120,7 @@ pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
     reader.found.append(&mut found);
 }
 
-/// Warns about functions that may trigger each other in a loop. Only event types and sources are compared.
+/// Warns about functions that can trigger each other in a loop. The check compares only event types and sources.
 pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
     let functions = &manifest.functions;
     if is_too_large_to_compare(manifest) {
@@ -153,7 +153,7 @@ pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
             continue;
         };
         let message = match names.as_slice() {
-            [name, _] => format!("{name} can trigger itself: it may publish events that it runs on"),
+            [name, _] => format!("{name} can trigger itself: it is allowed to publish events that match its triggers"),
             names => format!("these functions can trigger each other in a loop: {}", names.join(" → ")),
         };
         let help = "narrow `allow.publish` or the `type` of a trigger, unless the function stops the loop itself";

@@ -96,8 +96,8 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
     Some(Deliver { url: url?, method: method.unwrap_or_default(), headers, mode, body, sign, secrets, trust, rate })
 }
 
-/// Reports placeholders of secrets that neither `deliver.secrets` nor `allow.secrets` declares, and names that both
-/// declare.
+/// Reports each secret that a placeholder names but neither `deliver.secrets` nor `allow.secrets` declares, and a
+/// secret that both declare.
 pub(super) fn check_secrets(reader: &mut Reader<'_>, deliver: &Deliver, allow: &Allow, span: Span) {
     let mut missing: Vec<&str> = Vec::new();
     for placeholder in deliver.templates().flat_map(Template::placeholders) {
@@ -130,7 +130,7 @@ fn body(reader: &mut Reader<'_>, node: &Node) -> Option<BodyTemplate> {
         Value::Scalar(_) => {
             let text = template(reader, node, "`body`")?;
             if is_json(&text) {
-                let message = "a JSON body cannot be written as a text: a value with a quote would break it";
+                let message = "a JSON body cannot be written as a text: a value with a quote would make it invalid";
                 reader.error(node.span, message, "write the body as a map or list: `body: { text: \"{data.text}\" }`");
                 return None;
             }
@@ -209,7 +209,7 @@ fn headers_of(
         let is_wrong = |char: char| char.is_control() && char != '\t';
         if value.texts().any(|text| text.contains(is_wrong)) {
             let message = format!("the header `{name}` contains a line break or another control character");
-            reader.error(entry.node.span, message, "write it in one line");
+            reader.error(entry.node.span, message, "write the value in one line, without control characters");
         } else if headers.insert(name.to_owned(), value).is_some() {
             let message = format!("the header `{name}` is written twice");
             reader.error(entry.key_span, message, "remove one of them: upper and lower case are the same name");
@@ -309,7 +309,7 @@ fn signing_secret(reader: &mut Reader<'_>, context: &Context<'_>, table: &mut Ta
 fn check_signature_header(name: &HeaderName) -> Result<(), ValueError> {
     if OWN_HEADERS.contains(&name.as_str()) || name == "content-type" {
         let message = format!("the header `{name}` cannot carry a signature");
-        return Err(ValueError::new(message, "write the header of the signature, such as `x-signature`"));
+        return Err(ValueError::new(message, "use another header for the signature, such as `x-signature`"));
     }
     Ok(())
 }

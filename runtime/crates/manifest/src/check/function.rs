@@ -25,8 +25,8 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// addresses can reach.
 const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
-/// Largest `concurrency` of a function with `deliver`, which is the number of its requests that can be in progress at
-/// the same time.
+/// Largest `concurrency` of a function with `deliver`: the number of requests that it can have in progress at the same
+/// time.
 const DELIVER_CONCURRENCY_MAX: u32 = 128;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
 const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
@@ -198,7 +198,9 @@ fn build(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Build> {
     table.reject_unknown_keys(reader, |key| match key {
         "command" | "cmd" | "shell" => Some("did you mean `run`?"),
         "environment" | "pass" | "vars" => Some("name the variables with `env: [NAME]`"),
-        "cwd" | "dir" | "folder" => Some("remove it: the command runs in the manifest's folder; `cd` goes elsewhere"),
+        "cwd" | "dir" | "folder" => {
+            Some("remove it: the command runs in the manifest's folder; to use another, start it with `cd FOLDER &&`")
+        }
         _ => None,
     });
     Some(Build { run: run?.to_owned(), env })
@@ -262,7 +264,7 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
     table.reject_unknown_keys(reader, |key| match key {
         "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
         "delay" | "initial_backoff" | "min_backoff" => Some("did you mean `backoff`?"),
-        "jitter" => Some("remove it: waits always have full jitter"),
+        "jitter" => Some("remove it: the wait before a retry always has full jitter"),
         _ => None,
     });
     Some(retry)
@@ -321,7 +323,7 @@ fn state(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<StateLimits
         "keys" => Some("did you mean `max_keys`?"),
         "value" | "max_size" | "value_size" => Some("did you mean `max_value`?"),
         "total" | "size" | "max_bytes" | "quota" => Some("did you mean `max_total`?"),
-        "ttl" | "expires" | "expire" => Some("remove it: stored values do not expire; the function deletes them"),
+        "ttl" | "expires" | "expire" => Some("remove it: stored values do not expire; the function must delete them"),
         _ => None,
     });
     Some(StateLimits {

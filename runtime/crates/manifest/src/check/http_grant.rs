@@ -65,8 +65,10 @@ fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecre
     if let Some(unused) = secrets.keys().find(|name| !headers.values().any(|value| value.secrets().any(|n| n == *name)))
     {
         let message = format!("the secret `{}` is not used in any header", excerpt(unused));
-        let help =
-            format!("write `{{secret.{}}}` in a header, or put it under `allow: {{ secrets: … }}`", excerpt(unused));
+        let help = format!(
+            "write `{{secret.{}}}` in a header; a secret that the function reads belongs under `allow.secrets`",
+            excerpt(unused)
+        );
         reader.warning(table.key_span("secrets"), message, help);
     }
     table.reject_unknown_keys(reader, |key| match key {

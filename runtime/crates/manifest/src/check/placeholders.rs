@@ -14,7 +14,7 @@ enum Place {
     Setting,
     /// A template of Evoke, in which `{{` is the character `{`.
     Template,
-    /// A value that a function reads. The function may use the value as a template.
+    /// A value that a function reads. The function can use the value as a template of its own.
     Text,
 }
 
@@ -52,8 +52,8 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
         Value::Map(entries) => {
             for entry in entries {
                 match entry.key.as_str() {
-                    // A shell runs the command and replaces variables. The other values, among them the patterns in
-                    // `events`, have checks of their own, with better help texts.
+                    // A shell runs the command of `build` and replaces its variables. The values of the other keys
+                    // here, among them the patterns in `events`, have checks of their own, with better help texts.
                     "build" | "env" | "component" | "file" | "path" | "include" | "exclude" | "events"
                         if place == Place::Setting => {}
                     "type" | "subject" | "id" | "attributes" | "body" | "headers" if place == Place::Setting => {
@@ -67,7 +67,7 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
     }
 }
 
-/// Returns the first placeholder in a text. A function may use a text of [`Place::Text`] as a template. In such a text,
+/// Returns the first placeholder in a text. A function can use a text of [`Place::Text`] as a template. In such a text,
 /// a placeholder counts only if it is the whole text, or if it is `${NAME}` with a name in capital letters.
 fn placeholder(text: &str, place: Place) -> Option<&str> {
     let within = |open: &str, close: &str| {

@@ -7,8 +7,8 @@ use crate::units::ByteSize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Allowed values of `max_size`. The maximum is so low that even the largest recording fits into a test file, which has
-/// at most 1 MiB and contains bytes that are not text in base64.
+/// Allowed values of `max_size`. The maximum is so low that even the largest recording fits into a test file. Such a
+/// file has at most 1 MiB, and bytes that are not text grow because they are written in base64.
 const SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(512 << 10);
 const KEEP_RANGE: RangeInclusive<u32> = 1..=100_000;
 const TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(16 << 30);
@@ -29,7 +29,7 @@ pub(super) fn record(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option
         "count" | "max_count" | "number" | "last" => Some("did you mean `keep`?"),
         "total" | "max_total_size" => Some("did you mean `max_total`?"),
         "age" | "retain" | "retention" | "ttl" => Some("did you mean `max_age`?"),
-        "enabled" => Some("write `record: true`, or the limits alone"),
+        "enabled" => Some("remove it: `record: true` or a map of limits switches the recording on"),
         _ => None,
     });
     Some(Record {

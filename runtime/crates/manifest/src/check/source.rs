@@ -1,4 +1,5 @@
-//! Reads the sources of a manifest, shared and private. The kind of each source, such as `files`, parses its settings.
+//! Reads the sources of a manifest, shared and private. The kind of a source, such as `files`, parses the settings of
+//! the source.
 
 use super::Context;
 use crate::diagnostics::excerpt;
@@ -33,12 +34,13 @@ pub(super) fn shared(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Ent
     Some(Source { name, uri, kind, settings, span: entry.key_span })
 }
 
-/// Returns the help text of the first kind that has one for a wrong key.
+/// Returns a help text for a wrong key, from the first kind that has one.
 pub(super) fn hint(context: &Context<'_>, key: &str) -> Option<&'static str> {
     context.kinds.iter().find_map(|kind| kind.hint(key))
 }
 
-/// Reads the source kind of a source or trigger, if it has one. Reports an error if it has more than one.
+/// Reads the kind and the settings of a shared source, or of the private source of a trigger. Returns `None` if the map
+/// has no kind. Reports an error if the map has more than one kind.
 pub(super) fn read_kind(
     reader: &mut Reader<'_>,
     context: &Context<'_>,

@@ -11,7 +11,7 @@ use evoke_model::runtime_events::SOURCE;
 use evoke_pattern::{Pattern, PatternError, ReservedValues, Segment};
 use std::collections::HashMap;
 
-/// The types and sources of the runtime's own events. A pattern receives these events only if it names their type or
+/// The types and sources of the runtime's own events. A pattern matches these events only if it names their type or
 /// source exactly.
 const RUNTIME_VALUES: [ReservedValues<'static>; 2] =
     [ReservedValues { field: "type", prefix: "evoke." }, ReservedValues { field: "source", prefix: SOURCE }];
@@ -190,7 +190,7 @@ fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPatte
                 reader.error(
                     span,
                     message,
-                    help.unwrap_or_else(|| "write a list of values and operators for the field".to_owned()),
+                    help.unwrap_or_else(|| "write the value of the field as a list of values and operators".to_owned()),
                 );
             }
             None

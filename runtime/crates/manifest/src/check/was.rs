@@ -23,15 +23,12 @@ pub(super) fn earlier_names(
         let text = name.as_str();
         if text == function {
             let message = format!("`{}` is the present name of the function", excerpt(text));
-            reader.error(item.span, message, "write the names that it had before, or remove `was`");
+            reader.error(item.span, message, "write the earlier names of the function, or remove `was`");
         } else if context.functions.contains(text) {
-            let message = format!(
-                "`{}` cannot take over from `{}`: the manifest still has this function",
-                excerpt(function),
-                text
-            );
+            let message =
+                format!("`{0}` cannot take over from `{1}`: the manifest still has `{1}`", excerpt(function), text);
             let help = format!(
-                "remove `{text}` from `was`, or remove function `{text}`, which keeps its own deliveries and state"
+                "remove `{text}` from `was`; to take over the data of `{text}`, remove this function from the manifest"
             );
             reader.error(item.span, message, help);
         } else {
@@ -66,7 +63,7 @@ pub(super) fn check_unique(reader: &mut Reader<'_>, manifest: &Manifest) {
                 false => format!("`{name}` is an earlier name of both `{other}` and `{}`", function.name),
             };
             let help = "remove one of them: only one function can take over the data stored under a name";
-            reader.error_with_related(earlier.span, message, help, (span, "the first one"));
+            reader.error_with_related(earlier.span, message, help, (span, "first listed here"));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::diagnostics::{ValueError, excerpt};
 pub enum Field {
     /// A context attribute of the event, such as `id`, `type` or an extension.
     Attribute(String),
-    /// The data of the event, or a field of JSON data: its path, the outermost name first; empty for all of the data.
+    /// A field of JSON data: its path, the outermost name first. An empty path means all of the data, JSON or not.
     Data(Vec<String>),
     /// The secret with this name.
     Secret(String),

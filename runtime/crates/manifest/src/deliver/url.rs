@@ -55,7 +55,7 @@ impl EndpointUrl {
         &self.target
     }
 
-    /// Returns the URL as status and messages show it: without path and query, which often contain a token.
+    /// Returns the URL for the status and for messages: without path and query, which often contain a token.
     pub fn shown(&self) -> String {
         match self.path.as_str() {
             "/" => self.target.to_string(),

@@ -38,14 +38,14 @@ impl<'a> Reader<'a> {
         self.found.iter().any(error)
     }
 
-    /// Reports an error. `help` says how to correct it.
+    /// Reports an error. `help` says how to correct the mistake.
     pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         if !self.is_full() {
             self.found.push(Diagnostic::error(self.source, span, message).help(help));
         }
     }
 
-    /// Reports an error with a second, labelled span that explains it.
+    /// Reports an error with a second, labelled span that explains the error.
     pub fn error_with_related(
         &mut self,
         span: Span,
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
             && matches!(scalar.resolve(), Resolved::Number(_) | Resolved::Bool(_))
         {
             // Without quotes, this text is a number or a boolean. If the text would be valid in quotes, the error is
-            // that they are missing. Otherwise, the error of `parse` is more useful.
+            // that the quotes are missing. Otherwise, the error of `parse` is more useful.
             let parsed = parse(&scalar.text);
             return if parsed.is_err() {
                 self.ok_or_report(node.span, parsed)

@@ -23,11 +23,11 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Returns the value of a name.
+/// Returns the value of the choice that has the name `text`.
 ///
 /// # Errors
-/// `text` is not the name of a choice. `what` says in the message what the name should be, as in "a mode". The help
-/// suggests the most similar name, or else lists all names.
+/// `text` is not the name of a choice. The message ends with `what`, as in "`text` is not a mode". The help suggests
+/// the most similar name, or else lists all names.
 pub fn one_of<T: Copy, const N: usize>(text: &str, what: &str, choices: [(&str, T); N]) -> Result<T, ValueError> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*value);

@@ -14,7 +14,7 @@ pub struct Node {
 }
 
 /// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports the merge key as an error, but
-/// leaves it in the tree. So later checks know that keys may be missing only because the merge key was not applied.
+/// leaves it in the tree. In a map with a merge key, later checks report no missing keys.
 pub(crate) const MERGE_KEY: &str = "<<";
 
 /// A value of YAML.
@@ -90,8 +90,8 @@ fn number(text: &str) -> Option<Resolved<'_>> {
             return u128::from_str_radix(digits, radix).ok()?.to_string().parse().ok().map(Resolved::Number);
         }
     }
-    // The JSON parser gets the digits as written, so a number of any size stays exact. The code below changes forms that
-    // YAML allows and JSON does not: a plus sign, leading zeros, and a decimal point at the start or the end.
+    // The JSON parser gets the digits as written, so a number of any size stays exact. The code below changes forms
+    // that YAML allows and JSON does not: a plus sign, leading zeros, and a decimal point at the start or the end.
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
         Some(at) => unsigned.split_at(at),
         None => (unsigned, ""),

@@ -124,7 +124,7 @@ fn event(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Event> {
         }
     };
     let Some(node) = node else { return Event::from_json(b"{}", fill).ok() };
-    let example = "write its attributes, as in `{ type: order.placed, data: { total: 42 } }`";
+    let example = "write the attributes of the event, as in `{ type: order.placed, data: { total: 42 } }`";
     let json = match &node.value {
         Value::Map(_) => json(reader, node)?.to_string(),
         // A text that starts with `{` is an event in JSON form. In this form, the bytes of the data stay as written.
@@ -163,7 +163,7 @@ fn point_in_time(text: &str) -> Result<jiff::Timestamp, ValueError> {
     })
 }
 
-/// Reads strings by name. A number or a boolean becomes a string with its text in the file.
+/// Reads strings by name. For a number or a boolean, returns its text as written in the file.
 fn settings(reader: &mut Reader<'_>, node: &Node, what: &str) -> BTreeMap<String, Spanned<String>> {
     let mut settings = BTreeMap::new();
     for entry in reader.entries(node, what, "`{ NAME: value }`") {
@@ -243,7 +243,7 @@ fn answer(reader: &mut Reader<'_>, node: &Node) -> Option<Answer> {
     table.reject_unknown_keys(reader, |key| match key {
         "data" | "json" | "text" | "response" => Some("did you mean `body`?"),
         "code" => Some("did you mean `status`?"),
-        "request" => Some("write the request as `method:` and `url:`; the requests to expect are under `expect`"),
+        "request" => Some("write the request as `method:` and `url:`; write expected requests under `expect`"),
         _ => None,
     });
     let body = match (base64, body) {

@@ -15,10 +15,10 @@ const JUMP_MIN_MS: i64 = 1_000;
 /// that time.
 const OFFSETS_MAX: usize = 256;
 
-/// The record that a process stores so that a later one continues its store time.
+/// The record from which a later process continues the store time of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The store time of the record.
+    /// The store time at which the record was made.
     pub store_ms: UnixMs,
     /// The wall clock at this store time.
     pub wall_ms: UnixMs,
@@ -167,8 +167,9 @@ mod tests {
     /// A wall clock of 2026.
     const NOW: UnixMs = 56 * YEAR;
 
-    /// Records a line at `NOW`, resumes it when the wall clock is `wall` and the elapsed time is `elapsed`, and returns
-    /// its store time.
+    /// Resumes from a record that was made at `NOW` in "boot 1", and returns the store time after that. `boot`, `wall`
+    /// and `elapsed` are the boot, the wall clock and the elapsed time of the later process. `newest` is the newest
+    /// time in the store.
     fn resumed(boot: &str, wall: UnixMs, elapsed: i64, newest: UnixMs) -> UnixMs {
         let record = Line::starting_at(NOW, 500).record("boot 1", NOW, 500);
         let line = Line::starting_at(wall, elapsed);
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(line.find_jump(NOW + 5, 17_105), None);
         assert_eq!(line.at(18_100), 18_000);
         assert_eq!(line.find_jump(NOW + 1_000 - HOUR, 18_100), Some(-HOUR));
-        // Store times from before and after the jump convert to the wall clock of their moments.
+        // Each store time, from before or after the jump, converts to the time that the wall clock showed then.
         assert_eq!(
             [10, 17_000, 17_500, 18_000, 18_500].map(|at| line.to_wall(at)),
             [10, NOW, NOW + 500, NOW + 1_000 - HOUR, NOW + 1_500 - HOUR]

@@ -10,8 +10,8 @@ use super::Data;
 
 impl Data {
     /// Returns the JSON text of the value at a path of member names, the outermost first. If an object has two members
-    /// with the same name, the last one counts, as in patterns. `None` if the data is not JSON, a member is missing, or
-    /// a value along the path is not an object.
+    /// with the same name, the last one counts; patterns follow the same rule. `None` if the data is not JSON, a member
+    /// is missing, or a value along the path is not an object.
     pub fn field(&self, path: &[String]) -> Option<&str> {
         let Self::Json(bytes) = self else { return None };
         let mut value: &RawValue = serde_json::from_slice(bytes).ok()?;

@@ -15,7 +15,7 @@ use crate::media_type::{Charset, is_json, with_utf8};
 
 impl Event {
     /// Parses an event in CloudEvents JSON form, calls `fill`, then checks the event. `fill` can set attributes that
-    /// the JSON does not have: a command's output line, for example, needs only `type`.
+    /// the JSON does not have. For example, an event in the output of a command needs only `type`.
     pub fn from_json(json: &[u8], fill: impl FnOnce(&mut Self)) -> Result<Self, InvalidEvent> {
         let (mut event, _) = parse(json)?;
         fill(&mut event);
@@ -196,7 +196,7 @@ fn read_data(
     };
     let data = match value.get().starts_with('"') && !is_json_type {
         true => Data::Text(serde_json::from_str(value.get()).map_err(|error| {
-            // As in an attribute, the only possible mistake is half of a surrogate pair.
+            // The syntax was checked before, so the only possible mistake is half of a surrogate pair.
             InvalidEvent(format!(
                 "`data` has an incomplete Unicode escape at column {} of its text: half of a surrogate pair; write \
                  both halves, as in `\\ud83d\\ude00`, or send the bytes as `data_base64`",

@@ -1,17 +1,15 @@
-//! The alternatives that an array element rules out because fields have no value in it.
+//! Collects the alternatives that cannot match in an array element, because they need a field that has no value there.
 
 use super::or_into;
 
 /// For each of several fields, the set of the alternatives that need a value of the field. [`AbsentFields::collect`]
-/// returns the union of these sets for all fields except a few; its time depends mainly on the number of these few
-/// fields.
+/// unites the sets of all fields that are not in `present`; its time depends mainly on the length of `present`.
 pub(super) struct AbsentFields {
-    /// The number of fields.
     count: usize,
     /// The length of a set of alternatives in words.
     words: usize,
-    /// A tree of sets. The set of node `n` is the union of the sets of the nodes `2 n` and `2 n + 1`. The nodes from
-    /// `count` on have the sets of the fields.
+    /// A tree of sets. The set of node `n` is the union of the sets of the nodes `2 n` and `2 n + 1`. The set of node
+    /// `count + f` is that of field `f`.
     nodes: Vec<u64>,
 }
 
@@ -37,7 +35,7 @@ impl AbsentFields {
         }
     }
 
-    /// Adds the alternatives of all fields that are not in `present` to `union`. `present` is sorted. Returns the
+    /// Adds to the set `union` the alternatives of each field that is not in the sorted list `present`. Returns the
     /// number of steps.
     pub(super) fn collect(&self, present: &[u32], union: &mut [u64]) -> u64 {
         let (mut from, mut steps) = (0, 0);

@@ -1,9 +1,9 @@
-//! Caches the rows of short values. A large event has either many short values, which repeat, or longer values, which
-//! are fewer.
+//! Caches the results of looking up short values: for each field and value, the number of a row in the lists of
+//! `lists.rs`. A large event has many values only if they are short, and then most of them repeat. Longer values are
+//! fewer, so they are not cached.
 
 use crate::hash;
 
-/// The number of slots.
 const SLOTS: usize = 4096;
 /// Longer values are not cached.
 const BYTES_MAX: usize = 7;
@@ -15,7 +15,7 @@ pub(super) struct RowCache(Box<[Slot]>);
 #[derive(Clone, Copy, PartialEq)]
 struct Slot {
     key: u64,
-    /// The field, and whether the value is a string; `u64::MAX` for a slot without a row.
+    /// Twice the number of the field, plus 1 if the value is a string; `u64::MAX` for a slot without a row.
     field: u64,
     row: u32,
 }
@@ -37,7 +37,7 @@ impl RowCache {
         hash::mix(key, field) as usize % SLOTS
     }
 
-    /// The row of a value of a field.
+    /// The number of the cached row for a value of `field` whose text has this key.
     pub(super) fn get(&self, field: u32, is_text: bool, key: Option<u64>) -> Option<u32> {
         let (key, field) = (key?, u64::from(field) << 1 | u64::from(is_text));
         let slot = self.0.get(Self::slot(field, key))?;

@@ -1,7 +1,7 @@
 //! Tests one value against all lists of conditions that a pattern has for a field.
 //!
-//! The cost of a value depends on its length and on the logarithm of the number of conditions, and on the total length
-//! of the wildcards, which is limited.
+//! The cost of a value depends on its length, on the logarithm of the number of conditions, and on the total length of
+//! the wildcards, which is limited.
 
 use super::segments::{Interval, Segments};
 use super::wildcards::Wildcards;
@@ -11,28 +11,29 @@ use crate::condition::{Condition, ConditionList, Exact, Value};
 use crate::number::Number;
 use crate::text::{TextTest, Wildcard, compare_bytes, fold_char};
 
-/// The conditions of several lists on one field. The bit `i` of a row belongs to list `i`.
+/// The conditions of several lists on one field. Bit `i` of a row belongs to list `i`.
 ///
-/// A list with several `anything-but` matches a value unless all of them exclude it. All `anything-but` of a list that
-/// test the same form of the text share one bit. Each `anything-but` with wildcards has a bit of its own; a pattern has
-/// few of these. The first bit of a list has the number of the list. Its further bits, the additional bits, follow
-/// after the first bits of all lists.
+/// A list with several `anything-but` conditions matches a value unless all these conditions exclude the value.
+/// Conditions that test the same form of the text (see [`PLAIN`]) share a bit, because one lookup finds whether all of
+/// them exclude the value. Each condition with wildcards has a bit of its own; a pattern has few of them. So a list can
+/// need several bits, and it matches if at least one of them is set. The first one is bit `i`. The additional bits
+/// follow after the first bits of all lists.
 pub(super) struct Lists {
     count: usize,
     words: usize,
     /// The bits of lists that match every value.
     always: Vec<u64>,
-    /// For each value that a condition names, the bits of its lists.
+    /// For each value that conditions name, the bits of the lists with these conditions.
     include: ValueIndex,
-    /// The bits of `anything-but`. In the row of a value, such a bit is set unless `exclude` has the bit for this
-    /// value.
+    /// A mask of all bits that stand for `anything-but`. In the row of a value, all of them are set, except those that
+    /// `exclude` gives for that value.
     but: Vec<u64>,
     exclude: ValueIndex,
     /// The additional bits, each with the number of its list.
     additional: Vec<(u32, u32)>,
 }
 
-/// Buffers for one value, reused.
+/// The buffers of [`Lists::row`], which can be reused for the next value.
 #[derive(Default)]
 pub(super) struct ValueBuffers {
     row: Vec<u64>,
@@ -140,8 +141,8 @@ impl Lists {
                 }
             }
         }
+        // The loop above has moved the additional bits to the first bits of their lists.
         row.truncate(words_for(self.count));
-        // The bits after the last list are the additional bits, cleared above.
         row
     }
 }
@@ -158,13 +159,13 @@ fn form_of(condition: &Condition) -> Option<usize> {
     }
 }
 
-/// Conditions that name values, collected before they are sorted.
+/// Collects conditions that name values. [`Builder::build`] sorts them.
 struct Builder {
     words: usize,
-    /// The number of parts of each bit; at least 1.
+    /// The number of parts of each bit, see [`Interval::part`]; 0 counts as 1.
     parts: Vec<u32>,
-    /// The part that the next intervals belong to. `None` for bits without parts: then the number of the bit is also
-    /// the number of its part.
+    /// The number of the part to which the next intervals belong. `None` if each bit has only one part, which then has
+    /// the number of the bit.
     part: Option<u32>,
     literals: [Vec<u64>; 3],
     numbers: Vec<Interval<Number>>,
@@ -174,7 +175,7 @@ struct Builder {
 }
 
 /// The forms of a text, as indexes of [`ValueIndex::texts`]. In every form, a condition tests the start of the text or
-/// the whole text.
+/// the whole text: a suffix is a start of the reversed text.
 const PLAIN: usize = 0;
 const REVERSED: usize = 1;
 const FOLDED: usize = 2;
@@ -248,7 +249,7 @@ impl Builder {
         }
     }
 
-    /// Adds a start: the interval of all byte strings that begin with it.
+    /// Adds the interval of all byte strings that begin with `start`.
     fn start(&mut self, form: usize, start: &[u8], bit: u32) {
         let mut end = start.to_vec();
         // No byte of UTF-8 is 0xff, so the last byte can be incremented.
@@ -272,12 +273,12 @@ impl Builder {
     }
 }
 
-/// Texts and starts of texts in one form.
+/// The texts, and starts of texts, that conditions name. All of them have the same form (see [`PLAIN`]).
 struct Texts {
     segments: Segments<Box<[u8]>>,
-    /// The first bytes of each key of the segments, to compare most keys without reading the whole key.
+    /// The [`head`] of each key of `segments`. Most comparisons need only the head.
     heads: Vec<u64>,
-    /// The length of the longest key. One byte more of a value is enough to compare the value with all keys.
+    /// The length of the longest key. To compare a value with all keys, its first `bytes_max + 1` bytes are enough.
     bytes_max: usize,
 }
 
@@ -298,14 +299,14 @@ impl Texts {
     }
 }
 
-/// The first 8 bytes as a number, so that the order of heads never contradicts the order of byte strings.
+/// The first 8 bytes as a big-endian number. The order of heads never contradicts the order of the byte strings.
 fn head(text: &[u8]) -> u64 {
     let mut head = [0; 8];
     head.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
     u64::from_be_bytes(head)
 }
 
-/// For any value, the bits of the conditions that name it.
+/// Finds the bits of all conditions that name a value.
 struct ValueIndex {
     /// The rows of `null`, `false` and `true`.
     literals: [Vec<u64>; 3],
@@ -316,7 +317,7 @@ struct ValueIndex {
 }
 
 impl ValueIndex {
-    /// Adds the bits of a value. Returns the number of steps.
+    /// Adds the bits of all conditions that name `value` to `row`. Returns the number of steps.
     fn collect(
         &self,
         value: Value<'_>,

@@ -1,13 +1,13 @@
-//! The rows of one field: sets of lists of conditions, each stored once and identified by a number.
+//! The rows of one field. A row is a set of lists of conditions. Equal rows are stored once; each row has a number.
 
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
 
-/// The maximum number of words of all cached sets of alternatives. The sets of the first rows are computed once and
-/// cached. The sets of later rows are computed at each use.
+/// The maximum total length, in words, of the [`Sets`] that [`Rows`] caches. The sets of the first rows are computed
+/// once and cached. The sets of later rows are computed at each use.
 const CACHED_WORDS_MAX: usize = 1 << 21;
 
-/// The sets of alternatives that follow from a row of a field.
+/// The sets of alternatives that result from a row of a field.
 pub(super) struct Sets {
     /// The alternatives with a list in the row.
     pub(super) met: Vec<u64>,
@@ -17,16 +17,16 @@ pub(super) struct Sets {
     pub(super) unmet_needed: Vec<u64>,
 }
 
-/// The rows of one field, and the sets of alternatives that follow from them.
+/// The rows of one field, and the sets of alternatives that result from them.
 pub(super) struct Rows<'a> {
-    /// The requirement of each bit.
+    /// The requirement of each bit, as an index into `Bulk::requirements`.
     requirements: &'a [u32],
     /// The length of a row in words.
     words: usize,
     /// The length of a set of alternatives in words.
     set_words: usize,
     rows: Vec<u64>,
-    /// Hash of a row → its number. After a collision the next key is used.
+    /// The number of each row, by the row's hash. After a collision, the next key (hash + 1) is used.
     numbers: HashedMap<u32>,
     sets: Vec<Option<Box<Sets>>>,
     /// The row that was interned last.
@@ -54,7 +54,7 @@ impl<'a> Rows<'a> {
         rows
     }
 
-    /// Returns the number of a row.
+    /// Stores a row, unless it is stored already, and returns its number.
     pub(super) fn intern(&mut self, row: &[u64]) -> u32 {
         if !self.numbers.is_empty() && self.get(self.last) == row {
             return self.last;
@@ -109,7 +109,7 @@ impl<'a> Rows<'a> {
         union
     }
 
-    /// Calls `use_sets` with the sets of a row.
+    /// Calls `use_sets` with the sets of row `number`.
     pub(super) fn with_sets<T>(
         &mut self,
         number: u32,

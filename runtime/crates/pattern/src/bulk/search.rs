@@ -1,4 +1,5 @@
-//! Searches the array elements of an event for values that meet an alternative, for all alternatives together.
+//! Searches the array elements of an event for values that meet the requirements of alternatives. The search handles
+//! all alternatives of a pattern together.
 
 use super::absent::AbsentFields;
 use super::rows::Rows;
@@ -6,24 +7,25 @@ use super::{Bulk, Candidate, is_empty, or_into, remove_from};
 use crate::extract::{Element, ExtractedValues, NONE};
 use crate::verify::child_element;
 
-/// If at most this many fields have values in an array, each element is searched for each of these fields. Otherwise
-/// all fields without a value in the element are handled together.
+/// If at most this many fields have values in an array, each element is searched for each of these fields. Otherwise,
+/// in an element with few values, all fields without a value are handled together by [`AbsentFields`].
 const FEW_FIELDS_MAX: usize = 8;
 
-/// A field, restricted to one array element. Its candidates in that element are `from..to`.
+/// A field, restricted to one array element. The candidates (the values of the field) in that element are `from..to`.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     field: u32,
     from: usize,
     to: usize,
-    /// The row of the lists that a value outside of the element meets. Such a list needs no value in the element.
+    /// The row of the lists that a value outside of the element already meets. These lists need no value in the
+    /// element.
     free: u32,
-    /// True if the field has a value in an enclosing element of the search, so that it is not absent.
+    /// True if the field has a value directly in an enclosing element. The field then never counts as absent.
     strict: bool,
-    /// The array whose elements contain the candidates, as the number of its field. The array is directly in the
+    /// The number of the field whose value is the array that contains the candidates. The array is directly in the
     /// element.
     array: u32,
-    /// The element that contains the first candidate in the array.
+    /// The innermost element that contains the first candidate in that array.
     inside: u32,
 }
 
@@ -64,8 +66,9 @@ impl<'a> Search<'a> {
         vec![0; self.bulk.words]
     }
 
-    /// Removes from `active` the alternatives that are not satisfied within `element`. Returns the alternatives that
-    /// have a value there; the bits of other alternatives are unspecified. `entries` are the fields to satisfy.
+    /// Removes from `active` the alternatives that are not satisfied within `element`. Returns those of the remaining
+    /// alternatives for which a value in the element meets a list; all other bits of the result are unspecified.
+    /// `entries` are the fields to satisfy.
     ///
     /// The recursion is as deep as the nesting of arrays.
     pub(super) fn solve(&mut self, element: u32, entries: &[Entry], active: &mut [u64]) -> Vec<u64> {
@@ -80,7 +83,8 @@ impl<'a> Search<'a> {
         }
         inner.sort_unstable_by_key(|entry| entry.array);
         for group in inner.chunk_by(|a, b| a.array == b.array) {
-            // `needed`: alternatives that need a value in the array; `touched`: alternatives that may have one.
+            // `needed`: alternatives that need a value in the array; `touched`: alternatives that test a field with
+            // values in the array.
             let (mut needed, mut touched) = (self.empty_set(), self.empty_set());
             for entry in group {
                 let Some(field) = self.bulk.fields.get(entry.field as usize) else { continue };
@@ -113,9 +117,9 @@ impl<'a> Search<'a> {
         by_value
     }
 
-    /// Returns the innermost element that contains all candidates of `entries`, within `element`. If all values of an
-    /// element are in one inner element, the outer element is satisfied exactly if the inner element is. So arrays in
-    /// arrays cost little.
+    /// Returns the innermost element within `element` that contains all candidates of `entries`. If all values of an
+    /// element are in one inner element, the same alternatives are satisfied in both elements. Searching only the inner
+    /// element makes arrays in arrays cheap.
     fn innermost(&mut self, mut element: u32, entries: &[Entry]) -> u32 {
         let ends = |entry: &Entry| {
             let candidates = self.candidates(entry);
@@ -135,9 +139,9 @@ impl<'a> Search<'a> {
         element
     }
 
-    /// Compares one field with its candidates in an element. Removes from `active` the alternatives that the field
-    /// rules out. Adds to `by_value` the alternatives with a value directly in the element. Returns the entry to search
-    /// for in an array, if any.
+    /// Tests one field with its candidates in an element. Removes from `active` the alternatives that the field rules
+    /// out. If a value directly in the element meets a list, adds the alternatives with that list to `by_value`. If an
+    /// array in the element contains candidates, returns the entry to search for in that array.
     fn place(&mut self, element: u32, entry: &Entry, active: &mut [u64], by_value: &mut [u64]) -> Option<Entry> {
         self.steps += 1;
         let bulk = self.bulk;
@@ -155,7 +159,7 @@ impl<'a> Search<'a> {
             return None;
         };
         // A field has values both directly in the element and in an array of the element only if the field itself is
-        // the array.
+        // the array. For any other field, all candidates are in the array if the first one is.
         let (mut direct, mut has_direct) = (Rows::EMPTY, false);
         let mut inside = (first.element != element).then_some(first.element);
         let array_of = |inside: u32| child_element(self.extracted, element, inside).map_or(NONE, |(_, array)| array);
@@ -182,8 +186,9 @@ impl<'a> Search<'a> {
         Some(Entry { free, strict: entry.strict || has_direct, array: array_of(inside), inside, ..*entry })
     }
 
-    /// Returns the alternatives of `wanted` that an element of an array satisfies with a value. `group` are the fields
-    /// with candidates in the array, which is directly in `element`. Tries each element of the array once.
+    /// Returns those alternatives of `wanted` that are satisfied within at least one element of an array, by at least
+    /// one value in that element. The array is directly in `element`; `group` are the fields with candidates in the
+    /// array. Tries each element of the array once.
     fn search_array(&mut self, element: u32, group: &[Entry], wanted: &[u64]) -> Vec<u64> {
         let mut found = self.empty_set();
         let child_of = |entry: &Entry| Some(child_element(self.extracted, element, entry.inside)?.0);
@@ -199,7 +204,8 @@ impl<'a> Search<'a> {
             (self.absent_fields(group), entry_of)
         });
         let mut open = group.to_vec();
-        // The numbers of an array's elements are consecutive, except for the elements nested within these elements.
+        // After an element come the elements that are nested in it, and then, at `bounds.end`, the next element of the
+        // array.
         while let Some(bounds) = self.extracted.elements.get(child as usize).copied()
             && bounds.parent == element
             && Some(bounds.first) <= last
@@ -215,7 +221,7 @@ impl<'a> Search<'a> {
                 break;
             }
             let entries: Vec<Entry> = match &absent {
-                // With few values in the element, all fields without one are handled together.
+                // In an element with few values, all fields without a value are handled together.
                 Some((absent, entry_of)) if ((bounds.last - bounds.first) as usize) < group.len() => {
                     let present = self.present_fields(bounds, entry_of);
                     let mut ruled_out = self.empty_set();
@@ -269,8 +275,8 @@ impl<'a> Search<'a> {
         absent
     }
 
-    /// Returns which fields of a group have candidates in an element, as positions in the group. Reads all occurrences
-    /// in the element, so callers use it for elements with few occurrences.
+    /// Returns the fields of a group that have candidates in an element, as ascending positions in the group. Reads all
+    /// occurrences in the element, so it is called only for elements with few occurrences.
     fn present_fields(&mut self, bounds: Element, entry_of: &[u32]) -> Vec<u32> {
         let range = bounds.first as usize..(bounds.last as usize).min(self.field_of_occurrence.len());
         let fields = self.field_of_occurrence.get(range).unwrap_or_default();
@@ -282,8 +288,8 @@ impl<'a> Search<'a> {
         present
     }
 
-    /// Returns the entry for the array element with these bounds. Removes its candidates, and all before them, from
-    /// `open`, for the elements that follow.
+    /// Returns the entry `open`, restricted to the array element with these bounds. Removes all candidates up to the
+    /// end of that element from `open`, because the next call is for a later element.
     fn narrow(&self, open: &mut Entry, bounds: Element) -> Entry {
         open.from = self.first_at_or_after(open, bounds.first);
         let to = self.first_at_or_after(open, bounds.last);
@@ -292,7 +298,8 @@ impl<'a> Search<'a> {
         entry
     }
 
-    /// Adds the alternatives of `tried` that an element satisfies with a value to `found`.
+    /// Adds to `found` those alternatives of `tried` that are satisfied within `element`, by at least one value in the
+    /// element.
     fn try_element(&mut self, element: u32, entries: &[Entry], mut tried: Vec<u64>, found: &mut [u64]) {
         let by_value = self.solve(element, entries, &mut tried);
         for ((found, satisfied), by_value) in found.iter_mut().zip(tried).zip(by_value) {
@@ -300,12 +307,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The index of the first candidate of an entry whose occurrence number is at least `number`; the end of the entry
-    /// when there is none.
+    /// Searches the candidates of an entry. Returns the index of the first candidate whose number is at least `number`;
+    /// the end of the entry if there is none.
     fn first_at_or_after(&self, entry: &Entry, number: u32) -> usize {
         let candidates = self.candidates(entry);
         let is_before = |at: usize| candidates.get(at).is_some_and(|candidate| candidate.number < number);
-        // The candidate is usually near.
+        // The candidate is usually near, so the search starts with small steps, which double.
         let (mut low, mut step) = (0, 1);
         while is_before(low + step - 1) {
             low += step;

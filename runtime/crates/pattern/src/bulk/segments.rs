@@ -1,4 +1,4 @@
-//! Finds all intervals that contain a key by one binary search.
+//! One binary search finds all intervals that contain a key.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -7,15 +7,16 @@ use std::ops::Range;
 pub(super) struct Interval<K> {
     pub(super) low: Option<(K, bool)>,
     pub(super) high: Option<(K, bool)>,
-    /// The bit that a key in the interval sets.
+    /// The bit that the interval sets in the row of each key that it contains.
     pub(super) bit: u32,
-    /// The part of the bit that the interval belongs to. A bit is set if the key is in at least one interval of each
-    /// part of the bit.
+    /// The number of the part to which the interval belongs. A bit can have several parts, and a part several
+    /// intervals. The bit is set if, for each of its parts, at least one interval contains the key.
     pub(super) part: u32,
 }
 
 /// Intervals, cut at all their bounds into segments. `keys` are the bounds, in order. Segment `2 i + 1` is the bound
-/// `i` alone and segment `2 i` lies before it. Each segment has a row: the bits of the intervals that contain it.
+/// `i` alone; segment `2 i` has all keys between this bound and the previous one. Each segment has a row: the bits of
+/// the intervals that contain the segment.
 pub(super) struct Segments<K> {
     keys: Vec<K>,
     rows: Vec<u64>,
@@ -32,7 +33,8 @@ impl<K: Ord + Clone> Segments<K> {
         keys.dedup();
         let slots = if intervals.is_empty() { 0 } else { 2 * keys.len() + 1 };
         let position = |key: &K| keys.binary_search(key).unwrap_or(keys.len());
-        // At each segment, the bits of the intervals that start there and that end before it.
+        // Two entries for each interval: the segment where the interval starts (`true`), and the first segment after
+        // its end.
         let mut changes: Vec<(usize, bool, u32, u32)> = Vec::new();
         for interval in intervals {
             let first = interval.low.as_ref().map_or(0, |(key, closed)| 2 * position(key) + 2 - usize::from(*closed));
@@ -41,8 +43,8 @@ impl<K: Ord + Clone> Segments<K> {
             changes.extend([(first, true, interval.bit, interval.part), (last, false, interval.bit, interval.part)]);
         }
         changes.sort_unstable_by_key(|(slot, ..)| *slot);
-        // For each part, the number of its open intervals. For each bit, the number of its parts that have an open
-        // interval.
+        // Each part belongs to one bit. `open` counts the intervals of each part that have started and not ended.
+        // `open_parts` counts the parts of each bit that have at least one such interval.
         let part_count = intervals.iter().map(|interval| interval.part as usize + 1).max().unwrap_or(0);
         let (mut open, mut open_parts) = (vec![0_i32; part_count], vec![0_u32; words * 64]);
         let mut row = vec![0; words];

@@ -1,8 +1,8 @@
 //! Tests one text against many wildcards together, in one pass over the text.
 //!
 //! All wildcards together are one automaton. Each byte of a wildcard's literals is a state, stored as one bit. After
-//! each byte of the text, the bit of a state is set if the wildcard up to this state matches the text so far. Every
-//! byte of the text changes all bits in a few operations for each word of 64 states, whatever the text and the
+//! each byte of the text, the bit of a state is set if the wildcard up to this state matches the text so far. For every
+//! byte of the text, all bits are updated with a few operations for each word of 64 states, whatever the text and the
 //! wildcards are.
 
 use super::{bit, set_bit};
@@ -12,7 +12,8 @@ use crate::text::Wildcard;
 pub(super) struct Wildcards {
     /// The length of a set of states in words.
     words: usize,
-    /// For each byte, the index of its set in `states_of`. The set 0 is empty.
+    /// For each byte, its class: the index of its set in `states_of`. Class 0, for bytes in no wildcard, has an empty
+    /// set.
     class_of: Box<[u8; 256]>,
     /// The states of each class of bytes.
     states_of: Vec<u64>,
@@ -71,7 +72,8 @@ impl Wildcards {
         if self.words == 0 {
             return 1;
         }
-        // The states before and after a byte. Each set has an extra word of zeros in front.
+        // The states before and after a byte. Each set has an extra word of zeros in front, from which the first word
+        // gets its carry.
         let length = self.words + 1;
         states.clear();
         states.resize(2 * length, 0);

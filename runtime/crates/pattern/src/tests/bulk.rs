@@ -1,4 +1,5 @@
-//! Verifying all alternatives of a pattern together gives the same results as one by one, with bounded work.
+//! Verifying all alternatives of a pattern together gives the same results as verifying them one by one, with bounded
+//! work.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use super::judge::is_match;
 use super::pattern;
 use super::random::Random;
 
-/// Returns whether an event matches one of the alternatives, verified one by one.
+/// Verifies the alternatives one by one. Returns true if the event matches one of them.
 pub(super) fn verify_each(
     index: &Index,
     mut numbers: Range<u32>,
@@ -55,7 +56,7 @@ fn array_pattern(random: &mut Random, depth: u64) -> Value {
     Value::Object(fields)
 }
 
-/// Returns an event with many arrays. The arrays have numbers beside objects and arrays.
+/// Returns an event with many arrays, whose elements are numbers, objects and arrays.
 fn array_event(random: &mut Random, depth: u64) -> Value {
     let members = (0..1 + random.below(3)).map(|_| {
         let value = match random.below(if depth == 0 { 1 } else { 5 }) {
@@ -77,7 +78,7 @@ fn elements(random: &mut Random, depth: u64) -> Value {
     (0..random.below(5)).map(|_| element(random)).collect()
 }
 
-/// A matcher with one pattern, if the pattern is within the limits.
+/// Returns a matcher with one pattern; `None` if the pattern exceeds a limit.
 fn matcher_of(source: &Value) -> Option<Matcher<()>> {
     let mut matcher = Matcher::default();
     matcher.insert((), &Pattern::parse(source).ok()?);
@@ -174,7 +175,8 @@ fn elements_with_few_of_many_fields_give_the_same_results_as_one_by_one() {
             let extracted = scratch.extracted();
             let texts = extracted.read_json(&index.fields, text.as_bytes()).unwrap();
             for alternative in all.clone() {
-                // Each alternative alone, so that a match of another one does not hide a difference.
+                // Each alternative is verified alone, so that a match of another alternative does not hide a
+                // difference.
                 let one = Bulk::new(std::iter::once(index.requirements(alternative)), &index.lists);
                 let expected = verify_each(index, alternative..alternative + 1, extracted, texts);
                 assert_eq!(

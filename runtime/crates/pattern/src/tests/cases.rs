@@ -1,4 +1,5 @@
-//! Fixed cases: a pattern with an event and the expected result, or a pattern and whether it is valid.
+//! Fixed cases of two kinds: a pattern and an event with the expected result, or a pattern that must be valid or
+//! invalid.
 
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ fn every_decided_case_has_its_result() {
         if found != case["expected"].as_bool() {
             failures.push(format!("{line}: {found:?}"));
         }
-        // Verifying all alternatives together and one by one has the same result.
+        // Verifying all alternatives together must have the same result as verifying them one by one.
         let index = matcher.index();
         let mut scratch = Scratch::default();
         let extracted = scratch.extracted();

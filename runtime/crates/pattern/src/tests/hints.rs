@@ -50,11 +50,11 @@ fn each_probable_mistake_is_found_at_its_place() {
         ),
         (
             json!({ "type": [{ "prefix": "order." }, { "prefix": "evoke.delivery" }] }),
-            "type[1].prefix: this never matches: events whose `type` starts with `evoke.` match only exact values (write the values of `type` in full, without an operator)".to_owned(),
+            "type[1].prefix: this never matches: a `type` that starts with `evoke.` is matched only by its full value (write the values of `type` in full, without an operator)".to_owned(),
         ),
         (
             json!({ "source": [{ "wildcard": "/evoke*" }] }),
-            "source[0].wildcard: this never matches: events whose `source` starts with `/evoke` match only exact values (write the values of `source` in full, without an operator)".to_owned(),
+            "source[0].wildcard: this never matches: a `source` that starts with `/evoke` is matched only by its full value (write the values of `source` in full, without an operator)".to_owned(),
         ),
     ] {
         assert_eq!(hints(&source), [hint], "{source}");

@@ -61,7 +61,7 @@ fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Alternative<'a>
     all
 }
 
-/// The characters of one entry are equal when case is ignored. Every other character equals only itself.
+/// The characters of one entry are equal if case is ignored. A character that is in no entry equals only itself.
 const CASES: [&str; 11] = ["aA", "bB", "kK\u{212a}", "sS\u{17f}", "iI\u{131}", "xX", "yY", "äÄ", "ßẞ", "σςΣ", "θϑΘϴ"];
 
 /// The literals and stars of a wildcard.
@@ -94,7 +94,7 @@ fn lower(text: &str) -> String {
     text.chars().map(first).collect()
 }
 
-/// Returns the bits of an address as text, and whether it is an IPv6 address.
+/// Returns the bits of an address as text, and true for an IPv6 address.
 fn address(text: &str) -> Option<(String, bool)> {
     let bits = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:08b}")).collect::<String>();
     match text.parse::<std::net::IpAddr>().ok()? {
@@ -183,7 +183,7 @@ fn meets(entry: &Value, value: &Value) -> bool {
     }
 }
 
-/// Returns whether two values may match together: no array contains them in two different elements.
+/// Returns true if two values can match together: no array contains them in two different elements.
 fn are_compatible(a: &Elements, b: &Elements) -> bool {
     a.iter().all(|(array, index)| b.get(array).is_none_or(|other| other == index))
 }
@@ -219,7 +219,7 @@ pub(super) fn occurrences(event: &Value) -> Vec<Occurrence<'_>> {
     occurrences
 }
 
-/// Returns whether an event matches a pattern, without the matcher.
+/// Returns true if the event matches the pattern. Does not use the matcher.
 pub(super) fn is_match(pattern: &Value, event: &Value) -> bool {
     simple_matches(pattern, &occurrences(event))
 }

@@ -175,7 +175,7 @@ const VALID: &[&str] = &[
     "[1,[2,[3]]]",
 ];
 
-/// Returns whether an event with this value is accepted. Tries the value in each place and checks that the results
+/// Returns true if an event with this value is accepted. Tries the value in each place and checks that the results
 /// agree.
 fn is_accepted(value: &[u8]) -> bool {
     let mut matcher = Matcher::default();
@@ -196,7 +196,7 @@ fn is_accepted(value: &[u8]) -> bool {
     let empty: Matcher<()> = Matcher::default();
     accepted.push(empty.matches(&EventView::new([], DataView::Json(value))).is_ok());
     let first = accepted[0];
-    // A value that is not valid alone may be valid in one of the places, because its brackets can pair with the
+    // A value that is not valid alone can be valid in one of the places, because its brackets can pair with the
     // brackets around it.
     assert!(
         accepted.iter().all(|result| *result == first) || !accepted[4],

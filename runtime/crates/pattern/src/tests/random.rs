@@ -76,7 +76,6 @@ const WILDCARDS: [&str; 12] =
 const BLOCKS: [&str; 7] =
     ["10.0.0.0/8", "10.0.0.0/16", "10.1.0.1/32", "0.0.0.0/0", "::/0", "2001:db8::/33", "::ffff:0:0/96"];
 
-/// The kind of patterns and events that a test makes.
 #[derive(Clone, Copy)]
 enum Shape {
     /// Every kind of value and operator.
@@ -136,7 +135,7 @@ fn texts(random: &mut Random, texts: &[&str]) -> Value {
 fn range(random: &mut Random) -> Value {
     let (above, below) = (random.pick(&[">", ">="]), random.pick(&["<", "<="]));
     let range = json!({ "numeric": [above, number(random), below, number(random)] });
-    // The bounds may be in the wrong order.
+    // The bounds can be in the wrong order.
     let is_valid = Pattern::parse(&json!({ "a": [range] })).is_ok();
     if is_valid { range } else { json!({ "numeric": [above, number(random)] }) }
 }
@@ -196,7 +195,7 @@ fn compare(seed: u64, shape: Shape) -> (usize, usize) {
     for round in 0..24 {
         let mut matcher = Matcher::default();
         let mut sources = Vec::new();
-        // Some rounds have few patterns, others have many patterns, which make the index deep. Some patterns are
+        // Some rounds have few patterns; others have many patterns, which give the index many levels. Some patterns are
         // removed again.
         for _ in 0..[5, 50, 300][round % 3] {
             let source = fields(&mut random, 3, shape);

@@ -1,4 +1,4 @@
-//! Memory for the adapter in a program of Go.
+//! Reserves memory for the adapter in a program of Go.
 //!
 //! The adapter that converts a program to a component needs two pages of the program's memory. It gets them through
 //! `cabi_realloc` if the program exports this function, otherwise through `memory.grow`. Go's allocator
@@ -13,7 +13,7 @@ use super::super::binary::{Section, append, leb128, sections, unsigned};
 const PAGE: u64 = 64 * 1024;
 /// The size of the pages for the adapter, in bytes: one for its state, and one for its stack.
 const RESERVED: u64 = 2 * PAGE;
-/// Go's linker declares this much memory beyond `end`.
+/// The memory that Go's linker declares is larger than `end` by this many bytes.
 const SLACK: u64 = 1 << 20;
 /// Go's data begins at this address or a higher one, because the linker keeps the addresses below free.
 const DATA_MIN: u64 = 12_288;
@@ -22,7 +22,7 @@ const DATA_MIN: u64 = 12_288;
 const FIELDS: usize = 11;
 const FIELD_BYTES: usize = 8;
 
-/// Returns true for a program of Go's own toolchain. Its linker adds this section.
+/// Returns true for a program that Go's own toolchain built. Go's linker adds the section `go:buildid`.
 pub(super) fn is_program(module: &[u8]) -> bool {
     sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
 }
@@ -63,9 +63,9 @@ pub(super) fn with_reserved_memory(module: &[u8]) -> Option<Vec<u8>> {
     Some(new)
 }
 
-/// Returns the code of `cabi_realloc(old, old-size, align, size)`. It returns the address of `size` more bytes, or
-/// traps if they would end after `limit`. The adapter calls it only a few times, and only to allocate, so nothing is
-/// freed.
+/// Returns the code of the function `cabi_realloc(old, old-size, align, size)`. The function returns the address of
+/// `size` more bytes, or traps if they would end after `limit`. Nothing is freed: the adapter calls the function only a
+/// few times, and only to allocate.
 fn realloc(global: u64, limit: u64) -> Vec<u8> {
     let global = unsigned(global);
     let get = [&[0x23], &*global].concat();
@@ -115,9 +115,9 @@ fn find_end(data: &Section<'_>, pages: u64) -> Option<(usize, u64)> {
     None
 }
 
-/// Returns the field `end` if these are the fields from `noptrdata` to `end`. This is so if no address is lower than
-/// the one before it, the data without pointers ends at the last address, and the declared memory has the size that the
-/// linker computes from it.
+/// Returns the field `end` if `fields` has the fields from `noptrdata` to `end`. The fields are recognized by three
+/// signs: no address is lower than the previous one, the data without pointers ends at the last address, and the
+/// declared memory has the size that the linker computes from that address.
 fn end_of(fields: &[u8], pages: u64) -> Option<u64> {
     let mut addresses = fields.chunks_exact(FIELD_BYTES).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
     let addresses: [u64; FIELDS] = std::array::from_fn(|_| addresses.next().unwrap_or_default());
@@ -149,7 +149,7 @@ fn pages_min(body: &[u8]) -> Option<u64> {
     Some(pages)
 }
 
-/// Returns the section of memories with this declared size.
+/// Returns the memory section with the declared size changed to `pages`.
 fn memories(body: &[u8], pages: u64) -> Option<Vec<u8>> {
     let (head, rest) = body.split_at_checked(2)?;
     Some([head, &unsigned(pages), leb128(rest)?.1].concat())
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// A module with the layout of Go's linker, whose data ends at `end`.
+    /// A module whose layout is that of Go's linker, and whose data ends at `end`.
     fn program(end: u64, pages: u64) -> Vec<u8> {
         let addresses = [0x5000, 0x6000, 0x6000, 0x7000, 0x7000, 0x8000, 0x8000, end, end, end, end];
         let fields: String = addresses

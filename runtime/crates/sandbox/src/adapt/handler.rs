@@ -1,16 +1,17 @@
-//! WIT for a handler that has none: a core module that exports `evoke:function/handler@0.1.0#handle`.
+//! Adds WIT to a handler that has none. Such a handler is a core module that exports
+//! `evoke:function/handler@0.1.0#handle`.
 //!
 //! The encoder needs the names of the imports and exports, which are in the module, and their types, which are added
-//! here. So a function in Go or C needs only its compiler, and no tool that embeds types into modules. The types are
-//! those of `sdk/wit`; the encoder adds only interfaces that the module imports.
+//! here. So a function in Go or C is built with only the compiler of its language, without a tool that embeds types
+//! into modules. The types are those of `sdk/wit`; the encoder adds only interfaces that the module imports.
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The export in binary form: the length of the name, the name, and the kind (a function).
+/// The handler's export in binary form: the length of the name, the name, and the kind (a function).
 pub(super) const EXPORT: &[u8] = b"\x23evoke:function/handler@0.1.0#handle\x00";
 
-/// Packages, each before those that use it.
+/// Each package is listed before the packages that use it.
 const PACKAGES: [(&str, &str); 8] = [
     ("wasi-io.wit", include_str!("../../../../../sdk/wit/deps/wasi-io/package.wit")),
     ("wasi-clocks.wit", include_str!("../../../../../sdk/wit/deps/wasi-clocks/package.wit")),
@@ -35,7 +36,7 @@ const WORLD: &str = "
     }
 ";
 
-/// Adds the types to the module.
+/// Adds the types of the imports and exports to the module.
 pub(super) fn embed_wit(module: &mut Vec<u8>) -> anyhow::Result<()> {
     let mut wit = Resolve::default();
     for (name, text) in PACKAGES {

@@ -19,7 +19,7 @@ pub(super) const MAC_BYTES: usize = 32;
 /// Name of the key's file in the folder.
 const FILE: &str = "key";
 
-/// HMAC-SHA256, which receives the data in parts.
+/// HMAC-SHA256. The data can be added in parts.
 pub(super) type Mac = Hmac<Sha256>;
 
 pub(super) struct Key([u8; MAC_BYTES]);
@@ -60,7 +60,8 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// Starts to compute an authentication code over data. Codes for different purposes differ, also for the same data.
+    /// Starts an authentication code; the caller adds the data. Different purposes give different codes for the same
+    /// data.
     pub(super) fn mac(&self, purpose: &str) -> io::Result<Mac> {
         let mut mac = Mac::new_from_slice(&self.0).map_err(io::Error::other)?;
         mac.update(purpose.as_bytes());
@@ -69,7 +70,7 @@ impl Key {
     }
 }
 
-/// Reads a key that only this user can read.
+/// Reads a key. Returns an error if other users could have read or written it, or if it has a wrong length.
 fn read(path: &Path) -> io::Result<Key> {
     let mut file = open_cached(path)?;
     let metadata = file.metadata()?;

@@ -1,8 +1,9 @@
-//! The records of components that the compiler refused, because they exceed a limit or make the compiler crash. With a
-//! record, a reload or a restart does not compile the component again in vain.
+//! The records of components that the compiler refused, because they exceed a limit or make the compiler crash. A
+//! reload or a restart does not compile a component that has a record, because the compilation would fail again.
 //!
-//! A record is one line of JSON and one line with its authentication code in hexadecimal. The JSON has the limits of
-//! the failed compilation: with a higher limit, or with another version of Evoke, the component is compiled again.
+//! A record is one line of JSON and one line with its authentication code in hexadecimal. The JSON contains the version
+//! of Evoke and the limits of the failed compilation. With another version or a higher limit, the component is compiled
+//! again.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -34,7 +35,7 @@ impl Record {
         Self { version: VERSION.to_owned(), refusal, memory: limits.memory, time_ms: millis(limits) }
     }
 
-    /// Returns the refusal, unless another compilation with these limits may succeed.
+    /// Returns the refusal; `None` if another compilation with these limits can succeed.
     pub(super) fn refusal(&self, limits: CompileLimits) -> Option<&Refusal> {
         let (more_memory, more_time) = (limits.memory > self.memory, millis(limits) > self.time_ms);
         let may_succeed = match self.refusal {
@@ -53,8 +54,8 @@ impl Record {
         open_cached(path).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
         let (json, code) = text.trim_end().split_once('\n')?;
         let expected = hex(&mac(key, name, json).ok()?.finalize().into_bytes());
-        // A comparison in constant time is not needed: an attacker cannot measure how long it takes, because it runs
-        // only when a function is loaded.
+        // A comparison in constant time is not needed: an attacker cannot measure how long the comparison takes,
+        // because it runs only when a function is loaded.
         if expected != code {
             tracing::warn!(path = %path.display(), "the record of a refused component is damaged; compiling the component again");
             return None;

@@ -1,7 +1,7 @@
 //! Divides operations on large parts of memory into steps, so that the time limit of an attempt can end them.
 //!
-//! wasmtime runs each `memory.fill` and `memory.copy` as one call of the host, which cannot be interrupted: filling 4
-//! GiB takes seconds. So each of these instructions is replaced by a call of a function that is added to its module.
+//! wasmtime runs each `memory.fill` and `memory.copy` as one host call, which cannot be interrupted: filling 4 GiB
+//! takes seconds. So each of these instructions is replaced by a call of a function that is added to the same module.
 //! This function handles [`PART_BYTES`] at a time in a loop, and wasmtime checks the time in each iteration. Everything
 //! else in the component stays as it is, byte for byte.
 //!
@@ -21,17 +21,17 @@ const PART_BYTES: u32 = 1 << 20;
 /// Limit on the depth of nested components. wasmparser has the same limit.
 const DEPTH_MAX: usize = 100;
 
-/// The instruction `call`.
 const CALL: u8 = 0x10;
 
-/// An operation, with the indexes of its memories.
+/// A `memory.fill` or a `memory.copy`, with the indexes of the memories that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bulk {
     Fill { memory: u32 },
     Copy { to: u32, from: u32 },
 }
 
-/// Returns a component in which the operations on memory are divided. `None` if it is malformed.
+/// Returns the component with each `memory.fill` and `memory.copy` divided into steps. Returns `None` if `component` is
+/// malformed.
 pub(super) fn divided(component: &[u8]) -> Option<Cow<'_, [u8]>> {
     divide(component, DEPTH_MAX)
 }
@@ -85,12 +85,12 @@ fn module(module: &[u8]) -> Option<Cow<'_, [u8]>> {
 struct Found {
     start: usize,
     end: usize,
-    /// For each operation in the function: the position of its first byte, the position after its last byte, and the
-    /// index in the list of added functions.
+    /// For each `memory.fill` and `memory.copy` in the function: the position of its first byte, the position after its
+    /// last byte, and the index in the list of added functions.
     bulks: Vec<(usize, usize, usize)>,
 }
 
-/// Finds the operations in a code section. Each kind of operation is added to `added` once.
+/// Finds each `memory.fill` and `memory.copy` in a code section. Adds each different operation to `added` once.
 fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
     let mut found = Vec::new();
     for function in CodeSectionReader::new(BinaryReader::new(code, 0)).ok()? {
@@ -116,8 +116,8 @@ fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
     Some(found)
 }
 
-/// Returns a code section with calls in place of the operations. The called functions are added at its end; the first
-/// of them has the index `first` in the module.
+/// Returns a code section with calls in place of the operations. The called functions are added at the end of the
+/// section; the first of them has the index `first` in the module.
 fn with_calls(code: &[u8], found: &[Found], added: &[Bulk], first: u64) -> Option<Vec<u8>> {
     let mut new = unsigned((found.len() + added.len()) as u64);
     for Found { start, end, bulks } in found {
@@ -172,8 +172,8 @@ impl Bulk {
             Self::Copy { to, from } => {
                 let (outside_to, outside_from) = (out_of_bounds("$to", to), out_of_bounds("$from", from));
                 let (next_to, next_from, less) = (add("$to", "add"), add("$from", "add"), add("$count", "sub"));
-                // The direction of the loop ensures that no byte is overwritten before it is copied if the two parts of
-                // memory overlap.
+                // If the two parts of memory overlap, the direction of the loop ensures that each byte is copied before
+                // it is overwritten.
                 let body = format!(
                     "(func (param $to i32) (param $from i32) (param $count i32)
                         (block $rest {small} (br_if $rest {outside_to}) (br_if $rest {outside_from})
@@ -197,7 +197,6 @@ impl Bulk {
     }
 }
 
-/// Returns the number of imported functions of a module.
 fn imported_functions(imports: Option<&[u8]>) -> Option<u64> {
     let Some(imports) = imports else { return Some(0) };
     let mut count = 0;
@@ -207,14 +206,14 @@ fn imported_functions(imports: Option<&[u8]>) -> Option<u64> {
     Some(count)
 }
 
-/// Returns all sections of a module or component. `None` if it contains bytes that are not part of a section.
+/// Returns all sections of a module or component. Returns `None` if `part` has bytes that do not belong to a section.
 fn all_sections(part: &[u8]) -> Option<Vec<Section<'_>>> {
     let all: Vec<_> = sections(part).collect();
     let end = all.last().map_or(8, |last| last.start + last.body.len());
     (end == part.len()).then_some(all)
 }
 
-/// Returns the header of a module or component, followed by these sections.
+/// Returns the header of `part` (a module or component), followed by these sections.
 fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
     let mut new = part.get(..8)?.to_vec();
     for (id, body) in sections {
@@ -234,7 +233,8 @@ mod tests {
     const PART: i32 = PART_BYTES as i32;
     const SIZE: i32 = 5 * PART;
 
-    /// Runs an operation of a module. Returns whether it trapped, and the content of the two memories.
+    /// Runs the exported operation `name` of a module. Returns the content of the two memories, and a flag that is true
+    /// if the operation trapped.
     fn run(module: &[u8], name: &str, arguments: (i32, i32, i32)) -> (bool, Vec<u8>) {
         let engine = Engine::new(Config::new().gc_support(false)).unwrap();
         let mut store = Store::new(&engine, ());
@@ -313,7 +313,8 @@ mod tests {
             for end in 0..component.len() {
                 let _ = super::divided(&component[..end]);
             }
-            // Bytes after the last section could be a module that this parser does not see.
+            // Bytes after the last section are rejected, because they could contain a module that this parser does not
+            // find.
             assert!(super::divided(&[&component[..], b"\x01"].concat()).is_none(), "{text}");
         }
     }

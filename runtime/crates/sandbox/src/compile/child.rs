@@ -27,8 +27,8 @@ pub struct ChildArguments {
 /// an error if the process cannot be set up, or cannot read or write. A refused component is not an error: the report
 /// contains the reason.
 pub fn run_child(arguments: ChildArguments) -> Result<(), String> {
-    // On a panic, print one line for the parent, and end the process. Otherwise, the other threads could continue for
-    // long.
+    // On a panic, print one line for the parent, and end the process. Otherwise, the other threads could continue for a
+    // long time.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         std::process::abort();

@@ -5,9 +5,9 @@
 //!
 //! - On every Unix: limits on address space, processor time and the size of written files; no core dump; no new
 //!   descriptors, so no new files, no sockets and no connections.
-//! - On Linux also: the process ends with its parent; it is the first that the kernel ends when memory runs out; and a
-//!   filter allows only the system calls that computing needs, and reading and writing only on the three standard
-//!   descriptors. The filter applies to all threads and cannot be removed.
+//! - On Linux also: the process ends when its parent ends. If memory runs out, the kernel ends this process first. A
+//!   filter allows only the system calls that computing needs, and allows reading and writing only on the three
+//!   standard descriptors. The filter applies to all threads and cannot be removed.
 //!
 //! On a kernel without such filters, only the limits protect the machine, and the parent logs a warning.
 
@@ -18,10 +18,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// The descriptors of the process: standard input, standard output and standard error.
 const DESCRIPTORS: u64 = 3;
 
-/// Limits of the process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Memory in addition to what the process has already, in bytes.
+    /// Memory that the process may take in addition to the memory that it already has, in bytes.
     pub(super) memory: u64,
     pub(super) cpu_seconds: u64,
     /// Size of the output file, in bytes.
@@ -37,16 +36,16 @@ pub(super) fn confine(limits: Limits) -> io::Result<Option<String>> {
     let (address_space, data) = memory_taken();
     for (resource, limit) in [
         (Resource::As, address_space.saturating_add(memory)),
-        // An allocator may have reserved address space before and take memory from it later. Only this limit counts
-        // that memory.
+        // An allocator may already have reserved address space, from which it takes memory later. Only this limit
+        // counts that memory.
         (Resource::Data, data.saturating_add(memory)),
         (Resource::Cpu, cpu_seconds),
         (Resource::Fsize, output_bytes),
         (Resource::Core, 0),
         (Resource::Nofile, DESCRIPTORS),
     ] {
-        // At the first of these two limits on processor time, the kernel sends SIGXCPU, which shows the parent what
-        // happened. At the second, one second later, it sends SIGKILL.
+        // Processor time has two limits. At the lower one, the kernel sends SIGXCPU, which shows the parent what
+        // happened. At the higher one, a second later, the kernel sends SIGKILL.
         let last = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
         // If the process was started with a stricter limit, that limit stays.
         let at_most = |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));
@@ -72,7 +71,8 @@ pub(super) fn end_first_without_memory() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Returns the current address space and data of this process, in bytes; zero where the system does not report them.
+/// Returns the current sizes of the address space and the data of this process, in bytes; zero where the system does
+/// not report them.
 fn memory_taken() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = |name: &str| {

@@ -1,5 +1,5 @@
-//! A copy of a component file in memory, which the parent and the compiler use. So the bytes whose digest is checked
-//! are the bytes that are compiled, even if the file changes in between.
+//! A copy of a component file in memory. The parent and the compiler process use the same copy, so the bytes whose
+//! digest is checked are the bytes that are compiled, even if the file changes in between.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
@@ -61,8 +61,8 @@ pub(crate) fn memory_file(name: &str) -> io::Result<File> {
     }
 }
 
-/// Opens a file of the cache for reading. Fails if the path is a symbolic link, or anything else but a regular file.
-/// Does not wait, even if the path is a named pipe that has no writer.
+/// Opens a file of the cache for reading. Fails if the path is a symbolic link, or if it is not a regular file. Does
+/// not wait, even if the path is a named pipe that has no writer.
 pub(crate) fn open_cached(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
     let file = File::options().read(true).custom_flags(flags).open(path)?;

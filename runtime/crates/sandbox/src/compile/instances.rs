@@ -1,5 +1,5 @@
-//! The memory that the core instances of a component take on the host in every attempt, in addition to the memories and
-//! tables of the guest.
+//! Computes the memory that the core instances of a component take on the host in every attempt, in addition to the
+//! memories and tables of the guest.
 //!
 //! For each instance of a module, wasmtime keeps an entry for each of its imports, functions and globals, and the
 //! elements of its passive segments. A component can instantiate one module many times, so a file of a megabyte could
@@ -23,8 +23,8 @@ const FUNCTION_BYTES: u64 = 32;
 const GLOBAL_BYTES: u64 = 16;
 const ELEMENT_BYTES: u64 = 16;
 
-/// Returns the memory of all core instances of a component, in bytes, or an upper bound. An error means that the
-/// component is malformed.
+/// Returns the memory that all core instances of a component take, in bytes. Returns an upper bound if the exact size
+/// cannot be known. An error means that the component is malformed.
 pub(super) fn instances_bytes(component: &[u8]) -> Result<u64> {
     let (mut scopes, mut largest, mut total): (Vec<Scope>, _, _) = (Vec::new(), 0, None);
     for payload in Parser::new(0).parse_all(component) {
@@ -48,8 +48,8 @@ pub(super) fn instances_bytes(component: &[u8]) -> Result<u64> {
             }
         }
     }
-    // A component can have at most `INSTANCES_MAX` instances, and none of them takes more memory than that of the
-    // largest module.
+    // A component can have at most `INSTANCES_MAX` instances, and none of them takes more memory than an instance of
+    // the largest module.
     let bound = u64::from(INSTANCES_MAX).saturating_mul(largest);
     Ok(total.map_or(bound, |total| total.min(bound)))
 }
@@ -60,8 +60,9 @@ struct Scope {
     encoding: Encoding,
     /// The memory of one instance, in bytes.
     bytes: Option<u64>,
-    /// The memory of one instance of each module and component, by index.
+    /// For each module, by index: the memory of one instance, in bytes.
     modules: Vec<Option<u64>>,
+    /// The same for each component.
     components: Vec<Option<u64>>,
 }
 

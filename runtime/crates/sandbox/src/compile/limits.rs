@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Size limit of a component file, in bytes. Python components are the largest known ones and have 18 MB. Compiling
-/// takes about 50 times the component's size in memory and 0.3 s per MB.
+/// takes about 50 times as much memory as the component's size, and 0.3 s per MB.
 pub const COMPONENT_SIZE_MAX: u64 = 64 * MIB;
 
 /// Limit on the number of functions in a component, summed over all its modules. Python components have about 30,000.
@@ -16,7 +16,8 @@ pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
 /// Size limit of a component in text form, in bytes. The text form is for components written by hand.
 pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
 
-/// Limit on the imports of a component, and on its exports. Real components have at most about 50.
+/// Limit on the number of imports of a component, and on the number of its exports. Real components have at most about
+/// 50.
 pub(super) const NAMES_MAX: usize = 1_000;
 /// Length limit of the name of an import or export, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 1_024;
@@ -28,10 +29,11 @@ const MIB: u64 = 1024 * 1024;
 /// Limits on the compilation of one component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// Memory of the compiler, in bytes, in addition to what the process takes before it reads the component.
+    /// Memory that the compiler process may take in addition to the memory that it has before it reads the component,
+    /// in bytes.
     pub memory: u64,
-    /// Processor time of all threads together, rounded up to seconds. The compilation may take three times as long by
-    /// the clock, plus 10 s, because other processes also need the processor.
+    /// Processor time of all threads together, rounded up to seconds. The limit on the wall time is three times this
+    /// limit plus 10 s, because other processes also need the processor.
     pub time: Duration,
 }
 
@@ -44,8 +46,8 @@ impl CompileLimits {
         self.time.as_secs().saturating_add(u64::from(self.time.subsec_nanos() > 0)).max(1)
     }
 
-    /// Time limit by the clock. A compilation that is not starved by other processes reaches the limit on processor
-    /// time first.
+    /// Limit on the wall time. A compilation reaches the limit on processor time first, unless other processes use most
+    /// of the processor time.
     pub(super) fn wall_time(self) -> Duration {
         Duration::from_secs(self.cpu_seconds()).saturating_mul(3).saturating_add(Duration::from_secs(10))
     }
@@ -63,14 +65,14 @@ pub(crate) fn output_bytes_max(component_bytes: u64) -> u64 {
     component_bytes.saturating_mul(16).saturating_add(16 * MIB)
 }
 
-/// Limit on the metadata in the compiled form, in bytes. When the parent loads the component, the decoded metadata
-/// takes up to 50 times as much memory. Without a limit, nested components could expand to any amount of metadata. The
-/// metadata of real components has 5 to 15% of the component's size.
+/// Limit on the metadata in the compiled form, in bytes. The parent decodes the metadata when it loads the component;
+/// the decoded form takes up to 50 times as much memory. Without a limit, nested components could expand to any amount
+/// of metadata. The metadata of real components has 5 to 15% of the component's size.
 pub(super) fn metadata_bytes_max(component_bytes: u64) -> u64 {
     (component_bytes / 6).saturating_add(MIB / 2).min(10 * MIB)
 }
 
-/// Why a component was refused: it exceeds a limit on its compilation.
+/// Why a component was refused: its compilation exceeds a limit, or makes the compiler crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
@@ -78,7 +80,7 @@ pub enum Refusal {
     Memory(u64),
     /// Compiling takes more processor time than this limit, in seconds.
     Time(u64),
-    /// The compiled form is larger than this limit, in bytes, which follows from the size of the component.
+    /// The compiled form is larger than this limit, in bytes. The limit follows from the size of the component.
     Output(u64),
     /// The compiler crashed, with this message.
     Crash(String),

@@ -18,7 +18,6 @@ const TRAILER_BYTES: u64 = 12;
 /// most 64 entries of 256 bytes (`producers.rs`).
 pub(super) const REPORT_BYTES_MAX: u32 = 256 * 1024;
 
-/// The result of a compilation.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
@@ -28,12 +27,12 @@ pub(super) enum Report {
     Invalid(String),
     /// The file is larger than this limit, in bytes. The text form has a lower limit than the binary form.
     TooLarge(u64),
-    /// The component exceeds a limit, and the compiler noticed it. At other limits, the operating system ends the
-    /// compiler.
+    /// The component exceeds a limit that the compiler process itself checks. For the other limits, the operating
+    /// system ends the process before it writes a report.
     Refused(Refusal),
 }
 
-/// Facts about a component that its compiled form does not have.
+/// Facts about a component that cannot be read from its compiled form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// True if the file is a core module, which was converted to a component.
@@ -93,7 +92,7 @@ pub(super) fn write(to: &mut impl Write, artefact: &[u8], report: &Report) -> io
     to.flush()
 }
 
-/// Cuts a message to [`MESSAGE_BYTES_MAX`], and replaces control characters, which could change what a terminal shows.
+/// Cuts a message to [`MESSAGE_BYTES_MAX`], and replaces control characters, because a terminal would interpret them.
 pub(super) fn bounded(message: &str) -> String {
     let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
     let clean = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };

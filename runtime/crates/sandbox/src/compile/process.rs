@@ -18,7 +18,7 @@ use super::limits::{CompileLimits, Refusal, output_bytes_max};
 use super::output::{Output, Report, bounded};
 use crate::threads::processors;
 
-/// Limit on the bytes of the compiler's standard error that are kept for messages.
+/// Limit on the part of the compiler's standard error that is kept for messages, in bytes.
 const PRINTED_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a component was not compiled.
@@ -61,7 +61,7 @@ impl Compiler {
         Self::program(program.unwrap_or_else(|| "evoke".into()), limits)
     }
 
-    /// Compiles in child processes of this program.
+    /// Compiles in child processes of the program at this path.
     pub fn program(program: PathBuf, limits: CompileLimits) -> Self {
         Self { limits, program: Program::Process(program), running: AtomicU32::new(0) }
     }
@@ -129,7 +129,7 @@ impl Compiler {
                 Ok(())
             }
             End::Closed => Err(self.failure(status, &text, input)),
-            // The process has not reached its limit on processor time, so other processes have kept it waiting.
+            // The process has not reached its limit on processor time, so other processes kept it from running.
             End::TimedOut => Err(CompileError::Machine(format!(
                 "compiling took longer than {} s although it used less than {} s of processor time; the machine is too \
                  busy, try again",
@@ -183,8 +183,8 @@ impl<'a> Running<'a> {
         Self { all, count: all.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Returns the number of threads to compile with. A component that is compiled alone uses all processors; several
-    /// share them.
+    /// Returns the number of threads to compile with. A component that is compiled alone uses all processors.
+    /// Components that are compiled at the same time share the processors.
     fn threads(&self) -> usize {
         processors().div_ceil(self.count) as usize
     }
@@ -223,7 +223,8 @@ fn start(program: &Path, arguments: Vec<OsString>, input: &Input, output: &File)
         .arg0("evoke")
         .args(arguments)
         .env_clear()
-        // In KiB. By default, the allocator takes 1 GiB at the start, which the limit on memory would not count.
+        // The value is in KiB, so this is 64 MiB. By default, the allocator reserves 1 GiB at the start. The limit on
+        // memory is set later and does not count it.
         .env("MIMALLOC_ARENA_RESERVE", "65536")
         .current_dir("/")
         // A process group of its own, so that Ctrl-C reaches only the parent. The child ends when the parent ends.
@@ -280,7 +281,8 @@ fn watch(stderr: &mut ChildStderr, deadline: Option<Instant>, cancelled: Option<
     }
 }
 
-/// Waits for either descriptor. Returns whether the first has data or was closed, and whether the second was closed.
+/// Waits until one of the two descriptors is ready. The first result is true if `stderr` has data or was closed. The
+/// second result is true if `cancelled` was closed.
 fn ready(
     stderr: &ChildStderr,
     cancelled: Option<&Cancelled>,

@@ -21,8 +21,8 @@ use super::output::{Facts, REPORT_BYTES_MAX, Report, bounded};
 const METADATA_SECTION: &str = ".wasmtime.info";
 
 /// Compiles a component in binary or text form, or a core module that can be converted to one. Returns the compiled
-/// component, which is empty if there is none, and the report. `memory` is the limit that is reported when memory runs
-/// out.
+/// component (empty if the compilation failed) and the report. If memory runs out, the report gives `memory` as the
+/// limit.
 pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
     let output_max = output_bytes_max(file.len() as u64);
     match compiled(engine, file, memory) {
@@ -56,8 +56,8 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     let component = match bulk::divided(&bytes) {
         Some(Cow::Borrowed(_)) => whole().map_err(|error| failed(&error, &bytes))?,
         Some(Cow::Owned(divided)) => Component::new(engine, &divided).map_err(|error| {
-            // The original file is compiled for its error, because the positions in the message must be those in the
-            // original.
+            // The original component is compiled too, to get its error, because the positions in the message must be
+            // those in the original.
             let error = if is_out_of_memory(&error) { error } else { whole().err().unwrap_or(error) };
             failed(&error, &bytes)
         })?,
@@ -104,7 +104,6 @@ fn check_binary(mut bytes: Vec<u8>) -> Result<Vec<u8>, Report> {
     }
 }
 
-/// Converts WebAssembly from text form to binary form.
 fn parse_text(bytes: &[u8]) -> Result<Vec<u8>, Report> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
     let text = text.ok_or_else(|| invalid("is not WebAssembly, neither in binary form nor in text form"))?;

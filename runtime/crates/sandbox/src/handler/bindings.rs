@@ -3,8 +3,8 @@
 
 wasmtime::component::bindgen!({
     path: "../../../sdk/wit",
-    // The import is here for the generator, which otherwise declares the types inside the module of the export.
-    // `publish` links the import.
+    // Only the generator needs this import: without it, the generator declares the types inside the module of the
+    // export. `publish.rs` links the import.
     inline: "
         package evoke:handler-host;
 

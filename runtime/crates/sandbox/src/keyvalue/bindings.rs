@@ -1,4 +1,4 @@
-//! Rust bindings for `wasi:keyvalue`. Functions that may have to read from the store are async.
+//! Rust bindings for `wasi:keyvalue`. Functions that can wait for the store are async.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({

@@ -41,17 +41,15 @@ pub(super) struct Bucket {
     pub(super) accesses: BTreeMap<Arc<str>, KeyAccess>,
     /// Version of the bucket's list of keys; `None` if the attempt has not listed the keys.
     pub(super) list: Option<Version>,
-    /// Last key of each page of keys that was returned. A cursor is an index into this list.
+    /// The last key of each page of keys that was returned to the guest. A cursor is an index into this vector.
     pub(super) page_ends: Vec<String>,
 }
 
-/// The reads and writes of one key.
 #[derive(Default)]
 pub(super) struct KeyAccess {
     pub(super) seen: Option<Seen>,
     pub(super) change: Option<Change>,
-    /// Size of the stored value, in bytes, if only the size was read, to check the quota. `Some(None)` if no value is
-    /// stored.
+    /// Size of the stored value in bytes, if it was read only to check the quota. `Some(None)` if no value is stored.
     pub(super) stored: Option<Option<usize>>,
 }
 

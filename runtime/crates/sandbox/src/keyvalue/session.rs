@@ -1,6 +1,6 @@
-//! The stored state as one attempt sees it. Reads are recorded with the version that they saw; writes are buffered, and
-//! the attempt reads its own writes. Together they form a transaction, which is committed with the attempt's outcome or
-//! not at all.
+//! The stored state as one attempt sees it. Reads are recorded with the version that they saw. Writes are buffered, and
+//! the attempt reads its own writes. The reads and writes form a transaction, which is committed with the attempt's
+//! outcome or not at all.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -22,7 +22,7 @@ const WRITES_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
 const PAGE_MAX: usize = 500;
-/// Estimate of the memory for the record of a key without the key and its value, in bytes.
+/// Estimate of the memory that the record of a key takes in addition to the key and its value, in bytes.
 const RECORD_BYTES: usize = 128;
 type Result<T, E = StateError> = std::result::Result<T, E>;
 
@@ -88,7 +88,7 @@ impl Session {
         self.write(name, key, Change::Delete).await
     }
 
-    /// Adds to the number stored at the key as decimal digits, and returns the sum.
+    /// Adds `delta` to the number at the key, which is stored as decimal digits. Returns the sum.
     pub(super) async fn increment(&mut self, name: BucketName, key: &str, delta: u64) -> Result<u64> {
         let sum = match self.get(name, key).await? {
             None => delta,
@@ -194,13 +194,14 @@ impl Session {
         Ok(())
     }
 
-    /// Checks the bucket's quota against all writes of the attempt. The check at the commit is final.
+    /// Checks that the bucket stays within its quota after all writes of the attempt and a write of `size` bytes to
+    /// `key`. The commit checks the quota again.
     async fn check_quota(&mut self, name: BucketName, key: &str, size: usize) -> Result<()> {
         let (quota, writes, write_bytes) = (self.grant.quota, self.writes as u64, self.write_bytes as u64);
         let (bucket, source) = self.bucket(name)?;
         let usage = source.usage(&bucket.name);
-        // An upper bound, which assumes that every write adds a key. If it is within the quota, the sizes of the stored
-        // values need not be read.
+        // An upper bound, which assumes that every write adds a key. If this bound is within the quota, the sizes of
+        // the stored values need not be read.
         let upper_bound =
             Usage { keys: usage.keys + writes + 1, bytes: usage.bytes + write_bytes + (key.len() + size) as u64 };
         if upper_bound.keys <= quota.keys && upper_bound.bytes <= quota.bytes {
@@ -225,7 +226,7 @@ impl Session {
             after = after.after(at, old, new);
         }
         let Some(exceeded) = after.quota_error(usage, &bucket.name, quota) else { return Ok(()) };
-        // If the attempt has not used this key before, it must not take memory after the refusal.
+        // A key that the attempt has not used before must not take memory after the refusal.
         if bucket.accesses.get(key).is_some_and(|access| access.seen.is_none() && access.change.is_none()) {
             bucket.accesses.remove(key);
         }

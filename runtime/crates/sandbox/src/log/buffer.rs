@@ -20,7 +20,6 @@ const MESSAGE_BYTES_MAX: usize = BYTES_MAX + 2 * LINES_MAX as usize + 1;
 /// Length limit of the context of a message, in bytes. Each line of the message starts with the context.
 const CONTEXT_BYTES_MAX: usize = 256;
 
-/// An output stream of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
@@ -51,7 +50,7 @@ pub(crate) struct LogBuffer {
     /// The last line on stderr that is not blank.
     last_on_stderr: Vec<u8>,
     panic: Panic,
-    /// Lines that are held back until the attempt ends; `None` if each line goes to the sink immediately.
+    /// The held lines, which go to the sink when the attempt ends; `None` if each line goes to the sink immediately.
     held: Option<Vec<LogLine>>,
 }
 
@@ -71,8 +70,8 @@ impl Default for LogBuffer {
 }
 
 /// The panic message of a guest, as far as it was logged. A Rust guest logs its panic message before it traps: in one
-/// log line through the SDK, else in two lines on stderr. A Go guest prints its message on stderr, in one line before
-/// the stacks of its goroutines, and exits.
+/// log line if it uses the SDK, otherwise in two lines on stderr. A Go guest prints its message on stderr, in one line
+/// before the stacks of its goroutines, and exits.
 enum Panic {
     None,
     Location(String),
@@ -142,9 +141,9 @@ impl AttemptLog<'_> {
         log.put_partial(stream, partial);
     }
 
-    /// Returns the length from which a piece of an unfinished line is logged, although its newline has not arrived.
-    /// After that, at most about twice the lookahead is left of the line. So about `LINE_BYTES_MAX` bytes arrive before
-    /// the line is searched for secrets again.
+    /// Returns the limit on the length of an unfinished line in the buffer. If a line is longer, pieces of it are
+    /// logged although its newline has not arrived. At most about twice the redactor's lookahead then remains in the
+    /// buffer. So the rest of the line is searched for secrets again only after about `LINE_BYTES_MAX` more bytes.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }
@@ -155,7 +154,7 @@ impl AttemptLog<'_> {
         if self.redactor.is_active() { self.redactor.cut(line) } else { cut(line) }
     }
 
-    /// Ends the log: logs unfinished lines and the number of dropped lines, and releases the lines held back.
+    /// Ends the log: logs unfinished lines and the number of dropped lines, and sends the held lines to the sink.
     pub(crate) fn finish(&self) {
         let mut log = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -178,12 +177,12 @@ impl AttemptLog<'_> {
         self.release();
     }
 
-    /// Holds back all log lines from now on.
+    /// Holds all later log lines until the attempt ends.
     pub(crate) fn hold(&self) {
         self.lock().held = Some(Vec::new());
     }
 
-    /// Sends the lines held back to the sink, and stops holding back.
+    /// Sends the held lines to the sink. Later lines go to the sink immediately.
     fn release(&self) {
         let held = self.lock().held.take();
         held.into_iter().flatten().for_each(|line| (self.sink)(line));
@@ -208,8 +207,8 @@ impl AttemptLog<'_> {
     }
 }
 
-/// Splits a line on stderr into its level and its text. A program can set the level with the number of syslog's levels
-/// before the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
+/// Splits a line on stderr into its level and its text. A program can set the level with a syslog level number before
+/// the text, as in `<6>text` (sd-daemon(3)). Other lines are warnings.
 fn split_level(line: &[u8]) -> (Level, &[u8]) {
     match line {
         [b'<', b'0'..=b'3', b'>', text @ ..] => (Level::Error, text),
@@ -242,7 +241,7 @@ impl LogBuffer {
 
     fn stream_line(&mut self, log: &AttemptLog<'_>, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // A line that is only counted is not shown, so it need not be searched for secrets.
+        // A line that is only counted as dropped is not shown, so it need not be searched for secrets.
         let is_counted_only = stream == Stream::Stdout && self.is_full();
         let line = if is_counted_only { line.into() } else { log.redactor.redact(line) };
         let line = &*line;

@@ -128,7 +128,7 @@ fn one_call_with_a_long_context_and_many_lines_takes_linear_time_and_is_counted(
     log.message(Level::Info, "", &"x\n".repeat(1_000_000));
     log.message(Level::Info, "", &"x".repeat(2_000_000));
     log.finish();
-    // Linear work takes much less, even on a busy machine; other work takes minutes.
+    // Work in linear time takes much less than this, even on a busy machine; work in quadratic time takes minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
     let texts = harness.texts();
     let (last, lines) = texts.split_last().unwrap();
@@ -190,7 +190,7 @@ fn a_secret_is_replaced_in_messages_contexts_and_assembled_lines() {
     assert_eq!(log.last_on_stderr().as_deref(), Some("[secret KEY]"));
 }
 
-/// Length of a context before a secret: then only five bytes of the replacement fit.
+/// Length of a context that leaves room for only five bytes of the replacement of the secret after it.
 const CONTEXT_BYTES: usize = 256 - 5;
 
 #[test]
@@ -251,7 +251,7 @@ fn a_flood_of_secrets_takes_linear_time_and_is_bounded() {
     (0..20).for_each(|_| log.message(Level::Info, "", &"aaaa,".repeat(400_000)));
     (0..32).for_each(|_| log.write(Stream::Stderr, &b"aaaa.".repeat(13_000)));
     log.finish();
-    // Linear work takes much less, even on a busy machine; other work takes minutes.
+    // Work in linear time takes much less than this, even on a busy machine; work in quadratic time takes minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
     let texts = harness.texts();
     let (last, lines) = texts.split_last().unwrap();

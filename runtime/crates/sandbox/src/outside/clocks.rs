@@ -1,4 +1,4 @@
-//! Clocks of a guest whose readings are recorded, or come from a test.
+//! The clocks of a guest. Their readings are recorded, or come from a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -13,11 +13,11 @@ use crate::request_error::kind_of;
 use evoke_egress::{BodyError, Error, RequestBody, ResponseBody};
 use evoke_model::recording::{Content, Exchange, ExchangeAnswer, RequestError};
 
-/// Estimate of the size of a request in a recording without its texts, in bytes.
+/// Estimated size of a request in a recording, in bytes, not counting its texts.
 const EXCHANGE_BYTES: usize = 128;
-/// Estimate of the size of a header in a recording without its name and its value, in bytes.
+/// Estimated size of a header in a recording, in bytes, not counting its name and its value.
 const HEADER_BYTES: usize = 8;
-/// Estimate of the size of a part of a body in a recording without its data, in bytes.
+/// Estimated size of a body part in a recording, in bytes, not counting its data.
 const PART_BYTES: usize = 8;
 /// Limit on the requests in a recording.
 const EXCHANGES_MAX: usize = 1_000;
@@ -30,7 +30,8 @@ pub(crate) struct RecordedExchange {
 }
 
 impl RecordedExchange {
-    /// Starts the record of a request, whose body is recorded as it is sent.
+    /// Adds a request to the recording. Returns its place, and the request with a body that is recorded while it is
+    /// sent.
     pub(crate) fn start(recorder: &Recorder, request: Request<RequestBody>) -> (Self, Request<RequestBody>) {
         let (method, url) = (request.method().as_str().to_owned(), request.uri().to_string());
         let bytes = EXCHANGE_BYTES + method.len() + url.len();
@@ -47,7 +48,7 @@ impl RecordedExchange {
         (exchange, request)
     }
 
-    /// If the error is that the deadline of the attempt was reached, records that the deadline ended the request.
+    /// Records that the deadline of the attempt ended the request, if `error` is [`Error::Deadline`].
     pub(crate) fn ended(&self, error: &Error) {
         if *error == Error::Deadline {
             self.recorder.past_deadline(self.index);
@@ -62,7 +63,7 @@ impl RecordedExchange {
         });
     }
 
-    /// Records a response, whose body is recorded as it arrives.
+    /// Records the head of a response. The body is recorded while it arrives.
     pub(crate) fn responded(
         self,
         response: Response<ResponseBody>,
@@ -81,7 +82,7 @@ impl RecordedExchange {
     }
 
     fn change(&self, bytes: usize, change: impl FnOnce(&mut Exchange)) {
-        // If the recording has exceeded its limit, it has no entries.
+        // A recording that was dropped has no entries.
         self.recorder.add(bytes, |reads| reads.http.get_mut(self.index).map(change));
     }
 }

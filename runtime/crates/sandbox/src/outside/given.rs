@@ -22,8 +22,9 @@ struct Inner {
 
 impl Given {
     /// Answers requests with `answers`. Clocks return the readings in `reads`, and random numbers come from the seed in
-    /// `reads`. Without readings, a clock is that of the machine, or the call's fixed clock. Without a seed, random
-    /// numbers are those of the machine.
+    /// `reads`. Without readings, the wall clock is the call's fixed clock or, if the call has none, that of the
+    /// machine, and the monotonic clock is that of the machine. Without a seed, random numbers are those of the
+    /// machine.
     pub fn new(answers: HttpAnswers, reads: Reads) -> Self {
         Self(Arc::new(Inner { answers, reads, published: AtomicUsize::new(0), polls: AtomicUsize::new(0) }))
     }
@@ -46,15 +47,15 @@ impl Given {
         Readings::new(self.0.reads.monotonic_ns.clone())
     }
 
-    /// Returns the next time of a published event that the test gives. After the last time, returns the last time
+    /// Returns the time that the test gives for the next published event. After the last time, returns the last time
     /// again.
     pub(super) fn publish_ms(&self) -> Option<UnixMs> {
         let times = &self.0.reads.published_ms;
         times.get(self.0.published.fetch_add(1, Ordering::Relaxed)).or(times.last()).copied()
     }
 
-    /// Returns the next result of a poll that the test gives. Returns `None` after the last one; then the real result
-    /// counts.
+    /// Returns the next of the results that the test gives for polls. Returns `None` after the last one; the guest then
+    /// gets the real result of its poll.
     pub(super) fn poll(&self) -> Option<Vec<u32>> {
         self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::recording::{BucketReads, Content, ExchangeAnswer, Reads, Seed};
 
-/// Estimate of the size of a reading of a clock in a recording, in bytes.
+/// Estimated size of one clock reading in a recording, in bytes.
 const READING_BYTES: usize = 24;
 
 /// Records the values that one attempt reads from outside. Cheap to clone; all clones record into one place.
@@ -22,9 +22,10 @@ struct Shared {
 struct Recorded {
     reads: Reads,
     bytes: usize,
-    /// The requests that the deadline of the attempt ended, by their positions.
+    /// The positions (in `reads.http`) of the requests that the deadline of the attempt ended.
     past_deadline: Vec<usize>,
-    /// Why the recording was dropped. After that, nothing is recorded.
+    /// The reason for which the recording was dropped; `None` if it was not dropped. Nothing is recorded after it was
+    /// dropped.
     refused: Option<String>,
 }
 
@@ -34,9 +35,9 @@ impl Recorder {
         Self(Arc::new(Shared { bytes_max, recorded: Mutex::default() }))
     }
 
-    /// Returns everything that was read, or why the recording is not complete. `is_timed_out` is true if the attempt
-    /// reached its deadline. Then the requests that the deadline ended are changed to requests that never end, because
-    /// the attempt waited for them until its end, and a test must wait in the same way.
+    /// Returns all recorded values, or the reason why the recording is not complete. `is_timed_out` is true if the
+    /// attempt reached its deadline. Then the requests that the deadline ended are changed to requests that never end,
+    /// because the attempt waited for them until its end, and a test must wait in the same way.
     pub fn take(&self, is_timed_out: bool) -> Result<Reads, String> {
         let Recorded { mut reads, past_deadline, refused, .. } = std::mem::take(&mut *self.lock());
         for index in past_deadline.into_iter().filter(|_| is_timed_out) {
@@ -66,8 +67,8 @@ impl Recorder {
         *self.lock() = Recorded::default();
     }
 
-    /// Records a value of this size in bytes through `record`. Returns `None` if the recording was dropped, or is
-    /// dropped now because the value exceeds the limit.
+    /// Calls `record` to record a value of `bytes` bytes. Returns `None` if the recording was dropped, or is dropped
+    /// now because the value exceeds the limit.
     pub(super) fn add<T>(&self, bytes: usize, record: impl FnOnce(&mut Reads) -> T) -> Option<T> {
         let mut recorded = self.lock();
         if recorded.refused.is_some() {

@@ -14,7 +14,7 @@ use evoke_model::state::{Entry, Keys, Usage};
 pub(super) struct Recorded {
     source: Arc<dyn StateSource>,
     recorder: Recorder,
-    /// The function. Its own bucket has the same name.
+    /// Name of the function. Its own bucket has the same name.
     function: Arc<str>,
 }
 

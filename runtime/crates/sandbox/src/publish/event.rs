@@ -99,8 +99,8 @@ impl Origin<'_> {
     }
 }
 
-/// Returns the payload and its media type. If the function sets no media type, it is detected: JSON, text or bytes. An
-/// event without a media type would be parsed as JSON (CloudEvents JSON format, section 3.1).
+/// Returns the payload and its media type. If the function sets no media type, the type is detected: JSON, text or
+/// bytes. An event without a media type would be parsed as JSON (CloudEvents JSON format, section 3.1).
 fn payload(data: Bytes, media_type: Option<String>) -> Result<(Data, Option<String>), String> {
     if media_type.is_some() || data.is_empty() {
         let data = Data::from_bytes(data, media_type.as_deref())

@@ -15,13 +15,13 @@ const LINE_BYTES_MIN: usize = 8;
 /// Length of the shortest string inside a JSON value that is redacted on its own, in bytes.
 const STRING_BYTES_MIN: usize = 16;
 /// Length of the longest value whose encodings are redacted, in bytes. A longer value is redacted as it is and line by
-/// line: the encodings of a value have some 25 times its length.
+/// line: the encodings of a value have about 25 times its length.
 const ENCODED_BYTES_MAX: usize = 8 * 1024;
 /// Limit on the length of all texts that are searched for in the output of a function, in bytes. The search automaton
 /// takes about 12 bytes of memory for each of these bytes.
 pub(super) const TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The texts to search for that stand for one value.
+/// The texts to search for in order to find one value.
 #[derive(Default)]
 pub(super) struct Forms {
     texts: BTreeSet<Vec<u8>>,
@@ -64,8 +64,8 @@ impl Forms {
         if self.bytes > TOTAL_BYTES_MAX { Err(SecretsTooLarge) } else { Ok(()) }
     }
 
-    /// Adds the lines of a value. A line ends at a line break, also at one that is written as `\n`. The first and last
-    /// line of a PEM file are not secret.
+    /// Adds the lines of a value. A line ends at a line break, or at the two characters `\n`. The first and last line
+    /// of a PEM file are not secret.
     fn add_lines(&mut self, value: &str) -> Result<(), SecretsTooLarge> {
         let lines = value.split(['\n', '\r']).flat_map(|line| line.split("\\n")).map(str::trim);
         let mut secret = lines.filter(|line| line.len() >= LINE_BYTES_MIN && !line.starts_with("-----"));
@@ -87,7 +87,7 @@ impl Forms {
 
     fn add_encodings(&mut self, value: &str) -> Result<(), SecretsTooLarge> {
         let bytes = value.as_bytes();
-        // Host names are written in lower case, also a host name that contains the value.
+        // A host name is written in lower case, even if the value is a part of it.
         if value.len() >= LINE_BYTES_MIN {
             self.add(value.to_ascii_lowercase())?;
         }
@@ -124,16 +124,18 @@ impl Forms {
     }
 }
 
-/// Returns the part of a base64 text that depends on `bytes` alone, if `bytes` start `offset` bytes (0 to 2) after a
-/// multiple of three. For example, the user name before a password determines the offset.
+/// Returns the part of a base64 text that depends on `bytes` alone. `offset` (0 to 2) is the number of bytes before
+/// `bytes` in the encoded data, modulo three. For example, the user name before a password determines the offset of the
+/// password.
 fn base64_at(alphabet: &GeneralPurpose, offset: usize, bytes: &[u8]) -> Vec<u8> {
     let text = alphabet.encode([vec![0; offset].as_slice(), bytes].concat());
     let (first, end) = ((8 * offset).div_ceil(6), 8 * (offset + bytes.len()) / 6);
     text.as_bytes().get(first..end).unwrap_or_default().to_vec()
 }
 
-/// The characters besides letters and digits that encoders of URLs leave as they are: none, RFC 3986, JavaScript's
-/// `encodeURIComponent`, HTML forms, and the sets of the URL standard for user info, paths and queries.
+/// The sets of characters, besides letters and digits, that encoders of URLs do not encode. In this order: the empty
+/// set; the sets of RFC 3986, of JavaScript's `encodeURIComponent` and of HTML forms; the four sets of the URL
+/// standard: for user info, for paths, for queries, and for queries of special URLs such as `https`.
 const UNRESERVED: [&[u8]; 8] = [
     b"",
     b"-._~",
@@ -160,7 +162,7 @@ fn percent_encoded(bytes: &[u8], unreserved: &[u8], upper_case: bool) -> String 
     out
 }
 
-/// How a JSON encoder escapes characters that it could leave or escape differently.
+/// How a JSON encoder escapes characters that encoders treat differently. If a field is true, the encoder writes:
 #[derive(Clone, Copy)]
 struct JsonStyle {
     /// `/` as `\/`.

@@ -38,7 +38,7 @@ struct Span {
     start: usize,
     end: usize,
     secret: usize,
-    /// Length of the longest value in the span. The secret with this value names the span.
+    /// Length of the longest value in the span. The span is replaced with the name of the secret that has this value.
     longest: usize,
 }
 
@@ -80,12 +80,11 @@ impl Redactor {
         self.0.is_some()
     }
 
-    /// Replaces all values in bytes.
     pub(crate) fn redact<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         self.replace(text, Search::replacement)
     }
 
-    /// Replaces all values in bytes with the values of the same secrets in tests.
+    /// Replaces each value of a secret in `text` with the value that this secret has in tests.
     pub(super) fn with_test_values<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         self.replace(text, |search, span| search.test_values.get(span.secret).map_or("test", String::as_str))
     }
@@ -107,7 +106,6 @@ impl Redactor {
         out.into()
     }
 
-    /// Replaces all values in a text.
     pub(crate) fn redact_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.redact_start(text, usize::MAX).0
     }
@@ -139,14 +137,14 @@ impl Redactor {
         }
     }
 
-    /// Returns the number of bytes at the end of an unfinished line that can be the start of a value, of which the rest
-    /// has not arrived yet.
+    /// Returns the maximum length of an incomplete value at the end of an unfinished line, in bytes. The rest of the
+    /// value has not arrived yet.
     pub(crate) fn lookahead(&self) -> usize {
         self.0.as_ref().map_or(0, |search| search.longest.saturating_sub(1))
     }
 
-    /// Returns the length of the first piece of an unfinished line, which can be logged: no value begins in the piece
-    /// and ends after it. The line must be longer than twice [`Self::lookahead`]. The piece is not empty.
+    /// Returns the length of the first piece of an unfinished line. The piece can be logged: no value begins in it and
+    /// ends after it. The line must be longer than twice [`Self::lookahead`]. The piece is not empty.
     pub(crate) fn cut(&self, line: &[u8]) -> usize {
         let Some(search) = &self.0 else { return line.len() };
         let mut at = line.len().saturating_sub(self.lookahead());
@@ -163,8 +161,8 @@ impl Redactor {
 }
 
 impl Search {
-    /// Returns the parts of a text that have a value, in order. Values that overlap, or follow each other and belong to
-    /// one secret, are one part.
+    /// Returns the parts of a text that are values of secrets, in order. Values that overlap are one part. Adjacent
+    /// values of the same secret are also one part.
     fn spans(&self, text: &[u8]) -> Vec<Span> {
         let mut spans: Vec<Span> = Vec::new();
         // Only anchored searches can fail, and this search is not anchored.

@@ -93,7 +93,7 @@ fn encoded_values_are_replaced() {
     ];
     for text in encoded {
         let redacted = redact(value, &text);
-        // Quotes and brackets around the value, or the last character of base64 with its padding.
+        // Only quotes and brackets around the value, or the last character of base64 with its padding, may be left.
         let left = redacted.replace(KEY, "");
         assert!(redacted.contains(KEY) && left.len() <= 3, "{text}: {redacted}");
     }

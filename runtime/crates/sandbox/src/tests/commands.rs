@@ -180,7 +180,7 @@ async fn configuration_and_secrets_are_environment_variables() {
     assert_eq!(harness.logged(), ["CURRENCY=EUR\\u{0}KEY=[secret KEY]"]);
 }
 
-/// Returns a component that exports `wasi:cli/run`, which returns `result`, 0 for `ok`.
+/// Returns a component that exports `wasi:cli/run`. Its `run` returns `result`; 0 stands for `ok`.
 fn component(imports: &str, result: i32) -> String {
     format!(
         r#"(component {imports}

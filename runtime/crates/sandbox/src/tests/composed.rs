@@ -17,7 +17,8 @@ impl Harness {
     }
 }
 
-/// A command whose components lend a resource to each other: the main component makes it and passes it to the borrower.
+/// A command in which one component lends a resource to another: `$main` gets the resource from `$owner` and passes it
+/// to `$borrower`.
 fn lends(borrower: &str) -> String {
     r#"(component
       (component $owner

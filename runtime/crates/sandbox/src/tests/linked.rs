@@ -22,7 +22,7 @@ use crate::inspect::Availability;
 const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/linked.txt");
 /// The kinds in the order of the columns of the list.
 const KINDS: [Kind; 3] = [Kind::Handler, Kind::Command, Kind::Http];
-/// The words in the list for the limit on the work of a function. The list explains them.
+/// The words with which the list describes the limit on the work of a function. The list explains these words.
 const BOUNDS: [&str; 10] =
     ["constant", "copy", "handle", "chunk", "budget", "wait", "log", "publish", "state", "refused"];
 
@@ -72,7 +72,8 @@ fn importing(wit: &Resolve, interface: &str, function: &Function) -> Vec<u8> {
     encode(wit, &format!("import {interface};"), &module)
 }
 
-/// Returns the component of a core module in text form that has these imports and exports in WIT.
+/// Returns the component made from a core module in text form. `world` has the imports and exports of the module in
+/// WIT.
 fn encode(wit: &Resolve, world: &str, module: &str) -> Vec<u8> {
     let (mut wit, mut module) = (wit.clone(), wat::parse_str(module).unwrap());
     let probe = wit.push_source("probe.wit", &format!("package evoke:probe; world probe {{ {world} }}")).unwrap();

@@ -149,7 +149,7 @@ async fn a_warm_instance_keeps_pages_that_are_scattered() {
         };
         let first = run().await;
         assert!(first >= pages, "{first} page faults for {pages} pages");
-        // Scans have a minimum interval, so it is not always the second attempt that finds its pages.
+        // Scans have a minimum interval, so the pages are not always kept from the second attempt on.
         let started = std::time::Instant::now();
         while run().await >= pages / 4 {
             assert!(started.elapsed().as_secs() < 20, "the pages are not kept");

@@ -1,10 +1,10 @@
 //! Keeps the pages of guests that write to many separate places of their memory.
 //!
-//! When an instance ends, wasmtime resets the pages that it wrote, so that the next instance needs no page faults for
-//! them. But wasmtime does this only for the first 32 regions of written pages, and returns the pages of all other
-//! regions to the system. An attempt of a Python function writes about 220 pages in 155 regions. So most of its pages
-//! would cause a page fault in every attempt. If several threads run guests, each fault of a page that was read before
-//! also interrupts the other processors.
+//! When an instance ends, wasmtime resets the pages that the instance wrote. The next instance then needs no page
+//! faults for these pages. But wasmtime does this only for the first 32 regions of written pages, and returns the pages
+//! of all other regions to the system. An attempt of a Python function writes about 220 pages in 155 regions. So most
+//! of its pages would cause a page fault in every attempt. If several threads run guests, each fault of a page that was
+//! read before also interrupts the other processors.
 //!
 //! Therefore [`Slots::join_regions`] also allocates the pages between neighbouring regions, until at most 28 regions
 //! are left. From then on, wasmtime keeps the pages of all regions, so a slot needs this only once. The price: wasmtime
@@ -28,9 +28,9 @@ const RESET_REGIONS_MAX: usize = 32;
 /// The number of regions of a slot after they were joined. It is lower than [`RESET_REGIONS_MAX`], because the next
 /// attempts can also write to a few other places.
 const JOINED_REGIONS: usize = 28;
-/// Limit on the number of attempts with many page faults between two scans.
+/// Limit on the number of attempts that cause no scan although they have many page faults, between two scans.
 const SKIPS_MAX: u32 = 1023;
-/// Time between two scans at least. A scan takes microseconds for each slot that is in use.
+/// Minimum time between two scans. A scan takes microseconds for each slot that is in use.
 const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The slots for memories in the warm pool.
@@ -39,7 +39,7 @@ pub(super) struct Slots {
     starts: Vec<usize>,
     /// `None` if wasmtime does not reset pages in place.
     pagemap: Option<File>,
-    /// The number of attempts with many page faults that still cause no scan.
+    /// The number of following attempts that cause no scan although they have many page faults.
     skips_left: AtomicU32,
     last: Mutex<Last>,
 }
@@ -60,7 +60,7 @@ impl Slots {
         Self { starts, pagemap, skips_left: AtomicU32::new(0), last: Mutex::default() }
     }
 
-    /// Starts to count anew, because the slots have lost their pages.
+    /// Resets the data about the last scan, because the pages of the slots were released.
     pub(super) fn released(&self) {
         if let Ok(mut last) = self.last.lock() {
             *last = Last::default();
@@ -68,9 +68,9 @@ impl Slots {
         }
     }
 
-    /// Joins the regions of each slot that has too many, if the number of page faults of an attempt shows that there is
-    /// such a slot. The instance of the attempt must still exist. It is unknown which slot it has, so all slots are
-    /// scanned.
+    /// Joins the regions of each slot that has too many regions. Scans the slots only if the number of page faults of
+    /// an attempt shows that there is such a slot. The instance of the attempt must still exist. All slots are scanned,
+    /// because the slot of this instance is not known.
     pub(super) fn join_regions(&self, page_faults: u64) {
         let Some(pagemap) = self.pagemap.as_ref().filter(|_| page_faults >= FAULTS_MIN) else { return };
         if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
@@ -95,8 +95,9 @@ fn join_in(pagemap: &File, slot: Region) -> bool {
     gaps.into_iter().filter(|gap| allocate(gap).is_ok()).count() > 0
 }
 
-/// Returns the gaps between the regions of one slot to be filled: the smallest ones, and only as many as necessary.
-/// Returns no gaps if wasmtime keeps all regions, or if the joined regions would be larger than what a slot keeps.
+/// Returns the gaps between the regions of one slot that must be filled: the smallest ones, and only as many as
+/// necessary. Returns no gaps if wasmtime keeps all regions, or if the joined regions would exceed the memory that a
+/// slot keeps.
 fn gaps_to_fill(regions: &[Region]) -> Vec<Region> {
     if regions.len() <= RESET_REGIONS_MAX || regions.len() == READ_REGIONS_MAX {
         return Vec::new();

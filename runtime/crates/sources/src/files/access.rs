@@ -90,7 +90,6 @@ impl Access {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// Records that the work is done.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::Release);
     }

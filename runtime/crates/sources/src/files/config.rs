@@ -46,8 +46,8 @@ pub struct FilesSource {
     /// Maximum size of a file. Larger files are not read and cause no events; the source reports them and is degraded.
     #[serde(default = "default_max_size")]
     pub max_size: ByteSize,
-    /// Whether the content of files with several hard links is read. If it is, someone who may link other users' files
-    /// into the folder can read them through the events.
+    /// Whether the content of files with several hard links is read. If so, a user who can link the files of other
+    /// users into the folder can read these files through the events.
     #[serde(default)]
     pub hard_links: bool,
     /// Whether files that exist at the first start become events too.
@@ -86,7 +86,7 @@ impl SourceKind for FilesKind {
     }
 
     fn private_description(&self) -> &'static str {
-        "Private files source: only this function receives its events."
+        "Private source for files: only this function receives its events."
     }
 
     fn example(&self) -> &'static str {
@@ -207,7 +207,7 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
         Err(error) => Some(error),
     };
     if let Some(error) = unreadable {
-        let help = "allow the user of Evoke to read the folder; the source is degraded until then";
+        let help = "allow the user that runs Evoke to read the folder; the source is degraded until then";
         reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
     }
     Some(path)

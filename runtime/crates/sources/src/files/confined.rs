@@ -1,5 +1,5 @@
 //! Reads and opens files below a folder and never outside of it. Every part of a path is opened separately and must not
-//! be a symbolic link. So a part that is replaced by a link at the same time is not followed either.
+//! be a symbolic link. So a link is not followed even if another program puts it in place of a folder at the same time.
 //!
 //! The folder and the files of an open store of this process ([`evoke_fs::reserve`]) are never entered or opened, under
 //! whatever name. They count as missing.
@@ -24,9 +24,7 @@ const TRAVERSE: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 /// The kind of file under a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A regular file.
     File(FileInfo),
-    /// A folder.
     Folder,
     /// No file that may become an event: the path does not exist, is a link, a pipe, a socket or a device, or belongs
     /// to the store.

@@ -40,8 +40,8 @@ struct Body<'a> {
     content_omitted: Option<&'a str>,
 }
 
-/// Builds the event of `change` to the file `name`, whose new version is `version`; `None` for a change without an
-/// event.
+/// Builds the event of `change` to the file `name`, whose new version is `version`. Returns `None` for a change without
+/// an event.
 pub(super) fn event(
     source: &str,
     name: &str,
@@ -91,9 +91,9 @@ pub(super) fn event(
     })
 }
 
-/// Derives the event id: equal for the same change to the same version, and different otherwise. The ctime is part of
-/// the id. So if a file comes back with its old mtime (`mv` out and in, a restored backup), this is another change with
-/// another id.
+/// Derives the event id. The same change to the same version always has the same id; any other change has another id.
+/// The ctime is part of the id, because a file can come back with its old mtime (moved out and in again, or restored
+/// from a backup). That is another change, and needs another id.
 fn id(kind: &str, name: &str, version: &Version) -> String {
     let stamp = version.stamp;
     let mut hasher = Sha256::new();

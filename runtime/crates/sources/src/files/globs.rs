@@ -11,15 +11,15 @@ use evoke_manifest::paths::has_variable;
 /// Maximum length of a glob. Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
-/// Maximum number of globs into which braces are expanded in order to check each. With more, only the glob itself is
-/// checked.
+/// Maximum number of alternatives to which the braces of a glob are expanded. Each alternative is checked. If there are
+/// more alternatives, only the glob itself is checked.
 const ALTERNATIVES_MAX: usize = 64;
 
-/// Maximum number of pairs of an include glob and an exclude glob for the check [`excluded`]. With more, the check is
-/// skipped: it is slow, and few manifests have more than ten pairs.
+/// Maximum number of pairs of an include glob and an exclude glob for the check [`excluded`]. If there are more, the
+/// slow check is skipped. Few manifests have more than ten pairs.
 const PAIRS_MAX: usize = 256;
 
-/// The setting of the manifest that lists a glob.
+/// The list in the manifest that contains a glob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     Include,
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str, list: List) -> Result<String, ValueError> {
     check(text, list)?;
     for alternative in alternatives(text).iter().filter(|alternative| *alternative != text) {
         check(alternative, list).map_err(|ValueError { message, help }| {
-            let message = format!("{message}; it is one of the alternatives of `{}`", excerpt(text));
+            let message = format!("{message} (this glob is one of the alternatives of `{}`)", excerpt(text));
             ValueError { message, help }
         })?;
     }
@@ -303,7 +303,7 @@ mod tests {
             ("dir\\file.csv", "before an ordinary character", "`dir/file.csv`"),
             ("a[/]b", "never matches `/`", "write `a/b`"),
             // Each alternative in braces is checked.
-            ("{tmp/,cache/}", "the glob `tmp/` can never match: a path does not end with `/`; it is one", "`tmp/**`"),
+            ("{tmp/,cache/}", "the glob `tmp/` can never match: a path does not end with `/` (this glob", "`tmp/**`"),
             ("data/{a,../b}/*.csv", "the glob `data/../b/*.csv`", "parent folder"),
             ("{*.csv,/abs/*.csv}", "the glob `/abs/*.csv`", "write `abs/*.csv`"),
             ("{a,{b/,c}}/x", "the glob `b//x`", "write `b/x`"),

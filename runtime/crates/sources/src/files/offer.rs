@@ -97,7 +97,7 @@ impl Worker {
                 return None;
             }
             Reading::Failed(error) => match job.expected.filter(|stamp| self.tracker.is_existing(&name, stamp)) {
-                // The file existed at the first start and causes no event until it changes: its content is not needed.
+                // The file existed at the first start, and causes no event until it changes. So its mark needs no hash.
                 Some(stamp) => (Some(Version { stamp, sha256: String::new() }), Content::NotRequested),
                 None => {
                     self.tracker.retry_later(&name, error.to_string(), now);

@@ -25,7 +25,8 @@ impl FilesSource {
         let missing = data.strip_prefix(existing).ok()?;
         let existing = existing.canonicalize().ok()?;
         let top = existing.ancestors().find(|folder| FileId::of_path(folder).is_ok_and(|id| id == watched))?;
-        // `join` is not used: if `missing` is empty, it would append a `/`, and globs do not match that.
+        // Do not use `join`: with an empty `missing`, it appends a `/`, and globs do not match a path that ends with
+        // `/`.
         let below: PathBuf = existing.strip_prefix(top).ok()?.components().chain(missing.components()).collect();
         if below.as_os_str().is_empty() {
             return Some(Overlap::Same);

@@ -15,19 +15,18 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of unreadable entries that are tried again together.
 const RETRIED_MAX: usize = 1_000;
-/// Maximum number of names that a message lists; it only counts the others.
+/// Maximum number of names in a message. For the others, the message only has their number.
 const NAMES_MAX: usize = 3;
 /// The shortest time between two updates of the health that only change details of the message.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The current problems.
 #[derive(Default)]
 pub(super) struct Problems {
     /// Why the folder itself cannot be used.
     pub(super) root: Option<String>,
-    /// Whether the problem of the folder lasts until a reload or a restart, or until the original folder is back.
+    /// True if only a reload, a restart or the return of the original folder ends the problem of the folder.
     pub(super) needs_reload: bool,
-    /// Why the system cannot notify of changes in some subfolder.
+    /// Why some subfolder cannot be watched for changes.
     pub(super) watch: Option<String>,
     pub(super) unreadable: Unreadable,
     reported: Option<String>,
@@ -102,8 +101,8 @@ impl Default for Unreadable {
 }
 
 impl Unreadable {
-    /// Replaces the entry `name` and everything below it by `unread`, the result of reading them again. The empty name
-    /// is the top folder.
+    /// Removes the entry `name` and all entries below it, and adds `unread`: the entries at or below `name` that cannot
+    /// be read now. The empty name is the top folder.
     pub(super) fn replace(&mut self, name: &str, unread: Vec<(String, String)>, now: Instant) {
         if self.entries.is_empty() && unread.is_empty() {
             return;

@@ -8,7 +8,7 @@ use super::version::Stamp;
 
 /// Maximum number of small files in one batch. The events of a batch are one commit.
 const BATCH_MAX: usize = 64;
-/// If the content for the events of a batch reaches this number of bytes, no further file is added.
+/// If the content for the events of a batch reaches this number of bytes, the batch gets no further small file.
 const BATCH_CONTENT_MAX: u64 = 1024 * 1024;
 
 /// A file to read.
@@ -27,13 +27,14 @@ pub(super) struct Job {
 #[derive(Default)]
 pub(super) struct ReadQueue {
     small: VecDeque<Job>,
-    /// The files of more than one slice. The key is the number of unread bytes and the place in the order of arrival.
+    /// The files larger than one slice ([`SLICE_BYTES`]). The key is the number of unread bytes and the place in the
+    /// order of arrival.
     large: BTreeMap<(u64, u64), Job>,
     /// The names of the files in `large`, and of the large file that is being read.
     large_names: HashSet<String>,
     arrivals: u64,
-    /// Whether the next slice is read from the large file that arrived first. Otherwise, it is read from the file with
-    /// the fewest unread bytes.
+    /// True if the next slice is read from the large file that arrived first; false if it is read from the large file
+    /// with the fewest unread bytes.
     oldest_is_next: bool,
 }
 
@@ -42,7 +43,7 @@ impl ReadQueue {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    /// Returns true if more settled files should be added: no small file is left.
+    /// Returns true if no small file is left, so that more settled files should be added.
     pub(super) fn needs_more(&self) -> bool {
         self.small.is_empty()
     }
@@ -51,7 +52,7 @@ impl ReadQueue {
         *self = Self::default();
     }
 
-    /// Appends settled files. A large file that is in the queue already keeps its place.
+    /// Appends settled files. A large file that is already in the queue keeps its place.
     pub(super) fn extend(&mut self, settled: Vec<(String, Option<Stamp>)>, size_max: u64) {
         for (name, expected) in settled {
             if self.large_names.contains(&name) {
@@ -68,9 +69,9 @@ impl ReadQueue {
     }
 
     /// Removes and returns the files to read next: small files up to the limits of one commit and one slice, and at
-    /// most one large file, of which one slice is read. The large file is by turns the file with the fewest unread
-    /// bytes and the file that arrived first. So only few large files are partly read at a time, and no file waits
-    /// forever.
+    /// most one large file, of which one slice is read. Two rules select the large file, in turn. Rule 1: the file with
+    /// the fewest unread bytes, so that only few files are partly read at a time. Rule 2: the file that arrived first,
+    /// so that no file waits forever.
     pub(super) fn next_batch(&mut self, keep_max: Option<u64>) -> Vec<Job> {
         let (mut batch, mut bytes, mut content) = (Vec::new(), 0, 0);
         while batch.len() < BATCH_MAX && bytes < SLICE_BYTES && content < BATCH_CONTENT_MAX {

@@ -27,7 +27,7 @@ pub(super) struct Rules {
     pub(super) keep_max: Option<u64>,
     /// Maximum size of a file; larger files are not read.
     pub(super) size_max: u64,
-    /// Whether files with several hard links are read.
+    /// True if files with several hard links are read.
     pub(super) hard_links: bool,
 }
 
@@ -36,7 +36,8 @@ impl Rules {
         Self {
             keep_max: config.content.then(|| config.max_content.0.min(EVENT_SIZE_MAX as u64)),
             size_max: config.max_size.0,
-            // If events have no content, they cannot reveal a file that a producer of files linked into the folder.
+            // Events without content cannot reveal a file that another user linked into the folder, so the file may be
+            // read.
             hard_links: config.hard_links || !config.content,
         }
     }
@@ -52,7 +53,8 @@ pub(super) struct Progress {
 /// The result of reading a file, or of one slice of it.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// The file was read as a whole and has this version. The content follows if it was requested and is small enough.
+    /// The file was read as a whole and has this version. The second field is the content, if it was requested and is
+    /// small enough.
     Whole(Version, Option<Vec<u8>>),
     /// A slice was read, and more slices follow.
     Partial(Progress),
@@ -62,9 +64,8 @@ pub(super) enum Reading {
     TooLarge(Version),
     /// The file does not exist.
     Gone,
-    /// The file has changed. Its metadata is no longer the expected one, but this.
+    /// The file has changed. This is its new metadata.
     Changed(Stamp),
-    /// Reading failed.
     Failed(io::Error),
 }
 

@@ -1,10 +1,10 @@
-//! The top folder of a source, identified by device and inode. If another folder gets the same path, it is not read.
+//! The top folder of a source, identified by device and inode. Another folder that gets the same path is not read.
 //!
 //! The first folder that the source finds at the path is its folder until the source ends. The source keeps a
 //! descriptor of the folder open, so that no new folder can get the same inode number. The operator must accept another
-//! folder, by a reload or a restart, for two reasons. A producer of files who may rename the folder could put a folder
-//! in its place whose files it may not read. And if a file system is unmounted, its path leads to an empty folder: all
-//! files would count as removed.
+//! folder, by a reload or a restart, for two reasons. First, a user who may rename the folder could put in its place a
+//! folder whose files only Evoke may read. Second, after a file system is unmounted, its path leads to an empty folder,
+//! and all files would count as removed.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -22,7 +22,7 @@ pub(super) struct PinnedRoot {
 /// Why the top folder cannot be used now.
 #[derive(Debug)]
 pub(super) enum RootError {
-    /// The folder or something that belongs to it cannot be read.
+    /// The folder cannot be opened, or the scan or reading of the folder failed.
     Unreadable(io::Error),
     /// The path leads to another folder; the text describes that folder.
     Replaced(&'static str),
@@ -37,7 +37,7 @@ impl PinnedRoot {
         &self.path
     }
 
-    /// Opens the folder. The first successful call decides which folder it must be.
+    /// Opens the folder. The first successful call decides which folder all later calls must find.
     pub(super) fn open(&self) -> Result<Root, RootError> {
         let root = Root::open(&self.path).map_err(RootError::Unreadable)?;
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +67,7 @@ impl PinnedRoot {
 }
 
 impl RootError {
-    /// Returns true if the problem lasts until a reload or a restart, or until the original folder is back.
+    /// Returns true if only a reload, a restart or the return of the original folder ends the problem.
     pub(super) fn needs_reload(&self) -> bool {
         matches!(self, Self::Replaced(_))
     }

@@ -16,7 +16,8 @@ use super::version::Stamp;
 /// The longest path relative to the folder, in bytes. Linux does not accept a longer path in one call: its `PATH_MAX`
 /// of 4096 includes the zero byte at the end.
 const PATH_BYTES_MAX: usize = 4095;
-/// Maximum number of subfolders in the path of a file. Each access to the file opens all of them one after the other.
+/// Maximum number of subfolders in the path of a file. Each access to the file opens all these folders one after the
+/// other.
 const DEPTH_MAX: usize = 128;
 /// Maximum number of unreadable entries of one folder. With more, the folder counts as unreadable as a whole, so that
 /// the list of problems stays short.
@@ -44,7 +45,7 @@ impl Filter {
         self.include.is_match(relative) && !self.excludes(relative)
     }
 
-    /// Returns true if `exclude` allows a file such as `evoke.db` in the folder `relative`.
+    /// Returns false if `exclude` excludes the files of Evoke's store, such as `evoke.db`, in the folder `relative`.
     pub(super) fn includes_below(&self, relative: &Path) -> bool {
         !self.excludes(&relative.join("evoke.db"))
     }
@@ -59,9 +60,10 @@ impl Filter {
     }
 }
 
-/// Returns globs that match all folders that can contain a file that `glob` matches.
+/// Returns globs for all folders that can contain, at any depth, a file that `glob` matches.
 fn folders_of(glob: &str) -> Vec<String> {
-    // In a glob with these characters, a `/` need not separate two folders. Match all folders.
+    // A glob with these characters cannot be split at each `/`, because a `/` can be inside braces or brackets. Match
+    // all folders.
     if glob.contains(['{', '[', '\\']) {
         return vec!["**".to_owned()];
     }

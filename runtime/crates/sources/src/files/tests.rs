@@ -29,7 +29,8 @@ use evoke_store::{EventStore, InspectionStore};
 const SETTLE: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A folder, a bus, and a files source between them that can be started and stopped.
+/// A folder, a bus, and a files source that submits events from the folder to the bus. A test can start and stop the
+/// source.
 struct Fixture {
     dir: TempDir,
     store: Arc<MemoryStore>,
@@ -111,8 +112,8 @@ impl Fixture {
         }
     }
 
-    /// Waits until these events have arrived, in any order, and checks that there are no others. To wait for possible
-    /// others, creates a marker file and waits for its event.
+    /// Waits until these events have arrived, in any order, and checks that there are no other events. To give other
+    /// events time to arrive, creates a marker file and waits for its event.
     async fn expect(&self, expected: &[&str]) {
         let marker = format!("marker-{}", self.events().await.len());
         let expected: BTreeSet<String> = expected.iter().map(|line| (*line).to_owned()).collect();
@@ -420,7 +421,7 @@ async fn an_aborted_worker_misses_and_repeats_no_event() {
             put(&inbox.join(format!("{}/{n}", n % 17)), &n.to_string());
         }
     });
-    // Abort the source 20 times, each time after one more event than before.
+    // Abort the source 20 times. In the run `n` (0 to 19), abort it after `n` new events.
     for run_number in 0..20 {
         fixture.start();
         let until = fixture.events().await.len() + run_number;

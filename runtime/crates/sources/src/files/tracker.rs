@@ -14,17 +14,17 @@ use super::name;
 use super::version::{Stamp, Version};
 
 /// Maximum number of pending files. This limits the memory that a flood of changes can use. A later scan finds the
-/// other changes.
+/// changes beyond this number.
 const PENDING_MAX: usize = 16_384;
 /// The shortest settle time: below it, file timestamps are too coarse to distinguish two writes.
 const SETTLE_MIN: Duration = Duration::from_millis(20);
 /// The longest settle time. With a longer one, the sum of a time and the settle time could overflow.
 const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// A file that a program has open for writing is submitted when it was unchanged for this time. The system reports when
-/// the program closes the file or ends, so this wait matters only for files that stay open, such as logs.
+/// A file that a program has open for writing is submitted once it has been unchanged for this time. The system reports
+/// when the program closes the file or ends, so this wait matters only for files that stay open, such as logs.
 const OPEN_WAIT: Duration = Duration::from_secs(300);
-/// The wait instead of [`OPEN_WAIT`] if the program may have closed the file: the notification about it may have been
-/// lost.
+/// The wait if it is unknown whether a program has the file open for writing: the file is new and empty, or
+/// notifications were lost.
 const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A pending file: its last observed metadata differs from its known version.
@@ -62,7 +62,6 @@ pub(super) enum Change {
     NoEvent,
 }
 
-/// The tracker of the files of one source.
 pub(super) struct Tracker {
     settle: Duration,
     known: BTreeMap<String, Version>,
@@ -72,7 +71,7 @@ pub(super) struct Tracker {
     /// The files that existed at the first start, with their metadata at that time. They cause no event until they
     /// change.
     existing: HashMap<String, Stamp>,
-    /// Whether changes were observed that did not fit into `pending`. Another scan must find them.
+    /// True if a change did not fit into `pending`. Another scan must then find this change.
     overflowed: bool,
 }
 
@@ -170,7 +169,7 @@ impl Tracker {
         }
     }
 
-    /// Records that files appeared because their folder was moved here. So no writer is expected.
+    /// Records that files appeared because their folder was moved into the watched folder. So no writer is expected.
     pub(super) fn moved_here<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         names.for_each(|name| self.created(name));
     }
@@ -219,7 +218,6 @@ impl Tracker {
         settled.chain(self.set_aside.due(now)).collect()
     }
 
-    /// Returns the number of pending files.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }

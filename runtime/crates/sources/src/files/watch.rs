@@ -17,12 +17,13 @@ const HINTS_MAX: usize = 4_096;
 /// by opening it, the system reports the opening right after the creation. A later opening is by another program.
 const UNOPENED_MAX: usize = 4_096;
 
-/// The kind of a hint about a file name. A later hint replaces an earlier one, except that `Changed` replaces no other.
+/// The kind of a hint about a file name. A later hint replaces an earlier one, but `Changed` never replaces another
+/// hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hint {
     /// The file may have changed.
     Changed,
-    /// The name is new, and no program has opened the file by it. So it may be a link to a complete file.
+    /// The name is new, and no program has opened the file by this name. So the name may be a link to a complete file.
     Created,
     /// A program created the file by opening it, and has it open.
     Opened,
@@ -37,9 +38,9 @@ pub(super) enum Hint {
 pub(super) struct Hints {
     /// The names to check.
     pub(super) names: HashMap<String, Hint>,
-    /// Whether hints were lost. If so, the whole folder must be scanned.
+    /// True if hints were lost. Then the whole folder must be scanned.
     pub(super) lost: bool,
-    /// Whether the top folder itself may have changed.
+    /// True if the top folder itself may have changed.
     pub(super) root: bool,
 }
 
@@ -89,7 +90,6 @@ impl HintQueue {
         std::mem::take(&mut self.lock().hints)
     }
 
-    /// Waits until a hint arrives.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
@@ -108,7 +108,8 @@ impl HintQueue {
         };
         let Some(hint) = hint(event.kind) else { return };
         let mut state = self.lock();
-        // Most programs, including Evoke, open files only to read them. Such an opening does not change the file.
+        // A file that is opened does not change; Evoke itself opens files, too. Only the first opening of the files in
+        // `unopened` matters.
         if hint == Hint::Opened && state.unopened.is_empty() {
             return;
         }
@@ -165,8 +166,8 @@ fn hint(kind: EventKind) -> Option<Hint> {
     }
 }
 
-/// Subscribes to the notifications of folders, of each subfolder separately. A new folder is watched before it is
-/// listed, so that no change is missed in between.
+/// Subscribes to the notifications of the folder and of each subfolder separately. A new subfolder is watched before it
+/// is listed, so that no change is missed in between.
 pub(super) struct Watch {
     root: PathBuf,
     watcher: RecommendedWatcher,
@@ -202,9 +203,9 @@ enum WatchError {
     Other(String),
 }
 
-/// Returns a function that watches a folder, and returns the reason if that fails. Once the system's limit of watched
-/// folders is reached, the function does not try further folders. If `watch` is `None`, it does nothing and returns
-/// `Ok`.
+/// Returns a function that starts to watch a folder. If this fails, the function returns the reason, as a text for
+/// users. Once the system's limit of watched folders is reached, the function does not try further folders. If `watch`
+/// is `None`, the function does nothing and returns `Ok`.
 pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Result<(), String> + '_ {
     let mut is_limit_reached = false;
     move |folder| {
@@ -216,7 +217,8 @@ pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Resu
         added.map_err(|error| match error {
             WatchError::LimitReached => {
                 is_limit_reached = true;
-                "Evoke's user has reached the limit of watched folders; raise `fs.inotify.max_user_watches`".to_owned()
+                "the system's user that runs Evoke watches as many folders as allowed; raise `fs.inotify.max_user_watches`"
+                    .to_owned()
             }
             WatchError::Other(reason) => reason,
         })

@@ -23,8 +23,8 @@ const HOLD_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const KEEP_RANGE: RangeInclusive<Duration> = Duration::from_secs(3_600)..=Duration::from_secs(31 * 86_400);
 const KEEP_DEFAULT: Duration = Duration::from_secs(86_400);
-/// The allowed values of `changes` in `flap`. The maximum is small because the times of so many changes are stored with
-/// each event.
+/// The allowed values of `changes` in `flap`. The maximum is small, because the times of up to `changes` changes are
+/// stored with each event.
 const FLAP_CHANGES: RangeInclusive<u32> = 2..=100;
 
 impl SourceKind for MonitorKind {
@@ -75,7 +75,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Moni
         && jitter >= every
     {
         let message = "`jitter` must be shorter than `every`";
-        reader.error(table.key_span("jitter"), message, "write a shorter delay, or a longer interval");
+        reader.error(table.key_span("jitter"), message, "write a shorter `jitter`, or a longer `every`");
     }
     let warning = quantity(reader, &mut table, "warning", Threshold::parse);
     let critical = quantity(reader, &mut table, "critical", Threshold::parse);
@@ -293,11 +293,11 @@ fn check_clear(reader: &mut Reader<'_>, source: &MonitorSource, clear: Quantity,
     };
     if (first.unit, first.per_ms) != (clear.unit, clear.per_ms) {
         let message = format!("`clear` must have the unit of the thresholds, found `{clear}` and `{first}`");
-        reader.error(span, message, "write the distance from the threshold at which the state is ok again");
+        reader.error(span, message, "write how far from the threshold a value must be for the state to be ok again");
         return;
     }
     if clear.value < 0.0 {
-        let help = "write the distance from the threshold at which the state is ok again, such as `5%`";
+        let help = "write how far from the threshold a value must be for the state to be ok again, such as `5%`";
         reader.error(span, "`clear` must not be negative", help);
         return;
     }
@@ -352,15 +352,15 @@ impl JsonSchema for MonitorSource {
         let description = "Threshold of the state `critical`, such as `90%`, `10GiB`, `14d`, `> 5/s`. Whether high or \
             low values are bad depends on the reading; write `>`, `>=`, `<` or `<=` before the number to choose.";
         add("critical", threshold.clone(), description, None);
-        let description = "Distance from the threshold at which the state improves, such as `5%`: with a threshold of \
-            `90%`, it improves below 85%.";
+        let description = "How far from the threshold a value must be for the state to improve, such as `5%`: with a \
+            threshold of `90%`, the state improves below 85%.";
         add("clear", threshold, description, None);
         add("for", duration(), "How long all readings must be in a new state before the state changes.", Some("0ms"));
         let description =
             "A value is a warning if it is this far from its moving average: `3σ over 1h`, also `3 sigma over 1h`.";
         add("deviates", json_schema!({ "type": "string" }), description, None);
         add("repeat", duration(), "Interval of reminders while the state is not ok.", None);
-        let description = "How long the averages of the readings of each minute are stored, 1h to 31d.";
+        let description = "How long the per-minute averages of the readings are stored, 1h to 31d.";
         add("keep", duration(), description, Some("1d"));
         properties.insert("flap".to_owned(), generator.subschema_for::<FlapSchema>().to_value());
         json_schema!({

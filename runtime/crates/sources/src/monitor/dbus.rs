@@ -65,8 +65,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to a bus. An address, such as `unix:path=/run/dbus/system_bus_socket`, can have several sockets: uses
-    /// the first one that accepts the connection.
+    /// Connects to a bus. An address, such as `unix:path=/run/dbus/system_bus_socket`, can name several sockets. The
+    /// client uses the first socket that accepts the connection.
     pub(super) async fn open(address: &str) -> Result<Self, CallError> {
         let mut failed = format!("`{address}` is not the address of a message bus");
         for socket in sockets(address) {
@@ -166,13 +166,12 @@ fn sockets(address: &str) -> impl Iterator<Item = Result<PathBuf, String>> {
         let path = path.filter(|path| transport == "unix" && path.len() > 1);
         path.map(|path| PathBuf::from(OsString::from_vec(path))).ok_or_else(|| {
             let example = "unix:path=/run/dbus/system_bus_socket";
-            format!("`{one}` is not a socket of this machine; an address of a bus is, for example, `{example}`")
+            format!("`{one}` is not the address of a socket of this machine, such as `{example}`")
         })
     })
 }
 
-/// Replaces each `%` with two hexadecimal digits by the byte that they stand for. Returns `None` if the digits are
-/// invalid.
+/// Decodes each escape `%XX` to the byte with the hexadecimal number `XX`. Returns `None` if an escape is invalid.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut unescaped = Vec::with_capacity(text.len());

@@ -11,11 +11,10 @@ use serde_json::json;
 use super::settings::MonitorSource;
 use super::watched::{Watched, rounded};
 
-/// The type of the events.
 pub(super) const TYPE: &str = "evoke.monitor.changed";
 
-/// Builds the event of a change. The id of the event is the time of the change and the subject. Therefore an event that
-/// is submitted twice is stored once.
+/// Builds the event of a change. The id of the event is the time of the change and the subject. So if the event is
+/// submitted twice, both have the same id, and the bus stores only one.
 pub(super) fn changed(
     uri: &str,
     config: &MonitorSource,

@@ -1,9 +1,9 @@
 //! The readings of a subject (a watched thing): the average of each minute, in blocks of one hour.
 //!
 //! # Format
-//! Each block is one mark. Its scope is the source's URI and `#readings`. Its key is `SUBJECT@HOUR`, with the number of
-//! hours since the Unix epoch. Its value is 60 numbers, one for each minute, as 32-bit floats in little-endian order;
-//! NaN for a minute without a reading.
+//! Each block is one mark (a value in the store). Its scope (namespace) is the source's URI and `#readings`. Its key is
+//! `SUBJECT@HOUR`, with the number of hours since the Unix epoch. Its value is 60 numbers, one for each minute, as
+//! 32-bit floats in little-endian order; NaN for a minute without a reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,10 +50,10 @@ impl Minutes {
         }
         self.changed.insert(hour);
         while self.blocks.len() > 2 {
-            // If the clock was set back, the first block is not always the one that was read first.
+            // If the clock was set back, the block with the lowest hour can be the one with the newest reading.
             let oldest = self.blocks.keys().next().copied().unwrap_or_default();
             if self.changed.contains(&oldest) && oldest != hour {
-                // The block could not be stored for a long time, for example because the disk is full. It is lost.
+                // This block is lost: storing it has failed for a long time, for example because the disk is full.
                 self.changed.remove(&oldest);
             }
             self.blocks.remove(&oldest);
@@ -73,8 +73,8 @@ impl Minutes {
         Some(minutes.filter(|(value, _)| !value.is_nan()).map(|(value, minute)| (minute * MINUTE_MS, value)).collect())
     }
 
-    /// Returns the changed blocks to write, and the blocks older than `keep_hours` to remove. From then on, these
-    /// blocks count as written or removed; if that fails, the caller calls [`Self::put_back`].
+    /// Returns the changed blocks to write, and the blocks older than `keep_hours` to remove. These blocks then count
+    /// as written or removed. If the commit fails, the caller must call [`Self::put_back`].
     pub(super) fn take_writes(&mut self, wall_ms: i64, keep_hours: i64) -> Vec<Write> {
         let first = wall_ms.div_euclid(MINUTE_MS * MINUTES) - keep_hours;
         self.expired.extend(self.stored.iter().filter(|hour| **hour < first));

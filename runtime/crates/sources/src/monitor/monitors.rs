@@ -23,8 +23,8 @@ use super::watched::{Watched, rounded};
 const STORE_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of marks in one commit. A mark of readings has 240 bytes.
 pub(super) const MARKS_MAX: usize = 1_000;
-/// The store is searched for data of removed monitors once in this number of [`STORE_INTERVAL`]s. The first search is
-/// after one interval.
+/// Evoke searches for data of removed monitors once in this number of [`STORE_INTERVAL`]s. The first search is after
+/// one interval.
 const SEARCH_EVERY: u32 = 10;
 
 /// The monitors of the process; cheap to clone.
@@ -39,7 +39,7 @@ struct Shared {
     running: Mutex<BTreeMap<Arc<str>, Arc<Running>>>,
 }
 
-/// A running monitor. Only its own run loop changes the subjects; others read them.
+/// A running monitor. Only the run loop of this monitor adds and removes subjects.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) config: Arc<MonitorSource>,
@@ -105,7 +105,7 @@ pub struct SubjectStatus {
     pub critical: Option<String>,
     /// The text of the last reading, such as the reason why there is no value.
     pub detail: Option<String>,
-    /// Whether the state changes so often that changes are not reported.
+    /// True while the state changes so often that changes are not reported.
     pub flapping: bool,
     /// The averages of the last 60 minutes, oldest first; `None` for a minute without a reading.
     pub last_hour: Vec<Option<f32>>,

@@ -34,7 +34,6 @@ impl Running {
 
 type Scan = Result<Arc<[Running]>, String>;
 
-/// The last scan.
 #[derive(Debug, Default)]
 pub(super) struct Processes(Mutex<Option<(Instant, Scan)>>);
 

@@ -18,8 +18,8 @@ pub(super) enum Unit {
     Count,
 }
 
-/// The spellings of units in the manifest, each with its factor to the base unit. To format a value, the first spelling
-/// of its unit is used whose factor is not larger than the value.
+/// The spellings of units in the manifest, each with its factor to the base unit. A value is formatted with the first
+/// spelling of its unit that has a factor not larger than the value.
 const SPELLINGS: &[(Unit, &str, f64)] = &[
     (Unit::Percent, "%", 1.0),
     (Unit::Bytes, "TiB", 1_099_511_627_776.0),
@@ -38,7 +38,6 @@ const SPELLINGS: &[(Unit, &str, f64)] = &[
 ];
 
 impl Unit {
-    /// All units.
     pub(super) const ALL: &'static [Self] = &[Self::Count, Self::Percent, Self::Bytes, Self::Seconds, Self::Celsius];
 
     /// Returns the symbol of the base unit in events.
@@ -75,12 +74,12 @@ pub(super) struct Quantity {
 }
 
 impl Quantity {
-    /// Returns what to compute from the readings of a counter for this threshold: a rate, or differences.
+    /// Returns how a counter is compared with this threshold: by its rate, or by the difference of two readings.
     pub(super) fn per(self) -> Per {
         self.per_ms.map_or(Per::Reading, Per::Millis)
     }
 
-    /// Returns the symbol of the base unit, for a rate with its time, such as `B/s`.
+    /// Returns the symbol of the base unit. For a rate, the time follows, as in `B/s`.
     pub(super) fn symbol(self) -> String {
         let per = match self.per_ms {
             Some(3_600_000) => "/h",
@@ -167,8 +166,8 @@ pub(super) struct Threshold {
     comparison: Option<&'static str>,
 }
 
-/// The comparison signs with their side, and whether the threshold itself is bad. `>=` is before `>`, because both
-/// match the start of `>= 5`.
+/// The comparison signs. Each has the side on which values are bad, and `true` if a value equal to the threshold is
+/// bad. `>=` is before `>`, because both match the start of `>= 5`.
 static COMPARISONS: [(&str, Direction, bool); 4] = [
     (">=", Direction::Above, true),
     ("<=", Direction::Below, true),

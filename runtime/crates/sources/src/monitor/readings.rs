@@ -1,6 +1,6 @@
-//! The checks of monitors, by their keys in the manifest. Each check has its settings, their parser, and a function
-//! that takes a reading. A check returns a value, which the state machine in `evoke_threshold` compares with the
-//! thresholds. A check may also return a level, such as critical for a missing file.
+//! The checks that monitors can make. Each check has a key in the manifest, settings, a parser, and a function that
+//! takes a reading. A check returns a value, which the state machine in `evoke_threshold` compares with the thresholds.
+//! A check may also return a level, such as critical for a missing file.
 
 mod command;
 mod cpu;
@@ -76,11 +76,12 @@ pub(super) const KEYS: [&str; 15] = [
 pub(super) struct Measure {
     /// The units that thresholds may have. A monitor without thresholds uses the first one.
     pub(super) units: &'static [Unit],
-    /// The side on which readings are bad. A threshold with a comparison sign can change it.
+    /// The side on which readings are bad. A threshold with a comparison sign can change this side.
     pub(super) direction: Direction,
-    /// Whether the value is a counter that only grows. Then the monitor watches its rate or its differences.
+    /// True if the value is a counter that only grows. The monitor then watches its rate, or the differences of
+    /// readings.
     pub(super) is_counter: bool,
-    /// Whether the check can return bad levels itself. Then it needs no threshold.
+    /// True if the check itself can return a bad level. The monitor then needs no threshold.
     pub(super) has_own_levels: bool,
 }
 
@@ -304,8 +305,8 @@ impl Check {
         }
     }
 
-    /// Returns a function that takes the reading, if the reading may block or takes long, for example because of a
-    /// network file system. The caller runs this function on a separate thread.
+    /// Returns the part of the reading that may block its thread or take long, for example because of a network file
+    /// system. The caller runs this function on a separate thread. Returns `None` if there is no such part.
     pub(super) fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
         Some(match self {
             Self::Disk(disk) => {
@@ -328,9 +329,9 @@ impl Check {
         })
     }
 
-    /// Takes a reading, except for checks whose reading [`Self::blocking`] takes. An error is a reason that holds for
-    /// all subjects. The futures of requests and commands are boxed, because they are large and most monitors do not
-    /// need them.
+    /// Takes a reading. Returns no findings for the checks `disk`, `file` and `temperature`, because [`Self::blocking`]
+    /// reads them. An error is the reason why no subject could be read. The futures of requests and commands are boxed,
+    /// because they are large and most monitors do not need them.
     pub(super) async fn read(&self, resources: &Arc<Resources>, remembered: &mut Remembered, unit: Unit) -> Reading {
         Ok(match self {
             Self::Cpu(cpu) => cpu.read(&resources.files, &mut remembered.cpu),

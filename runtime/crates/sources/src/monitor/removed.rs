@@ -1,11 +1,11 @@
 //! Removes the states and readings of monitors that no manifest has any more.
 //!
-//! After a search first finds that a monitor is gone, its states and readings stay in the store for the time `keep` of
-//! the monitor. If the monitor returns within this time, it continues with them.
+//! After the first search that does not find a monitor, its states and readings stay in the store for the time in its
+//! option `keep`. If the monitor returns within this time, it continues with this data.
 //!
 //! # Format
-//! There is one mark for each monitor that has data in the store. Its scope is `/evoke#monitors`, its key is the
-//! source's URI, and its value is [`Known`] as a JSON object with `v` (1).
+//! There is one mark for each monitor that has data in the store. Its scope (namespace) is `/evoke#monitors`, its key
+//! is the source's URI, and its value is [`Known`] as a JSON object with `v` (1).
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ use super::watched::StateMark;
 
 const SCOPE: &str = "/evoke#monitors";
 
-/// The marks whose keys contain names of functions, in the URIs of private monitors.
+/// The marks whose keys are URIs of monitors. The URI of a private monitor contains the name of its function. When the
+/// function is renamed, the keys of these marks change.
 pub const NAMED_MARKS: MarkNames = MarkNames { scope: SCOPE, prefix: "/" };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -45,18 +46,17 @@ impl Known {
     }
 }
 
-/// Returns the mark that a monitor stores together with its first state.
+/// Returns the mark in `/evoke#monitors` that a monitor stores together with its first state.
 pub(super) fn known_mark(uri: &str, keep_hours: i64) -> Mark {
     Known::running(keep_hours).mark(uri)
 }
 
 impl Monitors {
-    /// Records which monitors in the store are gone, and removes the data of monitors that have been gone for their
-    /// time
-    /// `keep`. If something fails, the next call tries again.
+    /// Records which monitors have data in the store but are in no manifest any more. Removes the data of each monitor
+    /// that has been gone for the time in its option `keep`. If something fails, the next call tries again.
     pub(super) async fn remove_gone(&self, bus: &Bus, now_ms: UnixMs) {
         if let Err(error) = self.try_remove_gone(bus, now_ms).await {
-            tracing::debug!("cannot remove the data of removed monitors now, and tries again later: {error}");
+            tracing::debug!("cannot remove the data of removed monitors now, the next try is later: {error}");
         }
     }
 

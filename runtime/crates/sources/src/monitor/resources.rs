@@ -11,7 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::processes::Processes;
 use super::systemd::Systemd;
 
-/// A file of /proc is read again only after this time, so that monitors that read at the same time share its content.
+/// How long the content of a file of /proc is used before the file is read again. So monitors that read at the same
+/// time share the content.
 const FRESH: Duration = Duration::from_millis(50);
 /// Maximum number of concurrent readings that may block a thread, such as readings of disks. A network file system may
 /// block a thread for a long time. Therefore there are [`BLOCKING_FURTHER`] more threads for readings that have waited
@@ -29,7 +30,7 @@ pub(super) struct Resources {
     pub(super) processes: Processes,
     pub(super) systemd: Systemd,
     pub(super) client: Client,
-    /// Whether monitors may start programs.
+    /// True if monitors may start programs.
     pub(super) allow_commands: bool,
     /// The common start time of all monitors: their readings start at this time plus a multiple of 100 ms.
     pub(super) start: tokio::time::Instant,
@@ -55,7 +56,7 @@ impl Resources {
 
 impl Resources {
     /// Waits for a permit for a reading that may block its thread. Most readings take microseconds, so a few threads
-    /// are enough for all of them, and a few threads need little memory.
+    /// are enough for all of them. Few threads need little memory.
     pub(super) async fn blocking_permit(&self) -> Option<OwnedSemaphorePermit> {
         let [usual, further] = &self.blocking;
         match tokio::time::timeout(USUAL_WAIT, usual.clone().acquire_owned()).await {

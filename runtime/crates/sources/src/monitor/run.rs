@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(100);
 const READING_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of subjects (watched things) of a monitor.
 const SUBJECTS_MAX: usize = 256;
-/// How long the monitor still reports a subject after its check no longer finds the subject.
+/// How long the monitor still reports a subject that its check no longer finds.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
 /// The source was stopped.
@@ -45,7 +45,7 @@ pub(super) async fn run(config: Arc<MonitorSource>, ctx: Context, monitors: Moni
 }
 
 struct Monitor {
-    /// The settings and the watched things. Other parts of Evoke read them to show them to users.
+    /// The settings and the watched things, which other parts of Evoke show to users.
     running: Arc<Running>,
     rules: Rules,
     ctx: Context,
@@ -53,7 +53,7 @@ struct Monitor {
     monitors: Monitors,
     remembered: Remembered,
     /// Marks to write with the next reading. They remove states and readings of subjects that the settings no longer
-    /// cover. For a new monitor, there is also the mark of `known_mark`.
+    /// cover. For a new monitor, the list also has the mark from `known_mark`.
     unwritten: Vec<Mark>,
     /// The time at which the monotonic clock of this monitor is 0.
     start: Instant,
@@ -177,7 +177,7 @@ impl Monitor {
         Ok(findings)
     }
 
-    /// Returns the findings for all watched subjects. If the whole reading failed, they are all unknown. Reports
+    /// Returns the findings for all watched subjects. If the whole reading failed, all subjects are unknown. Reports
     /// problems of the reading in the health of the source.
     fn findings(&mut self, reading: Reading) -> Vec<Finding> {
         let mut findings = match reading {
@@ -319,8 +319,8 @@ fn keep_first_of_each(findings: &mut Vec<Finding>) -> Option<String> {
     twice
 }
 
-/// Returns the time of the first reading. It is `epoch`, which is before `start`, plus a multiple of [`TICK`]. A hash
-/// of the uri spreads the first readings, so that monitors with the same interval do not all read at the same time.
+/// Returns the time of the first reading: `epoch` plus a multiple of [`TICK`]. `epoch` is before `start`. A hash of the
+/// uri spreads the first readings, so that monitors with the same interval do not all read at the same time.
 fn first_reading(epoch: Instant, start: Instant, uri: &str, every: Duration) -> Instant {
     let hash = uri
         .bytes()

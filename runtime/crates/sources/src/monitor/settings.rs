@@ -17,14 +17,14 @@ pub struct MonitorSource {
     /// The time between two readings.
     #[serde(with = "DurationText")]
     pub(super) every: Duration,
-    /// The maximum of the random delay of each reading.
+    /// The maximum random delay of a reading.
     #[serde(with = "DurationText")]
     pub(super) jitter: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<Threshold>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) critical: Option<Threshold>,
-    /// The distance from a threshold at which the state improves.
+    /// How far from a threshold a value must be for the state to improve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) clear: Option<Quantity>,
     /// How long all readings must be in a new state before the state changes.
@@ -105,8 +105,8 @@ impl MonitorSource {
         written.unwrap_or(self.check.measure().direction)
     }
 
-    /// Returns the unit of the readings as a quantity: the quantity of a threshold, or without thresholds, the first
-    /// unit of the check. For a counter without thresholds, the readings are rates per second.
+    /// Returns a quantity with the unit of the readings and a value without meaning. The unit is that of a threshold,
+    /// or the first unit of the check if there are no thresholds. A counter without thresholds is a rate per second.
     pub(super) fn quantity(&self) -> Quantity {
         let measure = self.check.measure();
         let of_thresholds = self.critical.or(self.warning).map(|threshold| threshold.quantity);

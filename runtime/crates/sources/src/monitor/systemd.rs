@@ -12,7 +12,7 @@ use super::dbus::{Argument, Call, CallError, Connection, Malformed};
 /// The longest wait for a reading: for the bus and for systemd together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const SERVICE: &str = "org.freedesktop.systemd1";
-/// Maximum length of a word of systemd, such as `active`; the rest is cut off.
+/// Maximum length of a word that systemd returns for a state, such as `active`; the rest is cut off.
 const WORD_CHARS_MAX: usize = 32;
 
 /// The message bus on which systemd is queried.
@@ -42,11 +42,12 @@ pub(super) struct Query<'a> {
     pub(super) names: Vec<&'a str>,
     /// Patterns for names, as in glob(7). They match only units that systemd has loaded.
     pub(super) patterns: Vec<&'a str>,
-    /// Whether to read [`UnitState::restarts`].
+    /// True if [`UnitState::restarts`] must be read too.
     pub(super) with_restarts: bool,
 }
 
-/// The state of a unit, in words of systemd. Characters other than letters, digits, `-` and `_` are removed from them.
+/// The state of a unit, in the words that systemd returns. Characters other than letters, digits, `-` and `_` are
+/// removed from the words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct UnitState {
     pub(super) name: String,
@@ -73,8 +74,8 @@ impl Systemd {
         let read = async {
             let mut slot = slot.lock().await;
             loop {
-                // Take the connection out of the slot, so that it is not used again if this reading is interrupted: its
-                // next reply would then belong to the interrupted call.
+                // Take the connection out of the slot, so that it is not used again if this reading is interrupted: the
+                // next reply on the connection would then belong to the interrupted call.
                 let kept = slot.take();
                 let is_kept = kept.is_some();
                 let mut connection = match kept {
@@ -101,8 +102,7 @@ fn refused(error: &CallError) -> String {
 }
 
 /// Returns the address of a bus, in the format of dbus-daemon(1). The environment variables `DBUS_SYSTEM_BUS_ADDRESS`
-/// and
-/// `DBUS_SESSION_BUS_ADDRESS` override the usual address.
+/// and `DBUS_SESSION_BUS_ADDRESS` override the usual address.
 fn address(bus: Bus) -> Result<String, String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     match bus {
@@ -173,7 +173,7 @@ async fn restarts(connection: &mut Connection, path: &str) -> Result<u32, CallEr
     }
 }
 
-/// Removes unusual characters from a word of systemd, and limits its length, so that it can be shown to users.
+/// Removes unusual characters from a word that systemd returned, and limits its length, so that users can see the word.
 fn word(text: &str) -> String {
     let is_valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.chars().filter(is_valid).take(WORD_CHARS_MAX).collect()

@@ -14,7 +14,6 @@ use super::readings::{Found, Outcome};
 /// Maximum number of readings in an event.
 const READINGS_MAX: usize = 10;
 
-/// One watched thing.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) machine: Machine,
@@ -27,11 +26,11 @@ pub(super) struct Watched {
     pub(super) detail: Option<String>,
     /// The averages of each minute of the last hours.
     pub(super) minutes: Minutes,
-    /// Whether the store has a state of this thing.
+    /// True if the store has a state of this thing.
     pub(super) is_stored: bool,
-    /// Whether there was a reading since the monitor started.
+    /// True after the first reading since the monitor started.
     pub(super) is_read: bool,
-    /// Whether the last reading found the thing. It may have been removed.
+    /// True if the last reading found the thing. A thing can disappear, for example if a file is removed.
     pub(super) is_found: bool,
 }
 
@@ -59,7 +58,7 @@ impl Watched {
     }
 
     /// Converts the outcome of a reading to a sample for the state machine. Returns `None` if there is no value yet:
-    /// the value of a counter is a difference, and this is the first reading.
+    /// the value of a counter needs two readings, and this is the first one.
     pub(super) fn sample(
         &mut self,
         outcome: Outcome,

@@ -24,8 +24,8 @@ const JITTER_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Dura
 /// Maximum number of times in `at`. Each tick writes the mark of the timer, and the mark contains all these times.
 const AT_MAX: usize = 100;
 const MISSED_MAX: u32 = 10_000;
-/// Maximum number of missed ticks to run with `all` without a number: enough for each minute of a night, and a limit
-/// for a timer that ticks every second and was down for a year.
+/// Maximum number of missed ticks that `missed: all` (without a number) runs. This is enough for a timer that ticks
+/// every minute and was down for a night. It limits a timer that ticks every second and was down for a year.
 const MISSED_ALL: u32 = 1_000;
 
 const TIMEZONE_DEFAULT: &str = "UTC";
@@ -36,7 +36,7 @@ impl SourceKind for TimerKind {
     }
 
     fn description(&self) -> &'static str {
-        "Each time of a schedule becomes an event."
+        "The times of a schedule become events."
     }
 
     fn private_description(&self) -> &'static str {
@@ -85,7 +85,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     if let (Some(node), Some(jitter), Some(every)) = (jitter_node, jitter, every)
         && jitter > every
     {
-        let help = "write at most the time of `every`: otherwise a tick could be later than the next one";
+        let help = "write at most the time of `every`: otherwise, a tick could be sent after the time of the next tick";
         reader.error(node.span, "`jitter` is longer than `every`", help);
     }
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
@@ -156,7 +156,7 @@ fn instants(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<UnixMs>> {
         _ => vec![node],
     };
     if nodes.len() > AT_MAX {
-        let help = "send an event for each time instead, which is delivered later: `evoke emit --not-before TIME`";
+        let help = "instead, send one event for each time, with a delayed delivery: `evoke emit --not-before TIME`";
         reader.error(node.span, format!("`at` has {} times, more than the maximum of {AT_MAX}", nodes.len()), help);
         return None;
     }
@@ -233,8 +233,8 @@ impl JsonSchema for TimerSource {
         let mut every = generator.subschema_for::<DurationText>();
         every.insert("description".to_owned(), "Interval between ticks, at least 100ms.".into());
         let mut start_deadline = generator.subschema_for::<DurationText>();
-        let description =
-            "A tick that cannot be stored within this time after its scheduled time is skipped, also a missed tick.";
+        let description = "A tick is skipped if it cannot be stored within this time after its scheduled time. This \
+                           holds for missed ticks too.";
         start_deadline.insert("description".to_owned(), description.into());
         let mut jitter = generator.subschema_for::<DurationText>();
         let description = "Spreads timers with the same schedule: a timer delays all its ticks by a fixed part of this \

@@ -21,8 +21,8 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "@hourly"),
 ];
 
-/// A valid expression must match a date in these years. They are enough: the calendar repeats after 28 years, and
-/// February 29 falls once on each weekday.
+/// A valid expression must match a date in these years. These 28 years are enough: after them, the calendar repeats,
+/// and within them, February 29 falls once on each weekday.
 const YEARS: std::ops::Range<i16> = 2024..2052;
 /// The start of [`YEARS`], in milliseconds since the Unix epoch.
 const YEARS_START_MS: i64 = 1_704_067_200_000;
@@ -122,7 +122,7 @@ fn explain(text: &str, fields: &[&str], Invalid { field, text: invalid, help }: 
     } else if let Some(help) = help {
         help
     } else {
-        format!("write {}; `*`, a range `1-5`, a step `*/10` and several with commas are also allowed", field.range)
+        format!("write {}; `*`, a range `1-5`, a step `*/10` and a list `1,5` are also allowed", field.range)
     };
     ValueError::new(message, help)
 }

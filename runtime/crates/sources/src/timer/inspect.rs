@@ -15,7 +15,7 @@ pub struct TimerTimes {
     pub schedule: String,
     /// The next instants of the schedule, in order.
     pub next: Vec<UnixMs>,
-    /// How many milliseconds after its instant a tick is sent, because of the option `jitter`.
+    /// The delay of each tick after its instant, in milliseconds. The option `jitter` causes this delay.
     pub delay_ms: i64,
     /// The newest instants that had their ticks, in order. The id of a tick's event is [`TimerTimes::id`].
     pub ticked: Vec<UnixMs>,

@@ -1,5 +1,5 @@
-//! Detects jumps of the wall clock for all timers that use the same clock, so that a timer can sleep until its next
-//! tick.
+//! Detects jumps of the wall clock, and wakes all timers that use this clock after a jump. So a timer need not check
+//! the clock itself, and can sleep until its next tick.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use evoke_model::clock::{Clock, UnixMs};
 
 /// The time between two comparisons of the clocks. A tick that a jump makes due is late by at most this time.
 const POLL: Duration = Duration::from_secs(1);
-/// From one check to the next, wall clock and monotonic clock may differ by this much. A larger difference counts as a
-/// jump. A gradual adjustment of the wall clock (slewing) stays far below this value.
+/// From one check to the next, the wall clock may advance this much more or less than the monotonic clock. A larger
+/// difference counts as a jump. A gradual adjustment of the wall clock (slewing) stays far below this value.
 pub(super) const JUMP_MIN_MS: i64 = 2_000;
 
 /// A background task that compares a wall clock with the monotonic clock. The task ends when this value is dropped.

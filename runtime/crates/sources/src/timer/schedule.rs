@@ -69,9 +69,9 @@ impl Times {
 
     /// Returns the newest `limit` instants after `after` and until `until`, in order.
     pub(super) fn newest(&self, after: UnixMs, until: UnixMs, limit: usize) -> Vec<UnixMs> {
-        // Searches a window that ends at `until`, and doubles it until it has enough instants. Visiting every instant
-        // of a long downtime would be slow. Within the window, the search goes forward, because only `after` handles
-        // the gaps of a time zone.
+        // Search a window that ends at `until`, and double the window until it contains enough instants. Visiting every
+        // instant of a long downtime would be slow. Within the window, the search goes forward, because only `after`
+        // handles the gaps of a time zone.
         let mut window_ms: i64 = match self {
             Self::Every { period_ms } => period_ms.saturating_mul(i64::try_from(limit).unwrap_or(i64::MAX)),
             Self::Cron { .. } | Self::At { .. } => 60_000,
@@ -113,7 +113,7 @@ fn after_long_gap(zone: &TimeZone, from: Timestamp) -> Option<Timestamp> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tick {
     pub(super) scheduled: UnixMs,
-    /// Whether the instant came due while the timer did not run, or whether the clock jumped over it.
+    /// True if the instant came due while the timer did not run, or if the clock jumped over the instant.
     pub(super) missed: bool,
 }
 
@@ -124,12 +124,13 @@ pub(super) struct Due {
     pub(super) ticks: Vec<Tick>,
     /// Once these ticks are submitted, every instant up to and including this time is processed.
     pub(super) processed: UnixMs,
-    /// The next instant. It is not after `now` if more ticks are due than fit into `ticks`.
+    /// The next instant after these ticks. If more ticks are due than fit into `ticks`, this is the first of the
+    /// others.
     pub(super) next: Option<UnixMs>,
 }
 
 /// Returns at most `limit` ticks that are due: instants after `last` and until `now`. Instants up to `running_since`
-/// are missed, and only as many of them are due as `missed` allows, the newest ones. All later instants are due.
+/// are missed. Of these, only the newest ones are due, as many as `missed` allows. All later instants are due.
 pub(super) fn due(
     times: &Times,
     last: UnixMs,

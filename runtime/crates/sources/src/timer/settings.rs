@@ -22,7 +22,7 @@ pub struct TimerSource {
     /// A tick is skipped if it cannot be stored within this time after its scheduled instant.
     #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
     pub start_deadline: Option<Duration>,
-    /// The maximum delay of the ticks. All ticks of a timer have the same delay within this time.
+    /// The maximum delay of the ticks. All ticks of a timer have the same delay.
     #[serde(serialize_with = "serialize_duration", skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Duration>,
 }
@@ -35,8 +35,8 @@ impl TimerSource {
         let Some(most) = jitter else { return 0 };
         let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash = uri.bytes().fold(0xcbf2_9ce4_8422_2325, add);
-        // Mixes the high bits into the low bits: similar names often differ only in their last letters, and these
-        // hardly change the high bits.
+        // Mixes the high bits into the low bits, because the hashes of names that differ only in their last letters are
+        // similar.
         i64::try_from((hash ^ (hash >> 32)) % most.saturating_add(1)).unwrap_or_default()
     }
 }
@@ -144,6 +144,6 @@ pub enum Missed {
     /// Run only the last missed tick.
     #[default]
     Last,
-    /// Run at most this number of missed ticks, the last ones, in order. `all` without a number means 1,000.
+    /// Run the last missed ticks in order, at most this number. `all` without a number means 1,000.
     All(u32),
 }

@@ -256,7 +256,8 @@ async fn a_clock_that_was_ahead_for_hours_silences_the_timer_for_none_of_them() 
         manual.advance(120).await;
         let ahead = ahead / 60_000;
         let expected: Vec<i64> = [10, 20, ahead + 30, ahead + 40].into_iter().chain((5..=16).map(|n| n * 10)).collect();
-        // If the clock was ahead by one hour, it later passes instants that already had their ticks: they occur once.
+        // If the clock was ahead by one hour, it later passes instants that had their ticks already. The timer does not
+        // repeat these ticks.
         let expected: Vec<i64> = expected
             .iter()
             .enumerate()

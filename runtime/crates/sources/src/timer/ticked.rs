@@ -30,7 +30,8 @@ impl Ticked {
                 _ => joined.push((from, to)),
             }
         }
-        // The user may change a list, and any of its instants may have had no tick. So each instant may need a span.
+        // Each instant of a list can need a span of its own: the user can change the list, and then an instant without
+        // a tick can be between any two instants with ticks.
         let spans_max = if let Times::At { at } = times { at.len().max(SPANS_MAX) } else { SPANS_MAX };
         let excess = joined.len().saturating_sub(spans_max);
         self.0 = joined.split_off(excess);

@@ -52,9 +52,9 @@ const ABBREVIATIONS: &[(&str, &[&str])] = &[
     ("WIB", &["Asia/Jakarta"]),
 ];
 
-/// Abbreviations that are zones without daylight saving time in the IANA database. Each has two zones that the user
-/// probably means: first a place whose clocks show the abbreviation only in winter, then a place with the same offset
-/// all year.
+/// Abbreviations that are zones without daylight saving time in the IANA database. After each, there are two zones that
+/// the user may mean instead: a place whose clocks show the abbreviation only in winter, and a place with the same
+/// offset all year.
 const FIXED: [(&str, &str, &str); 2] =
     [("EST", "America/New_York", "America/Panama"), ("MST", "America/Denver", "America/Phoenix")];
 

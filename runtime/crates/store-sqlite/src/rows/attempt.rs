@@ -22,10 +22,11 @@ impl Timing {
     }
 }
 
-/// The columns of an attempt: those covered by the checksum, in its order, then the checksum.
+/// The columns of an attempt in the order in which the checksum covers them, then the checksum.
 pub(crate) const COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
 
-/// Reads a row of [`COLUMNS`] of a delivery. For a corrupt row, returns a record whose message describes the damage.
+/// Reads a row of [`COLUMNS`] that belongs to `delivery`. For a corrupt row, returns a record whose message describes
+/// the damage.
 pub(crate) fn read(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {

@@ -75,7 +75,7 @@ pub(crate) fn fixed_sum(
     ])
 }
 
-/// Returns the checksum of a delivery's mutable columns, for a delivery that was never redriven.
+/// Returns the checksum of a delivery's mutable columns, for a delivery that was never redriven: its `forgiven` is 0.
 pub(crate) fn mutable_sum(
     state: i64,
     attempts: i64,
@@ -101,7 +101,8 @@ pub(crate) fn mutable_sum(
 }
 
 /// Builds an UPDATE of the delivery with the id `?1`. `$sets` has the assignments, and `$become` has the new values of
-/// all mutable columns, for the checksum. The checksum is changed by the difference, so a wrong checksum stays wrong.
+/// all mutable columns, for the checksum. The checksum changes by the difference between the old and the new values, so
+/// a wrong checksum stays wrong.
 macro_rules! change_delivery {
     ($sets:literal, $become:literal $(, $returning:literal)?) => {
         concat!(
@@ -139,8 +140,8 @@ pub(crate) struct WithoutEvent {
     attempts_forgiven: u32,
     since_ms: UnixMs,
     replay: Option<ReplayId>,
-    /// The origin from the row of the delivery, which is used if the event is damaged. It tells whether the event was a
-    /// runtime event: a failed delivery of a runtime event must not cause another runtime event.
+    /// The origin from the row of the delivery, for the case that the event is damaged. It shows whether the event was
+    /// a runtime event: a failed delivery of a runtime event must not cause another runtime event.
     origin: Origin,
 }
 
@@ -150,7 +151,7 @@ pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rus
     let (id, function) = (DeliveryId(row.get(at)?), FunctionId(row.get(at + 2)?));
     let state: i64 = row.get(at + 8)?;
     if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
-        return Err(checksum::corrupt(format!("the index that lists delivery {id} under a wrong state or function")));
+        return Err(checksum::corrupt(format!("the index entry of delivery {id} (wrong state or function)")));
     }
     Ok(WithoutEvent {
         event: Seq(row.get(at + 1)?),
@@ -179,8 +180,8 @@ impl WithoutEvent {
     }
 }
 
-/// Reads a row that consists of [`COLUMNS`] and the id, name and checksum of the function. The record contains no
-/// attempts except a successful one that the row stores. For a damaged row, returns the damage.
+/// Reads a row that consists of [`COLUMNS`] and the id, name and checksum of the function. The record contains
+/// the successful attempt if the row stores one, and no other attempts. For a damaged row, returns the damage.
 pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadDelivery> {
     let id = DeliveryId(row.get(0)?);
     let intact = || {

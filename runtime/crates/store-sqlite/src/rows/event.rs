@@ -11,7 +11,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
-/// The columns of an event for [`read`]: those that the checksum covers, in its order, and then the checksum. The last
+/// The columns of an event for [`read`], in the order in which the checksum covers them, then the checksum. The last
 /// column that the checksum covers is `data` if `principal` and `released_ms` are NULL, `principal` if only
 /// `released_ms` is NULL, and otherwise `released_ms`. The table alias is `e`.
 pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
@@ -22,7 +22,7 @@ const RELEASED: usize = PRINCIPAL + 1;
 const SUM: usize = RELEASED + 1;
 pub(super) const COLUMN_COUNT: usize = SUM + 1;
 
-/// Reads an event, or the damage of its row.
+/// Reads an event. If its row is damaged, returns a description of the damage.
 pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent> {
     let seq = Seq(row.get(0)?);
     intact(row).map(Ok).or_else(|error| damaged(c, seq, &error).map(Err).ok_or(error))

@@ -1,5 +1,5 @@
-//! The indexes of blocked deliveries and of dead letters: their migration. The query for a range of deliveries: it
-//! reads no others.
+//! The migration of the indexes of blocked deliveries and of dead letters. The query for a range of deliveries: it
+//! reads no deliveries outside of the range.
 
 use super::*;
 use evoke_model::PendingFilter;

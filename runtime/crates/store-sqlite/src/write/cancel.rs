@@ -1,4 +1,4 @@
-//! The write that cancels pending deliveries for an operator.
+//! An operator's write that cancels pending deliveries.
 
 use rusqlite::params;
 

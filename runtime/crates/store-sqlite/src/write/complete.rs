@@ -1,4 +1,5 @@
-//! Completes an attempt: its record, the delivery's new state, the published events and the changes of state.
+//! Completes an attempt: stores its record, the delivery's new state, the published events and the changes of the
+//! function's state.
 
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     Ok(Completed::Committed)
 }
 
-/// A delivery before its attempt ended.
+/// The values of a delivery before its attempt ended.
 struct Previous {
     owner: Owner,
     order_key: Option<String>,
@@ -106,8 +107,8 @@ struct Previous {
     state: i64,
 }
 
-/// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` if the delivery is in
-/// another state, or if this attempt is not its next one.
+/// Changes a ready or retrying delivery after an attempt: sets its new state. Returns `None` if the delivery is neither
+/// ready nor retrying, or if the attempt is not its next one.
 fn end_attempt(
     commit: &mut GroupCommit<'_>,
     id: DeliveryId,

@@ -11,7 +11,7 @@ use crate::rows::{self, Owner, share_columns};
 use evoke_model::{Accepted, DeadFilter, DeliveryId, NewEvent, Seq};
 use evoke_store::backlog::Share;
 
-/// Makes dead letters with an id greater than `after` ready again.
+/// Makes dead letters with an id greater than `after` pending again.
 pub(crate) struct Redrive {
     pub(crate) which: DeadFilter,
     pub(crate) after: DeliveryId,
@@ -36,7 +36,7 @@ impl Write for Redrive {
                     " FROM deliveries WHERE id = ?1"
                 ))?
                 .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))?;
-            // A delivery that was blocked when it was cancelled may not be the first one of its order key.
+            // If a delivery was blocked when it was cancelled, an earlier delivery of its order key can be unfinished.
             let is_first = is_first(tx, owner, key.as_deref(), *id)?;
             let state = if is_first { rows::READY } else { rows::BLOCKED };
             tx.prepare_cached(change_delivery!(

@@ -20,7 +20,7 @@ pub(super) fn insert_delivery(
     new: NewDelivery,
 ) -> rusqlite::Result<()> {
     let share = Share::of(&event.event, &event.lineage);
-    // Replayed deliveries count for no source, because replays have a limit of their own.
+    // Deliveries of replays do not count towards the limit of a source, because replays have a limit of their own.
     let share = if replay == LIVE { share } else { Share { origin: Origin::default(), ..share } };
     insert_with_share(commit, replay, event, new, share)
 }
@@ -121,7 +121,8 @@ fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Resul
     .optional()
 }
 
-/// Makes the next delivery of an order key ready, after the delivery before it was done or purged.
+/// Makes the first unfinished delivery of an order key ready if it is blocked. Must be called when the preceding
+/// delivery of the key has become done or purged.
 pub(super) fn unblock_next(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqlite::Result<()> {
     let tx = commit.tx;
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };

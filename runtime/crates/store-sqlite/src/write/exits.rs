@@ -1,4 +1,4 @@
-//! Counts the unclean exits of the process for the deliveries that were running.
+//! Increments the exit counts of the deliveries that were running when the process exited uncleanly.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl Write for RecordExit {
         while let Some(row) = all.next()? {
             let id = DeliveryId(row.get(0)?);
             match checksum::verify(row, 0, 2, || format!("the exit count of delivery {id}")) {
-                // A dead letter runs again only after a redrive, which sets its count to 1.
+                // A dead letter runs again only after a redrive, and the redrive sets the count to 1 (`forgive`).
                 Ok(()) => drop(counts.insert(id, if row.get(3)? { 1 } else { row.get(1)? })),
                 Err(error) => {
                     let what = checksum::find_damage(&error).ok_or(error)?;

@@ -11,14 +11,14 @@ use evoke_model::{DeliveryId, Seq};
 
 /// Maximum number of ids that one write deletes from the table `known`.
 const FORGET_MAX: usize = 512;
-/// Maximum number of pages by which one write truncates the file. Before that, each page may have to be moved.
+/// Maximum number of pages that one write cuts off the end of the file. SQLite may have to move each of them first.
 const PAGES_MAX: i64 = 128;
 /// When more than the first fraction of the file is free, the file is truncated until only the second fraction is free.
 const FREE: (f64, f64) = (0.25, 0.1);
 /// The file is not truncated if fewer pages than this are free: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1024;
 
-/// Removes these events, except for those that must not be removed any more. Returns the number of removed events.
+/// Removes these events, except for those that are no longer removable. Returns the number of removed events.
 pub(crate) struct Remove {
     pub(crate) events: Vec<Seq>,
 }
@@ -111,7 +111,7 @@ fn shrink(tx: &Connection, shrinking: bool) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Requests a checkpoint: the log is copied into the database file, which then shrinks to its current size.
+/// Requests a checkpoint. The checkpoint copies the log into the database file; only then is the file truncated.
 pub(crate) struct Checkpoint;
 
 impl Write for Checkpoint {

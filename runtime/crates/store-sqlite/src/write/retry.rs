@@ -1,4 +1,4 @@
-//! The write that makes retrying deliveries ready for an operator.
+//! An operator's write that makes deliveries ready before their retry is due.
 
 use rusqlite::OptionalExtension;
 

@@ -13,7 +13,6 @@ use evoke_model::event::Event;
 use evoke_model::{Lineage, NewDelivery, Seq, StoredEvent};
 use evoke_store::backlog::Share;
 
-/// Adds a new event to the schedule.
 pub(super) fn add(
     commit: &mut GroupCommit<'_>,
     seq: Seq,

@@ -3,7 +3,7 @@
 use super::{GroupCommit, Write};
 use evoke_model::state::Transaction;
 
-/// Writes and deletes keys. Returns the number of keys that existed before.
+/// Writes and deletes keys. Returns the number of these keys that existed before.
 pub(crate) struct WriteState {
     pub(crate) changes: Transaction,
 }

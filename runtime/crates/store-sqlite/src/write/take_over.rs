@@ -19,7 +19,6 @@ pub(crate) struct TakeOvers {
     pub(crate) names: &'static [MarkNames],
 }
 
-/// The result of [`TakeOvers`].
 pub(crate) struct Renamed {
     pub(crate) taken: Vec<TakenOver>,
     /// The origins whose URIs changed, with their new URIs, for the table in memory.
@@ -76,7 +75,7 @@ fn id_of(tx: &Connection, name: &str) -> rusqlite::Result<Option<FunctionId>> {
         .optional()
 }
 
-/// Changes the name of a function. All of its deliveries and totals refer to its id, so they need no change.
+/// Changes the name of a function. Its deliveries and totals refer to the id of the function, so they need no change.
 fn rename_function(tx: &Connection, id: FunctionId, name: &str) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE functions SET name = ?2, sum = sum - sum_of(id, name) + sum_of(id, ?2) WHERE id = ?1")?
         .execute(params![id.0, name])?;
@@ -206,8 +205,9 @@ fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usiz
     Ok(count)
 }
 
-/// Renames the keys of marks that name the function or its sources. If the present name already has a mark, the mark of
-/// the function itself is removed, and the mark of a source stays as it is. Returns the number of changed marks.
+/// Replaces the function name in keys of marks for the function and for its sources. If a mark with the new key already
+/// exists, the old mark of a source stays as it is, and the old mark of the function itself is removed. Returns the
+/// number of changed marks.
 fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> rusqlite::Result<usize> {
     let mut count = 0;
     for names in names {

@@ -14,7 +14,7 @@ use evoke_model::{DeliveryId, FunctionId};
 const PENDING: [i64; 3] = [rows::READY, rows::RETRYING, rows::BLOCKED];
 
 /// Moves each of these deliveries if it is pending and live. A delivery is not moved if the other function has a later
-/// unfinished delivery of its order key, because this one may already be running.
+/// unfinished delivery with the same order key, because that delivery may already be running.
 pub(crate) struct Transfer {
     /// In ascending order.
     pub(crate) ids: Vec<DeliveryId>,

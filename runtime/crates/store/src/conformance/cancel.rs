@@ -70,7 +70,7 @@ pub async fn a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive(store:
         store.cancel(&Actor::Runtime, PendingFilter::Delivery(DeliveryId(id)), "cancelled: why").await.unwrap()
     };
     assert_eq!(cancel(2).await, 1);
-    // The first delivery may still run, and the cancelled second one keeps its place before the third.
+    // The first delivery can still run, and the cancelled second one keeps its place before the third.
     assert_eq!(ready_ids(store, f).await, ids([1]));
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([1]));

@@ -1,8 +1,9 @@
 //! The macros that define the tests of a backend.
 
 /// Defines one test for each case. `$open` is a closure that receives a clock and a dedup window. It returns a store,
-/// and a value that must live as long as the store. The optional `$open_two` returns two handles to one store and such
-/// a value. The optional `$damage` is a closure that receives the second value of `$open` and damages a [`DamagedRow`].
+/// and a value that must live as long as the store. The optional `$open_two` returns two handles to one store, and a
+/// value that must live as long as the handles. The optional `$damage` is a closure that receives the second value of
+/// `$open` and damages a [`DamagedRow`].
 #[macro_export]
 macro_rules! conformance {
     ($open:expr, damage = $damage:expr) => {

@@ -1,4 +1,4 @@
-//! The progress of a chain, for a request that waits for one of its events.
+//! The progress of a chain, for a request that waits until a function of the chain publishes an event.
 
 use super::*;
 
@@ -6,8 +6,8 @@ async fn state(store: &dyn Store, root: i64, wanted: &'static str) -> ChainState
     store.chain_state(Seq(root), Arc::new(move |type_: &str| type_ == wanted)).await.unwrap()
 }
 
-/// Returns an event that the delivery `cause` published; with `hops` 0, the event with which the runtime reports its
-/// failure.
+/// Returns an event that the delivery `cause` published; with `hops` 0, the event with which the runtime reports the
+/// failure of this delivery.
 fn caused(id: &str, type_: &str, cause: i64, hops: u32, deliveries: Vec<NewDelivery>) -> NewEvent {
     let origin = if hops == 0 { Origin::RUNTIME } else { Origin(9) };
     let lineage = Lineage { cause: Some(DeliveryId(cause)), root: Some(Seq(1)), hops, origin };

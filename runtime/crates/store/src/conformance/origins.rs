@@ -12,8 +12,8 @@ pub async fn an_id_that_another_origin_used_is_still_free(store: &dyn Store) {
     assert_eq!(store.accept(both(), vec![]).await.unwrap(), new);
     let known = vec![Accepted::Duplicate(Seq(1)), Accepted::Duplicate(Seq(2)), Accepted::Duplicate(Seq(3))];
     assert_eq!(store.accept(both(), vec![]).await.unwrap(), known);
-    // An event that a function publishes with the same source and id is a fourth event. Published again in another
-    // chain, it is a duplicate.
+    // When a function publishes an event with the same source and id, it is a fourth event. When a function of another
+    // chain publishes the same event, it is a duplicate.
     for (delivery, origin) in [(1, origins[0]), (2, origins[1])] {
         let lineage = Lineage { cause: Some(DeliveryId(delivery)), root: Some(Seq(delivery)), hops: 1, origin };
         let publishes = vec![NewEvent { lineage, ..new_event("1", vec![]) }];

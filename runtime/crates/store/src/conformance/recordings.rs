@@ -62,11 +62,11 @@ pub async fn the_oldest_recordings_of_a_function_give_way_to_its_new_ones(store:
     let (sixty, forty) = ("x".repeat(60), "y".repeat(40));
     complete(7, &sixty).await;
     complete(8, &forty).await;
-    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, [forty.clone(), sixty], "exactly the limit of 100 bytes");
+    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, [forty.clone(), sixty], "100 bytes are within the limit");
     complete(9, "z").await;
     assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["z".to_owned(), forty]);
     complete(10, &"w".repeat(200)).await;
-    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["w".repeat(200)], "the newest one is never removed");
+    assert_eq!(newest(store, RecordingNumber::MAX, 10).await, ["w".repeat(200)], "the newest recording always stays");
     assert_eq!(of_delivery(store, 1, 0).await, [1], "the limits count each function separately");
 }
 

@@ -21,7 +21,7 @@ fn transaction(keys: Vec<Touched>) -> Transaction {
     Transaction { keys, ..Transaction::default() }
 }
 
-/// Returns the completion of this delivery as done, with this state transaction.
+/// Returns the completion of a successful attempt at this delivery, with this state transaction.
 fn with(number: i64, state: Transaction) -> Arc<Completion> {
     Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(number, 1)) })
 }
@@ -140,7 +140,8 @@ pub async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
     assert_eq!(store.state_usage(BUCKET), Usage { keys: 3, bytes: 2 + 5 + 6 });
 }
 
-/// Deliveries that increment a few counters concurrently, each rerun until it commits.
+/// Deliveries increment a few counters concurrently. After a conflict, a delivery reads its counter again and completes
+/// again.
 pub async fn concurrent_counters_are_exact(store: &dyn Store) {
     const DELIVERIES: usize = 400;
     const KEYS: usize = 5;

@@ -210,7 +210,7 @@ pub async fn marks_and_origins_that_the_new_name_has_are_kept(store: &dyn Store)
     assert_eq!(keys_of(store, "/shop/new/files-1").await, ["new.csv"]);
     assert_eq!(keys_of(store, "/shop/old/files-1").await, ["old.csv"]);
     assert_eq!(keys_of(store, "/shop/new/files-2").await, ["two.csv"]);
-    // The mark of the function itself is removed, so that a later function with the earlier name does not get it.
+    // The mark with the earlier function name is removed, so that a later function with this name does not get it.
     assert_eq!(keys_of(store, "/evoke/paused").await, ["shop/new"]);
     for (origin, uri) in origins.iter().zip(["/shop/old/files-1", "/shop/new/files-1", "/shop/new/files-2"]) {
         assert_eq!(store.origin_uri(*origin).as_deref(), Some(uri));

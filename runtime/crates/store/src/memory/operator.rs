@@ -1,4 +1,4 @@
-//! An operator's lists and changes in the in-memory store.
+//! Lists and changes that operators request, in the in-memory store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use evoke_model::{
 };
 
 impl Inner {
-    /// Returns true if an event has a delivery to the function of the filter and in one of the states of the filter.
+    /// Returns true if a delivery of the event has the function and one of the states that the filter selects.
     pub(super) fn has_delivery(&self, seq: Seq, filter: &EventFilter) -> bool {
         if filter.function.is_none() && filter.states.is_empty() {
             return true;
@@ -49,7 +49,7 @@ impl Inner {
         let mut found = BTreeMap::new();
         let live = self.deliveries.iter().flatten().filter(|delivery| delivery.replay.is_none());
         for state in [DeliveryState::Ready, DeliveryState::Retrying] {
-            // The oldest delivery of a state is the one with the lowest id.
+            // For each function and state, only the delivery with the lowest id counts: it is the oldest.
             let mut seen = BTreeSet::new();
             for delivery in live.clone().filter(|delivery| delivery.state == state) {
                 if seen.insert(delivery.function) {

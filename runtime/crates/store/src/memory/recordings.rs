@@ -6,7 +6,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::recording::{NewRecording, RecordingLimits, RecordingNumber, StoredRecording};
 use evoke_model::{Completion, DeliveryId};
 
-/// A recording with the store time at which it is removed.
+/// A recording, and the store time at which it expires.
 pub(super) struct Kept {
     stored: StoredRecording,
     expires_ms: UnixMs,

@@ -11,7 +11,6 @@ use evoke_model::text::count;
 use evoke_model::{Actor, DeliveryId, DeliveryState, NewDelivery, Seq, StoredEvent};
 
 impl Inner {
-    /// Adds a new event to the schedule.
     pub(super) fn schedule(&mut self, due_ms: UnixMs, event: &StoredEvent) {
         self.scheduled.insert((due_ms, event.seq));
         self.schedule_change.add(Share::of(&event.event, &event.lineage));

@@ -202,7 +202,7 @@ impl StateStore for MemoryStore {
                 inner.buckets.apply(&changes, valid);
                 existed
             }
-            // Never reached: a user's changes read nothing and have no quota.
+            // Never reached: changes of an operator read nothing and have no quota.
             Validation::Conflict(_) | Validation::OverQuota(_) => 0,
         })
     }
@@ -385,8 +385,8 @@ impl InspectionStore for MemoryStore {
             Vec::new()
         } else {
             vec![format!(
-                "number of stored or removed deliveries: {counted}, but events and replays created {due}; the numbers \
-                 must be equal"
+                "the number of stored or removed deliveries is {counted}, but events and replays created {due}; the \
+                 numbers must be equal"
             )]
         };
         ready(CheckReport { totals, problems })

@@ -17,7 +17,7 @@ use evoke_model::{
 };
 
 impl Inner {
-    /// Returns the position of the newest event; 0 before the first.
+    /// Returns the position of the newest event; 0 if there is none yet.
     pub(super) fn newest(&self) -> Seq {
         Seq(self.events.len() as i64)
     }
@@ -242,7 +242,8 @@ impl Inner {
             if (*seq != root && lineage.root != Some(root)) || lineage.origin == Origin::RUNTIME {
                 continue;
             }
-            // The root itself may have hops, too, if a function of another chain sent the request that caused it.
+            // A check of the hops alone is not enough: if a function of another chain sent the request that created the
+            // root, the root has hops, too.
             if lineage.root == Some(root) && lineage.hops > 0 && wanted(&event.type_) {
                 return ChainState::Published(Ok((*row.stored).clone()));
             }

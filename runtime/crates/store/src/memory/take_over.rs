@@ -59,7 +59,7 @@ impl Inner {
         self.functions.iter().position(|known| known == name).map(|at| FunctionId(at as i64 + 1))
     }
 
-    /// Moves the pending deliveries and the dead letters to the other function. Returns the number of each.
+    /// Moves the pending deliveries and the dead letters of `from` to `to`. Returns the number of each.
     fn move_unfinished(&mut self, from: FunctionId, to: FunctionId, ready: &mut Vec<DeliveryId>) -> (u64, u64) {
         let offered: BTreeSet<_> = (self.deliveries.iter().flatten())
             .filter(|delivery| delivery.function == to && delivery.replay.is_some())

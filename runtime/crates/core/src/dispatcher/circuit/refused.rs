@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 
 use evoke_model::DeliveryId;
 
-/// A delivery counts as refused after this many failures besides its first one, if the endpoint accepted another
-/// delivery between any two of them. If an endpoint is alternately up and down, other deliveries fail too, and still
-/// open the circuit.
+/// A delivery counts as refused after its first failure and this many more, if the endpoint accepted another delivery
+/// between each failure and the next. If an endpoint is alternately up and down, other deliveries fail too, and open
+/// the circuit.
 const FAILURES: u32 = 3;
 
-/// The maximum number of deliveries whose failures are counted; the oldest is forgotten first. An endpoint that refuses
-/// more deliveries than this at a time should open its circuit and be tested by probes.
+/// The maximum number of deliveries whose failures are counted; the oldest is forgotten first. If an endpoint refuses
+/// more deliveries than this, the circuit should open, so that probes test the endpoint.
 const REMEMBERED_MAX: usize = 16;
 
 /// The failures of single deliveries, and the number of accepted deliveries.
@@ -26,8 +26,8 @@ struct Failed {
     id: DeliveryId,
     /// The value of `taken` at the last failure.
     taken: u64,
-    /// The number of failures after the first one. A failure counts only if the endpoint accepted another delivery
-    /// since the failure before.
+    /// The number of failures after the first one. A failure counts only if the endpoint has accepted another delivery
+    /// since the previous failure.
     count: u32,
 }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_delivery_is_refused_after_failures_between_which_others_were_taken() {
         let (mut refused, poison) = (Refused::default(), DeliveryId(1));
-        // An endpoint that is down fails every delivery, not only this one.
+        // The endpoint accepts no other delivery in between, so it may be down.
         for _ in 0..10 {
             assert!(!refused.failed(poison));
         }

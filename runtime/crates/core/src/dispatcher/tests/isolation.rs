@@ -97,7 +97,7 @@ async fn suspects_that_wait_are_released_at_a_drain_and_by_a_suspended_function(
     let (fixture, seen) = after_exits(4, &[(1, 1), (2, 1), (3, 1), (4, 1)]).await;
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, sleeps(50))]);
     fixture.dispatcher.set_functions(vec![]);
-    // At most the suspect that was already running ends.
+    // Only a suspect that was already running may have run.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(seen.started.lock().unwrap().len() <= 1);
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, sleeps(50))]);

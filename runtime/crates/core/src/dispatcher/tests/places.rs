@@ -1,9 +1,9 @@
-//! Places: a place is the permission to run one delivery. The last free places are reserved for functions that run
-//! nothing.
+//! A place is the permission to run one delivery. The last free places are reserved for functions without a running
+//! delivery.
 
 use super::*;
 
-/// Waits until `count` deliveries of the function run. Then waits for a second, and checks that no more have started.
+/// Waits until `count` deliveries of the function run. Then waits for a second and checks that no more have started.
 async fn runs(fixture: &Fixture, function: FunctionId, count: u32) {
     while fixture.dispatcher.running()[&function] < count {
         tokio::time::sleep(Duration::from_millis(1)).await;

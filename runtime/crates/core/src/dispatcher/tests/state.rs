@@ -94,8 +94,8 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
     assert!(letter.cause.unwrap().contains("max_keys"));
 }
 
-/// The SQLite store commits many completions together, so attempts read writes that are staged but not committed yet.
-/// An operator writes at the same time. The operator's writes become visible only at their commit.
+/// The SQLite store commits many completions together, so attempts read staged writes, which are not committed yet. An
+/// operator writes at the same time. The operator's writes become visible only when they are committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
     const DELIVERIES: usize = 1_000;

@@ -40,7 +40,8 @@ async fn a_renamed_function_runs_nothing_until_its_deliveries_have_moved_and_the
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((started.load(Ordering::Relaxed), fixture.dispatcher.running_of(&both)), (4, 0));
 
-    // The deliveries that `shop/b` takes over have lower numbers than the deliveries that its lane has loaded.
+    // `shop/b` must also load the deliveries that it takes over, although it has already loaded deliveries with higher
+    // numbers.
     let take_over = TakeOver { from: "shop/a".into(), to: "shop/b".into() };
     let taken = fixture.store.take_over(vec![take_over], &[]).await.unwrap().unwrap();
     assert_eq!(taken[0].pending, 3);

@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test]
 async fn attempts_that_never_wait_do_not_keep_a_thread() {
     let fixture = Fixture::new(1, Router::default()).await;
-    // All tasks of this test have one thread. So this task has a turn only while no attempt runs.
+    // All tasks of this test share one thread. So this task runs only while no attempt runs.
     let turns = Arc::new(AtomicU32::new(0));
     let other = tokio::spawn({
         let turns = turns.clone();

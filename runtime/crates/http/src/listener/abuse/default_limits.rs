@@ -9,7 +9,8 @@ const BUFFER: usize = 64 * 1024;
 const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
 const BODY: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
 
-/// A connection in memory with the default limits. The handle ends when the server has closed the connection.
+/// Opens a connection in memory with the default limits. Returns the end of the peer, and the task of the server, which
+/// ends when the connection is closed.
 fn connect() -> (DuplexStream, JoinHandle<()>) {
     let (peer, io) = duplex(BUFFER);
     let service = service(Arc::default(), Arc::new(Semaphore::new(0)));
@@ -48,7 +49,7 @@ async fn a_peer_that_reads_nothing_is_cut_off_after_ten_seconds() {
 async fn a_peer_that_takes_less_than_500_bytes_a_second_is_cut_off_and_a_faster_one_may_take_longer() {
     let closed_after = take_slowly(400).await.expect("the connection should be closed");
     assert!(closed_after <= 15.0, "{closed_after} s");
-    // By then, the whole response is in the buffers, so the keep-alive time of the connection runs.
+    // The keep-alive time ends this connection: hyper has buffered the whole response, so no request is in flight.
     let closed_after = take_slowly(600).await.expect("the connection should be closed");
     assert!(closed_after > Limits::default().keep_alive.as_secs_f64(), "{closed_after} s");
 }

@@ -71,7 +71,8 @@ async fn a_peer_that_takes_a_response_below_the_lowest_rate_is_disconnected() {
     while server.paths().is_empty() {
         tokio::task::yield_now().await;
     }
-    // The peer reads one byte at a time, so slowly that only the buffers of the kernel take more of the response.
+    // The peer reads one byte every 5 ms. The buffers of the kernel take the beginning of the response, and the server
+    // can send the rest only as slowly as the peer reads.
     let drips = async {
         let mut byte = [0];
         while peer.read(&mut byte).await.is_ok_and(|length| length > 0) {
@@ -81,7 +82,7 @@ async fn a_peer_that_takes_a_response_below_the_lowest_rate_is_disconnected() {
     };
     let stopped = async {
         server.stop.cancel();
-        // The drain limit is 10 s, so only the lowest rate can end the connection sooner.
+        // The drain limit is 10 s, so only the limit `rate_min` can end the connection sooner.
         timeout(CLOSE_WAIT_MAX, server.served).await.expect("the connection should be closed").unwrap();
     };
     tokio::select! { () = stopped => {}, () = drips => {} }

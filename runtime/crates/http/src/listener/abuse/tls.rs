@@ -26,8 +26,8 @@ impl TlsServer {
         Self::open_with(limits, None).await
     }
 
-    /// Without `required`, the server asks for no client certificate. With `Some(true)`, clients must have a
-    /// certificate; with `Some(false)`, they can have one.
+    /// With `None`, the server asks for no client certificate. With `Some(true)`, clients must have a certificate; with
+    /// `Some(false)`, they can have one.
     async fn open_with(limits: Limits, required: Option<bool>) -> Self {
         let (authority, metrics) = (Authority::new("test"), Arc::<ConnectionMetrics>::default());
         let clients = required.map(|required| ClientAuthorities { roots: authority.pem(), required });
@@ -140,7 +140,7 @@ async fn a_replaced_certificate_serves_new_connections_and_open_ones_continue() 
 async fn a_plain_request_is_told_that_the_port_speaks_tls() {
     let server = TlsServer::open(Limits::default()).await;
     let response = server.server.exchange(CLOSING).await;
-    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("this port speaks TLS"), "{response}");
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("this port requires TLS"), "{response}");
     assert_eq!(server.server.exchange(&[0; 100]).await, "");
     assert_eq!(server.refused(ConnectionRefusal::PlainHttp), 2);
     assert_eq!(server.server.paths(), [""; 0]);
@@ -149,7 +149,7 @@ async fn a_plain_request_is_told_that_the_port_speaks_tls() {
 #[tokio::test]
 async fn an_unfinished_handshake_is_closed_in_time() {
     let server = TlsServer::open(Limits { handshake: SHORT, ..Limits::default() }).await;
-    // The second one of these is the start of a record with a length of 512 bytes.
+    // The second beginning is the start of a TLS record with a length of 512 bytes.
     for beginning in [&b""[..], b"\x16\x03\x01\x02\0\x01", b"\x16"] {
         let started = Instant::now();
         assert_eq!(server.server.exchange(beginning).await, "");

@@ -1,10 +1,10 @@
 //! The headers in which proxies name the client: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, and
 //! `Forwarded` (RFC 7239).
 //!
-//! A proxy appends the address of its peer, so the list is read from its end: the client is the last address that is
-//! not one of a proxy. Everything before that address was written by the client. A proxy that writes only one of
-//! `X-Forwarded-For` and `Forwarded` may pass on the other one unchanged from the client. So if a request has both
-//! headers and they name different clients, neither is used, and the proxy counts as the client.
+//! Each proxy appends the address of its peer to a list. So the list is read from its end, and the last address that
+//! does not belong to a proxy is the client. The client itself could have written everything before that address. A
+//! proxy that writes only one of `X-Forwarded-For` and `Forwarded` can pass on the client's other header unchanged. So
+//! if a request has both headers and they name different clients, neither is used, and the proxy counts as the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,8 +19,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The headers about the client that are removed from all requests, including requests of proxies. Other headers about
-/// the client, such as `X-Forwarded-User`, are kept in the requests of proxies and removed from all others. A program
-/// may read `_` in a name as `-`, so a header about the client whose name has a `_` is always removed.
+/// the client, such as `X-Forwarded-User`, are kept in the requests of proxies and removed from all other requests.
+/// Some programs read `_` in a name as `-`, so a header about the client whose name has a `_` is always removed.
 const REPLACED: [HeaderName; 8] = [
     FORWARDED,
     X_FORWARDED_FOR,
@@ -38,9 +38,9 @@ pub(in crate::listener) struct Client {
     pub(in crate::listener) address: SocketAddr,
     /// The scheme that the client used.
     pub(in crate::listener) scheme: Scheme,
-    /// Whether a proxy named the client: in a header of the request, or in the PROXY header of the connection.
+    /// True if a proxy named the client, either in a header of the request or in the PROXY header of the connection.
     pub(in crate::listener) is_forwarded: bool,
-    /// Whether a proxy has sent the request.
+    /// True if a proxy has sent the request.
     is_from_proxy: bool,
     /// The host that the client asked for, if a proxy named it.
     host: Option<HeaderValue>,
@@ -49,22 +49,22 @@ pub(in crate::listener) struct Client {
 /// The client, the scheme and the host that a request names in one kind of headers: `X-Forwarded-…`, or `Forwarded`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ClientHeaders {
-    /// The last address that is not one of a proxy; `None` if the list is empty, or if its last element is not an
-    /// address.
+    /// The address that [`last_client`] finds; `None` if the list is empty, or if its last element is not an address.
     client: Option<IpAddr>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
 }
 
 impl Client {
-    /// Makes the client of a connection.
+    /// Makes the client of a connection. A request over the connection can have another client, see
+    /// [`Self::of_request`].
     pub(in crate::listener) fn of_connection(address: SocketAddr, is_tls: bool, is_forwarded: bool) -> Self {
         let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
         Self { address, scheme, is_forwarded, is_from_proxy: false, host: None }
     }
 
-    /// Returns the client of a request that arrived over a connection of `self`. This is another client if `self` is a
-    /// proxy that names one.
+    /// Returns the client of a request that arrived over the connection of `self`. If `self` is a trusted proxy, and
+    /// the request names a client, returns that client.
     pub(in crate::listener) fn of_request(&self, headers: &HeaderMap, proxies: &Proxies) -> Self {
         let mut client = self.clone();
         if proxies.networks.is_empty() || !proxies.is_trusted(self.address.ip()) {
@@ -81,7 +81,7 @@ impl Client {
                 }
                 ClientHeaders { scheme: x.scheme.or(standard.scheme), host: x.host.or(standard.host), ..x }
             }
-            // A proxy that sends no address may still send the scheme and the host.
+            // A proxy that sends no address can still send the scheme and the host.
             (false, false) => x_forwarded(headers, proxies),
         };
         if let Some(address) = named.client {
@@ -115,8 +115,8 @@ impl Client {
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(HOST, host.clone());
         }
-        // The peer chooses the scheme in the target of an HTTP/2 request, and in an absolute target of HTTP/1. It is
-        // replaced by the verified scheme.
+        // The peer chooses the scheme in the target of an HTTP/2 request, and in an absolute target of HTTP/1. The
+        // verified scheme replaces the scheme of the peer.
         if request.uri().scheme().is_some_and(|scheme| *scheme != self.scheme || self.host.is_some()) {
             let mut parts = request.uri().clone().into_parts();
             parts.scheme = Some(self.scheme.clone());
@@ -156,16 +156,16 @@ fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
     ClientHeaders { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
 }
 
-/// Returns the elements of a list header, from all its lines. A comma within quotes also separates elements: no valid
-/// element contains a comma, so the parts are not valid addresses.
+/// Returns the elements of a list header, from all its lines. The lines are split at all commas, even within quotes. No
+/// valid element contains a comma, so the pieces of a quoted text with a comma are not valid addresses.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(name).iter();
     // A line that is not visible ASCII counts as an unknown address, so the addresses before it are not trusted.
     lines.flat_map(|line| line.to_str().unwrap_or("unknown").split(',').map(str::trim))
 }
 
-/// Returns the last address that is not one of a proxy, or the first address if all are proxies. An element that is not
-/// an address ends the search: the addresses before it are not trusted.
+/// Reads `addresses` from the end until one does not belong to a proxy, and returns the last address that was read. An
+/// element that is not an address also ends the search, because the addresses before it cannot be trusted.
 fn last_client(addresses: impl DoubleEndedIterator<Item = Option<IpAddr>>, proxies: &Proxies) -> Option<IpAddr> {
     let mut found = None;
     for address in addresses.rev() {

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: a header in front of a connection that names its client. The header is
-//! specified in HAProxy's `doc/proxy-protocol.txt`.
+//! The PROXY protocol, versions 1 and 2. A proxy sends a header at the start of a connection to name the client.
+//! HAProxy's `doc/proxy-protocol.txt` specifies the header.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -98,7 +98,8 @@ fn version_2(bytes: &[u8]) -> Parsed {
         return Parsed::Complete { client: None, length };
     }
     let client = match family {
-        // TCP over IPv4 and over IPv6: source, destination, and the two ports.
+        // 0x11 is TCP over IPv4, and 0x21 is TCP over IPv6. Both have the source address, the destination address, and
+        // the two ports.
         0x11 => addresses.first_chunk::<12>().map(|&[a, b, c, d, _, _, _, _, high, low, _, _]| {
             SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), u16::from_be_bytes([high, low]))
         }),

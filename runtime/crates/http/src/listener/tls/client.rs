@@ -10,8 +10,8 @@ use evoke_egress::certificate;
 /// The longest principal, in bytes.
 const PRINCIPAL_MAX: usize = 1024;
 
-/// The verified certificate of a client: an extension of every request over its connection. One of the configured
-/// authorities signed the certificate, and the handshake proved that the client has the key.
+/// The verified certificate of a client, an extension of every request over the client's connection. One of the
+/// configured authorities signed the certificate, and the handshake proved that the client has the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate(Arc<Names>);
 
@@ -31,16 +31,17 @@ impl ClientCertificate {
         Self(Arc::new(Names { principal, event_principal, fields }))
     }
 
-    /// Returns the principal of the client: the first name of the certificate that has at most 1,024 bytes. The
-    /// alternative names come first (URIs, then mail addresses, then DNS names), then the subject's common name.
-    /// Without such a name, the principal is `sha256:` and the hash of the certificate. A principal has no control
-    /// characters.
+    /// Returns the principal of the client, which is a name in the certificate. The names are tried in this order: the
+    /// alternative names (URIs, then mail addresses, then DNS names), then the subject's common name. The first one
+    /// with at most 1,024 bytes is used. Without such a name, the principal is `sha256:` followed by the hash of the
+    /// certificate. A principal has no control characters.
     pub fn principal(&self) -> &str {
         &self.0.principal
     }
 
-    /// Returns the principal of events that the client sends: `certificate:` and [`Self::principal`]. No principal of
-    /// `auth` begins with `certificate:`. If the client is a proxy, this is the principal of the proxy.
+    /// Returns the principal of the events that the client sends: `certificate:` followed by [`Self::principal`].
+    /// Principals from `auth` never begin with `certificate:`. If the client is a proxy, this is the principal of the
+    /// proxy.
     pub(crate) fn event_principal(&self) -> &Arc<str> {
         &self.0.event_principal
     }

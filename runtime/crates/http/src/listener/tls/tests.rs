@@ -66,7 +66,7 @@ fn each_mistake_in_the_files_is_named_with_its_file() {
         (b"".to_vec(), "no private key in PEM form"),
         (good().chain, "no private key in PEM form"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_vec(), "cannot be used"),
-        (locked, "needs a password"),
+        (locked, "encrypted with a password"),
         (other, "does not belong to the certificate"),
     ] {
         let (part, found) = second(CertificatePem { key, ..good() });

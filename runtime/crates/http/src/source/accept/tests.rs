@@ -48,7 +48,7 @@ fn globs_accept_what_they_match() {
         ("hook.called", "https://partner.example/a"),
         ("order.", "urn:partner:7"),
         ("bestellt.größe", "/shop/hook"),
-        // The manifest accepts this host by its name, so paths on this host do not count as sources of apps.
+        // `accept.sources` names this host, so paths on this host do not count as sources of apps.
         ("order.x", "https://partner.example/shop/charge"),
     ] {
         assert_eq!(check(&policy, type_, source), (0, String::new()), "{type_} {source}");

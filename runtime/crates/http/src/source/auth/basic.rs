@@ -19,12 +19,12 @@ impl Preset for BasicAuth {
         let user_and_password = encoded.and_then(|(_, text)| decode(Encoding::Base64, text));
         let user_and_password = user_and_password.filter(|text| text.contains(&b':'));
         user_and_password.map(Claim::Secret).ok_or_else(|| {
-            Refusal::malformed("the header authorization must be `Basic` and the Base64 of `USER:PASSWORD`")
+            Refusal::malformed("the header authorization must be `Basic ` followed by the Base64 of `USER:PASSWORD`")
         })
     }
 
     fn advice(&self) -> &'static str {
-        "the user name and the password of the sender must be those of one of this source's users"
+        "the user name and the password of the sender must be those of a user of this source"
     }
 
     fn scheme(&self) -> Option<&'static str> {

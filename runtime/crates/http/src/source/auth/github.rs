@@ -18,7 +18,7 @@ impl Preset for GitHub {
     fn read(&self, headers: &HeaderMap, _now_ms: UnixMs) -> Result<Claim, Refusal> {
         let value = required(headers, &SIGNATURE)?;
         let code = value.strip_prefix("sha256=").and_then(decode_lower_hex).ok_or_else(|| {
-            Refusal::malformed("the header x-hub-signature-256 must be `sha256=` and hexadecimal digits in lower case")
+            Refusal::malformed("the header x-hub-signature-256 must be `sha256=` and lower-case hexadecimal digits")
         })?;
         let id = optional_id(headers, &DELIVERY)?;
         Ok(Claim::Signed(Signed { signatures: vec![Signature::Hmac(code)], id, ..Signed::default() }))

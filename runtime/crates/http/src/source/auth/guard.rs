@@ -25,7 +25,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::hex;
 use evoke_telemetry::AuthMetrics;
 
-/// A secret that cannot be read, or that is not a valid key. Never contains the secret.
+/// The error for a secret that cannot be read or is not a valid key. Its texts never contain the value of the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretError {
     /// The name of the secret, and why it cannot be used.
@@ -34,7 +34,7 @@ pub struct SecretError {
     pub help: String,
 }
 
-/// Reads the value of a secret. The text is the name of the secret in messages.
+/// Reads the value of a secret. The first argument names the secret in messages.
 type ReadSecret<'r> = dyn FnMut(&str, &SecretRef) -> Result<String, SecretError> + 'r;
 
 /// Verifies the senders of one http source.
@@ -57,7 +57,7 @@ impl fmt::Debug for Guard {
 pub(in crate::source) enum Admitted {
     /// The headers prove the sender.
     Verified(Sender),
-    /// The proof is a signature over the body.
+    /// The sender has to be verified with its signature over the body.
     Signed(Signed),
 }
 

@@ -68,7 +68,7 @@ pub(super) fn optional_id(headers: &HeaderMap, name: &HeaderName) -> Result<Opti
     }
 }
 
-/// Reads some members of a JSON object, or returns `None` for other bodies.
+/// Reads the members that `T` has from a JSON object. Returns `None` for other bodies.
 pub(super) fn members<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Option<T> {
     serde_json::from_slice(body).ok()
 }

@@ -18,7 +18,7 @@ pub(super) struct HmacPreset {
 #[derive(Debug)]
 pub(super) struct Timestamp {
     pub(super) header: HeaderName,
-    /// The parts of the signed text before the body; `None` is the time.
+    /// The parts of the signed text before the body. `None` stands for the time.
     pub(super) before: Vec<Option<String>>,
     /// The parts after the body.
     pub(super) after: Vec<Option<String>>,
@@ -45,6 +45,6 @@ impl Preset for HmacPreset {
     }
 
     fn advice(&self) -> &'static str {
-        "the secret, `algorithm`, `encoding`, `prefix` and `timestamp` must be those that the sender signs with"
+        "the secret, `algorithm`, `encoding`, `prefix` and `timestamp` must be the same as those of the sender"
     }
 }

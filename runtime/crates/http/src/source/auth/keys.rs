@@ -41,10 +41,10 @@ pub(super) struct Keys {
     comparison: hmac::Key,
 }
 
-/// The sender of a request, and the code that proved who the sender is.
+/// The verified sender of a request.
 pub(super) struct Match {
     pub(super) principal: Arc<str>,
-    /// The HMAC of a signed request.
+    /// The HMAC of the signed text; `None` if the sender was verified in another way.
     pub(super) code: Option<hmac::Tag>,
 }
 

@@ -22,8 +22,8 @@ struct LastLine {
 }
 
 impl RefusalLog {
-    /// Counts a refusal. If a new line may be written, returns the number of refusals for this reason since the last
-    /// line.
+    /// If a line may be logged now, returns the number of refusals for this reason since the last line. Otherwise
+    /// counts the refusal.
     pub(super) fn next(&self, reason: AuthRefusal) -> Option<u64> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = lines.get_mut(reason as usize)?;

@@ -53,7 +53,7 @@ pub(in crate::source) struct Signed {
     pub(super) signatures: Vec<Signature>,
     /// The id that the sender gave the request, if the id is in a header.
     pub(super) id: Option<String>,
-    /// Whether the signed text has a time that was checked.
+    /// True if the signed text has a time that was checked.
     pub(super) is_dated: bool,
 }
 

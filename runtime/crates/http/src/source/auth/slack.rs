@@ -31,7 +31,7 @@ impl Preset for Slack {
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
         let (value, time) = (required(headers, &SIGNATURE)?, required(headers, &TIMESTAMP)?);
         let code = value.strip_prefix("v0=").and_then(decode_lower_hex).ok_or_else(|| {
-            Refusal::malformed("the header x-slack-signature must be `v0=` and hexadecimal digits in lower case")
+            Refusal::malformed("the header x-slack-signature must be `v0=` and lower-case hexadecimal digits")
         })?;
         check_time(time, &TIMESTAMP, TOLERANCE_S, now_ms)?;
         let before = format!("v0:{time}:").into_bytes();

@@ -28,7 +28,7 @@ impl Preset for StandardWebhooks {
             return Err(Refusal::malformed("the header webhook-id must have 1 to 256 visible ASCII characters"));
         }
         let malformed =
-            || Refusal::malformed("the header webhook-signature must be 1 to 8 times `v1,BASE64` or `v1a,BASE64`");
+            || Refusal::malformed("the header webhook-signature must be 1 to 8 parts `v1,BASE64` or `v1a,BASE64`");
         let mut signatures = Vec::new();
         for signature in list.split(' ') {
             let (version, text) = signature.split_once(',').ok_or_else(malformed)?;
@@ -48,7 +48,7 @@ impl Preset for StandardWebhooks {
     }
 
     fn advice(&self) -> &'static str {
-        "the secret must be the one that the sender signs with, `whsec_…`, or its public key, `whpk_…`"
+        "the secret must be the secret of the sender, `whsec_…`, or the public key of the sender, `whpk_…`"
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) enum StandardKey {
     Ed25519(Vec<u8>),
 }
 
-/// Parses a secret. Without a prefix it is the Base64 of a shared secret. An error has a message and a hint.
+/// Parses a secret. A secret without a prefix is the Base64 of a shared secret. An error has a message and a hint.
 pub(super) fn parse_key(text: &str) -> Result<StandardKey, (&'static str, &'static str)> {
     let not_base64 = ("is not Base64", "copy it from the sender as it is: `whsec_…` or `whpk_…`");
     if text.starts_with("whsk_") {

@@ -1,4 +1,4 @@
-//! Tests with published vectors, with every change of one byte of a signed request, and of the rules of each preset.
+//! Tests of the presets: published vectors, signed requests with one changed byte, and the rules of each preset.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::rand::SystemRandom;
@@ -92,7 +92,7 @@ const SLACK_BODY: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&tea
 hooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803\
 a0bc887a14d10d2c447fce8b6703c";
 
-/// Vectors that the senders publish, and others computed with another implementation.
+/// Vectors that the senders publish, and vectors that were computed with a different implementation.
 fn vectors() -> Vec<Vector> {
     let text = |pairs: &[(&'static str, &str)]| pairs.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
     vec![
@@ -229,7 +229,7 @@ const TIME: i64 = 1_614_265_330;
 const BODY: &[u8] = br#"{"test": 2432232314}"#;
 const RIGHT: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 
-/// Verifies the vector of Standard Webhooks with another list of signatures, at another time.
+/// Verifies the vector of Standard Webhooks with these signatures at this time.
 fn verify_standard(guard: &Guard, signatures: &str, now_ms: UnixMs) -> Result<Sender, AuthRefusal> {
     let time = TIME.to_string();
     let pairs = [("webhook-id", ID), ("webhook-timestamp", &time), ("webhook-signature", signatures)];

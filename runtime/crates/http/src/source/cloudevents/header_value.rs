@@ -30,11 +30,11 @@ pub(super) fn decode(value: &[u8]) -> Result<String, String> {
         rest = if digits.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
     String::from_utf8(bytes)
-        .map_err(|_| "not UTF-8 after percent-decoding; percent-encode the bytes of UTF-8, such as caf%C3%A9".into())
+        .map_err(|_| "it is not UTF-8 after percent-decoding; percent-encode UTF-8, such as caf%C3%A9".into())
 }
 
-/// Returns the content of a quoted string (RFC 9110, section 5.6.4), with its escapes removed. A value that is not one
-/// quoted string as a whole is returned as it is, such as `"a" or "b"`.
+/// Returns the content of a quoted string (RFC 9110, section 5.6.4), with its escapes removed. Returns any other value
+/// unchanged, even if it contains quoted strings, such as `"a" or "b"`.
 pub(super) fn unquote(value: &[u8]) -> Cow<'_, [u8]> {
     let [b'"', inner @ .., b'"'] = value else { return value.into() };
     let mut content = Vec::with_capacity(inner.len());

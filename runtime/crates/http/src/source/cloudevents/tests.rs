@@ -213,7 +213,7 @@ fn refusals_say_what_would_be_right() {
         (None, vec![structured], r#"{"specversion":"1.0","id":"1","source":"/a"}"#, 400, "`type` is missing"),
         (None, vec![("content-type", "application/cloudevents-batch+json")], "{}", 400, "not a JSON array"),
         (None, binary[..3].to_vec(), "", 400, "`type` is missing"),
-        (None, with(("ce-subject", "%FF")), "", 400, "`ce-subject`: not UTF-8"),
+        (None, with(("ce-subject", "%FF")), "", 400, "`ce-subject`: it is not UTF-8"),
         (None, with(("ce-subject", "")), "", 400, "`subject` is empty"),
         (None, with(("ce-dataschema", "schema")), "", 400, "`dataschema` is not an absolute URI"),
         (None, with(("ce-time", "2026-01-31T12:00Z")), "", 400, "RFC 3339"),

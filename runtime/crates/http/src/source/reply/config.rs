@@ -9,7 +9,7 @@ use evoke_manifest::TypeGlob;
 use evoke_manifest::parser::{Node, Reader, Table, Value, ValueError, excerpt, nearest};
 use evoke_manifest::units::DurationText;
 
-/// The longest wait: proxies and load balancers often end a request after about a minute.
+/// The allowed values of `timeout`. Proxies and load balancers often end a request after about a minute.
 const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 
 /// The request waits for an event that a function publishes because of the request. This event is the response: its
@@ -20,7 +20,7 @@ pub struct ReplyEvent {
     /// Type of the event; `*` matches any number of characters.
     #[schemars(with = "String", length(min = 1))]
     pub event: TypeGlob,
-    /// Largest wait, at most 1m. If no such event arrives in this time, the response is 202.
+    /// Longest wait, at most 1m. If no such event arrives in this time, the response is 202.
     #[serde(default = "default_timeout", with = "DurationText")]
     pub timeout: Duration,
 }

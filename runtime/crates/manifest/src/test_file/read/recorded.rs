@@ -1,5 +1,5 @@
-//! Reads the parts that only tests of recorded attempts have: the readings of clocks, the seed of random numbers, and
-//! bytes that are not JSON.
+//! Reads the parts of a test that `evoke test --from` takes from the recording of an attempt: the readings of clocks,
+//! the seed of random numbers, and bytes that are not JSON.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub(super) fn recorded(reader: &mut Reader<'_>, node: &Node, span: Span) -> Opti
     let (state, shared_state) = (bucket(reader, "state"), bucket(reader, "shared_state"));
     table.reject_unknown_keys(reader, |key| match key {
         "clock" | "time" => {
-            Some("write `wall` and `monotonic`, or `clock` in the test itself for a clock that stands still")
+            Some("write `wall` and `monotonic`; for a clock with a fixed time, write `clock` in the test itself")
         }
         "seed" => Some("did you mean `random`?"),
         _ => None,
@@ -144,8 +144,8 @@ pub(super) fn base64(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<u8>> {
 fn number(reader: &mut Reader<'_>, node: &Node) -> Option<u64> {
     let number = json(reader, node)?.as_u64();
     if number.is_none() {
-        let message = format!("this value must be a whole number from 0, found {}", node.describe());
-        reader.error(node.span, message, "write a whole number from 0");
+        let message = format!("this value must be 0 or a positive whole number, found {}", node.describe());
+        reader.error(node.span, message, "write 0 or a positive whole number");
     }
     number
 }

@@ -42,7 +42,7 @@ async fn a_replaced_folder_is_not_read_until_the_original_is_back() {
     fixture.await_recovery().await;
     assert!(!fixture.health.needs_reload());
     fixture.expect(&["created a", "created b"]).await;
-    // The source finds changes as before.
+    // After the recovery, the source finds changes again.
     put(&fixture.inbox("a"), "3");
     fixture.expect(&["created a", "created b", "modified a"]).await;
     fixture.stop().await;

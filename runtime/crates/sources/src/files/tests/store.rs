@@ -24,7 +24,7 @@ async fn known_files_that_belong_to_a_store_are_forgotten_without_events() {
     put(&fixture.inbox("data/log"), "2");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("other")).unwrap();
     fixture.start();
-    // The first scan finds the files of the store. After that, notifications find them.
+    // So far, the scan has found the files of the store. The source gets notifications about the following changes.
     fixture.expect(&created).await;
     put(&fixture.inbox("data/log"), "3");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("another")).unwrap();
@@ -58,7 +58,7 @@ fn a_name_that_is_swapped_for_a_file_of_a_store_never_opens_that_file() {
     fs::create_dir(path("inbox")).unwrap();
     fs::hard_link(path("store"), path("kit/store")).unwrap();
     let _reserved = reserve(vec![FileId::of_path(&path("store")).unwrap()]);
-    // Sends a notification if the file is opened under any name, except with `O_PATH`.
+    // inotify reports each opening of the file, under any of its names, except an opening with `O_PATH`.
     let opened = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     add_watch(&opened, path("store"), WatchFlags::OPEN).unwrap();
     let is_opened = || rustix::io::read(&opened, &mut [0u8; 4096]).is_ok();

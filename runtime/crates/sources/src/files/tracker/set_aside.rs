@@ -54,7 +54,8 @@ impl SetAside {
         }
     }
 
-    /// Returns the metadata of a file when it was set aside; `None` if the file is not set aside.
+    /// Returns the metadata that a file had when it was set aside (`Some(None)` if the file was gone). Returns `None`
+    /// if the file is not set aside.
     pub(super) fn seen(&self, name: &str) -> Option<Option<Stamp>> {
         self.files.get(name).map(|entry| entry.seen)
     }

@@ -4,8 +4,8 @@ use tokio::net::UnixListener;
 
 use super::*;
 
-/// Calls a method of a bus that authenticates, replies to the first call (`Hello`), and then sends the bytes `sent`.
-/// Returns the result of the second call.
+/// Runs a bus that authenticates the client, replies to its first call (`Hello`), and then sends the bytes `sent`.
+/// Makes a second call to this bus, and returns its result.
 async fn hostile(sent: Vec<u8>) -> Result<Message, CallError> {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("bus")).unwrap();
@@ -86,9 +86,9 @@ async fn a_bus_that_is_away_and_an_address_elsewhere_are_reported() {
     for (address, reason) in [
         ("unix:path=/nowhere/bus", "cannot connect to the bus at /nowhere/bus"),
         ("unix:abstract=evoke-no-such-bus", "cannot connect to the bus at @evoke-no-such-bus"),
-        ("unixexec:path=/bin/true", "not a socket of this machine"),
-        ("tcp:host=localhost,port=1", "not a socket of this machine"),
-        ("unix:path=%zz", "not a socket of this machine"),
+        ("unixexec:path=/bin/true", "not the address of a socket of this machine"),
+        ("tcp:host=localhost,port=1", "not the address of a socket of this machine"),
+        ("unix:path=%zz", "not the address of a socket of this machine"),
         ("", "not the address of a message bus"),
     ] {
         let error = Connection::open(address).await.unwrap_err().to_string();

@@ -10,7 +10,6 @@ pub(super) const PREFIX_BYTES: usize = 16;
 /// Maximum length of a message: enough for a reply with some 10,000 units. The specification allows 128 MiB.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// The version of the protocol.
 const VERSION: u8 = 1;
 /// The type of a method call.
 const METHOD_CALL: u8 = 1;
@@ -28,7 +27,6 @@ mod field {
     pub(super) const SIGNATURE: u8 = 8;
 }
 
-/// A method call.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Call<'a> {
     pub(in super::super) destination: &'a str,
@@ -38,7 +36,6 @@ pub(in super::super) struct Call<'a> {
     pub(in super::super) arguments: &'a [Argument<'a>],
 }
 
-/// An argument of a call.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) enum Argument<'a> {
     Text(&'a str),
@@ -124,8 +121,8 @@ impl Writer {
         self.signature(kind);
     }
 
-    /// Writes the length of an array and then its elements. Elements here need no padding before the first element,
-    /// which the length would not include.
+    /// Writes the length of an array and then its elements. Writes no padding between the length and the first element,
+    /// because the arrays of this client need none.
     fn array(&mut self, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let start = self.0.len();
@@ -168,7 +165,6 @@ pub(super) fn message_bytes(prefix: &[u8; PREFIX_BYTES]) -> Result<usize, Malfor
     if total > MESSAGE_BYTES_MAX { Err(Malformed::TooLong) } else { Ok(total) }
 }
 
-/// The kind of a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Return,
@@ -176,7 +172,6 @@ pub(super) enum Kind {
     Other,
 }
 
-/// A received message.
 #[derive(Debug)]
 pub(in super::super) struct Message {
     pub(super) kind: Kind,

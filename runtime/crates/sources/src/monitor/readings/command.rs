@@ -59,7 +59,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
             reader.nonempty_list(node, "`run`", "there is nothing to run", "write the program and its arguments");
         if items.len() > ARGUMENTS_MAX {
             let message = format!("`run` has {} entries, more than the maximum of {ARGUMENTS_MAX}", items.len());
-            reader.error(node.span, message, "write a script with these arguments, and run the script");
+            reader.error(node.span, message, "put this command into a script, and write the path of the script here");
         }
         items.iter().filter_map(|item| reader.text(item, "an argument")).map(str::to_owned).collect::<Vec<String>>()
     });
@@ -68,7 +68,9 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let timeout = timeout.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
     table.reject_unknown_keys(reader, |key| match key {
         "args" | "arguments" => Some("write the arguments after the program: `run: [PROGRAM, ARGUMENT]`"),
-        "env" => Some("remove it: the environment is fixed; to set a variable, run `/usr/bin/env NAME=VALUE PROGRAM`"),
+        "env" => {
+            Some("remove it: the environment is fixed; to set a variable, write `run: [env, NAME=VALUE, PROGRAM]`")
+        }
         _ => None,
     });
     let mut run = run.filter(|run| !run.is_empty())?;

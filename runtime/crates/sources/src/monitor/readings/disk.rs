@@ -50,7 +50,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     Some(Disk { path: path?, of })
 }
 
-/// Reads a path, absolute or relative to the manifest, that may have wildcards. Warns if the path does not exist, or if
+/// Reads a path, which may have wildcards and may be relative to the manifest. Warns if the path does not exist, or if
 /// nothing matches the wildcards.
 pub(super) fn path_or_glob(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node) -> Option<PathBuf> {
     let text = reader.parse_text(node, "`path`", globs::check_path)?;
@@ -67,7 +67,7 @@ pub(super) fn path_or_glob(reader: &mut Reader<'_>, place: &Place<'_>, node: &No
             true => format!("no file or folder on this machine matches the path `{text}` now"),
             false => format!("the path `{text}` does not exist on this machine now"),
         };
-        reader.warning(node.span, message, "check the spelling; if it is right, the monitor reads it once it exists");
+        reader.warning(node.span, message, "check the spelling; the monitor reads the path once it exists");
     }
     Some(path)
 }

@@ -97,8 +97,8 @@ impl DiskIo {
     }
 
     /// Returns the counter of each device that matches. The fields in proc_diskstats(5) are: major, minor and name;
-    /// then for reads the number, the merged ones, the sectors of 512 bytes and the milliseconds; then the same four
-    /// for writes; then the number of I/O in progress and the milliseconds of I/O.
+    /// four fields for reads (the number, the merged ones, the sectors of 512 bytes, the milliseconds); the same four
+    /// for writes; the number of I/O in progress; the milliseconds of I/O.
     fn counters<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
         text.lines().filter_map(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();

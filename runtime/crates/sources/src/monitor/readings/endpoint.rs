@@ -23,7 +23,7 @@ const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dura
 pub(super) struct Endpoint {
     pub(super) owner: Owner,
     pub(super) target: Target,
-    /// The time of the last change of the file with certificate authorities, when it was read.
+    /// The modification time that the file with certificate authorities had when Evoke read the file.
     ca_modified: Option<SystemTime>,
 }
 
@@ -60,7 +60,7 @@ impl Endpoint {
     }
 }
 
-/// Returns the reason of a failed check. `Ok` means that the other side failed, so the state is critical. `Err` means
+/// Returns the reason why a check failed. `Ok` means that the other side failed, so the state is critical. `Err` means
 /// that the check could not run, so the state is unknown.
 pub(super) fn failure(error: &Error) -> Result<String, String> {
     match error {

@@ -15,7 +15,8 @@ use crate::files::name;
 pub(super) const MATCHES_MAX: usize = 1_000;
 /// Maximum number of entries that are read of one folder.
 const ENTRIES_MAX: usize = 10_000;
-/// Maximum number of entries that are read of all folders together, for each part of a path with wildcards.
+/// Maximum number of entries that [`expand`] reads in all folders together, for each part of the path that has
+/// wildcards.
 const ENTRIES_TOTAL_MAX: usize = 100_000;
 
 /// Returns true if the text has wildcards.
@@ -110,7 +111,8 @@ pub(super) fn check_path(text: &str) -> Result<String, ValueError> {
     Glob::of_name(text).map(|glob| glob.text)
 }
 
-/// Returns true if the glob matches the whole path that [`shown`] converted to the text `shown`.
+/// Returns true if the glob matches a whole path. The parameter `shown` is this path in the form that [`shown()`]
+/// returns.
 pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
     match glob.to_str().and_then(|glob| Glob::of_name(glob).ok()) {
         Some(Glob { matcher: Matcher::Wildcards(matcher), .. }) => matcher.is_match(name::path(shown)),
@@ -121,7 +123,7 @@ pub(super) fn path_matches(glob: &Path, shown: &str) -> bool {
 
 /// Returns the first [`MATCHES_MAX`] existing paths that match an absolute glob, sorted. Names that begin with a dot
 /// match only patterns that begin with a dot. The number of paths in memory is limited, because other users may be able
-/// to create any number of files there.
+/// to create any number of files in the folders.
 pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for component in glob.components().skip(1) {

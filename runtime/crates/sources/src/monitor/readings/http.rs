@@ -71,7 +71,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let target = url.as_ref().map(|((_, target), span)| (target, *span));
     let (timeout, addresses) = endpoint::limits(reader, &mut table, target);
     table.reject_unknown_keys(reader, |key| match key {
-        "path" => Some("a source that accepts requests has `http` directly below its name, not in `monitor`"),
+        "path" => Some("to accept requests, write `http` directly below the name of the source, not in `monitor`"),
         "match" | "body" => Some("did you mean `contains`?"),
         "field" => Some("did you mean `json`?"),
         _ => None,

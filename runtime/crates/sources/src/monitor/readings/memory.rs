@@ -97,7 +97,7 @@ fn read(files: &SharedFiles, unit: Unit, total: &str, free: &str, is_free: bool)
     let (total, free) = (field(&file.text, total)?, field(&file.text, free)?);
     let part = if is_free { free } else { (total - free).max(0.0) };
     Ok(Found::value(match unit {
-        // On a machine without swap, 0 % of it is used.
+        // A machine without swap has 0 % used and 100 % free swap space.
         Unit::Percent if total == 0.0 => {
             if is_free {
                 100.0

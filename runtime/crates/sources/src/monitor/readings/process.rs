@@ -65,7 +65,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let given: Vec<&str> = ["name", "command", "pid_file"].into_iter().filter(|key| table.has(key)).collect();
     match given[..] {
         [] => {
-            let message = "`process` does not say which process to watch";
+            let message = "`process` needs one of `name`, `command` and `pid_file`";
             reader.error(table.span(), message, "add `name: nginx`, `command` or `pid_file`");
         }
         [_] => {}

@@ -24,7 +24,7 @@ pub(in super::super) struct Tls {
     /// Host and port, such as `shop.example:443`.
     #[schemars(length(min = 1))]
     pub(super) address: String,
-    /// The name that the certificate must have, if it is not the host of the address.
+    /// The name that the certificate must have. The default is the host of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// A PEM file with certificate authorities that are trusted in addition to those of this machine.

@@ -166,8 +166,8 @@ impl SystemdUnit {
         self.name.iter().any(|name| name.matches(subject))
     }
 
-    /// Returns the outcome for a unit that matched a pattern before and is now missing in the reply. systemd has
-    /// unloaded it: it unloads inactive units that nothing needs.
+    /// Returns the outcome for a unit that matched a pattern before and is now missing in the reply of systemd. Systemd
+    /// has unloaded this unit, as it does with inactive units that nothing needs.
     pub(super) fn gone(&self) -> Outcome {
         let word = |word: &str| word.to_owned();
         let [load, active, sub] = [word("not-found"), word("inactive"), word("dead")];
@@ -177,7 +177,7 @@ impl SystemdUnit {
         }
     }
 
-    /// Reads the states of all units. An error is a reason that holds for all units.
+    /// Reads the states of all units. An error is the reason why no unit could be read.
     pub(super) async fn read(&self, resources: &Resources) -> Result<Vec<Finding>, String> {
         let (plain, patterns): (Vec<&Glob>, Vec<&Glob>) = self.name.iter().partition(|name| name.is_plain());
         let query = Query {

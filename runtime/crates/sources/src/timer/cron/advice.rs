@@ -42,7 +42,7 @@ fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
     }
     if matches!(part, Part::Step(_)) && count % step != 0 {
         let period = field.period;
-        let message = format!("`{text}` starts again at {min} in each {period}: the step before that can be shorter");
+        let message = format!("`{text}` starts again at {min} in each {period}: the last interval can be shorter");
         return Some((message, interval(step)));
     }
     None
@@ -95,7 +95,8 @@ fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
     };
     let months: Vec<u16> = (1..=12).filter(is_selected).collect();
     let skipped = months.iter().filter(|month| days_of_month(**month) < day).count();
-    // No warning if no selected month always has the day, such as February 29: then the user surely means this.
+    // No warning if every selected month lacks the day, at least in some years, as with February 29: the user surely
+    // means this.
     if skipped == 0 || skipped == months.len() {
         return None;
     }
@@ -104,7 +105,7 @@ fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
 }
 
 /// Warns if both the day of the month and the day of the week are set: the timer ticks on days that match either field.
-/// Cron has the same rule; some versions of cron treat `*/2` like `*`.
+/// Cron has the same rule, but in some versions of cron, `*/2` counts as `*`.
 fn either_day(fields: &Fields<'_>) -> Option<Advice> {
     if fields.both_days || fields.is_all(DAY) || fields.is_all(WEEKDAY) {
         return None;

@@ -4,9 +4,9 @@
 /// A field of a cron expression.
 #[derive(Debug)]
 pub(super) struct Field {
-    /// Text for one value of the field in messages, such as `a minute`.
+    /// One value of the field, as text for messages, such as `a minute`.
     pub(super) what: &'static str,
-    /// Text for the allowed values in help texts, such as `0 to 59`.
+    /// The allowed values, as text for help texts, such as `0 to 59`.
     pub(super) range: &'static str,
     pub(super) min: u16,
     pub(super) max: u16,
@@ -17,7 +17,7 @@ pub(super) struct Field {
     first_named: u16,
     /// The time after which the values start again, such as `hour` for the minute.
     pub(super) period: &'static str,
-    /// The unit of `every:` that means the same as a step of this field, such as `m` for the minute.
+    /// The unit in which this field counts, as written in `every:`, such as `m` for the minute.
     pub(super) unit: Option<char>,
 }
 
@@ -58,7 +58,7 @@ pub(super) const FIELDS: [Field; 6] = [
     },
 ];
 
-// The positions of the fields in [`FIELDS`]. The second is at 0.
+// The positions of the fields in [`FIELDS`]. The field for the seconds is at 0.
 pub(super) const MINUTE: usize = 1;
 pub(super) const HOUR: usize = 2;
 pub(super) const DAY: usize = 3;
@@ -77,9 +77,9 @@ pub(super) enum Part {
     Range(u16, u16, u16),
     /// The last day of the month, `L`.
     LastDay,
-    /// The last day from Monday to Friday, `LW`.
+    /// The last workday (Monday to Friday) of the month, `LW`.
     LastWorkday,
-    /// The day from Monday to Friday nearest to a day of the month, such as `15W`.
+    /// The workday (Monday to Friday) that is nearest to a day of the month, such as `15W`.
     NearestWorkday(u16),
     /// A certain weekday of the month: the last one, such as the last Friday `5L`, or the nth one, such as `5#2`.
     OfMonth,
@@ -88,10 +88,11 @@ pub(super) enum Part {
 /// The fields of an expression.
 #[derive(Debug)]
 pub(super) struct Fields<'t> {
-    /// The text and the parts of each field, in the order of [`FIELDS`]. An expression with five fields gets the second
-    /// `0`.
+    /// The text and the parts of each field, in the order of [`FIELDS`]. If the expression has five fields, the field
+    /// for the seconds is `0`.
     fields: Vec<(&'t str, Vec<Part>)>,
-    /// Whether a day must match both the day of the month and the day of the week: the day of the week begins with `+`.
+    /// True if a day must match both the day of the month and the day of the week. In the text, the day of the week
+    /// then begins with `+`.
     pub(super) both_days: bool,
 }
 
@@ -247,7 +248,7 @@ impl Field {
             return u16::try_from(index).map(|index| index + self.first_named).map_err(|_| None);
         }
         if let Some(other) = FIELDS.iter().find(|field| field.names.contains(&text)) {
-            return Err(Some(format!("`{text}` is {}: write it in the field for that", other.what)));
+            return Err(Some(format!("`{text}` is {0}: move it to the field for {0}", other.what)));
         }
         let is_number = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
         let value = text.parse::<u16>().ok().filter(|value| is_number && (self.min..=self.max).contains(value));

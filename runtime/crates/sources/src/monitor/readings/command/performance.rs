@@ -44,7 +44,7 @@ pub(super) fn split(output: &str) -> (String, Vec<Datum>) {
     (text.get(..cut).unwrap_or_default().to_owned(), found)
 }
 
-/// Returns the value with the label `label`, or the first value if there is no label. Returns an error if there is no
+/// Returns the value with the label `label`, or the first value if `label` is `None`. Returns an error if there is no
 /// value with this label, or if the value has another unit than the thresholds.
 pub(super) fn find(data: &[Datum], label: Option<&str>, unit: Unit) -> Result<Option<f64>, String> {
     let found = match label {
@@ -104,7 +104,7 @@ fn label(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// The units of the guidelines. A kilobyte is 1,024 bytes, as in most plugins.
+/// The units of the Monitoring Plugins Development Guidelines. A kilobyte is 1,024 bytes, as in most plugins.
 const UNITS: [(&str, Unit, f64); 15] = [
     ("", Unit::Count, 1.0),
     ("%", Unit::Percent, 1.0),

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 /// Maximum length of the output; the rest is read and dropped.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
-/// The environment variables of programs. They inherit no others.
+/// The environment variables of a program that a check runs. The program inherits no others.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
 
@@ -19,7 +19,7 @@ const ENVIRONMENT: [(&str, &str); 2] =
 pub(super) struct Ended {
     /// The exit code; `None` if a signal ended the program.
     pub(super) code: Option<i32>,
-    /// The standard output. If it is empty, this is the standard error.
+    /// The standard output, or the standard error if the standard output is blank.
     pub(super) output: String,
 }
 
