@@ -143,6 +143,10 @@ fn check_loaded(
                         "use the component with the required SHA-256, or write the SHA-256 of this one in the manifest"
                     }
                     (LoadError::TooLarge { .. }, _) => "make the component smaller; this limit is fixed",
+                    (LoadError::Invalid { .. }, _) => "correct the component; `evoke inspect FILE` checks it, too",
+                    (LoadError::Memory { needed, .. }, _) => {
+                        return format!("write `memory: {needed}KiB` or more, or use a component that needs less");
+                    }
                     _ => "use a component that works with the grants in the manifest",
                 };
                 help.to_owned()
