@@ -143,7 +143,7 @@ fn validate_warns_of_a_files_source_that_watches_the_data_folder() {
     };
     // Before the folder exists, and with another one.
     assert!(
-        warning(&[]).contains("the folder of the store, `.evoke`, is in a watched folder; no file in it becomes an"),
+        warning(&[]).contains("the folder of the store, `.evoke`, is in a watched folder; no file in `.evoke` becomes"),
         "{}",
         warning(&[])
     );

@@ -1,6 +1,6 @@
-//! Two comparisons. First: a durable POST (202 after the fsync), relative to a POST to the same listener that stores
-//! nothing. Second: a durable POST whose signature is verified, relative to a durable POST without a signature. The
-//! bench fails if a signature costs more than a tenth of the rate.
+//! Two comparisons. First: a durable POST (202 after the fsync), relative to a POST that the same kind of listener
+//! answers with 202 without storing anything. Second: a durable POST whose signature is verified, relative to a durable
+//! POST without a signature. The bench fails if a signature costs more than a tenth of the rate.
 //!
 //! `cargo bench -p evoke --bench post [-- --smoke]`. The clients keep their connections open and send orders one by
 //! one. They run in the same process and take the same share of the CPU from both servers.

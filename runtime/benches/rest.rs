@@ -1,10 +1,10 @@
 //! The latency of one event, on an idle system and while 64 guests compute without end. Two latencies are measured:
 //! from the POST to the entry of the event's handler, which includes the fsync, and from the POST to the 202.
 //!
-//! `cargo bench -p evoke --bench rest [-- --smoke]`. The `evoke` program receives the next event, after a pause of 10
-//! ms, only when the previous event is completely done. The handler publishes the time of its entry from the clock of
-//! the machine. So the latency includes the request, the commit, the dispatch, the start of a fresh instance and the
-//! call of the handler.
+//! `cargo bench -p evoke --bench rest [-- --smoke]`. The `evoke` program receives one event at a time. Two pauses of 10
+//! ms after each event give it time to be completely done before the next event. The handler publishes the time of its
+//! entry from the clock of the machine. So the latency includes the request, the commit, the dispatch, the start of a
+//! fresh instance and the call of the handler.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::HashMap;

@@ -52,10 +52,10 @@
 //! | `POST /api/v1/tokens` | body: [`view::TokenRequest`]; 201 and [`view::NewToken`] |
 //! | `DELETE /api/v1/tokens/{name}` | revokes the token; [`view::Count`] |
 //!
-//! Lists are NDJSON: one JSON object per line. A list of events has the newest `limit` events or, with `after`, the
-//! first `limit` events after this position. The default of `limit` is 100; with `after` or `since`, there is no limit
-//! by default. With `follow=true`, a list continues with new items until the client disconnects; then `limit` applies
-//! only to the items that are already stored.
+//! Lists are NDJSON: one JSON object per line. A list of events has the newest `limit` events or, with `after` and
+//! without `order=newest`, the first `limit` events after this position. The default of `limit` is 100; with `after` or
+//! `since`, there is no limit by default. With `follow=true`, a list continues with new items until the client
+//! disconnects, and `limit` applies only to the items that are already stored.
 //!
 //! To get the next page of a list that starts with the newest items, a client sends the number of the last item
 //! received as `before`; for any other list, it sends the number as `after`. Only the times and the positions of events
@@ -71,7 +71,8 @@
 //! most 64 KiB are in memory, or one object that is larger. A client has 30 seconds to read 64 KiB; then it is
 //! disconnected, as is a client whose token is revoked or expires. A response that fails midway ends without the
 //! terminating chunk of its transfer encoding. The number of concurrent requests is limited for each kind of request
-//! (`admin/permits.rs`); a request beyond the limit gets 503. Health requests do not count.
+//! (`admin/permits.rs`); a request beyond the limit gets 503. Health requests do not count, and connections are left
+//! for them when all other requests are running.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!

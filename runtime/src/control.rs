@@ -136,8 +136,8 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     paused: Mutex<Paused>,
-    /// The functions whose components are still being compiled after the start. A name is removed when its component
-    /// is compiled.
+    /// The functions whose components are still being compiled after the start. After the start, no name is added; a
+    /// name is removed when its component is compiled.
     compiling: watch::Sender<BTreeSet<String>>,
     grants: GrantRecords,
     sources: tokio::sync::Mutex<Sources>,

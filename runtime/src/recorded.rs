@@ -28,8 +28,8 @@ pub(crate) fn test_name(recording: &Recording) -> String {
     format!("delivery {delivery}, attempt {attempt}")
 }
 
-/// Returns the first lines of a test file, up to `tests:`. `manifest` is the path of the manifest relative to the test
-/// file; `None` if the place of the test file is unknown.
+/// Returns the first lines of a test file, up to `tests:`. `manifest` is the path of the manifest, either absolute or
+/// relative to the folder of the test file; `None` if the place of the test file is unknown.
 pub(crate) fn head(manifest: Option<&str>) -> String {
     let mut text = "# Recorded attempts. In place of the value of a secret NAME, they contain the text \
                     `test-NAME`.\n"

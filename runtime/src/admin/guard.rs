@@ -30,7 +30,8 @@ fn opens_page<B>(request: &Request<B>) -> bool {
         && is(SEC_FETCH_DEST, "document")
 }
 
-/// Returns the hosts that the request names; an error unless all of them name this listener.
+/// Returns the hosts that the request names. Returns an error if there are none, or if one of them does not name this
+/// listener.
 fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Result<Vec<&'a str>, Problem> {
     let refused = |host: &str| {
         let (url, address) = (listener.url(), listener.address);
@@ -85,7 +86,7 @@ fn check_origin(
 }
 
 /// Returns true if `host[:port]` names the listener: by its IP address, or by `localhost`, which no DNS server can
-/// point elsewhere. With TLS, the names in the certificate are also accepted. Then the port may be any port, because
+/// point elsewhere. With TLS, the names in the certificate are also accepted, and the port may be any port, because
 /// another machine may forward one of its own ports to the listener.
 fn is_own(host: &str, listener: &ListenerHandle) -> bool {
     let address = listener.address;

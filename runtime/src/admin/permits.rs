@@ -16,8 +16,8 @@ const READS_MAX: usize = 48;
 const CHANGES_MAX: usize = 16;
 /// Maximum number of concurrent requests with `follow=true`, which stay open.
 const FOLLOWERS_MAX: usize = 32;
-/// Maximum number of concurrent scans. A scan is a request that reads much data before its response begins, such as a
-/// trace, which reads its whole tree. Further scans wait.
+/// Maximum number of concurrent scans. A scan is the part of a request that reads much data before something is sent.
+/// For example, a trace reads its whole tree before its response begins. Further scans wait.
 const SCANS_MAX: usize = 2;
 /// Maximum number of concurrent requests, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;

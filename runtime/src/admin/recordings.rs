@@ -133,8 +133,8 @@ async fn require_recorded(store: &dyn Store, delivery: DeliveryId, attempt: Opti
             let what =
                 attempt.map_or("no recording".to_owned(), |attempt| format!("no recording of attempt {attempt}"));
             format!(
-                "delivery {delivery} has {what}: {} had no `record: true` in its manifest when the attempt ran, or \
-                 newer recordings replaced its recording",
+                "delivery {delivery} has {what}: the attempt has not ended, {} had no `record: true` in its manifest \
+                 when the attempt ran, or newer recordings replaced its recording",
                 record.function
             )
         }

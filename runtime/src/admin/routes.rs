@@ -27,7 +27,7 @@ pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
 
 /// The routes that need a token. Each entry repeats the method of its handler, because the method cannot be read from
-/// the handler. Tests need the methods, and so does `GET /api/v1`, which lists all routes.
+/// the handler. Tests need the methods, and so does `GET /api/v1`, which lists these routes.
 pub(super) fn routes() -> Vec<Route> {
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![

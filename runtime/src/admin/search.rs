@@ -179,8 +179,9 @@ impl Search {
         self.before.map_or(newest.next(), |before| before.min(newest.next()))
     }
 
-    /// Finds the newest `limit` matching events, newest first. Calls `each` for each event, and sends the line that
-    /// `each` returns. Returns the position of the oldest of these events; `None` if fewer than `limit` events match.
+    /// Finds the newest `limit` matching events, newest first. Calls `each` for each event, and sends the line if
+    /// `each` returns one. Returns the position of the oldest of these events; `None` if fewer than `limit` events
+    /// match.
     pub(super) async fn newest_first(
         &self,
         store: &dyn InspectionStore,

@@ -55,7 +55,7 @@ impl From<io::Error> for StreamError {
 }
 
 impl Lines {
-    /// Waits until no chunk waits for the client. Called before each read of the store, so that no page is read early
+    /// Waits until no chunk waits for the client. A call before a read of the store ensures that no page is read early
     /// for a client that reads slowly.
     pub(super) async fn ready(&mut self) -> Result<(), ClientGone> {
         self.chunks.reserve().await.map(drop).map_err(|_| ClientGone)

@@ -22,7 +22,7 @@ use super::view;
 pub(super) use super::view::Role;
 use evoke_model::clock::{Clock, UnixMs, rfc3339};
 
-/// The prefix of every token. Tools that search for leaked secrets recognise tokens by this prefix.
+/// The prefix of every token. Tools that search for leaked secrets can recognise tokens by this prefix.
 const PREFIX: &str = "evoke_";
 /// Number of random bytes of a token.
 const RANDOM_BYTES: usize = 32;

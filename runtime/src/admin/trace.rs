@@ -95,7 +95,8 @@ fn size(read: &ReadEvent) -> usize {
 struct TreeEntry {
     seq: Seq,
     depth: usize,
-    /// The reason why the tree lacks deliveries or published events of this event; `None` if it has all of them.
+    /// The reason why the tree stops at this event: too many deliveries or too many levels; `None` if it does not stop.
+    /// Published events that are missing because of other limits are counted in [`TreeDelivery::omitted`].
     cut: Option<String>,
     deliveries: Vec<TreeDelivery>,
 }
@@ -104,7 +105,7 @@ struct TreeDelivery {
     id: DeliveryId,
     /// Indices of the published events in the list of entries.
     published: Vec<usize>,
-    /// Number of published events that are not in the tree because of its limits.
+    /// Number of published events that are not in the tree because of [`EVENTS_MAX`] or [`BYTES_MAX`].
     omitted: usize,
 }
 

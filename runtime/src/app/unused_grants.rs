@@ -54,7 +54,8 @@ fn help(record: &FunctionGrants, grant: &Grant) -> String {
     }
 }
 
-/// Returns the event types or hosts that the function used under a grant, or, for other kinds, the name of the grant.
+/// Returns the event types or hosts that the function used under a grant. Returns the name of the grant if none are
+/// recorded, and for other kinds of grants.
 fn used_names(grant: &Grant) -> Vec<String> {
     match grant.key.kind {
         GrantKind::Publish | GrantKind::Http if !grant.seen.is_empty() => grant.seen.clone(),

@@ -12,8 +12,8 @@ use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and checks that the existing components load under their grants. Returns the warnings (including
 /// warnings about the data folder `data`), the number of manifests and the number of functions. `missing_secrets` is
-/// the severity of the report about a secret that cannot be read on this machine. `used` is the recorded use of grants:
-/// with it, each grant that its function has not used is an error. Nothing is written to disk.
+/// the severity of the report about a secret that is not set on this machine. `used` is the recorded use of grants:
+/// with it, each grant that a function has not used, although it has run, is an error. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
@@ -97,7 +97,8 @@ fn overlaps(checked: &Checked, data: &Path) -> Vec<Diagnostic> {
                 let path = path.display();
                 (
                     format!(
-                        "the folder of the store, `{path}`, is in a watched folder; no file in it becomes an event"
+                        "the folder of the store, `{path}`, is in a watched folder; no file in `{path}` becomes an \
+                         event"
                     ),
                     format!("to hide this warning, write `exclude: [\"{path}\"]`"),
                 )

@@ -11,8 +11,8 @@ use evoke_model::DescendantsMax;
 #[derive(Debug, Clone, Args)]
 pub(super) struct Limits {
     /// How long Evoke remembers the source and id of an event. An event that is sent again within this time is a
-    /// duplicate, and is not stored. For signed webhook requests, choose at least twice their `tolerance` (the allowed
-    /// clock difference, usually 5 minutes)
+    /// duplicate, and is not stored. For signed webhook requests, choose at least twice the allowed clock difference,
+    /// which is 5 minutes unless the manifest sets `tolerance`
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
     /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from one

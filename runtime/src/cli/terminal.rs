@@ -1,4 +1,5 @@
-//! Shows the progress of `up`, and the output of the `build:` commands that it runs, on standard error.
+//! Shows the progress of `up`, and runs `build:` commands for `up`, `build` and `test`. All output goes to standard
+//! error.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;

@@ -85,9 +85,9 @@ struct Compiling {
 }
 
 /// Loads all functions of manifests, and changes nothing that is active. With a `limit`, waits at most this long for
-/// compilations, and returns the unfinished ones as [`Rest`]. It waits for all compilations if a load has failed, or if
-/// only the compilation can show the kind of a component. Returns all errors together. The result has the order of the
-/// functions. `log` records each load while it runs.
+/// compilations, and returns the unfinished ones as [`Rest`]. However, it waits for all compilations if a load has
+/// failed, or if only the compilation can show the kind of a component. Returns all errors together. The result has the
+/// order of the functions. `log` records each load while it runs.
 pub(super) async fn load_all(
     manifests: &Arc<[Checked]>,
     sandbox: &Sandbox,

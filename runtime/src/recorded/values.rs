@@ -19,7 +19,8 @@ const KEY_CHARS_MAX: usize = 128;
 /// Determines how the JSON of a test is written: as YAML values, or as text, which is harder to read and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// JSON of at most [`VALUE_BYTES_MAX`] bytes is written as YAML values, longer JSON as text.
+    /// JSON is written as YAML values if it has at most [`VALUE_BYTES_MAX`] bytes and reading them back gives the same
+    /// bytes; else as text.
     Values,
     /// All JSON is written as text. Used if the test would have more values than `VALUES_MAX` in `recorded.rs`.
     Text,
@@ -73,8 +74,8 @@ fn raw_value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Returns an event as a map. Returns it as text if it is too large, or if an event that is read back from the map
-/// would differ.
+/// Returns an event as a map. Returns it as text with [`Form::Text`], if it is too large, or if an event that is read
+/// back from the map would differ.
 pub(super) fn event_value(json: &str, form: Form) -> Value {
     let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
     let is_short = json.len() <= VALUE_BYTES_MAX && form == Form::Values;

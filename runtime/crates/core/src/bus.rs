@@ -165,13 +165,14 @@ impl Refused {
 pub struct Limits {
     /// The maximum size of an event (its attributes and data together), in bytes.
     pub event_size_max: usize,
-    /// The limit of the backlog, the pending deliveries. The bus rejects offers that the backlog has no room for.
-    /// Events that functions publish, and scheduled events that become due, are never rejected because of this limit.
-    /// When the bus checks an offer, it counts the deliveries of published and due events as at most half of the limit.
+    /// The size of the backlog (the pending deliveries) at which the bus rejects every offer. The check does not count
+    /// the offer itself, so an accepted offer can make the backlog larger than this. Events that functions publish, and
+    /// scheduled events that become due, are never rejected because of this limit. When the bus checks an offer, it
+    /// counts the deliveries of published and due events as at most half of the limit.
     pub backlog_max: Amount,
-    /// The limit of the schedule, the events whose `notbefore` is in the future. The bus rejects further scheduled
-    /// events that the schedule has no room for. Scheduled events that functions publish also count, but are never
-    /// rejected because of this limit.
+    /// The size of the schedule (the events whose `notbefore` is in the future) at which the bus rejects every further
+    /// scheduled event. Scheduled events that functions publish also count, but are never rejected because of this
+    /// limit.
     pub schedule_max: Amount,
 }
 
@@ -367,9 +368,9 @@ impl Bus {
     /// until the backlog is full.
     ///
     /// Events that functions publish, and scheduled events that become due, cannot be refused. Their deliveries belong
-    /// to the source through which their chain entered. When a source offers events, these deliveries count as at most
-    /// half of the limits. Otherwise very many published events, or many events that are due at the same time, could
-    /// exclude all sources for a long time.
+    /// to the source through which their chain entered. In the size of the whole backlog, these deliveries count as at
+    /// most half of the limits. Otherwise very many published events, or many events that are due at the same time,
+    /// could exclude all sources for a long time. In the share of their own source, they count in full.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.

@@ -141,7 +141,7 @@ struct Inner {
     state_locks: StateLocks,
     /// The size in bytes of the completions that were passed to the store and are not committed yet.
     uncommitted: AtomicUsize,
-    /// Wakes the task that loads retries when a retry is due earlier than the task expects.
+    /// Wakes the task that loads retries when a retry may be due earlier than the task expects.
     alarm: Notify,
     /// Wakes the task that watches circuits when a delivery can start earlier than the task expects.
     circuits: Notify,

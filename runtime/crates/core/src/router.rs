@@ -89,9 +89,9 @@ impl Router {
     }
 
     /// Returns the owner of the URI `source`: the name of an app or of the runtime. Other spellings of an owner's URI,
-    /// and URIs that could be mistaken for it, have the same owner; see [`claim::source_names`]. A URI of another
-    /// machine has no owner if `trusted` returns true for its authority: the manifest accepts the sources of that
-    /// machine.
+    /// and URIs that could be mistaken for it, have the same owner; see [`claim::source_names`]. `trusted` returns true
+    /// for the authority of another machine whose sources are accepted. The path of a URI with such an authority is not
+    /// compared with the apps of this runtime.
     pub fn owner_of(&self, source: &str, trusted: impl Fn(&str) -> bool) -> Option<String> {
         let SourceNames { local, remote } = claim::source_names(source);
         let remote = remote.filter(|(authority, _)| !trusted(authority)).map(|(_, name)| name);

@@ -96,8 +96,8 @@ impl Pool {
         }
     }
 
-    /// Adds a new connection with HTTP/2 to the pool, so that further calls can use it. Does nothing if the pool is
-    /// full or already has a connection for the key.
+    /// Adds a new connection with HTTP/2 to the pool, so that further calls can use it. Does nothing if the pool has
+    /// [`IDLE_MAX`] connections with HTTP/2 already, or has one for the key.
     pub(crate) fn share(self: &Arc<Self>, key: &Key, connection: &Connection) {
         let Connection::Http2(connection) = connection else { return };
         let mut state = self.lock();

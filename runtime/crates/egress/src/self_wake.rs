@@ -38,8 +38,8 @@ impl SelfWake {
         Self { waker: Waker::from(shared.clone()), shared }
     }
 
-    /// Calls `poll` again while it returns pending and a wake-up came during the call, but at most [`POLLS_MAX`] times
-    /// in total.
+    /// Calls `poll`. Repeats the call while it returns pending and a wake-up came during the call, but makes at most
+    /// [`POLLS_MAX`] calls in total.
     pub(crate) fn poll<T>(&self, cx: &Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Shared { state, task } = &*self.shared;
         task.register(cx.waker());

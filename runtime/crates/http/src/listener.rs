@@ -114,8 +114,8 @@ impl Listener {
     }
 
     /// Serves requests with `service` until `stop` is cancelled. The service gets the address of the client. If a proxy
-    /// named the client, the port of this address can be 0. After `stop`, the listener accepts no more connections.
-    /// Requests in flight may continue for at most [`Limits::drain`], then all connections are closed. Returns the
+    /// named the client, the port of this address can be 0. After `stop`, the listener accepts no more connections,
+    /// requests in flight may continue for at most [`Limits::drain`], and every connection is closed. Returns the
     /// number of connections that were cut off with a request in flight.
     ///
     /// To serve an axum router, wrap it in [`hyper_util::service::TowerToHyperService`].

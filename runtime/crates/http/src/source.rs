@@ -15,8 +15,8 @@
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
 //! | 422 | an event was not stored, because another sender has used its id (only for senders with a password or a certificate) |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
-//! | 429 | too many events of this source are pending; `Retry-After` says when to retry |
-//! | 503 | too many events of all sources are pending, or the disk is full; `Retry-After` says when to retry |
+//! | 429 | too much from this source is pending (deliveries, or bytes of their events); `Retry-After` says when to retry |
+//! | 503 | too much from all sources together is pending, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
 //! | 508 | the request belongs to a chain of events that is too long, most likely a loop, see `hops.rs` |
 //!
@@ -24,8 +24,8 @@
 //!
 //! OPTIONS gets 204 with `Allow`, unless a source declares the method OPTIONS. With `cors`, the response to a preflight
 //! request lists what the page may do. With `handshake`, the response to the validation request of a CloudEvents sender
-//! permits it to send. A HEAD request goes to the source that accepts GET: the sender is verified as for a GET request,
-//! the response is 200 without a body, and no event is made.
+//! permits it to send. Unless a source declares the method HEAD, a HEAD request goes to the source that accepts GET:
+//! the sender is verified as for a GET request, the response is 200 without a body, and no event is made.
 //!
 //! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the
 //! client, if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].

@@ -120,7 +120,7 @@ pub struct Function {
     /// Grants of the function. Everything that is not granted here is forbidden.
     #[serde(default)]
     pub allow: Allow,
-    /// `true` records attempts, so that `evoke test --from` can make tests of them. A map sets the limits.
+    /// `true`, or a map of limits, records attempts, so that `evoke test --from` can make tests of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "record_schema", extend("default" = false))]
     pub record: Option<Record>,

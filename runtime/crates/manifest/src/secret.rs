@@ -37,8 +37,8 @@ pub struct NamedSecret {
 #[serde(transparent)]
 pub struct SecretList(Vec<NamedSecret>);
 
-/// Largest number of secrets in a list. For each request, even one from an unknown sender, the sender's secret or
-/// signature is checked against each secret.
+/// Largest number of secrets in a list. Each secret costs a computation for each request: a source checks the secret or
+/// signature of the request against each secret, even for an unknown sender, and `deliver` signs with each secret.
 pub const SECRETS_MAX: usize = 8;
 /// The maximum length of the name of a secret in bytes.
 const NAME_BYTES_MAX: usize = 64;

@@ -143,8 +143,9 @@ impl Clock {
         self.line.resume(last, boot, newest_ms, self.now_ms(), self.elapsed_ms());
     }
 
-    /// Returns the milliseconds by which the wall clock has jumped since the last call; `None` if it has not jumped.
-    /// After a jump, the caller must store [`Clock::record`], so that the jump is known after a restart.
+    /// Returns the milliseconds by which the wall clock has jumped since the last jump that this function returned;
+    /// `None` if it has not jumped. After a jump, the caller must store [`Clock::record`], so that the jump is known
+    /// after a restart.
     pub fn find_jump(&self) -> Option<i64> {
         self.line.find_jump(self.now_ms(), self.elapsed_ms())
     }

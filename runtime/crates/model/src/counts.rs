@@ -68,7 +68,8 @@ impl Counts {
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries that were created when these events were accepted.
+    /// Deliveries that were created for these events when the events were accepted, or, for scheduled events, when they
+    /// became due.
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,
@@ -85,7 +86,7 @@ pub struct Totals {
 pub struct Removed {
     /// Events removed.
     pub events: u64,
-    /// Removed deliveries that were created when their events were accepted.
+    /// Removed deliveries that are counted in [`Totals::owed`].
     pub owed: u64,
     /// Removed deliveries that replays had added.
     #[serde(default)]

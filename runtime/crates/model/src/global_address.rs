@@ -1,8 +1,8 @@
 //! Decides which addresses are on the public internet.
 //!
-//! Three kinds of addresses are not public: those that the IANA registries of special-purpose addresses (RFC 6890 and
-//! its successors) list as not globally reachable, IPv6 addresses that contain an IPv4 address, and the metadata
-//! services of cloud providers.
+//! These addresses are not public: those that the IANA registries of special-purpose addresses (RFC 6890 and its
+//! successors) list as not globally reachable, multicast and reserved addresses, IPv6 addresses that contain an IPv4
+//! address, and the metadata services of cloud providers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,7 +46,8 @@ const V4_RANGES: &[V4] = &[
     ([240, 0, 0, 0], 4, "reserved"),
 ];
 
-/// IPv6 ranges that are not on the public internet. The first range that contains an address gives the reason.
+/// IPv6 ranges that are not on the public internet. The first range that contains an address gives the reason, so a
+/// range stands before the larger ranges that contain it.
 const V6_RANGES: &[V6] = &[
     ([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified (this machine)"),
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "this machine (loopback)"),

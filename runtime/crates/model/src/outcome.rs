@@ -76,8 +76,8 @@ pub enum Outcome {
         /// How often the process ended in this way.
         exits: u32,
     },
-    /// The chain of events reached its maximum length or its maximum number of events: functions publish to each other
-    /// in a loop.
+    /// The chain of events reached its maximum length, or the maximum number or total size of its events: functions
+    /// publish to each other in a loop.
     Loop {
         /// The limit, and the functions of the chain in order.
         message: String,

@@ -1,5 +1,5 @@
 //! The access paths of the index. An access path leads from a value of an event to the patterns with a condition that
-//! the value can meet. The conditions of all other patterns are not tested.
+//! the value can meet. So the index does not have to test the conditions of all patterns.
 
 use super::cidr::Cidr;
 use super::condition::{Condition, ConditionList, Exact, Range};

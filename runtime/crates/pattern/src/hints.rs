@@ -13,7 +13,7 @@ use super::text::edit_distance;
 use super::{FieldTest, Pattern, PatternError, Segment};
 
 /// Reserved values of a top-level field. The caller matches an event with such a value only against patterns that
-/// restrict the field to exact values.
+/// restrict this field, or another field with reserved values, to exact values.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedValues<'a> {
     /// The name of the field.

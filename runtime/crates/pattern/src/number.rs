@@ -7,7 +7,8 @@ const DIGITS_MAX: u32 = 38;
 /// The limit of `Decimal::point`, in either direction. If the decimal point is this far away or farther, a [`Decimal`]
 /// stores no digits.
 const POINT_MAX: i64 = 1_000_000_000;
-/// Exponents beyond this limit count as the limit, so that calculations with exponents do not overflow.
+/// Exponents beyond this limit count as the limit, so that calculations with exponents do not overflow. No text in
+/// memory has so many digits that they could compensate for such an exponent.
 const EXPONENT_MAX: i128 = 10_i128.pow(36);
 
 /// The leading part of a decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the

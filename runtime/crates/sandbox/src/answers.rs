@@ -25,7 +25,7 @@ pub enum Answer {
     /// The request gets this response.
     Response(Response<GivenBody>),
     /// The request fails with this error. If there is a text, the request was refused, and the text is the reason. If
-    /// the function then fails, its attempt has the outcome `denied`.
+    /// the function fails after a refusal, its attempt has the outcome `denied`.
     Error(RequestError, Option<String>),
     /// The request has not ended when the attempt ends.
     Never,

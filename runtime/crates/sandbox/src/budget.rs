@@ -7,7 +7,8 @@
 //! those of wasmtime-wasi, and around wasmtime's own functions for guests, so no import can lack the check. An attempt
 //! therefore exceeds its deadline by at most one host call. The work of one call is bounded in three ways:
 //!
-//! - wasmtime reads at most `HOSTCALL_BYTES_MAX` of arguments (`instance.rs`), in linear time.
+//! - wasmtime reads a limited number of bytes of arguments (`HOSTCALL_BYTES_MAX` and the size limit of a value of
+//!   stored state; `instance.rs`), in linear time.
 //! - A function whose short argument can request much work (random bytes, a list of pollables, `write-zeroes`) has a
 //!   limit of its own.
 //! - A call that waits is ended by the timer around the attempt.
@@ -28,7 +29,7 @@ use super::engine::TICK;
 
 /// Limit on the bytes that the host holds for an attempt at a delivery. Published events (8 MiB), state reads (16 MiB)
 /// and state writes (8 MiB) also have limits of their own, with their own messages. This limit is higher than the sum
-/// of those limits, because the host's records of events and keys are charged, too.
+/// of those limits. It also covers the host's records of events and keys, and HTTP fields and bodies.
 const EVENT_BYTES_MAX: usize = 40 * 1024 * 1024;
 /// Limit on the bytes that the host holds for an HTTP request: fields, requests, responses and buffers of bodies.
 const HTTP_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -84,8 +85,8 @@ impl HostBudget {
     }
 }
 
-/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`] at its second tick. If a host call is
-/// running then, the attempt ends when this call returns.
+/// Ends a direct attempt, which began at `started`, with [`Trap::Interrupt`]: at its second tick, or when a host call
+/// returns after that time.
 pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started: Instant) {
     let end = started + TICK * DIRECT_TICKS_MAX;
     store.set_epoch_deadline(u64::from(DIRECT_TICKS_MAX));

@@ -8,8 +8,8 @@ use super::stdio::ByteSink;
 /// Length limit of a line, in bytes. It is the size limit of an event.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A line on stdout is not an event, or is an event that the command is not allowed to publish. The program is ended at
-/// this line, because it cannot learn of the refusal in another way.
+/// A line on stdout is not an event, or is an event that is refused (not granted, reserved, or beyond a limit). The
+/// program is ended at this line, because it cannot learn of the refusal in another way.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "line {line} on stdout is not published: {reason} (a command prints events to stdout, one per line, and \

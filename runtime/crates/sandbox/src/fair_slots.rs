@@ -273,7 +273,7 @@ mod tests {
         share.acquire().now_or_never()
     }
 
-    /// Starts to wait for a slot while none is free.
+    /// Starts to wait for a slot. Panics if a slot is free for the function.
     fn wait(share: &Share) -> Waiting<'_> {
         let mut waiting: Waiting<'_> = Box::pin(share.acquire());
         assert!(waiting.as_mut().now_or_never().is_none());

@@ -19,7 +19,7 @@ const REFUSED_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 256;
 
 /// The uses of the grants of a function since the last [`GrantUse::take`]. Each use is recorded with the entry of the
-/// manifest that allows it. The entries of `publish` and `http` are found by position, the others by name.
+/// manifest that allows it. The entries of `publish` and `http` are found by position, settings and secrets by name.
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
@@ -230,8 +230,8 @@ fn names<const N: usize>(flags: [(&str, &Flag); N]) -> Vec<String> {
     flags.into_iter().filter(|(_, flag)| flag.take()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// True if a use was recorded. If a flag is already set, setting it again only reads it, so that processors can share
-/// the cache line.
+/// True if something happened since the last `take`. If a flag is already set, setting it again only reads it, so that
+/// processors can share the cache line.
 #[derive(Debug, Default)]
 struct Flag(AtomicBool);
 

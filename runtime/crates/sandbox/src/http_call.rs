@@ -79,7 +79,8 @@ pub struct HttpAnswer {
 impl Function {
     /// Runs the guest for one request and returns its response. The function's time-out applies to the whole response,
     /// including its body. An error is the outcome of a guest that ended without a valid response; its message is also
-    /// in the function's log, unless the outcome is `Unavailable` because the guest did not run.
+    /// in the function's log. If the guest did not run, for example because the function handles events, the outcome is
+    /// `Unavailable`, and its message is not logged.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
         self.identity.grant_use.attempt();
         let HttpCall { request, trace, hops, id, permit, logs, clock } = call;

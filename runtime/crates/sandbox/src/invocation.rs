@@ -42,7 +42,8 @@ pub(super) struct Invocation {
     attempt: u32,
     /// The event to handle; `None` for an HTTP request.
     pub(super) cause: Option<Arc<Event>>,
-    /// The trace context that was created for the attempt. If it is `None`, [`Self::trace`] returns that of the event.
+    /// The trace context of the attempt, or of the HTTP request. If it is `None`, [`Self::trace`] returns that of the
+    /// event.
     trace: Option<TraceContext>,
     /// The number of functions that the chain of events passed through before this attempt.
     hops: u32,

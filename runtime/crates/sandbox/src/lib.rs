@@ -14,11 +14,11 @@
 //!
 //! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`,
 //!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
-//! 2. `secrets`: the values of secrets, and their redaction in all text that users can read; `grant_use` records
-//!    which grants are used; host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`,
-//!    `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records refused
-//!    calls; `outside` provides the clocks, random numbers, state and responses that an attempt reads (with `answers`,
-//!    the responses that a test defines, and `request_error`)
+//! 2. `secrets`: the values of secrets, and their redaction in all text of a guest that users can read; `grant_use`
+//!    records which grants are used; host capabilities, each with its grant, limits, errors and bindings: `log`,
+//!    `publish`, `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records
+//!    refused calls; `outside` provides the clocks, random numbers, state and responses that an attempt reads (with
+//!    `answers`, the responses that a test defines, and `request_error`)
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
 //!    owns the capabilities; `linker` links them

@@ -20,8 +20,8 @@ type Receiving = Pin<Box<dyn Future<Output = Received> + Send>>;
 /// The unfinished requests of an attempt.
 #[derive(Default)]
 pub(super) struct Unfinished {
-    /// Index in the table of resources of the request that makes progress only while the guest's task polls it. The
-    /// request can have ended already.
+    /// The index, in the table of resources, of the request that the guest's task drives. The request can have ended
+    /// already.
     driven: Option<u32>,
     /// Each unfinished request holds a clone, so the number of clones is the number of these requests.
     count: Arc<()>,

@@ -20,8 +20,8 @@
 use wasmparser::Validator;
 use wasmtime::{Config, WasmFeatures};
 
-/// The supported proposals. Each comment names the toolchains or options that emit the proposal. "LLVM's default" is
-/// the list of the target `generic` of LLVM 20, which rustc and clang use unless an option selects others (LLVM,
+/// The supported proposals. The comments name the toolchains or options that emit a proposal. "LLVM's default" is the
+/// list of the target `generic` of LLVM 20, which rustc and clang use unless an option selects others (LLVM,
 /// `WebAssembly.td`; rustc book, `wasm32-wasip2`).
 const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     // Not a proposal, but a feature that wasmparser can turn off: floating point.

@@ -38,7 +38,7 @@ pub(super) struct Refusals {
     /// The refusal of the latest state operation. Removed by the next state operation that is not refused, and by the
     /// next published event, because the guest has then handled the refusal.
     state: Option<Refusal>,
-    /// Holds the refusal of the first refused HTTP request. `None` until the guest sends its first request.
+    /// Holds the refusal of the first refused HTTP request. `None` until `wasi:http` is used for the first time.
     outbound: Option<SharedRefusal>,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Shared {
     /// The instances for HTTP requests. They are separate from those for deliveries, so that neither requests nor
     /// deliveries can use all instances.
     pub(super) requests: Arc<FairSlots>,
-    /// The permits to load functions. Their number is the limit on functions that are loaded at the same time.
+    /// The permits to load functions. Their number limits how many functions can be in the process of loading at once.
     pub(super) loads: Semaphore,
     pub(super) concurrency: u32,
     /// Sends the requests of all functions.

@@ -88,9 +88,9 @@ impl Turns {
         }
     }
 
-    /// Waits for the first turn of an attempt that needs turns from its start. These are the attempts of functions that
-    /// usually compute for long, and the attempts that can get a warm instance. There are few warm instances
-    /// (`are_few`). Otherwise returns `None` without waiting. The caller must create the instance of the attempt after
+    /// Waits for the first turn of an attempt if it needs turns from its start. This is so if attempts of the function
+    /// usually compute for long, or if `are_few` is true: the attempt can get a warm instance, of which there are few.
+    /// For any other attempt, returns `None` without waiting. The caller must create the instance of the attempt after
     /// this call, so that an attempt that waits here holds no instance.
     pub(super) async fn first(&self, are_few: bool) -> Option<Slot<'_>> {
         if are_few || self.is_computing() { Some(self.share.acquire().await) } else { None }

@@ -9,9 +9,9 @@
 //! it was the same before and after reading. If notifications show that a program writes to the file, the source waits
 //! until the program closes it, at most five minutes. For a new empty file, there are three cases. If a program created
 //! the file by opening it, the source waits for this program too. If the file was linked or moved into the folder,
-//! alone or with its subfolder, the source does not wait. If a scan found the file without a notification, the source
-//! waits five seconds for content. If a program truncates a file by its path, without opening it, the source sees a
-//! write and no close, so it waits the full five minutes.
+//! alone or with its subfolder, it is complete, and the source waits only for `settle`. If a scan found the file
+//! without a notification, the source waits five seconds for content. If a program truncates a file by its path,
+//! without opening it, the source sees a write and no close, so it waits the full five minutes.
 //!
 //! Two versions of a file differ only if their contents differ. If a file is touched, gets other permissions, or is
 //! replaced by a file with the same content, there is no event. A file that appears and disappears within `settle`
@@ -278,8 +278,8 @@ impl Worker {
                 self.check_hinted(names).await?;
             }
             if hints.lost {
-                // `check_hinted` has recorded that programs have files open. Newer hints, which were lost, may have
-                // said that these files were closed.
+                // `check_hinted` may have recorded that programs have files open. The lost hints may be newer, and may
+                // have said that these files were closed.
                 self.tracker.hints_lost();
             }
         }

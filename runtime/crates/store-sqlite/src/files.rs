@@ -12,7 +12,7 @@
 //!   delete the log.
 //!
 //! While the store is open, SQLite's own locks on these bytes are shared locks, so they do not conflict with the locks
-//! of this module. When the last connection of SQLite closes, SQLite needs exclusive locks to delete the log: call
+//! of this module. When the last connection to the store closes, SQLite needs exclusive locks to delete the log: call
 //! [`StoreFiles::release`] before.
 
 use std::fs::File;

@@ -76,7 +76,8 @@ pub struct SqliteStore {
     scopes: Scopes,
     origins: OriginTable,
     descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
-    /// The temporary error with which the last write failed; `None` once a later write was committed.
+    /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
+    /// full, only a commit that changes rows counts.
     refusal: Arc<Mutex<Option<StoreError>>>,
     instance: String,
     clock: Clock,

@@ -26,8 +26,8 @@ const DELIVERIES_MAX: i64 = 256;
 /// One write removes no further events when their data has at least this many bytes, because SQLite frees the pages of
 /// the data one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Maximum number of events that one search reads. Without this limit, a search would read all events if none of them
-/// is removable.
+/// Maximum number of events that one search reads. Without this limit, a search could read all events, because
+/// possibly none of them is removable.
 const SEARCH_MAX: i64 = 2048;
 
 /// Removes all removable events and truncates the file. Returns the number of removed events.

@@ -60,7 +60,7 @@ macro_rules! share_columns {
 pub(super) use share_columns;
 
 /// An SQL expression for queries of the table `deliveries`: true if the delivery counts as [`Share::published`]. Only
-/// events that a function published have a `cause`, and only events that were scheduled have a `released_ms`. Replayed
+/// events that a delivery caused have a `cause`, and only events that were scheduled have a `released_ms`. Replayed
 /// deliveries of scheduled events do not count as published.
 macro_rules! is_published {
     () => {

@@ -1,10 +1,10 @@
 //! An in-memory cache of functions' state: the usage of each bucket, recently used values, and staged writes. The
 //! writer updates it after every commit, before it sends the results.
 //!
-//! The cache never has an outdated value: it always has the values of the last commit. If a key is not cached, a reader
-//! reads it from the file, and a commit may change the key before the reader inserts its value. So the reader takes a
-//! ticket before it reads. The value is inserted only if no commit has changed a key of the same stripe since then. A
-//! stripe is a group of keys; the hash of a key selects its stripe.
+//! The cache never has an outdated value: each cached value is that of the last commit. If a key is not cached, a
+//! reader reads it from the file, and a commit may change the key before the reader inserts its value. So the reader
+//! takes a ticket before it reads. The value is inserted only if no commit has changed a key of the same stripe since
+//! then. A stripe is a group of keys; the hash of a key selects its stripe.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};

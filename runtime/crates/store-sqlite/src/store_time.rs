@@ -10,7 +10,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::checksum;
 use evoke_model::clock::{Clock, Record, UnixMs};
 
-/// The store time for the writer, and a flag that is true if the record of the store time is in the database.
+/// The store time for the writer, and a flag that is false if the record in the database is missing or outdated. Then
+/// the next commit that changes rows writes the record.
 pub(super) struct StoreTime {
     clock: Clock,
     boot: String,

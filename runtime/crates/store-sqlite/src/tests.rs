@@ -351,7 +351,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     // (of the function) is stored as a type only.
     let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
     let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
-    assert_eq!(places.len(), 2, "the index contains the records of deliveries 2 and 3");
+    assert_eq!(places.len(), 2, "the records of deliveries 2 and 3; the id 1 is stored as a type only");
     // Changes the type to the one that stands for the number 0, so that the index lists the deliveries under function
     // 0.
     places.iter().for_each(|place| file[place + 1] = 8);

@@ -74,7 +74,8 @@ pub(super) struct Writer {
     pub(super) schedule_backlog: Arc<Backlog>,
     pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
-    /// The temporary error with which the last write failed; `None` once a later write was committed.
+    /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
+    /// full, only a commit that changes rows counts.
     pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
     /// The time since which another program has held a lock that prevents writes; `None` if there is no such lock.
     pub(super) busy_since: Option<Instant>,

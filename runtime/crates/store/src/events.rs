@@ -19,7 +19,7 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Stores events with their deliveries, and marks: the positions and other small values that sources keep. One
     /// commit stores all of them. An event is a duplicate if an event with the same source and id was accepted through
-    /// the same origin within the dedup window ([`evoke_model::Lineage::entered`]); a duplicate is reported and not
+    /// the same origin ([`evoke_model::Lineage::entered`]) within the dedup window; a duplicate is reported and not
     /// stored. The marks are stored even if all events are duplicates. An event whose `notbefore` is in the future is
     /// stored without its deliveries, see [`crate::ScheduleStore`].
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;

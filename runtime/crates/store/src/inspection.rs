@@ -16,8 +16,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one event, or `None` when it is not in the store.
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
-    /// Returns the URI of an origin; `None` if the store does not know the origin, or if the origin is from a time
-    /// before version 5 of the store, when URIs were not recorded.
+    /// Returns the URI of an origin; `None` if the store does not know the origin, or if the origin was last registered
+    /// in a store before version 5, which did not record URIs.
     fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
@@ -67,9 +67,9 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// `None` if the delivery is not blocked.
     fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>>;
 
-    /// For each function, finds the oldest live delivery that is ready or retrying, and returns the wall-clock time
-    /// since which this delivery has been pending. A redrive restarts this time. Blocked deliveries do not count,
-    /// because each of them waits for another delivery.
+    /// For each function that has ready or retrying live deliveries, returns the wall-clock time since which the oldest
+    /// of these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count, because
+    /// each of them waits for another delivery.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
     /// Makes retrying deliveries ready before they are due. The attempts that they already had still count. Returns the

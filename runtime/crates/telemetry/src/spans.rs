@@ -246,7 +246,7 @@ fn cut(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns the `tracestate` of an event, or `None` if it is longer than [`TEXT_BYTES_MAX`]. W3C Trace Context, section
-/// 3.3.1.5, requires that at least 512 characters are passed on, so a longer `tracestate` can be left out.
+/// 3.3.1.5, recommends to pass on at least 512 characters, so a longer `tracestate` can be left out.
 fn tracestate(event: &Event) -> Option<&String> {
     event.extensions.get(STATE).filter(|state| state.len() <= TEXT_BYTES_MAX)
 }

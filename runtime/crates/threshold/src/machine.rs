@@ -203,8 +203,8 @@ impl Machine {
         self.changes.is_flapping
     }
 
-    /// Adds a value that was read before the restart to the moving average of [`Rules::deviation`]. Does not change the
-    /// state.
+    /// Adds a value that was read before this machine was created to the moving average of [`Rules::deviation`]. Does
+    /// not change the state.
     pub fn learn(&mut self, rules: &Rules, at_mono_ms: i64, value: f64) {
         if let Some(deviation) = &rules.deviation {
             self.baseline.observe(deviation, at_mono_ms, value);

@@ -131,8 +131,8 @@ impl Live {
         let mut batches: u32 = 0;
         loop {
             ticks.tick().await;
-            // Waits until the client has read the last status and batch. So a slow client gets fewer batches, which are
-            // larger.
+            // Waits while the last status or batch still waits for the client. So a slow client gets fewer batches,
+            // which are larger.
             lines.ready().await?;
             if batches.is_multiple_of(BATCHES_PER_STATUS) {
                 let beat = self.beat().await?;

@@ -23,11 +23,11 @@ const FILE_TESTS: usize = 200;
 /// The file for the tests that are made from recorded attempts.
 #[derive(Debug, Clone)]
 pub enum RecordedFile {
-    /// Into no file.
+    /// No file.
     None,
     /// Beside the manifest, as `MANIFEST.NAME.test.yaml`.
     Beside(String),
-    /// Into this file.
+    /// This file.
     At(PathBuf),
 }
 

@@ -47,8 +47,8 @@ impl Draft {
         self.type_.is_some()
     }
 
-    /// Returns the JSON form of one event. Only the server checks it. The text is on one line if the data is on one
-    /// line.
+    /// Returns the JSON form of one event. Does not check the event, because the server checks it. The text is on one
+    /// line if the data is on one line.
     pub(super) fn event_json(&self, id: Option<String>, data: Option<&RawValue>) -> Result<String, Failure> {
         let event = OneEvent {
             specversion: "1.0",

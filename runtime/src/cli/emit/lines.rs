@@ -1,6 +1,6 @@
 //! Reads lines in groups. A group has all complete lines that one read returned. The events of a group are written to
-//! the spool and sent together. A read returns as soon as a part of the input is available, so the line of a slow
-//! producer is sent immediately and does not wait for further lines.
+//! the spool together or, without a spool, sent together. A read returns as soon as a part of the input is available,
+//! so the line of a slow producer is sent immediately and does not wait for further lines.
 
 use std::io::{self, BufRead};
 

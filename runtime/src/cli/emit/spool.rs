@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `00000001.events`, … | events in order, one JSON text per line; a full file is removed when Evoke has its events |
+//! | `00000001.events`, … | events in order, one JSON text per line; full files before `position` are removed |
 //! | `position` | the number of a file and an offset: Evoke has stored, or refused, all events before this position |
 //! | `refused.jsonl` | the events that Evoke refused, each with the reason |
 //! | `lock` | locked while a command uses the folder |

@@ -1,13 +1,13 @@
 //! Requests that wait for a reply. The chain of a request is the event that the request sent, with all events that
-//! functions publish because of it. The reply is an event of a wanted type in this chain. The number of waiting
-//! requests is bounded. After each commit, the bus wakes the requests whose chain may have changed.
+//! functions publish because of it. The reply is the first of these published events that has a wanted type. The number
+//! of waiting requests is bounded. After each commit, the bus wakes the requests whose chain may have changed.
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
 //! request that begins to wait late misses nothing. While no request waits, a commit costs one load of an atomic.
 //!
 //! A change is decisive if a function published a wanted event, or if a delivery became a dead letter. The request then
-//! has a result, so it reads its chain at once. After any other change, the chain may have ended without a result. A
-//! chain can have thousands of such changes, so the request limits how often it reads.
+//! usually has a result, so it reads its chain at once. After any other change, the chain may have ended without a
+//! result. A chain can have thousands of such changes, so the request limits how often it reads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,9 +26,9 @@ const WAITING_MAX: usize = 2_048;
 /// The maximum number of chains that are read at the same time. The limit leaves most of the store's readers to other
 /// callers.
 const READS_MAX: usize = 2;
-/// After each read of its chain, a request pauses: this factor times the duration of the read. Only a decisive change
-/// can end the pause earlier. Without such changes, the reads take at most a tenth of the time, however many events the
-/// chain has.
+/// After each read of its chain, a request pauses: this factor times the duration of the read. A decisive change or the
+/// deadline can end the pause earlier. Without decisive changes, the reads take at most a tenth of the time, however
+/// many events the chain has.
 const PAUSE_PER_READ: u32 = 9;
 /// A completion (the result of an attempt) with more published events than this counts as decisive. The types of its
 /// events are not compared with the wanted types, because this would delay the commit.

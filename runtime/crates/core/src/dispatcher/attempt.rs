@@ -72,8 +72,8 @@ pub(super) async fn run<'a>(
 }
 
 /// Makes the attempt's writes visible to other attempts. Fails if another attempt has changed state that this attempt
-/// read. Also fails if another attempt has locked such state, because that attempt will most likely change it. The
-/// error is the changed or locked state.
+/// read. Without a lock of its own (`has_lock`), also fails if another attempt has locked such state, because that
+/// attempt will most likely change it. The error is the changed or locked state.
 fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());

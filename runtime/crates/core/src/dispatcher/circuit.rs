@@ -4,8 +4,8 @@
 //! - **Closed**: deliveries start as the function's `rate` allows. [`OPEN_AFTER`] failures in a row open the circuit.
 //! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. When
 //!   a probe succeeds, the circuit is recovering. A failed probe is not counted as an attempt. Its delivery goes to the
-//!   end of the deliveries that wait in memory, so the next probe is another delivery. Therefore, one delivery that the
-//!   endpoint always rejects cannot keep the circuit open.
+//!   end of the deliveries that wait in memory, so the next probe is another delivery if one waits. Therefore, one
+//!   delivery that the endpoint always rejects does not keep the circuit open.
 //! - **Recovering**: for [`RECOVERY`], deliveries start at a low rate that doubles every second. A single failure
 //!   during this time opens the circuit again. Otherwise the circuit is then closed.
 //!
@@ -59,7 +59,7 @@ pub struct CircuitPolicy {
 /// An open circuit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCircuit {
-    /// When the circuit opened. If this was before this process started, the time is that of the stored report.
+    /// When the circuit opened. If this was before this process started, the time comes from the stored report.
     pub since_ms: UnixMs,
     /// The number of failures in a row, probes included. 0 if the circuit opened before this process started, and no
     /// probe has ended since then.

@@ -28,8 +28,8 @@ pub(super) struct Function {
     is_suspended: bool,
     /// Set if the function's attempts are requests to an endpoint.
     pub(super) circuit: Option<Circuit>,
-    /// Set if the endpoint is gone for good: the message about its last response. Removed when an operator has paused
-    /// and resumed the function.
+    /// Set if the endpoint is gone for good: the message about its last response. The runtime then pauses the function.
+    /// The message is removed when the paused function is resumed.
     gone: Option<String>,
     pub(super) streak: Streak,
     /// The last failed attempt since this process started.

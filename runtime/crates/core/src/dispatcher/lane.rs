@@ -5,7 +5,8 @@
 //! Every ready delivery is either *held* here or will be found by a later load. After each commit, the store announces
 //! the deliveries that became ready, and the dispatcher offers them to their lanes. When the window is full, the lane
 //! leaves an offered delivery in the store and is then *behind*. Once there is room, the lane loads the deliveries with
-//! ids after its cursor. The lane has already received all deliveries with ids up to the cursor.
+//! ids after its cursor. The lane has already received the ready deliveries with ids up to the cursor. If it has left
+//! some of them in the store, the load starts at the first of these.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
 //! Loads ready deliveries and due retries from the store into the lanes (the functions' queues in memory). Also
-//! releases deliveries that this process has claimed, but will not run.
+//! releases deliveries that this process has claimed, but does not run now.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Dispatcher {
         });
     }
 
-    /// Releases, in the background, deliveries that this process has claimed but will not run.
+    /// Releases, in the background, deliveries that this process has claimed but does not run now.
     pub(super) fn release(&self, deliveries: Vec<DeliveryId>) {
         if deliveries.is_empty() {
             return;

@@ -80,8 +80,8 @@ impl Measurement {
     }
 }
 
-/// Returns the time from `start_ms` to `end_ms`; zero if `end_ms` is earlier. That can happen for a replayed event: it
-/// was accepted at a time of the wall clock, but the attempt ends at a store time.
+/// Returns the time from `start_ms` to `end_ms`; zero if `end_ms` is earlier. That can happen for a replayed event: the
+/// time of its acceptance can be that of the wall clock, but the end of the attempt is a store time.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

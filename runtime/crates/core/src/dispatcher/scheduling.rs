@@ -61,7 +61,7 @@ pub(super) struct Schedule {
     pub(super) was_failing: HashMap<String, UnixMs>,
     /// For each delivery that must run again after a conflict: the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
-    /// The functions that an operator paused.
+    /// The functions that are paused: by an operator, or because their endpoint is gone.
     pub(super) paused: HashSet<FunctionId>,
     /// The functions that are being renamed.
     pub(super) suspended: HashSet<FunctionId>,
@@ -260,7 +260,7 @@ impl Dispatcher {
         schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {
-            // If no request was sent, the endpoint was not tested. Then another delivery must become the probe.
+            // If no request was sent, the endpoint was not tested. Then another delivery can become the probe.
             if let Some(circuit) = &mut function.circuit {
                 circuit.not_started(delivery.id);
             }

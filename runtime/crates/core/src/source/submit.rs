@@ -57,7 +57,7 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
             ctx.health.degraded(format!("the events of this source are refused: {refused}; the source retries"));
         }
         let wait = match refused {
-            // A retry before `retry_after` is harmless, because only this source retries, at most every few seconds.
+            // A retry before `retry_after` is harmless: one source retries, at most every few seconds.
             Refused::Overloaded { retry_after, .. }
             | Refused::Crowding { retry_after, .. }
             | Refused::ScheduleFull { retry_after, .. } => retry_after.min(BACKOFF_MAX),

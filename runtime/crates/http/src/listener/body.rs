@@ -9,8 +9,8 @@
 //!
 //! With HTTP/2, the server could reset the stream after its response (RFC 9113, section 8.1), but some clients, such as
 //! curl 7.88, then report an error and not the response. So the server reads the rest of these bodies, too. Until the
-//! rest is read, it counts as a request of its peer (`Limits::further_streams_max`). If the peer already has too many
-//! requests, the stream is reset.
+//! rest is read, it counts as a further request of its peer (`Limits::further_streams_max`). Beyond this limit, the
+//! stream is reset.
 
 use std::net::IpAddr;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
-//! Log lines that any peer can cause. Each kind of line is logged at most once a minute, so that no peer can fill the
-//! log.
+//! Log lines that peers can cause. Each kind of line is logged at most once a minute, so that no peer can fill the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Verification of senders: `auth:` of an http source.
 //!
 //! A [`Guard`] first checks the headers of a request, so that a request without credentials is refused before its body
-//! is read. Then it verifies the raw body, before any part of the body is parsed. A refusal is a 401 with the same body
-//! for every reason. The reason is counted, and logged at a limited rate.
+//! is read. If the request is signed, the guard then verifies the raw body, before any part of the body is parsed. A
+//! refusal is a 401 with the same body for every reason. The reason is counted, and logged at a limited rate.
 //!
 //! | preset | signed text | time | id of the request |
 //! |---|---|---|---|

@@ -10,7 +10,7 @@
 //! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not do this. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
 //! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
 //! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON. Otherwise the event could not be printed in its JSON form. |
-//! | Without `Content-Type`, the event has no `datacontenttype`. | Only if the body is JSON. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
+//! | Without `Content-Type`, the event has no `datacontenttype`. | Only if the body is JSON or empty. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
 //! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | A request with `ce-specversion` is in binary mode. A request without it, but with `ce-id`, `ce-source` and `ce-type`, is refused. Any other body is raw, or refused if the source has no `type`. |
 //! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
 //! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
@@ -234,8 +234,8 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     })
 }
 
-/// Returns the `Idempotency-Key`, which becomes the id of the event. A sender that repeats a request sends the same key
-/// again. Surrounding quotes are not part of the key.
+/// Returns the `Idempotency-Key`: the id of the event, unless `auth` or the setting `id` of the source gives another
+/// id. A sender that repeats a request sends the same key again. Surrounding quotes are not part of the key.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
     let key = unquote(value).into_owned();

@@ -59,8 +59,8 @@ pub struct HttpSource {
     #[schemars(with = "BTreeMap<String, String>")]
     pub attributes: BTreeMap<String, RequestTemplate>,
     /// Types and sources that producers may claim in CloudEvents. Without `accept`, a CloudEvent must have the fixed
-    /// `type` of this source and the source `/APP/NAME`. If `type` has placeholders, its result must match a type that
-    /// is listed here.
+    /// `type` of this source and the source `/APP/NAME`. If `type` has placeholders, and types are listed here, its
+    /// result must match one of these types.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
     /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
@@ -323,7 +323,8 @@ impl HttpSource {
         }
     }
 
-    /// Returns the first key of this source that affects nothing but events; `None` if the source has no such key.
+    /// Returns the first of the keys `type`, `subject`, `id`, `attributes` and `reply` that this source has. These keys
+    /// only apply to events.
     pub fn event_key(&self) -> Option<&'static str> {
         let keys = [
             ("type", self.type_.is_some()),

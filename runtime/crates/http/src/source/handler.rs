@@ -84,8 +84,8 @@ pub struct EnteredThrough {
     pub hops: u32,
 }
 
-/// Only this server may set request headers whose names begin with these texts. Clients must not set them in any
-/// spelling, because some programs read `_` as `-`.
+/// The function gets request headers whose names begin with these texts only from this server (`evoke-path-NAME`),
+/// never from clients. The spelling with `_` is included, because some programs read `_` as `-`.
 const OWN_HEADERS: [&str; 2] = ["evoke-", "evoke_"];
 
 /// Removes every header whose name begins with a text of [`OWN_HEADERS`], because the client set it. Adds the headers

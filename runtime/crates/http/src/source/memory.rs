@@ -3,7 +3,7 @@
 //! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use all free memory up to [`TOTAL_BYTES`],
 //! so large bodies always leave some memory for them. In each class (small and large), the bodies of one source or of
 //! one peer may not use more memory than is still free. So one source or peer alone can use half of the memory, and two
-//! can use a third each. If there is no memory for a new body, the body that has been arriving for the longest time is
+//! can use a third each. If there is no memory for a body, the body that has been arriving for the longest time is
 //! refused to make room, provided that it has been arriving for longer than [`YIELD_AGE`].
 
 use std::collections::HashMap;

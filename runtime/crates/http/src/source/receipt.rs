@@ -14,7 +14,7 @@ use evoke_model::{Accepted, Seq};
 struct Receipt<'a> {
     /// The number of events that this request stored.
     accepted: usize,
-    /// The number of events that an earlier request stored.
+    /// The number of events that were stored earlier, by another request or as an earlier event of this request.
     duplicates: usize,
     events: Vec<EventReceipt<'a>>,
     /// Why the response is not the event that the request waited for.
@@ -46,8 +46,8 @@ pub(super) fn receipt(
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();
     let accepted = events.len() - duplicates;
-    // If the request waited for a reply that did not come, the status is never 200: the client must not mistake the
-    // receipt for the reply.
+    // A receipt that is sent because there is no reply never has the status 200: the client must not mistake it for the
+    // reply.
     let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
     let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
     let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));

@@ -32,6 +32,7 @@ struct Node {
     parameter: Option<usize>,
     /// The node of paths that match any remaining segments.
     rest: Option<usize>,
+    /// The endpoints whose paths end here.
     endpoints: Vec<Arc<Endpoint>>,
 }
 

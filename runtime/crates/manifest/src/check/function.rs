@@ -264,7 +264,7 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
     table.reject_unknown_keys(reader, |key| match key {
         "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
         "delay" | "initial_backoff" | "min_backoff" => Some("did you mean `backoff`?"),
-        "jitter" => Some("remove it: the wait before a retry always has full jitter"),
+        "jitter" => Some("remove it: waits have full jitter, except those that a function or an endpoint asks for"),
         _ => None,
     });
     Some(retry)

@@ -11,8 +11,8 @@ use evoke_model::runtime_events::SOURCE;
 use evoke_pattern::{Pattern, PatternError, ReservedValues, Segment};
 use std::collections::HashMap;
 
-/// The types and sources of the runtime's own events. A pattern matches these events only if it names their type or
-/// source exactly.
+/// The types and sources of the runtime's own events. A trigger receives these events only if its pattern names their
+/// type or source exactly.
 const RUNTIME_VALUES: [ReservedValues<'static>; 2] =
     [ReservedValues { field: "type", prefix: "evoke." }, ReservedValues { field: "source", prefix: SOURCE }];
 

@@ -28,7 +28,7 @@ pub(super) fn earlier_names(
             let message =
                 format!("`{0}` cannot take over from `{1}`: the manifest still has `{1}`", excerpt(function), text);
             let help = format!(
-                "remove `{text}` from `was`; to take over the data of `{text}`, remove this function from the manifest"
+                "remove `{text}` from `was`; to take over its data, remove the function `{text}` from the manifest"
             );
             reader.error(item.span, message, help);
         } else {

@@ -14,7 +14,8 @@ pub struct Node {
 }
 
 /// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports the merge key as an error, but
-/// leaves it in the tree. In a map with a merge key, later checks report no missing keys.
+/// leaves it in the tree. In a map with a merge key, later checks report no missing keys, because these keys can be in
+/// the other map.
 pub(crate) const MERGE_KEY: &str = "<<";
 
 /// A value of YAML.

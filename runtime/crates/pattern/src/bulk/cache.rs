@@ -1,5 +1,5 @@
-//! Caches the results of looking up short values: for each field and value, the number of a row in the lists of
-//! `lists.rs`. A large event has many values only if they are short, and then most of them repeat. Longer values are
+//! Caches the results of looking up short values: for each field and value, the number that `rows.rs` gave the row of
+//! the value. A large event has many values only if they are short, and then most of them repeat. Longer values are
 //! fewer, so they are not cached.
 
 use crate::hash;

@@ -23,8 +23,8 @@ const FUNCTION_BYTES: u64 = 32;
 const GLOBAL_BYTES: u64 = 16;
 const ELEMENT_BYTES: u64 = 16;
 
-/// Returns the memory that all core instances of a component take, in bytes. Returns an upper bound if the exact size
-/// cannot be known. An error means that the component is malformed.
+/// Returns an upper bound of the memory that all core instances of a component take, in bytes. An error means that the
+/// component is malformed.
 pub(super) fn instances_bytes(component: &[u8]) -> Result<u64> {
     let (mut scopes, mut largest, mut total): (Vec<Scope>, _, _) = (Vec::new(), 0, None);
     for payload in Parser::new(0).parse_all(component) {

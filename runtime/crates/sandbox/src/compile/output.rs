@@ -27,8 +27,8 @@ pub(super) enum Report {
     Invalid(String),
     /// The file is larger than this limit, in bytes. The text form has a lower limit than the binary form.
     TooLarge(u64),
-    /// The component exceeds a limit that the compiler process itself checks. For the other limits, the operating
-    /// system ends the process before it writes a report.
+    /// The component exceeds a limit, and the compiler process noticed it. In other cases, the operating system ends
+    /// the process at the limit, or the process aborts, and there is no report.
     Refused(Refusal),
 }
 

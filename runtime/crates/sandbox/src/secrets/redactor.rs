@@ -38,7 +38,7 @@ struct Span {
     start: usize,
     end: usize,
     secret: usize,
-    /// Length of the longest value in the span. The span is replaced with the name of the secret that has this value.
+    /// Length of the longest value in the span. `secret` is the secret that has this value.
     longest: usize,
 }
 

@@ -1,5 +1,6 @@
 //! Reads and opens files below a folder and never outside of it. Every part of a path is opened separately and must not
-//! be a symbolic link. So a link is not followed even if another program puts it in place of a folder at the same time.
+//! be a symbolic link. So a link is not followed even if another program puts it in place of a folder or file at the
+//! same time.
 //!
 //! The folder and the files of an open store of this process ([`evoke_fs::reserve`]) are never entered or opened, under
 //! whatever name. They count as missing.

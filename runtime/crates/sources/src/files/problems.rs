@@ -26,7 +26,7 @@ pub(super) struct Problems {
     pub(super) root: Option<String>,
     /// True if only a reload, a restart or the return of the original folder ends the problem of the folder.
     pub(super) needs_reload: bool,
-    /// Why some subfolder cannot be watched for changes.
+    /// Why some folder cannot be watched for changes.
     pub(super) watch: Option<String>,
     pub(super) unreadable: Unreadable,
     reported: Option<String>,

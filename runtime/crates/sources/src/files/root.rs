@@ -3,8 +3,8 @@
 //! The first folder that the source finds at the path is its folder until the source ends. The source keeps a
 //! descriptor of the folder open, so that no new folder can get the same inode number. The operator must accept another
 //! folder, by a reload or a restart, for two reasons. First, a user who may rename the folder could put in its place a
-//! folder whose files only Evoke may read. Second, after a file system is unmounted, its path leads to an empty folder,
-//! and all files would count as removed.
+//! folder whose files this user may not read. Second, after a file system is unmounted, its path leads to an empty
+//! folder, and all files would count as removed.
 
 use std::io;
 use std::os::fd::AsRawFd;

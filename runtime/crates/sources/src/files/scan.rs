@@ -62,8 +62,8 @@ impl Filter {
 
 /// Returns globs for all folders that can contain, at any depth, a file that `glob` matches.
 fn folders_of(glob: &str) -> Vec<String> {
-    // A glob with these characters cannot be split at each `/`, because a `/` can be inside braces or brackets. Match
-    // all folders.
+    // A glob with these characters cannot be split at each `/`, because a `/` can be inside braces or brackets or after
+    // a backslash. Match all folders.
     if glob.contains(['{', '[', '\\']) {
         return vec!["**".to_owned()];
     }

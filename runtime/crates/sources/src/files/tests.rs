@@ -421,7 +421,7 @@ async fn an_aborted_worker_misses_and_repeats_no_event() {
             put(&inbox.join(format!("{}/{n}", n % 17)), &n.to_string());
         }
     });
-    // Abort the source 20 times. In the run `n` (0 to 19), abort it after `n` new events.
+    // Abort the source 20 times. In the run `n` (0 to 19), abort it after at least `n` new events.
     for run_number in 0..20 {
         fixture.start();
         let until = fixture.events().await.len() + run_number;

@@ -169,7 +169,8 @@ impl Tracker {
         }
     }
 
-    /// Records that files appeared because their folder was moved into the watched folder. So no writer is expected.
+    /// Records that files appeared because a folder that contains them was moved to its present path. So no writer is
+    /// expected.
     pub(super) fn moved_here<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         names.for_each(|name| self.created(name));
     }

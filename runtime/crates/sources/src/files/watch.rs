@@ -108,8 +108,8 @@ impl HintQueue {
         };
         let Some(hint) = hint(event.kind) else { return };
         let mut state = self.lock();
-        // A file that is opened does not change; Evoke itself opens files, too. Only the first opening of the files in
-        // `unopened` matters.
+        // Most programs, including Evoke, open files only to read them, and this does not change the files. Only the
+        // first opening of the files in `unopened` matters.
         if hint == Hint::Opened && state.unopened.is_empty() {
             return;
         }
@@ -217,7 +217,8 @@ pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Resu
         added.map_err(|error| match error {
             WatchError::LimitReached => {
                 is_limit_reached = true;
-                "the system's user that runs Evoke watches as many folders as allowed; raise `fs.inotify.max_user_watches`"
+                "the user that runs Evoke has reached the limit of watched folders; raise \
+                 `fs.inotify.max_user_watches`"
                     .to_owned()
             }
             WatchError::Other(reason) => reason,

@@ -28,7 +28,8 @@ pub(super) struct Watched {
     pub(super) minutes: Minutes,
     /// True if the store has a state of this thing.
     pub(super) is_stored: bool,
-    /// True after the first reading since the monitor started.
+    /// True after the first reading since the monitor started. A reading without a sample does not count, such as the
+    /// first reading of a counter.
     pub(super) is_read: bool,
     /// True if the last reading found the thing. A thing can disappear, for example if a file is removed.
     pub(super) is_found: bool,
@@ -58,7 +59,7 @@ impl Watched {
     }
 
     /// Converts the outcome of a reading to a sample for the state machine. Returns `None` if there is no value yet:
-    /// the value of a counter needs two readings, and this is the first one.
+    /// the value of a counter needs two readings, and this is the first one, or the first one after a reset.
     pub(super) fn sample(
         &mut self,
         outcome: Outcome,

@@ -1,5 +1,5 @@
-//! Detects jumps of the wall clock, and wakes all timers that use this clock after a jump. So a timer need not check
-//! the clock itself, and can sleep until its next tick.
+//! Detects jumps of the wall clock, and wakes all timers that use this clock after a jump. So a timer need not wake up
+//! again and again to check the clock, and can sleep until its next tick.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

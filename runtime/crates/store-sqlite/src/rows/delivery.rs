@@ -101,8 +101,8 @@ pub(crate) fn mutable_sum(
 }
 
 /// Builds an UPDATE of the delivery with the id `?1`. `$sets` has the assignments, and `$become` has the new values of
-/// all mutable columns, for the checksum. The checksum changes by the difference between the old and the new values, so
-/// a wrong checksum stays wrong.
+/// all mutable columns, for the checksum. The checksum changes by the difference between the checksums of the new and
+/// the old values, so a wrong checksum stays wrong.
 macro_rules! change_delivery {
     ($sets:literal, $become:literal $(, $returning:literal)?) => {
         concat!(

@@ -122,7 +122,7 @@ fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Resul
 }
 
 /// Makes the first unfinished delivery of an order key ready if it is blocked. Must be called when the preceding
-/// delivery of the key has become done or purged.
+/// delivery of the key has become done or purged, and when deliveries of the key have moved to another function.
 pub(super) fn unblock_next(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqlite::Result<()> {
     let tx = commit.tx;
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };

@@ -3,7 +3,8 @@
 use super::*;
 use evoke_model::state::{Change, Touched};
 
-/// The row that a test damages. Each backend supplies a closure that changes a value of the row, but not the checksum.
+/// The row that a test damages. The tests of a backend supply a closure that changes a value of the row, but not the
+/// checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DamagedRow {
     Event(Seq),

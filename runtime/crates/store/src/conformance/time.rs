@@ -68,7 +68,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     assert!(store.find("1".into()).await.unwrap().is_empty());
     assert_eq!(store.event(Seq(7)).await.unwrap().unwrap().unwrap().lineage.cause, Some(DeliveryId(1)));
 
-    // After delivery 2 is done and dead letter 3 is purged, all other events are removed too.
+    // After delivery 2 is done and dead letter 3 is purged, all remaining events are removed too.
     store.complete(done(2, 1)).await.unwrap();
     store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
     now_ms.fetch_add(1, Ordering::SeqCst);

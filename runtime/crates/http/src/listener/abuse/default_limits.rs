@@ -9,8 +9,8 @@ const BUFFER: usize = 64 * 1024;
 const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
 const BODY: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
 
-/// Opens a connection in memory with the default limits. Returns the end of the peer, and the task of the server, which
-/// ends when the connection is closed.
+/// Opens a connection in memory with the default limits. Returns the stream of the peer, and the task of the server,
+/// which ends when the connection is closed.
 fn connect() -> (DuplexStream, JoinHandle<()>) {
     let (peer, io) = duplex(BUFFER);
     let service = service(Arc::default(), Arc::new(Semaphore::new(0)));

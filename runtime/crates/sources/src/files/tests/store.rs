@@ -24,7 +24,7 @@ async fn known_files_that_belong_to_a_store_are_forgotten_without_events() {
     put(&fixture.inbox("data/log"), "2");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("other")).unwrap();
     fixture.start();
-    // So far, the scan has found the files of the store. The source gets notifications about the following changes.
+    // The first scan finds the files of the store. The source gets notifications about the changes after that.
     fixture.expect(&created).await;
     put(&fixture.inbox("data/log"), "3");
     fs::hard_link(fixture.inbox("database"), fixture.inbox("another")).unwrap();

@@ -121,8 +121,8 @@ impl Writer {
         self.signature(kind);
     }
 
-    /// Writes the length of an array and then its elements. Writes no padding between the length and the first element,
-    /// because the arrays of this client need none.
+    /// Writes the length of an array and then its elements. The arrays of this client need no padding between the
+    /// length and the first element. The length of an array must not include such padding, but here it would.
     fn array(&mut self, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let start = self.0.len();

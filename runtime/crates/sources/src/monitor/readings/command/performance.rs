@@ -104,7 +104,8 @@ fn label(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// The units of the Monitoring Plugins Development Guidelines. A kilobyte is 1,024 bytes, as in most plugins.
+/// The units of the Monitoring Plugins Development Guidelines, and further ones such as `ns` and `KiB`. A kilobyte is
+/// 1,024 bytes, as in most plugins.
 const UNITS: [(&str, Unit, f64); 15] = [
     ("", Unit::Count, 1.0),
     ("%", Unit::Percent, 1.0),
