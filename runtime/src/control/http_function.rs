@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::compiling::Component;
-use evoke_core::bus::{Bus, Offer};
+use evoke_core::bus::{Bus, Held, Offer};
 use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
 use evoke_model::clock::Clock;
@@ -40,6 +40,8 @@ pub(super) struct HttpFunction {
     component: Arc<Component>,
     /// One permit per concurrent request.
     permits: Arc<Semaphore>,
+    /// One permit per request whose events are being stored. A client that leaves does not return it earlier.
+    commits: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
     metrics: Arc<RequestMetrics>,
@@ -61,9 +63,9 @@ impl HttpFunction {
         running: Arc<dyn RunningLog>,
         bus: Bus,
     ) -> Self {
-        let permits = Arc::new(Semaphore::new(concurrency as usize));
+        let [permits, commits] = [(); 2].map(|()| Arc::new(Semaphore::new(concurrency as usize)));
         let (id_prefix, next_request) = (Uuid::now_v7(), AtomicU64::new(1));
-        Self { component, permits, logs, clock, metrics, running, bus, id_prefix, next_request }
+        Self { component, permits, commits, logs, clock, metrics, running, bus, id_prefix, next_request }
     }
 
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
@@ -111,7 +113,8 @@ impl HttpFunction {
             return Ok(());
         }
         let EnteredThrough { origin, hops } = entered;
-        let refused = match self.bus.accept(Offer { events, origin, hops: hops + 1, ..Offer::default() }).await {
+        let held = self.commits.clone().acquire_owned().await.ok().map(|permit| Arc::new(permit) as Held);
+        let refused = match self.bus.accept(Offer { events, origin, hops: hops + 1, held, ..Offer::default() }).await {
             Ok(_) => return Ok(()),
             Err(refused) => refused,
         };

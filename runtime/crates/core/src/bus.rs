@@ -1,14 +1,17 @@
 //! The bus checks the events that a source offers, routes them to functions, and stores the events and their deliveries
 //! in one commit.
 
+mod commit;
 mod drain_rate;
 mod replies;
 
+use std::any::Any;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::commit::Commit;
 use self::drain_rate::DrainRate;
 use self::replies::Replies;
 pub use self::replies::{Reply, ReplyPermit};
@@ -42,7 +45,13 @@ pub struct Offer {
     /// Set if the producers choose the attribute `source` of the events. The bus then rejects an event whose `source`
     /// belongs to an app or to the runtime. It accepts a `source` that is the URI of the offering source.
     pub claims: Option<Claims>,
+    /// A value that is kept until the offer is stored or refused, even if the caller stops waiting earlier; for example,
+    /// the permit for the memory of the events.
+    pub held: Option<Held>,
 }
+
+/// A value that is kept until the end of an offer.
+pub type Held = Arc<dyn Any + Send + Sync>;
 
 /// The data with which the bus checks `source` attributes that producers chose.
 #[derive(Debug, Clone)]
@@ -171,8 +180,7 @@ pub struct Limits {
     /// counts the deliveries of published and due events as at most half of the limit.
     pub backlog_max: Amount,
     /// The size of the schedule (the events whose `notbefore` is in the future) at which the bus rejects every further
-    /// scheduled event. Scheduled events that functions publish also count, but are never rejected because of this
-    /// limit.
+    /// scheduled event. An attempt that publishes such an event then fails and is retried.
     pub schedule_max: Amount,
 }
 
@@ -322,7 +330,7 @@ impl Bus {
             let deliveries = routed.map_err(|message| Refused::Invalid { index, message })?;
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
-        Ok(inner.store.accept(events, offer.marks).await?)
+        Ok(Commit::new(inner.store.accept(events, offer.marks), offer.held).await?)
     }
 
     /// Checks the `notbefore` of an event. If the event is not due yet, also checks that the schedule has room for it.
@@ -332,6 +340,11 @@ impl Bus {
         if due_ms <= now_ms {
             return Ok(());
         }
+        self.check_schedule_room(origin)
+    }
+
+    /// Returns an error if the schedule has no room for a further event of this source.
+    pub(crate) fn check_schedule_room(&self, origin: Origin) -> Result<(), Refused> {
         let (schedule, max) = (self.inner.store.schedule_backlog(), self.inner.limits.schedule_max);
         let scheduled = schedule.total();
         let free = Amount {

@@ -24,6 +24,7 @@ mod opening;
 mod pace;
 mod paced;
 mod proxies;
+mod reads;
 mod socket;
 mod stream;
 mod streams;
@@ -41,7 +42,7 @@ use bytes::Bytes;
 use evoke_telemetry::ConnectionMetrics;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::uri::Scheme;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -64,6 +65,7 @@ pub use pace::MinRate;
 use paced::Paced;
 use proxies::Client;
 pub use proxies::{Network, Proxies};
+use reads::UnreadResponses;
 use stream::Stream;
 use streams::StreamLimit;
 pub use tls::{Certificate, CertificatePem, ClientAuthorities, ClientCertificate};
@@ -229,7 +231,9 @@ where
         let peer = client.address;
         let (activity, sender) = (sender.subscribe(), Arc::new(sender));
         let closed = permit.closed.clone();
+        let unread = UnreadResponses::default();
         let service = service_fn(|request: Request<Incoming>| {
+            let (is_http2, unread) = (request.version() == Version::HTTP_2, unread.clone());
             let is_further = sender.borrow().requests > 0;
             let guard = InFlight::new(&sender);
             let client = client.of_request(request.headers(), &self.opening.proxies);
@@ -241,11 +245,21 @@ where
                 request.extensions_mut().insert(certificate.clone());
             }
             let permit = is_further.then(|| self.streams.acquire(address.ip()));
-            let response = (!matches!(permit, Some(None))).then(|| (self.service)(request, address));
+            let response = if matches!(permit, Some(None)) {
+                Err(StatusCode::SERVICE_UNAVAILABLE)
+            } else if is_http2 && host::is_ambiguous(&request) {
+                Err(StatusCode::BAD_REQUEST)
+            } else {
+                Ok((self.service)(request, address))
+            };
             async move {
                 let mut response = match response {
-                    Some(response) => response.await.map(|body| ResponseBody::new(Some(body), guard, permit.flatten())),
-                    None => too_many_requests().map(|()| ResponseBody::new(None, guard, None)),
+                    Ok(response) => {
+                        let response = response.await;
+                        let unread = is_http2.then(|| unread.add());
+                        response.map(|body| ResponseBody::new(Some(body), unread, guard, permit.flatten()))
+                    }
+                    Err(status) => refuse(status).map(|()| ResponseBody::new(None, None, guard, None)),
                 };
                 close.announce(&mut response);
                 Ok::<_, Infallible>(response)
@@ -262,6 +276,10 @@ where
                 return;
             }
             () = closed.cancelled() => return,
+            () = unread.stalled(&self.limits, activity.clone()) => {
+                tracing::debug!("the connection from {peer} was closed: its peer does not read a response");
+                return;
+            }
             () = self.idle(activity.clone()) => CLOSE_GRACE,
             () = self.stop.cancelled() => self.limits.drain,
         };
@@ -301,11 +319,13 @@ where
     }
 }
 
-/// The response to a request beyond [`Limits::further_streams_max`].
-fn too_many_requests() -> Response<()> {
+/// The response to a request beyond [`Limits::further_streams_max`] (503), or with an ambiguous host (400).
+fn refuse(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    *response.status_mut() = status;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 

@@ -47,6 +47,7 @@ pub mod cloudevents;
 mod coding;
 mod config;
 mod cors;
+mod counted;
 mod duplicates;
 #[cfg(test)]
 mod end_to_end;
@@ -80,14 +81,15 @@ use crate::problem::Problem;
 use accept::ClaimPolicy;
 pub use accept::{Accept, SourceGlob};
 use admission::{Admission, Call, owners};
-use attributes::{RequestValues, Templates};
+use attributes::{Query, RequestValues, Templates};
 use auth::{Guard, Sender};
 use body::Read;
 use cloudevents::{Mode, Raw};
 use coding::{Coding, Decoders};
 pub use config::{HttpKind, HttpSource, Method as SourceMethod, claimed_app_error};
 pub use cors::{AllowedHeader, AllowedOrigin, Cors};
-use evoke_core::bus::{Bus, Claims, Offer, Origin, Target};
+use counted::ResponseBody;
+use evoke_core::bus::{Bus, Claims, Held, Offer, Origin, Target};
 use evoke_core::source::Health;
 use evoke_model::Accepted;
 use evoke_model::clock::Clock;
@@ -99,7 +101,7 @@ pub use path::{PathParameters, PathPattern};
 pub use peer::Peer;
 pub use placeholders::{RequestTemplate, RequestValue};
 use receipt::receipt;
-use reply::Stopping;
+use reply::{NoReply, Stopping};
 pub use reply::{REPLY_HEADER, ReplyEvent, STATUS_ATTRIBUTE};
 use routes::RouteMiss;
 pub use routes::{RouteConflict, Routes};
@@ -178,15 +180,18 @@ struct Inner {
     bus: Bus,
     clock: Clock,
     routes: RwLock<Arc<Routes>>,
+    /// The memory for request bodies.
     budget: Budget,
+    /// The memory for large responses.
+    responses: Budget,
     decoders: Decoders,
 }
 
 impl Http {
     /// Creates sources that submit their events to `bus`.
     pub fn new(bus: Bus, clock: Clock, routes: Routes) -> Self {
-        let (routes, budget, decoders) = (RwLock::new(Arc::new(routes)), Budget::default(), Decoders::default());
-        Self(Arc::new(Inner { bus, clock, routes, budget, decoders }))
+        let (budget, responses, decoders) = (Budget::default(), Budget::default(), Decoders::default());
+        Self(Arc::new(Inner { bus, clock, routes: RwLock::new(Arc::new(routes)), budget, responses, decoders }))
     }
 
     /// Replaces the routes, from the next request on.
@@ -210,7 +215,7 @@ impl Http {
     }
 
     /// Handles one request. The memory of its body is counted for the [`Peer`] in the extensions of the request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
@@ -248,7 +253,7 @@ impl Http {
     }
 
     /// Handles one request to an endpoint.
-    async fn respond<B>(&self, endpoint: &Endpoint, head: Parts, body: B) -> Response<Either<Full<Bytes>, Payload>>
+    async fn respond<B>(&self, endpoint: &Endpoint, head: Parts, body: B) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
@@ -262,7 +267,7 @@ impl Http {
                 }
             }
             (Ok(_), None) if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => {
-                self.head_of_get(endpoint, &head, body).await
+                self.head_of_get(endpoint, &head, body).await.map(|response| response.map(Either::Left))
             }
             (Ok(hops), None) => self.take(endpoint, hops, head, body).await.inspect_err(|problem| {
                 if problem.is_lack_of_room() {
@@ -271,7 +276,7 @@ impl Http {
             }),
         };
         let response = response.inspect_err(|problem| problem.count_in(&endpoint.health, self.0.clock.now_ms()));
-        response.unwrap_or_else(Problem::response).map(Either::Left)
+        response.unwrap_or_else(|problem| problem.response().map(Either::Left))
     }
 
     fn hops(&self, headers: &HeaderMap) -> Result<u32, Problem> {
@@ -279,9 +284,10 @@ impl Http {
     }
 
     fn call<'e>(&'e self, endpoint: &'e Endpoint, hops: u32, handler: &'e dyn RequestHandler) -> Call<'e> {
-        let (guard, budget, now_ms) = (endpoint.auth.as_deref(), &self.0.budget, self.0.clock.now_ms());
+        let (guard, now_ms) = (endpoint.auth.as_deref(), self.0.clock.now_ms());
+        let (budget, responses) = (&self.0.budget, &self.0.responses);
         let entered = EnteredThrough { origin: endpoint.origin, hops };
-        Call { handler, guard, budget, entered, body_max: endpoint.body_max, now_ms }
+        Call { handler, guard, budget, responses, entered, body_max: endpoint.body_max, now_ms }
     }
 
     /// Submits the events of a request to the bus, and builds the response.
@@ -291,12 +297,13 @@ impl Http {
         hops: u32,
         head: Parts,
         body: B,
-    ) -> Result<Response<Full<Bytes>>, Problem>
+    ) -> Result<Response<ResponseBody>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
         let (bus, origin) = (&self.0.bus, endpoint.origin);
+        let owners = owners(origin, &head.extensions);
         let refused = |problem: &Problem| bus.count_refused(problem.reason());
         let mut permit = None;
         // Reserves a place among the requests that wait for a reply. If the source verifies senders, this happens only
@@ -305,8 +312,8 @@ impl Http {
             permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
         }
         let (events, claims, memory) = match self.events(endpoint, &head, body).await.inspect_err(refused)? {
-            Taken::Events(events, claims, memory) => (events, claims, memory),
-            Taken::Challenge(challenge) => return Ok(auth::challenge_response(challenge)),
+            Taken::Events(events, claims, memory) => (events, claims, Arc::new(memory)),
+            Taken::Challenge(challenge) => return Ok(auth::challenge_response(challenge).map(Either::Left)),
         };
         if endpoint.reply.is_some() && permit.is_none() {
             permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
@@ -315,12 +322,14 @@ impl Http {
         let first = permit.as_ref().and_then(|_| events.first().cloned());
         let principal = events.first().and_then(|event| event.principal.clone());
         let target = endpoint.target.clone();
-        let accepted = bus.accept(Offer { events, target, origin, hops, claims, ..Offer::default() }).await?;
+        // If the client leaves, the events are in memory until they are committed, and so is their permit.
+        let held: Option<Held> = Some(memory.clone());
+        let accepted = bus.accept(Offer { events, target, origin, hops, claims, held, ..Offer::default() }).await?;
         duplicates::check_sender(bus, principal, &ids, &accepted).await?;
         let (Some(reply), Some(permit), Some(event), Some(&result)) =
             (&endpoint.reply, permit, first, accepted.first())
         else {
-            return Ok(receipt(&ids, &accepted, None));
+            return Ok(counted::with_memory(receipt(&ids, &accepted, None), memory));
         };
         let unread = reply::check_duplicate(bus, result, &event, endpoint.templates.as_deref()).await?;
         let stopping = head.extensions.get::<Stopping>().cloned();
@@ -331,7 +340,12 @@ impl Http {
             Some(none) => Err(none),
             None => reply::wait(bus, reply, permit, root, stopping).await,
         };
-        Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
+        let counted = waited.and_then(|response| {
+            let memory = counted::reserve(&self.0.responses, owners, counted::length(response.body()));
+            Ok(counted::with_memory(response, memory.map_err(|_| NoReply::Busy)?))
+        });
+        let no_reply = |none: NoReply| receipt(&ids, &accepted, Some((none, none.body(reply, root))));
+        Ok(counted.unwrap_or_else(|none| no_reply(none).map(Either::Left)))
     }
 
     /// Responds to a HEAD request for a source that accepts GET. No event is made.
@@ -413,7 +427,8 @@ impl Http {
         }
         if let Some(templates) = &endpoint.templates {
             let parameters = head.extensions.get::<PathParameters>();
-            let values = RequestValues { headers: &head.headers, query: head.uri.query(), parameters };
+            let query = Query::new(head.uri.query());
+            let values = RequestValues { headers: &head.headers, query, parameters };
             for (index, event) in events.iter_mut().enumerate() {
                 let index = (mode == Mode::Batch).then_some(index);
                 templates.apply(event, mode == Mode::Raw, &values, &endpoint.policy, index)?;
@@ -421,6 +436,10 @@ impl Http {
         }
         if mode == Mode::Raw {
             return Ok(Taken::Events(events, None, memory));
+        }
+        if mode == Mode::Batch {
+            // Each event has its own copy of the trace context and of the attributes that the source adds.
+            memory.grow(length + events.iter().map(attributes::memory_of).sum::<usize>())?;
         }
         let router = self.0.bus.router();
         for (index, event) in events.iter().enumerate() {

@@ -265,6 +265,23 @@ async fn an_http_2_peer_that_only_sends_pings_is_closed_in_time() {
 }
 
 #[tokio::test]
+async fn a_peer_that_only_sends_empty_lines_is_closed_in_time() {
+    let server = TestServer::open(Limits { idle: SHORT, ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    let (mut reader, mut writer) = peer.split();
+    let lines = async {
+        while writer.write_all(b"\r\n").await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut response = Vec::new();
+    let closed = async {
+        tokio::select! { _ = reader.read_to_end(&mut response) => {}, () = lines => {} }
+    };
+    timeout(CLOSE_WAIT_MAX, closed).await.expect("the connection should be closed");
+}
+
+#[tokio::test]
 async fn a_request_is_not_idle_however_long_it_takes() {
     let server = TestServer::open(Limits { idle: SHORT, ..Limits::default() }).await;
     let mut peer = server.connect().await;

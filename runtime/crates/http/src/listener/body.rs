@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::pace::Pace;
+use super::reads::{PIECE_MAX, UnreadResponse};
 use super::streams::{StreamLimit, StreamPermit};
 
 /// The longest time in which the rest of a dropped body is read. After that, the connection is closed.
@@ -240,29 +241,56 @@ impl Drop for InFlight {
 pub(super) struct ResponseBody<B> {
     /// `None` for an empty body.
     body: Option<B>,
+    /// The bytes of the last frame that hyper has not received. Only with HTTP/2, see [`PIECE_MAX`].
+    rest: Bytes,
+    /// Set with HTTP/2.
+    unread: Option<UnreadResponse>,
     _in_flight: InFlight,
     _permit: Option<StreamPermit>,
 }
 
 impl<B> ResponseBody<B> {
-    pub(super) fn new(body: Option<B>, in_flight: InFlight, permit: Option<StreamPermit>) -> Self {
-        Self { body, _in_flight: in_flight, _permit: permit }
+    pub(super) fn new(
+        body: Option<B>,
+        unread: Option<UnreadResponse>,
+        in_flight: InFlight,
+        permit: Option<StreamPermit>,
+    ) -> Self {
+        Self { body, rest: Bytes::new(), unread, _in_flight: in_flight, _permit: permit }
+    }
+
+    /// Returns the next piece of the last frame.
+    fn next_piece<E>(&mut self) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE_MAX));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
 
-impl<B: Body + Unpin> Body for ResponseBody<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Some(unread) = &this.unread else { return Pin::new(body).poll_frame(cx) };
+        unread.is_asked();
+        if this.rest.is_empty() {
+            let frame = match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            match frame.into_data() {
+                Ok(data) => this.rest = data,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            }
         }
+        unread.waits_for_peer();
+        this.next_piece()
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(B::is_end_stream)
+        self.rest.is_empty() && self.body.as_ref().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

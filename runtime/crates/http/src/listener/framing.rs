@@ -21,6 +21,9 @@ pub(super) struct FramingFilter {
     head: Head,
     /// True if the connection has had a request. The preface of HTTP/2 is only valid before the first request.
     had_request: bool,
+    /// True if a byte arrived after the end of the last request. Empty lines before a request count, too: otherwise, a
+    /// peer could send them one after the other and would never be idle.
+    has_begun: bool,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -65,8 +68,7 @@ impl FramingFilter {
     /// Returns true if a part of the head of a request was read, and the rest is missing.
     pub(super) fn is_in_head(&self) -> bool {
         match self.position {
-            Position::RequestLine => self.line.len > 0 || self.line.cr,
-            Position::Headers => true,
+            Position::RequestLine | Position::Headers => self.has_begun,
             _ => false,
         }
     }
@@ -82,13 +84,17 @@ impl FramingFilter {
                     rest = rest.get(skipped..).unwrap_or_default();
                     let left = left - skipped as u64;
                     self.position = match self.position {
-                        Position::Body(_) if left == 0 => Position::RequestLine,
+                        Position::Body(_) if left == 0 => {
+                            self.has_begun = false;
+                            Position::RequestLine
+                        }
                         Position::Body(_) => Position::Body(left),
                         _ if left == 0 => Position::ChunkEnd,
                         _ => Position::Chunk(left),
                     };
                 }
                 _ => {
+                    self.has_begun = true;
                     if byte != b'\n' {
                         self.line.push(byte);
                     } else if !self.line.cr || self.line_ended().is_err() {
@@ -104,8 +110,8 @@ impl FramingFilter {
     }
 
     fn line_ended(&mut self) -> Result<(), Ambiguous> {
-        let line = &self.line;
-        self.position = match self.position {
+        let (line, before) = (&self.line, self.position);
+        self.position = match before {
             // Empty lines before a request are skipped (RFC 9112, section 2.2).
             Position::RequestLine if line.len == 0 => Position::RequestLine,
             Position::RequestLine if !self.had_request && line.start == b"PRI * HTTP/2.0" => Position::Http2,
@@ -128,6 +134,9 @@ impl FramingFilter {
             Position::Trailers if line.len == 0 => Position::RequestLine,
             position => position,
         };
+        if matches!((before, self.position), (Position::Headers | Position::Trailers, Position::RequestLine)) {
+            self.has_begun = false;
+        }
         Ok(())
     }
 }

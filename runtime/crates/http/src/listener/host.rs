@@ -2,6 +2,9 @@
 
 use std::net::Ipv6Addr;
 
+use http::Request;
+use http::header::HOST;
+
 /// Returns true if `value` is a host, with or without a port. RFC 3986 also allows the characters ``!$&'()*+,;=`` in a
 /// registered name; they are refused, because real host names do not contain them, and attackers use them to confuse
 /// servers. An empty host is refused, because RFC 9110 (section 4.2.1) forbids it.
@@ -13,6 +16,17 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     }
     let (name, port) = text.split_once(':').unwrap_or((text, ""));
     !name.is_empty() && is_name(name.as_bytes()) && is_port(port)
+}
+
+/// Returns true if an HTTP/2 request has several headers `Host`, or one that differs from `:authority` (RFC 9113,
+/// section 8.3.1). For HTTP/1, `framing.rs` checks this.
+pub(super) fn is_ambiguous<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), request.uri().authority()) {
+        (None, _) => false,
+        (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => true,
+        (Some(host), _) => hosts.next().is_some() || !is_host(host.as_bytes()),
+    }
 }
 
 fn is_port(text: &str) -> bool {

@@ -10,6 +10,7 @@ use hyper::body::Body;
 
 use super::auth::{self, Admitted, Guard, Sender};
 use super::body::{self, Read};
+use super::counted;
 use super::handler::{self, EnteredThrough, Payload, RequestHandler};
 use super::memory::{Budget, Owners};
 use super::peer::Peer;
@@ -57,19 +58,35 @@ pub(super) struct Call<'e> {
     pub(super) handler: &'e dyn RequestHandler,
     pub(super) guard: Option<&'e Guard>,
     pub(super) budget: &'e Budget,
+    pub(super) responses: &'e Budget,
     pub(super) entered: EnteredThrough,
     pub(super) body_max: usize,
     pub(super) now_ms: UnixMs,
 }
 
 impl Call<'_> {
-    /// Passes a request to the handler after its sender is verified.
+    /// Passes a request to the handler after its sender is verified. The memory of a response that is complete is
+    /// counted until the client has read it. If there is none, the response is 503.
     pub(super) async fn run<B>(self, request: Request<B>) -> Result<Response<Payload>, Problem>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
     {
-        let Self { handler, guard, budget, entered, body_max, now_ms } = self;
+        let (responses, owners) = (self.responses, owners(self.entered.origin, request.extensions()));
+        let response = self.call(request).await?;
+        let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        Ok(match counted::reserve(responses, owners, length.unwrap_or_default())? {
+            Some(memory) => response.map(|body| counted::hold(body, memory)),
+            None => response,
+        })
+    }
+
+    async fn call<B>(self, request: Request<B>) -> Result<Response<Payload>, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Error + Send + Sync + 'static,
+    {
+        let Self { handler, guard, budget, entered, body_max, now_ms, .. } = self;
         if guard.is_none() {
             return handler::call(handler, request, entered, body_max).await;
         }

@@ -1,7 +1,8 @@
 //! Sets the event attributes that a source makes from values of a request.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderMap;
 
@@ -17,8 +18,16 @@ use evoke_model::event::{Event, is_excluded_char};
 
 /// The longest id that is made from a request, in bytes. An `Idempotency-Key` has the same limit.
 const ID_MAX: usize = 256;
+/// The memory that an event, and each extension attribute, needs in addition to its texts; rounded up.
+const EVENT_BYTES: usize = 256;
+const EXTENSION_BYTES: usize = 64;
 /// The longest other attribute that is made from a request, in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
+
+/// Returns an estimate of the memory of an event without its data, which is a part of the body, in bytes.
+pub(super) fn memory_of(event: &Event) -> usize {
+    event.size() - event.data.as_bytes().len() + EVENT_BYTES + event.extensions.len() * EXTENSION_BYTES
+}
 
 /// The templates that a source fills in for each event. A fixed `type` is not one of them.
 #[derive(Debug)]
@@ -32,8 +41,33 @@ pub(super) struct Templates {
 /// The parts of a request from which placeholders take their values.
 pub(super) struct RequestValues<'r> {
     pub(super) headers: &'r HeaderMap,
-    pub(super) query: Option<&'r str>,
+    pub(super) query: Query<'r>,
     pub(super) parameters: Option<&'r PathParameters>,
+}
+
+/// The query of a request. It is parsed only once, because a batch needs its fields for each event.
+pub(super) struct Query<'r> {
+    text: &'r str,
+    /// The value of each field; `None` if it is sent more than once.
+    fields: OnceCell<HashMap<Cow<'r, str>, Option<Cow<'r, str>>>>,
+}
+
+impl<'r> Query<'r> {
+    pub(super) fn new(text: Option<&'r str>) -> Self {
+        Self { text: text.unwrap_or_default(), fields: OnceCell::new() }
+    }
+
+    /// Returns the value of a field: `None` without the field, and `Some(None)` if it is sent more than once.
+    fn field(&self, name: &str) -> Option<Option<&str>> {
+        let fields = self.fields.get_or_init(|| {
+            let mut fields = HashMap::new();
+            for (name, value) in form::fields(self.text) {
+                fields.entry(name).and_modify(|value| *value = None).or_insert(Some(value));
+            }
+            fields
+        });
+        fields.get(name).map(Option::as_deref)
+    }
 }
 
 impl Templates {
@@ -163,16 +197,13 @@ impl RequestValues<'_> {
                 },
                 None => Ok(None),
             },
-            RequestValue::Query(name) => {
-                let mut values = form::fields(self.query.unwrap_or_default()).filter(|(other, _)| other == name);
-                match (values.next(), values.next()) {
-                    (Some(_), Some(_)) => Err("it is sent more than once".to_owned()),
-                    (Some((_, value)), None) if value.contains('\u{fffd}') => {
-                        Err("it is not UTF-8 after percent-decoding; percent-encode UTF-8".to_owned())
-                    }
-                    (value, _) => Ok(value.map(|(_, value)| value)),
+            RequestValue::Query(name) => match self.query.field(name) {
+                Some(None) => Err("it is sent more than once".to_owned()),
+                Some(Some(value)) if value.contains('\u{fffd}') => {
+                    Err("it is not UTF-8 after percent-decoding; percent-encode UTF-8".to_owned())
                 }
-            }
+                value => Ok(value.flatten().map(Cow::Borrowed)),
+            },
             RequestValue::Path(name) => Ok(self.parameters.and_then(|all| all.get(name)).map(Cow::Borrowed)),
             RequestValue::Data(path) => match event.data.field(path) {
                 Some(json) => scalar(json),

@@ -3,7 +3,7 @@
 //! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
 //! are decoded, and is counted like the memory of the body itself. The time of the work is proportional to the sizes of
 //! the body and the result, and other tasks can run in between. The memory of the decoders themselves is bounded by
-//! [`DECODERS_KIB`]; a body waits until there is room for its decoder.
+//! [`BROTLI_KIB`] and [`DEFLATES_KIB`]; a body waits until there is room for its decoder.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
@@ -13,14 +13,16 @@ use bytes::Bytes;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::memory::Memory;
 use crate::problem::Problem;
 use evoke_manifest::parser::excerpt;
 
-/// The memory for all decoders at the same time, in KiB. The largest decoder needs 20 MiB.
-const DECODERS_KIB: u32 = 32 * 1024;
+/// The memory for all decoders of brotli at the same time, in KiB. The largest decoder needs 20 MiB.
+const BROTLI_KIB: u32 = 24 * 1024;
+/// The same for gzip and deflate. They have memory of their own, because few decoders of brotli can use all of theirs.
+const DEFLATES_KIB: u32 = 8 * 1024;
 /// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
 const DEFLATE_KIB: u32 = 64;
 /// The memory of a decoder for brotli without its window, in KiB: 256 tables of each of three kinds.
@@ -46,11 +48,27 @@ pub(super) enum Coding {
 
 /// Limits the memory of the running decoders; cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Decoders(Arc<Semaphore>);
+pub(super) struct Decoders {
+    brotli: Arc<Semaphore>,
+    deflates: Arc<Semaphore>,
+}
 
 impl Default for Decoders {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(DECODERS_KIB as usize)))
+        let semaphore = |kib: u32| Arc::new(Semaphore::new(kib as usize));
+        Self { brotli: semaphore(BROTLI_KIB), deflates: semaphore(DEFLATES_KIB) }
+    }
+}
+
+impl Decoders {
+    /// Waits until there is room for a decoder of this body.
+    async fn acquire(&self, coding: Coding, body: &[u8]) -> Option<SemaphorePermit<'_>> {
+        let (memory, kib) = match coding {
+            Coding::Gzip | Coding::Deflate => (&self.deflates, DEFLATE_KIB),
+            Coding::Brotli => (&self.brotli, BROTLI_TABLES_KIB + (1 << brotli_window_bits(body).saturating_sub(10))),
+        };
+        // `acquire_many` fails only if the semaphore is closed, which never happens.
+        memory.acquire_many(kib).await.ok()
     }
 }
 
@@ -87,14 +105,6 @@ impl Coding {
             Self::Brotli => "br",
         }
     }
-
-    /// Returns the memory that a decoder of this body needs, in KiB.
-    fn decoder_kib(self, body: &[u8]) -> u32 {
-        match self {
-            Self::Gzip | Self::Deflate => DEFLATE_KIB,
-            Self::Brotli => BROTLI_TABLES_KIB + (1 << brotli_window_bits(body).saturating_sub(10)),
-        }
-    }
 }
 
 /// Returns the binary logarithm of the window size that a brotli stream declares (RFC 7932, section 9.1).
@@ -123,8 +133,7 @@ pub(super) async fn decode(
     if body.is_empty() {
         return Ok(body);
     }
-    // `acquire_many` fails only if the semaphore is closed, which never happens.
-    let _permit = decoders.0.acquire_many(coding.decoder_kib(&body).min(DECODERS_KIB)).await;
+    let _permit = decoders.acquire(coding, &body).await;
     let mut decoder = Decoder::new(coding, &body);
     let malformed =
         |detail: &str| Problem::malformed(format!("the body is not valid {} data: {detail}", coding.name()));

@@ -5,6 +5,7 @@
 //! event that another sender is going to send. The later sender then gets an error, so that it does not assume that its
 //! event was stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -26,8 +27,13 @@ pub(super) async fn check_sender(
     let Some(principal) = principal.filter(|own| OWN_PRINCIPALS.iter().any(|prefix| own.starts_with(prefix))) else {
         return Ok(());
     };
+    // Reading an event can cost 1 MiB, so an event with many duplicates in a batch is read once.
+    let mut read = HashSet::new();
     for (index, (id, result)) in ids.iter().zip(accepted).enumerate() {
         let Accepted::Duplicate(seq) = result else { continue };
+        if !read.insert(*seq) {
+            continue;
+        }
         // The sender is unknown if the stored event was removed or cannot be read.
         let Ok(Some(Ok(stored))) = bus.accepted(*seq).await else { continue };
         if stored.event.principal.as_ref() != Some(&principal) {

@@ -132,6 +132,26 @@ async fn a_repeated_request_is_reported_as_a_duplicate() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_large_response_is_counted_until_it_is_read() {
+    let (http, _) = http(bus::Limits::default());
+    let handled = Endpoint { handler: Some(Arc::new(QueryHandler)), body_max: 1 << 20, ..endpoint("/send") };
+    let events = HttpSource { max_body: ByteSize(1 << 20), ..source("/large") };
+    let events = Endpoint::new(&events, "/shop/large", Origin(3), Target::Matching);
+    http.set_routes(Routes::new([handled, events]).unwrap());
+    let large = "x".repeat(100_000);
+    let event = format!(r#"{{"specversion":"1.0","id":"{large}","source":"/shop/large","type":"order.placed"}}"#);
+    let cloudevent = post("/large").header("content-type", "application/cloudevents+json");
+    for (request, body, status) in [(cloudevent, event, 202), (post("/send").header("host", "a"), large, 200)] {
+        let used = || http.0.budget.used() + http.0.responses.used();
+        let response = http.handle(request.body(Full::from(body)).unwrap()).await;
+        assert_eq!(response.status(), status);
+        assert!(used() >= 100_000, "{} bytes are counted", used());
+        assert!(response.into_body().collect().await.unwrap().to_bytes().len() >= 100_000);
+        assert_eq!(used(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_batch_with_some_duplicates_reports_which_events_are_duplicates() {
     let (http, store) = http(bus::Limits::default());
     let batch = || post("/events").header("content-type", "application/cloudevents-batch+json");

@@ -7,6 +7,7 @@
 //! | the reply: its data, its media type, and the status in its attribute `httpstatus` (200 to 599, else 200) | `event` | the reply is stored |
 //! | 502 with the kind of the failure in `cause` | `dead` | a delivery of the chain is a dead letter, and there is no reply |
 //! | 202 | `none` | every delivery of the chain is done, and there is no reply; or the event was accepted before, and retention has removed it |
+//! | 202 | `busy` | there is a reply, but no memory for it, because other clients read their responses slowly |
 //! | 202 | `timeout` | there was no reply within the time limit |
 //! | 202 | `stopping` | the process stops |
 //! | 202 | `unknown` | the chain cannot be read |
@@ -80,6 +81,8 @@ pub(super) enum NoReply {
     Stopping,
     Removed,
     Unknown,
+    /// The memory for responses is used up.
+    Busy,
 }
 
 /// The member `reply` of a response that is not the reply.
@@ -96,6 +99,7 @@ impl NoReply {
             Self::TimedOut => "timeout",
             Self::Stopping => "stopping",
             Self::Unknown => "unknown",
+            Self::Busy => "busy",
         }
     }
 
@@ -118,6 +122,7 @@ impl NoReply {
                 "the event was accepted before, and its retention time is over; send it with a new id to repeat it"
                     .into()
             }
+            Self::Busy => format!("the memory for responses is full; {again}, or see `evoke trace {seq}`"),
             Self::Unknown => format!("it is not known whether there is an event `{event}`; {again}"),
         };
         NoReplyBody { state: self.name(), detail }

@@ -64,3 +64,54 @@ async fn a_refused_request_counts_until_its_body_has_arrived() {
     server.gate.add_permits(1);
     assert_eq!(first.await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn a_peer_that_opens_no_window_for_a_response_is_disconnected() {
+    let rate_min = MinRate { bytes_per_s: 1 << 20, ..Limits::default().rate_min };
+    let limits = Limits { write_stall: SHORT, rate_min, ..Limits::default() };
+    for path in ["/large", "/"] {
+        let server = TestServer::open(limits).await;
+        let mut client = http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(0);
+        let (mut sender, connection) = client.handshake(TokioIo::new(server.connect().await)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get(format!("http://{}{path}", server.addr)).body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let ended = timeout(CLOSE_WAIT_MAX, connection).await;
+        assert!(ended.is_ok(), "{path}: the connection should be closed");
+        assert!(response.into_body().collect().await.is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_response_arrives_completely_over_http_2() {
+    let server = TestServer::open(Limits::default()).await;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/large", server.addr)).body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.headers()["content-length"], (64 << 20).to_string());
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn an_ambiguous_host_is_refused_over_http_2() {
+    let server = TestServer::open(Limits::default()).await;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
+    tokio::spawn(connection);
+    let authority = server.addr.to_string();
+    for (hosts, status) in [
+        (&[][..], 200),
+        (&[authority.as_str()], 200),
+        (&["other.example"], 400),
+        (&[authority.as_str(), authority.as_str()], 400),
+        (&[authority.as_str(), "other.example"], 400),
+    ] {
+        let mut request = Request::get(format!("http://{authority}/")).body(Empty::<Bytes>::new()).unwrap();
+        request.headers_mut().extend(hosts.iter().map(|host| (http::header::HOST, host.parse().unwrap())));
+        assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{hosts:?}");
+    }
+    assert_eq!(server.paths().len(), 2);
+}

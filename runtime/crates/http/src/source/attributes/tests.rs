@@ -44,7 +44,7 @@ fn apply(key: &str, text: &str, accept: &[&str]) -> Result<String, (u16, String)
         headers.append(name, http::HeaderValue::from_bytes(value).unwrap());
     }
     let parameters = PathPattern::new("/hooks/{team}").capture("/hooks/a%20b").unwrap();
-    let values = RequestValues { headers: &headers, query: Some(QUERY), parameters: Some(&parameters) };
+    let values = RequestValues { headers: &headers, query: Query::new(Some(QUERY)), parameters: Some(&parameters) };
     let mut event = Event { data: Data::Json(DATA.into()), ..Event::default() };
     let templates = Templates::of(&source).unwrap();
     match templates.apply(&mut event, true, &values, &policy, None) {
@@ -128,7 +128,7 @@ fn cloudevents_keep_their_type_subject_and_id_and_get_the_attributes() {
     source.attributes.insert("kind".into(), template("{header.x-kind}"));
     let policy = ClaimPolicy::new("/shop/hook".into(), None, Accept::default());
     let headers = HeaderMap::from_iter([("x-kind".parse().unwrap(), "push".parse().unwrap())]);
-    let values = RequestValues { headers: &headers, query: None, parameters: None };
+    let values = RequestValues { headers: &headers, query: Query::new(None), parameters: None };
     let mut event = Event { id: "1".into(), type_: "t".into(), subject: Some("s".into()), ..Event::default() };
     event.extensions.insert("kind".into(), "claimed".into());
     Templates::of(&source).unwrap().apply(&mut event, false, &values, &policy, Some(0)).unwrap();
@@ -144,4 +144,15 @@ fn a_source_without_placeholders_has_no_templates() {
     let fixed = HttpSource { type_: Some("order.placed".into()), ..HttpSource::at("/") };
     assert!(Templates::of(&fixed).is_none());
     assert!(Templates::of(&HttpSource { type_: Some(template("a.{query.b}")), ..fixed }).is_some());
+}
+
+#[test]
+fn a_copy_of_an_attribute_counts() {
+    let event = |state: &str| {
+        let json = format!(r#"{{"id":"1","source":"/s","type":"t","tracestate":"{state}","data":[1,2,3]}}"#);
+        Event::from_json(json.as_bytes(), |_| {}).unwrap()
+    };
+    let (short, long) = (memory_of(&event("a=1")), memory_of(&event(&format!("a={}", "1".repeat(501)))));
+    assert_eq!(long - short, 500);
+    assert!(short > EVENT_BYTES + EXTENSION_BYTES);
 }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::source::memory::{Budget, Owners};
 use evoke_core::bus::Origin;
@@ -175,8 +177,14 @@ async fn a_brotli_window_is_counted_and_a_larger_one_than_the_standard_allows_is
     for (first, bits) in [(0x0F, 24), (0x0B, 22), (0x01, 17), (0x00, 16), (0x21, 10)] {
         assert_eq!(brotli_window_bits(&[first]), bits);
     }
-    assert_eq!(Coding::Brotli.decoder_kib(&[0x0F]), 20 * 1024);
-    assert!(Coding::Brotli.decoder_kib(&[0x0F]) <= DECODERS_KIB);
+    let decoders = Decoders::default();
+    let largest = decoders.acquire(Coding::Brotli, &[0x0F]).await.unwrap();
+    assert_eq!(largest.num_permits(), 20 * 1024);
+    // Decoders of brotli that use all of their memory do not delay gzip.
+    let _rest = decoders.brotli.try_acquire_many(4 * 1024).unwrap();
+    assert!(decoders.acquire(Coding::Gzip, &[]).now_or_never().is_some());
+    assert!(decoders.acquire(Coding::Brotli, &[0x00]).now_or_never().is_none());
+    drop(largest);
     // The large window extension: 1 << 30 bytes.
     assert_eq!(run("br", &[0x11, 0x1E, 0, 0, 0, 0], 1_000).await.unwrap_err().0, 400);
 }

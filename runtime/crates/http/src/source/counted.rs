@@ -1,0 +1,56 @@
+//! Response bodies whose memory is counted until the client has read them.
+//!
+//! A client chooses how long a response stays in memory: it can read slowly. Clients also choose the size of some
+//! responses, such as a receipt with long ids, or a reply that repeats their data.
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Body as _;
+
+use super::handler::Payload;
+use super::memory::{Budget, Memory, Owners, Refused};
+
+/// The largest response whose memory is not counted, in bytes.
+const SMALL_RESPONSE_MAX: usize = 8 * 1024;
+
+/// The body of a response of a source.
+pub(super) type ResponseBody = Either<Full<Bytes>, Payload>;
+
+/// Holds the memory permit of the request until its response is read, if the response is large. Such a response is
+/// at most about as large as its request.
+pub(super) fn with_memory(response: Response<Full<Bytes>>, memory: impl Send + 'static) -> Response<ResponseBody> {
+    if length(response.body()) <= SMALL_RESPONSE_MAX {
+        return response.map(Either::Left);
+    }
+    response.map(|body| Either::Right(hold(body.map_err(|never| match never {}), memory)))
+}
+
+/// Reserves memory for a large response that is complete. Returns an error if the memory is used up, or the share of
+/// the source or of the peer.
+pub(super) fn reserve(budget: &Budget, owners: Owners, length: usize) -> Result<Option<Memory>, Refused> {
+    if length <= SMALL_RESPONSE_MAX {
+        return Ok(None);
+    }
+    let memory = budget.register(owners);
+    memory.complete();
+    memory.grow(length)?;
+    Ok(Some(memory))
+}
+
+/// Holds `memory` until the body is dropped.
+pub(super) fn hold<B>(body: B, memory: impl Send + 'static) -> Payload
+where
+    B: hyper::body::Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    let held = body.map_frame(move |frame| {
+        let _held = &memory;
+        frame
+    });
+    held.boxed_unsync()
+}
+
+/// Returns the length of a complete body, in bytes.
+pub(super) fn length(body: &Full<Bytes>) -> usize {
+    body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or_default()
+}
