@@ -79,6 +79,7 @@ impl Runner for Sandboxed {
                 duration: ran.duration,
                 note: None,
                 recording: None,
+                responded: false,
             }
         }
         .boxed()

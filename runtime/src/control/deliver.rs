@@ -135,11 +135,11 @@ impl Runner for EndpointRunner {
         async move {
             let (target, Call { event, delivery_id, hops, trace, .. }) = (self.target.clone(), call);
             let request = self.io.spawn(async move { target.send(&event, &delivery_id, hops, trace).await });
-            let Sent { outcome, note, duration } = match AbortOnDropHandle::new(request).await {
+            let Sent { outcome, note, duration, responded } = match AbortOnDropHandle::new(request).await {
                 Ok(sent) => sent,
                 Err(error) => {
                     let outcome = Outcome::Unavailable { message: format!("the request was not sent: {error}") };
-                    Sent { outcome, note: None, duration: std::time::Duration::ZERO }
+                    Sent { outcome, note: None, duration: std::time::Duration::ZERO, responded: false }
                 }
             };
             let outcome = redacted(outcome, &self.redacted);
@@ -150,6 +150,7 @@ impl Runner for EndpointRunner {
                 duration,
                 note,
                 recording: None,
+                responded,
             }
         }
         .boxed()

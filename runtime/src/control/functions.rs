@@ -93,12 +93,13 @@ impl Runner for SandboxRunner {
             let Some(function) = self.component.wait().await else {
                 let outcome = Outcome::Unavailable { message: "the component was not loaded".into() };
                 let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-                return AttemptResult { outcome, published, state, duration, note: None, recording: None };
+                let (note, recording) = (None, None);
+                return AttemptResult { outcome, published, state, duration, note, recording, responded: false };
             };
             let attempt = function.run(call).await;
             let recording = recording.map(|recording| recording.end(function, &attempt));
             let sandbox::Attempt { outcome, published, state, duration, note, .. } = attempt;
-            AttemptResult { outcome, published, state, duration, note, recording }
+            AttemptResult { outcome, published, state, duration, note, recording, responded: false }
         }
         .boxed()
     }

@@ -105,6 +105,9 @@ pub struct AttemptResult {
     pub note: Option<String>,
     /// The recording of the attempt, to store with its outcome.
     pub recording: Option<NewRecording>,
+    /// True if the endpoint of the function sent a response. Without a response, the outcome does not show that the
+    /// endpoint is up. Always false if the function has no endpoint.
+    pub responded: bool,
 }
 
 /// The settings and the runner of a function.

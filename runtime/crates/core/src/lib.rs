@@ -39,7 +39,8 @@
 //!                 Err(closed) => Outcome::Retry { message: closed.to_string(), after: None },
 //!             };
 //!             let (published, state) = (Vec::new(), Transaction::default());
-//!             AttemptResult { outcome, published, state, duration: Duration::ZERO, note: None, recording: None }
+//!             let (duration, note, recording) = (Duration::ZERO, None, None);
+//!             AttemptResult { outcome, published, state, duration, note, recording, responded: false }
 //!         })
 //!     }
 //! }

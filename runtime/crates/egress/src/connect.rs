@@ -15,7 +15,7 @@ use evoke_model::not_global;
 
 use super::client::{GrantState, Owner};
 use super::connection::Connection;
-use super::error::Error;
+use super::error::{Error, peer_text};
 use super::grant::Grant;
 use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
@@ -116,7 +116,7 @@ async fn handshake(
         Ok(Err(error)) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-            Err(Error::Tls { target: target.clone(), message: error.to_string(), is_certificate })
+            Err(Error::Tls { target: target.clone(), message: peer_text(error), is_certificate })
         }
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -29,6 +30,10 @@ const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Maximum number of unread bytes of all response bodies of an HTTP/2 connection together.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// While a request over HTTP/2 waits and the peer has sent nothing for this time, the connection sends a ping.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection with HTTP/2 is closed if the peer does not respond to a ping within this time.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes of a request body that are buffered while an HTTP/2 peer does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -78,6 +83,8 @@ impl Connection {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER_BYTES)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
                 .handshake(stream)
                 .await?;
             executor.spawn(connection);

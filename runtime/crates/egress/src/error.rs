@@ -8,6 +8,9 @@ use evoke_model::destination::Target;
 
 use super::limits::{CALLS_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 
+/// Largest number of characters of a peer's text in a message.
+const PEER_TEXT_CHARS_MAX: usize = 400;
+
 /// Why a request has no response, or a body ended early. No variant contains a header of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -177,7 +180,8 @@ impl Error {
         if error.is_parse_too_large() {
             return Self::ResponseHead;
         }
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        // A time-out of the connection itself: the peer did not respond to a ping.
+        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() || error.is_timeout() {
             return Self::Closed;
         }
         let mut source = std::error::Error::source(error);
@@ -197,8 +201,29 @@ impl Error {
         }
         let mut message = error.to_string();
         if let Some(cause) = std::error::Error::source(error) {
+            let cause = cause.downcast_ref().map_or_else(|| peer_text(cause), of_http2);
             message = format!("{message}: {cause}");
         }
         Self::Protocol(message)
+    }
+}
+
+/// Describes an error of HTTP/2. A GOAWAY frame can have up to 16 KiB of text from the peer, which may repeat parts of
+/// requests, such as secrets. This text is left out.
+fn of_http2(error: &h2::Error) -> String {
+    match error.reason() {
+        Some(reason) if error.is_go_away() && error.is_remote() => format!("GOAWAY received: {reason}"),
+        Some(reason) if error.is_go_away() => format!("GOAWAY sent: {reason}"),
+        _ => peer_text(error),
+    }
+}
+
+/// Returns the beginning of a text that the peer may have chosen, in full or in part. For example, an error about a
+/// certificate lists all names of the certificate.
+pub(crate) fn peer_text(text: impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    match text.char_indices().nth(PEER_TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }

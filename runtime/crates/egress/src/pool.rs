@@ -116,6 +116,15 @@ impl Pool {
         self.sweep_later(&mut state);
     }
 
+    /// Removes a connection with HTTP/2 whose peer did not respond in time, so that later calls make a new connection.
+    /// The peer may be unreachable without the runtime knowing it: a network device can drop a connection silently.
+    /// Calls that still use the connection continue.
+    pub(crate) fn forget(&self, connection: &Connection) {
+        if let Connection::Http2(silent) = connection {
+            self.lock().shared.retain(|entry| !Arc::ptr_eq(&entry.connection, silent));
+        }
+    }
+
     fn close_oldest(&self) {
         let mut state = self.lock();
         if !state.idle.is_empty() {
@@ -166,6 +175,13 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// Makes later calls use another connection, after the peer did not respond in time.
+    pub(crate) fn forget(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.forget(&self.connection);
+        }
+    }
+
     /// Returns the connection to the pool, after the request and the response ended.
     pub(crate) fn give_back(self) {
         if let Connection::Http1(mut connection) = self.connection

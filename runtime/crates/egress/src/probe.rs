@@ -18,7 +18,7 @@ use evoke_model::destination::Target;
 use super::certificate;
 use super::client::{GrantState, Owner};
 use super::connect::{dial, resolve};
-use super::error::Error;
+use super::error::{Error, peer_text};
 
 /// The certificates that a server presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Owner {
         let connected = timeout_at(end, TlsConnector::from(Arc::new(config)).connect(server, stream)).await;
         let failed = |error: std::io::Error| Error::Tls {
             target: target.clone(),
-            message: error.to_string(),
+            message: peer_text(error),
             is_certificate: false,
         };
         connected.map_err(timed_out)?.map_err(failed)?;
@@ -102,7 +102,7 @@ impl ServerCertVerifier for Recorder {
         let verified = self.trusted.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let chain = [end_entity].into_iter().chain(intermediates);
         let ends = chain.filter_map(|one| certificate::fields(one).map(|fields| fields.not_after));
-        let distrust = verified.err().map(|error| error.to_string());
+        let distrust = verified.err().map(peer_text);
         let seen = PeerCertificates { not_after_s: ends.min(), distrust };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         Ok(ServerCertVerified::assertion())

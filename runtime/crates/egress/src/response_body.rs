@@ -88,7 +88,10 @@ impl Body for ResponseBody {
             Poll::Pending => match self.poll_timer(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(error) => {
-                    self.held = None;
+                    // Until the deadline, the peer may have sent other parts of the body in time.
+                    if let (Error::BetweenBytesTimeout(_), Some((lease, _))) = (&error, self.held.take()) {
+                        lease.forget();
+                    }
                     return Poll::Ready(Some(Err(error)));
                 }
             },

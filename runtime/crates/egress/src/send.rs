@@ -118,7 +118,8 @@ impl Owner {
                 }
             };
             address(&mut request, &key.target, connection.is_http2())?;
-            match wait_for_head(connection.send(request), &sending, limits).await? {
+            let waited = wait_for_head(connection.send(request), &sending, limits).await;
+            match waited.inspect_err(|_| self.0.pool.forget(&connection))? {
                 Ok(response) => break (connection, response),
                 Err(mut error) => match error.take_message() {
                     // Nothing was sent, because the pooled connection was dead. The request is sent over another

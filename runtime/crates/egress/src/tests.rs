@@ -16,6 +16,7 @@ use evoke_telemetry::{Metrics, OutboundOutcome};
 
 use super::*;
 
+mod http2;
 mod limits;
 mod tls;
 

@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use evoke_egress::{Allowance, Grant, Limits, Owner, TrustAnchors, full};
-use evoke_manifest::deliver::Deliver;
+use evoke_manifest::deliver::{Deliver, Field};
 use evoke_model::clock::Clock;
 use evoke_model::destination::{Destination, Target as Origin};
 use evoke_model::event::Event;
@@ -37,6 +37,9 @@ pub struct HttpTarget {
     owner: Owner,
     template: Template,
     origin: Origin,
+    /// True if the path or the query of the URL has values of the event. A response 410 is then about this URL only, so
+    /// the other events can still be delivered.
+    is_url_of_event: bool,
     timeout: Duration,
     clock: Clock,
     redact: Redact,
@@ -57,6 +60,8 @@ pub struct Sent {
     pub note: Option<String>,
     /// The time from the start of the attempt until its outcome.
     pub duration: Duration,
+    /// True if the endpoint sent a response. False if no request was sent, or no response arrived.
+    pub responded: bool,
 }
 
 /// Returns the grant of a function with `deliver`, which permits its requests. The grant allows only requests to the
@@ -84,7 +89,9 @@ impl HttpTarget {
     ) -> Self {
         let template = Template::new(deliver, secrets, signer);
         let redact: Redact = Arc::new(str::to_owned);
-        Self { owner, template, origin: deliver.url.target().clone(), timeout, clock, redact }
+        let is_url_of_event =
+            deliver.url.path().placeholders().any(|placeholder| !matches!(placeholder.name, Field::Secret(_)));
+        Self { owner, template, origin: deliver.url.target().clone(), is_url_of_event, timeout, clock, redact }
     }
 
     /// Replaces the values of secrets in texts that the endpoint sends. This happens before a text is shortened for a
@@ -101,30 +108,36 @@ impl HttpTarget {
         let started = Instant::now();
         let trace = trace.or_else(|| TraceContext::of_event(event));
         let delivery = Delivery { event, id: delivery_id, hops, trace: trace.as_ref(), now_ms: self.clock.now_ms() };
-        let (outcome, note) = self.exchange(delivery, started + self.timeout).await;
-        Sent { outcome, note, duration: started.elapsed() }
+        let result = self.exchange(delivery, started + self.timeout).await;
+        let responded = result.is_ok();
+        let (outcome, note) = result.unwrap_or_else(|outcome| (outcome, None));
+        Sent { outcome, note, duration: started.elapsed(), responded }
     }
 
-    async fn exchange(&self, delivery: Delivery<'_>, deadline: Instant) -> (Outcome, Option<String>) {
-        let request = match self.template.request(&self.origin, delivery) {
-            Ok(request) => request.map(full),
-            Err(message) => return (Outcome::Reject { message }, None),
-        };
+    /// Returns the outcome of the response and the note of a successful attempt. Without a response, returns the
+    /// outcome as the error.
+    async fn exchange(&self, delivery: Delivery<'_>, deadline: Instant) -> Result<(Outcome, Option<String>), Outcome> {
+        let request = self.template.request(&self.origin, delivery).map_err(|message| Outcome::Reject { message })?;
+        let request = request.map(full);
         let size = http_body::Body::size_hint(request.body()).lower();
         let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));
         // An endpoint may use the whole `timeout` of the function before it sends the first byte.
         let limits = Limits { deadline, allowance, first_byte_timeout: self.timeout, ..Limits::within(self.timeout) };
-        let timed_out = || (Outcome::Timeout { limit: self.timeout }, None);
-        match timeout_at(deadline, self.owner.send(request, &limits)).await {
-            Err(_) | Ok(Err(evoke_egress::Error::Deadline)) => timed_out(),
-            Ok(Err(error)) => (outcome::of_error(&error), None),
-            Ok(Ok(response)) => {
-                let (head, body) = response.into_parts();
-                let excerpt = response::read(body, head.status.is_success(), &*self.redact).await;
-                let location = outcome::location(&head.headers, &*self.redact);
-                let texts = (location.as_deref(), excerpt.as_deref());
-                outcome::of_response(head.status, &head.headers, texts, self.clock.now_ms())
-            }
-        }
+        // The owner ends the call at the deadline. A second timer for the deadline here could drop the call before
+        // that, and the owner would keep a connection that no longer responds.
+        let response = self.owner.send(request, &limits).await.map_err(|error| match error {
+            evoke_egress::Error::Deadline => Outcome::Timeout { limit: self.timeout },
+            error => outcome::of_error(&error),
+        })?;
+        let (head, body) = response.into_parts();
+        let excerpt = response::read(body, head.status.is_success(), &*self.redact).await;
+        let location = outcome::location(&head.headers, &*self.redact);
+        let texts = (location.as_deref(), excerpt.as_deref());
+        let (outcome, note) = outcome::of_response(head.status, &head.headers, texts, self.clock.now_ms());
+        let outcome = match outcome {
+            Outcome::EndpointGone { message } if self.is_url_of_event => Outcome::Reject { message },
+            outcome => outcome,
+        };
+        Ok((outcome, note))
     }
 }

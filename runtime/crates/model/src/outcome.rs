@@ -41,9 +41,10 @@ pub enum Outcome {
         /// The denied request and the grant that it needs.
         message: String,
     },
-    /// The state writes of the attempt would exceed the quota of a bucket.
+    /// The state writes of the attempt would exceed the quota of a bucket, or there is no room for events that the
+    /// attempt published with `notbefore`.
     Quota {
-        /// The bucket and the setting that raises its limit.
+        /// The bucket and the setting that raises its limit, or the limit of scheduled events.
         message: String,
     },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
@@ -59,8 +60,8 @@ pub enum Outcome {
         /// The wait that the endpoint asked for (`Retry-After`); `None` means the wait of the retry policy.
         after: Option<Duration>,
     },
-    /// The endpoint of the function is gone for good (status 410). The dispatcher suspends the function, and the
-    /// delivery stays pending.
+    /// The endpoint of the function is gone for good: its URL has no values of events and responds with 410. The
+    /// dispatcher suspends the function, and the delivery stays pending.
     EndpointGone {
         /// The status of the response, as in `410 Gone`.
         message: String,

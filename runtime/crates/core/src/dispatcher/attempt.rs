@@ -111,7 +111,7 @@ async fn run_once(
         Ok(_) if exits >= EXITS_MAX => not_run(Outcome::Crashed { exits }),
         Ok(_) if spec.runner.circuit().is_some() => {
             let result = spec.runner.run(call).await;
-            if !inner.endpoint_ended(spec, delivery, &result.outcome) {
+            if !inner.endpoint_ended(spec, delivery, &result) {
                 return Err(started.measurement);
             }
             result
@@ -150,7 +150,7 @@ async fn end(
     let Started { attempt, mut measurement } = started;
     let ended_ms = inner.clock.now_ms();
     measurement.ran(inner.clock.store_ms());
-    let AttemptResult { mut outcome, mut published, state, duration, note, recording } = result;
+    let AttemptResult { mut outcome, mut published, state, duration, note, recording, responded: _ } = result;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done
         && let Ok(cause) = &delivery.event
@@ -195,7 +195,7 @@ fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
 /// The result of an attempt that ended without a run of the function.
 fn not_run(outcome: Outcome) -> AttemptResult {
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    AttemptResult { outcome, published, state, duration, note: None, recording: None }
+    AttemptResult { outcome, published, state, duration, note: None, recording: None, responded: false }
 }
 
 /// Returns the outcome of an attempt whose chain of events reached a limit. `limit` describes this limit. The message
@@ -333,7 +333,8 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 }
 
 /// Adds the lineage and the deliveries to published events. Returns [`Outcome::Loop`] as the error when the chain
-/// exceeds the hop limit, and [`Outcome::Denied`] for an invalid event.
+/// exceeds the hop limit, [`Outcome::Denied`] for an invalid event, and [`Outcome::Quota`] if an event has a `notbefore`
+/// in the future and there is no room for it.
 fn route(
     inner: &Inner,
     delivery: DeliveryId,
@@ -355,6 +356,11 @@ fn route(
     let now_ms = inner.clock.now_ms();
     let routed = published.into_iter().map(|event| {
         let checked = event.check_not_before(now_ms).map_err(|e| e.to_string());
+        // Scheduled events stay for up to a year and are never removed, so functions have the limits of sources.
+        if event.not_before_ms().is_some_and(|due_ms| due_ms > now_ms) {
+            let room = inner.bus.check_schedule_room(lineage.origin);
+            room.map_err(|full| Outcome::Quota { message: format!("the published event was not stored: {full}") })?;
+        }
         let deliveries = checked
             .and_then(|()| router.route(&event, None, &Target::Matching))
             .map_err(|e| Outcome::Denied { message: format!("the function published an invalid event: {e}") })?;

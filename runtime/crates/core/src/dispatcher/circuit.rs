@@ -22,6 +22,7 @@ use self::refused::Refused;
 use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
+use super::AttemptResult;
 use crate::runtime_events::FAILING_ATTEMPTS;
 use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
@@ -112,20 +113,22 @@ enum State {
     },
 }
 
-/// The state of the endpoint, derived from the outcome of an attempt.
+/// The state of the endpoint, derived from the result of an attempt.
 enum Sign {
     Up,
     Down {
         after: Option<Duration>,
     },
-    /// No request was sent.
+    /// The attempt did not test the endpoint. For example, the event cannot be written as a request. A producer can
+    /// send any number of such events, so they must not count as proof that the endpoint is up.
     Unknown,
 }
 
 impl Sign {
-    fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Done | Outcome::Reject { .. } => Self::Up,
+    /// An endpoint that cannot be reached sends no response either, so the sign `Down` needs no response.
+    fn of(result: &AttemptResult) -> Self {
+        match &result.outcome {
+            Outcome::Done | Outcome::Reject { .. } if result.responded => Self::Up,
             Outcome::EndpointFailed { after, .. } => Self::Down { after: *after },
             Outcome::Timeout { .. } => Self::Down { after: None },
             _ => Self::Unknown,
@@ -203,13 +206,13 @@ impl Circuit {
     pub(super) fn ended(
         &mut self,
         id: DeliveryId,
-        outcome: &Outcome,
+        result: &AttemptResult,
         is_reported: bool,
         now: Instant,
         now_ms: UnixMs,
     ) -> Ended {
         let was_probe = matches!(&self.state, State::Open { probe, .. } if *probe == Some(id));
-        match Sign::of(outcome) {
+        match Sign::of(result) {
             Sign::Unknown => self.not_started(id),
             Sign::Up => {
                 self.refused.taken(id);
@@ -221,7 +224,7 @@ impl Circuit {
                     return Ended::Counted;
                 }
                 self.failures = self.failures.saturating_add(1);
-                self.last = (outcome.kind().to_owned(), outcome.message());
+                self.last = (result.outcome.kind().to_owned(), result.outcome.message());
                 self.is_reported |= is_reported;
                 self.failed(was_probe, now, now_ms);
                 self.hold(after, now);

@@ -16,7 +16,7 @@ use super::circuit::{Ended, OpenCircuit};
 use super::function::Function;
 use super::lane::LOAD_MAX;
 use super::scheduling::Schedule;
-use super::{Dispatcher, FunctionSpec, Inner, attempt};
+use super::{AttemptResult, Dispatcher, FunctionSpec, Inner, attempt};
 use crate::runtime_events;
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
@@ -48,10 +48,10 @@ impl Schedule {
 impl Inner {
     /// Updates the function's circuit after an attempt, or suspends the function if its endpoint is gone. Returns false
     /// if the attempt does not count.
-    pub(super) fn endpoint_ended(&self, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> bool {
+    pub(super) fn endpoint_ended(&self, spec: &FunctionSpec, delivery: &ReadyDelivery, result: &AttemptResult) -> bool {
         let mut schedule = self.schedule.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(function) = schedule.functions.get_mut(&delivery.function) else { return true };
-        if let Outcome::EndpointGone { message } = outcome {
+        if let Outcome::EndpointGone { message } = &result.outcome {
             function.set_gone(format!("{message} (delivery {})", delivery.id));
             self.health.notify_one();
             return false;
@@ -61,7 +61,7 @@ impl Inner {
         // If a runtime event caused the delivery, its failure causes no report: the report would be another runtime
         // event, whose delivery could fail in the same way.
         let is_reported = delivery.origin != runtime_events::origin();
-        let ended = circuit.ended(delivery.id, outcome, is_reported, Instant::now(), self.clock.now_ms());
+        let ended = circuit.ended(delivery.id, result, is_reported, Instant::now(), self.clock.now_ms());
         if circuit.is_open() != was_open {
             self.health.notify_one();
         }

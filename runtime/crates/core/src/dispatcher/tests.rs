@@ -3,6 +3,7 @@ mod clock;
 mod isolation;
 mod pause;
 mod places;
+mod schedule;
 mod state;
 mod suspension;
 mod threads;
@@ -41,7 +42,9 @@ impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<Attem
 impl From<Outcome> for AttemptResult {
     fn from(outcome: Outcome) -> Self {
         let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-        Self { outcome, published, state, duration, note: None, recording: None }
+        // Has no effect on functions without an endpoint.
+        let responded = true;
+        Self { outcome, published, state, duration, note: None, recording: None, responded }
     }
 }
 

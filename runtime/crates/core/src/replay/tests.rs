@@ -29,6 +29,7 @@ impl FunctionRunner for Recording {
                 duration: Duration::ZERO,
                 note: None,
                 recording: None,
+                responded: false,
             }
         }
         .boxed()

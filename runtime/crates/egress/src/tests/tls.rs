@@ -10,7 +10,11 @@ use super::*;
 
 /// Returns the PEM of an authority, and a server configuration with a certificate that this authority signed for
 /// `name`.
-fn signed_for(name: &str, protocols: &[&[u8]]) -> (String, ServerConfig) {
+pub(super) fn signed_for(name: &str, protocols: &[&[u8]]) -> (String, ServerConfig) {
+    signed_for_all(vec![name.to_owned()], protocols)
+}
+
+fn signed_for_all(names: Vec<String>, protocols: &[&[u8]]) -> (String, ServerConfig) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -18,7 +22,7 @@ fn signed_for(name: &str, protocols: &[&[u8]]) -> (String, ServerConfig) {
     let pem = authority.pem();
     let issuer = rcgen::Issuer::new(parameters, key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -51,7 +55,7 @@ async fn start(config: ServerConfig) -> Server {
     .await
 }
 
-fn owner_trusting(url: &str, pem: &str) -> Owner {
+pub(super) fn owner_trusting(url: &str, pem: &str) -> Owner {
     owner_with(url, |grant| grant.ca = Some(TrustAnchors::from_pem(pem.as_bytes()).unwrap()))
 }
 
@@ -107,6 +111,21 @@ async fn a_handshake_that_does_not_end_is_cut() {
     let limits = Limits { connect_timeout: Duration::from_millis(100), ..Limits::within(5 * SECOND) };
     let error = owner_of(&url).send(get(&url), &limits).await.err().unwrap();
     assert!(matches!(error, Error::TlsTimeout { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_with_many_names_makes_no_long_message() {
+    let names = (0..200).map(|at| format!("{at}.{}.test", "x".repeat(50))).collect();
+    let (pem, config) = signed_for_all(names, &[b"http/1.1"]);
+    let server = start(config).await;
+    let url = format!("https://localhost:{}", server.port);
+    let error = owner_trusting(&url, &pem).send(get(&url), &Limits::within(5 * SECOND)).await.err().unwrap();
+    assert!(matches!(error, Error::Tls { is_certificate: true, .. }), "{error:?}");
+    assert!(error.to_string().len() < 1000, "{error}");
+    let owner = owner_trusting(&url, &pem);
+    let target = evoke_model::destination::Target::parse("https", &format!("localhost:{}", server.port)).unwrap();
+    let distrust = owner.probe_tls(&target, "localhost", 5 * SECOND).await.unwrap().distrust.unwrap();
+    assert!(distrust.len() < 1000, "{distrust}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | 408, 425, 429, 5xx except 508; no connection | `endpoint-failed`: retried by policy, not before `Retry-After` |
 //! | no response within the function's `timeout` | `timeout`: retried by policy |
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
+//! | 410, if the URL has values of the event | `reject`: a dead letter |
 //! | 508, which an Evoke runtime sends if the chain of the event is too long | `loop`: a dead letter |
 //! | 3xx, 4xx except the above | `reject`: a dead letter |
 //! | no response, because the address is not allowed | `denied`: a dead letter |

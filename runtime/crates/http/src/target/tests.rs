@@ -4,9 +4,14 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Handle;
+
 use super::request::{Delivery, Template};
 use super::*;
+use evoke_egress::Client;
 use evoke_manifest::{Registry, load_str};
+use evoke_telemetry::Metrics;
 
 /// Returns the settings of a function with this `deliver`, in YAML flow style.
 fn deliver(yaml: &str) -> Result<Deliver, String> {
@@ -171,5 +176,57 @@ fn mistakes_in_deliver_are_reported() {
     ] {
         let message = deliver(yaml).err().unwrap_or_else(|| panic!("{yaml}"));
         assert!(message.contains(error), "{yaml}: {message}");
+    }
+}
+
+/// Sends an event to an endpoint on loopback that responds to each request with this status and without a body. `path`
+/// is the path of `url`.
+async fn sent(path: &str, event: &Event, status: &'static str) -> Sent {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}{path}", listener.local_addr().unwrap());
+    let endpoint = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        // The body of the request is read until the client closes the connection.
+        while stream.read_u8().await.is_ok() {}
+    });
+    let deliver = deliver(&format!("{{ url: \"{url}\", addresses: [127.0.0.1], {SECRETS} }}")).unwrap();
+    let client = Client::new(Handle::current(), Arc::new(Metrics::new()));
+    let owner = client.owner("shop/f", vec![grant(&deliver, None).unwrap()]);
+    let secrets = [("KEY".to_owned(), "k".to_owned())].into();
+    let target = HttpTarget::new(&deliver, Arc::new(secrets), None, owner, Duration::from_secs(60), Clock::system());
+    let sent = target.send(event, "s1-7", 0, None).await;
+    endpoint.abort();
+    sent
+}
+
+#[tokio::test]
+async fn a_410_is_about_one_event_if_the_url_has_values_of_the_event() {
+    for (path, kind) in [
+        ("/hooks", "endpoint-gone"),
+        ("/{secret.KEY}/hooks?a={secret.KEY}", "endpoint-gone"),
+        ("/users/{data.deep.er}", "reject"),
+        ("/users/{data.missing|all}", "reject"),
+        ("/users?id={id}&key={secret.KEY}", "reject"),
+    ] {
+        let Sent { outcome, responded, .. } = sent(path, &event(), "410 Gone").await;
+        assert_eq!((outcome.kind(), outcome.message().as_deref()), (kind, Some("410 Gone")), "{path}");
+        assert!(responded, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_sent_is_rejected_without_a_response() {
+    let Sent { outcome, responded, .. } = sent("/users/{data.missing}", &event(), "200 OK").await;
+    assert_eq!((outcome.kind(), responded), ("reject", false));
+    for (status, kind) in
+        [("200 OK", "done"), ("404 Not Found", "reject"), ("503 Service Unavailable", "endpoint-failed")]
+    {
+        let Sent { outcome, responded, .. } = sent("/users/{data.deep.er}", &event(), status).await;
+        assert_eq!((outcome.kind(), responded), (kind, true));
     }
 }

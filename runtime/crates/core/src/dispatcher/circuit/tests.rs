@@ -18,11 +18,15 @@ impl Fixture {
 
     /// Starts and ends a delivery that takes no time.
     fn run(&mut self, outcome: &Outcome) -> Ended {
+        self.run_result(&outcome.clone().into())
+    }
+
+    fn run_result(&mut self, result: &AttemptResult) -> Ended {
         assert!(self.circuit.may_start(self.now));
         self.next += 1;
         let id = DeliveryId(self.next);
         self.circuit.started(id, self.now);
-        self.circuit.ended(id, outcome, true, self.now, 7)
+        self.circuit.ended(id, result, true, self.now, 7)
     }
 
     /// Waits until a delivery may start, and returns the wait.
@@ -63,6 +67,32 @@ fn failures_in_a_row_open_the_circuit_and_others_do_not() {
 }
 
 #[test]
+fn a_reject_without_a_response_is_no_proof_that_the_endpoint_is_up() {
+    let mut fixture = Fixture::new(Duration::ZERO);
+    let not_sent = || AttemptResult { responded: false, ..Outcome::Reject { message: "no `data.id`".into() }.into() };
+    for at in 0..OPEN_AFTER {
+        assert!(!fixture.circuit.is_open(), "{at} failures");
+        assert_eq!(fixture.run_result(&not_sent()), Ended::Counted);
+        fixture.run(&failed());
+    }
+    assert!(fixture.circuit.is_open());
+    // As a probe, such a delivery leaves the circuit open, and another delivery becomes the probe without a wait.
+    fixture.wait();
+    assert_eq!(fixture.run_result(&not_sent()), Ended::Counted);
+    assert!(fixture.circuit.is_open());
+    assert_eq!(fixture.wait(), Duration::ZERO);
+    assert_eq!(fixture.run(&failed()), Ended::FailedProbe);
+    // A delivery that the endpoint fails does not count as refused, because the endpoint accepted no other.
+    let mut circuit = Circuit::new(CircuitPolicy::default());
+    for at in 0..OPEN_AFTER {
+        assert!(!circuit.is_open(), "{at} failures");
+        circuit.ended(DeliveryId(1), &failed().into(), true, fixture.now, 7);
+        circuit.ended(DeliveryId(2 + i64::from(at)), &not_sent(), true, fixture.now, 7);
+    }
+    assert!(circuit.is_open());
+}
+
+#[test]
 fn one_probe_at_a_time_runs_after_waits_that_double_up_to_the_longest() {
     let mut fixture = Fixture::new(Duration::ZERO);
     fixture.open();
@@ -72,7 +102,7 @@ fn one_probe_at_a_time_runs_after_waits_that_double_up_to_the_longest() {
         fixture.circuit.started(DeliveryId(100), fixture.now);
         assert!(!fixture.circuit.may_start(fixture.now + HOLD_MAX), "a probe is running");
         assert_eq!(fixture.circuit.wakes_at(fixture.now), None);
-        let ended = fixture.circuit.ended(DeliveryId(100), &failed(), true, fixture.now, 8);
+        let ended = fixture.circuit.ended(DeliveryId(100), &failed().into(), true, fixture.now, 8);
         assert_eq!(ended, Ended::FailedProbe);
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -99,9 +129,9 @@ fn an_attempt_from_before_the_opening_counts_when_it_fails_and_closes_when_it_su
         fixture.circuit.started(DeliveryId(id), fixture.now);
     }
     fixture.open();
-    assert_eq!(fixture.circuit.ended(DeliveryId(100), &failed(), true, fixture.now, 8), Ended::Counted);
+    assert_eq!(fixture.circuit.ended(DeliveryId(100), &failed().into(), true, fixture.now, 8), Ended::Counted);
     assert!(fixture.circuit.is_open());
-    assert_eq!(fixture.circuit.ended(DeliveryId(101), &Outcome::Done, true, fixture.now, 8), Ended::Counted);
+    assert_eq!(fixture.circuit.ended(DeliveryId(101), &Outcome::Done.into(), true, fixture.now, 8), Ended::Counted);
     assert!(!fixture.circuit.is_open());
 }
 
@@ -190,11 +220,11 @@ fn a_wait_that_the_endpoint_asks_for_holds_everything_also_after_it_refused_one_
     let mut circuit = Circuit::new(CircuitPolicy::default());
     let (refused, now) = (DeliveryId(1), Instant::now());
     for other in 2..8 {
-        circuit.ended(refused, &failed(), true, now, 7);
-        circuit.ended(DeliveryId(other), &Outcome::Done, true, now, 7);
+        circuit.ended(refused, &failed().into(), true, now, 7);
+        circuit.ended(DeliveryId(other), &Outcome::Done.into(), true, now, 7);
     }
     let after = Some(Duration::from_secs(30));
-    circuit.ended(refused, &Outcome::EndpointFailed { message: "429".into(), after }, true, now, 7);
+    circuit.ended(refused, &Outcome::EndpointFailed { message: "429".into(), after }.into(), true, now, 7);
     assert!(!circuit.is_open() && !circuit.may_start(now));
     assert!(circuit.may_start(now + Duration::from_secs(30)));
 }
@@ -204,12 +234,12 @@ fn failures_that_runtime_events_caused_are_not_reported() {
     let mut circuit = Circuit::new(CircuitPolicy::default());
     let now = Instant::now();
     for id in 1..=10 {
-        circuit.ended(DeliveryId(id), &failed(), false, now, 7);
+        circuit.ended(DeliveryId(id), &failed().into(), false, now, 7);
     }
     assert!(!circuit.open(now).unwrap().is_reported);
-    circuit.ended(DeliveryId(11), &failed(), true, now, 7);
+    circuit.ended(DeliveryId(11), &failed().into(), true, now, 7);
     assert!(circuit.open(now).unwrap().is_reported);
-    circuit.ended(DeliveryId(12), &Outcome::Done, true, now, 7);
+    circuit.ended(DeliveryId(12), &Outcome::Done.into(), true, now, 7);
     assert_eq!(circuit.open(now), None);
     assert!(Circuit::open_since(CircuitPolicy::default(), 3).open(now).unwrap().is_reported);
 }
