@@ -34,6 +34,7 @@
 mod config;
 mod dbus;
 mod event;
+mod forget;
 mod minutes;
 mod monitors;
 mod processes;

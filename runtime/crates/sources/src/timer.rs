@@ -145,12 +145,14 @@ async fn run(config: TimerSource, ctx: Context) {
         return;
     }
     loop {
+        // Checked before each tick, because the clock may have jumped while the timer submitted the tick before.
         let moment = now();
         timer.check_clocks(moment, Instant::now());
-        while timer.next.is_some_and(|next| next <= now()) {
-            if !timer.tick(&ctx, now(), &now).await {
+        if timer.next.is_some_and(|next| next <= moment) {
+            if !timer.tick(&ctx, moment, &now).await {
                 return;
             }
+            continue;
         }
         tokio::select! {
             () = ctx.stop.cancelled() => return,

@@ -48,7 +48,7 @@ pub(super) struct Running {
 }
 
 /// The watched things of a monitor, by subject.
-type Subjects = BTreeMap<String, Box<Watched>>;
+pub(super) type Subjects = BTreeMap<String, Box<Watched>>;
 
 impl Running {
     pub(super) fn new(config: Arc<MonitorSource>) -> Self {
@@ -139,7 +139,7 @@ impl Monitors {
     pub async fn store_readings(self, bus: Bus, clock: Clock, stop: CancellationToken) {
         let mut minutes = (0..SEARCH_EVERY).cycle();
         while stop.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
-            self.store(&bus, clock.now_ms(), self.running()).await;
+            write(&bus, &changed(clock.now_ms(), self.running())).await;
             if minutes.next() == Some(0) {
                 self.remove_gone(&bus, clock.now_ms()).await;
             }
@@ -167,41 +167,8 @@ impl Monitors {
     /// Stores the readings of a monitor that stops, and removes it from the list of running monitors.
     pub(super) async fn stopped(&self, bus: &Bus, uri: &Arc<str>, now_ms: UnixMs) {
         let running = self.lock().get(uri).cloned();
-        self.store(bus, now_ms, running.map(|running| (uri.clone(), running))).await;
+        write(bus, &changed(now_ms, running.map(|running| (uri.clone(), running)))).await;
         self.lock().remove(uri);
-    }
-
-    /// Stores the changed readings of these monitors. If that fails, the next call tries again.
-    async fn store(&self, bus: &Bus, now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) {
-        let mut writes = Vec::new();
-        for (monitor, running) in monitors {
-            let keep_hours = running.config.keep_hours();
-            for (subject, watched) in running.subjects().iter_mut() {
-                let changed = watched.minutes.take_writes(now_ms, keep_hours);
-                if !changed.is_empty() {
-                    writes.push(Changed {
-                        monitor: monitor.clone(),
-                        running: running.clone(),
-                        subject: subject.clone(),
-                        blocks: changed,
-                    });
-                }
-            }
-        }
-        for batch in writes.chunks(MARKS_MAX) {
-            let marks = batch.iter().flat_map(|Changed { monitor, subject, blocks, .. }| {
-                blocks.iter().map(|(hour, value)| readings_mark(monitor, subject, *hour, value.clone()))
-            });
-            let offer = Offer { marks: marks.collect(), ..Offer::default() };
-            if let Err(refused) = bus.accept(offer).await {
-                tracing::debug!("cannot store the readings of monitors now, the next try is in a minute: {refused}");
-                for Changed { running, subject, blocks, .. } in batch {
-                    if let Some(watched) = running.subjects().get_mut(subject) {
-                        watched.minutes.put_back(blocks);
-                    }
-                }
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Running>>> {
@@ -209,12 +176,60 @@ impl Monitors {
     }
 }
 
+/// Takes the changed readings of these monitors. They then count as stored.
+pub(super) fn changed(now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) -> Vec<Changed> {
+    let mut changed = Vec::new();
+    for (monitor, running) in monitors {
+        let keep_hours = running.config.keep_hours();
+        for (subject, watched) in running.subjects().iter_mut() {
+            let blocks = watched.minutes.take_writes(now_ms, keep_hours);
+            if !blocks.is_empty() {
+                let (monitor, running, subject) = (monitor.clone(), running.clone(), subject.clone());
+                changed.push(Changed { monitor, running, subject, blocks });
+            }
+        }
+    }
+    changed
+}
+
+/// Stores changed readings. If that fails, they count as changed again, and the next call tries again.
+pub(super) async fn write(bus: &Bus, changed: &[Changed]) {
+    for batch in changed.chunks(MARKS_MAX) {
+        let marks = batch.iter().flat_map(|one| one.marks(Clone::clone));
+        if let Err(refused) = bus.accept(Offer { marks: marks.collect(), ..Offer::default() }).await {
+            tracing::debug!("cannot store the readings of monitors now, the next try is in a minute: {refused}");
+            for Changed { running, subject, blocks, .. } in batch {
+                if let Some(watched) = running.subjects().get_mut(subject) {
+                    watched.minutes.put_back(blocks);
+                }
+            }
+            continue;
+        }
+        // A monitor may have forgotten a subject meanwhile. Its readings were then removed before they were written
+        // here.
+        let forgotten = batch.iter().filter(|one| !one.running.subjects().contains_key(&one.subject));
+        let marks: Vec<Mark> = forgotten.flat_map(|one| one.marks(|_| None)).collect();
+        if !marks.is_empty()
+            && let Err(refused) = bus.accept(Offer { marks, ..Offer::default() }).await
+        {
+            tracing::debug!("readings of forgotten subjects stay in the store until the next start: {refused}");
+        }
+    }
+}
+
 /// The changed readings of one watched thing.
-struct Changed {
+pub(super) struct Changed {
     monitor: Arc<str>,
     running: Arc<Running>,
     subject: String,
     blocks: Vec<Write>,
+}
+
+impl Changed {
+    /// Returns one mark for each block. `value` returns the value of the mark.
+    fn marks(&self, value: impl Fn(&Option<Vec<u8>>) -> Option<Vec<u8>>) -> impl Iterator<Item = Mark> {
+        self.blocks.iter().map(move |(hour, block)| readings_mark(&self.monitor, &self.subject, *hour, value(block)))
+    }
 }
 
 /// Returns the scope of the marks with the readings of a source.

@@ -21,6 +21,7 @@ mod unit;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader};
@@ -30,6 +31,9 @@ use serde::Serialize;
 
 use super::quantity::Unit;
 use super::resources::Resources;
+
+/// Longest time of a reading, with the wait for its start.
+const READING_MAX: Duration = Duration::from_secs(10);
 
 /// The check of a monitor. The name of the variant is its key in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -305,9 +309,18 @@ impl Check {
         }
     }
 
+    /// Returns the longest time of a reading, with the wait for its start. A reading that takes longer is unknown.
+    pub(super) fn reading_max(&self) -> Duration {
+        match self {
+            Self::Command(command) => command.reading_max(),
+            _ => READING_MAX,
+        }
+    }
+
     /// Returns the part of the reading that may block its thread or take long, for example because of a network file
-    /// system. The caller runs this function on a separate thread. Returns `None` if there is no such part.
-    pub(super) fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
+    /// system. The caller runs this function on a separate thread. Returns `None` if there is no such part. Waits while
+    /// another monitor scans the processes.
+    pub(super) async fn blocking(&self, resources: &Resources, unit: Unit) -> Option<BlockingReading> {
         Some(match self {
             Self::Disk(disk) => {
                 let disk = disk.clone();
@@ -321,10 +334,13 @@ impl Check {
                 let temperature = temperature.clone();
                 Box::new(move |_| temperature.read(Path::new("/sys")))
             }
-            Self::Process(_) if !resources.processes.is_fresh() => Box::new(|resources| {
-                resources.processes.refresh();
-                Vec::new()
-            }),
+            Self::Process(_) => {
+                let permit = resources.processes.permit().await?;
+                Box::new(move |resources| {
+                    resources.processes.refresh(permit);
+                    Vec::new()
+                })
+            }
             _ => return None,
         })
     }

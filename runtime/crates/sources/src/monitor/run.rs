@@ -11,10 +11,11 @@ use evoke_core::source::Context;
 use evoke_core::source::submit::{SubmitError, marks, submit};
 use evoke_model::Mark;
 use evoke_model::event::Event;
-use evoke_threshold::{Moment, Rules, State};
+use evoke_threshold::{Moment, Rules};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::monitors::{Monitors, Running, readings_mark, readings_scope};
+use super::forget::{SUBJECTS_MAX, forget_excess, forget_gone};
+use super::monitors::{MARKS_MAX, Monitors, Running, readings_mark, readings_scope};
 use super::readings::{Finding, Outcome, Reading, Remembered};
 use super::removed::known_mark;
 use super::settings::MonitorSource;
@@ -26,12 +27,6 @@ const SPREAD_MAX: Duration = Duration::from_secs(5);
 /// Readings start at multiples of this time. So monitors that read at the same multiple wake a thread only once, and
 /// read the files of /proc only once.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest wait for a reading that runs on a separate thread.
-const READING_MAX: Duration = Duration::from_secs(10);
-/// Maximum number of subjects (watched things) of a monitor.
-const SUBJECTS_MAX: usize = 256;
-/// How long the monitor still reports a subject that its check no longer finds.
-const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
 /// The source was stopped.
 struct Stopped;
@@ -81,6 +76,12 @@ impl Monitor {
             monitors,
         };
         monitor.restore(&states, &readings);
+        // Earlier versions stored any number of subjects. One commit must not be that large.
+        while monitor.unwritten.len() > MARKS_MAX {
+            let removed = monitor.unwritten.split_off(monitor.unwritten.len() - MARKS_MAX);
+            // Boxed, because the future is large and few starts need it.
+            Box::pin(monitor.submit(Vec::new(), removed)).await.ok()?;
+        }
         monitor.monitors.started(&monitor.uri, &monitor.running);
         Some(monitor)
     }
@@ -123,6 +124,7 @@ impl Monitor {
                 watched.machine.learn(&self.rules, now.mono_ms - (now.wall_ms - wall_ms), f64::from(value));
             }
         }
+        self.unwritten.extend(forget_excess(&mut subjects, &self.uri, &config.check, |_| true));
     }
 
     async fn read_until_stopped(&mut self) -> Result<(), Stopped> {
@@ -149,11 +151,21 @@ impl Monitor {
         }
     }
 
+    /// Takes a reading. The limit on its time includes all waits, because a monitor that waits for longer must not keep
+    /// its last state.
     async fn read(&mut self) -> Reading {
+        let limit = self.running.config.check.reading_max();
+        let reading = timeout(limit, self.read_without_limit()).await;
+        reading.unwrap_or_else(|_| Err(format!("the reading did not end within {limit:?}")))
+    }
+
+    /// Takes a reading. If the future is dropped, a reading on a separate thread continues, and the next call waits for
+    /// its end.
+    async fn read_without_limit(&mut self) -> Reading {
         let resources = self.monitors.resources().clone();
         let (check, unit) = (&self.running.config.check, self.running.quantity.unit);
         if self.remembered.unfinished.is_none()
-            && let Some(read) = check.blocking(&resources, unit)
+            && let Some(read) = check.blocking(&resources, unit).await
             && let Some(permit) = resources.blocking_permit().await
         {
             let resources = resources.clone();
@@ -165,9 +177,7 @@ impl Monitor {
         }
         let mut findings = match &mut self.remembered.unfinished {
             Some(unfinished) => {
-                let Ok(read) = timeout(READING_MAX, unfinished).await else {
-                    return Err(format!("the reading did not end within {READING_MAX:?}"));
-                };
+                let read = unfinished.await;
                 self.remembered.unfinished = None;
                 read.unwrap_or_default()
             }
@@ -231,8 +241,7 @@ impl Monitor {
                 changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value });
             }
         }
-        drop(subjects);
-        self.forget(now, &mut changed);
+        changed.extend(forget_gone(&mut subjects, &self.uri, &config.check, now));
         (events, changed)
     }
 
@@ -249,32 +258,6 @@ impl Monitor {
         let outcome =
             |subject: &String| Finding { subject: subject.clone(), outcome: self.running.config.check.gone() };
         findings.extend(gone.map(|(subject, _)| outcome(subject)));
-    }
-
-    /// Removes the subjects that the readings no longer find: immediately if a missing subject counts as ok, otherwise
-    /// after a day.
-    fn forget(&self, now: Moment, changed: &mut Vec<Mark>) {
-        let check = &self.running.config.check;
-        let mut subjects = self.running.subjects();
-        if subjects.values().all(|watched| watched.is_found) {
-            return;
-        }
-        let gone = match check.gone() {
-            Outcome::Read(found) => State::from(found.at_least),
-            Outcome::Unknown(_) | Outcome::Pending => State::Unknown,
-        };
-        let after = if gone == State::Ok { 0 } else { settings::millis(FORGET_AFTER) };
-        let fixed = check.subjects();
-        subjects.retain(|subject, watched| {
-            let lasts = now.mono_ms - watched.machine.since().mono_ms;
-            let stays = watched.is_found || watched.state() != gone || lasts < after || fixed.contains(subject);
-            if !stays {
-                changed.push(Mark { scope: self.ctx.uri.clone(), key: format!("state/{subject}"), value: None });
-                let hours = watched.minutes.all_stored();
-                changed.extend(hours.map(|hour| readings_mark(&self.uri, subject, hour, None)));
-            }
-            stays
-        });
     }
 
     async fn submit(&mut self, events: Vec<Event>, marks: Vec<Mark>) -> Result<(), Stopped> {
@@ -337,3 +320,6 @@ fn random_up_to(longest: Duration) -> Duration {
     // Each `RandomState` has different keys, so its hashes are random.
     Duration::from_micros(RandomState::new().hash_one(0_u8).checked_rem(longest).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

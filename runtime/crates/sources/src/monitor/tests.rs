@@ -19,25 +19,30 @@ use super::run::run;
 use super::*;
 
 const START: UnixMs = 1_743_249_600_000;
-const URI: &str = "/host/size";
+pub(super) const URI: &str = "/host/size";
 const HOUR: UnixMs = 3_600_000;
 
-struct Fixture {
-    store: Arc<MemoryStore>,
-    bus: Bus,
-    folder: tempfile::TempDir,
+pub(super) struct Fixture {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) bus: Bus,
+    pub(super) folder: tempfile::TempDir,
 }
 
 /// Parses the settings of a monitor as the value of `monitor` in a manifest.
-fn settings(folder: &Path, monitor: &str) -> Arc<MonitorSource> {
+pub(super) fn settings(folder: &Path, monitor: &str) -> Arc<MonitorSource> {
     let text = format!("evoke: 1\napp: host\nsources:\n  size:\n    monitor: {monitor}\n");
     let registry = Registry::new([&MonitorKind as &'static dyn evoke_manifest::SourceKind]);
     let Checked { manifest, .. } = load_str(&text, &folder.join("evoke.yaml"), &registry).unwrap();
     manifest.sources[0].settings.shared().unwrap()
 }
 
+pub(super) fn monitors(allow_commands: bool) -> Monitors {
+    let client = evoke_egress::Client::new(tokio::runtime::Handle::current(), Arc::default());
+    Monitors::new(client, allow_commands, Arc::default())
+}
+
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let store = Arc::new(MemoryStore::new(Clock::system()));
         let bus = Bus::new(store.clone(), Router::default(), Limits::default());
         Self { store, bus, folder: tempfile::tempdir().unwrap() }
@@ -47,23 +52,21 @@ impl Fixture {
         std::fs::write(self.folder.path().join(name), vec![b'x'; size]).unwrap();
     }
 
-    fn start(&self, monitor: &str) -> Running {
-        let monitors = Monitors::new(
-            evoke_egress::Client::new(tokio::runtime::Handle::current(), Arc::default()),
-            false,
-            Arc::default(),
-        );
-        let stop = CancellationToken::new();
-        let health = Health::default();
-        let ctx = Context {
+    pub(super) fn context(&self) -> Context {
+        Context {
             bus: self.bus.clone(),
             uri: URI.into(),
             origin: evoke_model::Origin(1),
             target: Target::Matching,
             clock: Clock::system(),
-            stop: stop.clone(),
-            health: health.clone(),
-        };
+            stop: CancellationToken::new(),
+            health: Health::default(),
+        }
+    }
+
+    fn start(&self, monitor: &str) -> Running {
+        let (monitors, ctx) = (monitors(false), self.context());
+        let (stop, health) = (ctx.stop.clone(), ctx.health.clone());
         let task = tokio::spawn(run(settings(self.folder.path(), monitor), ctx, monitors.clone()));
         Running { monitors, stop, health, task }
     }
@@ -81,7 +84,7 @@ impl Fixture {
         self.events().await.into_iter().map(change).collect()
     }
 
-    async fn events(&self) -> Vec<StoredEvent> {
+    pub(super) async fn events(&self) -> Vec<StoredEvent> {
         let filter = EventFilter { after: Some(Seq(0)), limit: 1_000, ..EventFilter::default() };
         self.store.events(filter).await.unwrap().into_iter().flatten().collect()
     }

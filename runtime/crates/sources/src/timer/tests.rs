@@ -33,6 +33,13 @@ impl Fixture {
         Self { bus: Bus::new(store.clone(), Router::default(), Limits::default()), store }
     }
 
+    /// Returns a fixture whose bus refuses events while a delivery is pending.
+    fn with_small_backlog() -> Self {
+        let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
+        let limits = Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() };
+        Self { bus: Bus::new(store.clone(), Router::default(), limits), store }
+    }
+
     fn context(&self, clock: Clock) -> Context {
         Context {
             bus: self.bus.clone(),
@@ -133,14 +140,8 @@ async fn a_new_schedule_has_missed_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn ticks_wait_while_the_bus_refuses_events() {
-    let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
-    let bus = Bus::new(
-        store.clone(),
-        Router::default(),
-        Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() },
-    );
-    store.set_pending(1);
-    let fixture = Fixture { store, bus };
+    let fixture = Fixture::with_small_backlog();
+    fixture.store.set_pending(1);
     let ctx = fixture.context(Clock::following_tokio(START));
     let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
     let worker = tokio::spawn(run(every(Duration::from_millis(100), Missed::None), ctx));
@@ -153,6 +154,31 @@ async fn ticks_wait_while_the_bus_refuses_events() {
     worker.await.unwrap();
     assert_eq!(health.trouble(), None);
     assert!(fixture.ids().await.len() >= 699, "{}", fixture.ids().await.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn instants_that_the_clock_jumps_over_while_the_bus_refuses_a_tick_are_missed() {
+    let fixture = Fixture::with_small_backlog();
+    fixture.store.set_pending(1);
+    let wall = Arc::new(std::sync::atomic::AtomicI64::new(START));
+    let set = |now_ms| wall.store(now_ms, std::sync::atomic::Ordering::SeqCst);
+    let ctx = fixture.context(Clock::manual(&wall));
+    let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
+    let worker = tokio::spawn(run(every(Duration::from_secs(1), Missed::None), ctx));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    set(START + 1_000);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(health.trouble().unwrap().contains("1 delivery is pending"));
+    set(START + 2 * HOUR);
+    fixture.store.set_pending(0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stop.cancel();
+    worker.await.unwrap();
+    let at = |id: String| id.parse::<jiff::Timestamp>().unwrap().as_millisecond() - START;
+    let ticks: Vec<i64> = fixture.ids().await.into_iter().map(at).collect();
+    // The bus refuses the first tick for some seconds. Only the ticks of this time follow.
+    assert_eq!((ticks.first(), ticks.last()), (Some(&1_000), Some(&(2 * HOUR))));
+    assert!(ticks.iter().skip(1).all(|at| *at > 2 * HOUR - 10_000), "{} ticks", ticks.len());
 }
 
 /// A timer whose wall clock and monotonic clock are set by the test.
@@ -182,9 +208,12 @@ impl ManualClock {
         for _ in 0..minutes * 60 {
             self.wall += 1_000;
             self.monotonic += Duration::from_secs(1);
-            self.timer.check_clocks(self.wall, self.monotonic);
-            while self.timer.next.is_some_and(|next| next <= self.wall) {
+            loop {
                 let wall = self.wall;
+                self.timer.check_clocks(wall, self.monotonic);
+                if self.timer.next.is_none_or(|next| next > wall) {
+                    break;
+                }
                 assert!(self.timer.tick(&self.ctx, wall, &|| wall).await);
             }
         }

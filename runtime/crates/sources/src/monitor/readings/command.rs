@@ -27,6 +27,8 @@ use super::{Finding, Found, Measure, globs};
 /// Maximum length of `run`: the program and its arguments.
 const ARGUMENTS_MAX: usize = 256;
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+/// The longest wait for the start of a program while programs of other monitors run.
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a program with the interface of monitoring plugins: its exit code is the state, and a number of its performance
 /// data is the value. The operator must allow commands with `evoke up --allow-commands`.
@@ -87,6 +89,11 @@ impl Command {
     pub(super) fn subject(&self) -> String {
         let program = self.run.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
         globs::shown(Path::new(program.unwrap_or_default()))
+    }
+
+    /// Returns the longest time of a reading, with the wait for the start of the program.
+    pub(super) fn reading_max(&self) -> Duration {
+        START_MAX + self.timeout
     }
 
     pub(super) async fn read(&self, resources: &Arc<Resources>, unit: Unit) -> Vec<Finding> {

@@ -122,7 +122,7 @@ impl Process {
             return processes.find(|running| running.pid == pid);
         }
         processes.find(|running| match (&self.name, &self.command) {
-            (Some(name), _) => running.name == *name || running.program() == name,
+            (Some(name), _) => *running.name == **name || running.program() == name,
             (None, Some(command)) => command.matches(&running.command),
             (None, None) => false,
         })

@@ -129,10 +129,7 @@ async fn a_tick_is_skipped_while_deliveries_of_the_one_before_are_pending() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tick_that_cannot_be_stored_before_its_deadline_is_skipped() {
-    let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
-    let limits = Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() };
-    let bus = Bus::new(store.clone(), Router::default(), limits);
-    let fixture = Fixture { store, bus };
+    let fixture = Fixture::with_small_backlog();
     let clock = Clock::following_tokio(START);
     let ctx = fixture.context(clock.clone());
     let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
