@@ -59,8 +59,8 @@ fn files(folder: &Path) -> String {
 fn everything(evoke: &Evoke) -> String {
     let mut shown = evoke.log();
     for arguments in [
-        &["logs", "--limit", "100000"][..],
-        &["logs", "--limit", "100000", "--json"],
+        &["logs", "--limit", "10000"][..],
+        &["logs", "--limit", "10000", "--json"],
         &["events", "--after", "0"],
         &["events", "--after", "0", "--json"],
         &["dead", "list"],

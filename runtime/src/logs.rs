@@ -120,9 +120,10 @@ impl StoredLines {
         self.files.is_empty()
     }
 
-    /// Returns a reader of the last `limit` lines. Blocks on files, so it must not be called in async tasks.
-    pub fn reader(self, limit: usize) -> io::Result<Reader> {
-        Reader::new(self.files, &self.filter, limit)
+    /// Returns a reader of the last `limit` lines; of all lines for `None`. Blocks on files, so it must not be called in
+    /// async tasks.
+    pub fn reader(self, limit: Option<usize>) -> io::Result<Reader> {
+        Reader::new(self.files, self.filter, limit)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use evoke_manifest::parser::{Resolved, Scalar};
+use evoke_model::text::is_deceptive;
 
 /// Values up to this number of characters are written on one line.
 const LINE_CHARS_MAX: usize = 100;
@@ -96,17 +97,11 @@ fn scalar(text: &str) -> String {
     json.chars().map(escape).collect()
 }
 
-/// Returns true for characters that YAML does not allow, or that are not visible.
+/// Returns true for characters that YAML does not allow, that are not visible, or that can deceive the reader of a
+/// terminal.
 fn is_escaped(char: char) -> bool {
-    matches!(
-        char,
-        '\0'..='\u{1f}'
-            | '\u{7f}'..='\u{9f}'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{fe00}'..='\u{feff}'
-            | '\u{fff0}'..='\u{ffff}'
-    )
+    let is_other = matches!(char, '\u{2028}' | '\u{2029}' | '\u{fe00}'..='\u{feff}' | '\u{fff0}'..='\u{ffff}');
+    is_deceptive(char) || is_other
 }
 
 #[cfg(test)]
@@ -123,7 +118,7 @@ mod tests {
         let long = "a word ".repeat(20);
         let values = json!({
             "texts": ["", " ", " \"'' ", "{\"a\": \"it's\"}", "\"\t\"", "a", "a: b", "a:", "a #b", "- a", "{a}", "x, y", "null", "true", "7", "1e3", "~", "POST https://a:80/b?c=d",
-                "grün 😀", "\u{0}\t\n\"\\\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}", "2026-01-01T00:00:00Z", "*a", "&a", "!a", "%a", "@a", "a  b", "yes"],
+                "grün 😀", "a\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}b", "{\"a\": \"\u{202e}\"}", "\u{0}\t\n\"\\\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}", "2026-01-01T00:00:00Z", "*a", "&a", "!a", "%a", "@a", "a  b", "yes"],
             "a: b": { "": [[{}], []], "numbers": [0, -1.50, 1e300], "x": null, "y": false },
             "long": [{ "type": long, "data": { "text": long, "list": [long, long] } }, long, [long, long]],
         });
@@ -131,6 +126,7 @@ mod tests {
         for value in [values, serde_json::from_str(number).unwrap(), json!({ "k": {} })] {
             let map = value.as_object().unwrap();
             let block = block(map.iter().map(|(key, value)| (key.as_str(), value)), 6).join("\n");
+            assert!(!block.replace('\n', "").contains(is_deceptive), "{block}");
             for state in [format!("\n{block}\n"), format!(" {}\n", flow(&value))] {
                 let text = format!("tests:\n  a:\n    state:{state}");
                 let file = TestFile::parse(&text, Path::new("a.test.yaml"));

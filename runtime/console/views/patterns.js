@@ -12,7 +12,7 @@ const WAIT_MS = 250;
 const SEARCH_MAX = 200_000;
 
 /** The pattern as an entry of `on:`. */
-export const asTrigger = (text) => `on:\n  - events:\n${text.trimEnd().split("\n").map((line) => `      ${line}`).join("\n")}\n`;
+export const asTrigger = (text) => `on:\n  - events:\n${text.trimEnd().split(/\r\n|\r|\n/).map((line) => `      ${line}`).join("\n")}\n`;
 
 export function View({ params, Range }) {
   const [text, setText] = useState(params.pattern ?? START);

@@ -15,7 +15,7 @@ use super::console::{assets, session};
 use super::error::ApiError;
 use super::guard;
 use super::pace::{Hold, pace};
-use super::permits::{Permit, Permits};
+use super::permits::{Permit, Permits, Scan};
 use super::tokens::{Caller, Role};
 use super::{Admin, ApiResult};
 use evoke_http::listener::ConnectionHandle;
@@ -57,9 +57,9 @@ impl Exchange {
         Ok(())
     }
 
-    /// Returns the permits, for handlers that read much before they respond ([`Permits::scan`]).
-    pub(super) fn permits(&self) -> &Permits {
-        &self.permits
+    /// Waits for a permit for a scan, for handlers that read much before they respond ([`Permits::scan`]).
+    pub(super) async fn scan(&self) -> Scan {
+        self.permits.scan(self.caller.role).await
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) async fn groups(
         while let Some(before) = next {
             sender.lines().ready().await?;
             let (found, after) = {
-                let _scan = exchange.permits().scan().await;
+                let _scan = exchange.scan().await;
                 selection.page(&*store, before, usize::MAX).await?
             };
             found.into_iter().for_each(|read| groups.add(read));

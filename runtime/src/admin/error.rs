@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use http::{Response, StatusCode};
+use tokio::task::JoinError;
 
 use evoke_core::bus::Refused;
 use evoke_core::replay::ReplayError;
@@ -43,6 +44,12 @@ impl From<StoreError> for ApiError {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
         })
+    }
+}
+
+impl From<JoinError> for ApiError {
+    fn from(error: JoinError) -> Self {
+        Self(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {error}")))
     }
 }
 

@@ -10,7 +10,7 @@ use http::Response;
 use serde::Deserialize;
 
 use super::access::Exchange;
-use super::request::{Params, parse_time};
+use super::request::{Params, list_limit, parse_time};
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::{Admin, ApiResult, names};
 use crate::logs::{Filter, Followed, Follower, Line, Reader};
@@ -18,6 +18,8 @@ use evoke_http::problem::Problem;
 use evoke_model::{DeliveryId, text};
 
 const LIMIT_DEFAULT: usize = 100;
+/// Maximum of `limit`. With `since` and no `limit`, all lines are listed.
+const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,9 +46,12 @@ pub(super) async fn list(
     let since_ms = parse_time("since", query.since.as_deref())?;
     let unreadable = |why: String| Problem::later(Duration::from_secs(1), format!("cannot read the log: {why}"));
     let filter = Filter { function, delivery: query.delivery, since_ms };
-    let limit = query.limit.unwrap_or(if since_ms.is_some() { usize::MAX } else { LIMIT_DEFAULT });
+    let limit = match (query.limit, since_ms) {
+        (None, Some(_)) => None,
+        (given, _) => Some(list_limit(given, LIMIT_DEFAULT, LIMIT_MAX, "lines")?),
+    };
     let (reader, new_lines) = {
-        let _scan = exchange.permits().scan().await;
+        let scan = exchange.scan().await;
         let Some(snapshot) = admin.logs.snapshot(filter).await else {
             return Err(unreadable("the log is closed".into()).into());
         };
@@ -55,13 +60,13 @@ pub(super) async fn list(
         if is_unknown && stored.is_empty() {
             resolved?;
         }
-        let opened = tokio::task::spawn_blocking(move || stored.reader(limit)).await;
-        let reader = opened.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
+        let (opened, _scan) = scan.run(move || stored.reader(limit)).await?;
+        let reader = opened.map_err(|e| unreadable(e.to_string()))?;
         // Without `follow`, the receiver is dropped, so that no new lines are queued for this request.
         (reader, query.follow.then_some(new_lines))
     };
     Ok(ndjson(&admin, async move |mut lines: Lines| {
-        write(reader, &mut lines).await?;
+        write(reader, &exchange, &mut lines).await?;
         match new_lines {
             Some(new_lines) => follow(new_lines, lines).await,
             None => Ok(()),
@@ -69,13 +74,20 @@ pub(super) async fn list(
     }))
 }
 
-async fn write(mut reader: Reader, lines: &mut Lines) -> Result<(), StreamError> {
+async fn write(mut reader: Reader, exchange: &Exchange, lines: &mut Lines) -> Result<(), StreamError> {
     loop {
         lines.ready().await?;
+        if reader.needs_scan() {
+            let scan = exchange.scan().await;
+            let ((scanned, of_next), _scan) =
+                scan.run(move || (reader.scan(), reader)).await.map_err(io::Error::other)?;
+            scanned?;
+            reader = of_next;
+        }
         let read = tokio::task::spawn_blocking(move || (reader.page(PAGE_BYTES_MAX), reader)).await;
         let (page, of_next) = read.map_err(io::Error::other)?;
         let page = page?;
-        if page.is_empty() {
+        if page.is_empty() && !of_next.needs_scan() {
             return Ok(lines.flush().await?);
         }
         for line in page {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 
 use super::tokens::Role;
 use evoke_http::problem::Problem;
@@ -19,6 +20,8 @@ const FOLLOWERS_MAX: usize = 32;
 /// Maximum number of concurrent scans. A scan is the part of a request that reads much data before something is sent.
 /// For example, a trace reads its whole tree before its response begins. Further scans wait.
 const SCANS_MAX: usize = 2;
+/// Maximum number of concurrent scans of viewers, so that operators never wait for viewers only.
+const SCANS_OF_VIEWERS_MAX: usize = 1;
 /// Maximum number of concurrent requests, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
 
@@ -30,7 +33,14 @@ pub(super) struct Permits {
     reads: Kind,
     changes: Kind,
     followers: Kind,
-    scans: Semaphore,
+    scans: Arc<Semaphore>,
+    scans_of_viewers: Arc<Semaphore>,
+}
+
+/// A permit for a scan. The scan counts as running until the permit is dropped.
+pub(super) struct Scan {
+    _all: Option<OwnedSemaphorePermit>,
+    _of_viewers: Option<OwnedSemaphorePermit>,
 }
 
 /// The permits of one kind of requests.
@@ -54,7 +64,8 @@ impl Permits {
             reads: Kind::new("reading requests", READS_MAX),
             changes: Kind::new("requests that change something", CHANGES_MAX),
             followers: Kind::new("followed lists", FOLLOWERS_MAX),
-            scans: Semaphore::new(SCANS_MAX),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            scans_of_viewers: Arc::new(Semaphore::new(SCANS_OF_VIEWERS_MAX)),
         }
     }
 
@@ -68,11 +79,28 @@ impl Permits {
         self.followers.acquire(role)
     }
 
-    /// Waits until fewer than [`SCANS_MAX`] other scans run. The permit must be dropped before the response is sent,
-    /// because a slow client would hold it for a long time.
-    pub(super) async fn scan(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.scans.acquire().await.ok()
+    /// Waits until fewer than [`SCANS_MAX`] other scans run; for viewers, also until fewer than
+    /// [`SCANS_OF_VIEWERS_MAX`] scans of viewers run. The permit must be dropped before the response is sent, because a
+    /// slow client would hold it for a long time.
+    pub(super) async fn scan(&self, role: Role) -> Scan {
+        // Viewers wait for each other first, so that only one of them can be in the queue before operators. The
+        // semaphores are never closed.
+        let of_viewers = match role {
+            Role::Viewer => self.scans_of_viewers.clone().acquire_owned().await.ok(),
+            Role::Operator => None,
+        };
+        Scan { _all: self.scans.clone().acquire_owned().await.ok(), _of_viewers: of_viewers }
+    }
+}
+
+impl Scan {
+    /// Runs work that computes for long or blocks, on a thread for blocking work. Returns its result and the permit. If
+    /// the client disconnects, the work keeps the permit until it ends.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(T, Self), JoinError> {
+        tokio::task::spawn_blocking(move || (work(), self)).await
     }
 }
 
@@ -99,5 +127,38 @@ impl Kind {
         let detail =
             format!("too many {name}{whose}: the maximum of {max} is reached; end one of them, or try again later");
         Problem::later(RETRY_AFTER, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn viewers_leave_a_scan_to_operators() {
+        let permits = Permits::new();
+        let scan = |role| permits.scan(role);
+        let of_viewer = scan(Role::Viewer).now_or_never().expect("the first scan of a viewer starts");
+        let mut waiting = Box::pin(scan(Role::Viewer));
+        assert!(waiting.as_mut().now_or_never().is_none(), "a second viewer waits");
+        let of_operator = scan(Role::Operator).now_or_never().expect("an operator does not wait for viewers");
+        assert!(scan(Role::Operator).now_or_never().is_none(), "only two scans run");
+        drop(of_viewer);
+        assert!(waiting.as_mut().now_or_never().is_some(), "the second viewer is next");
+        drop(of_operator);
+    }
+
+    #[tokio::test]
+    async fn work_keeps_its_scan_after_its_client_has_left() {
+        let permits = Permits::new();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let work = permits.scan(Role::Viewer).await.run(move || ended.recv().is_ok());
+        assert!(Box::pin(work).now_or_never().is_none(), "the work runs, and the request is dropped");
+        let mut next = Box::pin(permits.scan(Role::Viewer));
+        assert!(next.as_mut().now_or_never().is_none());
+        end.send(()).unwrap();
+        drop(next.await);
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn plan(
     let advance = async move |run: &mut DryRun| {
         let start = Instant::now();
         while !run.plan().complete && start.elapsed() < time_max {
-            let _scan = exchange.permits().scan().await;
+            let _scan = exchange.scan().await;
             run.step().await?;
         }
         Ok::<_, StoreError>(())

@@ -13,7 +13,7 @@ use super::access::Exchange;
 use super::dead::LIMIT_MAX;
 use super::request::{Params, check_pattern, json_body, list_limit, parse_pattern};
 use super::response::Json;
-use super::stream::{Lines, StreamError, ndjson};
+use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
 use super::{Admin, ApiResult, events};
 use evoke_core::bus::Bus;
@@ -75,11 +75,27 @@ impl List {
         while remaining > 0 {
             lines.ready().await?;
             let found = self.store.scheduled((after.0, after.1), PAGE).await?;
-            let Some(last) = found.last().map(position) else { break };
-            after = last;
-            for scheduled in found.into_iter().filter(|one| is_match(self.pattern.as_ref(), one)).take(remaining) {
-                remaining -= 1;
-                lines.json(&self.view(scheduled)).await?;
+            if found.is_empty() {
+                break;
+            }
+            // While the client reads, only the lines are in memory, about `PAGE_BYTES_MAX`. If the attributes of the
+            // events are long, the next page has the rest of the events.
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            for scheduled in found {
+                if bytes >= PAGE_BYTES_MAX || page.len() >= remaining {
+                    break;
+                }
+                after = position(&scheduled);
+                if is_match(self.pattern.as_ref(), &scheduled) {
+                    // Never fails: strings, numbers and JSON always serialise.
+                    let line = serde_json::to_string(&self.view(scheduled)).unwrap_or_default();
+                    bytes += line.len();
+                    page.push(line);
+                }
+            }
+            remaining -= page.len();
+            for line in page {
+                lines.line(line).await?;
             }
         }
         Ok(lines.flush().await?)

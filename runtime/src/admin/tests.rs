@@ -1,6 +1,7 @@
 //! Tests of the API over a memory store.
 
 mod access;
+mod bytes;
 
 use std::path::Path;
 
@@ -400,6 +401,17 @@ async fn logs_are_listed_and_followed() {
     let lines = api.lines("/api/v1/logs?function=shop/charge&delivery=7").await;
     let one = json!({ "at": "1970-01-01T00:00:00.000Z", "level": "info", "function": "shop/charge", "delivery": 7, "attempt": 1, "text": "one" });
     assert_eq!(lines, [one]);
+    let texts = async |query: &str| {
+        let lines = api.lines(&format!("/api/v1/logs?{query}")).await;
+        lines.iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("since=1970-01-01T00:00:00Z").await, ["one", "two"]);
+    assert_eq!(texts("since=1970-01-01T00:00:00Z&limit=1").await, ["two"]);
+    for query in ["limit=10001", "limit=18446744073709551615", "since=1970-01-01T00:00:00Z&limit=10001"] {
+        let (status, problem) = api.get(&format!("/api/v1/logs?{query}")).await;
+        assert_eq!(status, 400, "{query}");
+        assert!(problem["detail"].as_str().unwrap().ends_with("at most 10000 lines can be listed"), "{problem}");
+    }
     let mut body = api.send("GET", "/api/v1/logs?follow=true&limit=1", "", Vec::new()).await.into_body();
     let mut next =
         async || String::from_utf8(body.frame().await.unwrap().unwrap().into_data().unwrap().into()).unwrap();

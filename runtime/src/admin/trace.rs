@@ -43,7 +43,7 @@ pub(super) async fn trace(
 ) -> ApiResult<Response<Body>> {
     let store = admin.store.clone();
     let (tree, missing) = {
-        let _scan = exchange.permits().scan().await;
+        let _scan = exchange.scan().await;
         let mut event = events::find(&*store, &reference).await?;
         if query.root
             && let Some(root) = lineage(&event).root

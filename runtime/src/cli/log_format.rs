@@ -10,20 +10,21 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use evoke_model::clock::{Clock, rfc3339};
+use evoke_model::text::escape_json;
 
 /// Returns true if the variable `EVOKE_LOG_FORMAT` is `json`.
 pub(super) fn is_json() -> bool {
     std::env::var("EVOKE_LOG_FORMAT").is_ok_and(|format| format == "json")
 }
 
-/// Returns a line of the log.
+/// Returns a line of the log. Escapes characters that could deceive the reader of a terminal.
 pub(super) fn line(level: &str, text: &str, fields: Map<String, Value>) -> String {
     let mut line = Map::new();
     line.insert("at".to_owned(), rfc3339(Clock::system().now_ms()).into());
     line.insert("level".to_owned(), level.into());
     line.insert("text".to_owned(), text.into());
     line.extend(fields);
-    Value::Object(line).to_string()
+    escape_json(&Value::Object(line).to_string()).into_owned()
 }
 
 pub(super) struct JsonFormat;
@@ -75,5 +76,20 @@ impl Visit for Fields {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.put(field, value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evoke_model::text::is_deceptive;
+
+    #[test]
+    fn a_line_has_no_deceptive_characters_and_the_same_values() {
+        let text = "a\u{1b}[2J\u{9b}\u{202e}\u{2066}";
+        let line = line("warn", text, Map::from_iter([(text.to_owned(), text.into())]));
+        assert!(!line.contains(is_deceptive), "{line}");
+        let read: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&read["text"], &read[text]), (&text.into(), &text.into()));
     }
 }

@@ -4,13 +4,18 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::text::{count, escape, escape_lines, format_micros, print_error};
+use super::text::{count, escape, escape_lines, format_micros, print_error, truncate};
 use super::{build, log_format};
 use crate::control::{Activity, AppError, Build, Changes, FAILED, Host, Progress, Successor};
 use evoke_model::TakenOver;
 use evoke_model::clock::rfc3339;
 use evoke_model::text::fitting;
 
+/// Maximum number of characters of an attribute of an event. Producers choose the attributes, up to 1 MiB.
+const ATTRIBUTE_CHARS_MAX: usize = 256;
+/// Maximum number of characters of a log line, or of the message of an attempt. `evoke logs` and `evoke trace` print
+/// the whole text.
+const TEXT_CHARS_MAX: usize = 2_000;
 /// Maximum number of routes that are printed.
 const ROUTES_SHOWN: usize = 20;
 
@@ -102,37 +107,48 @@ impl Host for Terminal {
 
 /// Prints a line about an event, an attempt or a log line.
 fn show(activity: &Activity<'_>) {
-    match activity {
+    if let Some((verb, details)) = describe(activity) {
+        say_escaped(&verb, &details);
+    }
+}
+
+/// Returns the verb and the details of the line about an activity; `None` if no line is printed. The details have a
+/// bounded length, and are not escaped.
+fn describe(activity: &Activity<'_>) -> Option<(String, String)> {
+    let attribute = |text| truncate(text, Some(ATTRIBUTE_CHARS_MAX));
+    let (verb, details) = match activity {
         Activity::Accepted { seq, event } => {
-            let subject = event.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
-            say_escaped("event", &format!("{seq} {}{subject} from {}", event.type_, event.source));
+            let subject =
+                event.subject.as_deref().map(|subject| format!(" {}", attribute(subject))).unwrap_or_default();
+            let (type_, source) = (attribute(&event.type_), attribute(&event.source));
+            ("event", format!("{seq} {type_}{subject} from {source}"))
         }
         Activity::Ended { function, delivery, attempt, is_dead } => {
             let took = format_micros(attempt.duration_us);
             let message = attempt.message.as_deref().and_then(|message| message.lines().next());
+            let message = message.map(|message| truncate(message, Some(TEXT_CHARS_MAX)));
             let message = message.map(|message| format!(": {message}")).unwrap_or_default();
             let number = attempt.attempt;
             match &*attempt.outcome {
-                "done" => say_escaped("done", &format!("{function} in {took}, delivery {delivery}{message}")),
+                "done" => ("done", format!("{function} in {took}, delivery {delivery}{message}")),
                 outcome => {
                     let end = if *is_dead { "; now a dead letter" } else { "; will be retried" };
-                    say_escaped(
-                        "failed",
-                        &format!("{function} delivery {delivery} attempt {number}, {outcome}{message}{end}"),
-                    );
+                    ("failed", format!("{function} delivery {delivery} attempt {number}, {outcome}{message}{end}"))
                 }
             }
         }
         // The log line about a failed attempt is left out, because `Activity::Ended` already reports the failure.
-        Activity::Line(line) if line.text.starts_with(FAILED) => {}
+        Activity::Line(line) if line.text.starts_with(FAILED) => return None,
         Activity::Line(line) => {
-            say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
+            let text = truncate(&line.text, Some(TEXT_CHARS_MAX));
+            (&*line.level, format!("{} {text}", line.function.as_deref().unwrap_or("evoke")))
         }
         Activity::LeftOut(number) => {
             let lines = count(*number, "more line");
-            say_escaped("…", &format!("{lines}, too many to show; --quiet shows none of these lines"));
+            ("…", format!("{lines}, too many to show; --quiet shows none of these lines"))
         }
-    }
+    };
+    Some((verb.to_owned(), details))
 }
 
 /// Prints a progress line. Escapes the details and their line breaks, because they come from events or functions.
@@ -194,4 +210,29 @@ fn say(verb: &str, details: &str) {
     }
     let style = anstyle::Style::new().bold();
     print_error(&format!("{style}{verb:>10}{style:#} {}\n", escape_lines(details)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::Line;
+    use evoke_model::event::Event;
+    use evoke_model::{AttemptRecord, DeliveryId, Seq};
+
+    #[test]
+    fn long_texts_of_events_attempts_and_logs_are_cut() {
+        let long = "x".repeat(1_000_000);
+        let subject = Some(long.clone());
+        let event = Event { type_: long.clone(), source: long.clone(), subject, ..Event::default() };
+        let message = Some(long.clone());
+        let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "retry".into(), message };
+        let line = Line::notice(None, long);
+        let ended = Activity::Ended { function: "a/f", delivery: DeliveryId(1), attempt: &record, is_dead: false };
+        let accepted = Activity::Accepted { seq: Seq(1), event: &event };
+        for activity in [accepted, ended, Activity::Line(&line)] {
+            let (_, details) = describe(&activity).unwrap();
+            let count = details.chars().count();
+            assert!(details.contains('…') && count < TEXT_CHARS_MAX + 100, "{count} characters");
+        }
+    }
 }

@@ -11,11 +11,17 @@ use super::line::{Filter, Line, from_stored};
 
 /// Maximum number of files that a reader has open at the same time.
 const OPEN_MAX: usize = 16;
+/// Maximum number of lines that one scan of a reader of all lines finds. With 32 bytes for each line, these are
+/// 512 KiB. All files together can have some 400,000 lines.
+pub(super) const FOUND_MAX: usize = 16 * 1024;
 
-/// Reads selected lines, oldest first. Keeps at most one page in memory, and 32 bytes for each line to return. Blocks
-/// on files, so it must not be used in async tasks.
+/// Reads selected lines, oldest first. Keeps at most one page in memory, and 32 bytes for each line that the last scan
+/// found. Blocks on files, so it must not be used in async tasks.
 pub struct Reader {
     files: Vec<StoredFile>,
+    filter: Filter,
+    /// The last line of the last scan, if there may be further lines to return.
+    rest: Option<Place>,
     /// The lines to return, in reverse order: the next line is the last entry.
     lines: Vec<Place>,
     /// Open files with their index in `files`; the most recently used file is the last entry.
@@ -23,7 +29,7 @@ pub struct Reader {
 }
 
 /// The position of a line in the files. The order of positions is the order of the lines.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     seq: u64,
     /// Index in [`Reader::files`].
@@ -33,32 +39,48 @@ struct Place {
 }
 
 impl Reader {
-    /// Finds the last `limit` selected lines. Reads the files with the newest lines first. Stops when `limit` lines are
-    /// found and the remaining files have only older lines.
-    pub(super) fn new(files: Vec<StoredFile>, filter: &Filter, limit: usize) -> io::Result<Self> {
-        let mut newest_first: Vec<usize> = (0..files.len()).collect();
-        newest_first.sort_by_key(|index| Reverse(files.get(*index).map_or(0, |file| file.last)));
-        let mut found: BinaryHeap<Reverse<Place>> = BinaryHeap::new();
-        for index in newest_first {
-            let Some(file) = files.get(index) else { continue };
-            let oldest = found.peek().map_or(0, |Reverse(place)| place.seq);
-            if limit == 0 || (found.len() >= limit && file.last < oldest) {
-                break;
+    /// Finds the last `limit` selected lines. If `limit` is `None`, finds the first of all selected lines.
+    pub(super) fn new(files: Vec<StoredFile>, filter: Filter, limit: Option<usize>) -> io::Result<Self> {
+        let mut reader = Self { files, filter, lines: Vec::new(), rest: None, open: Vec::new() };
+        match limit {
+            Some(limit) => reader.lines = last(&reader.files, &reader.filter, limit)?,
+            None => {
+                reader.rest = Some(Place::default());
+                reader.scan()?;
             }
-            for_each_selected(file, filter, |seq, offset, length| {
-                found.push(Reverse(Place { seq, file: u32::try_from(index).unwrap_or(u32::MAX), offset, length }));
-                if found.len() > limit {
+        }
+        Ok(reader)
+    }
+
+    /// Returns true if all lines of the last scan were returned, and [`Reader::scan`] may find further lines.
+    pub fn needs_scan(&self) -> bool {
+        self.lines.is_empty() && self.rest.is_some()
+    }
+
+    /// Finds the lines after those that the last scan found, at most [`FOUND_MAX`].
+    pub fn scan(&mut self) -> io::Result<()> {
+        let Some(after) = self.rest.take() else { return Ok(()) };
+        // The newest of the found lines is at the top of the heap, and is removed if there are too many.
+        let mut found: BinaryHeap<Place> = BinaryHeap::new();
+        for (index, file) in self.files.iter().enumerate().filter(|(_, file)| file.last >= after.seq) {
+            for_each_selected(file, &self.filter, |seq, offset, length| {
+                let place = Place { seq, file: u32::try_from(index).unwrap_or(u32::MAX), offset, length };
+                if place > after {
+                    found.push(place);
+                }
+                if found.len() > FOUND_MAX {
                     found.pop();
                 }
             })?;
         }
-        // The newest line is first, because `Reverse` inverts the order.
-        let lines = found.into_sorted_vec().into_iter().map(|Reverse(place)| place).collect();
-        Ok(Self { files, lines, open: Vec::new() })
+        self.rest = found.peek().copied().filter(|_| found.len() >= FOUND_MAX);
+        self.lines = found.into_sorted_vec();
+        self.lines.reverse();
+        Ok(())
     }
 
-    /// Returns the next lines as JSON text, with about `bytes_max` bytes. Returns an empty list at the end. Lines of
-    /// files that were deleted meanwhile are left out.
+    /// Returns the next lines of the last scan as JSON text, with about `bytes_max` bytes. Returns an empty list at the
+    /// end of these lines. Lines of files that were deleted meanwhile are left out.
     pub fn page(&mut self, bytes_max: usize) -> io::Result<Vec<String>> {
         let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max
@@ -93,6 +115,29 @@ impl Reader {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the positions of the last `limit` selected lines, newest first. Reads the files with the newest lines first.
+/// Stops when `limit` lines are found and the remaining files have only older lines.
+fn last(files: &[StoredFile], filter: &Filter, limit: usize) -> io::Result<Vec<Place>> {
+    let mut newest_first: Vec<usize> = (0..files.len()).collect();
+    newest_first.sort_by_key(|index| Reverse(files.get(*index).map_or(0, |file| file.last)));
+    let mut found: BinaryHeap<Reverse<Place>> = BinaryHeap::new();
+    for index in newest_first {
+        let Some(file) = files.get(index) else { continue };
+        let oldest = found.peek().map_or(0, |Reverse(place)| place.seq);
+        if limit == 0 || (found.len() >= limit && file.last < oldest) {
+            break;
+        }
+        for_each_selected(file, filter, |seq, offset, length| {
+            found.push(Reverse(Place { seq, file: u32::try_from(index).unwrap_or(u32::MAX), offset, length }));
+            if found.len() > limit {
+                found.pop();
+            }
+        })?;
+    }
+    // The newest line is first, because `Reverse` inverts the order.
+    Ok(found.into_sorted_vec().into_iter().map(|Reverse(place)| place).collect())
 }
 
 /// Opens a file; `None` if it was deleted.

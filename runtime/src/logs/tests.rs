@@ -17,7 +17,7 @@ fn line(function: &str, delivery: i64, text: &str) -> LogLine {
 
 /// Returns the texts of the last `limit` selected lines. Reads them in small pages.
 async fn last(logs: &FunctionLogs, filter: &Filter, limit: usize) -> Vec<String> {
-    let mut reader = logs.snapshot(filter.clone()).await.unwrap().stored.reader(limit).unwrap();
+    let mut reader = logs.snapshot(filter.clone()).await.unwrap().stored.reader(Some(limit)).unwrap();
     let pages = std::iter::from_fn(|| Some(reader.page(200).unwrap()).filter(|page| !page.is_empty()));
     pages.flatten().map(|line| serde_json::from_str::<Line>(&line).unwrap().text).collect()
 }
@@ -148,7 +148,7 @@ async fn a_follower_gets_every_later_line_of_its_function_once_whatever_others_l
     let Some(Followed::Line(after)) = snapshot.new_lines.next().await else { panic!("no line") };
     assert_eq!(after.text, "after");
     assert!(snapshot.new_lines.is_empty());
-    let mut reader = snapshot.stored.reader(10).unwrap();
+    let mut reader = snapshot.stored.reader(Some(10)).unwrap();
     assert!(reader.page(1_000).unwrap().concat().contains("before"));
     // The follower of `a/flood` has not read its lines. It gets the first ones, and the number of the dropped ones.
     let (mut lines, mut missed) = (0, 0);
@@ -208,4 +208,37 @@ async fn logging_continues_after_the_folder_was_removed() {
     let found = last(&logs, &Filter::default(), 100).await;
     assert_eq!(found.last().unwrap(), "19");
     assert!(!found.contains(&"before".to_owned()));
+}
+
+#[tokio::test]
+async fn all_lines_are_read_in_order_with_the_positions_of_few_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("logs")).unwrap();
+    // Lines with the same time are in the order of the files and of their places in a file.
+    let count = reader::FOUND_MAX + 10;
+    let stored = |n: usize| format!("{{\"at\":\"2026-01-01T00:00:00.000Z\",\"level\":\"info\",\"text\":\"{n}\"}}\n");
+    let text: String = (0..count).map(stored).collect();
+    std::fs::write(folder.path().join("logs/evoke.jsonl"), text).unwrap();
+    let logs = FunctionLogs::open(folder.path()).unwrap();
+    logs.sink()(line("a/f", 1, &count.to_string()));
+    let mut reader = logs.snapshot(Filter::default()).await.unwrap().stored.reader(None).unwrap();
+    let (mut read, mut scans) = (Vec::new(), 0);
+    loop {
+        let before = read.len();
+        loop {
+            let page = reader.page(10_000).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            read.extend(page.iter().map(|line| serde_json::from_str::<Line>(line).unwrap().text));
+        }
+        scans += 1;
+        assert!(read.len() - before <= reader::FOUND_MAX, "{} lines of one scan", read.len() - before);
+        if !reader.needs_scan() {
+            break;
+        }
+        reader.scan().unwrap();
+    }
+    assert_eq!(scans, 2);
+    assert_eq!(read, (0..=count).map(|n| n.to_string()).collect::<Vec<_>>());
 }

@@ -14,7 +14,7 @@ mod trigger;
 mod was;
 
 use super::diagnostics::excerpt;
-use super::model::Manifest;
+use super::model::{EventPattern, Manifest};
 use super::names::Name;
 use super::parser::{Entry, Node, Reader, Resolved, Table, Value, ValueError};
 use super::source::Registry;
@@ -109,6 +109,11 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
     }
     placeholders::report(reader, root);
     Some(manifest)
+}
+
+/// Reads an event pattern that is not part of a manifest.
+pub(super) fn pattern(reader: &mut Reader<'_>, root: &Node) -> Option<EventPattern> {
+    trigger::events(reader, root, root.span)
 }
 
 /// Parses the name of the app. Rejects `evoke`, because sources that begin with `/evoke` belong to the runtime.

@@ -47,6 +47,7 @@ pub use test_file::TestFile;
 pub use trust::Trust;
 pub use units::ByteSize;
 
+use evoke_pattern::Pattern;
 use load::FileKind;
 use parser::Reader;
 #[cfg(feature = "test-util")]
@@ -139,6 +140,29 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
         Some(manifest) if diagnostics.count(Severity::Error) == 0 => {
             Ok(Checked { manifest, warnings: diagnostics, source })
         }
+        _ => Err(diagnostics),
+    }
+}
+
+/// Checks an event pattern that is not part of a manifest. The messages are those of the key `events` of a trigger.
+/// Also returns the warnings. Untrusted text is allowed: no other part of a manifest is read, and no file is opened.
+///
+/// # Errors
+/// If at least one diagnostic is an error, returns all diagnostics, including the warnings.
+pub fn pattern_str(text: &str, path: &Path) -> Result<(Pattern, Diagnostics), Diagnostics> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
+    let mut found = Vec::new();
+    let events = match load::tree(&source, &load::PATTERN, &mut found) {
+        Ok(root) => check::pattern(&mut Reader::new(&source, &mut found), &root),
+        Err(fatal) => {
+            found.push(*fatal);
+            None
+        }
+    };
+    let diagnostics: Diagnostics = found.into_iter().collect();
+    match events {
+        Some(events) if diagnostics.count(Severity::Error) == 0 => Ok((events.pattern, diagnostics)),
         _ => Err(diagnostics),
     }
 }

@@ -49,6 +49,14 @@ pub(super) const TEST_FILE: FileKind = FileKind {
     second_document: "put all tests under one key `tests`",
 };
 
+/// An event pattern that is not part of a manifest.
+pub(super) const PATTERN: FileKind = FileKind {
+    name: "pattern",
+    start: "write a pattern such as `type: [order.placed]`",
+    split: "write a shorter pattern",
+    second_document: "write only one pattern",
+};
+
 /// Builds the tree of nodes of a file and appends diagnostics to `found`.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ use evoke_model::{DamagedEvent, DeliveryState, Seq};
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of rows of a page.
 pub(super) const LIMIT_MAX: usize = 200;
+/// The number of bytes of the texts of the rows after which a page ends.
+pub(super) const ROWS_BYTES_MAX: usize = 128 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +64,7 @@ pub(in crate::admin) async fn list(
     Params(query): Params<Query>,
 ) -> ApiResult<Json<Page>> {
     let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "events")?;
-    let _scan = exchange.permits().scan().await;
+    let _scan = exchange.scan().await;
     let Query { r#type: type_, source, function, text, state, before, since_ms, until_ms, limit: _ } = query;
     let function = names::optional_function(&admin, function.as_deref()).await?;
     let states = match state {
@@ -73,13 +75,15 @@ pub(in crate::admin) async fn list(
     let none = Conditions::default();
     let conditions = Conditions { type_, source, function, states, since_ms, until_ms, text, before, ..none };
     let mut pages = Pages::new(admin.store.clone(), conditions).await?;
-    let mut rows = Vec::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     'pages: while let Some(page) = pages.next().await? {
         for read in page {
             let seq = DamagedEvent::seq_of(&read);
             let outcomes = Outcomes::of(&*admin.store, seq).await?;
-            rows.push(Row::new(&read, Some(outcomes)));
-            if rows.len() >= limit {
+            let row = Row::new(&read, Some(outcomes));
+            bytes += row.size();
+            rows.push(row);
+            if rows.len() >= limit || bytes >= ROWS_BYTES_MAX {
                 pages.stop_after(seq);
                 break 'pages;
             }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::row::cut;
 use crate::admin::access::Exchange;
 use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
@@ -71,7 +72,7 @@ struct Counts {
 type Way = (String, String, Option<(String, String)>);
 
 pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {
-    let _scan = exchange.permits().scan().await;
+    let _scan = exchange.scan().await;
     let now_ms = admin.clock.now_ms();
     let range = Conditions { since_ms: Some(now_ms.saturating_sub(AGE_MAX_MS)), ..Conditions::default() };
     let mut pages = Pages::new(admin.store.clone(), range).await?;
@@ -104,9 +105,10 @@ async fn count(
     ways: &mut BTreeMap<Way, Counts>,
 ) -> Result<(), evoke_store::StoreError> {
     let entered = stored.lineage.entered().and_then(|origin| store.origin_uri(origin));
-    let from = entered.map_or_else(|| stored.event.source.clone(), |uri| uri.to_string());
+    let from = cut(entered.as_deref().unwrap_or(&stored.event.source));
+    let type_ = cut(&stored.event.type_);
     let mut add = |to: Option<(String, String)>, state: Option<DeliveryState>| {
-        let counts = ways.entry((from.clone(), stored.event.type_.clone(), to)).or_default();
+        let counts = ways.entry((from.clone(), type_.clone(), to)).or_default();
         counts.count += 1;
         counts.failed += u64::from(matches!(state, Some(DeliveryState::Dead | DeliveryState::Retrying)));
         let is_pending = matches!(state, Some(DeliveryState::Ready | DeliveryState::Blocked | DeliveryState::Retrying));

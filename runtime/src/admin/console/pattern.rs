@@ -1,4 +1,5 @@
-//! Checks a pattern as the loader of manifests does, and finds the stored events that match it or nearly match it.
+//! Checks a pattern with the messages of the loader of manifests, and finds the stored events that match it or nearly
+//! match it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use axum::extract::rejection::BytesRejection;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::events::LIMIT_MAX;
+use super::events::{LIMIT_MAX, ROWS_BYTES_MAX};
 use super::row::Row;
 use crate::admin::access::Exchange;
+use crate::admin::permits::Scan;
 use crate::admin::request::json_body;
 use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
-use crate::control::registry;
 use evoke_http::problem::Problem;
-use evoke_manifest::{Diagnostic, Severity, load_str};
+use evoke_manifest::{Diagnostic, Diagnostics, Severity, pattern_str};
 use evoke_model::clock::UnixMs;
 use evoke_model::{ReadEvent, Seq};
 use evoke_pattern::{Explanation, Matcher, Pattern, explain};
@@ -30,11 +31,9 @@ const LIMIT_DEFAULT: usize = 50;
 const NEAR_MAX: usize = 20;
 /// Maximum number of events that are compared field by field, for near misses.
 const EXPLAINED_MAX: usize = 1_000;
-
-/// To check a pattern, a manifest is made of this text and the lines of the pattern, each indented by [`INDENT`].
-const BEFORE: &str = "evoke: 1\napp: console\nfunctions:\n  pattern:\n    deliver: { url: \"https://endpoint.example/\" }\n    \
-                      on:\n      - events:\n";
-const INDENT: &str = "          ";
+/// Maximum number of bytes of the near misses of a response, as JSON. Near misses beyond this size are left out. The
+/// pattern determines the size of each.
+const NEAR_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,70 +98,91 @@ pub(in crate::admin) async fn find(
         let detail = format!("the pattern has {bytes} bytes; at most {PATTERN_BYTES_MAX} are allowed");
         return Err(Problem::malformed(detail).into());
     }
-    let (pattern, diagnostics) = check(&request.pattern);
+    let (text, scan) = (request.pattern, exchange.scan().await);
+    // Long patterns take long to check and to match, so both run on a thread for blocking work.
+    let ((pattern, diagnostics), scan) = scan.run(move || check(&text)).await?;
     let mut found = Found { diagnostics, ..Found::default() };
     if let Some(pattern) = pattern {
-        let _scan = exchange.permits().scan().await;
-        search(&admin, &request, &pattern, &mut found).await?;
+        let limit = request.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+        let Request { before, since_ms, until_ms, .. } = request;
+        let range = Conditions { before, since_ms, until_ms, ..Conditions::default() };
+        found = search(&admin, range, Finder::new(pattern, limit, found), scan).await?;
     }
     Ok(Json(found))
 }
 
-/// Checks a pattern. Returns `None` if it has an error.
+/// Checks a pattern. Returns `None` if it has an error. Reads only the pattern itself, no manifest: the pattern of a
+/// viewer must not name sources, because checks of sources open files.
 fn check(text: &str) -> (Option<Pattern>, Vec<Mistake>) {
-    let indented: String = text.lines().map(|line| format!("{INDENT}{line}\n")).collect();
-    let loaded = load_str(&format!("{BEFORE}{indented}"), Path::new("pattern.yaml"), &registry());
-    let first_line = BEFORE.lines().count();
-    let mistakes = |diagnostics: &evoke_manifest::Diagnostics| {
-        let in_pattern = |diagnostic: &&Diagnostic| {
-            diagnostic.severity == Severity::Error || diagnostic.position().is_some_and(|at| at.line > first_line)
-        };
-        diagnostics.iter().filter(in_pattern).map(|diagnostic| mistake(diagnostic, first_line)).collect::<Vec<_>>()
-    };
-    match loaded {
+    let mistakes = |diagnostics: &Diagnostics| diagnostics.iter().map(mistake).collect();
+    match pattern_str(text, Path::new("pattern.yaml")) {
         Err(errors) => (None, mistakes(&errors)),
-        Ok(checked) => {
-            let function = checked.manifest.functions.first();
-            let events = function.and_then(|function| function.triggers.first()?.events.as_ref());
-            (events.map(|events| events.pattern.clone()), mistakes(&checked.warnings))
-        }
+        Ok((pattern, warnings)) => (Some(pattern), mistakes(&warnings)),
     }
 }
 
-fn mistake(diagnostic: &Diagnostic, first_line: usize) -> Mistake {
-    let at = diagnostic.position();
-    let line = at.map_or(1, |at| at.line.saturating_sub(first_line).max(1));
-    let column = at.map_or(1, |at| at.column.saturating_sub(INDENT.len()).max(1));
+fn mistake(diagnostic: &Diagnostic) -> Mistake {
+    let (line, column) = diagnostic.position().map_or((1, 1), |at| (at.line, at.column));
     let Diagnostic { severity, message, help, .. } = diagnostic;
     Mistake { severity: *severity, line, column, message: message.clone(), help: help.clone() }
 }
 
-async fn search(admin: &Admin, request: &Request, pattern: &Pattern, found: &mut Found) -> ApiResult<()> {
-    let (before, since_ms, until_ms) = (request.before, request.since_ms, request.until_ms);
-    let range = Conditions { before, since_ms, until_ms, ..Conditions::default() };
-    let limit = request.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
-    let mut matcher = Matcher::default();
-    matcher.insert((), pattern);
+/// Searches the range within the time limit of [`Pages`].
+async fn search(admin: &Admin, range: Conditions, mut finder: Finder, mut scan: Scan) -> ApiResult<Found> {
     let mut pages = Pages::new(admin.store.clone(), range).await?;
-    let mut explained = 0;
     while let Some(page) = pages.next().await? {
-        for read in page {
-            let Ok(stored) = &read else { continue };
-            let view = (&*stored.event).into();
-            // If the data of the event cannot be parsed, `matches` returns an error, and the event does not match.
-            if matcher.matches(&view).is_ok_and(|matched| !matched.is_empty()) {
-                found.matched += 1;
-                if found.rows.len() < limit {
-                    found.rows.push(Row::new(&read, None));
-                }
-            } else if explained < EXPLAINED_MAX && found.near.len() < NEAR_MAX {
-                explained += 1;
-                found.near.extend(explain(pattern, &view).ok().and_then(|explanation| near(&read, explanation)));
+        let add = move || {
+            page.iter().for_each(|read| finder.add(read));
+            finder
+        };
+        (finder, scan) = scan.run(add).await?;
+    }
+    Ok(Found { scanned: pages.searched, next: pages.rest(), ..finder.found })
+}
+
+/// Collects the events that match or nearly match.
+struct Finder {
+    pattern: Pattern,
+    matcher: Matcher<()>,
+    /// Maximum number of rows.
+    limit: usize,
+    found: Found,
+    /// Number of bytes of the texts of the rows.
+    row_bytes: usize,
+    /// Number of events that were compared field by field.
+    explained: usize,
+    near_bytes: usize,
+}
+
+impl Finder {
+    fn new(pattern: Pattern, limit: usize, found: Found) -> Self {
+        let mut matcher = Matcher::default();
+        matcher.insert((), &pattern);
+        Self { pattern, matcher, limit, found, row_bytes: 0, explained: 0, near_bytes: 0 }
+    }
+
+    fn add(&mut self, read: &ReadEvent) {
+        let Ok(stored) = read else { return };
+        let (found, view) = (&mut self.found, (&*stored.event).into());
+        // If the data of the event cannot be parsed, `matches` returns an error, and the event does not match.
+        if self.matcher.matches(&view).is_ok_and(|matched| !matched.is_empty()) {
+            found.matched += 1;
+            if found.rows.len() < self.limit && self.row_bytes < ROWS_BYTES_MAX {
+                let row = Row::new(read, None);
+                self.row_bytes += row.size();
+                found.rows.push(row);
+            }
+        } else if self.explained < EXPLAINED_MAX && found.near.len() < NEAR_MAX {
+            self.explained += 1;
+            let Some(near) = explain(&self.pattern, &view).ok().and_then(|pattern| near(read, pattern)) else { return };
+            // Never fails: strings and numbers always serialise.
+            let bytes = serde_json::to_string(&near).unwrap_or_default().len();
+            if self.near_bytes + bytes <= NEAR_BYTES_MAX {
+                self.near_bytes += bytes;
+                found.near.push(near);
             }
         }
     }
-    (found.scanned, found.next) = (pages.searched, pages.rest());
-    Ok(())
 }
 
 /// Returns the event as a near miss if the pattern has several fields and at most one of them does not match.
@@ -174,6 +194,8 @@ fn near(read: &ReadEvent, pattern: Explanation) -> Option<Near> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evoke_model::event::Event;
+    use evoke_model::{Lineage, StoredEvent};
 
     #[test]
     fn a_pattern_is_checked_with_the_messages_and_positions_of_a_manifest() {
@@ -196,5 +218,36 @@ mod tests {
             assert!(pattern.is_none() && !mistakes.is_empty(), "{text}");
             assert!(mistakes.iter().all(|mistake| mistake.line >= 1 && mistake.column >= 1), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pattern_is_never_read_as_another_part_of_a_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // YAML also breaks lines at a carriage return. Earlier versions of YAML also break them at the others.
+        for line_break in ["\n", "\r", "\r\n", "\u{85}", "\u{2028}", "\u{2029}"] {
+            for name in ["file", "fil?", "missing"] {
+                let path = folder.path().join(name);
+                let source = format!("{{ monitor: {{ every: 5s, file: {{ path: {path:?} }} }} }}");
+                let (pattern, mistakes) = check(&format!("type: [a]{line_break}sources:{line_break}  a: {source}"));
+                let text = format!("{mistakes:?}");
+                assert!(pattern.is_none() && !mistakes.is_empty(), "{line_break:?}");
+                assert!(!["monitor", "no such file", "matches"].iter().any(|word| text.contains(word)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn near_misses_of_a_long_pattern_are_bounded_in_bytes() {
+        let values: Vec<_> = (0..4_000).map(|n| format!("value-{n}")).collect();
+        let (pattern, _) = check(&format!("type: [order.placed]\nsubject: [{}]", values.join(", ")));
+        let mut finder = Finder::new(pattern.unwrap(), 10, Found::default());
+        let event = Event { id: "1".into(), source: "/t".into(), type_: "order.placed".into(), ..Event::default() };
+        let stored = StoredEvent { seq: Seq(1), accepted_ms: 0, event: event.into(), lineage: Lineage::default() };
+        (0..NEAR_MAX).for_each(|_| finder.add(&Ok(stored.clone())));
+        let near = finder.found.near.len();
+        assert!((1..NEAR_MAX).contains(&near), "{near} near misses");
+        assert!(serde_json::to_string(&finder.found).unwrap().len() < NEAR_BYTES_MAX + 1_000);
     }
 }

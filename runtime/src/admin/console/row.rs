@@ -11,6 +11,10 @@ use evoke_store::{InspectionStore, StoreError};
 /// Maximum number of characters of the data in a row.
 const PREVIEW_CHARS_MAX: usize = 160;
 
+/// Maximum number of characters of an attribute in a row. An event may have 1 MiB of attributes. A row is opened by its
+/// `seq`, so no page needs the whole attributes.
+const ATTRIBUTE_CHARS_MAX: usize = 256;
+
 /// A row of a list of events.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Row {
@@ -89,10 +93,10 @@ impl Row {
         Self {
             seq: stored.seq,
             accepted: rfc3339(stored.accepted_ms),
-            r#type: event.type_.clone(),
-            source: event.source.clone(),
-            id: event.id.clone(),
-            subject: event.subject.clone(),
+            r#type: cut(&event.type_),
+            source: cut(&event.source),
+            id: cut(&event.id),
+            subject: event.subject.as_deref().map(cut),
             cause: stored.lineage.cause,
             root: stored.lineage.root,
             bytes: event.size(),
@@ -100,6 +104,13 @@ impl Row {
             damaged: None,
             deliveries,
         }
+    }
+
+    /// Returns the number of bytes of the texts.
+    pub(super) fn size(&self) -> usize {
+        let Self { r#type, source, id, subject, preview, damaged, .. } = self;
+        let optional = [subject, damaged].into_iter().flatten();
+        [r#type, source, id, preview].into_iter().chain(optional).map(String::len).sum()
     }
 
     fn damaged(seq: Seq, what: String) -> Self {
@@ -120,6 +131,14 @@ impl Row {
     }
 }
 
+/// Returns an attribute of an event; if it is too long, its start and `…`.
+pub(super) fn cut(attribute: &str) -> String {
+    match attribute.char_indices().nth(ATTRIBUTE_CHARS_MAX) {
+        Some((end, _)) => attribute.get(..end).unwrap_or_default().to_owned() + "…",
+        None => attribute.to_owned(),
+    }
+}
+
 /// Returns the start of the data as one line; for binary data, only the number of bytes.
 fn preview(data: &Data) -> String {
     if let Data::Binary(bytes) = data {
@@ -134,4 +153,27 @@ fn preview(data: &Data) -> String {
         .chars()
         .take(PREVIEW_CHARS_MAX)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use evoke_model::event::Event;
+    use evoke_model::{Lineage, StoredEvent};
+
+    #[test]
+    fn a_row_of_an_event_with_a_megabyte_of_attributes_is_short() {
+        let long = |part: &str| part.repeat(250_000);
+        let subject = Some(long("\u{1}"));
+        let event = Event { id: long("i"), source: long("/"), type_: long("ü"), subject, ..Event::default() };
+        let stored = StoredEvent { seq: Seq(7), accepted_ms: 0, event: Arc::new(event), lineage: Lineage::default() };
+        let json = serde_json::to_value(Row::new(&Ok(stored), None)).unwrap();
+        assert_eq!(json["seq"], 7);
+        for (name, part) in [("id", "i"), ("source", "/"), ("type", "ü"), ("subject", "\u{1}")] {
+            assert_eq!(json[name], part.repeat(ATTRIBUTE_CHARS_MAX) + "…", "{name}");
+        }
+        assert_eq!(cut(&"ü".repeat(ATTRIBUTE_CHARS_MAX)), "ü".repeat(ATTRIBUTE_CHARS_MAX));
+    }
 }

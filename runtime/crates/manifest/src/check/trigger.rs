@@ -152,7 +152,7 @@ fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
     None
 }
 
-fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPattern> {
+pub(super) fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPattern> {
     if !matches!(node.value, Value::Map(_)) {
         let message = format!("a pattern must be a map from fields to values, found {}", node.describe());
         reader.error(node.span, message, "to match events by type, write `{ type: [order.placed] }`");
