@@ -189,17 +189,22 @@ fn web_pages_of_other_sites_get_nothing_even_with_a_token() {
 fn a_viewer_reads_over_the_command_line_and_a_revoked_token_ends_at_once() {
     let mut evoke = Evoke::up_with(ORDERS);
     evoke.stdout(&["emit", "--type", "t"]);
-    let made = evoke.json(&["token", "create", "grafana", "--role", "viewer", "--expires", "7d"]);
-    assert!(made["expires"].as_str().is_some_and(|at| at.ends_with('Z')), "{made}");
-    let token = made["token"].as_str().unwrap().to_owned();
-    std::fs::write(evoke.path("viewer.token"), format!("{token}\n")).unwrap();
+    let create = ["token", "create", "grafana", "--role", "viewer", "--expires", "7d", "--out", "viewer.token"];
+    let made = evoke.json(&create);
+    assert!(made["expires"].as_str().is_some_and(|at| at.ends_with('Z')) && made.get("token").is_none(), "{made}");
+    assert_eq!(evoke.path("viewer.token").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let token = std::fs::read_to_string(evoke.path("viewer.token")).unwrap().trim().to_owned();
     let with_file = |arguments: &[&str]| evoke.run(&[arguments, &["--token-file", "viewer.token"]].concat());
     assert!(with_file(&["status"]).status.success());
     let emit = with_file(&["emit", "--type", "t"]);
     assert_eq!(emit.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&emit.stderr).contains("role viewer"), "{emit:?}");
-    let duplicate = evoke.run(&["token", "create", "grafana"]);
+    let duplicate = evoke.run(&["token", "create", "grafana", "--out", "more.token"]);
     assert!(String::from_utf8_lossy(&duplicate.stderr).contains("grafana already"), "{duplicate:?}");
+    assert!(!evoke.path("more.token").exists());
+    let existing = evoke.run(&["token", "create", "more", "--out", "viewer.token"]);
+    assert!(String::from_utf8_lossy(&existing.stderr).contains("cannot create viewer.token"), "{existing:?}");
+    assert!(!evoke.stdout(&["token", "list"]).contains("more"), "no token is made that cannot be written");
 
     // A list that the token follows ends with the token.
     let mut follow = TcpStream::connect(evoke.admin()).unwrap();
@@ -239,6 +244,36 @@ fn a_viewer_reads_over_the_command_line_and_a_revoked_token_ends_at_once() {
     let mut after = run(&["status"]);
     evoke.stop();
     assert_eq!(after.env("EVOKE_TOKEN", &owner).status().unwrap().code(), Some(3));
+}
+
+#[test]
+fn no_token_goes_to_another_user_or_over_the_network_without_tls() {
+    let evoke = Evoke::with(ORDERS);
+    std::fs::write(evoke.path("token"), "evoke_x\n").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap().to_string();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::fchown(&listener, Some(12_345), None).unwrap();
+    }
+    let by_file: &[&str] = &["status", "--token-file", "token"];
+    for (arguments, name) in [(&by_file[..1], "EVOKE_TOKEN"), (by_file, "EVOKE_X")] {
+        let run = |admin: &str| {
+            let output = evoke.command(arguments).envs([(name, "evoke_x"), ("EVOKE_ADMIN", admin)]).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, message) = run("192.0.2.7:8081");
+        assert!(message.contains("write --admin https://192.0.2.7:8081") && message.contains("ssh -L"), "{message}");
+        assert_eq!(code, Some(2));
+        if is_root {
+            let (code, message) = run(&here);
+            assert!(message.contains("belongs to the user with the id 12345, so it gets no token"), "{message}");
+            assert_eq!(code, Some(3));
+            let mut received = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+            assert_eq!(String::from_utf8_lossy(&received), "");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Small things that users met: messages, names and files that were in the way.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
 use crate::orders::ORDERS;
@@ -53,7 +55,15 @@ fn the_data_folder_is_found_in_the_folders_above() {
         std::os::unix::fs::chown(evoke.path(".evoke"), Some(12_345), None).unwrap();
         let refused = run("a/b");
         assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        let here = run(".");
+        assert!(String::from_utf8_lossy(&here.stderr).contains("belongs to the user with id 12345"), "{here:?}");
+        std::os::unix::fs::chown(evoke.path(".evoke"), Some(0), None).unwrap();
     }
+    // Not one whose `listen.json` others could replace.
+    std::fs::set_permissions(evoke.path(".evoke"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(run("a/b").status.code(), Some(3));
+    let here = run(".");
+    assert!(String::from_utf8_lossy(&here.stderr).contains("other users may write to .evoke"), "{here:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod limits;
 mod listener;
 mod log_format;
 mod logs;
+mod loopback;
 mod monitors;
 mod network;
 mod new;
@@ -40,16 +41,17 @@ mod text;
 mod timers;
 mod tls;
 mod token;
+mod token_file;
 mod trace;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use address::AdminAddress;
+use evoke_fs::PrivateFolder;
 pub use failure::Failure;
 pub use process::protect;
 
@@ -124,22 +126,24 @@ impl Common {
     }
 
     /// Returns the data folder for a command that needs an existing one. Without `--data`, this is `.evoke` in the
-    /// current folder, else in the nearest folder above that has one. A data folder of another user in a folder above
-    /// is skipped, so that the command does not send its requests to an Evoke of that user.
-    fn existing_data_folder(&self) -> PathBuf {
+    /// current folder, else in the nearest folder above that has one. Other users must not be able to lead the command
+    /// to their own Evoke, so a data folder that belongs to another user, or that other users may write to, is an error
+    /// in the current folder, and is skipped in a folder above.
+    fn existing_data_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(data) = &self.data {
-            return data.clone();
+            return Ok(data.clone());
         }
         let default = PathBuf::from(DATA);
-        if default.exists() {
-            return default;
+        if default.symlink_metadata().is_ok() {
+            let opened = PrivateFolder::open(&default);
+            return opened.map(|_| default).map_err(|error| Failure::Failed(error.to_string()));
         }
         let current = std::env::current_dir().unwrap_or_default();
         let above = current.ancestors().skip(1).map(|folder| folder.join(DATA)).find(|folder| {
             let is_data = ["listen.json", "evoke.db"].iter().any(|name| folder.join(name).exists());
-            is_data && folder.metadata().is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw())
+            is_data && PrivateFolder::open(folder).is_ok()
         });
-        above.unwrap_or(default)
+        Ok(above.unwrap_or(default))
     }
 }
 

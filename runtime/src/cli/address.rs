@@ -25,15 +25,11 @@ impl AdminAddress {
     pub(super) const DEFAULT: Self = Self { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 8081, tls: false };
 
     /// Returns true if the address surely belongs to this machine.
-    pub(super) fn is_loopback(&self) -> bool {
+    fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Ip(ip) => ip.to_canonical().is_loopback(),
             Host::Name(name) => name.eq_ignore_ascii_case("localhost"),
         }
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     /// Returns true if the address was written with `https://`.
@@ -41,13 +37,16 @@ impl AdminAddress {
         self.tls
     }
 
-    /// Returns true if a connection to this address reaches the listener at `listened`.
+    /// Returns true if a connection to this address reaches the listener at `listened`, and the listener has TLS if this
+    /// address was written with `https://`.
     pub(super) fn is_of(&self, listened: &Self) -> bool {
-        self.port == listened.port && (self.host == listened.host || self.is_loopback() && listened.is_local())
+        let is_same_host = self.host == listened.host || self.is_loopback() && listened.is_local();
+        self.port == listened.port && is_same_host && (listened.tls || !self.tls)
     }
 
-    /// Returns true if a listener at this address can be reached on a loopback address.
-    fn is_local(&self) -> bool {
+    /// Returns true if a listener at this address can be reached on a loopback address. Then [`Self::base_url`] has such
+    /// an address.
+    pub(super) fn is_local(&self) -> bool {
         self.is_loopback() || matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
 
@@ -60,6 +59,16 @@ impl AdminAddress {
             host => host.clone(),
         };
         format!("{scheme}://{}", Self { host, ..self.clone() })
+    }
+
+    /// Returns the error for a command that would send a token over the network without TLS.
+    pub(super) fn without_tls(&self) -> String {
+        let port = self.port;
+        format!(
+            "the address {self} of the admin API is not on this machine and has no TLS, so tokens could be read on the \
+             way; write --admin https://{self}, or make a tunnel with `ssh -L {port}:127.0.0.1:{port} HOST` and write \
+             --admin 127.0.0.1:{port}"
+        )
     }
 
     /// Returns the address to listen on. `has_tls` is true if `up` has a certificate for the admin API. The error names
@@ -192,5 +201,19 @@ mod tests {
         assert!(address("192.0.2.1:1").is_of(&address("https://192.0.2.1:1")));
         assert!(!address("192.0.2.1:1").is_of(&address("https://0.0.0.0:1")));
         assert!(!address("localhost:2").is_of(&address("https://127.0.0.1:1")));
+    }
+
+    #[test]
+    fn a_written_address_with_tls_never_becomes_one_without() {
+        let address = |text: &str| text.parse::<AdminAddress>().unwrap();
+        for (written, listened, is_of) in [
+            ("https://prod.example:8081", "prod.example:8081", false),
+            ("https://localhost:1", "127.0.0.1:1", false),
+            ("https://localhost:1", "https://0.0.0.0:1", true),
+            ("localhost:1", "127.0.0.1:1", true),
+            ("localhost:1", "https://127.0.0.1:1", true),
+        ] {
+            assert_eq!(address(written).is_of(&address(listened)), is_of, "{written} {listened}");
+        }
     }
 }

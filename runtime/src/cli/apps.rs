@@ -74,7 +74,7 @@ fn used_grants(common: &Common) -> Result<Vec<FunctionGrants>, Failure> {
         Err(Failure::NotRunning(reason)) => reason,
         found => return found,
     };
-    let folder = common.existing_data_folder();
+    let folder = common.existing_data_folder()?;
     if common.client_args.admin.is_some() || !folder.join("evoke.db").exists() {
         let help = "--strict needs the store of an Evoke that ran these functions; name its data folder with --offline";
         return Err(Failure::NotRunning(format!("{stopped}; {help}")));

@@ -23,7 +23,7 @@ pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
         _ => None,
     };
     let offline = common.client_args.offline.clone();
-    let folder = offline.or(running).unwrap_or_else(|| common.existing_data_folder());
+    let folder = offline.or(running).map_or_else(|| common.existing_data_folder(), Ok)?;
     let store = folder.join("evoke.db");
     if store.exists() {
         return Ok(folder);

@@ -15,9 +15,10 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector as _, TcpConnector};
 
 use super::address::AdminAddress;
-use super::listener;
+use super::listener::Stranger;
+use super::loopback::LoopbackConnector;
 use super::tls::TlsConnector;
-use super::{Common, Failure};
+use super::{Common, Failure, token_file};
 use crate::admin::tokens;
 use crate::offline::Offline;
 
@@ -52,7 +53,8 @@ impl Client {
             let opened = Offline::open(folder).map_err(|error| Failure::Failed(format!("{error:#}")))?;
             return Ok(Self::Offline(Box::new(opened)));
         }
-        let listened = read_listened(&common.existing_data_folder());
+        let data = common.existing_data_folder().map_err(|error| error.to_string());
+        let listened = data.as_deref().map_err(|error| Failure::Failed(error.clone())).and_then(read_listened);
         let Listened { address, certificates } = match &common.client_args.admin {
             None => listened?,
             Some(given) => match listened {
@@ -60,7 +62,11 @@ impl Client {
                 _ => Listened { address: given.clone(), certificates: Vec::new() },
             },
         };
-        let token = find_token(common, &address, !certificates.is_empty())?;
+        if !address.is_tls() && !address.is_local() {
+            return Err(Failure::Usage(address.without_tls()));
+        }
+        let data = data.as_deref();
+        let token = find_token(common, &address, data, address.is_tls() && !certificates.is_empty())?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // The admin API is usually on this machine, so the proxy that the environment names is not used.
@@ -79,7 +85,8 @@ impl Client {
             let connector = ().chain(TcpConnector::default()).chain(tls.map_err(Failure::Failed)?);
             ureq::Agent::with_parts(config, connector, DefaultResolver::default())
         } else {
-            config.new_agent()
+            let connector = LoopbackConnector::new(data.ok());
+            ureq::Agent::with_parts(config, connector, DefaultResolver::default())
         };
         Ok(Self::Running(Connection { agent, base_url: address.base_url(), token }))
     }
@@ -125,8 +132,7 @@ impl Client {
         let response = match request.content_type("application/json").send(body) {
             Ok(response) => response,
             Err(error) => {
-                let detail = format!("cannot reach Evoke at {} ({error})", connection.base_url);
-                return Err(PostError::Away(detail));
+                return Err(PostError::Away(connection.describe_unreachable(&error, "")));
             }
         };
         let status = response.status();
@@ -250,13 +256,21 @@ impl Connection {
         }
     }
 
+    /// Describes why there is no response.
+    fn describe_unreachable(&self, error: &ureq::Error, advice: &str) -> String {
+        match error {
+            // The message of this error has its own advice.
+            ureq::Error::Other(error) if error.is::<Stranger>() => error.to_string(),
+            error => format!("cannot reach Evoke at {} ({error}){advice}", self.base_url),
+        }
+    }
+
     fn check_status(
         &self,
         result: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<Box<dyn Read + 'static>, Failure> {
-        let response = result.map_err(|error| {
-            Failure::NotRunning(format!("cannot reach Evoke at {} ({error}); start it with `evoke up`", self.base_url))
-        })?;
+        let response = result
+            .map_err(|error| Failure::NotRunning(self.describe_unreachable(&error, "; start it with `evoke up`")))?;
         let status = response.status();
         let body = response.into_body().into_reader();
         match (status.as_u16(), &self.token) {
@@ -339,37 +353,30 @@ fn read_listened(data: &Path) -> Result<Listened, Failure> {
 }
 
 /// Returns the token, or the reason why there is none. Returns a failure if `--token-file` or `EVOKE_TOKEN` is given
-/// but has no token. `is_recognised` means that TLS accepts only the Evoke of the data folder, so the owner's token may
-/// be sent to any address.
-fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> Result<Result<String, String>, Failure> {
+/// but has no token. `data` is the data folder, or the reason why there is none. `is_recognised` means that TLS accepts
+/// only the Evoke of the data folder, so the owner's token may be sent to any address.
+fn find_token(
+    common: &Common,
+    address: &AdminAddress,
+    data: Result<&Path, &String>,
+    is_recognised: bool,
+) -> Result<Result<String, String>, Failure> {
     let advice = "give a token with --token-file or EVOKE_TOKEN, or the data folder of the running Evoke with --data";
-    let checked = |from: &str, text: &str| {
-        let token = text.trim();
-        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-        is_token.then(|| token.to_owned()).ok_or_else(|| Failure::Failed(format!("{from} has no valid token")))
-    };
     if let Some(path) = &common.client_args.token_file {
-        let path_text = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("cannot read {path_text}: {e}")))?;
-        return Ok(Ok(checked(&path_text, &text)?));
+        return Ok(Ok(token_file::read(path)?));
     }
     // There is no option for the token itself, because other users can see the arguments of a process.
     if let Some(text) = std::env::var_os("EVOKE_TOKEN").filter(|text| !text.is_empty()) {
-        return Ok(Ok(checked("EVOKE_TOKEN", &text.to_string_lossy())?));
+        return Ok(Ok(token_file::check("EVOKE_TOKEN", &text.to_string_lossy())?));
     }
-    if !is_recognised && !address.is_loopback() {
+    if !is_recognised && !address.is_local() {
         return Ok(Err(format!("the owner's token is only sent to this machine; {advice}")));
     }
-    let data = &*common.existing_data_folder();
-    if !is_recognised && let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {
-        let detail = format!("the listener at {address} belongs to the user with the id {user}, so it gets no token");
-        return Err(Failure::NotRunning(format!("{detail}; start Evoke with `evoke up`")));
-    }
-    Ok(match tokens::read_owner(data) {
-        Ok(Some(token)) => Ok(token),
-        Ok(None) => Err(format!("there is no file {}; {advice}", data.join("admin.token").display())),
-        Err(error) => Err(format!("{error:#}; {advice}")),
+    Ok(match data.map(|data| (data, tokens::read_owner(data))) {
+        Ok((_, Ok(Some(token)))) => Ok(token),
+        Ok((data, Ok(None))) => Err(format!("there is no file {}; {advice}", data.join("admin.token").display())),
+        Ok((_, Err(error))) => Err(format!("{error:#}; {advice}")),
+        Err(reason) => Err(format!("{reason}; {advice}")),
     })
 }
 

@@ -40,7 +40,7 @@ impl Console {
         }
         let client = Client::find(common)?;
         let code = parse(&client.post(CODES, &json!({}))?)?;
-        self.show(client.base_url()?, code, common.data_folder(), common)
+        self.show(client.base_url()?, code, common.existing_data_folder().ok().as_deref(), common)
     }
 
     /// Serves the console over a folder until Ctrl-C or SIGTERM.
@@ -58,15 +58,16 @@ impl Console {
         }
         let code = parse(&String::from_utf8_lossy(&body))?;
         let mut stop = offline.stop_signals().map_err(failed)?;
-        self.show(&offline.url(), code, offline.temporary(), common)?;
+        self.show(&offline.url(), code, Some(offline.temporary()), common)?;
         print_error("press Ctrl-C to stop\n");
         offline.wait(stop.received());
         Ok(())
     }
 
     /// Prints the link. On a machine with a desktop, also writes a page with the link into `folder`, and opens this
-    /// page in the browser.
-    fn show(&self, base_url: &str, code: Code, folder: &Path, common: &Common) -> Result<(), Failure> {
+    /// page in the browser. Other users must not be able to replace the page, so without a data folder of this user,
+    /// `folder` is `None`.
+    fn show(&self, base_url: &str, code: Code, folder: Option<&Path>, common: &Common) -> Result<(), Failure> {
         let Code { code, expires_in_s } = code;
         // Browsers do not send the fragment of a URL, so no server can log the code.
         let url = format!("{base_url}/#code={code}");
@@ -75,7 +76,11 @@ impl Console {
         }
         print(&url)?;
         print_error(&format!("the link is valid once, for {expires_in_s} seconds\n"));
-        if !self.no_open && std::io::stdout().is_terminal() && has_desktop() {
+        if let Some(folder) = folder
+            && !self.no_open
+            && std::io::stdout().is_terminal()
+            && has_desktop()
+        {
             open(folder, &url);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! `token`: makes, lists and revokes tokens of the admin API.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -7,14 +8,14 @@ use clap::{Args, Subcommand};
 use super::client::{Client, encode_segment, parse};
 use super::table::table;
 use super::text::{columns, escape, local_time, print, print_error, print_json_text};
+use super::token_file::NewFile;
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view::{self, NewToken, Role, TokenRequest};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
     /// Make a token and print it. A token cannot be printed later
-    #[command(after_help = "The token goes to standard output, so that it can be written to a file.\n\n\
-        Example: evoke token create grafana --role viewer --expires 90d > grafana.token")]
+    #[command(after_help = "Example: evoke token create grafana --role viewer --expires 90d --out grafana.token")]
     Create(WithCommon<Create>),
     /// List tokens by name
     #[command(after_help = "Example: evoke token list")]
@@ -34,6 +35,9 @@ pub(super) struct Create {
     /// How long the token is valid, such as 7d [default: until it is revoked]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires: Option<Duration>,
+    /// Write the token into this new file, which only you can read, and do not print it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -54,17 +58,33 @@ impl Token {
 
 impl Create {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let Self { name, role, expires } = self;
+        let Self { name, role, expires, out } = self;
         // Rounds up, so that a token is valid for at least as long as requested.
         let seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
         let request = TokenRequest { name, role, expires_in_s: expires.map(seconds) };
-        let response = Client::find(common)?.post("/api/v1/tokens", &request)?;
-        if common.client_args.json {
-            return print_json_text(&response);
-        }
+        let client = Client::find(common)?;
+        // The file is created first, so that no token is made that cannot be written.
+        let file = out.as_deref().map(NewFile::create).transpose()?;
+        let response = client.post("/api/v1/tokens", &request)?;
         let NewToken { name, token, expires, .. } = parse(&response)?;
+        let shown = escape(&name);
+        if let (Some(file), Some(path)) = (file, &out) {
+            file.write(&token).map_err(|error| {
+                let path = path.display();
+                Failure::Failed(format!(
+                    "cannot write {path}: {error}; run `evoke token revoke {shown}`, and try again"
+                ))
+            })?;
+        }
+        if common.client_args.json {
+            return print_json_text(&if out.is_some() { without_token(&response)? } else { response });
+        }
         let until = expires.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {}", local_time(&at)));
-        print_error(&format!("token {} ({}), valid {until}; it is not shown again\n", escape(&name), role_name(role)));
+        let made = format!("token {shown} ({}), valid {until}", role_name(role));
+        if let Some(path) = out {
+            return print(&format!("{made}; it is in {}", escape(&path.display().to_string())));
+        }
+        print_error(&format!("{made}; it is not shown again\n"));
         print(&escape(&token))
     }
 }
@@ -77,6 +97,13 @@ impl Revoke {
         }
         print(&format!("token {} revoked", escape(&self.name)))
     }
+}
+
+/// Removes the token from a JSON object.
+fn without_token(json: &str) -> Result<String, Failure> {
+    let mut made: serde_json::Map<String, serde_json::Value> = parse(json)?;
+    made.remove("token");
+    Ok(serde_json::Value::Object(made).to_string())
 }
 
 fn list(common: &Common) -> Result<(), Failure> {
@@ -112,6 +139,11 @@ fn role_name(role: Role) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_is_in_a_file_is_not_printed() {
+        assert_eq!(without_token(r#"{"name":"ci","token":"evoke_x"}"#).unwrap(), r#"{"name":"ci"}"#);
+    }
 
     #[test]
     fn a_row_shows_when_the_token_expires() {
