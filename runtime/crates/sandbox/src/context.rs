@@ -105,7 +105,13 @@ impl HostContext {
 
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
         let (view, invocation, unfinished) = self.http_view();
-        HttpTypes { view, budget: &invocation.budget, unfinished, publisher: invocation.publisher() }
+        HttpTypes {
+            view,
+            budget: &invocation.budget,
+            unfinished,
+            publisher: invocation.publisher(),
+            redactor: invocation.redactor(),
+        }
     }
 
     /// Returns a text that lists the HTTP requests of the attempt and how they ended; `None` if there were no requests.
@@ -153,5 +159,22 @@ impl WasiView for HostContext {
 impl WasiHttpView for HostContext {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.http_view().0
+    }
+}
+
+#[cfg(test)]
+impl HostContext {
+    /// Returns the context of an attempt of a function without grants.
+    pub(super) fn for_test() -> Self {
+        let (name, timeout) = ("shop/charge".into(), std::time::Duration::from_secs(1));
+        let client = evoke_egress::Client::new(tokio::runtime::Handle::current(), Arc::default());
+        let (outbound, spans) = (client.owner("shop/charge", Vec::new()), evoke_telemetry::Spans::default());
+        let (uri, grants, grant_use) = ("/shop/charge".into(), Default::default(), Default::default());
+        let identity =
+            super::invocation::Identity { name, uri, timeout, memory: 0, grants, grant_use, outbound, spans };
+        let call = ("s-7".into(), 1);
+        let outside = (evoke_model::clock::Clock::system(), super::outside::Outside::Live);
+        let invocation = Invocation::new(Arc::new(identity), call, (None, None, 0), Arc::new(|_| {}), outside);
+        Self::new(invocation, Task::Handle, None, Instant::now())
     }
 }

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView};
 use super::budget::HostBudget;
 use super::pending_response::Unfinished;
 use super::publish::Publisher;
+use super::secrets::Redactor;
 
 /// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks are in memory at a time: one that
 /// the guest wrote and one that the client has not yet received.
@@ -38,7 +39,12 @@ pub(super) struct HttpTypes<'a> {
     pub(super) unfinished: &'a mut Unfinished,
     /// Closed when the guest sets its response: events that it publishes later are refused.
     pub(super) publisher: Publisher<'a>,
+    /// Replaces the values of secrets in errors.
+    pub(super) redactor: &'a Redactor,
 }
+
+/// Limit on the text of an error that the guest sets as its response, in bytes. The text becomes part of a message.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// Connects the generated bindings of `wasi:http` to [`HttpTypes`].
 pub(super) struct HttpTypesHost;
@@ -68,6 +74,29 @@ impl HttpTypes<'_> {
         let fields: &HeaderMap = self.view.table.get(fields)?;
         self.charge(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum())
     }
+}
+
+/// Cuts the text of an error of the guest. The code that receives the error runs on the connection's thread, where a
+/// long text would delay other connections. The values of secrets are replaced first, because a cut could leave a part
+/// of one.
+fn with_short_text(mut code: ErrorCode, redactor: &Redactor) -> ErrorCode {
+    let text = match &mut code {
+        ErrorCode::InternalError(text)
+        | ErrorCode::HttpResponseTransferCoding(text)
+        | ErrorCode::HttpResponseContentCoding(text) => text,
+        ErrorCode::DnsError(payload) => &mut payload.rcode,
+        ErrorCode::TlsAlertReceived(payload) => &mut payload.alert_message,
+        ErrorCode::HttpRequestHeaderSize(Some(field))
+        | ErrorCode::HttpRequestTrailerSize(field)
+        | ErrorCode::HttpResponseHeaderSize(field)
+        | ErrorCode::HttpResponseTrailerSize(field) => &mut field.field_name,
+        // The other codes have no text.
+        _ => return code,
+    };
+    if let Some(text) = text {
+        *text = redactor.redacted_start(text, ERROR_BYTES_MAX);
+    }
+    code
 }
 
 /// Implements traits for [`HttpTypes`]. Each function runs the statements in its braces, and then the function of the
@@ -165,6 +194,7 @@ delegate! {
             self, out: Resource<HostResponseOutparam>, response: Result<Resource<HostOutgoingResponse>, ErrorCode>
         ) -> Result<()> {
             self.publisher.close();
+            let response = response.map_err(|code| with_short_text(code, self.redactor));
         }
         fn send_informational(
             self, out: Resource<HostResponseOutparam>, status: u16, headers: Resource<FieldMap>
@@ -226,5 +256,46 @@ delegate! {
             self, options: Resource<RequestOptions>, timeout: Option<Duration>
         ) -> Result<Result<(), ()>> {}
         fn drop(self, options: Resource<RequestOptions>) -> Result<()> {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use types::{DnsErrorPayload, FieldSizePayload, HostResponseOutparam as _, TlsAlertReceivedPayload};
+    use wasmtime_wasi_http::WasiHttpView as _;
+
+    use super::super::context::HostContext;
+    use super::*;
+
+    /// Returns the length of the error that a client of the guest would get.
+    async fn error_bytes(code: ErrorCode) -> usize {
+        let mut context = HostContext::for_test();
+        let (sender, head) = oneshot::channel();
+        let out = context.http().new_response_outparam(sender).unwrap();
+        context.http_types().set(out, Err(code)).unwrap();
+        format!("{:?}", head.await.unwrap().unwrap_err()).len()
+    }
+
+    #[tokio::test]
+    async fn each_text_of_an_error_that_is_set_as_response_is_bounded() {
+        let text = || Some("\u{1b}".repeat(1_000_000));
+        let field = || FieldSizePayload { field_name: text(), field_size: None };
+        for code in [
+            ErrorCode::InternalError(text()),
+            ErrorCode::HttpResponseTransferCoding(text()),
+            ErrorCode::HttpResponseContentCoding(text()),
+            ErrorCode::DnsError(DnsErrorPayload { rcode: text(), info_code: None }),
+            ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload { alert_id: None, alert_message: text() }),
+            ErrorCode::HttpRequestHeaderSize(Some(field())),
+            ErrorCode::HttpRequestTrailerSize(field()),
+            ErrorCode::HttpResponseHeaderSize(field()),
+            ErrorCode::HttpResponseTrailerSize(field()),
+        ] {
+            let bytes = error_bytes(code).await;
+            // Each control character takes six bytes.
+            assert!((ERROR_BYTES_MAX..6 * ERROR_BYTES_MAX + 200).contains(&bytes), "{bytes}");
+        }
+        assert!(error_bytes(ErrorCode::LoopDetected).await < 200);
     }
 }

@@ -39,7 +39,7 @@ impl Kind {
     /// Returns the kind that the exports in the file of a component or core module indicate. Reads only its sections of
     /// exports, up to [`EXPORTS_BYTES_MAX`], and the start of its custom sections. [`Kind::of`] determines the actual
     /// kind after the component is compiled. Returns `None` for the text form, for a core module that embeds its WIT,
-    /// and if a section of exports exceeds the limit.
+    /// and for a file with larger exports or more than [`SECTIONS_MAX`] sections.
     pub(super) fn expected(mut file: impl Read + Seek) -> io::Result<Option<Self>> {
         let mut head = [0; 8];
         file.read_exact(&mut head)?;
@@ -48,15 +48,18 @@ impl Kind {
         }
         let exports = if is_module(&head) { EXPORTS } else { COMPONENT_EXPORTS };
         let (mut found, mut embeds_wit) = (Vec::new(), false);
-        loop {
+        for number in 0.. {
             // The id of a section, and its size in at most 5 bytes.
             let mut start = Vec::new();
             file.by_ref().take(6).read_to_end(&mut start)?;
             let Some((&id, rest)) = start.split_first() else { break };
+            if number == SECTIONS_MAX {
+                return Ok(None);
+            }
             let Some((size, rest)) = leb128(rest) else { return Ok(None) };
             file.seek_relative(-i64::try_from(rest.len()).unwrap_or_default())?;
             let wanted = match id {
-                _ if id == exports && size > EXPORTS_BYTES_MAX => return Ok(None),
+                _ if id == exports && found.len() as u64 + size > EXPORTS_BYTES_MAX => return Ok(None),
                 _ if id == exports => size,
                 CUSTOM => size.min(NAME_START_BYTES),
                 _ => 0,
@@ -79,8 +82,12 @@ impl Kind {
     }
 }
 
-/// Size limit of a section of exports that [`Kind::expected`] reads, in bytes.
+/// Size limit of all exports that [`Kind::expected`] reads of a file, in bytes. A component can have many sections of
+/// exports.
 const EXPORTS_BYTES_MAX: u64 = 1024 * 1024;
+/// Limit on the number of sections that [`Kind::expected`] reads, because a file can consist of millions of empty ones.
+/// Python components have about 450.
+const SECTIONS_MAX: u32 = 10_000;
 /// Number of bytes that [`Kind::expected`] reads of a custom section. They contain the start of the section's name,
 /// which shows whether the section contains WIT.
 const NAME_START_BYTES: u64 = 20;
@@ -93,6 +100,7 @@ pub const EXPECTED_EXPORTS: &str =
 mod tests {
     use std::io::Cursor;
 
+    use super::super::binary::unsigned;
     use super::*;
 
     fn expected(file: &[u8]) -> Option<Kind> {
@@ -133,5 +141,23 @@ mod tests {
         assert_eq!(expected(&whole[..7]), None);
         let name = "x".repeat(1024 * 1024);
         assert_eq!(of(&format!(r#"(module (func (export "_start") (export "{name}")))"#)), None);
+    }
+
+    #[test]
+    fn the_limits_on_exports_and_sections_apply_to_the_whole_file() {
+        let export = |name: &str| {
+            // The name in its two forms (component model, `Binary.md`), and a function as the exported item.
+            let entry = [&[0][..], &unsigned(name.len() as u64), name.as_bytes(), &[1, 0, 0]].concat();
+            let list = [&[1][..], &entry].concat();
+            [&[COMPONENT_EXPORTS][..], &unsigned(list.len() as u64), &list].concat()
+        };
+        let of = |sections: &[u8], count: usize| {
+            let first = export("wasi:cli/run@0.2.3");
+            expected(&[&b"\0asm\x0d\0\x01\0"[..], &first, &sections.repeat(count)].concat())
+        };
+        let half = export(&"x".repeat(512 * 1024));
+        assert_eq!((of(&half, 1), of(&half, 2)), (Some(Kind::Command), None));
+        let (empty, count) = ([COMPONENT_EXPORTS, 0], SECTIONS_MAX as usize);
+        assert_eq!((of(&empty, count - 1), of(&empty, count)), (Some(Kind::Command), None));
     }
 }

@@ -225,8 +225,7 @@ async fn send(
     match &result {
         Ok(response) => span.responded(response.status().as_u16()),
         Err(error) => {
-            let message = invocation.redactor().redact_text(&error.to_string()).into_owned();
-            span.failed_to_send(error.kind(), message);
+            span.failed_to_send(error.kind(), &invocation.redactor().redact_text(&error.to_string()));
             invocation.grant_use().request_failed(error);
         }
     }
@@ -263,12 +262,8 @@ async fn send(
 /// Returns the method and the host (without credentials) of a request, for spans, logs and records. The guest chooses
 /// both texts, so the values of secrets in them are replaced, and their length is limited.
 fn shown_method_and_host<B>(request: &Request<B>, redactor: &Redactor) -> (String, String) {
-    let shown = |text: &str, bytes_max: usize| {
-        let (text, _) = redactor.redact_start(text, bytes_max);
-        text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default().to_owned()
-    };
     let (method, host) = (request.method().as_str(), request.uri().host().unwrap_or_default());
-    (shown(method, METHOD_BYTES_MAX), shown(host, HOST_BYTES_MAX))
+    (redactor.redacted_start(method, METHOD_BYTES_MAX), redactor.redacted_start(host, HOST_BYTES_MAX))
 }
 
 /// Returns the memory of headers or trailers, in bytes.

@@ -110,16 +110,16 @@ pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outc
 }
 
 fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
-    if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        let panic = context.invocation.log().panic();
-        return panic.unwrap_or_else(|| format!("called exit({}); a handler must return instead", exit.0));
-    }
-    let reason = match (context.invocation.log().panic(), error.downcast_ref::<Trap>()) {
-        (Some(panic), _) => panic,
-        (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
-        (None, None) => error.root_cause().to_string(),
+    let exit = error.downcast_ref::<I32Exit>();
+    let reason = match (context.invocation.log().panic(), exit, error.downcast_ref::<Trap>()) {
+        (Some(panic), ..) => panic,
+        (None, Some(exit), _) => format!("called exit({}); a handler must return instead", exit.0),
+        (None, None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
+        (None, None, None) => error.root_cause().to_string(),
     };
-    let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+    // The functions that called `exit` say nothing about the reason.
+    let backtrace = error.downcast_ref::<WasmBacktrace>().filter(|_| exit.is_none());
+    let frames = backtrace.map(frames).unwrap_or_default();
     let text = if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) };
     sanitize(context.invocation.redactor(), &text)
 }
@@ -153,31 +153,11 @@ pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::time::Instant;
-
-    use super::super::context::Task;
-    use super::super::grants::Grants;
-    use super::super::invocation::{Identity, Invocation};
-    use super::super::outside::Outside;
     use super::*;
-    use evoke_egress::Client;
-    use evoke_model::clock::Clock;
-    use evoke_telemetry::Spans;
 
     #[tokio::test]
     async fn a_failure_after_a_refused_call_has_the_refusal_as_its_cause() {
-        let (name, timeout) = ("shop/charge".into(), Duration::from_secs(1));
-        let client = Client::new(tokio::runtime::Handle::current(), Arc::default());
-        let (outbound, spans) = (client.owner("shop/charge", Vec::new()), Spans::default());
-        let (uri, grants) = ("/shop/charge".into(), Grants::default());
-        let grant_use = Default::default();
-        let identity = Identity { name, uri, timeout, memory: 0, grants, grant_use, outbound, spans };
-        let call = ("s-7".into(), 1);
-        let outside = (Clock::system(), Outside::Live);
-        let invocation = Invocation::new(Arc::new(identity), call, (None, None, 0), Arc::new(|_| {}), outside);
-        let mut context = HostContext::new(invocation, Task::Handle, None, Instant::now());
+        let mut context = HostContext::for_test();
         assert_eq!(limit_outcome(&context, "gateway down"), None);
 
         context.refusals.record_state(Some(Refusal::Quota("the bucket is full".into())));

@@ -36,8 +36,9 @@ pub use outbound::{OutboundStart, TraceContext};
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// The maximum length of a text that a span copies from an event, in bytes. Producers choose these texts, and a text
-/// can be as long as an event. Without the limit, thousands of spans that wait for their export could fill the memory.
+/// The maximum length of a text that a span copies from an event, and of the message of a span that failed, in bytes.
+/// Producers and functions choose these texts, and a text can be as long as an event. Without the limit, thousands of
+/// spans that wait for their export could fill the memory.
 const TEXT_BYTES_MAX: usize = 1_024;
 
 /// Starts spans, or does nothing when tracing is off; cheap to clone.
@@ -172,7 +173,7 @@ impl LiveSpan {
 
     /// Ends the span of an event that was refused.
     pub fn refused(mut self, reason: Refusal, message: &str) {
-        self.failed(reason.name(), message.to_owned());
+        self.failed(reason.name(), message);
     }
 
     /// Ends the span of an attempt, with the kind of its outcome and the decision that follows.
@@ -189,7 +190,7 @@ impl LiveSpan {
             KeyValue::new("evoke.duration", took.as_secs_f64()),
         ]);
         if *verdict != Verdict::Done {
-            self.failed(kind.to_owned(), message.unwrap_or_default().to_owned());
+            self.failed(kind.to_owned(), message.unwrap_or_default());
         }
     }
 
@@ -211,10 +212,10 @@ impl LiveSpan {
         self.failed("not-committed", "the event was not stored: its attempt was not committed as done");
     }
 
-    fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) {
+    fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: &str) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new("error.type", error_type.into()));
-        span.set_status(Status::error(message));
+        span.set_status(Status::error(cut(message).into_owned()));
     }
 
     /// Returns the context for child spans; `None` if tracing is off or the tracer has shut down.
@@ -237,7 +238,7 @@ impl LiveSpan {
     }
 }
 
-/// Cuts a text of an event to [`TEXT_BYTES_MAX`], and marks the cut with `…`.
+/// Cuts a text to [`TEXT_BYTES_MAX`], and marks the cut with `…`.
 fn cut(text: &str) -> Cow<'_, str> {
     match text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)) {
         Some(start) if start.len() < text.len() => format!("{start}…").into(),
@@ -283,5 +284,47 @@ fn describe(span: &mut Span, event: &Event, operation: &'static str, kind: Optio
     }
     if let Some(subject) = &event.subject {
         span.set_attribute(KeyValue::new("cloudevents.event_subject", cut(subject).into_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanProcessor};
+
+    use super::*;
+
+    /// Keeps the statuses of ended spans.
+    #[derive(Debug, Clone, Default)]
+    struct Statuses(Arc<Mutex<Vec<Status>>>);
+
+    impl SpanProcessor for Statuses {
+        fn on_start(&self, _: &mut Span, _: &Context) {}
+        fn on_end(&self, span: SpanData) {
+            self.0.lock().unwrap().push(span.status);
+        }
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_message_of_a_failed_span_is_cut() {
+        let statuses = Statuses::default();
+        let provider = SdkTracerProvider::builder().with_span_processor(statuses.clone()).build();
+        let spans = Spans::new(provider.tracer("test"));
+        let long = "x".repeat(400 * 1024);
+        let start = OutboundStart { method: "GET", host: "a.example", port: None };
+        spans.outbound(&start, None).ended("trap", Some(&long), &Verdict::Dead(String::new()), Duration::ZERO);
+        spans.outbound(&start, None).failed_to_send("dns", &long);
+        spans.outbound(&start, None).refused(Refusal::Invalid, &long);
+        let expected = Status::error(format!("{}…", "x".repeat(TEXT_BYTES_MAX)));
+        assert_eq!(*statuses.0.lock().unwrap(), [expected.clone(), expected.clone(), expected]);
     }
 }

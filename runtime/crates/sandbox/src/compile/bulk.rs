@@ -1,18 +1,19 @@
 //! Divides operations on large parts of memory into steps, so that the time limit of an attempt can end them.
 //!
-//! wasmtime runs each `memory.fill` and `memory.copy` as one host call, which cannot be interrupted: filling 4 GiB
-//! takes seconds. So each of these instructions is replaced by a call of a function that is added to the same module.
-//! This function handles [`PART_BYTES`] at a time in a loop, and wasmtime checks the time in each iteration. Everything
-//! else in the component stays as it is, byte for byte.
+//! wasmtime runs each `memory.fill`, `memory.copy` and `memory.init` as one host call, which cannot be interrupted:
+//! filling 4 GiB takes seconds. So each of these instructions is replaced by a call of a function that is added to the
+//! same module. This function handles [`PART_BYTES`] at a time in a loop, and wasmtime checks the time in each
+//! iteration. Everything else in the component stays as it is, byte for byte.
 //!
-//! Other operations are short enough: `memory.init` copies at most one data segment, which is a part of the file, and
-//! operations on tables handle at most 65,536 elements.
+//! Other operations are short enough: a `memory.init` of a data segment that is not larger than a part, and operations
+//! on tables, which handle at most 65,536 elements. Operations on arrays need a proposal that is off
+//! (`proposals.rs`).
 
 use std::borrow::Cow;
 
-use wasmparser::{BinaryReader, CodeSectionReader, ImportSectionReader, Operator, TypeRef};
+use wasmparser::{BinaryReader, CodeSectionReader, DataSectionReader, ImportSectionReader, Operator, TypeRef};
 
-use super::super::binary::section_id::{CODE, COMPONENT, CORE_MODULE, FUNCTIONS, IMPORTS, TYPES};
+use super::super::binary::section_id::{CODE, COMPONENT, CORE_MODULE, DATA, FUNCTIONS, IMPORTS, TYPES};
 use super::super::binary::{Section, append, is_module, leb128, sections, unsigned};
 
 /// Size of the part of memory that one step fills or copies, in bytes. A step takes less than a millisecond, even if
@@ -23,15 +24,26 @@ const DEPTH_MAX: usize = 100;
 
 const CALL: u8 = 0x10;
 
-/// A `memory.fill` or a `memory.copy`, with the indexes of the memories that it uses.
+/// An operation that is divided, with the indexes of the memories that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bulk {
-    Fill { memory: u32 },
-    Copy { to: u32, from: u32 },
+    Fill {
+        memory: u32,
+    },
+    Copy {
+        to: u32,
+        from: u32,
+    },
+    /// Only of a data segment that is larger than a part. A file has room for few of them, so few functions are added.
+    Init {
+        memory: u32,
+        segment: u32,
+        segment_bytes: usize,
+    },
 }
 
-/// Returns the component with each `memory.fill` and `memory.copy` divided into steps. Returns `None` if `component` is
-/// malformed.
+/// Returns the component with each `memory.fill`, `memory.copy` and long `memory.init` divided into steps. Returns
+/// `None` if `component` is malformed.
 pub(super) fn divided(component: &[u8]) -> Option<Cow<'_, [u8]>> {
     divide(component, DEPTH_MAX)
 }
@@ -58,7 +70,7 @@ fn module(module: &[u8]) -> Option<Cow<'_, [u8]>> {
     let body = |id| all.iter().find(|section| section.id == id).map(|section| section.body);
     let Some(code) = body(CODE) else { return Some(Cow::Borrowed(module)) };
     let mut added = Vec::new();
-    let found = find(code, &mut added)?;
+    let found = find(code, &segment_sizes(body(DATA))?, &mut added)?;
     if found.iter().all(|function| function.bulks.is_empty()) {
         return Some(Cow::Borrowed(module));
     }
@@ -85,13 +97,20 @@ fn module(module: &[u8]) -> Option<Cow<'_, [u8]>> {
 struct Found {
     start: usize,
     end: usize,
-    /// For each `memory.fill` and `memory.copy` in the function: the position of its first byte, the position after its
-    /// last byte, and the index in the list of added functions.
+    /// For each operation to divide in the function: the position of its first byte, the position after its last byte,
+    /// and the index in the list of added functions.
     bulks: Vec<(usize, usize, usize)>,
 }
 
-/// Finds each `memory.fill` and `memory.copy` in a code section. Adds each different operation to `added` once.
-fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
+/// Returns the size of each data segment, in bytes.
+fn segment_sizes(data: Option<&[u8]>) -> Option<Vec<usize>> {
+    let Some(data) = data else { return Some(Vec::new()) };
+    let segments = DataSectionReader::new(BinaryReader::new(data, 0)).ok()?;
+    segments.into_iter().map(|segment| Some(segment.ok()?.data.len())).collect()
+}
+
+/// Finds each operation to divide in a code section. Adds each different operation to `added` once.
+fn find(code: &[u8], segments: &[usize], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
     let mut found = Vec::new();
     for function in CodeSectionReader::new(BinaryReader::new(code, 0)).ok()? {
         let function = function.ok()?;
@@ -102,6 +121,13 @@ fn find(code: &[u8], added: &mut Vec<Bulk>) -> Option<Vec<Found>> {
             let bulk = match operator {
                 Operator::MemoryFill { mem } => Bulk::Fill { memory: mem },
                 Operator::MemoryCopy { dst_mem, src_mem } => Bulk::Copy { to: dst_mem, from: src_mem },
+                Operator::MemoryInit { data_index: segment, mem: memory } => {
+                    let size = usize::try_from(segment).ok().and_then(|index| segments.get(index));
+                    match size.filter(|size| **size > PART_BYTES as usize) {
+                        Some(&segment_bytes) => Bulk::Init { memory, segment, segment_bytes },
+                        None => continue,
+                    }
+                }
                 _ => continue,
             };
             let at = added.iter().position(|other| *other == bulk).unwrap_or_else(|| {
@@ -145,11 +171,14 @@ impl Bulk {
     /// Returns a module with a function that handles [`PART_BYTES`] at a time. If the operation is out of bounds, it is
     /// not divided, so that it traps before it writes anything.
     fn text(self) -> String {
-        let out_of_bounds = |address: &str, memory: u32| {
+        let ends_after = |address: &str, bytes: &str| {
             format!(
                 "(i64.gt_u (i64.add (i64.extend_i32_u (local.get {address})) (i64.extend_i32_u (local.get $count)))
-                    (i64.shl (i64.extend_i32_u (memory.size {memory})) (i64.const 16)))"
+                    {bytes})"
             )
+        };
+        let out_of_bounds = |address: &str, memory: u32| {
+            ends_after(address, &format!("(i64.shl (i64.extend_i32_u (memory.size {memory})) (i64.const 16))"))
         };
         let add = |name: &str, sign: &str| {
             format!("(local.set {name} (i32.{sign} (local.get {name}) (i32.const {PART_BYTES})))")
@@ -192,6 +221,22 @@ impl Bulk {
                 );
                 (to.max(from), body)
             }
+            // A segment that was dropped has no bytes. Then the first part traps before anything is written.
+            Self::Init { memory, segment, segment_bytes } => {
+                let outside_to = out_of_bounds("$to", memory);
+                let outside_from = ends_after("$from", &format!("(i64.const {segment_bytes})"));
+                let (next_to, next_from, less) = (add("$to", "add"), add("$from", "add"), add("$count", "sub"));
+                let body = format!(
+                    "(func (param $to i32) (param $from i32) (param $count i32)
+                        (block $rest {small} (br_if $rest {outside_to}) (br_if $rest {outside_from})
+                            (loop $again
+                                (memory.init {memory} {segment}
+                                    (local.get $to) (local.get $from) (i32.const {PART_BYTES}))
+                                {next_to} {next_from} {less} {again}))
+                        (memory.init {memory} {segment} (local.get $to) (local.get $from) (local.get $count)))"
+                );
+                (memory, body)
+            }
         };
         format!("(module {} {body})", "(memory 0)".repeat(memories as usize + 1))
     }
@@ -228,6 +273,7 @@ fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
 mod tests {
     use wasmtime::{Config, Engine, Instance, Module, Store};
 
+    use super::super::super::binary;
     use super::*;
 
     const PART: i32 = PART_BYTES as i32;
@@ -287,6 +333,48 @@ mod tests {
             (-1, -1, -1),
         ] {
             for name in ["fill", "copy", "across"] {
+                let (expected, found) = (run(&whole, name, arguments), run(&divided, name, arguments));
+                assert_eq!(found.0, expected.0, "{name} {arguments:?}");
+                assert!(found.1 == expected.1, "{name} {arguments:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_divided_copy_of_a_data_segment_has_the_result_of_a_whole_one() {
+        let bytes: String = (0..3 * PART + 5).map(|at| char::from(b'a' + (at % 23) as u8)).collect();
+        let text = format!(
+            r#"(module
+                (memory (export "a") 80) (memory (export "b") 80)
+                (data $small "abc") (data $large "{bytes}") (data $active (i32.const 9) "{bytes}")
+                (func (export "small") (param i32 i32 i32)
+                    (memory.init $small (local.get 0) (local.get 1) (local.get 2)))
+                (func (export "large") (param i32 i32 i32)
+                    (memory.init 1 $large (local.get 0) (local.get 1) (local.get 2)))
+                (func (export "active") (param i32 i32 i32)
+                    (memory.init $active (local.get 0) (local.get 1) (local.get 2)))
+                (func (export "dropped") (param i32 i32 i32)
+                    (data.drop $large) (memory.init $large (local.get 0) (local.get 1) (local.get 2))))"#
+        );
+        let whole = wat::parse_str(text).unwrap();
+        let divided = divided(&whole).unwrap();
+        // Three operations are divided: `large`, `active` and `dropped`. The first and the last use different memories.
+        assert_eq!(binary::function_count(&divided), binary::function_count(&whole) + 3);
+        for arguments in [
+            (0, 0, 3),
+            (7, 5, PART),
+            (7, 5, PART + 1),
+            (7, 5, 3 * PART),
+            (7, 5, 3 * PART + 1),
+            (SIZE - 3 * PART, 0, 3 * PART),
+            (SIZE - 3 * PART + 1, 0, 3 * PART),
+            (0, 3 * PART + 5, 0),
+            (0, 3 * PART + 6, 0),
+            (0, -1, 2 * PART),
+            (-1, 0, 2 * PART),
+            (0, 0, -1),
+        ] {
+            for name in ["small", "large", "active", "dropped"] {
                 let (expected, found) = (run(&whole, name, arguments), run(&divided, name, arguments));
                 assert_eq!(found.0, expected.0, "{name} {arguments:?}");
                 assert!(found.1 == expected.1, "{name} {arguments:?}");

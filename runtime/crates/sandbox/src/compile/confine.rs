@@ -89,7 +89,7 @@ mod filter {
 
     use libc::{MAP_ANONYMOUS, c_int, c_long};
     use seccompiler::SeccompCmpArgLen::Dword;
-    use seccompiler::SeccompCmpOp::{Eq, Le, MaskedEq};
+    use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
     use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
     /// System calls that are allowed with any arguments: for memory, locks, existing threads, signals of this process,
@@ -145,11 +145,40 @@ mod filter {
             (libc::SYS_mmap, vec![when(3, MaskedEq(u64::from(MAP_ANONYMOUS.cast_unsigned())), MAP_ANONYMOUS)?]),
             // `abort` sends a signal to its own thread.
             (libc::SYS_tgkill, vec![when(0, Eq, this_process)?]),
-            (libc::SYS_fcntl, vec![when(0, Le, 2)?]),
         ]);
         let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
         let arch = std::env::consts::ARCH.try_into()?;
         let program: BpfProgram = SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
         seccompiler::apply_filter_all_threads(&program)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use rustix::fs::{fcntl_getfl, fcntl_setfl};
+
+    use super::*;
+
+    /// Set in the process that the test starts, which runs the same test and confines itself.
+    const IS_CHILD: &str = "EVOKE_TEST_CONFINED";
+    const REFUSED: i32 = 77;
+
+    /// With `fcntl`, a process could have signals sent to other processes of its user: F_SETOWN, F_SETSIG and O_ASYNC.
+    #[test]
+    fn a_confined_process_cannot_change_its_descriptors() {
+        if std::env::var_os(IS_CHILD).is_none() {
+            let mut test = Command::new(std::env::current_exe().unwrap());
+            test.args(["--exact", "compile::confine::tests::a_confined_process_cannot_change_its_descriptors"]);
+            let output = test.arg("--nocapture").env(IS_CHILD, "1").output().unwrap();
+            assert_eq!(output.status.code(), Some(REFUSED), "{output:?}");
+            return;
+        }
+        let flags = fcntl_getfl(io::stdout()).unwrap();
+        let warning = confine(Limits { memory: 1 << 30, cpu_seconds: 60, output_bytes: 1 << 20 }).unwrap();
+        assert_eq!(warning, None);
+        let result = fcntl_setfl(io::stdout(), flags);
+        std::process::exit(if result == Err(rustix::io::Errno::PERM) { REFUSED } else { 1 });
     }
 }

@@ -188,7 +188,8 @@ impl AttemptLog<'_> {
         held.into_iter().flatten().for_each(|line| (self.sink)(line));
     }
 
-    /// Returns the guest's panic message, if it panicked.
+    /// Returns the guest's panic message, if it panicked: at most two texts of [`LINE_BYTES_MAX`], in which control
+    /// characters are not escaped.
     pub(crate) fn panic(&self) -> Option<String> {
         match &self.lock().panic {
             Panic::Message(text) => Some(text.clone()),
@@ -256,14 +257,15 @@ impl LogBuffer {
         match &self.panic {
             Panic::None => {
                 let text = String::from_utf8_lossy(line);
-                if let Some((_, location)) = text.split_once(PANIC) {
-                    self.panic = Panic::Location(format!("{PANIC}{location}"));
+                if let Some(panic) = text.find(PANIC).and_then(|at| text.get(at..)) {
+                    self.panic = Panic::Location(start_of(panic, LINE_BYTES_MAX).to_owned());
                 } else if GO_PANICS.iter().any(|start| text.starts_with(start)) {
                     self.panic = Panic::Message(start_of(&text, LINE_BYTES_MAX).to_owned());
                 }
             }
             Panic::Location(location) => {
-                self.panic = Panic::Message(format!("{location} {}", String::from_utf8_lossy(line)));
+                let text = String::from_utf8_lossy(line);
+                self.panic = Panic::Message(format!("{location} {}", start_of(&text, LINE_BYTES_MAX)));
             }
             Panic::Message(_) => {}
         }

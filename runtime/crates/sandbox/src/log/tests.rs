@@ -168,6 +168,19 @@ fn the_panic_message_of_a_guest_is_recorded() {
     }
 }
 
+#[test]
+fn the_panic_message_of_a_guest_is_bounded() {
+    for byte in [0xff, b'x'] {
+        let harness = Harness::new();
+        let log = harness.log();
+        let line = [&[byte].repeat(65_000)[..], b"\n"].concat();
+        log.write(Stream::Stderr, &[b"panicked at ", &line[..]].concat());
+        log.write(Stream::Stderr, &line);
+        let panic = log.panic().unwrap();
+        assert!(panic.starts_with("panicked at ") && panic.len() <= 2 * LINE_BYTES_MAX + 1, "{}", panic.len());
+    }
+}
+
 const SECRET: &str = "sk-live-0123456789";
 
 #[test]

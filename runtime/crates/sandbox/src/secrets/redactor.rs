@@ -110,6 +110,12 @@ impl Redactor {
         self.redact_start(text, usize::MAX).0
     }
 
+    /// Returns the start of a text, at most `bytes_max` bytes, with the values replaced.
+    pub(crate) fn redacted_start(&self, text: &str, bytes_max: usize) -> String {
+        let (text, _) = self.redact_start(text, bytes_max);
+        text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default().to_owned()
+    }
+
     /// Replaces the values at the start of a text, until the result has `bytes_max` bytes or a little more. Returns the
     /// result and the rest of the text, in which nothing is replaced. Without secrets, the result is the whole text.
     pub(crate) fn redact_start<'a>(&self, text: &'a str, bytes_max: usize) -> (Cow<'a, str>, &'a str) {

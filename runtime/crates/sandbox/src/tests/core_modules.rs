@@ -75,6 +75,25 @@ async fn a_handler_that_exits_is_a_trap_with_the_panic_of_its_language() {
 }
 
 #[tokio::test]
+async fn the_panic_of_a_handler_that_exits_is_bounded_and_escaped() {
+    // Prints two long lines of escape characters, and exits. The lines are in a part of the memory that no allocation
+    // reaches.
+    let body = r#"(memory.fill (i32.const 262156) (i32.const 0x1b) (i32.const 65000))
+        (i32.store8 (i32.const 327156) (i32.const 10))
+        (i32.store (i32.const 64) (i32.const 262144)) (i32.store (i32.const 68) (i32.const 65013))
+        (drop (call $write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 72)))
+        (i32.store (i32.const 64) (i32.const 262156)) (i32.store (i32.const 68) (i32.const 65001))
+        (drop (call $write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 72)))
+        (call $exit (i32.const 1)) (i32.const 1024)"#;
+    let text = r#""hello") (data (i32.const 262144) "panicked at ")"#;
+    let module = module(EXIT, body).replace(r#""hello")"#, text).replace("\"memory\") 4)", "\"memory\") 8)");
+    let attempt = Harness::new().run_module(&module).await;
+    let Outcome::Trap { message } = attempt.outcome else { panic!("{:?}", attempt.outcome) };
+    assert!(message.starts_with(r"panicked at \u{1b}") && message.len() <= 4 * 1024 + '…'.len_utf8(), "{message}");
+    assert!(!message.contains(char::is_control), "{message}");
+}
+
+#[tokio::test]
 async fn a_core_module_with_an_import_of_no_known_interface_is_rejected() {
     let harness = Harness::new();
     let unknown = r#"(import "acme:thing/api" "f" (func))"#;

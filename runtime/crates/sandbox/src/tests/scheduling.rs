@@ -59,6 +59,19 @@ async fn one_operation_on_much_memory_yields_to_others_and_ends_at_the_deadline(
     assert_eq!(function.run(harness.call()).await.outcome, Outcome::Timeout { limit: timeout });
 }
 
+#[tokio::test]
+async fn copies_of_a_large_data_segment_yield_to_others() {
+    const BYTES: usize = 60 << 20;
+    let harness = Harness::new();
+    // Far fewer copies than the number of times that the neighbour must run, because other tasks run between copies.
+    let copies = format!("(memory.init $large (i32.const 4096) (i32.const 0) (i32.const {BYTES}))").repeat(10);
+    let segment = format!(r#"(data $large "{}")"#, "x".repeat(BYTES));
+    let guest = Guest { pages: BYTES as u32 / 65_536 + 1, ..guest_with(&segment, &format!("{copies} {OK}")) };
+    let spec = Spec { memory: 64 << 20, ..harness.spec(wat::parse_str(guest.wat()).unwrap()) };
+    let function = harness.sandbox.load(&spec).await.unwrap();
+    harness.assert_neighbour_runs_beside(&function).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spinning_guests_that_share_few_threads_all_end_in_time() {
     let harness = Harness::new();

@@ -89,7 +89,7 @@ impl LiveSpan {
     }
 
     /// Ends the span of a request without a response.
-    pub fn failed_to_send(mut self, kind: &'static str, message: String) {
+    pub fn failed_to_send(mut self, kind: &'static str, message: &str) {
         self.failed(kind, message);
     }
 }
