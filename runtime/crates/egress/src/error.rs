@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evoke_model::NotGlobal;
 use evoke_model::destination::Target;
+use evoke_model::text;
 
 use super::limits::{CALLS_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 
@@ -221,9 +222,5 @@ fn of_http2(error: &h2::Error) -> String {
 /// Returns the beginning of a text that the peer may have chosen, in full or in part. For example, an error about a
 /// certificate lists all names of the certificate.
 pub(crate) fn peer_text(text: impl std::fmt::Display) -> String {
-    let text = text.to_string();
-    match text.char_indices().nth(PEER_TEXT_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    text::cut(&text.to_string(), PEER_TEXT_CHARS_MAX).into_owned()
 }

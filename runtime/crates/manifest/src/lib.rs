@@ -49,7 +49,7 @@ pub use units::ByteSize;
 
 use evoke_pattern::Pattern;
 use load::FileKind;
-use parser::Reader;
+use parser::{Node, Reader};
 #[cfg(feature = "test-util")]
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -125,21 +125,32 @@ fn read_text(path: &Path, kind: &FileKind) -> Result<String, Diagnostics> {
 /// # Errors
 /// Returns the same errors as [`load`].
 pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
+    let (manifest, warnings, source) =
+        check_text(text, path, &load::MANIFEST, |reader, root| check::read(reader, root, kinds))?;
+    Ok(Checked { manifest, warnings, source })
+}
+
+/// Builds the tree of a text, and reads the tree with `read`. Returns the result, the warnings, and the text with its
+/// path. Returns all diagnostics if at least one is an error.
+fn check_text<T>(
+    text: &str,
+    path: &Path,
+    kind: &FileKind,
+    read: impl FnOnce(&mut Reader<'_>, &Node) -> Option<T>,
+) -> Result<(T, Diagnostics, Arc<SourceText>), Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
     let mut found = Vec::new();
-    let manifest = match load::tree(&source, &load::MANIFEST, &mut found) {
-        Ok(root) => check::read(&mut Reader::new(&source, &mut found), &root, kinds),
+    let result = match load::tree(&source, kind, &mut found) {
+        Ok(root) => read(&mut Reader::new(&source, &mut found), &root),
         Err(fatal) => {
             found.push(*fatal);
             None
         }
     };
     let diagnostics: Diagnostics = found.into_iter().collect();
-    match manifest {
-        Some(manifest) if diagnostics.count(Severity::Error) == 0 => {
-            Ok(Checked { manifest, warnings: diagnostics, source })
-        }
+    match result {
+        Some(result) if diagnostics.count(Severity::Error) == 0 => Ok((result, diagnostics, source)),
         _ => Err(diagnostics),
     }
 }
@@ -150,21 +161,8 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
 /// # Errors
 /// If at least one diagnostic is an error, returns all diagnostics, including the warnings.
 pub fn pattern_str(text: &str, path: &Path) -> Result<(Pattern, Diagnostics), Diagnostics> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
-    let mut found = Vec::new();
-    let events = match load::tree(&source, &load::PATTERN, &mut found) {
-        Ok(root) => check::pattern(&mut Reader::new(&source, &mut found), &root),
-        Err(fatal) => {
-            found.push(*fatal);
-            None
-        }
-    };
-    let diagnostics: Diagnostics = found.into_iter().collect();
-    match events {
-        Some(events) if diagnostics.count(Severity::Error) == 0 => Ok((events.pattern, diagnostics)),
-        _ => Err(diagnostics),
-    }
+    let (events, warnings, _) = check_text(text, path, &load::PATTERN, check::pattern)?;
+    Ok((events.pattern, warnings))
 }
 
 /// Returns the keys that the checks looked up in this manifest, by the name of the schema type. If the manifest uses

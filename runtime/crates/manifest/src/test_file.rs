@@ -16,9 +16,8 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value};
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Severity};
-use crate::load::{self, TEST_FILE};
-use crate::parser::Reader;
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::load::TEST_FILE;
 use crate::source_text::{SourceText, Span};
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
@@ -163,21 +162,8 @@ impl TestFile {
     /// # Errors
     /// All mistakes in the file.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Diagnostics> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
-        let mut found = Vec::new();
-        let file = match load::tree(&source, &TEST_FILE, &mut found) {
-            Ok(root) => read::file(&mut Reader::new(&source, &mut found), &root),
-            Err(fatal) => {
-                found.push(*fatal);
-                None
-            }
-        };
-        let diagnostics: Diagnostics = found.into_iter().collect();
-        match file {
-            Some((manifest, tests)) if diagnostics.count(Severity::Error) == 0 => Ok(Self { manifest, tests, source }),
-            _ => Err(diagnostics),
-        }
+        let ((manifest, tests), _, source) = crate::check_text(text, path, &TEST_FILE, read::file)?;
+        Ok(Self { manifest, tests, source })
     }
 
     /// Builds an error for a check that runs after the file is loaded.

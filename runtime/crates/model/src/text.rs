@@ -1,5 +1,5 @@
-//! Texts for users: numbers with their nouns and verbs, and the characters with which untrusted text can deceive a
-//! reader.
+//! Texts for users: numbers with their nouns and verbs, and untrusted text, which can be long and can have characters
+//! that deceive a reader.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,6 +18,14 @@ pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
 /// Returns `one` if the number is 1, else `many`: the verb that fits a number, as in `1 delivery waits`.
 pub fn fitting<'a>(n: impl TryInto<u64>, one: &'a str, many: &'a str) -> &'a str {
     if n.try_into().unwrap_or(u64::MAX) == 1 { one } else { many }
+}
+
+/// Cuts a text to `chars_max` characters, and marks the cut with `…`.
+pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
 }
 
 /// Returns true if a character can move the cursor of a terminal, change its colours, or change the order in which text
@@ -57,6 +65,11 @@ mod tests {
             ["1 delivery", "2 deliveries", "0 events", "3 keys"]
         );
         assert_eq!([0u32, 1, 2].map(|n| fitting(n, "waits", "wait")), ["wait", "waits", "wait"]);
+    }
+
+    #[test]
+    fn a_text_is_cut_by_its_characters() {
+        assert_eq!(["", "ü", "üü", "üüa"].map(|text| cut(text, 2)), ["", "ü", "üü", "üü…"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Data;
-use evoke_model::text::count;
+use evoke_model::text::{self, count};
 use evoke_model::{DamagedEvent, DeliveryId, DeliveryState, ReadEvent, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
@@ -133,10 +133,7 @@ impl Row {
 
 /// Returns an attribute of an event; if it is too long, its start and `…`.
 pub(super) fn cut(attribute: &str) -> String {
-    match attribute.char_indices().nth(ATTRIBUTE_CHARS_MAX) {
-        Some((end, _)) => attribute.get(..end).unwrap_or_default().to_owned() + "…",
-        None => attribute.to_owned(),
-    }
+    text::cut(attribute, ATTRIBUTE_CHARS_MAX).into_owned()
 }
 
 /// Returns the start of the data as one line; for binary data, only the number of bytes.

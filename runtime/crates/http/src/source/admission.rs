@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Request, Response};
@@ -74,11 +75,11 @@ impl Call<'_> {
     {
         let (responses, owners) = (self.responses, owners(self.entered.origin, request.extensions()));
         let response = self.call(request).await?;
-        let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        Ok(match counted::reserve(responses, owners, length.unwrap_or_default())? {
-            Some(memory) => response.map(|body| counted::hold(body, memory)),
-            None => response,
-        })
+        match counted::reserve(responses, owners, counted::length(response.body())) {
+            Ok(Some(memory)) => Ok(response.map(|body| counted::hold(body, memory))),
+            Ok(None) => Ok(response),
+            Err(_) => Err(Problem::later(Duration::from_secs(1), "the memory for responses is full; retry later")),
+        }
     }
 
     async fn call<B>(self, request: Request<B>) -> Result<Response<Payload>, Problem>

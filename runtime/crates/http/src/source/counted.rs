@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::body::Body as _;
+use hyper::body::Body;
 
 use super::handler::Payload;
 use super::memory::{Budget, Memory, Owners, Refused};
@@ -41,7 +41,7 @@ pub(super) fn reserve(budget: &Budget, owners: Owners, length: usize) -> Result<
 /// Holds `memory` until the body is dropped.
 pub(super) fn hold<B>(body: B, memory: impl Send + 'static) -> Payload
 where
-    B: hyper::body::Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     let held = body.map_frame(move |frame| {
         let _held = &memory;
@@ -50,7 +50,7 @@ where
     held.boxed_unsync()
 }
 
-/// Returns the length of a complete body, in bytes.
-pub(super) fn length(body: &Full<Bytes>) -> usize {
+/// Returns the length of a complete body, in bytes; 0 for a body that is still being made.
+pub(super) fn length(body: &impl Body) -> usize {
     body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or_default()
 }

@@ -9,17 +9,31 @@ use hyper::client::conn::http2;
 
 use super::*;
 
+impl TestServer {
+    async fn connect_http2<B>(&self) -> http2::SendRequest<B>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let io = TokioIo::new(self.connect().await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    fn get(&self, path: &str) -> Request<Empty<Bytes>> {
+        Request::get(format!("http://{}{path}", self.addr)).body(Empty::new()).unwrap()
+    }
+}
+
 #[tokio::test]
 async fn requests_beyond_the_first_of_each_connection_are_limited_over_all_connections() {
     let server = TestServer::open(Limits { further_streams_max: 20, ..Limits::default() }).await;
     let mut responses = FuturesUnordered::new();
     for _ in 0..2 {
-        let io = TokioIo::new(server.connect().await);
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
+        let sender = server.connect_http2().await;
         for _ in 0..16 {
             let mut sender = sender.clone();
-            let request = Request::get(format!("http://{}/slow", server.addr)).body(Empty::<Bytes>::new()).unwrap();
+            let request = server.get("/slow");
             responses.push(async move {
                 let response = sender.send_request(request).await.unwrap();
                 (response.status().as_u16(), response.headers().contains_key(RETRY_AFTER))
@@ -42,9 +56,7 @@ async fn requests_beyond_the_first_of_each_connection_are_limited_over_all_conne
 async fn a_refused_request_counts_until_its_body_has_arrived() {
     // The peer can have the first request of its connection, and half of the limit of 2 further requests.
     let server = TestServer::open(Limits { further_streams_max: 2, ..Limits::default() }).await;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = server.connect_http2().await;
     let request = |path: &str, body: BoxBody<Bytes, Infallible>| {
         Request::post(format!("http://{}{path}", server.addr)).body(body).unwrap()
     };
@@ -75,7 +87,7 @@ async fn a_peer_that_opens_no_window_for_a_response_is_disconnected() {
         client.initial_stream_window_size(0);
         let (mut sender, connection) = client.handshake(TokioIo::new(server.connect().await)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = Request::get(format!("http://{}{path}", server.addr)).body(Empty::<Bytes>::new()).unwrap();
+        let request = server.get(path);
         let response = sender.send_request(request).await.unwrap();
         let ended = timeout(CLOSE_WAIT_MAX, connection).await;
         assert!(ended.is_ok(), "{path}: the connection should be closed");
@@ -86,10 +98,8 @@ async fn a_peer_that_opens_no_window_for_a_response_is_disconnected() {
 #[tokio::test]
 async fn a_large_response_arrives_completely_over_http_2() {
     let server = TestServer::open(Limits::default()).await;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
-    tokio::spawn(connection);
-    let request = Request::get(format!("http://{}/large", server.addr)).body(Empty::<Bytes>::new()).unwrap();
+    let mut sender = server.connect_http2().await;
+    let request = server.get("/large");
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.headers()["content-length"], (64 << 20).to_string());
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 64 << 20);
@@ -98,9 +108,7 @@ async fn a_large_response_arrives_completely_over_http_2() {
 #[tokio::test]
 async fn an_ambiguous_host_is_refused_over_http_2() {
     let server = TestServer::open(Limits::default()).await;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = server.connect_http2().await;
     let authority = server.addr.to_string();
     for (hosts, status) in [
         (&[][..], 200),
@@ -109,7 +117,7 @@ async fn an_ambiguous_host_is_refused_over_http_2() {
         (&[authority.as_str(), authority.as_str()], 400),
         (&[authority.as_str(), "other.example"], 400),
     ] {
-        let mut request = Request::get(format!("http://{authority}/")).body(Empty::<Bytes>::new()).unwrap();
+        let mut request = server.get("/");
         request.headers_mut().extend(hosts.iter().map(|host| (http::header::HOST, host.parse().unwrap())));
         assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{hosts:?}");
     }
