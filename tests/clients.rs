@@ -46,7 +46,7 @@ fn outcome_of(client: &str, mode: &str, case: &str) -> Outcome {
         // The client sends a number in JSON, and a string in a header.
         (_, "structured" | "batched", "large-integer") => Outcome::Refused("`sequence` is a number but not an Integer"),
         // Without percent-encoding the header has bytes of ISO-8859-1, or the client cannot write it.
-        (_, "binary", "latin" | "unicode") if !encodes_headers => Outcome::Refused("`ce-subject`: not UTF-8"),
+        (_, "binary", "latin" | "unicode") if !encodes_headers => Outcome::Refused("`ce-subject`: it is not UTF-8"),
         // Without percent-encoding, the header is decoded to a source with a space.
         (_, "binary", "escaped-source") if !encodes_headers => Outcome::Refused("`source` is not a URI reference"),
         // Both clients send a string without quotes, although they declare JSON.
