@@ -84,3 +84,21 @@ fn a_backup_never_overwrites_a_file_and_works_without_a_server() {
     let restored = restored("copy.db", &evoke);
     assert_eq!(restored.verify(&items, &BTreeSet::from([0, 1, 2]))["item.three"].len(), 3);
 }
+
+#[test]
+fn a_backup_into_a_folder_in_which_others_can_replace_files_is_refused() {
+    let mut evoke = Evoke::up_with(&manifest());
+    assert!(evoke.stop().success());
+    let shared = evoke.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let backup = |mode| {
+        std::fs::set_permissions(&shared, PermissionsExt::from_mode(mode)).unwrap();
+        evoke.run(&["backup", "shared/copy.db"])
+    };
+    let refused = backup(0o777);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && message.contains("`chmod go-w`"), "{refused:?}");
+    assert!(std::fs::read_dir(&shared).unwrap().next().is_none());
+    // With the sticky bit, others cannot replace the files of this user.
+    assert!(backup(0o1777).status.success());
+}

@@ -201,3 +201,14 @@ fn status_names_the_function_whose_request_ran_when_the_process_ended() {
     assert!(evoke.stdout(&["status"]).contains("it was running requests of lab/page"));
     assert!(evoke.log().contains("HTTP requests of [lab/page]"), "{}", evoke.log());
 }
+
+#[test]
+fn status_names_the_function_that_still_ran_after_its_response_when_the_process_ended() {
+    let mut evoke = Evoke::up_with(PAGE);
+    let response = crate::support::request("GET", evoke.http(), "/page?linger", &[], "").unwrap();
+    assert_eq!(response.status, 200);
+    assert_eventually!(evoke.stdout(&["logs"]).contains("lingering"), "{}", evoke.log());
+    evoke.kill();
+    evoke.up();
+    assert_eq!(evoke.json(&["status"])["unclean_exit"]["requests"], json!(["lab/page"]));
+}

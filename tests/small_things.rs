@@ -64,6 +64,9 @@ fn the_data_folder_is_found_in_the_folders_above() {
     assert_eq!(run("a/b").status.code(), Some(3));
     let here = run(".");
     assert!(String::from_utf8_lossy(&here.stderr).contains("other users may write to .evoke"), "{here:?}");
+    let emitted = evoke.run(&["emit", "--type", "t", "--when-changed", "k", "--admin", evoke.admin()]);
+    assert!(String::from_utf8_lossy(&emitted.stderr).contains("other users may write to .evoke"), "{emitted:?}");
+    assert!(!evoke.path(".evoke/emit").exists());
 }
 
 #[test]

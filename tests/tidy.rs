@@ -1,6 +1,7 @@
 //! ARCHITECTURE.md says what is true: its paths exist, its dependency rules hold, and no file or import breaks the rules
 //! of the house.
 
+mod json;
 mod security;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -58,8 +58,8 @@ impl RequestHandler for Web {
             let permit = self.permits.clone().acquire_owned().await.unwrap();
             let origin = request.extensions().get::<EnteredThrough>().unwrap().origin;
             let id = uuid::Uuid::now_v7().to_string().into();
-            let call =
-                HttpCall { request, trace: None, hops: 0, id, permit, logs: Arc::new(|_| {}), clock: Clock::system() };
+            let (held, logs) = (Box::new(permit), Arc::new(|_| {}));
+            let call = HttpCall { request, trace: None, hops: 0, id, held, logs, clock: Clock::system() };
             let HttpAnswer { response, published } = self.function.call_http(call).await.unwrap();
             if !published.is_empty() {
                 self.bus.accept(Offer { events: published, origin, ..Offer::default() }).await?;

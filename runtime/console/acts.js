@@ -1,7 +1,8 @@
 // Acts: each names what it will touch, asks once when it cannot be undone, shows its progress, and is listed.
 import { signal } from "./vendor/signals.js";
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
-import { mayAct, parseExact, session } from "./api.js";
+import { mayAct, session } from "./api.js";
+import { indented, parseExact } from "./json.js";
 import { Dialog, html, toast } from "./parts.js";
 
 /** The dialog that is open, as a function of no arguments; null without one. */
@@ -116,11 +117,18 @@ export function checkEvent(event) {
 
 /** Lets the user edit JSON before it is sent. `check(value)` returns a mistake; `send(value)` the text of the result. */
 export function edit({ title, text, value, label, check, yes, send }) {
-  dialog.value = () => html`<${Edit} ...${{ title, text, value, label, check, yes, send }} />`;
+  let start;
+  try {
+    start = indented(value);
+  } catch (error) {
+    toast(error.message, "bad");
+    return;
+  }
+  dialog.value = () => html`<${Edit} ...${{ title, text, start, label, check, yes, send }} />`;
 }
 
-function Edit({ title, text, value, label, check, yes, send }) {
-  const [json, setJson] = useState(() => JSON.stringify(value, null, 2));
+function Edit({ title, text, start, label, check, yes, send }) {
+  const [json, setJson] = useState(start);
   const [busy, setBusy] = useState(false);
   let parsed, wrong;
   try {

@@ -1,5 +1,6 @@
 // Requests to the admin API of this origin, with the session's key. The cookie goes along by itself.
 import { signal } from "./vendor/signals.js";
+import { parseExact } from "./json.js";
 import { sync } from "./route.js";
 
 const KEY = "evoke-console-key";
@@ -49,9 +50,6 @@ export async function request(method, path, { params, body, headers, signal: abo
 
 const json = async (response) => (response.status === 204 ? null : response.json());
 
-/** Numbers that JavaScript would change keep their text. */
-const exact = (_, value, context) => (typeof value === "number" && context?.source !== undefined && JSON.rawJSON && String(value) !== context.source ? JSON.rawJSON(context.source) : value);
-export const parseExact = (text) => JSON.parse(text, exact);
 /** Like `get`, for answers with the data of events. */
 export const getExact = async (path, params, abort) => parseExact(await (await request("GET", path, { params, signal: abort })).text());
 

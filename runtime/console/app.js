@@ -6,7 +6,7 @@ import { enter, leave, refused, session, useCode } from "./api.js";
 import { beat, link, start, stop } from "./live.js";
 import { href, route, update } from "./route.js";
 import { ago, brief, bytes, count, exact, rate } from "./format.js";
-import { Command, Dialog, html, second, toasts } from "./parts.js";
+import { Boundary, Command, Dialog, html, second, toasts } from "./parts.js";
 import { dialog, done } from "./acts.js";
 import { KEYS, help } from "./keys.js";
 
@@ -157,7 +157,7 @@ function View() {
   }, [view]);
   if (broken.value[module]) return html`<div class="view"><div class="notice bad" role="alert"><span class="grow">This view cannot be loaded: ${broken.value[module]}</span><button onClick=${() => load(module)}>Try again</button></div></div>`;
   const Component = loaded.value[module]?.[name];
-  return Component ? html`<${Component} key=${view} params=${params} Range=${RangePicker} />` : html`<div class="view"><p class="loading" aria-busy="true">Loading…</p></div>`;
+  return Component ? html`<${Boundary} at=${route.value}><${Component} key=${view} params=${params} Range=${RangePicker} /><//>` : html`<div class="view"><p class="loading" aria-busy="true">Loading…</p></div>`;
 }
 
 function App() {
@@ -166,7 +166,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to the list</a>
     <div class="frame"><${Strip} /><${Side} /><${View} /></div>
-    ${dialog.value && html`<${dialog.value} />`}
+    ${dialog.value && html`<${Boundary} at=${dialog.value}><${dialog.value} /><//>`}
     ${help.value && html`<${Keys} />`}
     <div class="toasts" role="status" aria-live="polite">${toasts.value.map((one) => html`<div class=${`notice ${one.kind}`}>${one.text}</div>`)}</div>`;
 }

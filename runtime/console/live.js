@@ -19,10 +19,10 @@ let lastId = "";
 let failures = 0;
 let timer = 0;
 
-/** Receives batches of new events by type and source, until the returned function is called. */
-export function follow(filter, onBatch) {
+/** Receives batches of the events after a position, by type and source, until the returned function is called. */
+export function follow(filter, after, onBatch) {
   wanted = { filter, onBatch };
-  lastId = "";
+  lastId = String(after);
   const mine = wanted;
   restart();
   return () => {

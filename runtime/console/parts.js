@@ -1,9 +1,10 @@
 // The parts that all views are made of.
-import { h } from "./vendor/preact.js";
+import { Component, h } from "./vendor/preact.js";
 import { useCallback, useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { computed, signal } from "./vendor/signals.js";
 import htm from "./vendor/htm.js";
 import { ago, count, cut, exact } from "./format.js";
+import { TooDeep } from "./json.js";
 
 export const html = htm.bind(h);
 
@@ -19,12 +20,14 @@ export function toast(text, kind = "ok") {
   setTimeout(() => { toasts.value = toasts.value.filter((other) => other !== one); }, kind === "bad" ? 12_000 : 5_000);
 }
 
-export async function copy(text) {
+/** Copies a text, or the text that a function returns. */
+export async function copy(source) {
   try {
+    const text = typeof source === "function" ? source() : source;
     await navigator.clipboard.writeText(text);
     toast("Copied");
-  } catch {
-    toast("The browser does not allow copying here", "bad");
+  } catch (error) {
+    toast(error instanceof TooDeep ? error.message : "The browser does not allow copying here", "bad");
   }
 }
 
@@ -141,25 +144,69 @@ export const rowProps = (open, selected) => ({
   onKeyDown: (e) => { if (e.key === "Enter" && e.target === e.currentTarget) open(); },
 });
 
+/** A part that the user opens. Its content is made only while it is open, because it may be large. */
+export function Fold({ summary, open = false, children }) {
+  const [isOpen, setOpen] = useState(open);
+  return html`<details open=${isOpen} onToggle=${(e) => setOpen(e.currentTarget.open)}>${summary}${isOpen && children()}</details>`;
+}
+
+/** Shows an error in place of a part of the page that cannot be drawn, until `at` changes. */
+export class Boundary extends Component {
+  componentDidCatch(error) {
+    this.setState({ error, at: this.props.at });
+  }
+
+  render({ at, children }, { error, at: failed }) {
+    if (!error || failed !== at) return children;
+    return html`<div class="view"><div class="notice bad" role="alert"><span class="grow">This part of the page cannot be shown: ${error.message}</span><button onClick=${() => this.setState({ error: undefined })}>Try again</button></div></div>`;
+  }
+}
+
 /** A number whose text JavaScript would change. */
 const isRaw = (value) => JSON.isRawJSON?.(value) ?? false;
+const isBranch = (value) => value !== null && typeof value === "object" && !isRaw(value);
 const scalar = (value) => (typeof value === "string" ? "string" : typeof value === "number" || isRaw(value) ? "number" : "word");
 /** A leaf of JSON as text, as a filter takes it. */
 export const leafText = (value) => (isRaw(value) ? value.rawJSON : String(value));
 
+/** The number of values that a tree shows before the user opens a part of it. */
+const OPEN_MAX = 500;
+
+/** The arrays and objects of a tree that are open at first: small ones near the root, as long as they are few in all. */
+export function openAtFirst(value) {
+  const open = new Set();
+  let shown = 0;
+  let level = [value].filter(isBranch);
+  for (let depth = 0; depth < 3; depth += 1) {
+    const next = [];
+    for (const one of level) {
+      const items = Object.values(one);
+      if (items.length > 50 || shown + items.length > OPEN_MAX) continue;
+      shown += items.length;
+      open.add(one);
+      next.push(...items.filter(isBranch));
+    }
+    level = next;
+  }
+  return open;
+}
+
 /** JSON as a tree. `onPick(path, value)` offers a filter and a pattern for each leaf. */
-export function DataTree({ value, path = [], name, onPick, depth = 0 }) {
+export function DataTree({ value, onPick }) {
+  const open = useMemo(() => openAtFirst(value), [value]);
+  return html`<${Branch} ...${{ value, open, onPick, path: [] }} />`;
+}
+
+function Branch({ value, open, path, name, onPick }) {
   const label = name !== undefined && html`<span class="key">${name}: </span>`;
-  if (value !== null && typeof value === "object" && !isRaw(value)) {
+  if (isBranch(value)) {
     const entries = Object.entries(value);
-    const [open, close] = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
-    if (!entries.length) return html`<div class="leaf">${label}${open}${close}</div>`;
-    return html`
-      <details open=${depth < 3 && entries.length <= 50}>
-        <summary>${label}<span class="dim">${open} ${entries.length} ${close}</span></summary>
-        <ul>${entries.slice(0, 500).map(([key, item]) => html`<li key=${key}><${DataTree} name=${key} value=${item} path=${[...path, Array.isArray(value) ? undefined : key]} onPick=${onPick} depth=${depth + 1} /></li>`)}
-        ${entries.length > 500 && html`<li class="dim">${entries.length - 500} more; the raw form has all</li>`}</ul>
-      </details>`;
+    const [first, last] = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
+    if (!entries.length) return html`<div class="leaf">${label}${first}${last}</div>`;
+    const summary = html`<summary>${label}<span class="dim">${first} ${entries.length} ${last}</span></summary>`;
+    return html`<${Fold} open=${open.has(value)} summary=${summary}>${() => html`
+        <ul>${entries.slice(0, 500).map(([key, item]) => html`<li key=${key}><${Branch} name=${key} value=${item} open=${open} path=${[...path, Array.isArray(value) ? undefined : key]} onPick=${onPick} /></li>`)}
+        ${entries.length > 500 && html`<li class="dim">${entries.length - 500} more; the raw form has all</li>`}</ul>`}<//>`;
   }
   const steps = path.filter((step) => step !== undefined);
   return html`

@@ -40,6 +40,7 @@ const FILES: &[(&str, &[u8])] = files![
     "live.js",
     "route.js",
     "format.js",
+    "json.js",
     "parts.js",
     "acts.js",
     "keys.js",

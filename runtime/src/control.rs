@@ -263,12 +263,12 @@ impl Control {
         function: Option<&str>,
     ) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
         let entered = stored.lineage.entered().and_then(|origin| self.0.parts.store.origin_uri(origin));
-        explain::explain_event(&self.active().manifests, &stored.event, entered.as_deref(), function)
+        explain::explain_event(&self.manifests(), &stored.event, entered.as_deref(), function)
     }
 
     /// Returns the sources and functions that the active manifests declare.
     pub(crate) fn graph(&self) -> flow::Graph {
-        flow::graph(&self.active().manifests, self.0.parts.clock.now_ms())
+        flow::graph(&self.manifests(), self.0.parts.clock.now_ms())
     }
 
     /// Reads the manifests again, builds outdated components, and makes the manifests active. All components are loaded
@@ -385,16 +385,22 @@ impl Control {
 
     /// Returns the files that the active apps depend on. Two different results mean that a file has changed.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        manifests::fingerprint(&self.0.paths, &self.active().manifests)
+        manifests::fingerprint(&self.0.paths, &self.manifests())
     }
 
     /// Returns the files of the active manifests that `build:` commands may change.
     pub(crate) fn built_files(&self) -> BTreeSet<PathBuf> {
-        manifests::built(&self.active().manifests)
+        manifests::built(&self.manifests())
     }
 
     fn paused(&self) -> MutexGuard<'_, Paused> {
         self.0.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the active manifests. Work that grows with them, or reads files, uses this and does not hold the lock
+    /// meanwhile: the status, the health monitor and reloads need the lock, too.
+    fn manifests(&self) -> Arc<[Checked]> {
+        self.active().manifests.clone()
     }
 
     fn active(&self) -> MutexGuard<'_, ActiveManifests> {

@@ -9,6 +9,7 @@ pub(crate) use self::values::{changes, json_or_text};
 use crate::yaml;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use evoke_model::Json;
 use evoke_model::clock::rfc3339;
 use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, RequestError};
 
@@ -166,8 +167,8 @@ fn expectation(recording: &Recording, form: Form) -> Entries {
         entries.push(("message", message.into()));
     }
     if outcome == "done" {
-        let published = published.iter().filter_map(|json| serde_json::from_str::<Value>(json).ok());
-        let published = published.map(|mut event| {
+        let published = published.iter().filter_map(|json| serde_json::from_str::<Json>(json).ok());
+        let published = published.map(|Json(mut event)| {
             if let Some(map) = event.as_object_mut()
                 && map.get("data").is_some_and(|data| !is_expectable(data, form))
             {

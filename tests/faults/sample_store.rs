@@ -14,7 +14,9 @@ use evoke_model::{
     Actor, AttemptRecord, Completion, DamagedEvent, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark,
     NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReplayId, Retention, Seq, Step, Stream, Verdict,
 };
-use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
+use evoke_store::{
+    DeliveryStore, EventStore, InspectionStore, LoadLimit, ReplayStore, Result, StateStore, Store, StoreError,
+};
 use evoke_store_sqlite::SqliteStore;
 
 /// A time in the far future, in ms, at which every retry is due.
@@ -173,8 +175,8 @@ impl Contents {
         let mut all = Self::default();
         for function in [1, 2].map(FunctionId) {
             for stream in Stream::ALL {
-                all.ready(store.claim(function, stream, DeliveryId(0), NO_LIMIT).await, "ready");
-                let due = store.due(function, stream, FAR_FUTURE_MS, NO_LIMIT).await;
+                all.ready(store.claim(function, stream, DeliveryId(0), LoadLimit::of(NO_LIMIT)).await, "ready");
+                let due = store.due(function, stream, FAR_FUTURE_MS, Default::default(), LoadLimit::of(NO_LIMIT)).await;
                 all.ready(due.map(|(found, _)| found), "due");
             }
         }

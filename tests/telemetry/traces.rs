@@ -131,8 +131,10 @@ fn long_texts_of_an_event_are_cut_in_its_spans() {
     let source = "http: { path: /in, accept: { types: [\"*\"], sources: [\"/producer/*\"] } }";
     let evoke = up_with_collector(&format!("evoke: 1\napp: lab\nsources:\n  in:\n    {source}\n"), &collector, &[]);
     let long = |start: &str| format!("{start}{}", "x".repeat(150_000));
+    // The longest id, source and type.
+    let (id, source, type_) = ("i".repeat(1_024), format!("{:x<2048}", "/producer/"), format!("{:x<1024}", "t"));
     let event = serde_json::json!({
-        "specversion": "1.0", "id": long("i"), "source": long("/producer/"), "type": long("t"), "subject": long("s"),
+        "specversion": "1.0", "id": id, "source": source, "type": type_, "subject": long("s"),
         "traceparent": format!("00-{TRACE}-{SPAN}-01"), "tracestate": long("a=")
     });
     let headers = [("content-type", "application/cloudevents+json")];

@@ -1,6 +1,7 @@
 // One event whole: attributes, data, who received it, who did not and why, and what can be done with it.
 import { useEffect, useMemo, useState } from "../vendor/hooks.js";
 import { get, getExact, post, request, segment } from "../api.js";
+import { indented, line } from "../json.js";
 import { go, href } from "../route.js";
 import { bytes, clock, duration, exact, plural, shell } from "../format.js";
 import { DataTree, Dialog, Id, Loaded, State, Time, copy, html, toast, useLoad } from "../parts.js";
@@ -55,7 +56,7 @@ function Whole({ node, explained, onFilter, again }) {
     text: `The event is stored as a new event with the source ${SOURCE}. Triggers that name another source do not match it.`,
     value: copyOf(event), label: "The event as JSON", check: checkEvent, send,
   });
-  const test = () => copy(`evoke invoke FUNCTION --manifest MANIFEST --event ${shell(JSON.stringify(event))}`);
+  const test = () => copy(() => `evoke invoke FUNCTION --manifest MANIFEST --event ${shell(line(event))}`);
   return html`
     <div class="acts">
       <a class="button" href=${href("trace", { event: node.seq })}>Trace</a>
@@ -75,10 +76,10 @@ function Whole({ node, explained, onFilter, again }) {
       </dl>
     </section>
     <section class="stack tight">
-      <div class="row between"><h3>Data</h3><span><button class="plain" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>${raw ? "As a tree" : "Raw"}</button><button class="plain" onClick=${() => copy(JSON.stringify(data ?? data_base64 ?? null))}>Copy</button></span></div>
+      <div class="row between"><h3>Data</h3><span><button class="plain" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>${raw ? "As a tree" : "Raw"}</button><button class="plain" onClick=${() => copy(() => line(data ?? data_base64 ?? null))}>Copy</button></span></div>
       ${data === undefined && data_base64 === undefined ? html`<p class="dim">The event has no data.</p>`
         : data_base64 !== undefined ? html`<p class="dim">Binary data in base64, ${bytes(data_base64.length * 0.75)}</p><pre>${data_base64.slice(0, 2000)}</pre>`
-        : raw || typeof data !== "object" ? html`<pre>${typeof data === "string" ? data : JSON.stringify(data, null, 2)}</pre>`
+        : raw || typeof data !== "object" ? html`<pre>${typeof data === "string" ? data : indented(data)}</pre>`
         : html`<div class="tree"><${DataTree} value=${data} onPick=${pick} /></div>`}
     </section>
     <section class="stack tight">

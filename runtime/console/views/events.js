@@ -23,6 +23,8 @@ export function View({ params, Range }) {
   const [held, setHeld] = useState([]);
   const [search, setSearch] = useState({ busy: true });
   const [sampled, setSampled] = useState(null);
+  /** The newest event when the first page of a search was read. The stream continues after it. */
+  const [first, setFirst] = useState({});
   const list = useRef();
   const isReading = useRef(false);
   const at = range();
@@ -45,7 +47,9 @@ export function View({ params, Range }) {
         if (abort.aborted) return;
         scanned += found.scanned;
         all = [...all, ...found.rows];
-        setRows(all);
+        // The stream may have brought newer rows and states meanwhile.
+        setRows((now) => merge(now, all, Infinity));
+        if (before === undefined) setFirst({ key, newest: found.newest });
         before = found.next;
         if (before === undefined || all.length - start.length >= wanted) break;
       }
@@ -66,16 +70,17 @@ export function View({ params, Range }) {
     return () => abort.abort();
   }, [key]);
 
+  const after = first.key === key ? first.newest : undefined;
   useEffect(() => {
-    if (!isLive || !isPlain) return undefined;
-    return follow({ type, source }, ({ rows: fresh, skipped }) => {
+    if (!isLive || !isPlain || after === undefined) return undefined;
+    return follow({ type, source }, after, ({ rows: fresh, skipped }) => {
       setSampled(skipped > 0 ? { skipped, at: Date.now() } : (before) => (before && Date.now() - before.at > 3000 ? null : before));
       const newest = [...fresh].reverse();
       const most = skipped > 0 ? SAMPLED_MAX : ROWS_MAX;
       if (isReading.current) setHeld((all) => [...newest, ...all].slice(0, most));
       else setRows((all) => merge(newest, all, most));
     });
-  }, [type, source, isLive, isPlain]);
+  }, [key, after]);
 
   // The states of rows that were not finished, or a search that the stream cannot do.
   const shown = useRef(rows);

@@ -12,8 +12,18 @@ const [NODE_HEIGHT, CHAR] = [44, 7.4];
 
 /** Whether a glob of types matches a type or another glob; `*` stands for any characters. */
 export function globMatches(glob, type) {
-  const escaped = glob.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")).join(".*");
-  return new RegExp(`^${escaped}$`).test(type);
+  const [first, ...rest] = glob.split("*");
+  const last = rest.pop();
+  if (last === undefined) return glob === type;
+  if (!type.startsWith(first)) return false;
+  // Each part is taken at its first place. A regular expression would try all places for each `*`.
+  let at = first.length;
+  for (const part of rest) {
+    const found = type.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return type.length - last.length >= at && type.endsWith(last);
 }
 
 /** Makes nodes and edges of what is declared. A type with one consumer is the label of an edge; others are nodes. */

@@ -3,7 +3,7 @@ import { useState } from "../vendor/hooks.js";
 import { getExact, lines, segment } from "../api.js";
 import { go, href, update } from "../route.js";
 import { clock, duration, exact, plural } from "../format.js";
-import { DataTree, Drawer, Empty, Loaded, State, Time, html, leafText, rowProps, useLoad } from "../parts.js";
+import { DataTree, Drawer, Empty, Fold, Loaded, State, Time, html, leafText, rowProps, useLoad } from "../parts.js";
 import { Delivery, EventPanel } from "./event.js";
 
 /** A gap without any activity that is longer than this share of the rest is squeezed. */
@@ -160,7 +160,7 @@ function Unfolded({ delivery, spans, event }) {
       <p class="row">${queue !== undefined && html`<span class="dim">queued for ${duration(Math.max(0, queue))}</span>`} <span class="dim mono">${delivery.trigger}</span> ${delivery.order_key && html`<span class="dim">order key <code>${delivery.order_key}</code></span>`}</p>
       <${Delivery} delivery=${delivery} />
       <section class="stack tight"><h3>Log</h3><${Loaded} of=${logs}>${(all) => (all.length ? html`<div class="lines">${all.map((line) => html`<${LogLine} line=${line} short />`)}</div>` : html`<p class="dim">The function wrote no log lines.</p>`)}<//></section>
-      ${delivery.published?.length > 0 && html`<section class="stack tight"><h3>Published</h3>${delivery.published.map((node) => html`<details key=${node.seq}><summary class="mono">${node.event?.type}, event ${node.seq}</summary><div class="tree"><${DataTree} value=${node.event?.data ?? null} /></div></details>`)}</section>`}
+      ${delivery.published?.length > 0 && html`<section class="stack tight"><h3>Published</h3>${delivery.published.map((node) => html`<${Fold} key=${node.seq} summary=${html`<summary class="mono">${node.event?.type}, event ${node.seq}</summary>`}>${() => html`<div class="tree"><${DataTree} value=${node.event?.data ?? null} /></div>`}<//>`)}</section>`}
     </div>`;
 }
 

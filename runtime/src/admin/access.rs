@@ -7,13 +7,15 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::console::{assets, session};
 use super::error::ApiError;
-use super::guard;
+use super::guard::{self, Named};
 use super::pace::{Hold, pace};
 use super::permits::{Permit, Permits, Scan};
 use super::tokens::{Caller, Role};
@@ -83,11 +85,16 @@ pub(super) async fn check(State(access): State<Access>, request: Request<Body>, 
 }
 
 async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> ApiResult {
-    guard::check(&request, &access.admin.listener)?;
+    let named = guard::check(&request, &access.admin.listener)?;
+    if named == Named::Localhost
+        && let Some(response) = without_console(&request, access)?
+    {
+        return Ok(response);
+    }
     if is_open(&request) {
         return Ok(next.run(request).await);
     }
-    let caller = authenticate(access, request.headers())?;
+    let caller = authenticate(access, request.headers(), named)?;
     let permit = Arc::new(Mutex::new(Some(access.permits.request(request.method(), caller.role)?)));
     let exchange = Exchange { caller: caller.clone(), permits: access.permits.clone(), permit: permit.clone() };
     request.extensions_mut().insert(exchange);
@@ -95,6 +102,27 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     let response = next.run(request).await;
     let hold = Hold { caller, clock: access.admin.clock.clone(), connection, _permit: permit };
     Ok(response.map(|body| pace(body, hold)))
+}
+
+/// Responds to the requests of the console that name the listener `localhost`; see [`guard`]. The page has the URL of
+/// the listener instead. A browser keeps the fragment of the URL, which has the view or a code.
+fn without_console(request: &Request<Body>, access: &Access) -> Result<Option<Response<Body>>, Problem> {
+    let url = access.admin.listener.url();
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/") => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            let location = HeaderValue::from_str(&format!("{url}/"));
+            response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+            Ok(Some(response))
+        }
+        (&Method::POST, session::PATH) => {
+            let detail =
+                format!("another user of this machine can have the name localhost; open the console at {url}/");
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Returns true if a request needs no token and no permit. These are the health requests, the requests for files of the
@@ -108,8 +136,9 @@ fn is_open(request: &Request<Body>) -> bool {
     }
 }
 
-fn authenticate(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
-    if !headers.contains_key(AUTHORIZATION)
+fn authenticate(access: &Access, headers: &HeaderMap, named: Named) -> Result<Caller, Problem> {
+    if named == Named::Own
+        && !headers.contains_key(AUTHORIZATION)
         && let Some(caller) = session::authenticate(&access.admin, headers)
     {
         return Ok(caller);

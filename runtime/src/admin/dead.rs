@@ -21,6 +21,7 @@ use evoke_core::router::Target;
 use evoke_http::problem::Problem;
 use evoke_model::event::{Data, Event};
 use evoke_model::media_type::is_json;
+use evoke_model::text::parser_message;
 use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, Lineage, NewEvent, ReadDelivery, ReadEvent, Seq, StoredEvent,
 };
@@ -216,7 +217,7 @@ async fn parse_selection(
         Problem::malformed(format!("{reason}; {expected}"))
     };
     let selection: DeadSelection =
-        serde_json::from_slice(&json_body(headers, body)?).map_err(|e| malformed(e.to_string()))?;
+        serde_json::from_slice(&json_body(headers, body)?).map_err(|e| malformed(parser_message(&e)))?;
     let has_conditions = selection.has_conditions();
     let DeadSelection { delivery, function, cause, r#type: type_, since, until, all, dry_run } = selection;
     let conditions = Conditions { function, cause, type_, since, until };
@@ -239,8 +240,9 @@ pub(super) async fn edit(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Edited>)> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}; see `evoke dead list`"));
-    let Edit { data } = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"data": …}} with any JSON value"#)))?;
+    let Edit { data } = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
+        Problem::malformed(format!(r#"{}; send {{"data": …}} with any JSON value"#, parser_message(&error)))
+    })?;
     let id: DeliveryId = delivery.parse().map_err(|_| missing())?;
     let read = admin.store.delivery(id).await?.ok_or_else(missing)?;
     let record = read.map_err(|damaged| StoreError::Damaged(damaged.what))?;

@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use http::{Response, StatusCode};
 use tokio::task::JoinError;
 
+use super::stream::StreamError;
 use evoke_core::bus::Refused;
 use evoke_core::replay::ReplayError;
 use evoke_http::problem::Problem;
@@ -50,6 +51,13 @@ impl From<StoreError> for ApiError {
 impl From<JoinError> for ApiError {
     fn from(error: JoinError) -> Self {
         Self(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {error}")))
+    }
+}
+
+/// The response has begun, so its status and its headers cannot change.
+impl From<ApiError> for StreamError {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error.0.detail)
     }
 }
 

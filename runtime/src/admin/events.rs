@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 
 use super::access::Exchange;
 use super::error::ApiError;
-use super::request::{Params, PathSegments, json_body, parse_time};
+use super::request::{Params, PathSegments, json_body, optional_matcher, parse_time};
 use super::response::Json;
-use super::search::{Conditions, Search, Sender, parse_matcher};
+use super::search::{Conditions, Search, Sender};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Damaged, Delivery, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult, names};
@@ -102,7 +102,7 @@ pub(super) async fn list(
     let from_start = is_bounded && (after.is_some() || limit == usize::MAX);
     let function = names::optional_function(&admin, function.as_deref()).await?;
     let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
-    let pattern = pattern.as_deref().map(parse_matcher).transpose()?;
+    let pattern = optional_matcher(pattern, &exchange).await?;
     let states = Vec::new();
     let conditions = Conditions { type_, source, function, states, since_ms, until_ms, pattern, text, after, before };
     let search = Search::new(&*admin.store, conditions).await?;
@@ -110,22 +110,23 @@ pub(super) async fn list(
         exchange.follow()?;
     }
     let (store, list) = (admin.store.clone(), List { search, order, limit, from_start, follow, envelope, progress });
-    Ok(ndjson(&admin, |lines| write(store, list, lines)))
+    Ok(ndjson(&admin, |lines| write(store, exchange, list, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<(), StreamError> {
+async fn write(store: Arc<dyn Store>, exchange: Exchange, list: List, mut lines: Lines) -> Result<(), StreamError> {
     let List { search, limit, .. } = &list;
     let mut sender = Sender::new(&mut lines, list.progress);
     let mut newest = store.newest();
     let newest_seq = *newest.borrow();
     if list.order == Order::Newest {
-        search.newest_first(&*store, newest_seq, *limit, &mut sender, |read| Some(list.line(&*store, read))).await?;
+        let line = |read: &ReadEvent| Some(list.line(&*store, read));
+        search.newest_first(&*store, newest_seq, *limit, &mut sender, &exchange, line).await?;
         return Ok(lines.flush().await?);
     }
     let mut after = search.after;
     if !list.from_start {
         // `first` is the oldest of the newest `limit` matching events. It is `None` if fewer than `limit` events match.
-        let first = search.newest_first(&*store, newest_seq, *limit, &mut sender, |_| None).await?;
+        let first = search.newest_first(&*store, newest_seq, *limit, &mut sender, &exchange, |_| None).await?;
         let before_first = first.map_or(after, |first| Seq(first.0 - 1));
         after = if *limit == 0 { newest_seq.max(after) } else { before_first };
     }
@@ -137,7 +138,7 @@ async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<()
         let end = search.end(newest_seq);
         while remaining > 0 && after.next() < end {
             sender.lines().ready().await?;
-            let (found, searched) = search.next(&*store, after, end, remaining, &mut sender).await?;
+            let (found, searched) = search.next(&*store, after, end, remaining, &mut sender, &exchange).await?;
             for read in found.into_iter().take(remaining) {
                 remaining -= 1;
                 let line = list.line(&*store, &read);
@@ -266,9 +267,9 @@ fn parse_events(body: &[u8], clock: &Clock) -> Result<Vec<Event>, Problem> {
     let is_array = is_array(body);
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {
-        serde_json::from_slice(body).map_err(not_json)?
+        serde_json::from_slice::<Vec<_>>(body).map_err(not_json)?
     } else {
-        vec![serde_json::from_slice(body).map_err(not_json)?]
+        vec![serde_json::from_slice::<&RawValue>(body).map_err(not_json)?]
     };
     let fill = |event: &mut Event| {
         if event.id.is_empty() {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse as _;
+use http::Response;
 use serde::Deserialize;
 
+use super::access::Exchange;
 use super::request::{Params, PathSegments};
 use super::response::Json;
 use super::{Admin, ApiResult, events, names};
-use crate::control::TriggerExplanation;
 use evoke_http::problem::Problem;
 
 #[derive(Deserialize)]
@@ -19,18 +22,23 @@ pub(super) struct ExplainQuery {
 
 pub(super) async fn explain(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     PathSegments(reference): PathSegments<String>,
     Params(query): Params<ExplainQuery>,
-) -> ApiResult<Json<Vec<TriggerExplanation>>> {
+) -> ApiResult<Response<Body>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
     let function = names::optional_function(&admin, query.function.as_deref()).await?;
-    let explained = admin.control.explain(&stored, function.as_deref());
-    let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
-    match function {
-        Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
-            "no active manifest declares {function}; `evoke status` lists the functions"
-        ))
-        .into()),
-        _ => Ok(Json(explained)),
-    }
+    // Matches the patterns of all manifests, and the response can have their size. So this needs a scan.
+    let explain = move || {
+        let explained = admin.control.explain(&stored, function.as_deref());
+        let explained =
+            explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
+        match function {
+            Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
+                "no active manifest declares {function}; `evoke status` lists the functions"
+            ))),
+            _ => Ok(Json(explained).into_response()),
+        }
+    };
+    Ok(exchange.scan().await.run(explain).await??)
 }

@@ -1,5 +1,9 @@
 //! Refuses requests that web pages of other origins cause in the operator's browser. Such a request has a foreign
 //! `Host` if the page uses DNS rebinding, and otherwise a foreign `Origin` or `Sec-Fetch-Site`.
+//!
+//! The name `localhost` has an IPv4 and an IPv6 address. The listener has one of them, and another user of the machine
+//! can listen on the same port of the other one. Without TLS, a browser cannot tell the two servers apart. So the
+//! listener accepts requests with this name, but no page and no session of the console has it.
 
 use std::net::IpAddr;
 
@@ -13,11 +17,28 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Returns an error if the `Host` of the request does not name this listener, or if a page of another origin caused the
-/// request.
-pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<(), Problem> {
+/// The name of the listener in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A name that no other user of the machine can have.
+    Own,
+    /// `localhost`, without TLS.
+    Localhost,
+}
+
+/// Returns the name of the listener in the request. Returns an error if the `Host` of the request does not name this
+/// listener, or if a page of another origin caused the request.
+pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<Named, Problem> {
     let hosts = check_host(request, listener)?;
-    check_origin(request.headers(), &hosts, listener, opens_page(request))
+    check_origin(request.headers(), &hosts, listener, opens_page(request))?;
+    let is_shared = hosts.iter().any(|host| is_shared(host, listener));
+    Ok(if is_shared { Named::Localhost } else { Named::Own })
+}
+
+/// Returns true if another user of the machine can listen at `host[:port]`, too.
+fn is_shared(host: &str, listener: &ListenerHandle) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    listener.tls.is_none() && name.eq_ignore_ascii_case("localhost")
 }
 
 /// Returns true if the user follows a link to the page of the console. Such a link may be on any site: the page is the
@@ -35,12 +56,9 @@ fn opens_page<B>(request: &Request<B>) -> bool {
 fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Result<Vec<&'a str>, Problem> {
     let refused = |host: &str| {
         let (url, address) = (listener.url(), listener.address);
-        let or = match &listener.tls {
-            None => format!("http://localhost:{}", address.port()),
-            Some(_) => "a name of its certificate".to_owned(),
-        };
+        let or = if listener.tls.is_some() { " or a name of its certificate" } else { "" };
         let detail =
-            format!("the Host of the request is \"{host}\", but this server listens on {address}; use {url} or {or}");
+            format!("the Host of the request is \"{host}\", but this server listens on {address}; use {url}{or}");
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     let mut hosts: Vec<&str> = request.uri().authority().map(|authority| authority.as_str()).into_iter().collect();
@@ -72,7 +90,7 @@ fn check_origin(
         let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme));
         // Other sites may use a name of the certificate too, on other ports. So the origin must be equal to the `Host`.
         let is_same = |host: &str| listener.tls.is_none() || hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
-        if !own.is_some_and(|host| is_own(host, listener) && is_same(host)) {
+        if !own.is_some_and(|host| is_own(host, listener) && !is_shared(host, listener) && is_same(host)) {
             return refused("Origin", origin);
         }
     }
@@ -165,11 +183,13 @@ mod tests {
     #[test]
     fn requests_that_name_another_origin_are_refused() {
         let host = ("host", "127.0.0.1:8081");
-        for own in ["http://127.0.0.1:8081", "http://localhost:8081"] {
-            assert!(allows("/", &[host, ("origin", own), ("sec-fetch-site", "same-origin")]), "{own}");
-        }
+        let own = ("origin", "http://127.0.0.1:8081");
+        assert!(allows("/", &[host, own, ("sec-fetch-site", "same-origin")]));
         assert!(allows("/", &[host, ("sec-fetch-site", "none")]));
         for foreign in [
+            // Another user can listen on this port of another address of `localhost`.
+            "http://localhost:8081",
+            "http://LOCALHOST:8081",
             "null",
             "",
             "http://evil.example",
@@ -192,6 +212,18 @@ mod tests {
         assert!(!opens("/", "document", &[("origin", "http://evil.example")]));
         assert!(!opens("/", "iframe", &[]) && !opens("/", "script", &[]) && !opens("/", "", &[]));
         assert!(!opens("/console/app.js", "document", &[]) && !opens("/api/v1/status", "document", &[]));
+    }
+
+    #[test]
+    fn without_tls_localhost_is_a_shared_name() {
+        let named = |host: &str, listener: &ListenerHandle| {
+            check(&Request::builder().header("host", host).body(()).unwrap(), listener).unwrap()
+        };
+        let (v4, v6) = (listener("127.0.0.1:80"), listener("[::1]:80"));
+        for host in ["localhost", "LOCALHOST:80"] {
+            assert_eq!((named(host, &v4), named(host, &v6)), (Named::Localhost, Named::Localhost), "{host}");
+        }
+        assert_eq!((named("127.0.0.1", &v4), named("[::1]", &v6)), (Named::Own, Named::Own));
     }
 
     #[test]

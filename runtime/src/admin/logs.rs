@@ -1,6 +1,5 @@
 //! Lists and follows the log lines of functions.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +59,7 @@ pub(super) async fn list(
         if is_unknown && stored.is_empty() {
             resolved?;
         }
-        let (opened, _scan) = scan.run(move || stored.reader(limit)).await?;
+        let opened = scan.run(move || stored.reader(limit)).await?;
         let reader = opened.map_err(|e| unreadable(e.to_string()))?;
         // Without `follow`, the receiver is dropped, so that no new lines are queued for this request.
         (reader, query.follow.then_some(new_lines))
@@ -79,13 +78,12 @@ async fn write(mut reader: Reader, exchange: &Exchange, lines: &mut Lines) -> Re
         lines.ready().await?;
         if reader.needs_scan() {
             let scan = exchange.scan().await;
-            let ((scanned, of_next), _scan) =
-                scan.run(move || (reader.scan(), reader)).await.map_err(io::Error::other)?;
+            let (scanned, of_next) = scan.run(move || (reader.scan(), reader)).await?;
             scanned?;
             reader = of_next;
         }
         let read = tokio::task::spawn_blocking(move || (reader.page(PAGE_BYTES_MAX), reader)).await;
-        let (page, of_next) = read.map_err(io::Error::other)?;
+        let (page, of_next) = read?;
         let page = page?;
         if page.is_empty() && !of_next.needs_scan() {
             return Ok(lines.flush().await?);

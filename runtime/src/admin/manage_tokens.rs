@@ -15,6 +15,7 @@ use super::tokens::TokenError;
 use super::view::{Count, NewToken, TokenRequest};
 use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
+use evoke_model::text::parser_message;
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let tokens = admin.tokens.list();
@@ -32,7 +33,8 @@ pub(super) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<NewToken>)> {
     let request: TokenRequest = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        Problem::malformed(format!(r#"{error}; send {{"name": "grafana", "role": "viewer", "expires_in_s": 604800}}"#))
+        let expected = r#"send {"name": "grafana", "role": "viewer", "expires_in_s": 604800}"#;
+        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
     })?;
     let TokenRequest { name, role, expires_in_s } = request;
     let expires_in = expires_in_s.map(Duration::from_secs);

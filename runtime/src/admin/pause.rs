@@ -14,6 +14,7 @@ use super::view::{Changed, PauseTarget};
 use super::{Admin, ApiResult, names};
 use crate::control::PauseError;
 use evoke_http::problem::Problem;
+use evoke_model::text::parser_message;
 
 impl From<PauseError> for ApiError {
     fn from(error: PauseError) -> Self {
@@ -55,7 +56,8 @@ async fn full_name(admin: &Admin, name: String) -> String {
 }
 
 fn parse_target(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<PauseTarget, Problem> {
-    serde_json::from_slice(&json_body(headers, body)?).map_err(|error| {
-        Problem::malformed(format!(r#"{error}; send {{"name": "app/function"}} or {{"name": "app"}}"#))
+    serde_json::from_slice::<PauseTarget>(&json_body(headers, body)?).map_err(|error| {
+        let expected = r#"send {"name": "app/function"} or {"name": "app"}"#;
+        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
     })
 }

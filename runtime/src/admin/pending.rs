@@ -21,6 +21,7 @@ use super::{Admin, ApiResult, names};
 use crate::control::FunctionStatus;
 use evoke_http::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::text::parser_message;
 use evoke_model::{Counts, DeliveryId, DeliveryState, PendingFilter, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
@@ -160,8 +161,9 @@ pub(super) async fn transfer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let Move { from, to, dry_run } = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"from": "app/old", "to": "app/new"}}"#)))?;
+    let Move { from, to, dry_run } = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
+        Problem::malformed(format!(r#"{}; send {{"from": "app/old", "to": "app/new"}}"#, parser_message(&error)))
+    })?;
     let (from, to) = (names::function(&admin, &from).await?, names::function(&admin, &to).await?);
     let active = admin.control.function_ids();
     let conflict = |detail: String| ApiError::from(Problem::new(StatusCode::CONFLICT, detail));
@@ -224,7 +226,7 @@ async fn parse_selection(
         Problem::malformed(format!("{reason}; {expected}"))
     };
     let selection: PendingSelection =
-        serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(error.to_string()))?;
+        serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(parser_message(&error)))?;
     let filter = selection
         .to_filter()
         .ok_or_else(|| malformed("exactly one of delivery, function, root and all is needed".into()))?;

@@ -37,10 +37,11 @@ pub(super) struct Permits {
     scans_of_viewers: Arc<Semaphore>,
 }
 
-/// A permit for a scan. The scan counts as running until the permit is dropped.
+/// A permit for a scan. The scan counts as running until all clones of the permit are dropped.
+#[derive(Clone)]
 pub(super) struct Scan {
-    _all: Option<OwnedSemaphorePermit>,
-    _of_viewers: Option<OwnedSemaphorePermit>,
+    _all: Arc<Option<OwnedSemaphorePermit>>,
+    _of_viewers: Arc<Option<OwnedSemaphorePermit>>,
 }
 
 /// The permits of one kind of requests.
@@ -89,18 +90,26 @@ impl Permits {
             Role::Viewer => self.scans_of_viewers.clone().acquire_owned().await.ok(),
             Role::Operator => None,
         };
-        Scan { _all: self.scans.clone().acquire_owned().await.ok(), _of_viewers: of_viewers }
+        let all = self.scans.clone().acquire_owned().await.ok();
+        Scan { _all: all.into(), _of_viewers: of_viewers.into() }
     }
 }
 
 impl Scan {
-    /// Runs work that computes for long or blocks, on a thread for blocking work. Returns its result and the permit. If
-    /// the client disconnects, the work keeps the permit until it ends.
+    /// Runs work that computes for long or blocks, on a thread for blocking work. Each check or match of a pattern is
+    /// such work: the threads of the runtime also serve the public listeners. If the client disconnects, the work keeps
+    /// the permit until it ends.
     pub(super) async fn run<T: Send + 'static>(
-        self,
+        &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(T, Self), JoinError> {
-        tokio::task::spawn_blocking(move || (work(), self)).await
+    ) -> Result<T, JoinError> {
+        let scan = self.clone();
+        let work = move || {
+            let result = work();
+            drop(scan);
+            result
+        };
+        tokio::task::spawn_blocking(work).await
     }
 }
 
@@ -154,8 +163,10 @@ mod tests {
     async fn work_keeps_its_scan_after_its_client_has_left() {
         let permits = Permits::new();
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let work = permits.scan(Role::Viewer).await.run(move || ended.recv().is_ok());
-        assert!(Box::pin(work).now_or_never().is_none(), "the work runs, and the request is dropped");
+        let scan = permits.scan(Role::Viewer).await;
+        let work = Box::pin(scan.run(move || ended.recv().is_ok()));
+        assert!(work.now_or_never().is_none(), "the work runs, and the request is dropped");
+        drop(scan);
         let mut next = Box::pin(permits.scan(Role::Viewer));
         assert!(next.as_mut().now_or_never().is_none());
         end.send(()).unwrap();

@@ -19,6 +19,7 @@ use crate::recorded;
 use evoke_http::problem::Problem;
 use evoke_model::DeliveryId;
 use evoke_model::recording::{Recording, RecordingNumber, StoredRecording};
+use evoke_model::text::parser_message;
 use evoke_store::{Store, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -182,7 +183,7 @@ pub(super) async fn test(
 /// recorded.
 fn read(stored: &StoredRecording) -> Result<Recording, String> {
     let recording: Recording =
-        serde_json::from_slice(stored.data.as_ref().map_err(Clone::clone)?).map_err(|error| error.to_string())?;
+        serde_json::from_slice(stored.data.as_ref().map_err(Clone::clone)?).map_err(|error| parser_message(&error))?;
     match recording.not_recorded {
         Some(reason) => Err(reason),
         None => Ok(recording),

@@ -12,16 +12,17 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::access::Exchange;
+use super::error::ApiError;
 use super::request::{Params, PathSegments, json_body};
 use super::response::Json;
 use super::search::SEND_INTERVAL;
 use super::stream::ndjson;
 use super::view::Replay;
 use super::{Admin, ApiResult, names};
-use evoke_core::replay::{DryRun, Filter, ReplayAction, ReplayError};
+use evoke_core::replay::{CompiledFilter, DryRun, Filter, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
-use evoke_store::StoreError;
+use evoke_model::text::parser_message;
 
 /// Number of replays read from the store at a time. It is small, because the pattern of a replay has up to 64 KiB.
 const PAGE: usize = 8;
@@ -29,7 +30,7 @@ const PAGE: usize = 8;
 /// run must not be long.
 const PLAN_TIME_MAX: Duration = Duration::from_secs(20);
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
+pub(super) async fn list(State(admin): State<Arc<Admin>>, exchange: Exchange) -> Response<Body> {
     let store = admin.store.clone();
     ndjson(&admin, async move |mut lines| {
         let mut after = ReplayId(0);
@@ -38,8 +39,11 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
             let found = store.replays(after, PAGE).await?;
             let Some(last) = found.last() else { break };
             after = last.id;
+            // The reason of a failed replay needs a check of its pattern.
+            let view = move || found.into_iter().map(Replay::from).collect::<Vec<_>>();
+            let found = exchange.scan().await.run(view).await?;
             for replay in found {
-                lines.json(&Replay::from(replay)).await?;
+                lines.json(&replay).await?;
             }
         }
         Ok(lines.flush().await?)
@@ -48,11 +52,12 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
 
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     PathSegments(id): PathSegments<String>,
 ) -> ApiResult<Json<Replay>> {
     let id = parse_id(&id)?;
     let replay = admin.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
-    Ok(Json(replay.into()))
+    Ok(Json(exchange.scan().await.run(move || replay.into()).await?))
 }
 
 pub(super) async fn start(
@@ -61,8 +66,8 @@ pub(super) async fn start(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
-    let filter = parse_filter(&admin, &headers, body).await?;
-    let replay = admin.replays.start(&exchange.actor(), filter, &active_functions(&admin)).await?;
+    let filter = parse_filter(&admin, &exchange, &headers, body).await?;
+    let replay = admin.replays.start(&exchange.actor(), &filter).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -82,26 +87,31 @@ pub(super) async fn plan(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Response<Body>> {
-    let filter = parse_filter(&admin, &headers, body).await?;
-    let mut run = admin.replays.dry_run(&filter, active_functions(&admin)).await?;
+    let filter = parse_filter(&admin, &exchange, &headers, body).await?;
+    let mut run = admin.replays.dry_run(filter, active_functions(&admin)).await?;
     let time_max = if query.progress { SEND_INTERVAL } else { PLAN_TIME_MAX };
     // Runs steps of the dry run until the time has passed or all events are counted.
-    let advance = async move |run: &mut DryRun| {
+    let advance = async move |mut run: DryRun| {
         let start = Instant::now();
         while !run.plan().complete && start.elapsed() < time_max {
-            let _scan = exchange.scan().await;
-            run.step().await?;
+            let scan = exchange.scan().await;
+            let step = run.read().await?;
+            let count = move || {
+                run.count(&step);
+                run
+            };
+            run = scan.run(count).await?;
         }
-        Ok::<_, StoreError>(())
+        Ok::<_, ApiError>(run)
     };
     if !query.progress {
-        advance(&mut run).await?;
+        run = advance(run).await?;
         return Ok(Json(run.plan()).into_response());
     }
     Ok(ndjson(&admin, async move |mut lines| {
         loop {
             lines.ready().await?;
-            advance(&mut run).await?;
+            run = advance(run).await?;
             lines.json(run.plan()).await?;
             lines.flush().await?;
             if run.plan().complete {
@@ -132,18 +142,25 @@ fn parse_id(text: &str) -> Result<ReplayId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("there is no replay {text}")))
 }
 
-async fn parse_filter(admin: &Admin, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<Filter> {
+/// Parses and compiles a filter.
+async fn parse_filter(
+    admin: &Admin,
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<CompiledFilter> {
     let filter: Filter = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
         let expected =
             "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
-        Problem::malformed(format!("{e}; {expected}"))
+        Problem::malformed(format!("{}; {expected}", parser_message(&e)))
     })?;
     // An unknown name is not an error here: `Replays` checks it later.
     let function = match filter.function {
         Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),
         None => None,
     };
-    Ok(Filter { function, ..filter })
+    let compile = admin.replays.compile(Filter { function, ..filter }, &active_functions(admin)).await?;
+    Ok(exchange.scan().await.run(compile).await??)
 }
 
 fn active_functions(admin: &Admin) -> Vec<String> {

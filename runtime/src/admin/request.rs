@@ -8,11 +8,14 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::ApiResult;
+use super::access::Exchange;
 use super::error::ApiError;
 use evoke_http::problem::Problem;
+use evoke_model::Json;
 use evoke_model::clock::UnixMs;
 use evoke_model::media_type::is_json;
-use evoke_pattern::Pattern;
+use evoke_pattern::{Matcher, Pattern};
 
 /// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
 pub(super) struct Params<T>(pub(super) T);
@@ -58,18 +61,27 @@ pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs
     }
 }
 
-/// Parses a pattern from its JSON text.
-pub(super) fn parse_pattern(text: &str) -> Result<Pattern, Problem> {
-    let json = serde_json::from_str(text);
-    check_pattern(&json.map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?)
+/// Compiles the query parameter `pattern`, which is the JSON text of a pattern. Waits for a permit for a scan, because
+/// long patterns take long to compile.
+pub(super) async fn optional_matcher(pattern: Option<String>, exchange: &Exchange) -> ApiResult<Option<Matcher<()>>> {
+    let Some(text) = pattern else { return Ok(None) };
+    let compile = move || {
+        let json = serde_json::from_str::<Json>(&text);
+        let json = json.map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?;
+        matcher(&json)
+    };
+    Ok(Some(exchange.scan().await.run(compile).await??))
 }
 
-/// Parses a pattern. The error lists all mistakes in the pattern.
-pub(super) fn check_pattern(json: &serde_json::Value) -> Result<Pattern, Problem> {
-    Pattern::parse(json).map_err(|mistakes| {
+/// Compiles a pattern to a matcher, which can match many events. The error lists all mistakes in the pattern.
+pub(super) fn matcher(json: &serde_json::Value) -> Result<Matcher<()>, Problem> {
+    let pattern = Pattern::parse(json).map_err(|mistakes| {
         let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
         Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
-    })
+    })?;
+    let mut matcher = Matcher::default();
+    matcher.insert((), &pattern);
+    Ok(matcher)
 }
 
 /// Returns the body of a request; an error if its content type is not JSON.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::access::Exchange;
 use super::dead::LIMIT_MAX;
-use super::request::{Params, check_pattern, json_body, list_limit, parse_pattern};
+use super::request::{Params, json_body, list_limit, matcher, optional_matcher};
 use super::response::Json;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
@@ -21,8 +21,9 @@ use evoke_core::scheduler;
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, UnixMs, rfc3339};
 use evoke_model::event::Data;
+use evoke_model::text::parser_message;
 use evoke_model::{Actor, DamagedEvent, FunctionId, Seq};
-use evoke_pattern::Pattern;
+use evoke_pattern::Matcher;
 use evoke_store::{Scheduled, Store};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -46,10 +47,11 @@ pub(super) struct ScheduledQuery {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     Params(query): Params<ScheduledQuery>,
 ) -> ApiResult<Response<Body>> {
     let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "scheduled events")?;
-    let pattern = query.pattern.as_deref().map(parse_pattern).transpose()?;
+    let pattern = optional_matcher(query.pattern, &exchange).await?;
     let list = List {
         store: admin.store.clone(),
         bus: admin.bus.clone(),
@@ -57,7 +59,7 @@ pub(super) async fn list(
         functions: admin.control.function_ids().into_iter().map(|(name, id)| (id, name)).collect(),
         pattern,
     };
-    Ok(ndjson(&admin, |lines| list.write(limit, lines)))
+    Ok(ndjson(&admin, |lines| Arc::new(list).write(exchange, limit, lines)))
 }
 
 struct List {
@@ -65,40 +67,57 @@ struct List {
     bus: Bus,
     clock: Clock,
     functions: HashMap<FunctionId, String>,
-    pattern: Option<Pattern>,
+    pattern: Option<Matcher<()>>,
+}
+
+/// The lines of some events, and the position of the last event that was read for them.
+struct Page {
+    lines: Vec<String>,
+    last: Position,
 }
 
 impl List {
     /// Writes the first `limit` events that match, without their data.
-    async fn write(self, limit: usize, mut lines: Lines) -> Result<(), StreamError> {
+    async fn write(self: Arc<Self>, exchange: Exchange, limit: usize, mut lines: Lines) -> Result<(), StreamError> {
         let (mut remaining, mut after) = (limit, START);
         while remaining > 0 {
             lines.ready().await?;
-            let found = self.store.scheduled((after.0, after.1), PAGE).await?;
-            if found.is_empty() {
-                break;
-            }
-            // While the client reads, only the lines are in memory, about `PAGE_BYTES_MAX`. If the attributes of the
-            // events are long, the next page has the rest of the events.
-            let (mut page, mut bytes) = (Vec::new(), 0);
-            for scheduled in found {
-                if bytes >= PAGE_BYTES_MAX || page.len() >= remaining {
+            let page = {
+                // The events of a page can be large and are matched with all triggers, so this needs a scan.
+                let scan = exchange.scan().await;
+                let found = self.store.scheduled((after.0, after.1), PAGE).await?;
+                if found.is_empty() {
                     break;
                 }
-                after = position(&scheduled);
-                if is_match(self.pattern.as_ref(), &scheduled) {
-                    // Never fails: strings, numbers and JSON always serialise.
-                    let line = serde_json::to_string(&self.view(scheduled)).unwrap_or_default();
-                    bytes += line.len();
-                    page.push(line);
-                }
-            }
-            remaining -= page.len();
-            for line in page {
+                let list = self.clone();
+                scan.run(move || list.page(found, remaining)).await?
+            };
+            after = page.last;
+            remaining -= page.lines.len();
+            for line in page.lines {
                 lines.line(line).await?;
             }
         }
         Ok(lines.flush().await?)
+    }
+
+    /// Returns at most `limit` lines of these events. While the client reads, only the lines are in memory, about
+    /// `PAGE_BYTES_MAX`. If the attributes of the events are long, the next page has the rest of the events.
+    fn page(&self, found: Vec<Scheduled>, limit: usize) -> Page {
+        let (mut page, mut bytes) = (Page { lines: Vec::new(), last: START }, 0);
+        for scheduled in found {
+            if bytes >= PAGE_BYTES_MAX || page.lines.len() >= limit {
+                break;
+            }
+            page.last = position(&scheduled);
+            if is_match(self.pattern.as_ref(), &scheduled) {
+                // Never fails: strings, numbers and JSON always serialise.
+                let line = serde_json::to_string(&self.view(scheduled)).unwrap_or_default();
+                bytes += line.len();
+                page.lines.push(line);
+            }
+        }
+        page
     }
 
     fn view(&self, mut scheduled: Scheduled) -> ScheduledEvent {
@@ -122,10 +141,10 @@ fn position(scheduled: &Scheduled) -> Position {
 }
 
 /// Returns true if the event matches the pattern, or if no pattern is given. A damaged event matches no pattern.
-fn is_match(pattern: Option<&Pattern>, scheduled: &Scheduled) -> bool {
+fn is_match(pattern: Option<&Matcher<()>>, scheduled: &Scheduled) -> bool {
     match (pattern, &scheduled.event) {
         (None, _) => true,
-        (Some(pattern), Ok(stored)) => pattern.matches(&(&*stored.event).into()).unwrap_or_default(),
+        (Some(pattern), Ok(stored)) => pattern.matches(&(&*stored.event).into()).is_ok_and(|found| !found.is_empty()),
         (Some(_), Err(_)) => false,
     }
 }
@@ -138,7 +157,7 @@ pub(super) async fn cancel(
 ) -> ApiResult<Json<CancelledScheduled>> {
     let which: CancelScheduled = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
         let expected = r#"send {"event": "ID or number"} or {"pattern": {"type": ["reminder"]}}"#;
-        Problem::malformed(format!("{error}; {expected}"))
+        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
     })?;
     let actor = exchange.actor();
     let dry_run = which.dry_run;
@@ -152,7 +171,8 @@ pub(super) async fn cancel(
                 );
                 return Err(Problem::new(StatusCode::CONFLICT, detail).into());
             }
-            let deliveries = scheduler::route(&*admin.store, &admin.bus, &read);
+            let (store, bus) = (admin.store.clone(), admin.bus.clone());
+            let deliveries = exchange.scan().await.run(move || scheduler::route(&*store, &bus, &read)).await?;
             let count = match dry_run {
                 true => 1,
                 false => admin.store.cancel_events(&actor, vec![(seq, deliveries)], CANCELLED).await?,
@@ -160,8 +180,9 @@ pub(super) async fn cancel(
             Ok(Json(CancelledScheduled { count, next: None }))
         }
         CancelScheduled { event: None, pattern: Some(pattern), after, .. } => {
-            let cancel = CancelMatching { pattern: check_pattern(&pattern)?, actor: (!dry_run).then_some(actor) };
-            Ok(Json(cancel.run(&admin, after.unwrap_or(START)).await?))
+            let pattern = exchange.scan().await.run(move || matcher(&pattern)).await??;
+            let cancel = CancelMatching { pattern: pattern.into(), actor: (!dry_run).then_some(actor) };
+            Ok(Json(cancel.run(&admin, &exchange, after.unwrap_or(START)).await?))
         }
         _ => {
             let detail = "exactly one of `event` and `pattern` is needed; `after` is only allowed with `pattern`";
@@ -171,28 +192,38 @@ pub(super) async fn cancel(
 }
 
 struct CancelMatching {
-    pattern: Pattern,
+    pattern: Arc<Matcher<()>>,
     /// The author of the change. `None` in a dry run, which cancels nothing and only counts the events.
     actor: Option<Actor>,
 }
 
 impl CancelMatching {
-    async fn run(&self, admin: &Admin, mut after: Position) -> ApiResult<CancelledScheduled> {
+    async fn run(&self, admin: &Admin, exchange: &Exchange, mut after: Position) -> ApiResult<CancelledScheduled> {
         let (mut count, mut searched) = (0, 0);
         loop {
+            let scan = exchange.scan().await;
             let found = admin.store.scheduled((after.0, after.1), PAGE).await?;
             let Some(last) = found.last().map(position) else { return Ok(CancelledScheduled { count, next: None }) };
             after = last;
             searched += found.len();
-            let matching: Vec<_> = found.into_iter().filter(|one| is_match(Some(&self.pattern), one)).collect();
+            let (pattern, store, bus) = (self.pattern.clone(), admin.store.clone(), admin.bus.clone());
+            let is_dry_run = self.actor.is_none();
+            let select = move || {
+                let matching = found.into_iter().filter(|one| is_match(Some(&pattern), one));
+                let route = |one: Scheduled| match is_dry_run {
+                    true => (one.seq, Vec::new()),
+                    false => (one.seq, scheduler::route(&*store, &bus, &one.event)),
+                };
+                matching.map(route).collect::<Vec<_>>()
+            };
+            let events = scan.run(select).await?;
+            drop(scan);
             match &self.actor {
-                Some(actor) if !matching.is_empty() => {
-                    let route = |one: Scheduled| (one.seq, scheduler::route(&*admin.store, &admin.bus, &one.event));
-                    let events = matching.into_iter().map(route).collect();
+                Some(actor) if !events.is_empty() => {
                     count += admin.store.cancel_events(actor, events, CANCELLED).await?;
                 }
                 Some(_) => {}
-                None => count += matching.len() as u64,
+                None => count += events.len() as u64,
             }
             if searched >= SEARCH_MAX {
                 return Ok(CancelledScheduled { count, next: Some(after) });

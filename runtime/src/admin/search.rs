@@ -4,15 +4,17 @@
 
 mod pages;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 pub(super) use self::pages::Pages;
-use super::request::parse_pattern;
+use super::access::Exchange;
+use super::permits::Scan;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError};
-use evoke_http::problem::Problem;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedEvent, DeliveryState, EventFilter, ReadEvent, Seq};
 use evoke_pattern::Matcher;
@@ -58,13 +60,19 @@ pub(super) struct Conditions {
 /// A search for events.
 pub(super) struct Search {
     filter: EventFilter,
-    pattern: Option<Matcher<()>>,
-    /// In lower case.
-    text: Option<String>,
+    /// `None` if the search has neither a pattern nor a text.
+    selector: Option<Arc<Selector>>,
     /// Only events after this position.
     pub(super) after: Seq,
     /// Only events before this position; `None` for no bound.
     pub(super) before: Option<Seq>,
+}
+
+/// The conditions that need the whole event. The store does not test them.
+struct Selector {
+    pattern: Option<Matcher<()>>,
+    /// In lower case.
+    text: Option<String>,
 }
 
 /// The line of a list that reports the position of the search.
@@ -104,17 +112,24 @@ impl Search {
             before = Some(before.map_or(first, |before| before.min(first)));
         }
         let filter = EventFilter { type_, source, function, states, since_ms, until_ms, ..EventFilter::default() };
-        Ok(Self { filter, pattern, text: text.map(|text| text.to_lowercase()), after, before })
+        let selector = Selector { pattern, text: text.map(|text| text.to_lowercase()) };
+        let is_needed = selector.pattern.is_some() || selector.text.is_some();
+        Ok(Self { filter, selector: is_needed.then(|| selector.into()), after, before })
     }
 
-    /// Returns true if an event that passed the filter of the store also matches the pattern and the text. A damaged
+    /// Returns those events that passed the filter of the store and also match the pattern and the text. A damaged
     /// event matches only if the search has neither a pattern nor a text.
-    fn selects(&self, read: &ReadEvent) -> bool {
-        let Ok(stored) = read else { return self.pattern.is_none() && self.text.is_none() };
-        let event = &*stored.event;
-        let matches = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
-        self.pattern.as_ref().is_none_or(matches)
-            && self.text.as_ref().is_none_or(|text| event.to_json().to_lowercase().contains(text))
+    async fn select(&self, found: Vec<ReadEvent>, scan: &Scan) -> Result<Vec<ReadEvent>, JoinError> {
+        let Some(selector) = self.selector.clone() else { return Ok(found) };
+        scan.run(move || found.into_iter().filter(|read| selector.selects(read)).collect()).await
+    }
+
+    /// Like [`Self::select`], for requests that have no permit for a scan. Waits for one if the search needs it.
+    async fn select_in_scan(&self, found: Vec<ReadEvent>, exchange: &Exchange) -> Result<Vec<ReadEvent>, JoinError> {
+        match self.selector.is_none() || found.is_empty() {
+            true => Ok(found),
+            false => self.select(found, &exchange.scan().await).await,
+        }
     }
 
     /// Reads a page of events after `after`. Returns the events that match, and the last position that was searched. At
@@ -126,7 +141,8 @@ impl Search {
         end: Seq,
         limit: usize,
         sender: &mut Sender<'_>,
-    ) -> Result<(Vec<ReadEvent>, Seq), StoreError> {
+        exchange: &Exchange,
+    ) -> Result<(Vec<ReadEvent>, Seq), StreamError> {
         let before = end.min(Seq(after.0.saturating_add(sender.pace.span + 1)));
         let page = EventFilter { after: Some(after), before: Some(before), ..self.page(limit) };
         let limit = page.limit;
@@ -139,11 +155,11 @@ impl Search {
             let next = EventFilter { after: Some(searched), before: Some(end), limit: 1, ..EventFilter::default() };
             searched = Seq(store.events(next).await?.first().map_or(end, DamagedEvent::seq_of).0 - 1);
         }
-        Ok((found.into_iter().filter(|read| self.selects(read)).collect(), searched))
+        Ok((self.select_in_scan(found, exchange).await?, searched))
     }
 
-    /// Reads a page of events before `before`. Returns the events that match, newest first, and the lowest position
-    /// that was searched, which is the `before` of the next call.
+    /// Reads a page of events before `before`, before the pattern and the text select from them. Returns the events,
+    /// newest first, and the lowest position that was searched, which is the `before` of the next call.
     async fn previous(
         &self,
         store: &dyn InspectionStore,
@@ -164,13 +180,13 @@ impl Search {
                 EventFilter { above: Some(self.after), before: Some(searched), limit: 1, ..EventFilter::default() };
             searched = store.events(next).await?.first().map_or(self.after, DamagedEvent::seq_of).next();
         }
-        Ok((found.into_iter().rev().filter(|read| self.selects(read)).collect(), searched))
+        Ok((found.into_iter().rev().collect(), searched))
     }
 
     fn page(&self, limit: usize) -> EventFilter {
         // With a pattern or a text, perhaps only a few events of a page match. So the page has the full size then, even
         // if `limit` is small.
-        let limit = if self.pattern.is_some() || self.text.is_some() { PAGE } else { limit.min(PAGE) };
+        let limit = if self.selector.is_some() { PAGE } else { limit.min(PAGE) };
         EventFilter { limit, bytes_max: Some(PAGE_BYTES_MAX), ..self.filter.clone() }
     }
 
@@ -188,12 +204,14 @@ impl Search {
         newest: Seq,
         limit: usize,
         sender: &mut Sender<'_>,
+        exchange: &Exchange,
         each: impl Fn(&ReadEvent) -> Option<String>,
     ) -> Result<Option<Seq>, StreamError> {
         let (mut before, mut remaining, mut last) = (self.end(newest), limit, None);
         while remaining > 0 && before > self.after.next() {
             sender.lines.ready().await?;
             let (found, searched) = self.previous(store, before, remaining, &mut sender.pace).await?;
+            let found = self.select_in_scan(found, exchange).await?;
             for read in found.into_iter().take(remaining) {
                 remaining -= 1;
                 last = Some(DamagedEvent::seq_of(&read));
@@ -206,6 +224,16 @@ impl Search {
             sender.searched(searched).await?;
         }
         Ok(if remaining == 0 { last } else { None })
+    }
+}
+
+impl Selector {
+    fn selects(&self, read: &ReadEvent) -> bool {
+        let Ok(stored) = read else { return false };
+        let event = &*stored.event;
+        let matches = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
+        self.pattern.as_ref().is_none_or(matches)
+            && self.text.as_ref().is_none_or(|text| event.to_json().to_lowercase().contains(text))
     }
 }
 
@@ -248,12 +276,4 @@ impl Pace {
         };
         result
     }
-}
-
-/// Converts the JSON text of a pattern to a matcher, which can match many events.
-pub(super) fn parse_matcher(text: &str) -> Result<Matcher<()>, Problem> {
-    let pattern = parse_pattern(text)?;
-    let mut matcher = Matcher::default();
-    matcher.insert((), &pattern);
-    Ok(matcher)
 }

@@ -16,10 +16,11 @@ use super::view::{Count, StateBucket, StateEntry, StateValue};
 use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_model::Actor;
-use evoke_model::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
+use evoke_model::state::{Change, KEY_BYTES_MAX, Keys, Touched, Transaction};
+use evoke_model::text::parser_message;
 use evoke_store::{Result, StateStore};
 
-/// Number of keys read from the store at a time, or deleted in one commit.
+/// Largest number of keys read from the store at a time, or deleted in one commit.
 const PAGE: usize = 500;
 /// Values with more bytes than this are left out of lists.
 const LISTED_BYTES_MAX: usize = 4 * 1024;
@@ -60,8 +61,7 @@ async fn write(
     let (mut remaining, mut after) = (query.limit.unwrap_or(usize::MAX), None::<String>);
     while remaining > 0 {
         lines.ready().await?;
-        let keys = store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
-        let is_last = keys.len() < PAGE;
+        let Keys { keys, is_last, .. } = store.state_keys(&bucket, after.as_deref(), PAGE).await?;
         after = keys.last().cloned();
         for key in keys.iter().filter(|key| key.starts_with(&query.prefix)).take(remaining) {
             // The key may have been deleted since the keys were listed.
@@ -97,7 +97,7 @@ pub(super) async fn set(
         return Err(Problem::malformed(detail).into());
     }
     let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!("the body is not a state value: {error}")))?;
+        .map_err(|error| Problem::malformed(format!("the body is not a state value: {}", parser_message(&error))))?;
     let value = value.bytes().map_err(Problem::malformed)?;
     if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket) {
         let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
@@ -123,8 +123,7 @@ pub(super) async fn clear(
 ) -> ApiResult<Json<Count>> {
     let (mut count, mut after) = (0, None::<String>);
     loop {
-        let keys = admin.store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
-        let is_last = keys.len() < PAGE;
+        let Keys { keys, is_last, .. } = admin.store.state_keys(&bucket, after.as_deref(), PAGE).await?;
         after = keys.last().cloned();
         count += change(&*admin.store, &exchange.actor(), &bucket, keys, &Change::Delete).await?;
         if is_last {

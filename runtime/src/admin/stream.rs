@@ -7,6 +7,7 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::Admin;
@@ -50,6 +51,12 @@ impl From<StoreError> for StreamError {
 
 impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<JoinError> for StreamError {
+    fn from(error: JoinError) -> Self {
         Self::Failed(error.to_string())
     }
 }

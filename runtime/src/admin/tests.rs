@@ -2,6 +2,7 @@
 
 mod access;
 mod bytes;
+mod threads;
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The data folder: its lock, and the addresses of the listeners.
 
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,13 +85,8 @@ impl DataFolder {
     /// hashes. The file is replaced atomically. Returns false if the disk is full.
     pub(super) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<bool> {
         let text = addresses.to_json().to_string();
-        let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
-        let written = self
-            .folder
-            .open_file(LISTEN_NEW, File::options().write(true).create(true).truncate(true))
-            .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
-            .and_then(|()| std::fs::rename(&new, &path));
-        match written {
+        let path = self.path().join(LISTEN);
+        match self.folder.replace(LISTEN, (text + "\n").as_bytes(), false) {
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(false),
             written => written.map(|()| true).with_context(|| format!("cannot write {}", path.display())),
         }
@@ -114,7 +109,7 @@ impl DataFolder {
     /// Removes `listen.json`.
     fn remove_addresses(&self) {
         for name in [LISTEN, LISTEN_NEW] {
-            let _ = std::fs::remove_file(self.path().join(name));
+            let _ = self.folder.remove(name);
         }
     }
 }

@@ -21,6 +21,8 @@ use super::tls::TlsConnector;
 use super::{Common, Failure, token_file};
 use crate::admin::tokens;
 use crate::offline::Offline;
+use evoke_model::Json;
+use evoke_model::text::parser_message;
 
 /// A client of the admin API.
 pub(super) enum Client {
@@ -286,7 +288,7 @@ impl Connection {
 fn refusal(status: u16, body: impl Read, unknown: &str) -> Failure {
     let mut text = String::new();
     let _ = body.take(PROBLEM_BYTES_MAX).read_to_string(&mut text);
-    let problem: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let problem: Option<Json> = serde_json::from_str(&text).ok();
     let detail = problem.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
     let detail = detail.unwrap_or_else(|| unknown.to_owned());
     if status == 404 { Failure::NotFound(detail) } else { Failure::Failed(detail) }
@@ -343,7 +345,7 @@ fn read_listened(data: &Path) -> Result<Listened, Failure> {
              running Evoke with --data, or its address with --admin"
         ))
     })?;
-    let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let found: Option<Json> = serde_json::from_str(&text).ok();
     let listened = found.and_then(|found| {
         let hashes = found.get("admin_certificates_sha256").and_then(|hashes| hashes.as_array());
         let hashes = hashes.into_iter().flatten().filter_map(|hash| hash.as_str().map(str::to_owned));
@@ -382,8 +384,9 @@ fn find_token(
 
 /// Parses a JSON response of the API.
 pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|e| {
-        Failure::Failed(format!("cannot parse the response: {e}; check that the running Evoke has the same version"))
+    serde_json::from_str::<T>(text).map_err(|e| {
+        let hint = "check that the running Evoke has the same version";
+        Failure::Failed(format!("cannot parse the response: {}; {hint}", parser_message(&e)))
     })
 }
 

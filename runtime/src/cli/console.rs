@@ -31,6 +31,8 @@ pub(super) struct Console {
 struct Code {
     code: String,
     expires_in_s: u64,
+    /// The address for the link, if the listener has no TLS.
+    address: Option<SocketAddr>,
 }
 
 impl Console {
@@ -68,7 +70,8 @@ impl Console {
     /// page in the browser. Other users must not be able to replace the page, so without a data folder of this user,
     /// `folder` is `None`.
     fn show(&self, base_url: &str, code: Code, folder: Option<&Path>, common: &Common) -> Result<(), Failure> {
-        let Code { code, expires_in_s } = code;
+        let Code { code, expires_in_s, address } = code;
+        let base_url = address.map_or_else(|| base_url.to_owned(), |address| format!("http://{address}"));
         // Browsers do not send the fragment of a URL, so no server can log the code.
         let url = format!("{base_url}/#code={code}");
         if common.client_args.json {

@@ -97,7 +97,10 @@ impl Emit {
             wait: self.wait,
         };
         if let Some(key) = &self.when_changed {
-            let folder = self.spool.clone().unwrap_or_else(|| common.data_folder().join("emit"));
+            let folder = match &self.spool {
+                Some(spool) => spool.clone(),
+                None => common.existing_data_folder()?.join("emit"),
+            };
             let reading = self.input.is_none().then_some(data);
             return changed::run(&stream, &folder, key, reading);
         }
@@ -170,6 +173,6 @@ pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
 }
 
 fn parse_json(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {
-    serde_json::from_str(text)
+    serde_json::from_str::<Box<RawValue>>(text)
         .map_err(|e| Failure::Failed(format!("{option} is not JSON: {e}; a string needs quotes, as in '\"text\"'")))
 }

@@ -2,8 +2,8 @@
 //! did not receive it and why.
 
 use clap::Args;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::client::{Client, encode_segment, parse};
 use super::json_text::pretty;
@@ -15,6 +15,14 @@ use crate::admin::view::{Delivery, Envelope};
 pub(super) struct Event {
     /// Number of the event (first column of `evoke events`), or its id
     event: String,
+}
+
+/// The output of `--json`. The event and the explanations are raw JSON, so they stay unchanged.
+#[derive(Serialize)]
+struct Whole {
+    event: Envelope,
+    deliveries: Vec<Delivery>,
+    triggers: Vec<Box<RawValue>>,
 }
 
 /// The fields of `control::TriggerExplanation` that are printed.
@@ -38,10 +46,7 @@ impl Event {
         })?;
         let explained = client.get(&format!("/api/v1/explain/{}", envelope.seq), &[])?;
         if common.client_args.json {
-            let explained: Vec<serde_json::Value> = parse(&explained)?;
-            let deliveries = serde_json::to_value(&deliveries).unwrap_or_default();
-            let whole = json!({ "event": envelope, "deliveries": deliveries, "triggers": explained });
-            return print_json(&whole);
+            return print_json(&Whole { event: envelope, deliveries, triggers: parse(&explained)? });
         }
         print(render(&envelope, &deliveries, &parse::<Vec<Explanation>>(&explained)?).trim_end())
     }

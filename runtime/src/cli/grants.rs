@@ -9,7 +9,7 @@ use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, 
 use super::{Common, Failure};
 use crate::admin::view::{FunctionGrants, Grant, RefusedUse};
 use crate::yaml;
-use evoke_model::GrantKind;
+use evoke_model::{GrantKind, Json};
 
 /// The number of spaces before the printed `allow:`, the same as in a manifest.
 const INDENT: usize = 4;
@@ -82,7 +82,9 @@ fn render(function: &FunctionGrants, columns: Option<usize>) -> String {
 
 fn proposal(function: &FunctionGrants) -> String {
     match &function.proposal {
-        Some(Value::Object(allow)) if allow.is_empty() => "\nthe function used no grant: remove `allow`".to_owned(),
+        Some(Json(Value::Object(allow))) if allow.is_empty() => {
+            "\nthe function used no grant: remove `allow`".to_owned()
+        }
         Some(allow) => {
             let prefix = " ".repeat(INDENT);
             let lines = super::text::escape_lines(&block(allow).join("\n"));

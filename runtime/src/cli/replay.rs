@@ -15,7 +15,7 @@ use super::{Common, Failure, WithCommon};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
 use evoke_model::text::fitting;
-use evoke_model::{ReplayId, Seq};
+use evoke_model::{Json, ReplayId, Seq};
 use evoke_pattern::Pattern;
 
 /// How often `replay` polls the progress of a replay that it follows.
@@ -142,8 +142,8 @@ impl Start {
 
 /// Reads the argument of `--pattern`. Prints a warning for each part of the pattern that matches no event, or very few.
 /// Does not report errors in the pattern, because the running Evoke reports them.
-pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
-    let json = serde_json::from_str(&read_argument(argument)?)
+pub(super) fn read_pattern(argument: &str) -> Result<Json, Failure> {
+    let json: Json = serde_json::from_str(&read_argument(argument)?)
         .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
     if let Ok(pattern) = Pattern::parse(&json) {
         for warning in pattern.never_in_cloudevents().into_iter().chain(pattern.hints(&[])) {

@@ -11,6 +11,7 @@ use super::text::{columns, escape, local_time, print, print_error, print_json_te
 use super::token_file::NewFile;
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view::{self, NewToken, Role, TokenRequest};
+use evoke_model::Json;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
@@ -101,9 +102,9 @@ impl Revoke {
 
 /// Removes the token from a JSON object.
 fn without_token(json: &str) -> Result<String, Failure> {
-    let mut made: serde_json::Map<String, serde_json::Value> = parse(json)?;
-    made.remove("token");
-    Ok(serde_json::Value::Object(made).to_string())
+    let Json(mut made) = parse(json)?;
+    made.as_object_mut().and_then(|made| made.remove("token"));
+    Ok(made.to_string())
 }
 
 fn list(common: &Common) -> Result<(), Failure> {

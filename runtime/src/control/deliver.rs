@@ -14,7 +14,7 @@ use super::outbound::{self, Mistake};
 use super::{http_function, secrets};
 use evoke_core::dispatcher::{AttemptResult, Call, CircuitPolicy, Runner};
 use evoke_egress::{Client, TrustAnchors};
-use evoke_http::target::{self, HttpTarget, Sent, Signer};
+use evoke_http::target::{self, Extent, HttpTarget, Sent, Signer};
 use evoke_manifest::deliver::{Deliver, Sign};
 use evoke_manifest::{Checked, Diagnostics, Function};
 use evoke_model::clock::Clock;
@@ -102,7 +102,10 @@ impl Endpoint {
         let interval = deliver.rate.map(|rate| rate.interval()).unwrap_or_default();
         let target = HttpTarget::new(&deliver, secrets, signer, owner, function_timeout, clock.clone());
         let of_endpoint = redacted.clone();
-        let target = target.with_redaction(Arc::new(move |text: &str| of_endpoint.redact(text)));
+        let target = target.with_redaction(Arc::new(move |text: &str, extent| match extent {
+            Extent::Whole => of_endpoint.redact(text),
+            Extent::Start => of_endpoint.redact_unfinished(text),
+        }));
         let circuit = CircuitPolicy { interval };
         Some(EndpointRunner { target: Arc::new(target), origin, grant_use, redacted, circuit, io })
     }

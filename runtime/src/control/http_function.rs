@@ -1,17 +1,14 @@
 //! Runs HTTP components, which handle the requests of their endpoints.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -79,21 +76,21 @@ impl HttpFunction {
         let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
         let entered = request.extensions().get::<EnteredThrough>().copied().unwrap_or_default();
         let trace = trace_context(&request);
+        // The guest can run longer than its response, so the record ends with the guest.
+        let recorded = Recorded::start(&self.running, &Work::Request(function.name()));
         let call = HttpCall {
             request,
             trace,
             hops: entered.hops,
             id: id.clone(),
-            permit,
+            held: Box::new((permit, recorded)),
             logs: self.logs.clone(),
             clock: self.clock.clone(),
         };
-        let recorded = Recorded::start(&self.running, &Work::Request(function.name()));
         match function.call_http(call).await {
-            // The instance runs until the body of its response ends, so the request counts as running until then.
             Ok(HttpAnswer { response, published }) => {
                 self.store(function.name(), &id, entered, published).await?;
-                Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
+                Ok(response.map(BodyExt::boxed_unsync))
             }
             Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
             Err(Outcome::Unavailable { .. }) => Err(HandlerError::Busy),
@@ -137,32 +134,6 @@ fn trace_context(request: &Request<Payload>) -> Option<TraceContext> {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let traceparent = header("traceparent").filter(|text| Traceparent::parse(text).is_some())?;
     Some(TraceContext { traceparent, tracestate: header("tracestate") })
-}
-
-/// A response body. When it is dropped, the request is no longer recorded as running.
-struct RecordedBody {
-    body: Payload,
-    _recorded: Recorded,
-}
-
-impl Body for RecordedBody {
-    type Data = <Payload as Body>::Data;
-    type Error = <Payload as Body>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 impl fmt::Debug for HttpFunction {

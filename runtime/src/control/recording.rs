@@ -2,9 +2,12 @@
 //! of secrets replaced. A recording never changes the attempt: if the recording exceeds a limit or cannot be made, the
 //! reason is stored instead.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use evoke_manifest::Record;
+use serde::Serialize;
+
+use evoke_manifest::{ByteSize, Record};
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 use evoke_model::recording::{
@@ -49,29 +52,62 @@ impl RunningRecording {
     pub(super) fn end(self, function: &Function, attempt: &Attempt) -> NewRecording {
         let Self { record, recorder, logs, recording, event } = self;
         let Record { max_size, keep, max_total, max_age } = record;
+        let bytes_max = usize::try_from(max_size.0).unwrap_or(usize::MAX);
         let limits = RecordingLimits { count: keep, bytes: max_total.0, age: max_age };
         let head = Recording { outcome: attempt.outcome.kind().to_owned(), ..recording };
         let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
         let is_timed_out = matches!(attempt.outcome, Outcome::Timeout { .. });
         let whole = match (&attempt.outcome, recorder.take(is_timed_out)) {
             (Outcome::Unavailable { message }, _) => Err(format!("the function could not run: {message}")),
+            _ if bytes_min(&event, &logs, &attempt.published, &attempt.state) > bytes_max => Err(too_large(max_size)),
             (_, reads) => reads.and_then(|reads| complete(head.clone(), reads, logs, function, &event, attempt)),
         };
-        let json = whole.and_then(|recording| {
-            // Never fails: strings, numbers and maps with text as keys always serialise.
-            let json = serde_json::to_vec(&recording).unwrap_or_default();
-            if json.len() as u64 <= max_size.0 {
-                return Ok(json);
-            }
-            let bytes = json.len();
-            Err(format!(
-                "the recording has {bytes} bytes and the limit is {max_size}; raise `record: {{ max_size: … }}`"
-            ))
-        });
+        let json = whole.and_then(|recording| to_json(&recording, bytes_max).ok_or_else(|| too_large(max_size)));
         let data = json.unwrap_or_else(|reason| {
             serde_json::to_vec(&Recording { not_recorded: Some(reason), ..head }).unwrap_or_default()
         });
         NewRecording { data: data.into(), limits }
+    }
+}
+
+fn too_large(max_size: ByteSize) -> String {
+    format!("the recording has more bytes than the limit of {max_size}; raise `record: {{ max_size: … }}`")
+}
+
+/// Returns the size of the data that a recording has besides the reads of the attempt. The recording is at least this
+/// large, apart from replaced values of secrets. This is checked first, because an attempt can publish and write
+/// several megabytes, and copying them would take long.
+fn bytes_min(event: &Event, logs: &[String], published: &[Event], state: &Transaction) -> usize {
+    let published: usize = published.iter().map(Event::size).sum();
+    let logs: usize = logs.iter().map(String::len).sum();
+    event.size() + published + state.size() + logs
+}
+
+/// Returns the recording as JSON; `None` if it has more than `bytes_max` bytes.
+fn to_json(recording: &impl Serialize, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut json = BoundedBuffer { bytes: Vec::new(), bytes_max };
+    // The only possible error is that of the buffer: strings, numbers and maps with text as keys always serialise.
+    serde_json::to_writer(&mut json, recording).ok()?;
+    Some(json.bytes)
+}
+
+/// Refuses to grow beyond its limit, so that serialising a large value ends there.
+struct BoundedBuffer {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl io::Write for BoundedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.bytes_max - self.bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -90,7 +126,10 @@ fn complete(
         let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
-            Err(_) => Err(format!("{what} has a secret's value where it cannot be replaced, such as in a number")),
+            // The other cause is an attribute that an earlier version stored, and that is too long now.
+            Err(error) => Err(format!(
+                "{what} has a secret's value where it cannot be replaced, such as in a number, or is not valid: {error}"
+            )),
         }
     };
     let published = attempt.published.iter().map(|event| json(event, "a published event"));
@@ -183,4 +222,46 @@ fn plain_text(secrets: &Secrets, text: &str) -> String {
     let plain = secrets.replace_for_tests(text.as_bytes());
     // Replaced values begin and end at the boundary of a character, so the result is still valid UTF-8.
     String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use evoke_model::state::{Change, Touched};
+
+    /// A list of a million numbers that counts how many of them were serialised.
+    struct Counted(Cell<usize>);
+
+    impl Serialize for Counted {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq((0..1_000_000).inspect(|_| self.0.set(self.0.get() + 1)))
+        }
+    }
+
+    #[test]
+    fn a_recording_that_is_too_large_is_serialised_up_to_its_limit_only() {
+        let text = "x".repeat(98);
+        assert_eq!(to_json(&text, 100).map(|json| json.len()), Some(100));
+        assert_eq!(to_json(&text, 99), None);
+        let numbers = Counted(Cell::new(0));
+        assert_eq!(to_json(&numbers, 100), None);
+        assert!(numbers.0.get() <= 100, "{}", numbers.0.get());
+    }
+
+    #[test]
+    fn all_that_an_attempt_made_counts_before_it_is_copied() {
+        let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t","data":{"n":1}}"#, |_| {}).unwrap();
+        let touched = |key: &str| Touched {
+            bucket: "a/f".into(),
+            key: key.into(),
+            seen: None,
+            change: Some(Change::Set(vec![0; 1_000].into())),
+        };
+        let state = Transaction { keys: vec![touched("a"), touched("b")], ..Transaction::default() };
+        let size = event.size();
+        let published = vec![event.clone(); 3];
+        assert_eq!(bytes_min(&event, &["1234".to_owned()], &published, &state), 4 * size + 2 * 1_001 + 4);
+    }
 }

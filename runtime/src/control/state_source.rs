@@ -18,6 +18,10 @@ impl StateSource for StoredState {
         self.0.state_with_staged(bucket, key).map(message).boxed()
     }
 
+    fn size(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        self.0.state_size_with_staged(bucket, key).map(message).boxed()
+    }
+
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {
         self.0.state_keys(bucket, after, limit).map(message).boxed()
     }

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
+use evoke_model::Json;
 use evoke_model::event::Event;
 use evoke_model::recording::{BucketReads, Content};
 
@@ -53,7 +54,7 @@ pub(super) fn count_values(value: &Value) -> usize {
 
 /// Parses bytes as JSON. Returns bytes that are not JSON as text.
 pub(crate) fn json_or_text(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+    serde_json::from_slice::<Json>(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into(), |json| json.0)
 }
 
 /// Parses bytes that are JSON in its shortest form. Returns `None` for all other bytes, and for JSON that must not be
@@ -62,7 +63,7 @@ fn exact(bytes: &[u8], form: Form) -> Option<Value> {
     if bytes.len() > VALUE_BYTES_MAX || form == Form::Text {
         return None;
     }
-    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let Json(value) = serde_json::from_slice(bytes).ok()?;
     (value.to_string().as_bytes() == bytes && is_writable(&value)).then_some(value)
 }
 
@@ -78,11 +79,12 @@ fn raw_value(bytes: &[u8]) -> Value {
 /// back from the map would differ.
 pub(super) fn event_value(json: &str, form: Form) -> Value {
     let parse = |json: &str| Event::from_json(json.as_bytes(), |_| {}).ok();
-    let is_short = json.len() <= VALUE_BYTES_MAX && form == Form::Values;
-    let value = serde_json::from_str::<Value>(json).ok().filter(|value| is_short && is_writable(value));
-    match value.filter(|value| parse(&value.to_string()) == parse(json)) {
-        Some(value) => value,
-        None => json.into(),
+    if json.len() > VALUE_BYTES_MAX || form == Form::Text {
+        return json.into();
+    }
+    match serde_json::from_str::<Json>(json) {
+        Ok(Json(value)) if is_writable(&value) && parse(&value.to_string()) == parse(json) => value,
+        _ => json.into(),
     }
 }
 

@@ -202,3 +202,33 @@ async fn a_stopped_store_is_shown_and_cannot_be_changed() {
     server.kill().unwrap();
     server.wait().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_of_many_or_deeply_nested_values_leave_the_page_usable() {
+    let evoke = Evoke::up(SHOP).await;
+    evoke.order(&json!({ "customer": "ada", "total": 1, "items": ["book"], "wide": vec![vec![0; 500]; 500] }));
+    let browser = Browser::start().await;
+    browser.open(&evoke, "operator", "events?event=1").await;
+    browser.read("[data-drawer]", "wide: [ 500 ]").await;
+    let elements = "return document.querySelectorAll('[data-drawer] *').length";
+    assert!(browser.run(elements).await.as_u64().unwrap() < 1_000);
+    // What the user opens is shown, one level at a time.
+    let open = "[...document.querySelectorAll('[data-drawer] summary')].find((one) => one.textContent.startsWith('wide')).click()";
+    browser.run(open).await;
+    browser.read("[data-drawer] .tree", "499: [ 500 ]").await;
+    assert!(browser.run(elements).await.as_u64().unwrap() < 10_000);
+    let deep = "'['.repeat(100000) + ']'.repeat(100000)";
+    let set = format!(
+        "return fetch('/api/v1/state/shop%2Fcharge/deep', {{ method: 'PUT', body: JSON.stringify({{ value: {deep} }}), \
+         headers: {{ 'content-type': 'application/json', 'x-evoke-console': localStorage.getItem('evoke-console-key') }} \
+         }}).then((response) => response.status)"
+    );
+    assert_eq!(browser.run(&set).await, json!(204));
+    browser.go("state?bucket=shop/charge&entry=deep").await;
+    browser.read("[data-drawer]", "200,000 bytes").await;
+    browser.read("[data-drawer] .tree", "0: [ 1 ]").await;
+    browser.click("[data-drawer] [data-close]").await;
+    browser.go("health").await;
+    browser.read(".main", "evoke check").await;
+    browser.close().await;
+}

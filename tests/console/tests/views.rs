@@ -48,6 +48,32 @@ async fn new_events_wait_while_the_list_is_read_and_filters_find_old_ones() {
     browser.close().await;
 }
 
+/// Holds each request for a stream of events until `window.release()`. `window.isHeld` is then true.
+const HOLD_STREAMS: &str = "
+    const fetched = window.fetch;
+    const released = new Promise((resolve) => { window.release = resolve; });
+    window.fetch = async (url, options) => {
+      if (String(url).includes('events=true')) {
+        window.isHeld = true;
+        await released;
+      }
+      return fetched(url, options);
+    };";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_arrives_between_the_list_and_its_stream_is_shown() {
+    let evoke = Evoke::up(SHOP).await;
+    let browser = Browser::start().await;
+    browser.before_each_page(HOLD_STREAMS).await;
+    browser.open(&evoke, "operator", "events?type=late").await;
+    browser.read(".empty", "").await;
+    eventually("the stream is requested", async || browser.run("return window.isHeld").await.as_bool()).await;
+    evoke.stdout(&["emit", "--type", "late"]);
+    browser.run("window.release()").await;
+    browser.read("tbody tr", "late").await;
+    browser.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_shows_who_received_it_and_why_others_did_not_and_is_sent_again() {
     let evoke = Evoke::up(SHOP).await;

@@ -78,6 +78,7 @@
 //! # }
 //! ```
 
+mod blocking;
 pub mod bus;
 pub mod dispatcher;
 pub mod replay;

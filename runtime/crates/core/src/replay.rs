@@ -18,13 +18,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::filter::CompiledFilter;
-pub use self::filter::{Filter, stored_filter_error};
-pub use self::plan::{DryRun, Example, Plan};
+pub use self::filter::{CompiledFilter, Filter, stored_filter_error};
+pub use self::plan::{DryRun, Example, Plan, ReadStep};
 use self::rate_limit::RateLimiter;
+use crate::blocking;
 use crate::bus::Bus;
 use crate::dispatcher::Dispatcher;
-use evoke_model::{Actor, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
+use evoke_model::text::parser_message;
+use evoke_model::{Actor, FunctionId, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
 use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 
 /// The maximum number of replays that are not finished. Each of them has deliveries in the store and in memory.
@@ -106,37 +107,56 @@ impl Replays {
         Self(Arc::new(Inner { store, bus, active: Mutex::default(), changed: Notify::new() }))
     }
 
-    /// Starts a replay of the events that the store has now. `actor` is the requester. `functions` are the full names
-    /// of the active functions.
+    /// Checks the function of a filter. `functions` are the full names of the active functions. Returns the work that
+    /// compiles the filter. The caller must run it on a thread for blocking work, because long patterns take long.
     ///
     /// # Errors
-    /// [`ReplayError::Filter`], [`ReplayError::TooMany`] or [`ReplayError::Store`].
-    pub async fn start(&self, actor: &Actor, filter: Filter, functions: &[String]) -> Result<Replay, ReplayError> {
-        let store = &self.0.store;
-        self.compile(&filter, functions).await?;
+    /// [`ReplayError::Filter`], also as the result of the work, or [`ReplayError::Store`].
+    pub async fn compile(
+        &self,
+        filter: Filter,
+        functions: &[String],
+    ) -> Result<impl FnOnce() -> Result<CompiledFilter, ReplayError> + Send + use<>, ReplayError> {
+        if let Some(function) = &filter.function
+            && !functions.contains(function)
+        {
+            return Err(ReplayError::Filter(format!(
+                "there is no active function `{function}`; `evoke status` lists the active functions"
+            )));
+        }
+        let function = function_id(&*self.0.store, &filter).await?;
+        Ok(move || CompiledFilter::new(filter, function))
+    }
+
+    /// Starts a replay of the events that the store has now. `actor` is the requester.
+    ///
+    /// # Errors
+    /// [`ReplayError::TooMany`] or [`ReplayError::Store`].
+    pub async fn start(&self, actor: &Actor, filter: &CompiledFilter) -> Result<Replay, ReplayError> {
+        let (store, filter) = (&self.0.store, filter.filter());
         let is_over = |state| matches!(state, ReplayState::Done | ReplayState::Cancelled | ReplayState::Failed);
         let open = |replay: &&Replay| !is_over(replay.state);
         if store.replays(ReplayId(0), usize::MAX).await?.iter().filter(open).count() >= OPEN_MAX {
             return Err(ReplayError::TooMany);
         }
-        let (after, until) = self.range(&filter);
+        let (after, until) = self.range(filter);
         // Serialization cannot fail: the filter has only strings, numbers and JSON.
-        let text = serde_json::to_string(&filter).unwrap_or_default();
+        let text = serde_json::to_string(filter).unwrap_or_default();
         let id = store.start_replay(actor, NewReplay { filter: text, after, until }).await?;
         self.activate(id);
         store.replay(id).await?.ok_or(ReplayError::NotFound(id))
     }
 
     /// Starts a dry run. It counts the events and the deliveries of a replay that would start now, and creates no
-    /// deliveries.
+    /// deliveries. `functions` are the full names of the active functions.
     ///
     /// # Errors
-    /// [`ReplayError::Filter`] or [`ReplayError::Store`].
-    pub async fn dry_run(&self, filter: &Filter, functions: Vec<String>) -> Result<DryRun, ReplayError> {
-        let compiled = self.compile(filter, &functions).await?;
+    /// The store failed.
+    pub async fn dry_run(&self, filter: CompiledFilter, functions: Vec<String>) -> Result<DryRun, StoreError> {
         let ids = self.0.store.register(functions.clone()).await?;
         let names = ids.into_iter().zip(functions).collect();
-        Ok(DryRun::new(self.0.store.clone(), self.0.bus.router(), compiled, self.range(filter), names))
+        let range = self.range(filter.filter());
+        Ok(DryRun::new(self.0.store.clone(), self.0.bus.router(), filter, range, names))
     }
 
     /// Pauses, resumes or cancels a replay. `actor` is the requester. Returns the replay after the action.
@@ -165,17 +185,6 @@ impl Replays {
         let _ = stop.run_until_cancelled(task.run()).await;
     }
 
-    async fn compile(&self, filter: &Filter, functions: &[String]) -> Result<CompiledFilter, ReplayError> {
-        if let Some(function) = &filter.function
-            && !functions.contains(function)
-        {
-            return Err(ReplayError::Filter(format!(
-                "there is no active function `{function}`; `evoke status` lists the active functions"
-            )));
-        }
-        compile(&*self.0.store, filter).await
-    }
-
     /// Returns the range of events to replay: after the first number, up to and including the second.
     fn range(&self, filter: &Filter) -> (Seq, Seq) {
         match filter.event {
@@ -194,12 +203,11 @@ impl Replays {
     }
 }
 
-async fn compile(store: &dyn DeliveryStore, filter: &Filter) -> Result<CompiledFilter, ReplayError> {
-    let function = match &filter.function {
+async fn function_id(store: &dyn DeliveryStore, filter: &Filter) -> Result<Option<FunctionId>, StoreError> {
+    Ok(match &filter.function {
         Some(name) => store.register(vec![name.clone()]).await?.first().copied(),
         None => None,
-    };
-    CompiledFilter::new(filter, function).map_err(ReplayError::Filter)
+    })
 }
 
 /// The task that advances the replays.
@@ -216,7 +224,7 @@ struct ReplayTask {
 struct Prepared {
     /// The filter as stored, to notice when the store changes it.
     text: String,
-    filter: CompiledFilter,
+    filter: Arc<CompiledFilter>,
     limiter: RateLimiter,
 }
 
@@ -355,9 +363,11 @@ impl ReplayTask {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let filter: Filter =
-                    serde_json::from_str(&replay.filter).map_err(|e| ReplayError::Filter(e.to_string()))?;
+                    serde_json::from_str(&replay.filter).map_err(|e| ReplayError::Filter(parser_message(&e)))?;
                 let (text, limiter) = (replay.filter.clone(), RateLimiter::new(filter.rate));
-                new.insert(Prepared { text, filter: compile(&*inner.store, &filter).await?, limiter })
+                let function = function_id(&*inner.store, &filter).await?;
+                let filter = blocking::run(move || CompiledFilter::new(filter, function)).await?;
+                new.insert(Prepared { text, filter: filter.into(), limiter })
             }
         };
         let room = limiter.room(STEP_MAX);
@@ -365,16 +375,14 @@ impl ReplayTask {
             return Ok(Progress::Wait);
         }
         let (events, position) = filter.next_events(&*inner.store, replay.position, replay.until, room, None).await?;
-        let router = inner.bus.router();
-        let mut offered = 0;
-        let mut offers = Vec::new();
-        for event in events {
-            let deliveries = filter.deliveries(&*inner.store, &router, &event);
-            offered += deliveries.len();
-            if !deliveries.is_empty() {
-                offers.push((Arc::new(event), deliveries));
-            }
-        }
+        let (filter, store, router) = (filter.clone(), inner.store.clone(), inner.bus.router());
+        let route = move || {
+            let route = |event| (filter.deliveries(&*store, &router, &event), Arc::new(event));
+            let routed = events.into_iter().map(route).filter(|(deliveries, _)| !deliveries.is_empty());
+            routed.map(|(deliveries, event)| (event, deliveries)).collect::<Vec<_>>()
+        };
+        let offers = blocking::run(route).await;
+        let offered = offers.iter().map(|(_, deliveries)| deliveries.len()).sum();
         inner.store.advance_replay(replay.id, Step { position, offers }).await?;
         limiter.offered(offered);
         Ok(Progress::Again)

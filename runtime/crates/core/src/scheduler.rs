@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking;
 use crate::bus::Bus;
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{NewDelivery, ReadEvent, Seq};
@@ -83,20 +84,20 @@ impl Scheduler {
         // read finds every event that was added before the reset, and a later event sets the alarm again.
         self.store.alarm().reset();
         let (due, next_ms) = self.store.due_events(now_ms, BATCH_MAX + self.damaged.len()).await?;
-        let mut released = Vec::new();
-        for Scheduled { seq, event, .. } in due {
-            match event {
-                Ok(_) => {
-                    let deliveries = route(&*self.store, &self.bus, &event);
-                    released.push((seq, deliveries));
-                }
-                Err(damaged) => {
-                    if self.damaged.insert(seq) {
-                        tracing::error!("{damaged}; the event is not delivered; restore the file from a backup");
-                    }
-                }
+        let (intact, damaged): (Vec<_>, Vec<_>) = due.into_iter().partition(|scheduled| scheduled.event.is_ok());
+        for Scheduled { seq, event, .. } in damaged {
+            if let Err(damaged) = event
+                && self.damaged.insert(seq)
+            {
+                tracing::error!("{damaged}; the event is not delivered; restore the file from a backup");
             }
         }
+        let (store, bus) = (self.store.clone(), self.bus.clone());
+        let route_all = move || {
+            let route = |one: Scheduled| (one.seq, route(&*store, &bus, &one.event));
+            intact.into_iter().map(route).collect::<Vec<_>>()
+        };
+        let released = blocking::run(route_all).await;
         if !released.is_empty()
             && let Err(error) = self.store.release_events(released).await
         {
@@ -108,7 +109,8 @@ impl Scheduler {
     }
 }
 
-/// Returns the deliveries that a scheduled event gets if it is released now.
+/// Returns the deliveries that a scheduled event gets if it is released now. Large events take long to match, so this
+/// must run on a thread for blocking work.
 pub fn route(store: &dyn Store, bus: &Bus, event: &ReadEvent) -> Vec<NewDelivery> {
     let Ok(stored) = event else { return Vec::new() };
     let origin_uri = store.origin_uri(stored.lineage.origin);

@@ -15,7 +15,7 @@ use super::grant::Grant;
 use super::limits::CALLS_MAX;
 use super::pool::Pool;
 use super::recent::Recent;
-use super::resolve::{OWNER_LOOKUPS_MAX, Resolver};
+use super::resolve::{OwnerLookups, Resolver};
 use super::tls::Trust;
 
 /// The metrics label of requests that no grant covers. It replaces the host, because a caller can choose any host.
@@ -58,7 +58,7 @@ impl Client {
             name: name.into(),
             grants,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
-            lookups: Arc::new(Semaphore::new(OWNER_LOOKUPS_MAX)),
+            lookups: OwnerLookups::default(),
             pool: Pool::new(io.clone()),
             recent: Recent::default(),
             refused: OnceLock::new(),
@@ -82,7 +82,7 @@ pub(crate) struct OwnerParts {
     name: Arc<str>,
     pub(crate) grants: Vec<GrantState>,
     pub(crate) calls: Arc<Semaphore>,
-    pub(crate) lookups: Arc<Semaphore>,
+    pub(crate) lookups: OwnerLookups,
     pub(crate) pool: Arc<Pool>,
     pub(crate) recent: Recent,
     refused: OnceLock<Arc<OutboundMetrics>>,

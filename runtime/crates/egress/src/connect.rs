@@ -15,16 +15,18 @@ use evoke_model::not_global;
 
 use super::client::{GrantState, Owner};
 use super::connection::Connection;
-use super::error::{Error, peer_text};
+use super::error::{Error, of_tls, peer_text};
 use super::grant::Grant;
 use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
-/// Makes a connection to the target of `key`. The socket belongs to the current tokio runtime.
+/// Makes a connection to the target of `key`, within `time` after its name is resolved. The wait for a lookup ends at
+/// `deadline`. The socket belongs to the current tokio runtime.
 pub(crate) async fn connect(
     owner: &Owner,
     key: &Key,
     time: Duration,
+    deadline: Instant,
     permit: OwnedSemaphorePermit,
 ) -> Result<Connection, Error> {
     let parts = &owner.0;
@@ -32,7 +34,7 @@ pub(crate) async fn connect(
         return Err(Error::NotGranted { target: key.target.clone() });
     };
     let target = &key.target;
-    let addresses = resolve(owner, &state.grant, target).await?;
+    let addresses = resolve(owner, &state.grant, target, deadline).await?;
     let started = Instant::now();
     let stream = dial(target, &addresses, time.min(CONNECT_MAX)).await?;
     let started_http = |error: hyper::Error| Error::of_connection(&error);
@@ -46,12 +48,21 @@ pub(crate) async fn connect(
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }
 
-/// Returns the addresses of a target that the grant allows, in the order of the resolver.
-pub(crate) async fn resolve(owner: &Owner, grant: &Grant, target: &Target) -> Result<Vec<IpAddr>, Error> {
+/// Returns the addresses of a target that the grant allows, in the order of the resolver. The wait for a lookup ends at
+/// `deadline`.
+pub(crate) async fn resolve(
+    owner: &Owner,
+    grant: &Grant,
+    target: &Target,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Error> {
     let parts = &owner.0;
     let found = match target.address() {
         Some(address) => vec![address],
-        None => parts.shared.resolver.resolve(owner.io(), &parts.lookups, &target.host, target.port).await?,
+        None => {
+            let resolver = &parts.shared.resolver;
+            resolver.resolve(owner.io(), &parts.lookups, (&target.host, target.port), deadline).await?
+        }
     };
     allowed(grant, target, &found)
 }
@@ -116,7 +127,8 @@ async fn handshake(
         Ok(Err(error)) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-            Err(Error::Tls { target: target.clone(), message: peer_text(error), is_certificate })
+            let message = tls.map_or_else(|| peer_text(&error), of_tls);
+            Err(Error::Tls { target: target.clone(), message, is_certificate })
         }
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

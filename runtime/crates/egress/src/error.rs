@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use evoke_model::NotGlobal;
 use evoke_model::destination::Target;
-use evoke_model::text;
+use evoke_model::text::count;
+use rustls::CertificateError;
 
 use super::limits::{CALLS_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 
-/// Largest number of characters of a peer's text in a message.
-const PEER_TEXT_CHARS_MAX: usize = 400;
+/// Largest number of bytes of a peer's text in a message.
+const PEER_TEXT_BYTES_MAX: usize = 400;
 
 /// Why a request has no response, or a body ended early. No variant contains a header of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +107,12 @@ pub enum Error {
     /// The owner has too many connections in use.
     #[error("the function has {} connections in use, which is the limit", CONNECTIONS_MAX)]
     TooManyConnections,
+    /// Other lookups held all places for too long. Nothing was looked up.
+    #[error("the name {host} was not looked up, because other lookups take too long")]
+    TooManyLookups {
+        /// The name that was to be looked up.
+        host: String,
+    },
     /// The head of the response is too large.
     #[error("the head of the response has more than {} headers or {} bytes", HEADERS_MAX, HEAD_BYTES_MAX)]
     ResponseHead,
@@ -166,6 +173,7 @@ impl Error {
             Self::Deadline => "deadline",
             Self::TooManyCalls => "too-many-calls",
             Self::TooManyConnections => "too-many-connections",
+            Self::TooManyLookups { .. } => "too-many-lookups",
             Self::ResponseHead => "response-head",
             Self::RequestBytes(_) => "request-bytes",
             Self::ResponseBytes(_) => "response-bytes",
@@ -219,8 +227,24 @@ fn of_http2(error: &h2::Error) -> String {
     }
 }
 
-/// Returns the beginning of a text that the peer may have chosen, in full or in part. For example, an error about a
-/// certificate lists all names of the certificate.
+/// Describes an error of TLS. The text of the TLS library lists all names of a certificate. If there are many names,
+/// only their number is given.
+pub(crate) fn of_tls(error: &rustls::Error) -> String {
+    let text = error.to_string();
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
+            if text.len() > PEER_TEXT_BYTES_MAX =>
+        {
+            let (name, others) = (expected.to_str(), count(presented.len(), "other name"));
+            format!("invalid peer certificate: certificate not valid for name \"{name}\"; it has {others}")
+        }
+        _ => peer_text(text),
+    }
+}
+
+/// Returns a text that the peer may have chosen, in full or in part. A long text is left out and not cut: callers
+/// replace secrets in messages, and would not recognise a secret of which a cut left only a part.
 pub(crate) fn peer_text(text: impl std::fmt::Display) -> String {
-    text::cut(&text.to_string(), PEER_TEXT_CHARS_MAX).into_owned()
+    let text = text.to_string();
+    if text.len() > PEER_TEXT_BYTES_MAX { format!("an error with a text of {} bytes", text.len()) } else { text }
 }

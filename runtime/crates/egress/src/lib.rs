@@ -4,7 +4,7 @@
 //! one request:
 //!
 //! 1. The target (scheme, host, port) is normalised and must match a [`Grant`]; otherwise nothing is sent.
-//! 2. A name is resolved once, within 5 s. Each address is checked: an address that is not global (loopback, private,
+//! 2. A name is resolved once, within 5 s after a lookup is free. Each address is checked: an address that is not global (loopback, private,
 //!    link-local and so on) is refused, unless [`Grant::addresses`] contains it.
 //! 3. The connection is made to an address that was checked, without another look-up. If connecting fails, the next
 //!    checked address is tried.

@@ -10,7 +10,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use evoke_model::destination::Target;
@@ -18,7 +18,7 @@ use evoke_model::destination::Target;
 use super::certificate;
 use super::client::{GrantState, Owner};
 use super::connect::{dial, resolve};
-use super::error::{Error, peer_text};
+use super::error::{Error, of_tls, peer_text};
 
 /// The certificates that a server presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,10 @@ impl Owner {
 
     /// Connects to an address of the target that the grant allows.
     async fn open(&self, state: &GrantState, target: &Target, time: Duration) -> Result<TcpStream, Error> {
-        let open = async { dial(target, &resolve(self, &state.grant, target).await?, time).await };
+        let end = Instant::now() + time;
+        let open = async { dial(target, &resolve(self, &state.grant, target, end).await?, time).await };
         let timed_out = |_| Error::ConnectTimeout { target: target.clone(), after: time };
-        timeout(time, open).await.map_err(timed_out)?
+        timeout_at(end, open).await.map_err(timed_out)?
     }
 }
 
@@ -102,7 +103,7 @@ impl ServerCertVerifier for Recorder {
         let verified = self.trusted.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let chain = [end_entity].into_iter().chain(intermediates);
         let ends = chain.filter_map(|one| certificate::fields(one).map(|fields| fields.not_after));
-        let distrust = verified.err().map(peer_text);
+        let distrust = verified.err().as_ref().map(of_tls);
         let seen = PeerCertificates { not_after_s: ends.min(), distrust };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         Ok(ServerCertVerified::assertion())

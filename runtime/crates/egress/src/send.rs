@@ -147,7 +147,7 @@ impl Owner {
         let permit = self.0.pool.permit().await?;
         let time = limits.connect_timeout.min(CONNECT_MAX + TLS_MAX);
         // The future is boxed because it is large, and most calls use a pooled connection instead.
-        let connection = Box::pin(connect(self, key, time, permit)).await?;
+        let connection = Box::pin(connect(self, key, time, limits.deadline, permit)).await?;
         self.0.pool.share(key, &connection);
         Ok(connection)
     }

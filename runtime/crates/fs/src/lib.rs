@@ -15,7 +15,7 @@ mod sys;
 
 pub use file_id::FileId;
 pub use mapped::MappedFile;
-pub use private::{FolderError, Prepared, PrivateFolder, make_folder, sync_folder};
+pub use private::{FolderError, Prepared, PrivateFolder, make_folder, protected_folder, sync_folder};
 pub use regular::{open_below, open_regular, read_at_most, read_text};
 pub use reserved::{Reservation, is_reserved, reserve};
 pub use room::{has_room, is_at_size_limit};

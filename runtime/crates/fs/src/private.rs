@@ -10,12 +10,14 @@
 //! error if the path now leads to another folder.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, stat, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, fsync, openat, renameat, stat, statat, unlinkat,
+};
 
 use super::FileId;
 
@@ -152,15 +154,10 @@ impl PrivateFolder {
     /// place. Evoke notices a replaced folder, but then it has to stop.
     fn parent_warning(&self) -> Option<String> {
         let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
-        let sticky = permissions(&parent) & 0o1000 != 0;
-        // On many systems, each user has a group without other members, and this group may write to the user's folders.
-        // The write permission of this group is not a risk.
-        let is_own_group = parent.st_gid == rustix::process::getegid().as_raw();
-        let by_others = permissions(&parent) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
-        (by_others != 0 && !sticky).then(|| {
+        others_may_rename_in(&parent).then(|| {
             format!(
                 "other users may rename or replace {}, because they may write to its parent folder: remove that \
-                 permission (`chmod go-w`), or choose another folder with --data",
+                 permission (`chmod go-w`), or choose another folder",
                 self.path.display()
             )
         })
@@ -232,8 +229,18 @@ impl PrivateFolder {
         Err(io::Error::other("another folder got this path while Evoke opened the file"))
     }
 
+    /// Returns the names of the files and folders in this folder that are UTF-8.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.pinned)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
     /// Opens a file in the folder with these options. Does not follow symbolic links, and does not wait for the other
-    /// end of a named pipe.
+    /// end of a named pipe. The options must not truncate the file: if another folder got the path, a file there would
+    /// be truncated before the error. Use [`PrivateFolder::replace`] instead.
     pub fn open_file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
         self.find(name).map_err(io::Error::other)?;
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -243,6 +250,68 @@ impl PrivateFolder {
         }
         Ok(file)
     }
+
+    /// Replaces the content of the file `name` atomically: writes the file `NAME.new` and renames it. If `is_durable`
+    /// is true, the new content is on the disk when this function returns.
+    pub fn replace(&self, name: &str, content: &[u8], is_durable: bool) -> io::Result<()> {
+        let new = format!("{name}.new");
+        self.remove(&new)?;
+        let mut file = self.open_file(&new, File::options().write(true).create_new(true))?;
+        file.write_all(content)?;
+        if is_durable {
+            file.sync_data()?;
+        }
+        renameat(&self.pinned, &new, &self.pinned, name)?;
+        if is_durable { self.sync() } else { Ok(()) }
+    }
+
+    /// Removes a file from the folder. A missing file is no error.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(is_there(unlinkat(&self.pinned, name, AtFlags::empty())).map(drop)?)
+    }
+
+    /// Syncs the folder, so that the names in it survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        match fsync(&self.pinned) {
+            // Some file systems do not support syncing folders.
+            Err(rustix::io::Errno::INVAL) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Returns the path of an existing folder without symbolic links. Returns an error if another user can put a file in
+/// place of a file that this process creates in the folder, because that user owns the folder or a folder above, or may
+/// write to it. The write permission for a folder with a sticky bit, such as `/tmp`, does not count.
+pub fn protected_folder(folder: &Path) -> io::Result<PathBuf> {
+    let folder = folder.canonicalize()?;
+    for at in folder.ancestors() {
+        let found = stat(at)?;
+        let refused = |why: String, advice: &str| {
+            let (folder, at) = (folder.display(), at.display());
+            let message = format!("other users can replace files in {folder}, because {why} {at}: {advice}");
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+        };
+        if found.st_uid != 0 && found.st_uid != rustix::process::geteuid().as_raw() {
+            let why = format!("the user with id {} owns", found.st_uid);
+            return refused(why, "choose a folder that belongs to you");
+        }
+        if others_may_rename_in(&found) {
+            let why = "they may write to".to_owned();
+            return refused(why, "remove that permission (`chmod go-w`), or choose another folder");
+        }
+    }
+    Ok(folder)
+}
+
+/// Returns true if users other than root and the owner may rename the files and folders in a folder.
+fn others_may_rename_in(folder: &Stat) -> bool {
+    let is_sticky = permissions(folder) & 0o1000 != 0;
+    // On many systems, each user has a group without other members, and this group may write to the user's folders.
+    // The write permission of this group is not a risk.
+    let is_own_group = folder.st_gid == rustix::process::getegid().as_raw();
+    let by_others = permissions(folder) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
+    by_others != 0 && !is_sticky
 }
 
 fn permissions(stat: &Stat) -> u32 {

@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evoke_telemetry::ConnectionMetrics;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -247,7 +247,7 @@ where
             let permit = is_further.then(|| self.streams.acquire(address.ip()));
             let response = if matches!(permit, Some(None)) {
                 Err(StatusCode::SERVICE_UNAVAILABLE)
-            } else if is_http2 && host::is_ambiguous(&request) {
+            } else if host::is_ambiguous(&request) {
                 Err(StatusCode::BAD_REQUEST)
             } else {
                 Ok((self.service)(request, address))
@@ -259,7 +259,7 @@ where
                         let unread = is_http2.then(|| unread.add());
                         response.map(|body| ResponseBody::new(Some(body), unread, guard, permit.flatten()))
                     }
-                    Err(status) => refuse(status).map(|()| ResponseBody::new(None, None, guard, None)),
+                    Err(status) => refuse(status, is_http2).map(|()| ResponseBody::new(None, None, guard, None)),
                 };
                 close.announce(&mut response);
                 Ok::<_, Infallible>(response)
@@ -320,11 +320,13 @@ where
 }
 
 /// The response to a request beyond [`Limits::further_streams_max`] (503), or with an ambiguous host (400).
-fn refuse(status: StatusCode) -> Response<()> {
+fn refuse(status: StatusCode, is_http2: bool) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    } else if !is_http2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -11,6 +11,10 @@ use serde_json::{Map, Value};
 
 use evoke_model::text::escape_json;
 
+/// The longest detail of a response, in bytes. Details that repeat text of a request cut it, so this limit is only a
+/// second safeguard: the memory of an error response is not counted.
+const DETAIL_BYTES_MAX: usize = 4 * 1024;
+
 /// An error response: `application/problem+json` of type `about:blank`, whose title is the reason phrase of its status.
 #[derive(Debug)]
 pub struct Problem {
@@ -71,7 +75,11 @@ impl Problem {
 
     /// Returns the response, with its headers and JSON body. The detail can repeat parts of the request, so characters
     /// that deceive the reader of a terminal are escaped.
-    pub fn response(self) -> Response<Full<Bytes>> {
+    pub fn response(mut self) -> Response<Full<Bytes>> {
+        if self.detail.len() > DETAIL_BYTES_MAX {
+            self.detail.truncate(self.detail.floor_char_boundary(DETAIL_BYTES_MAX));
+            self.detail.push('…');
+        }
         let body = json(&Body {
             type_: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
@@ -123,6 +131,15 @@ mod tests {
         let expected =
             r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"two events have this id","seqs":[3,1]}"#;
         assert_eq!(body, format!("{expected}\n"));
+    }
+
+    #[tokio::test]
+    async fn a_long_detail_is_cut() {
+        for (detail, length) in [("x".repeat(DETAIL_BYTES_MAX), DETAIL_BYTES_MAX), ("ä".repeat(1 << 20), 4_099)] {
+            let body = Problem::malformed(detail).response().into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["detail"].as_str().unwrap().len(), length);
+        }
     }
 
     #[tokio::test]

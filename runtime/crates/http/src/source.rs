@@ -239,7 +239,7 @@ impl Http {
             head.extensions.insert(parameters);
         }
         let Some(cors) = &endpoint.cors else { return self.respond(&endpoint, head, body).await };
-        let added = match cors.check(&head.headers, &head.uri) {
+        let added = match cors.check(&head) {
             Ok(added) => added,
             Err(problem) => {
                 self.0.bus.count_refused(problem.reason());
@@ -309,14 +309,14 @@ impl Http {
         // Reserves a place among the requests that wait for a reply. If the source verifies senders, this happens only
         // after the sender is verified, see below.
         if endpoint.reply.is_some() && endpoint.auth.is_none() {
-            permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
+            permit = Some(reply::reserve(bus, origin).inspect_err(refused)?);
         }
         let (events, claims, memory) = match self.events(endpoint, &head, body).await.inspect_err(refused)? {
             Taken::Events(events, claims, memory) => (events, claims, Arc::new(memory)),
             Taken::Challenge(challenge) => return Ok(auth::challenge_response(challenge).map(Either::Left)),
         };
         if endpoint.reply.is_some() && permit.is_none() {
-            permit = Some(reply::reserve(bus, origin, &head.headers).inspect_err(refused)?);
+            permit = Some(reply::reserve(bus, origin).inspect_err(refused)?);
         }
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let first = permit.as_ref().and_then(|_| events.first().cloned());
@@ -333,7 +333,8 @@ impl Http {
         };
         let unread = reply::check_duplicate(bus, result, &event, endpoint.templates.as_deref()).await?;
         let stopping = head.extensions.get::<Stopping>().cloned();
-        // Nothing of the request stays in memory during the wait.
+        // During the wait, only the id of the request's one event stays in memory. It has at most `ID_BYTES_MAX` bytes,
+        // so a receipt without a reply is small, too.
         drop((head, event, memory));
         let (Accepted::New(root) | Accepted::Duplicate(root)) = result;
         let waited = match unread {
@@ -382,9 +383,10 @@ impl Http {
         let admission = Admission::check_headers(guard, &head.headers, now_ms)?;
         // `form` is the format of the body. If the sender can only be verified with the body, an error in the format is
         // reported only after the verification.
-        let form = Mode::of(&head.headers, &raw)
-            .map_err(Problem::from)
-            .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
+        let form = Mode::of(&head.headers, &raw).map_err(Problem::from).and_then(|mode| match mode {
+            Mode::Batch if endpoint.reply.is_some() => Err(Problem::malformed(reply::BATCH)),
+            mode => Ok((mode, Coding::of(&head.headers)?)),
+        });
         let form = if admission.needs_body() { form } else { Ok(form?) };
         self.0.bus.check_room(endpoint.origin)?;
         let owners = owners(endpoint.origin, &head.extensions);
@@ -403,17 +405,15 @@ impl Http {
             Some(coding) => coding::decode(&self.0.decoders, coding, bytes, endpoint.body_max, &memory).await?,
             None => bytes,
         };
-        let length = bytes.len();
+        let mut length = bytes.len();
         let mut events = mode.read(&head.headers, bytes, &raw)?;
         if let (Mode::Raw, [event]) = (mode, events.as_mut_slice()) {
-            if let Some(added) = form::convert(event, endpoint.body_max)? {
-                memory.grow(length + added)?;
-            }
+            length += form::convert(event, endpoint.body_max)?.unwrap_or_default();
             if head.method == Method::GET {
                 if is_signed && event.data == Data::None && head.uri.query().is_some() {
                     return Err(Problem::malformed(auth::QUERY_DATA));
                 }
-                form::add_query(event, head.uri.query(), endpoint.body_max)?;
+                length += form::add_query(event, head.uri.query(), endpoint.body_max)?;
             }
         }
         let certificate = || head.extensions.get::<ClientCertificate>().map(|shown| shown.event_principal().clone());
@@ -434,12 +434,10 @@ impl Http {
                 templates.apply(event, mode == Mode::Raw, &values, &endpoint.policy, index)?;
             }
         }
+        // The attributes come from the headers and the path, too, and each event of a batch has copies of its own.
+        memory.grow(length + attributes::memory_of_request(&events))?;
         if mode == Mode::Raw {
             return Ok(Taken::Events(events, None, memory));
-        }
-        if mode == Mode::Batch {
-            // Each event has its own copy of the trace context and of the attributes that the source adds.
-            memory.grow(length + events.iter().map(attributes::memory_of).sum::<usize>())?;
         }
         let router = self.0.bus.router();
         for (index, event) in events.iter().enumerate() {

@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::Request;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use evoke_egress::{Allowance, Grant, Limits, Owner, TrustAnchors, full};
 use evoke_manifest::deliver::{Deliver, Field};
@@ -31,11 +34,18 @@ pub use self::sign::{InvalidKey, Signer};
 
 /// The largest number of bytes that one attempt reads of the response.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
+/// The largest size of all large request bodies of a function that are in memory at the same time, in KiB. An endpoint
+/// that reads slowly or never responds keeps them there. The text of an event can become six times as long in JSON.
+const LARGE_BODIES_KIB: u32 = 16 * 1024;
+/// The size above which a request body is large, in bytes.
+const LARGE_BYTES_MIN: usize = 64 * 1024;
 
 /// The endpoint of a function.
 pub struct HttpTarget {
     owner: Owner,
     template: Template,
+    /// The memory of large request bodies, in KiB.
+    large_bodies: Semaphore,
     origin: Origin,
     /// True if the path or the query of the URL has values of the event. A response 410 is then about this URL only, so
     /// the other events can still be delivered.
@@ -49,7 +59,16 @@ pub struct HttpTarget {
 pub type SecretValues = BTreeMap<String, String>;
 
 /// Replaces the values of secrets in a text that the endpoint sent, because the text may repeat parts of the request.
-pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
+pub type Redact = Arc<dyn Fn(&str, Extent) -> String + Send + Sync>;
+
+/// How much of a text there is to redact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The whole text.
+    Whole,
+    /// The text was not read to its end. Its last characters may be a part of a secret, which must be left out.
+    Start,
+}
 
 /// The result of one request.
 #[derive(Debug)]
@@ -88,10 +107,11 @@ impl HttpTarget {
         clock: Clock,
     ) -> Self {
         let template = Template::new(deliver, secrets, signer);
-        let redact: Redact = Arc::new(str::to_owned);
+        let redact: Redact = Arc::new(|text: &str, _| text.to_owned());
         let is_url_of_event =
             deliver.url.path().placeholders().any(|placeholder| !matches!(placeholder.name, Field::Secret(_)));
-        Self { owner, template, origin: deliver.url.target().clone(), is_url_of_event, timeout, clock, redact }
+        let (origin, large_bodies) = (deliver.url.target().clone(), Semaphore::new(LARGE_BODIES_KIB as usize));
+        Self { owner, template, large_bodies, origin, is_url_of_event, timeout, clock, redact }
     }
 
     /// Replaces the values of secrets in texts that the endpoint sends. This happens before a text is shortened for a
@@ -114,10 +134,39 @@ impl HttpTarget {
         Sent { outcome, note, duration: started.elapsed(), responded }
     }
 
+    /// Builds the request of a delivery. If its body is large, also returns the permit for its memory, and first waits
+    /// for this permit until `deadline`. Meanwhile, the body is not in memory.
+    async fn request(
+        &self,
+        delivery: Delivery<'_>,
+        deadline: Instant,
+    ) -> Result<(Request<Bytes>, Option<SemaphorePermit<'_>>), Outcome> {
+        let build =
+            |delivery| self.template.request(&self.origin, delivery).map_err(|message| Outcome::Reject { message });
+        let request = build(delivery)?;
+        let bytes = request.body().len();
+        if bytes <= LARGE_BYTES_MIN {
+            return Ok((request, None));
+        }
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(LARGE_BODIES_KIB);
+        if let Ok(permit) = self.large_bodies.try_acquire_many(kib) {
+            return Ok((request, Some(permit)));
+        }
+        drop(request);
+        match timeout_at(deadline, self.large_bodies.acquire_many(kib)).await {
+            // The signature contains the time, so the request is built with the present time.
+            Ok(Ok(permit)) => Ok((build(Delivery { now_ms: self.clock.now_ms(), ..delivery })?, Some(permit))),
+            _ => {
+                let message = "the request was not sent, because other requests with large bodies take too long";
+                Err(Outcome::Unavailable { message: message.to_owned() })
+            }
+        }
+    }
+
     /// Returns the outcome of the response and the note of a successful attempt. Without a response, returns the
     /// outcome as the error.
     async fn exchange(&self, delivery: Delivery<'_>, deadline: Instant) -> Result<(Outcome, Option<String>), Outcome> {
-        let request = self.template.request(&self.origin, delivery).map_err(|message| Outcome::Reject { message })?;
+        let (request, _memory) = self.request(delivery, deadline).await?;
         let request = request.map(full);
         let size = http_body::Body::size_hint(request.body()).lower();
         let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));

@@ -2,10 +2,11 @@
 //!
 //! The YAML parser does not build a tree: it emits events, such as the start of a list, with their positions. This
 //! module builds the tree from the events, and stops at the first event that exceeds a limit. So a hostile manifest
-//! costs little. The limits are 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
+//! costs little. The limits are 1 MiB of text, [`NODES_MAX`] nodes and [`EXPANDED_BYTES_MAX`] bytes with all aliases
+//! expanded, and [`DEPTH_MAX`] levels.
 
 use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
-use super::parser::{Entry, MERGE_KEY, Node, Scalar, Value};
+use super::parser::{Entry, Expanded, MERGE_KEY, Node, Scalar, Value};
 use super::source_text::{SourceText, Span};
 use serde_yaml::granit_parser::{
     ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as ParserSpan, StructureStyle,
@@ -20,6 +21,10 @@ pub(super) const BYTES_MAX: usize = 1 << 20;
 /// short text could otherwise expand to billions of nodes. The number also limits the depth of aliases within aliases
 /// to about 400.
 const NODES_MAX: usize = 100_000;
+/// Largest total length of the texts of keys and values with all aliases expanded, in bytes. Code that converts the tree
+/// copies the text of an alias at each use. A text of [`BYTES_MAX`] without aliases never exceeds this limit: the value
+/// of an escape, such as `\L`, has at most 1.5 times its length.
+const EXPANDED_BYTES_MAX: usize = 4 << 20;
 /// Largest nesting depth of lists and maps. Even a deeply nested event pattern needs only about ten levels.
 const DEPTH_MAX: usize = 64;
 
@@ -81,7 +86,15 @@ pub(super) fn tree(
     options.set_emit_comments(false);
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
-    let mut builder = Builder { source, kind, found, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    let mut builder = Builder {
+        source,
+        kind,
+        found,
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        size: Expanded::default(),
+        root: None,
+    };
     for next in Parser::new_from_str_with_options(text, options) {
         match next {
             Ok((event, span)) => builder.handle_event(event, &span)?,
@@ -104,7 +117,7 @@ struct OpenCollection {
     span: Span,
     block: bool,
     anchor: usize,
-    expanded_nodes: usize,
+    expanded: Expanded,
     kind: CollectionKind,
 }
 
@@ -119,7 +132,8 @@ struct Builder<'a> {
     found: &'a mut Vec<Diagnostic>,
     open: Vec<OpenCollection>,
     anchors: HashMap<usize, Rc<Node>>,
-    nodes: usize,
+    /// The size of all values so far.
+    size: Expanded,
     root: Option<Rc<Node>>,
 }
 
@@ -191,7 +205,7 @@ impl Builder<'_> {
                         "write the value itself",
                     ));
                 };
-                self.count_nodes(node.expanded_nodes, span)?;
+                self.count(node.expanded, span)?;
                 self.attach(node, span)
             }
             Event::DocumentStart(_, _) if self.root.is_some() => Err(self.fatal(
@@ -203,26 +217,33 @@ impl Builder<'_> {
         }
     }
 
-    fn count_nodes(&mut self, nodes: usize, span: Span) -> Result<(), Box<Diagnostic>> {
-        self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes <= NODES_MAX {
-            return Ok(());
-        }
+    /// Counts a part of the tree, and returns an error if the whole tree exceeds a limit.
+    fn count(&mut self, part: Expanded, span: Span) -> Result<(), Box<Diagnostic>> {
+        self.size.add(part);
+        let limit = match self.size {
+            Expanded { nodes, .. } if nodes > NODES_MAX => format!("{NODES_MAX} values"),
+            Expanded { bytes, .. } if bytes > EXPANDED_BYTES_MAX => format!("{} MiB", EXPANDED_BYTES_MAX >> 20),
+            _ => return Ok(()),
+        };
         let FileKind { name, split, .. } = self.kind;
-        let message = format!("the {name} has more than {NODES_MAX} values, counting every use of an alias");
+        let message = format!("the {name} has more than {limit}, counting every use of an alias");
         let help = format!("{split}; do not use aliases (`*name`) inside a value that has an anchor (`&name`)");
         Err(self.fatal(span, message, &help))
     }
 
     fn scalar(&mut self, text: &str, plain: bool, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {
-        self.count_nodes(1, span)?;
-        if let Some(OpenCollection { kind: CollectionKind::Map { key: key @ None, .. }, .. }) = self.open.last_mut() {
+        let expanded = Expanded { nodes: 1, bytes: text.len() };
+        self.count(expanded, span)?;
+        if let Some(OpenCollection { kind: CollectionKind::Map { key: key @ None, .. }, expanded: map, .. }) =
+            self.open.last_mut()
+        {
             *key = Some((text.to_owned(), span));
+            map.add(expanded);
             return Ok(());
         }
         let scalar = Scalar { text: text.to_owned(), plain };
         let node_span = if span.start == span.end { self.key_span().unwrap_or(span) } else { span };
-        let node = Rc::new(Node { span: node_span, value: Value::Scalar(scalar), expanded_nodes: 1 });
+        let node = Rc::new(Node { span: node_span, value: Value::Scalar(scalar), expanded });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -236,7 +257,8 @@ impl Builder<'_> {
         anchor: usize,
         kind: CollectionKind,
     ) -> Result<(), Box<Diagnostic>> {
-        self.count_nodes(1, span)?;
+        let expanded = Expanded { nodes: 1, bytes: 0 };
+        self.count(expanded, span)?;
         if self.open.len() >= DEPTH_MAX {
             return Err(self.fatal(
                 span,
@@ -252,12 +274,12 @@ impl Builder<'_> {
             ));
         }
         let block = style == StructureStyle::Block;
-        self.open.push(OpenCollection { span, block, anchor, expanded_nodes: 1, kind });
+        self.open.push(OpenCollection { span, block, anchor, expanded, kind });
         Ok(())
     }
 
     fn end_collection(&mut self, end: Span) -> Result<(), Box<Diagnostic>> {
-        let Some(OpenCollection { span, block, anchor, expanded_nodes, kind }) = self.open.pop() else {
+        let Some(OpenCollection { span, block, anchor, expanded, kind }) = self.open.pop() else {
             return Ok(());
         };
         // The span of a collection in brackets is its whole text. In block style, the span is the key of the
@@ -275,7 +297,7 @@ impl Builder<'_> {
             CollectionKind::List(items) => Value::List(items),
             CollectionKind::Map { entries, .. } => Value::Map(entries),
         };
-        let node = Rc::new(Node { span, value, expanded_nodes });
+        let node = Rc::new(Node { span, value, expanded });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -295,7 +317,7 @@ impl Builder<'_> {
             self.root = Some(node);
             return Ok(());
         };
-        parent.expanded_nodes = parent.expanded_nodes.saturating_add(node.expanded_nodes);
+        parent.expanded.add(node.expanded);
         let (entries, seen, key) = match &mut parent.kind {
             CollectionKind::List(items) => {
                 items.push(node);

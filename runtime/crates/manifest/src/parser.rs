@@ -18,5 +18,5 @@ pub use crate::source_text::Span;
 pub use reader::Reader;
 pub use suggest::{join_with_and, join_with_or, nearest, one_of};
 pub use table::Table;
-pub(crate) use tree::MERGE_KEY;
 pub use tree::{Entry, Node, Resolved, Scalar, Value};
+pub(crate) use tree::{Expanded, MERGE_KEY};

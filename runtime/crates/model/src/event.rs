@@ -10,6 +10,7 @@
 //! | Extension attributes have types. | The model stores the canonical string of a value. A Boolean or an Integer in JSON is printed as a string: `5` becomes `"5"`. A number that is not an Integer (32 bits, no fraction, no exponent) is rejected, because its canonical string is not defined. |
 //! | Names of attributes should not be longer than 20 characters. | Longer names are accepted. |
 //! | An event has any number of extension attributes. | At most [`EXTENSIONS_MAX`]. |
+//! | Attributes have any length. | `id` has at most [`ID_BYTES_MAX`] bytes, `source` [`SOURCE_BYTES_MAX`], and `type` [`TYPE_BYTES_MAX`]. Other attributes are limited only by the size of the event. |
 //! | `dataschema` is an absolute URI, which has no fragment. | A fragment is accepted: the JSON schema of the specification and clients accept it. |
 //! | If the media type is not JSON, `data` is a string in the JSON form; other values may be rejected (JSON format, section 3.1.2). | Other values are stored as JSON text. |
 //! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All other bytes are stored as bytes. |
@@ -38,6 +39,7 @@ mod json;
 mod tests;
 
 pub use self::data::{Data, skip_byte_order_mark};
+pub use self::field::find_value;
 
 /// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
@@ -46,6 +48,14 @@ pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 /// because each attribute is a header in binary mode. Without a limit, an event of the maximum size could take tens of
 /// megabytes in memory, because a short attribute takes about 25 times its size.
 pub const EXTENSIONS_MAX: usize = 100;
+
+/// The maximum lengths of `id`, `source` and `type` in bytes. The store has an index of ids and sources. Each long key
+/// makes the index larger, and so slows every later write. The console groups events by type. Events that an earlier version stored can have longer values: nothing checks a stored event again.
+pub const ID_BYTES_MAX: usize = 1024;
+/// See [`ID_BYTES_MAX`].
+pub const SOURCE_BYTES_MAX: usize = 2048;
+/// See [`ID_BYTES_MAX`].
+pub const TYPE_BYTES_MAX: usize = 1024;
 
 /// The maximum number of characters of an invalid value that an error message shows.
 const SHOWN_CHARS_MAX: usize = 64;
@@ -127,12 +137,24 @@ impl Event {
 
     /// Checks the attributes against CloudEvents 1.0, section 3: the required attributes exist, no attribute of the
     /// specification is empty, each value has the required form, and no value has a character that the type String
-    /// excludes.
+    /// excludes. Also checks the limits of this module.
     pub fn check(&self) -> Result<(), InvalidEvent> {
-        for (name, value) in [("id", &self.id), ("source", &self.source), ("type", &self.type_)] {
+        let required = [
+            ("id", &self.id, ID_BYTES_MAX),
+            ("source", &self.source, SOURCE_BYTES_MAX),
+            ("type", &self.type_, TYPE_BYTES_MAX),
+        ];
+        for (name, value, bytes_max) in required {
             if value.is_empty() {
                 return Err(InvalidEvent(format!(
                     "`{name}` is missing or empty; an event needs `specversion`, `id`, `source` and `type`"
+                )));
+            }
+            if value.len() > bytes_max {
+                return Err(InvalidEvent(format!(
+                    "`{name}` has {} bytes; the limit is {bytes_max} bytes; use a shorter value, and put long ones into \
+                     `data`",
+                    value.len()
                 )));
             }
         }

@@ -32,6 +32,9 @@ pub struct Keys {
     /// The version of the bucket's whole list of keys, to record in [`Transaction::lists`]. Each addition or deletion
     /// of a key changes the version.
     pub version: Version,
+    /// True if the bucket has no further keys. A part may end before its limit, because reading the keys of large
+    /// values takes long.
+    pub is_last: bool,
 }
 
 /// A key that an attempt read, writes, or both.

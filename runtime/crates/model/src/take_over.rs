@@ -1,5 +1,7 @@
 //! Take-overs: a renamed function gets the data that is stored under one of its earlier names.
 
+use crate::Json;
+
 /// The earlier and the present name of a function. Both are full names, `app/function`, in the same app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeOver {
@@ -33,7 +35,7 @@ impl TakeOver {
     /// Returns `filter`, the JSON filter of a replay, with the present name in its field `function`. Returns `None` if
     /// this field does not have the earlier name.
     pub fn renamed_filter(&self, filter: &str) -> Option<String> {
-        let mut filter: serde_json::Value = serde_json::from_str(filter).ok()?;
+        let Json(mut filter) = serde_json::from_str(filter).ok()?;
         let function = filter.get_mut("function").filter(|function| **function == *self.from)?;
         *function = self.to.clone().into();
         Some(filter.to_string())

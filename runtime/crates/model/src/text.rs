@@ -2,7 +2,12 @@
 //! that deceive a reader.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+
+/// The longest start and the longest end of a parser's message, in characters. The end names the expected form and the
+/// position.
+const PARSER_START_CHARS_MAX: usize = 100;
+const PARSER_END_CHARS_MAX: usize = 400;
 
 /// Formats a number with its noun, which gets a plural ending unless the number is 1: `1 delivery`, `2 dead letters`.
 pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
@@ -25,6 +30,21 @@ pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
         None => text.into(),
+    }
+}
+
+/// Returns the message of a parser, such as an error of serde_json, without the middle of a long one. Messages about a
+/// value of a wrong type, and about an unknown name, repeat the whole value or name, which can be megabytes long.
+pub fn parser_message(error: &impl Display) -> String {
+    let message = error.to_string();
+    let start = message.char_indices().nth(PARSER_START_CHARS_MAX);
+    let end = message.char_indices().nth_back(PARSER_END_CHARS_MAX - 1);
+    match (start, end) {
+        (Some((start, _)), Some((end, _))) if start < end => {
+            let part = |range: Option<&str>| range.unwrap_or_default().to_owned();
+            part(message.get(..start)) + "…" + &part(message.get(end..))
+        }
+        _ => message,
     }
 }
 
@@ -70,6 +90,17 @@ mod tests {
     #[test]
     fn a_text_is_cut_by_its_characters() {
         assert_eq!(["", "ü", "üü", "üüa"].map(|text| cut(text, 2)), ["", "ü", "üü", "üü…"]);
+    }
+
+    #[test]
+    fn the_message_of_a_parser_keeps_its_start_and_its_end() {
+        let long = serde_json::json!({ "name": "\u{7f}".repeat(1_000_000) }).to_string();
+        let error = serde_json::from_str::<std::collections::BTreeMap<String, u8>>(&long).unwrap_err();
+        let message = parser_message(&error);
+        assert_eq!(message.chars().count(), PARSER_START_CHARS_MAX + 1 + PARSER_END_CHARS_MAX);
+        assert!(message.starts_with("invalid type: string \"") && message.contains("\", expected u8 at line 1 column"));
+        let whole = "ü".repeat(PARSER_START_CHARS_MAX + PARSER_END_CHARS_MAX);
+        assert_eq!(parser_message(&whole), whole);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Parses the JSON form of a pattern: its structure, fields and `$or`. The module `operator` parses the entries of a
 //! field's list.
 
+use std::io;
+
 use serde_json::{Map, Value as Json};
 
 use super::condition::ConditionList;
@@ -30,7 +32,7 @@ const COMBINATIONS_HELP: &str =
 /// Parses and checks a pattern. The error has all mistakes of the pattern.
 pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     let mut parser = Parser::default();
-    let size = json.to_string().len();
+    let size = size_of(json);
     if size > SIZE_MAX {
         let help = "split it into several patterns".to_owned();
         parser.error(format!("the pattern has {size} bytes, more than the limit of {SIZE_MAX}"), Some(help));
@@ -75,6 +77,26 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     } else {
         Err(parser.errors)
     }
+}
+
+/// Returns the length of the JSON text without white space. The text is not stored, because it can be longer than the
+/// value: each control character has six bytes.
+fn size_of(json: &Json) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // The writer has no errors, and the keys of a JSON value are strings.
+    let _ = serde_json::to_writer(&mut count, json);
+    count.0
 }
 
 /// The alternatives of a pattern or of a part of it. An alternative is one combination of `$or` entries: a list of

@@ -8,6 +8,7 @@
 //! The events that a guest published before it set its response are returned with the head of the response. The caller
 //! stores them before it sends the head.
 
+use std::any::Any;
 use std::error::Error;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, LengthLimitError};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use wasmtime::Store;
@@ -59,8 +60,9 @@ pub struct HttpCall {
     pub hops: u32,
     /// Id of the request. Log lines have this id in place of a delivery id.
     pub id: Arc<str>,
-    /// The caller's concurrency permit, held until the guest has ended.
-    pub permit: OwnedSemaphorePermit,
+    /// Dropped when the guest has ended, which can be after its response: the caller's concurrency permit, and the
+    /// record that the request is running.
+    pub held: Box<dyn Any + Send>,
     /// Receives the function's log lines.
     pub logs: LogSink,
     /// Clock for the timestamps of log lines.
@@ -83,7 +85,7 @@ impl Function {
     /// `Unavailable`, and its message is not logged.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
         self.identity.grant_use.attempt();
-        let HttpCall { request, trace, hops, id, permit, logs, clock } = call;
+        let HttpCall { request, trace, hops, id, held, logs, clock } = call;
         let method = request.method().clone();
         let invocation =
             Invocation::new(self.identity.clone(), (id, 1), (None, trace, hops), logs, (clock, Outside::Live));
@@ -91,7 +93,7 @@ impl Function {
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();
         let (first_poll_sender, first_poll) = oneshot::channel();
-        let guest = self.clone().serve(request, permit, invocation.clone(), head_sender, failed.clone());
+        let guest = self.clone().serve(request, held, invocation.clone(), head_sender, failed.clone());
         let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
             let mut guest = pin!(guest);
             match futures_util::poll!(&mut guest) {
@@ -138,7 +140,7 @@ impl Function {
     async fn serve(
         self: Arc<Self>,
         request: GuestRequest,
-        _concurrency_permit: OwnedSemaphorePermit,
+        _held: Box<dyn Any + Send>,
         invocation: Arc<Invocation>,
         head: oneshot::Sender<Head>,
         failed: Arc<AtomicBool>,

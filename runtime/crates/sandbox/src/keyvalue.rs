@@ -26,7 +26,11 @@ pub trait StateSource: Send + Sync + 'static {
     /// Returns the value of a key. An error explains why the value cannot be read now.
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>>;
 
-    /// Returns the first `limit` keys of a bucket in key order. If `after` is set, starts after this key.
+    /// Returns the size of the value of a key in bytes. Does not read the value, so many sizes can be read quickly.
+    fn size(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>>;
+
+    /// Returns at most `limit` keys of a bucket in key order. If `after` is set, starts after this key. Returns fewer
+    /// keys if their values are large; [`Keys::is_last`] is true if no further keys follow.
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
 
     /// Returns the number of keys and bytes in a bucket.

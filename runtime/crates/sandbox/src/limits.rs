@@ -9,12 +9,15 @@ use super::engine::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX}
 pub(super) struct Limits {
     memory_max: usize,
     memory: usize,
+    /// The bytes of the last permitted growth, which wasmtime may report as failed.
+    last_growth: usize,
     memory_denied: bool,
 }
 
 impl Limits {
     pub(super) fn new(memory_max: u64) -> Self {
-        Self { memory_max: usize::try_from(memory_max).unwrap_or(usize::MAX), memory: 0, memory_denied: false }
+        let memory_max = usize::try_from(memory_max).unwrap_or(usize::MAX);
+        Self { memory_max, memory: 0, last_growth: 0, memory_denied: false }
     }
 
     /// Peak memory in bytes. A wasm memory never shrinks, so the current size is the peak.
@@ -36,8 +39,15 @@ impl ResourceLimiter for Limits {
             self.memory_denied = true;
             return Ok(false);
         }
+        self.last_growth = total.saturating_sub(self.memory);
         self.memory = total;
         Ok(true)
+    }
+
+    /// Growth fails after it was permitted, for example beyond the maximum that the memory declares.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory -= std::mem::take(&mut self.last_growth);
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {

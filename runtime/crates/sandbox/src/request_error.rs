@@ -32,7 +32,7 @@ pub(super) fn kind_of(error: &Error) -> RequestError {
         Error::Tls { is_certificate: false, .. } => RequestError::Tls,
         Error::FirstByteTimeout(_) | Error::Deadline => RequestError::Timeout,
         Error::BetweenBytesTimeout(_) => RequestError::BetweenBytesTimeout,
-        Error::TooManyCalls | Error::TooManyConnections => RequestError::TooMany,
+        Error::TooManyCalls | Error::TooManyConnections | Error::TooManyLookups { .. } => RequestError::TooMany,
         Error::ResponseHead => RequestError::ResponseHead,
         Error::RequestBytes(_) => RequestError::RequestBytes,
         Error::ResponseBytes(_) => RequestError::ResponseBytes,

@@ -99,6 +99,12 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
+    /// Same as [`Secrets::redact`], for a text whose rest is missing. Leaves out the end, in which a value may begin that
+    /// continues in the rest.
+    pub fn redact_unfinished(&self, text: &str) -> String {
+        self.redactor.redact_unfinished(text).into_owned()
+    }
+
     /// Replaces the values of secrets in bytes with the values that these secrets have in tests
     /// ([`Secret::for_tests`]). In a test that is made from a recording, the secrets have these values. So recorded
     /// data that contains a secret unchanged is the same as the data in the test.

@@ -10,14 +10,18 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::failure::store_error;
 use super::folder::open_store_for_reading;
 use super::readers::open_for_reading;
-use evoke_fs::sync_folder;
+use evoke_fs::{protected_folder, sync_folder};
 use evoke_model::CheckReport;
 use evoke_store::{Result, StoreError};
 
 /// Copies the store in `folder` to a new file, checks the copy and returns the report. The copy contains everything
 /// that was committed before the call. After an error, no new file exists; otherwise the new file is complete and
 /// synced.
+///
+/// SQLite opens the new file by its path. A user who could replace it before would get the whole store, so the call
+/// fails if other users may replace files in the folder of `to`.
 pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
+    let to = &without_links(to).map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", to.display())))?;
     let new = name_beside(to);
     let copied = copy(folder, &new).and_then(|report| {
         put_in_place(&new, to).map_err(|e| match e.kind() {
@@ -32,6 +36,11 @@ pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
         let _ = std::fs::remove_file(&new);
     }
     copied
+}
+
+fn without_links(to: &Path) -> io::Result<PathBuf> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok(protected_folder(folder.unwrap_or(Path::new(".")))?.join(to.file_name().unwrap_or_default()))
 }
 
 fn name_beside(to: &Path) -> PathBuf {
@@ -67,6 +76,33 @@ fn copy(folder: &Path, new: &Path) -> Result<CheckReport> {
 /// Moves the new file to its final name, unless a file with this name exists, and syncs the folder.
 fn put_in_place(new: &Path, to: &Path) -> io::Result<()> {
     renameat_with(CWD, new, CWD, to, RenameFlags::NOREPLACE)?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-    sync_folder(folder.unwrap_or(Path::new(".")))
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use evoke_model::clock::Clock;
+    use evoke_store::Store as _;
+
+    use super::*;
+    use crate::SqliteStore;
+
+    #[tokio::test]
+    async fn no_copy_is_made_where_others_can_replace_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let (data, shared) = (parent.path().join("data"), parent.path().join("shared"));
+        SqliteStore::open(&data, Clock::fixed(0)).unwrap().close().await.unwrap();
+        std::fs::create_dir_all(shared.join("own")).unwrap();
+        let set_mode = |mode| std::fs::set_permissions(&shared, PermissionsExt::from_mode(mode)).unwrap();
+        set_mode(0o777);
+        for folder in [shared.clone(), shared.join("own")] {
+            let error = backup(&data, &folder.join("copy.db")).unwrap_err().to_string();
+            assert!(error.contains("other users can replace files in") && error.contains("chmod go-w"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(shared.join("own")).unwrap().count(), 0);
+        set_mode(0o1777);
+        backup(&data, &shared.join("copy.db")).unwrap();
+    }
 }

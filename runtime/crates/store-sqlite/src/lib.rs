@@ -205,6 +205,13 @@ impl SqliteStore {
         })
     }
 
+    fn find_state_size(&self, bucket: &str, key: &str) -> Result<Option<usize>> {
+        match self.state_cache.get(bucket, key, true) {
+            Ok(entry) => Ok(entry.map(|entry| entry.value.len())),
+            Err(_) => Ok(self.readers.now(|c| state::find(c, bucket, key))?.map(|found| found.size)),
+        }
+    }
+
     fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

@@ -2,67 +2,83 @@
 
 use std::collections::BTreeMap;
 
+use foldhash::HashSet;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::in_order::{End, Range};
-use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected, WithoutEvent};
-use super::rows::{self, attempt::COLUMNS as ATTEMPT_COLUMNS, event::COLUMNS as EVENT_COLUMNS};
+use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected};
+use super::rows::event::{COLUMN_COUNT as EVENT_COLUMN_COUNT, COLUMNS as EVENT_COLUMNS};
+use super::rows::{self, attempt::COLUMNS as ATTEMPT_COLUMNS};
 use super::{checksum, inspect};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, EventFilter, FunctionId, ReadDelivery, ReadEvent,
     ReadyDelivery, Seq, Stream,
 };
+use evoke_store::LoadLimit;
 use evoke_store::descendants::Descendants;
 
 /// Maximum number of steps along a chain. A chain cannot have this many functions, but a damaged row could make it
 /// endless.
 const CHAIN_MAX: usize = 100;
 
-/// Returns the deliveries that match a condition and are in the expected state, with their events. Also returns the
-/// number of rows that were read. A damaged delivery is skipped: it never runs and is never changed, and `evoke check`
-/// reports it.
+/// Returns the deliveries that match a condition and are in the expected state, with their events, up to the limit.
+/// Leaves out the deliveries in `held`, without reading their events. Also returns the number of rows that were read. A
+/// damaged delivery is skipped: it never runs and is never changed, and `evoke check` reports it.
 fn ready_where(
     c: &Connection,
     expected: Expected,
     condition: &str,
     values: &[&dyn ToSql],
-    limit: usize,
+    held: &HashSet<DeliveryId>,
+    limit: LoadLimit,
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    let is_held = |row: &Row<'_>, at| -> rusqlite::Result<bool> {
+        Ok(!held.is_empty() && held.contains(&DeliveryId(row.get(at)?)))
+    };
     let together = format!(
         "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
          WHERE {condition}"
     );
-    let found = take(c, &together, values, limit, |row| rows::delivery::ready(c, row, expected));
+    let found = take(c, &together, values, limit, |row| {
+        if is_held(row, EVENT_COLUMN_COUNT)? { Ok(None) } else { rows::delivery::ready(c, row, expected).map(Some) }
+    });
     if !matches!(&found, Err(error) if checksum::find_damage(error).is_some()) {
         return found;
     }
     // A page of the events table is damaged, so each event is read on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
-    let (found, rows_read) = take(c, &apart, values, limit, |row| rows::delivery::without_event(row, 0, expected))?;
-    let with_event = |delivery: WithoutEvent| {
+    take(c, &apart, values, limit, |row| {
+        if is_held(row, 0)? {
+            return Ok(None);
+        }
+        let delivery = rows::delivery::without_event(row, 0, expected)?;
         let event = event(c, delivery.event)?;
-        Ok(delivery.with_event(c, event))
-    };
-    Ok((found.into_iter().map(with_event).collect::<rusqlite::Result<_>>()?, rows_read))
+        Ok(Some(delivery.with_event(c, event)))
+    })
 }
 
-fn take<T>(
+/// Reads deliveries up to the limit. `read` returns `None` for a delivery that is left out.
+fn take(
     c: &Connection,
     sql: &str,
     values: &[&dyn ToSql],
-    limit: usize,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<(Vec<T>, usize)> {
+    limit: LoadLimit,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<Option<ReadyDelivery>>,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
     let mut statement = c.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
-    let (mut found, mut rows_read) = (Vec::new(), 0);
-    while found.len() < limit
+    let (mut found, mut bytes, mut rows_read) = (Vec::new(), 0, 0);
+    while !limit.is_reached(found.len(), bytes)
         && let Some(row) = rows.next()?
     {
         rows_read += 1;
         match read(row) {
-            Ok(delivery) => found.push(delivery),
+            Ok(Some(delivery)) => {
+                bytes += delivery.event_size();
+                found.push(delivery);
+            }
+            Ok(None) => {}
             Err(error) => {
                 let what = checksum::find_damage(&error).ok_or(error)?;
                 tracing::error!("{} is damaged: {what}; the delivery does not run", c.path().unwrap_or_default());
@@ -77,11 +93,12 @@ pub(super) fn ready(
     function: FunctionId,
     stream: Stream,
     after: DeliveryId,
-    limit: usize,
+    limit: LoadLimit,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
     let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
     let expected = Expected { state: rows::READY, function: Some(function) };
-    Ok(ready_where(c, expected, &condition, &[&function.0, &after.0], limit)?.0)
+    let none_held = HashSet::default();
+    Ok(ready_where(c, expected, &condition, &[&function.0, &after.0], &none_held, limit)?.0)
 }
 
 /// Returns the condition for the deliveries of a stream: live or replayed ones. The partial indexes have the same
@@ -141,7 +158,8 @@ pub(super) fn chain(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Ve
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
     let expected = Expected { state: rows::READY, function: None };
-    Ok(ready_where(c, expected, "d.id = ?1", &[&id.0], 1)?.0.pop())
+    let none_held = HashSet::default();
+    Ok(ready_where(c, expected, "d.id = ?1", &[&id.0], &none_held, LoadLimit::of(1))?.0.pop())
 }
 
 pub(super) fn due(
@@ -149,12 +167,13 @@ pub(super) fn due(
     function: FunctionId,
     stream: Stream,
     now_ms: UnixMs,
-    limit: usize,
+    held: &HashSet<DeliveryId>,
+    limit: LoadLimit,
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
     let expected = Expected { state: rows::RETRYING, function: Some(function) };
-    let (due, rows_read) = ready_where(c, expected, &condition, &[&function.0, &now_ms], limit)?;
+    let (due, rows_read) = ready_where(c, expected, &condition, &[&function.0, &now_ms], held, limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"

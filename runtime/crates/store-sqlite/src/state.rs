@@ -24,15 +24,7 @@ impl CommittedState for Batch<'_> {
     type Error = rusqlite::Error;
 
     fn find(&self, bucket: &str, key: &str) -> rusqlite::Result<Option<CommittedKey>> {
-        self.tx
-            .prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
-            .query_row([bucket, key], |r| {
-                Ok(CommittedKey {
-                    version: unsigned(r.get(0)?),
-                    size: usize::try_from(r.get::<_, i64>(1)?).unwrap_or_default(),
-                })
-            })
-            .optional()
+        find(self.tx, bucket, key)
     }
 
     fn bucket(&self, name: &str) -> Bucket {
@@ -181,20 +173,86 @@ pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<O
     checksum::name_damage(found.optional(), || named(bucket, key))
 }
 
-/// Returns the first `limit` keys after `after`. Also reads the values, because the checksum of each row covers them.
-pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
-    // Every key sorts after the empty string, which is not allowed as a key.
-    let keys = c
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3"))?
-        .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
-            let key = r.get_ref(1)?.as_str()?;
-            verify(r, bucket, key)?;
-            Ok(key.to_owned())
-        })?
-        .collect();
-    checksum::name_damage(keys, || format!("a key of the bucket {bucket}"))
+/// Returns the version and the size of a key. SQLite does not read the value for its size.
+pub(super) fn find(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<CommittedKey>> {
+    c.prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
+        .query_row([bucket, key], |r| {
+            Ok(CommittedKey {
+                version: unsigned(r.get(0)?),
+                size: usize::try_from(r.get::<_, i64>(1)?).unwrap_or_default(),
+            })
+        })
+        .optional()
+}
+
+/// Bytes of values after which a list of keys ends. The list is read on the thread of the caller, which can be the
+/// thread of a guest, so it must not take long.
+const LISTED_VALUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Returns the first keys after `after`, at most `limit`, and whether they are the last ones. Also reads the values,
+/// because the checksum of each row covers them. So the list ends after [`LISTED_VALUE_BYTES_MAX`].
+pub(super) fn keys(
+    c: &Connection,
+    bucket: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> rusqlite::Result<(Vec<String>, bool)> {
+    let read = || {
+        let mut query = c.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3"
+        ))?;
+        // Every key sorts after the empty string, which is not allowed as a key.
+        let after = after.unwrap_or_default();
+        let mut rows = query.query(params![bucket, after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        let (mut keys, mut bytes) = (Vec::new(), 0);
+        while bytes < LISTED_VALUE_BYTES_MAX {
+            let Some(row) = rows.next()? else {
+                let is_last = keys.len() < limit;
+                return Ok((keys, is_last));
+            };
+            let key = row.get_ref(1)?.as_str()?;
+            verify(row, bucket, key)?;
+            bytes += row.get_ref(2)?.as_bytes()?.len();
+            keys.push(key.to_owned());
+        }
+        Ok((keys, false))
+    };
+    checksum::name_damage(read(), || format!("a key of the bucket {bucket}"))
 }
 
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::SqliteStore;
+    use evoke_model::Actor;
+    use evoke_model::clock::Clock;
+    use evoke_model::state::{Change, Touched, Transaction};
+    use evoke_store::{StateStore as _, Store as _};
+
+    #[tokio::test]
+    async fn a_list_of_keys_with_large_values_has_short_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        let touched = |key: &str| {
+            let change = Some(Change::Set(vec![0; 700_000].into()));
+            Touched { bucket: "a/f".into(), key: key.into(), seen: None, change }
+        };
+        let keys = ["1", "2", "3", "4"].map(touched).to_vec();
+        store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
+        let mut after = None;
+        for (expected, is_last) in [(&["1", "2"][..], false), (&["3", "4"], false), (&[], true)] {
+            let part = store.state_keys("a/f", after.as_deref(), 500).await.unwrap();
+            assert!(part.keys == expected && part.is_last == is_last, "{part:?}");
+            after = part.keys.last().cloned();
+        }
+        store.close().await.unwrap();
+        drop(store);
+        // The sizes are read from the file, because the cache is empty.
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        let size = async |key| store.state_size_with_staged("a/f", key).await.unwrap();
+        assert_eq!((size("1").await, size("5").await), (Some(700_000), None));
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use foldhash::HashSet;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -29,8 +30,9 @@ use evoke_model::{
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
-    Alarm, Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScheduleStore,
-    Scheduled, ScopeStore, StateStore, Store, StoreError, StoreFuture, TakeOverStore, TypeFilter, log_request,
+    Alarm, Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, LoadLimit, Ownership, ReplayStore,
+    ScheduleStore, Scheduled, ScopeStore, StateStore, Store, StoreError, StoreFuture, TakeOverStore, TypeFilter,
+    log_request,
 };
 
 impl EventStore for SqliteStore {
@@ -96,7 +98,7 @@ impl DeliveryStore for SqliteStore {
         function: FunctionId,
         stream: Stream,
         after: DeliveryId,
-        limit: usize,
+        limit: LoadLimit,
     ) -> StoreFuture<Vec<ReadyDelivery>> {
         self.read_owed(move |c| read::ready(c, function, stream, after, limit))
     }
@@ -106,9 +108,10 @@ impl DeliveryStore for SqliteStore {
         function: FunctionId,
         stream: Stream,
         now_ms: UnixMs,
-        limit: usize,
+        held: HashSet<DeliveryId>,
+        limit: LoadLimit,
     ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
+        self.read_owed(move |c| read::due(c, function, stream, now_ms, &held, limit))
     }
 
     /// Does nothing: this store has one owner and tracks no claims, so the deliveries are still ready or due.
@@ -158,12 +161,16 @@ impl StateStore for SqliteStore {
         StoreFuture::ready(self.find_state(bucket, key, true))
     }
 
+    fn state_size_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<usize>> {
+        StoreFuture::ready(self.find_state_size(bucket, key))
+    }
+
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
         // Read the version before the list. If the list is newer than its version, the attempt only runs again without
         // need. If the list were older than its version, the commit would accept it although it is outdated.
         let version = self.state_cache.bucket(bucket).members;
         let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
-        StoreFuture::ready(keys.map(|keys| Keys { keys, version }))
+        StoreFuture::ready(keys.map(|(keys, is_last)| Keys { keys, version, is_last }))
     }
 
     fn state_usage(&self, bucket: &str) -> Usage {

@@ -73,7 +73,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Option<Record>> {
         r.get::<_, String>(1)
     });
     match read.optional() {
-        Ok(record) => Ok(record.and_then(|record| serde_json::from_str(&record).ok())),
+        Ok(record) => Ok(record.and_then(|record| serde_json::from_str::<Record>(&record).ok())),
         Err(error) => {
             let what = checksum::find_damage(&error).ok_or(error)?;
             tracing::error!("{} is damaged: {what}; the record is ignored", connection.path().unwrap_or_default());

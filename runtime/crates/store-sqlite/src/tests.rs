@@ -1,5 +1,6 @@
 mod conformance;
 mod indexes;
+mod portions;
 mod principal;
 mod recordings;
 mod time;
@@ -15,7 +16,7 @@ use evoke_model::{
     Accepted, Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark,
     NewDelivery, NewEvent, Origin, ReplayId, Retention, Seq, Stream, Verdict,
 };
-use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, LoadLimit, ReplayStore, StateStore, Store};
 
 fn mark() -> Vec<Mark> {
     vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
@@ -131,10 +132,8 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
     assert_eq!(stored.event.data, evoke_model::event::Data::Text("hi".into()));
     let records = store.deliveries(Seq(2)).await.unwrap();
     assert_eq!((records.len(), records[1].as_ref().unwrap().attempts[0].message.as_deref()), (2, Some("why")));
-    assert_eq!(
-        store.claim(FunctionId(1), Stream::Live, DeliveryId(0), 9).await.unwrap()[0].event.as_ref().unwrap().event.id,
-        "e"
-    );
+    let claimed = store.claim(FunctionId(1), Stream::Live, DeliveryId(0), LoadLimit::of(9)).await.unwrap();
+    assert_eq!(claimed[0].event.as_ref().unwrap().event.id, "e");
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
     assert_eq!(store.replays(ReplayId(0), 10).await.unwrap().len(), 1);
@@ -277,7 +276,8 @@ async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     // The row now refers to another event, with which the delivery would run.
     other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
-    let ready: Vec<_> = store.claim(f, Stream::Live, DeliveryId(0), 2).await.unwrap().iter().map(|d| d.id).collect();
+    let ready: Vec<_> =
+        store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(2)).await.unwrap().iter().map(|d| d.id).collect();
     assert_eq!(ready, [1, 3].map(DeliveryId));
     let is_reported = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
     assert!(is_reported(&store.check().await.unwrap().problems));
@@ -287,7 +287,7 @@ async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
     assert!(record.unwrap_err().what.contains("evoke.db is damaged: delivery 2"));
     // Event 1 is missing, but its delivery is intact: it becomes a dead letter.
     other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
-    let ready = store.claim(f, Stream::Live, DeliveryId(0), 1).await.unwrap();
+    let ready = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(1)).await.unwrap();
     assert!(ready[0].event.as_ref().unwrap_err().what.contains("event 1 is missing in"), "{ready:?}");
 }
 
@@ -357,7 +357,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     places.iter().for_each(|place| file[place + 1] = 8);
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    assert!(store.claim(FunctionId(0), Stream::Live, DeliveryId(0), 9).await.unwrap().is_empty());
+    assert!(store.claim(FunctionId(0), Stream::Live, DeliveryId(0), LoadLimit::of(9)).await.unwrap().is_empty());
 }
 
 /// Returns the completion of the first attempt at the delivery with this number.
@@ -394,7 +394,7 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     for delivery in [1, 3, 6] {
         store.complete(end(delivery, f, Verdict::Done)).await.unwrap();
     }
-    assert_eq!(store.claim(f, Stream::Live, DeliveryId(0), 9).await.unwrap().len(), 0);
+    assert_eq!(store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(9)).await.unwrap().len(), 0);
     assert_eq!(
         (
             store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(),

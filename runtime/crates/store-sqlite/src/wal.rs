@@ -8,7 +8,7 @@
 //! documentation describes the format in "WAL-mode File Format".
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
 use super::failure::{log_of, remedy};
@@ -67,7 +67,11 @@ enum Found {
 fn scan(path: &Path) -> io::Result<Option<Found>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    let mut log = BufReader::with_capacity(1 << 20, file);
+    scan_log(file, length)
+}
+
+fn scan_log(log: impl Read + Seek, length: u64) -> io::Result<Option<Found>> {
+    let mut log = BufReader::with_capacity(1 << 20, log);
     let mut header = [0; HEADER];
     if length < HEADER as u64 {
         return Ok(None);
@@ -100,7 +104,11 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
     }
     let Some(bad) = first_bad else { return Ok(None) };
     for number in bad..=frames {
-        log.seek(SeekFrom::Start(HEADER as u64 + (number - 1) * size))?;
+        // The log is at this frame, or one or two frames after it. A relative seek keeps the content of the buffer; an
+        // absolute one would drop it, and read the whole buffer again for each frame.
+        let at = HEADER as u64 + (number - 1) * size;
+        let distance = at.cast_signed() - log.stream_position()?.cast_signed();
+        log.seek_relative(distance)?;
         log.read_exact(&mut frame)?;
         let sum = stored(&frame);
         if ends_commit(&frame, &format, number) && follows(&mut log, &mut frame, &format, sum, number, frames)? {
@@ -113,7 +121,7 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
 /// Reads the frame after the frame `number`; `log` must be positioned there. Returns true if the checksum of this next
 /// frame continues the checksum `sum`: then it was written after a frame with the checksum `sum`.
 fn follows(
-    log: &mut BufReader<File>,
+    log: &mut impl Read,
     frame: &mut [u8],
     format: &Format,
     sum: (u32, u32),
@@ -201,5 +209,54 @@ impl Format {
             second = second.wrapping_add(two).wrapping_add(first);
         }
         (first, second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Cursor, SeekFrom};
+
+    const PAGE: usize = 512;
+    const FRAMES: usize = 6_000;
+    const SALTS: [u8; 8] = [0x5a; 8];
+
+    /// Counts the bytes that are read.
+    struct Counted<'a>(Cursor<&'a [u8]>, &'a mut usize);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read(buffer)?;
+            *self.1 += count;
+            Ok(count)
+        }
+    }
+
+    impl Seek for Counted<'_> {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    /// Returns a log with a valid header. Its frames have these salts and wrong checksums, and each ends a commit.
+    fn log_of_invalid_frames(salts: [u8; 8]) -> Vec<u8> {
+        let unsigned = [0x377f_0682, VERSION, PAGE as u32, 0].map(u32::to_be_bytes).concat();
+        let unsigned = [&unsigned[..], &SALTS].concat();
+        let format = Format { is_big_endian: false, page_bytes: PAGE, salts: (0, 0), seed: (0, 0) };
+        let (first, second) = format.sum((0, 0), &unsigned);
+        let header = [&unsigned[..], &first.to_be_bytes(), &second.to_be_bytes()].concat();
+        let frame = [&1_u32.to_be_bytes()[..], &1_u32.to_be_bytes(), &salts, &[7; 8], &[0; PAGE]].concat();
+        [header, frame.repeat(FRAMES)].concat()
+    }
+
+    #[test]
+    fn invalid_frames_are_read_at_most_twice() {
+        // Frames of an earlier log; and frames for each of which the scan reads the next one, too, and then goes back.
+        for salts in [[0xa5; 8], SALTS] {
+            let (log, mut read) = (log_of_invalid_frames(salts), 0);
+            let found = scan_log(Counted(Cursor::new(&log), &mut read), log.len() as u64).unwrap();
+            assert_eq!(found, None);
+            assert!((log.len()..2 * log.len()).contains(&read), "{read} bytes of {}", log.len());
+        }
     }
 }

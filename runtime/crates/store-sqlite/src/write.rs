@@ -66,6 +66,9 @@ pub(super) struct GroupCommit<'a> {
 /// received them.
 pub(super) const PORTION_MAX: usize = 256;
 
+/// A portion ends when the events of the deliveries that it made ready have at least this size in bytes.
+pub(super) const PORTION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The result of a write that changes one portion of many deliveries.
 pub(super) struct Portion {
     pub(super) count: u64,
@@ -79,5 +82,16 @@ impl Portion {
     fn found(ids: impl ExactSizeIterator<Item = DeliveryId>) -> Self {
         let next_after = if ids.len() < PORTION_MAX { None } else { ids.last() };
         Self { count: 0, next_after }
+    }
+
+    /// Adds the size of the deliveries that the change of `id` made ready to `bytes`. Returns true if the portion must
+    /// end with `id`; the next portion then starts after it.
+    fn ends(&mut self, id: DeliveryId, ready: &[ReadyDelivery], bytes: &mut usize) -> bool {
+        *bytes += ready.iter().map(ReadyDelivery::event_size).sum::<usize>();
+        let is_full = *bytes >= PORTION_BYTES_MAX;
+        if is_full {
+            self.next_after = Some(id);
+        }
+        is_full
     }
 }

@@ -26,6 +26,7 @@ mod chain_state;
 mod chains;
 mod damage;
 mod exits;
+mod loads;
 mod operator;
 mod origins;
 mod owners;
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use foldhash::HashSet;
 
 use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
@@ -52,6 +54,7 @@ pub use self::chain_state::*;
 pub use self::chains::*;
 pub use self::damage::*;
 pub use self::exits::*;
+pub use self::loads::*;
 pub use self::operator::*;
 pub use self::origins::*;
 pub use self::owners::*;
@@ -124,7 +127,7 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.claim(function, Stream::Live, DeliveryId(0), 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.claim(function, Stream::Live, DeliveryId(0), LoadLimit::of(100)).await.unwrap().iter().map(|d| d.id).collect()
 }
 
 async fn state_of(store: &dyn Store, number: i64) -> DeliveryState {
@@ -208,8 +211,14 @@ pub async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), ids([1, 2, 3]));
     assert_eq!(ready_ids(store, functions[0]).await, ids([1, 3]));
-    assert_eq!(store.claim(functions[0], Stream::Live, DeliveryId(0), 1).await.unwrap()[0].id, DeliveryId(1));
-    assert_eq!(store.claim(functions[0], Stream::Live, DeliveryId(1), 9).await.unwrap()[0].id, DeliveryId(3));
+    assert_eq!(
+        store.claim(functions[0], Stream::Live, DeliveryId(0), LoadLimit::of(1)).await.unwrap()[0].id,
+        DeliveryId(1)
+    );
+    assert_eq!(
+        store.claim(functions[0], Stream::Live, DeliveryId(1), LoadLimit::of(9)).await.unwrap()[0].id,
+        DeliveryId(3)
+    );
 }
 
 pub async fn the_sink_receives_settled_completions_with_deliveries_they_made_ready(store: &dyn Store) {
@@ -303,11 +312,11 @@ pub async fn a_retry_is_due_at_its_time(store: &dyn Store) {
     store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
     store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
     assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
-    let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, HashSet::default(), LoadLimit::of(10)).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
-    let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, HashSet::default(), LoadLimit::of(10)).await.unwrap();
     assert_eq!((due[0].id, due[0].attempts, next), (DeliveryId(1), 1, Some(NOW_MS + 90)));
-    let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, HashSet::default(), LoadLimit::of(1)).await.unwrap();
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
     let record = store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap();
@@ -337,7 +346,7 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     let seen = watch_ready(store);
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap(), 1);
     assert_eq!(*seen.lock().unwrap(), ids([1]));
-    let again = store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap();
+    let again = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(10)).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
     assert_eq!(store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);

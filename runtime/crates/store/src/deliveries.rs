@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::HashSet;
+
 use crate::running::UncleanExit;
 use crate::{Result, StoreFuture};
 use evoke_model::clock::UnixMs;
@@ -24,6 +26,35 @@ pub struct Committed {
 /// Receives every commit once, in commit order. The sink must not block.
 pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
+/// Limits the deliveries that one call returns, and so its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimit {
+    /// The maximum number of deliveries.
+    pub deliveries: usize,
+    /// The call ends with the delivery with which the total size of the events is at least this number of bytes. So it
+    /// returns at least one delivery, and exceeds this number by less than the size of one event.
+    pub bytes: usize,
+}
+
+impl LoadLimit {
+    /// Limits only the number of deliveries.
+    pub fn of(deliveries: usize) -> Self {
+        Self { deliveries, bytes: usize::MAX }
+    }
+
+    /// Returns true if a call with this many deliveries and bytes must end. More deliveries may match.
+    pub fn is_reached(self, deliveries: usize, bytes: usize) -> bool {
+        deliveries >= self.deliveries || (deliveries > 0 && bytes >= self.bytes)
+    }
+
+    /// Returns true if the list `found` ended at this limit.
+    pub fn is_reached_by(self, found: &[ReadyDelivery]) -> bool {
+        // The sizes are not needed if the number is reached.
+        self.is_reached(found.len(), 0)
+            || self.is_reached(found.len(), found.iter().map(ReadyDelivery::event_size).sum())
+    }
+}
+
 /// Returns the deliveries that are to run, and stores the results of their attempts.
 ///
 /// A delivery is *claimed* before it runs. If several owners (processes) share one store, no other owner runs a claimed
@@ -38,25 +69,27 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// settled. [`DeliveryStore::claim`] finds the deliveries that became ready before this call.
     fn on_commit(&self, sink: CommitSink);
 
-    /// Claims ready deliveries of a function and returns them in accept order: the first `limit` whose ids are greater
-    /// than `after`. The result includes deliveries that this owner has already claimed, but none that another owner
-    /// has claimed.
+    /// Claims ready deliveries of a function and returns them in accept order: the first ones whose ids are greater
+    /// than `after`, up to the limit. The result includes deliveries that this owner has already claimed, but none that
+    /// another owner has claimed.
     fn claim(
         &self,
         function: FunctionId,
         stream: Stream,
         after: DeliveryId,
-        limit: usize,
+        limit: LoadLimit,
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
-    /// which the next retry after these is due. Both times are store times.
+    /// Claims and returns the first retries of a function that are due at `now_ms`, up to the limit, and returns the
+    /// time at which the next retry after these is due. Both times are store times. The deliveries in `held` are
+    /// neither returned nor counted: otherwise, they could use up the limit, and the call would return no other retry.
     fn due(
         &self,
         function: FunctionId,
         stream: Stream,
         now_ms: UnixMs,
-        limit: usize,
+        held: HashSet<DeliveryId>,
+        limit: LoadLimit,
     ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)>;
 
     /// Ends the claims on deliveries that this owner will not run, because it stops or because their function is no

@@ -50,7 +50,7 @@ use evoke_model::{Actor, Retention};
 use futures_util::future::BoxFuture;
 
 pub use self::backlog::Backlog;
-pub use self::deliveries::{CommitSink, Committed, DeliveryStore};
+pub use self::deliveries::{CommitSink, Committed, DeliveryStore, LoadLimit};
 pub use self::error::{Result, StoreError};
 pub use self::events::{EventStore, TypeFilter};
 pub use self::future::StoreFuture;

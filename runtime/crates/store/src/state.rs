@@ -17,7 +17,12 @@ pub trait StateStore: Send + Sync + 'static {
     /// because the commit of an attempt checks that the values have not changed.
     fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
-    /// Returns the first `limit` keys of a bucket that sort after `after`.
+    /// Like [`StateStore::state_with_staged`], but returns only the size of the value in bytes. This takes the same
+    /// time for values of all sizes.
+    fn state_size_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<usize>>;
+
+    /// Returns the first keys of a bucket that sort after `after`: at most `limit`, and fewer if their values are
+    /// large. [`Keys::is_last`] is true if no further keys follow.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys>;
 
     /// Returns the number of keys and bytes in a bucket, as of the last commit that this process has seen. If several

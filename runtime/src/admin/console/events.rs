@@ -56,6 +56,8 @@ pub(in crate::admin) struct Page {
     /// The parameter `before` for the next page; absent if all events were searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Seq>,
+    /// The position of the newest event when the search started. The live stream continues after it.
+    newest: Seq,
 }
 
 pub(in crate::admin) async fn list(
@@ -64,7 +66,7 @@ pub(in crate::admin) async fn list(
     Params(query): Params<Query>,
 ) -> ApiResult<Json<Page>> {
     let limit = list_limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX, "events")?;
-    let _scan = exchange.scan().await;
+    let scan = exchange.scan().await;
     let Query { r#type: type_, source, function, text, state, before, since_ms, until_ms, limit: _ } = query;
     let function = names::optional_function(&admin, function.as_deref()).await?;
     let states = match state {
@@ -74,7 +76,7 @@ pub(in crate::admin) async fn list(
     };
     let none = Conditions::default();
     let conditions = Conditions { type_, source, function, states, since_ms, until_ms, text, before, ..none };
-    let mut pages = Pages::new(admin.store.clone(), conditions).await?;
+    let mut pages = Pages::new(admin.store.clone(), conditions, scan).await?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     'pages: while let Some(page) = pages.next().await? {
         for read in page {
@@ -89,5 +91,5 @@ pub(in crate::admin) async fn list(
             }
         }
     }
-    Ok(Json(Page { rows, scanned: pages.searched, next: pages.rest() }))
+    Ok(Json(Page { rows, scanned: pages.searched, next: pages.rest(), newest: pages.newest }))
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse as _;
+use http::Response;
 use serde::Serialize;
 
 use super::row::cut;
@@ -71,11 +74,11 @@ struct Counts {
 /// delivery.
 type Way = (String, String, Option<(String, String)>);
 
-pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {
-    let _scan = exchange.scan().await;
+pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Response<Body>> {
+    let scan = exchange.scan().await;
     let now_ms = admin.clock.now_ms();
     let range = Conditions { since_ms: Some(now_ms.saturating_sub(AGE_MAX_MS)), ..Conditions::default() };
-    let mut pages = Pages::new(admin.store.clone(), range).await?;
+    let mut pages = Pages::new(admin.store.clone(), range, scan.clone()).await?;
     let mut ways: BTreeMap<Way, Counts> = BTreeMap::new();
     let (mut events, mut oldest_ms) = (0, now_ms);
     'pages: while let Some(page) = pages.next().await? {
@@ -94,8 +97,13 @@ pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Ex
     });
     // If fewer events than the maximum were counted, all events of the last `AGE_MAX_MS` were counted.
     let window_ms = if events < EVENTS_MAX { AGE_MAX_MS } else { now_ms.saturating_sub(oldest_ms).max(1) };
-    let (graph, edges) = (admin.control.graph(), edges.collect());
-    Ok(Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }))
+    let edges = edges.collect();
+    // The graph has the size of all manifests.
+    let respond = move || {
+        let graph = admin.control.graph();
+        Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }).into_response()
+    };
+    Ok(scan.run(respond).await?)
 }
 
 /// Counts the deliveries of one event.

@@ -21,6 +21,7 @@ use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_manifest::{Diagnostic, Diagnostics, Severity, pattern_str};
 use evoke_model::clock::UnixMs;
+use evoke_model::text::parser_message;
 use evoke_model::{ReadEvent, Seq};
 use evoke_pattern::{Explanation, Matcher, Pattern, explain};
 
@@ -91,8 +92,9 @@ pub(in crate::admin) async fn find(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Found>> {
-    let request: Request = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"pattern": "type: [order.placed]"}}"#)))?;
+    let request: Request = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
+        Problem::malformed(format!(r#"{}; send {{"pattern": "type: [order.placed]"}}"#, parser_message(&error)))
+    })?;
     let bytes = request.pattern.len();
     if bytes > PATTERN_BYTES_MAX {
         let detail = format!("the pattern has {bytes} bytes; at most {PATTERN_BYTES_MAX} are allowed");
@@ -100,7 +102,7 @@ pub(in crate::admin) async fn find(
     }
     let (text, scan) = (request.pattern, exchange.scan().await);
     // Long patterns take long to check and to match, so both run on a thread for blocking work.
-    let ((pattern, diagnostics), scan) = scan.run(move || check(&text)).await?;
+    let (pattern, diagnostics) = scan.run(move || check(&text)).await?;
     let mut found = Found { diagnostics, ..Found::default() };
     if let Some(pattern) = pattern {
         let limit = request.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
@@ -128,14 +130,14 @@ fn mistake(diagnostic: &Diagnostic) -> Mistake {
 }
 
 /// Searches the range within the time limit of [`Pages`].
-async fn search(admin: &Admin, range: Conditions, mut finder: Finder, mut scan: Scan) -> ApiResult<Found> {
-    let mut pages = Pages::new(admin.store.clone(), range).await?;
+async fn search(admin: &Admin, range: Conditions, mut finder: Finder, scan: Scan) -> ApiResult<Found> {
+    let mut pages = Pages::new(admin.store.clone(), range, scan.clone()).await?;
     while let Some(page) = pages.next().await? {
         let add = move || {
             page.iter().for_each(|read| finder.add(read));
             finder
         };
-        (finder, scan) = scan.run(add).await?;
+        finder = scan.run(add).await?;
     }
     Ok(Found { scanned: pages.searched, next: pages.rest(), ..finder.found })
 }

@@ -1,5 +1,6 @@
 //! Opens, shows and ends sessions of the console.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -19,6 +20,7 @@ use crate::admin::view::Count;
 use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_model::clock::rfc3339;
+use evoke_model::text::parser_message;
 
 /// The path of the requests that open, show or end a session.
 pub(in crate::admin) const PATH: &str = "/api/v1/console/session";
@@ -34,6 +36,10 @@ pub(in crate::admin) struct Code {
     code: String,
     /// How long the code is valid, in seconds.
     expires_in_s: u64,
+    /// The address of the listener. Without TLS, the link must have this address: another user of the machine can have
+    /// the name `localhost`. With TLS, the link has the name by which the client knows the listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +81,8 @@ pub(in crate::admin) async fn make_code(
     exchange: Exchange,
 ) -> ApiResult<(StatusCode, Json<Code>)> {
     let code = admin.console.sessions.make_code(exchange.caller().clone()).map_err(|error| no_random(&error))?;
-    Ok((StatusCode::CREATED, Json(Code { code, expires_in_s: CODE_TIME.as_secs() })))
+    let address = admin.listener.tls.is_none().then_some(admin.listener.address);
+    Ok((StatusCode::CREATED, Json(Code { code, expires_in_s: CODE_TIME.as_secs(), address })))
 }
 
 pub(in crate::admin) async fn open(
@@ -84,7 +91,7 @@ pub(in crate::admin) async fn open(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Session>)> {
     let Open { code } = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"code": "…"}}"#)))?;
+        .map_err(|error| Problem::malformed(format!(r#"{}; send {{"code": "…"}}"#, parser_message(&error))))?;
     let opened = admin.console.sessions.open(&code, admin.clock.now_ms()).map_err(|error| no_random(&error))?;
     let Some(Opened { cookie, key, caller }) = opened else {
         let detail =

@@ -49,6 +49,34 @@ async fn every_route_needs_a_token_and_every_change_needs_an_operator() {
     }
 }
 
+/// Without TLS, another user of the machine can have the name `localhost`.
+#[tokio::test]
+async fn neither_the_page_nor_a_session_of_the_console_has_the_name_localhost() {
+    const SESSION: &str = "/api/v1/console/session";
+    let api = Api::new().await;
+    let (by_name, json_type) = (("host", "localhost:8081"), ("content-type", "application/json"));
+    let code = async || {
+        let (status, made) = api.post("/api/v1/console/codes", &json!({})).await;
+        assert_eq!((status.as_u16(), &made["address"]), (201, &json!(ADDRESS)));
+        json!({ "code": made["code"] }).to_string().into_bytes()
+    };
+    let page = api.send_with("GET", "/", &[by_name], Vec::new()).await;
+    assert_eq!(page.status(), 307);
+    assert_eq!(page.headers()["location"], "http://127.0.0.1:8081/");
+    assert_eq!(api.send_with("GET", "/", &[], Vec::new()).await.status(), 200);
+    assert_eq!(api.send_with("POST", SESSION, &[by_name, json_type], code().await).await.status(), 403);
+    let opened = api.send_with("POST", SESSION, &[json_type], code().await).await;
+    let cookie = opened.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let opened: Value = serde_json::from_str(&read_response(opened).await.1).unwrap();
+    let session = [("cookie", cookie.as_str()), ("x-evoke-console", opened["key"].as_str().unwrap())];
+    assert_eq!(api.send_with("GET", SESSION, &session, Vec::new()).await.status(), 200);
+    let named = [session[0], session[1], by_name];
+    assert_eq!(api.send_with("GET", SESSION, &named, Vec::new()).await.status(), 401);
+    let token = format!("Bearer {}", api.owner);
+    let status = api.send_with("GET", "/api/v1/status", &[by_name, ("authorization", &token)], Vec::new()).await;
+    assert_eq!(status.status(), 200);
+}
+
 #[tokio::test]
 async fn a_revoked_token_ends_its_responses_in_progress() {
     let api = Api::new().await;

@@ -6,8 +6,8 @@ use super::*;
 async fn store_long_events(api: &Api) -> i64 {
     const COUNT: i64 = 180;
     for n in 1..=COUNT {
-        let mut event = event(&format!("{n:0>20000}"), &"t".repeat(20_000));
-        event["source"] = "s".repeat(20_000).into();
+        let mut event = event(&format!("{n:0>1000}"), &"t".repeat(1_000));
+        event["source"] = "s".repeat(2_000).into();
         event["subject"] = "u".repeat(20_000).into();
         let new = api.new_event(&event, Lineage::default(), n % 2 == 0);
         api.store.accept(vec![new], Vec::new()).await.unwrap();

@@ -1,11 +1,10 @@
 //! The JSON form of grants and of their use.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::control::grants::{GrantRecord, Record, line, propose};
-use evoke_model::GrantKey;
 use evoke_model::clock::rfc3339;
+use evoke_model::{GrantKey, Json};
 
 /// The grants of a function and their use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,7 +32,7 @@ pub struct FunctionGrants {
     /// The smallest `allow:` that covers all uses; absent if the present `allow:` is already the smallest, or if the
     /// function has not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proposal: Option<Value>,
+    pub proposal: Option<Json>,
 }
 
 /// A grant with its use.
@@ -76,7 +75,7 @@ pub struct RefusedUse {
     /// When the use was last tried, with a precision of one hour.
     pub last: String,
     /// The addition to `allow:` that would allow the use.
-    pub allow: Value,
+    pub allow: Json,
 }
 
 impl FunctionGrants {
@@ -85,7 +84,7 @@ impl FunctionGrants {
         let refused = record.refused.iter().map(|refused| RefusedUse {
             key: refused.key.clone(),
             last: rfc3339(refused.last_ms),
-            allow: line(&refused.key),
+            allow: Json(line(&refused.key)),
         });
         Self {
             function,
@@ -96,7 +95,7 @@ impl FunctionGrants {
             grants: record.current().map(|grant| Grant::new(record, grant)).collect(),
             refused: refused.collect(),
             refusing_imports: record.refusing_imports.clone(),
-            proposal: propose(record),
+            proposal: propose(record).map(Json),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The JSON form of a replay.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use evoke_model::clock::rfc3339;
-use evoke_model::{Counts, ReplayId, Seq};
+use evoke_model::{Counts, Json, ReplayId, Seq};
 
 /// A replay of stored events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +16,7 @@ pub struct Replay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The requested [`evoke_core::replay::Filter`].
-    pub filter: Value,
+    pub filter: Json,
     /// When the replay was requested.
     pub created: String,
     /// Number of the last event that was read.
@@ -39,7 +38,7 @@ impl From<evoke_model::Replay> for Replay {
             id,
             state: state.name().into(),
             reason: if is_failed { evoke_core::replay::stored_filter_error(&filter) } else { None },
-            filter: serde_json::from_str(&filter).unwrap_or(Value::String(filter)),
+            filter: serde_json::from_str::<Json>(&filter).unwrap_or_else(|_| Json(filter.into())),
             created: rfc3339(created_ms),
             position,
             until,

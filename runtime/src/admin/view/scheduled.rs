@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Envelope;
-use evoke_model::Seq;
 use evoke_model::clock::UnixMs;
+use evoke_model::{Json, Seq};
 
 /// An event that waits for the time in its attribute `notbefore`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct CancelScheduled {
     pub event: Option<String>,
     /// All events that match this event pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<serde_json::Value>,
+    pub pattern: Option<Json>,
     /// The position after which the search for a pattern continues: `next` of the previous response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Position>,

@@ -10,6 +10,7 @@ use super::answers::Peer;
 use super::state::{GivenBucket, GivenState};
 use crate::control::functions::trigger_name;
 use evoke_manifest::test_file::{Recorded, Test};
+use evoke_model::Json;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
@@ -86,12 +87,19 @@ pub(super) async fn run(function: Arc<sandbox::Function>, app: Arc<str>, test: T
         duration: attempt.duration,
         outcome: attempt.outcome.kind(),
         message: attempt.outcome.message(),
-        published: published_json.iter().filter_map(|json| serde_json::from_str(json).ok()).collect(),
+        published: published_json.iter().filter_map(|json| object(json)).collect(),
         published_json,
         state: changes(&attempt.state, &own, plain),
         shared_state: changes(&attempt.state, &app, plain),
         logs: std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)),
         http: peer.requests(),
+    }
+}
+
+fn object(json: &str) -> Option<Map<String, Value>> {
+    match serde_json::from_str::<Json>(json) {
+        Ok(Json(Value::Object(members))) => Some(members),
+        _ => None,
     }
 }
 

@@ -59,6 +59,10 @@ impl StateSource for GivenState {
         self.stored.get(bucket, key)
     }
 
+    fn size(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        self.stored.size(bucket, key)
+    }
+
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {
         self.stored.keys(bucket, after, limit)
     }

@@ -6,11 +6,10 @@
 //! So each change makes one event, even if the command or Evoke ends at any point.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::Failure;
@@ -18,8 +17,10 @@ use super::super::client::encode_segment;
 use super::draft::Draft;
 use super::lines::Line;
 use super::sender::Sender;
+use super::spool::prepare_folder;
 use super::stream::{Stream, cannot_read, stdin_lines, wrong_line};
 use evoke_fs::PrivateFolder;
+use evoke_model::Json;
 
 /// The maximum size of `changed/KEY.json` in bytes. Two events of the maximum size fit, even if every character is
 /// escaped.
@@ -31,14 +32,16 @@ const KEY_BYTES_MAX: usize = 64;
 #[derive(Default, Serialize, Deserialize)]
 struct Last {
     /// The data of the last event.
-    data: Option<Value>,
+    data: Option<Json>,
     /// The data and the JSON form of the event that is being sent.
-    sending: Option<(Value, String)>,
+    sending: Option<(Json, String)>,
 }
 
 /// The last reading of one key, with the file that stores it.
 struct Readings {
-    path: PathBuf,
+    folder: PrivateFolder,
+    /// The name of the file in the folder.
+    file: String,
     last: Last,
     /// Held to keep the file locked, so that two commands do not send the same change.
     _lock: File,
@@ -53,8 +56,10 @@ pub(super) fn run(
     key: &str,
     reading: Option<Option<Box<RawValue>>>,
 ) -> Result<(), Failure> {
-    if stream.spool.is_none() && !stream.common.data_folder().is_dir() {
-        let folder = stream.common.data_folder().display();
+    if stream.spool.is_none()
+        && let Some(data) = folder.parent().filter(|data| !data.is_dir())
+    {
+        let folder = data.display();
         return Err(Failure::NotRunning(format!(
             "there is no data folder {folder}, which stores the last reading; name another one before the command \
              (evoke --data DIR emit …), or use --spool DIR"
@@ -89,14 +94,10 @@ impl Readings {
         }
         let failed =
             |what: String| Failure::Failed(format!("cannot store the last reading in {}: {what}", folder.display()));
-        PrivateFolder::prepare(folder, &[]).map_err(|error| failed(error.to_string()))?;
-        let folder_of_keys = folder.join("changed");
-        PrivateFolder::prepare(&folder_of_keys, &[]).map_err(|error| failed(error.to_string()))?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder_of_keys.join(format!("{name}.lock")));
+        prepare_folder(folder, &[]).map_err(failed)?;
+        let folder = prepare_folder(&folder.join("changed"), &[]).map_err(failed)?;
+        let options = &mut OpenOptions::new();
+        let lock = folder.open_file(&format!("{name}.lock"), options.write(true).create(true).truncate(false));
         let lock = lock.map_err(|error| failed(error.to_string()))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -105,16 +106,19 @@ impl Readings {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
         }
-        let path = folder_of_keys.join(format!("{name}.json"));
-        let last = match evoke_fs::read_text(&path, FILE_BYTES_MAX) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| {
+        let file = format!("{name}.json");
+        let mut text = Vec::new();
+        let opened = folder.open_file(&file, OpenOptions::new().read(true));
+        let last = match opened.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text)) {
+            Ok(_) => serde_json::from_slice::<Last>(&text).map_err(|error| {
+                let path = folder.path().join(&file);
                 let path = path.display();
                 failed(format!("{path} is damaged ({error}); remove it, and the next reading is sent as a change"))
             })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Last::default(),
             Err(error) => return Err(failed(error.to_string())),
         };
-        Ok(Self { path, last, _lock: lock })
+        Ok(Self { folder, file, last, _lock: lock })
     }
 
     fn feed(
@@ -149,7 +153,7 @@ impl Readings {
         reading: &[u8],
         send: &mut dyn FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Result<Failure, String>> {
-        let data: Value = serde_json::from_slice(reading).map_err(|error| mistake(format!("not JSON: {error}")))?;
+        let data: Json = serde_json::from_slice(reading).map_err(|error| mistake(format!("not JSON: {error}")))?;
         if self.last.data.as_ref() == Some(&data) {
             return Ok(());
         }
@@ -167,16 +171,11 @@ impl Readings {
     }
 
     fn store(&self) -> Result<(), Failure> {
-        let new = self.path.with_extension("new");
         // Serialising JSON values and strings cannot fail.
         let text = serde_json::to_vec(&self.last).unwrap_or_default();
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_data()?;
-            std::fs::rename(&new, &self.path)?;
-            self.path.parent().map_or(Ok(()), evoke_fs::sync_folder)
-        });
-        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", self.path.display())))
+        let path = || self.folder.path().join(&self.file);
+        let written = self.folder.replace(&self.file, &text, true);
+        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path().display())))
     }
 }
 
@@ -239,7 +238,7 @@ mod tests {
             assert!(Readings::open(folder.path(), key).is_err(), "{key}");
         }
         let held = Readings::open(folder.path(), "a/../../k").unwrap();
-        assert_eq!(held.path, folder.path().join("changed/a%2F..%2F..%2Fk.json"));
+        assert_eq!(held.folder.path().join(&held.file), folder.path().join("changed/a%2F..%2F..%2Fk.json"));
         let error = Readings::open(folder.path(), "a/../../k").map(drop).unwrap_err().to_string();
         assert!(error.contains("another `evoke emit --when-changed a/../../k` is running"), "{error}");
     }

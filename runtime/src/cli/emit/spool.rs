@@ -23,7 +23,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::Failure;
-use evoke_fs::{PrivateFolder, sync_folder};
+use super::super::text::{escape, print_error};
+use evoke_fs::PrivateFolder;
+use evoke_model::Json;
 
 /// When a file has this length in bytes, further events go to a new file. Only whole files are removed, so small files
 /// free the space of stored events sooner.
@@ -52,7 +54,8 @@ pub(super) struct Batch {
 
 /// The events of one folder. One thread appends events; another thread reads batches and confirms them.
 pub(super) struct Spool {
-    folder: PathBuf,
+    /// Each file is opened in this folder. If another folder gets its path, opening a file fails.
+    folder: PrivateFolder,
     bytes_max: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -81,11 +84,10 @@ impl Spool {
     /// Opens the folder, and creates it if it does not exist.
     pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Failure> {
         let failed = |what: String| Failure::Failed(format!("cannot use the spool {}: {what}", folder.display()));
-        PrivateFolder::prepare(folder, &["lock", POSITION, REFUSED]).map_err(|error| failed(error.to_string()))?;
-        let lock = lock(folder).map_err(failed)?;
-        let state = State::load(folder).map_err(|error| failed(error.to_string()))?;
-        let (folder, state) = (folder.to_owned(), Mutex::new(state));
-        Ok(Self { folder, bytes_max, state, changed: Condvar::new(), _lock: lock })
+        let folder = prepare_folder(folder, &["lock", POSITION, REFUSED]).map_err(failed)?;
+        let lock = lock(&folder).map_err(failed)?;
+        let state = State::load(&folder).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { folder, bytes_max, state: Mutex::new(state), changed: Condvar::new(), _lock: lock })
     }
 
     /// Writes events to the disk: all of them or none. Each event is in its JSON form, without a line break.
@@ -109,7 +111,7 @@ impl Spool {
         }
         let file = state.files.back().map_or(1, |(number, _)| *number);
         self.write(&mut state, events, size).map_err(|error| {
-            self.failed(&format!("writing {} failed: {error}", self.folder.join(file_name(file)).display()))
+            self.failed(&format!("writing {} failed: {error}", self.path(&file_name(file)).display()))
         })?;
         drop(state);
         self.changed.notify_all();
@@ -117,16 +119,26 @@ impl Spool {
     }
 
     fn write(&self, state: &mut State, events: &[String], size: u64) -> io::Result<()> {
-        let is_full = state.files.back().is_none_or(|(_, length)| *length >= FILE_BYTES_MAX);
-        if is_full || state.last.is_none() {
-            if is_full {
-                let number = state.files.back().map_or(state.position.file, |(number, _)| *number) + 1;
-                let path = self.folder.join(file_name(number));
-                state.last = Some(OpenOptions::new().append(true).create_new(true).open(path)?);
-                sync_folder(&self.folder)?;
+        let append = |number, create_new| {
+            self.folder.open_file(&file_name(number), OpenOptions::new().append(true).create_new(create_new))
+        };
+        match state.files.back().copied() {
+            Some((_, length)) if length < FILE_BYTES_MAX && state.last.is_some() => {}
+            Some((number, length)) if length < FILE_BYTES_MAX => {
+                let file = append(number, false)?;
+                // An append that failed may have left a part of its events.
+                file.set_len(length)?;
+                self.folder.sync()?;
+                state.last = Some(file);
+            }
+            last => {
+                state.last = None;
+                let number = last.map_or(state.position.file, |(number, _)| number) + 1;
+                let file = append(number, true)?;
+                // The file exists now, also if the next step fails.
                 state.files.push_back((number, 0));
-            } else if let Some((number, _)) = state.files.back() {
-                state.last = Some(OpenOptions::new().append(true).open(self.folder.join(file_name(*number)))?);
+                self.folder.sync()?;
+                state.last = Some(file);
             }
         }
         let (Some(file), Some((_, length))) = (&mut state.last, state.files.back_mut()) else { return Ok(()) };
@@ -136,7 +148,8 @@ impl Spool {
             text.push(b'\n');
         }
         if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
-            // Removes the part that was written: after an error, none of the events may stay in the file.
+            // Removes the part that was written: after an error, none of the events may stay in the file. If this
+            // fails, too, the next append tries again.
             let _ = file.set_len(*length);
             state.last = None;
             return Err(error);
@@ -185,12 +198,14 @@ impl Spool {
 
     /// Reads a batch of events that starts at a position. The first `length` bytes of the file are safely on the disk.
     fn read(&self, from: Position, length: u64) -> Result<Batch, Failure> {
-        let path = self.folder.join(file_name(from.file));
+        let name = file_name(from.file);
+        let path = self.path(&name);
         let rest = usize::try_from(length - from.offset).unwrap_or(usize::MAX);
         let mut size = rest.min(BATCH_BYTES_MAX);
         loop {
             let mut text = vec![0; size];
-            let read = File::open(&path).and_then(|file| file.read_exact_at(&mut text, from.offset));
+            let file = self.folder.open_file(&name, OpenOptions::new().read(true));
+            let read = file.and_then(|file| file.read_exact_at(&mut text, from.offset));
             read.map_err(|error| self.failed(&format!("reading {} failed: {error}", path.display())))?;
             let (mut events, mut ends, mut offset) = (Vec::new(), Vec::new(), from.offset);
             for line in text.split_inclusive(|byte| *byte == b'\n').take(BATCH_EVENTS_MAX) {
@@ -214,10 +229,9 @@ impl Spool {
     /// Records that Evoke has stored the first `count` events of a batch, or refused them.
     pub(super) fn confirm(&self, batch: &Batch, count: usize) -> Result<(), Failure> {
         let Some(end) = count.checked_sub(1).and_then(|last| batch.ends.get(last)).copied() else { return Ok(()) };
-        let failed = |error: io::Error| self.failed(&format!("writing the position failed: {error}"));
-        let new = self.folder.join("position.new");
-        std::fs::write(&new, format!("{:08} {}\n", end.file, end.offset)).map_err(failed)?;
-        std::fs::rename(&new, self.folder.join(POSITION)).map_err(failed)?;
+        let text = format!("{:08} {}\n", end.file, end.offset);
+        let written = self.folder.replace(POSITION, text.as_bytes(), false);
+        written.map_err(|error| self.failed(&format!("writing the position failed: {error}")))?;
         let mut state = self.lock();
         state.position = end;
         // Removes the files whose events are all confirmed. The file to which events are appended stays until it is
@@ -229,7 +243,7 @@ impl Spool {
             if state.files.is_empty() {
                 state.last = None;
             }
-            let _ = std::fs::remove_file(self.folder.join(file_name(file)));
+            let _ = self.folder.remove(&file_name(file));
         }
         drop(state);
         self.changed.notify_all();
@@ -238,17 +252,18 @@ impl Spool {
 
     /// Appends an event that Evoke refused, with the reason, to `refused.jsonl`. Returns the path of that file.
     pub(super) fn set_aside(&self, event: &[u8], reason: &str) -> Result<PathBuf, Failure> {
-        let path = self.folder.join(REFUSED);
+        let path = self.path(REFUSED);
         let text = String::from_utf8_lossy(event);
         // If a file of the spool is damaged, the text may not be JSON.
-        let event = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::String(text.into_owned()));
+        let event = serde_json::from_str::<Json>(&text).unwrap_or_else(|_| Json(text.into()));
         let line = format!("{}\n", serde_json::json!({ "reason": reason, "event": event }));
         let mut state = self.lock();
         if state.refused.saturating_add(line.len() as u64) > self.bytes_max {
             let (path, max) = (path.display(), self.bytes_max);
             return Err(self.failed(&format!("{path} would exceed --spool-max ({max} bytes); move this file away")));
         }
-        let written = OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| {
+        let opened = self.folder.open_file(REFUSED, OpenOptions::new().append(true).create(true));
+        let written = opened.and_then(|mut file| {
             file.write_all(line.as_bytes())?;
             file.sync_data()
         });
@@ -258,7 +273,11 @@ impl Spool {
     }
 
     fn failed(&self, what: &str) -> Failure {
-        Failure::Failed(format!("the spool {}: {what}", self.folder.display()))
+        Failure::Failed(format!("the spool {}: {what}", self.folder.path().display()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -267,26 +286,27 @@ impl Spool {
 }
 
 impl State {
-    fn load(folder: &Path) -> io::Result<Self> {
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            numbers.extend(entry?.file_name().to_str().and_then(file_number));
-        }
+    fn load(folder: &PrivateFolder) -> io::Result<Self> {
+        let mut numbers: Vec<u64> = folder.names()?.iter().filter_map(|name| file_number(name)).collect();
         numbers.sort_unstable();
         let mut files = VecDeque::new();
         for number in numbers {
-            files.push_back((number, complete_length(&folder.join(file_name(number)))?));
+            files.push_back((number, complete_length(folder, &file_name(number))?));
         }
         let position = load_position(folder, &files);
-        let refused = std::fs::metadata(folder.join(REFUSED)).map_or(0, |metadata| metadata.len());
+        let refused = match folder.open_file(REFUSED, OpenOptions::new().read(true)) {
+            Ok(file) => file.metadata()?.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
         Ok(Self { files, last: None, position, refused, is_closed: false })
     }
 }
 
 /// Removes the last line of a file if the line is incomplete, because its append did not complete. Returns the new
 /// length of the file.
-fn complete_length(path: &Path) -> io::Result<u64> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+fn complete_length(folder: &PrivateFolder, name: &str) -> io::Result<u64> {
+    let mut file = folder.open_file(name, OpenOptions::new().read(true).write(true))?;
     let length = file.metadata()?.len();
     let (mut end, mut block) = (length, vec![0; 64 * 1024]);
     while end > 0 {
@@ -310,26 +330,30 @@ fn complete_length(path: &Path) -> io::Result<u64> {
 
 /// Reads the position. If it is missing or damaged, returns the start of the first file, whose events are then sent
 /// again.
-fn load_position(folder: &Path, files: &VecDeque<(u64, u64)>) -> Position {
+fn load_position(folder: &PrivateFolder, files: &VecDeque<(u64, u64)>) -> Position {
+    /// More than the longest position.
+    const BYTES_MAX: u64 = 64;
     let first = files.front().map_or(0, |(file, _)| *file);
     let start = Position { file: first, offset: 0 };
-    let Ok(text) = evoke_fs::read_text(&folder.join(POSITION), 64) else { return start };
+    let mut text = String::new();
+    let opened = folder.open_file(POSITION, OpenOptions::new().read(true));
+    let Ok(_) = opened.and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) else { return start };
     let stored = text.strip_suffix('\n').and_then(|text| {
         let (file, offset) = text.split_once(' ')?;
         Some(Position { file: file.parse().ok()?, offset: offset.parse().ok()? })
     });
     let is_valid = |at: &Position| match files.iter().find(|(file, _)| *file == at.file) {
-        Some((_, length)) => at.offset <= *length && ends_a_line(&folder.join(file_name(at.file)), at.offset),
+        Some((_, length)) => at.offset <= *length && ends_a_line(folder, &file_name(at.file), at.offset),
         // The file of the position may already be removed. Then all remaining files come after that file.
         None => at.file < first || files.is_empty(),
     };
     stored.filter(is_valid).unwrap_or(start)
 }
 
-fn ends_a_line(path: &Path, offset: u64) -> bool {
+fn ends_a_line(folder: &PrivateFolder, name: &str, offset: u64) -> bool {
     let mut byte = [0];
-    offset == 0
-        || File::open(path).and_then(|file| file.read_exact_at(&mut byte, offset - 1)).is_ok_and(|()| byte == *b"\n")
+    let read = |file: File| file.read_exact_at(&mut byte, offset - 1);
+    offset == 0 || folder.open_file(name, OpenOptions::new().read(true)).and_then(read).is_ok_and(|()| byte == *b"\n")
 }
 
 fn file_name(number: u64) -> String {
@@ -340,10 +364,19 @@ fn file_number(name: &str) -> Option<u64> {
     name.strip_suffix(".events")?.parse().ok()
 }
 
+/// Opens the folder, and creates it if it does not exist. Makes it private; see [`PrivateFolder::prepare`]. Prints
+/// notes for the user. Returns an error as text.
+pub(super) fn prepare_folder(folder: &Path, own: &[&str]) -> Result<PrivateFolder, String> {
+    let prepared = PrivateFolder::prepare(folder, own).map_err(|error| error.to_string())?;
+    prepared.notes.iter().for_each(|note| print_error(&format!("{}\n", escape(note))));
+    Ok(prepared.folder)
+}
+
 /// Locks the folder for this process. The operating system releases the lock when the process ends.
-fn lock(folder: &Path) -> Result<File, String> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(|e| e.to_string())?;
+fn lock(folder: &PrivateFolder) -> Result<File, String> {
+    let path = folder.path().join("lock");
+    let file = folder.open_file("lock", OpenOptions::new().write(true).create(true).truncate(false));
+    let file = file.map_err(|error| error.to_string())?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

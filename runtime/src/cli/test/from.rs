@@ -1,5 +1,7 @@
 //! `test --from`: fetches recorded attempts from a running Evoke or a folder, and writes the file with their tests.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -112,14 +114,46 @@ pub(super) fn write(recorded: Option<(PathBuf, String)>, to_stdout: bool, replac
     if to_stdout {
         return print(text.trim_end());
     }
-    let failed = |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
-    if !replace && path.try_exists().map_err(failed)? {
-        let path = path.display();
-        return Err(Failure::Failed(format!(
-            "{path} already exists; replace it with --update, or name another file with --out"
-        )));
-    }
-    std::fs::write(&path, text).map_err(failed)?;
-    print_error(&format!("wrote {}\n", path.display()));
+    let mut options = File::options();
+    options.write(true);
+    // `create_new` follows no link and opens no existing file: recordings can contain credentials.
+    if replace {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let path = path.display();
+    written.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            let advice = "replace it with --update, or name another file with --out";
+            Failure::Failed(format!("{path} already exists; {advice}"))
+        }
+        _ => Failure::Failed(format!("cannot write {path}: {error}")),
+    })?;
+    print_error(&format!("wrote {path}\n"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_update_an_existing_file_and_a_link_to_no_file_stay_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, target) =
+            (folder.path().join("file"), folder.path().join("link"), folder.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let write = |path: &Path, text: &str, replace| write(Some((path.to_owned(), text.to_owned())), false, replace);
+        write(&file, "1", false).unwrap();
+        for path in [&file, &link] {
+            let error = write(path, "2", false).unwrap_err().to_string();
+            assert!(error.contains("already exists; replace it with --update"), "{error}");
+        }
+        assert!(!target.exists());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "1");
+        write(&file, "", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+    }
 }

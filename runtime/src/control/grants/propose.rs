@@ -12,7 +12,7 @@ const TYPES_MAX: usize = 5;
 /// stays. Returns `None` if the function has not run, if its `allow:` is already the smallest, or if its `allow:` is
 /// unknown.
 pub fn propose(record: &Record) -> Option<Value> {
-    let allow = record.allow.as_ref().and_then(Value::as_object)?;
+    let allow = record.allow.as_ref().and_then(|allow| allow.as_object())?;
     let mut proposed = Map::new();
     for (key, value) in allow {
         let value = match (key.as_str(), value) {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::declared::{Declared, DeclaredGrant};
 use evoke_model::clock::UnixMs;
-use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind};
+use evoke_model::{GRANT_VALUES_MAX, GrantKey, GrantKind, Json};
 use evoke_sandbox::Uses;
 
 const VERSION: u32 = 1;
@@ -39,7 +38,7 @@ pub struct Record {
     pub refusing_imports: Vec<String>,
     /// The grants as the manifest has them, without values of secrets; `None` if they are too long to be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Value>,
+    pub allow: Option<Json>,
     /// The time at which Evoke found that no manifest has the function any more; `None` if a manifest has the function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_ms: Option<UnixMs>,
@@ -155,7 +154,7 @@ impl Record {
     pub(super) fn declare(&mut self, function: &Declared, now_ms: UnixMs) -> bool {
         let before = self.clone();
         self.gone_ms = None;
-        self.allow.clone_from(&function.allow);
+        self.allow = function.allow.clone().map(Json);
         self.refusing_imports = function.refusing_imports.iter().map(|import| (*import).to_owned()).collect();
         for grant in &mut self.grants {
             if grant.gone_ms.is_none() && !function.grants.iter().any(|declared| declared.key == grant.key) {

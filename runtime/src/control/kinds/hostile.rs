@@ -66,6 +66,24 @@ fn a_chain_of_aliases_cannot_nest_without_limit() {
 }
 
 #[test]
+fn aliases_of_a_long_text_are_rejected_at_the_first_one_over_the_limit() {
+    let long = "A".repeat(32 * 1024);
+    for (head, value) in [
+        (HEAD.to_owned(), long.clone()),
+        // The text of the key counts, too, also in a value within another one.
+        (format!("{HEAD}m: &m\n  ? {long}\n  : 1\n"), "[*m]".to_owned()),
+    ] {
+        let text = format!("{head}x: &x {value}\ny: [{}]\n", "*x,".repeat(10_000));
+        let diagnostics = rejected(&text);
+        let (message, line, column) = first(&diagnostics);
+        assert_eq!(message, "the manifest has more than 4 MiB, counting every use of an alias");
+        let y = text.lines().position(|line| line.starts_with("y: ")).unwrap();
+        // 4 MiB are 128 of these texts. The first one is at its anchor.
+        assert!(line == y + 1 && (3 * 125..=3 * 128 + 5).contains(&column), "{line}:{column}");
+    }
+}
+
+#[test]
 fn a_merge_key_bomb_is_rejected() {
     let mut text = format!("{HEAD}x0: &x0 {{ a: 1 }}\n");
     for level in 1..20 {

@@ -20,7 +20,7 @@ use super::Bus;
 use evoke_model::{ChainState, Completed, Completion, DeliveryId, NewEvent, Origin, ReadEvent, Seq, Verdict};
 use evoke_store::{Committed, StoreError, TypeFilter};
 
-/// The maximum number of waiting requests of all sources together. A waiting request needs less than 1 KiB besides its
+/// The maximum number of waiting requests of all sources together. A waiting request needs at most 2 KiB besides its
 /// connection. The limit leaves half of the listener's connections to other requests.
 const WAITING_MAX: usize = 2_048;
 /// The maximum number of chains that are read at the same time. The limit leaves most of the store's readers to other

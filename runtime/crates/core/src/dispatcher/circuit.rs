@@ -4,10 +4,12 @@
 //! - **Closed**: deliveries start as the function's `rate` allows. [`OPEN_AFTER`] failures in a row open the circuit.
 //! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. When
 //!   a probe succeeds, the circuit is recovering. A failed probe is not counted as an attempt. Its delivery goes to the
-//!   end of the deliveries that wait in memory, so the next probe is another delivery if one waits. Therefore, one
-//!   delivery that the endpoint always rejects does not keep the circuit open.
+//!   end of the deliveries that wait in memory, so the next probe is another delivery if one waits. Every second probe
+//!   is the newest delivery. Therefore, deliveries that the endpoint always refuses do not keep the circuit open, even
+//!   if there are more of them than wait in memory.
 //! - **Recovering**: for [`RECOVERY`], deliveries start at a low rate that doubles every second. A single failure
-//!   during this time opens the circuit again. Otherwise the circuit is then closed.
+//!   without a response during this time opens the circuit again, and [`OPEN_AFTER`] failures in a row do, too.
+//!   Otherwise the circuit is then closed.
 //!
 //! When the endpoint asks for a wait (`Retry-After`), no delivery starts before the end of this wait.
 //!
@@ -107,6 +109,8 @@ enum State {
         wait: Duration,
         /// The running probe.
         probe: Option<DeliveryId>,
+        /// True if the next probe is the newest delivery, false if it is the one that waited longest.
+        is_newest_next: bool,
     },
     Recovering {
         since: Instant,
@@ -116,6 +120,7 @@ enum State {
 /// The state of the endpoint, derived from the result of an attempt.
 enum Sign {
     Up,
+    /// The endpoint failed or did not respond. `after` is the wait that it asked for.
     Down {
         after: Option<Duration>,
     },
@@ -145,7 +150,7 @@ impl Circuit {
 
     /// Restores a circuit that was open before this process started. The first delivery is a probe.
     pub(super) fn open_since(policy: CircuitPolicy, since_ms: UnixMs) -> Self {
-        let state = State::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None };
+        let state = State::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None, is_newest_next: true };
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
@@ -169,6 +174,11 @@ impl Circuit {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
+    }
+
+    /// Returns true if the circuit is open and the next probe is the newest delivery.
+    pub(super) fn probes_newest(&self) -> bool {
+        matches!(self.state, State::Open { is_newest_next: true, .. })
     }
 
     /// Returns the state of an open circuit; `None` if it is not open.
@@ -226,7 +236,7 @@ impl Circuit {
                 self.failures = self.failures.saturating_add(1);
                 self.last = (result.outcome.kind().to_owned(), result.outcome.message());
                 self.is_reported |= is_reported;
-                self.failed(was_probe, now, now_ms);
+                self.failed(was_probe, result.responded, now, now_ms);
                 self.hold(after, now);
                 if was_probe {
                     return Ended::FailedProbe;
@@ -257,18 +267,20 @@ impl Circuit {
         }
     }
 
-    fn failed(&mut self, was_probe: bool, now: Instant, now_ms: UnixMs) {
-        let is_recovering = matches!(self.state, State::Recovering { since } if now - since < RECOVERY);
+    fn failed(&mut self, was_probe: bool, responded: bool, now: Instant, now_ms: UnixMs) {
+        // Without a response, the endpoint is probably down again. With one, it may refuse only this delivery.
+        let is_down_again = !responded && matches!(self.state, State::Recovering { since } if now - since < RECOVERY);
         match &mut self.state {
-            State::Open { wait, probe, .. } if was_probe => {
+            State::Open { wait, probe, is_newest_next, .. } if was_probe => {
                 *probe = None;
+                *is_newest_next = !*is_newest_next;
                 *wait = (*wait * 2).min(PROBE_WAIT_MAX);
                 self.not_before = Some(now + *wait);
             }
             // The attempt started before the circuit opened.
             State::Open { .. } => {}
-            State::Closed | State::Recovering { .. } if is_recovering || self.failures >= OPEN_AFTER => {
-                self.state = State::Open { since_ms: now_ms, wait: PROBE_WAIT_MIN, probe: None };
+            State::Closed | State::Recovering { .. } if is_down_again || self.failures >= OPEN_AFTER => {
+                self.state = State::Open { since_ms: now_ms, wait: PROBE_WAIT_MIN, probe: None, is_newest_next: true };
                 self.not_before = Some(now + PROBE_WAIT_MIN);
             }
             State::Closed | State::Recovering { .. } => {}

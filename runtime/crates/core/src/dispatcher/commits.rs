@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::circuit::Circuit;
 use super::measure::Measurement;
 use super::scheduling::Schedule;
 use super::state_locks::StateLock;
@@ -92,7 +93,13 @@ impl Dispatcher {
             let id = delivery.function;
             match schedule.functions.get_mut(&id) {
                 Some(function) => {
-                    function.lane(Stream::of(delivery.replay)).offer(delivery);
+                    let is_open = function.circuit.as_ref().is_some_and(Circuit::is_open);
+                    let lane = function.lane(Stream::of(delivery.replay));
+                    if let Some(left) = lane.offer(delivery)
+                        && is_open
+                    {
+                        lane.keep_newest(left);
+                    }
                     self.update_queue(&mut schedule, id);
                 }
                 None => unknown.push(delivery.id),

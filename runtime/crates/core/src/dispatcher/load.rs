@@ -3,23 +3,25 @@
 
 use std::time::Duration;
 
+use foldhash::HashSet;
+
 use super::function::Function;
-use super::lane::LOAD_MAX;
 use super::{Dispatcher, Inner, STORE_RETRY};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, FunctionId, Stream};
+use evoke_store::LoadLimit;
 
 /// The longest wait until the next check for due retries. While the machine sleeps, this wait does not advance, but
 /// store time does. So after the sleep, a retry is late by at most this wait.
 const ALARM_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// Loads ready deliveries with ids after `after` into a lane, in the background. After an error, the lane starts
-    /// the load again when [`STORE_RETRY`] has passed.
-    pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
+    /// Loads ready deliveries with ids after `after` into a lane, up to the limit, in the background. After an error,
+    /// the lane starts the load again when [`STORE_RETRY`] has passed.
+    pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId, limit: LoadLimit) {
         let dispatcher = self.clone();
         self.0.runtime.spawn(async move {
-            match dispatcher.0.store.claim(function, stream, after, LOAD_MAX).await {
+            match dispatcher.0.store.claim(function, stream, after, limit).await {
                 Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
                 Err(error) => {
                     tracing::warn!("cannot load pending deliveries from the store; trying again: {error}");
@@ -49,8 +51,9 @@ impl Dispatcher {
                 return;
             }
             let now_ms = dispatcher.0.clock.store_ms();
-            for (function, stream, limit) in dispatcher.start_retry_loads(now_ms) {
-                let (found, next_retry_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
+            for (function, stream, (held, limit)) in dispatcher.start_retry_loads(now_ms) {
+                let due = dispatcher.0.store.due(function, stream, now_ms, held, limit).await;
+                let (found, next_retry_ms) = match due {
                     Ok(due) => due,
                     Err(error) => {
                         tracing::warn!("cannot load due retries from the store; trying again: {error}");
@@ -64,8 +67,9 @@ impl Dispatcher {
         }
     }
 
-    /// Starts a load for each lane whose next retry is due. Returns the lanes with the limit of each load.
-    fn start_retry_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
+    /// Starts a load for each lane whose next retry is due. Returns the lanes with their held deliveries
+    /// and the limit of each load.
+    fn start_retry_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, (HashSet<DeliveryId>, LoadLimit))> {
         let mut due = Vec::new();
         for (id, function) in self.lock().functions.iter_mut().filter(|(_, function)| function.concurrency > 0) {
             for stream in Stream::ALL {

@@ -8,7 +8,7 @@ use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::attempt::Ran;
-use super::circuit::Circuits;
+use super::circuit::{Circuit, Circuits};
 use super::function::Function;
 use super::isolation::{Isolation, Picked};
 use super::lane::Lane;
@@ -146,8 +146,8 @@ pub(super) async fn let_others_run() {
 
 impl Dispatcher {
     /// Puts the function's lanes into the run queue if they have work and room. Starts a load for each lane that is
-    /// behind the store. If the function is suspended, releases its waiting deliveries instead. Must be called after
-    /// every change of a lane.
+    /// behind the store, and wakes the task that loads retries when a lane has room for them again. If the function is
+    /// suspended, releases its waiting deliveries instead. Must be called after every change of a lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
         let Schedule { functions, queue, reruns, idle, circuits, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
@@ -164,10 +164,14 @@ impl Dispatcher {
                 old.into_iter().for_each(|place| queue.remove(id, stream, place));
                 new.into_iter().for_each(|place| queue.push(id, stream, place));
             }
-            if function.concurrency > 0
-                && let Some(after) = function.lane(stream).start_load()
-            {
-                self.load(id, stream, after);
+            if function.concurrency > 0 {
+                let lane = function.lane(stream);
+                if let Some((after, limit)) = lane.start_load() {
+                    self.load(id, stream, after, limit);
+                }
+                if lane.has_regained_retry_room() {
+                    self.0.alarm.notify_one();
+                }
             }
         }
         if let Some(at) = function.circuit_wakes_at()
@@ -326,7 +330,10 @@ impl Dispatcher {
         reruns: &mut HashMap<DeliveryId, StateItem>,
         isolation: &Isolation,
     ) -> Option<Picked> {
-        while let Some(delivery) = function.lane(stream).pick() {
+        loop {
+            let is_newest = function.circuit.as_ref().is_some_and(Circuit::probes_newest);
+            let lane = function.lane(stream);
+            let delivery = if is_newest { lane.pick_newest() } else { lane.pick() }?;
             let changed = if reruns.is_empty() { None } else { reruns.remove(&delivery.id) };
             if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
                 let exits = isolation.exits(delivery.id);
@@ -336,7 +343,6 @@ impl Dispatcher {
             lane.release_slot();
             lane.completed(delivery.id, None);
         }
-        None
     }
 
     /// Changes a lane, then updates the run queue and spawns a worker if the change made work available.

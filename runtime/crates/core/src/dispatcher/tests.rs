@@ -1,6 +1,7 @@
 mod circuit;
 mod clock;
 mod isolation;
+mod load;
 mod pause;
 mod places;
 mod schedule;

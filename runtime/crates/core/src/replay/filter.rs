@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SCAN_MAX;
+use super::{ReplayError, SCAN_MAX};
 use crate::router::Router;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DamagedEvent, EventFilter, FunctionId, NewDelivery, ReadEvent, Seq, StoredEvent};
-use evoke_pattern::Pattern;
+use evoke_model::text::parser_message;
+use evoke_model::{DamagedEvent, EventFilter, FunctionId, Json, NewDelivery, ReadEvent, Seq, StoredEvent};
+use evoke_pattern::{Matcher, Pattern};
 use evoke_store::{InspectionStore, StoreError};
 
 /// The filter of a replay. An event must satisfy all fields that are set; an empty filter selects every stored event.
@@ -30,7 +31,7 @@ pub struct Filter {
     pub source: Option<String>,
     /// Only events that match this event pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<serde_json::Value>,
+    pub pattern: Option<Json>,
     /// Only the event with this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Seq>,
@@ -40,25 +41,33 @@ pub struct Filter {
 }
 
 /// A filter that was checked and compiled.
-pub(super) struct CompiledFilter {
+pub struct CompiledFilter {
+    /// The filter as requested.
+    filter: Filter,
     events: EventFilter,
-    pattern: Option<Pattern>,
+    pattern: Option<Matcher<()>>,
     function: Option<FunctionId>,
 }
 
-/// Returns why the stored filter of a replay is not valid, or `None` if it is valid.
+/// Returns why the stored filter of a replay is not valid, or `None` if it is valid. Long patterns take long to check,
+/// so this must run on a thread for blocking work.
 pub fn stored_filter_error(text: &str) -> Option<String> {
     let filter: Filter = match serde_json::from_str(text) {
         Ok(filter) => filter,
-        Err(error) => return Some(error.to_string()),
+        Err(error) => return Some(parser_message(&error)),
     };
-    CompiledFilter::new(&filter, None).err()
+    CompiledFilter::new(filter, None).err().map(|error| error.to_string())
 }
 
 impl CompiledFilter {
-    /// Compiles a filter. `function` is the id of the filter's function. The error gives the mistake and the correct
-    /// form.
-    pub(super) fn new(filter: &Filter, function: Option<FunctionId>) -> Result<Self, String> {
+    /// Compiles a filter. `function` is the id of the filter's function. Long patterns take long to compile, so this
+    /// must run on a thread for blocking work. The error gives the mistake and the correct form.
+    pub(super) fn new(filter: Filter, function: Option<FunctionId>) -> Result<Self, ReplayError> {
+        let (events, pattern) = Self::parse(&filter).map_err(ReplayError::Filter)?;
+        Ok(Self { filter, events, pattern, function })
+    }
+
+    fn parse(filter: &Filter) -> Result<(EventFilter, Option<Matcher<()>>), String> {
         if let Some(rate) = filter.rate
             && !(rate > 0.0 && rate.is_finite())
         {
@@ -70,10 +79,15 @@ impl CompiledFilter {
             return Err(format!("`event` is {seq}; expected the number of an event, from 1"));
         }
         let pattern = match &filter.pattern {
-            Some(json) => Some(Pattern::parse(json).map_err(|mistakes| {
-                let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-                format!("the pattern is not valid: {}", all.join("; "))
-            })?),
+            Some(json) => {
+                let pattern = Pattern::parse(json).map_err(|mistakes| {
+                    let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+                    format!("the pattern is not valid: {}", all.join("; "))
+                })?;
+                let mut matcher = Matcher::default();
+                matcher.insert((), &pattern);
+                Some(matcher)
+            }
             None => None,
         };
         let events = EventFilter {
@@ -83,7 +97,12 @@ impl CompiledFilter {
             until_ms: parse_time("until", filter.until.as_deref())?,
             ..EventFilter::default()
         };
-        Ok(Self { events, pattern, function })
+        Ok((events, pattern))
+    }
+
+    /// Returns the filter as requested.
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// Reads at most `limit` candidate events after `position`, up to and including `until`. Stops earlier when the
@@ -109,7 +128,8 @@ impl CompiledFilter {
         Ok((found.into_iter().filter_map(intact).collect(), scanned_to))
     }
 
-    /// Returns the deliveries of an event in this replay. The list is empty if the event does not match.
+    /// Returns the deliveries of an event in this replay. The list is empty if the event does not match. Large events
+    /// take long to match, so this must run on a thread for blocking work.
     pub(super) fn deliveries(
         &self,
         store: &dyn InspectionStore,
@@ -118,7 +138,8 @@ impl CompiledFilter {
     ) -> Vec<NewDelivery> {
         let event = &*stored.event;
         // Matching cannot fail: an accepted event has valid data.
-        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.into()).unwrap_or_default());
+        let is_match = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
+        let matches = self.pattern.as_ref().is_none_or(is_match);
         let mut deliveries = Vec::new();
         if matches {
             let origin_uri = store.origin_uri(stored.lineage.origin);

@@ -46,6 +46,12 @@ pub struct Example {
     pub functions: Vec<String>,
 }
 
+/// The events of one step of a dry run, before they are counted.
+pub struct ReadStep {
+    events: Vec<StoredEvent>,
+    scanned_to: Seq,
+}
+
 /// A dry run, which reads the events step by step.
 pub struct DryRun {
     store: Arc<dyn Store>,
@@ -76,20 +82,25 @@ impl DryRun {
         &self.plan
     }
 
-    /// Counts the next events. Takes some milliseconds.
+    /// Reads the next events from the store. [`DryRun::count`] counts them.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn step(&mut self) -> Result<(), StoreError> {
+    pub async fn read(&self) -> Result<ReadStep, StoreError> {
         let (events, scanned_to) =
             self.filter.next_events(&*self.store, self.position, self.until, STEP_MAX, Some(STEP_BYTES_MAX)).await?;
-        events.iter().for_each(|stored| self.count(stored));
-        self.position = scanned_to;
-        self.plan.complete = self.position >= self.until;
-        Ok(())
+        Ok(ReadStep { events, scanned_to })
     }
 
-    fn count(&mut self, stored: &StoredEvent) {
+    /// Counts the events of a step. Matches each of them with the filter and all triggers, which takes long for large
+    /// events. So this must run on a thread for blocking work.
+    pub fn count(&mut self, step: &ReadStep) {
+        step.events.iter().for_each(|stored| self.count_event(stored));
+        self.position = step.scanned_to;
+        self.plan.complete = self.position >= self.until;
+    }
+
+    fn count_event(&mut self, stored: &StoredEvent) {
         let deliveries = self.filter.deliveries(&*self.store, &self.router, stored);
         if deliveries.is_empty() {
             return;

@@ -6,10 +6,10 @@ use super::*;
 use crate::bus::{Limits, Offer};
 use crate::dispatcher::{AttemptResult, Call, FunctionSpec, Runner as FunctionRunner};
 use crate::router::Router;
-use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
+use evoke_model::{FunctionId, Json};
 use evoke_pattern::Pattern;
 use evoke_store::memory::MemoryStore;
 
@@ -96,7 +96,11 @@ impl Fixture {
     }
 
     async fn start(&self, filter: Filter) -> ReplayId {
-        self.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap().id
+        self.replays.start(&Actor::Runtime, &self.compile(filter).await.unwrap()).await.unwrap().id
+    }
+
+    async fn compile(&self, filter: Filter) -> Result<CompiledFilter, ReplayError> {
+        self.replays.compile(filter, &NAMES.map(str::to_owned)).await?()
     }
 
     async fn until(&self, id: ReplayId, is: impl Fn(&Replay) -> bool) -> Replay {
@@ -154,11 +158,13 @@ async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
         (Filter { since: Some(half.clone()), ..Filter::default() }, 45, 70),
         (Filter { until: Some(half), ..Filter::default() }, 45, 70),
         (Filter { event: Some(Seq(3)), ..Filter::default() }, 1, 2),
-        (Filter { pattern: Some(json!({ "id": [{ "prefix": "1" }] })), ..Filter::default() }, 10, 15),
+        (Filter { pattern: Some(Json(json!({ "id": [{ "prefix": "1" }] }))), ..Filter::default() }, 10, 15),
     ] {
-        let mut run = fixture.replays.dry_run(&filter, names.to_vec()).await.unwrap();
+        let compiled = fixture.compile(filter.clone()).await.unwrap();
+        let mut run = fixture.replays.dry_run(compiled, names.to_vec()).await.unwrap();
         while !run.plan().complete {
-            run.step().await.unwrap();
+            let step = run.read().await.unwrap();
+            run.count(&step);
         }
         let plan = run.plan();
         assert_eq!((plan.events, plan.deliveries, plan.complete), (events, deliveries, true), "{filter:?}");
@@ -175,11 +181,11 @@ async fn an_invalid_filter_is_rejected_with_the_correct_form() {
     for (filter, words) in [
         (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no active function `shop/c`"),
         (Filter { since: Some("yesterday".into()), ..Filter::default() }, "expected a time"),
-        (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is not valid"),
+        (Filter { pattern: Some(Json(json!({ "type": "t" }))), ..Filter::default() }, "the pattern is not valid"),
         (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),
         (Filter { event: Some(Seq(0)), ..Filter::default() }, "from 1"),
     ] {
-        let refused = fixture.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap_err();
+        let Err(refused) = fixture.compile(filter).await else { panic!("the filter is valid") };
         assert!(refused.to_string().contains(words), "{refused}");
     }
     assert!(fixture.store.replays(ReplayId(0), 10).await.unwrap().is_empty());
@@ -245,16 +251,34 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
 #[tokio::test(start_paused = true)]
 async fn the_number_of_unfinished_replays_is_limited() {
     let fixture = Fixture::new().await;
-    let names = NAMES.map(str::to_owned);
     fixture.history(0..1).await;
     for _ in 0..OPEN_MAX {
         fixture.start(Filter::default()).await;
     }
     assert!(matches!(
-        fixture.replays.start(&Actor::Runtime, Filter::default(), &names).await,
+        fixture.replays.start(&Actor::Runtime, &fixture.compile(Filter::default()).await.unwrap()).await,
         Err(ReplayError::TooMany)
     ));
     fixture.run();
     fixture.until(ReplayId(16), done).await;
     fixture.start(Filter::default()).await;
+}
+
+#[test]
+fn replayed_events_are_routed_on_a_thread_for_blocking_work() {
+    crate::blocking::tests::runtime().block_on(async {
+        let fixture = Fixture::new().await;
+        fixture.history(0..1).await;
+        let filter = fixture.compile(Filter::default()).await.unwrap();
+        let id = fixture.replays.start(&Actor::Runtime, &filter).await.unwrap().id;
+        let _stop = fixture.run();
+        // The first job compiles the filter, and the second routes the event.
+        for _ in 0..2 {
+            let gate = crate::blocking::tests::Gate::close();
+            crate::blocking::tests::run_all_tasks().await;
+            assert_eq!(fixture.store.replay(id).await.unwrap().unwrap().position, Seq(0));
+            drop(gate);
+        }
+        fixture.until(id, done).await;
+    });
 }

@@ -63,7 +63,8 @@ fn key(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
         // serde_json rejects a string only if it has an unpaired surrogate. The canonical text has U+FFFD instead.
         b'"' => {
-            serde_json::from_str(json).or_else(|_| serde_json::from_str(&canonical_json(json).unwrap_or_default())).ok()
+            let text = |json: &str| serde_json::from_str::<String>(json);
+            text(json).or_else(|_| text(&canonical_json(json).unwrap_or_default())).ok()
         }
         b'n' => None,
         b'-' | b'0'..=b'9' => Some(canonical_number(json)),

@@ -6,7 +6,7 @@ use crate::bus::{Limits, Offer, Refused, Target};
 use crate::router::Router;
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Event;
-use evoke_model::{Accepted, Amount, FunctionId, Origin};
+use evoke_model::{Accepted, Amount, FunctionId, Lineage, NewEvent, Origin};
 use evoke_pattern::Pattern;
 use evoke_store::memory::MemoryStore;
 
@@ -78,6 +78,21 @@ async fn events_are_delivered_when_they_are_due_in_the_order_of_their_times() {
         assert!((0..5).contains(&(at_ms - START_MS - due_ms)), "{id} was delivered at {at_ms}");
     }
     assert_eq!(fixture.store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_with_an_id_that_is_too_long_today_is_delivered_when_it_is_due() {
+    let fixture = Fixture::new(Clock::following_tokio(START_MS), Limits::default()).await;
+    // An earlier version stored it. The bus refuses such an event now.
+    let json = format!(r#"{{"id":"1","source":"/s","type":"order.placed","notbefore":"{}"}}"#, rfc3339(START_MS + 5));
+    let event = Event::from_json(json.as_bytes(), |_| {}).unwrap();
+    let event = Event { id: "x".repeat(100_000), source: "y".repeat(100_000), ..event };
+    let offer = Offer { events: vec![event.clone()], ..Offer::default() };
+    assert!(matches!(fixture.bus.accept(offer).await, Err(Refused::Invalid { index: 0, .. })));
+    let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: Vec::new() };
+    fixture.store.accept(vec![new], Vec::new()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(fixture.delivered().iter().map(|(id, _)| id.len()).collect::<Vec<_>>(), [100_000]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,4 +209,21 @@ async fn one_source_schedules_half_of_the_events_and_leaves_room_for_others() {
     tokio::time::sleep(Duration::from_secs(3601)).await;
     assert_eq!(fixture.delivered().len(), 7);
     fixture.offer("again", START_MS + 2 * HOUR_MS, flood).await.unwrap();
+}
+
+#[test]
+fn due_events_are_routed_on_a_thread_for_blocking_work() {
+    crate::blocking::tests::runtime().block_on(async {
+        let fixture = Fixture::new(Clock::following_tokio(START_MS), Limits::default()).await;
+        fixture.offer("1", START_MS + HOUR_MS, Origin::default()).await.unwrap();
+        crate::blocking::tests::run_all_tasks().await;
+        let gate = crate::blocking::tests::Gate::close();
+        tokio::time::advance(Duration::from_millis(HOUR_MS as u64 + 1)).await;
+        crate::blocking::tests::run_all_tasks().await;
+        assert_eq!(fixture.delivered(), []);
+        drop(gate);
+        while fixture.delivered().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
 }

@@ -121,11 +121,13 @@ async fn a_certificate_with_many_names_makes_no_long_message() {
     let url = format!("https://localhost:{}", server.port);
     let error = owner_trusting(&url, &pem).send(get(&url), &Limits::within(5 * SECOND)).await.err().unwrap();
     assert!(matches!(error, Error::Tls { is_certificate: true, .. }), "{error:?}");
-    assert!(error.to_string().len() < 1000, "{error}");
+    // No name is cut, because a part of a secret would not be recognised.
+    let is_short = |text: &str| text.len() < 1000 && text.contains("\"localhost\"") && !text.contains("xx");
+    assert!(is_short(&error.to_string()) && error.to_string().contains("200 other names"), "{error}");
     let owner = owner_trusting(&url, &pem);
     let target = evoke_model::destination::Target::parse("https", &format!("localhost:{}", server.port)).unwrap();
     let distrust = owner.probe_tls(&target, "localhost", 5 * SECOND).await.unwrap().distrust.unwrap();
-    assert!(distrust.len() < 1000, "{distrust}");
+    assert!(is_short(&distrust), "{distrust}");
 }
 
 #[test]

@@ -127,3 +127,49 @@ fn files_that_vanish_while_the_folder_is_prepared_are_no_error() {
         prepared.unwrap();
     });
 }
+
+#[test]
+fn a_folder_in_which_others_can_replace_files_is_not_protected() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("shared/inner");
+    let link = dir.path().join("link");
+    fs::create_dir_all(&inner).unwrap();
+    symlink("shared/inner", &link).unwrap();
+    assert_eq!(protected_folder(&link).unwrap(), inner.canonicalize().unwrap());
+    for at in [inner.as_path(), inner.parent().unwrap()] {
+        for (bits, is_protected) in [(0o777, false), (0o1777, true), (0o755, true)] {
+            set_mode(at, bits);
+            let found = protected_folder(&link).map_err(|error| error.to_string());
+            assert_eq!(found.is_ok(), is_protected, "{bits:o}: {found:?}");
+        }
+    }
+    let message = protected_folder(Path::new("missing")).unwrap_err();
+    assert_eq!(message.kind(), io::ErrorKind::NotFound);
+    // Only root can give a folder to another user.
+    if std::os::unix::fs::chown(inner.parent().unwrap(), Some(65_534), None).is_ok() {
+        let message = protected_folder(&inner).unwrap_err().to_string();
+        assert!(message.contains("the user with id 65534 owns"), "{message}");
+    }
+}
+
+#[test]
+fn a_file_is_replaced_in_the_opened_folder_and_no_link_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let folder = PrivateFolder::prepare(&path, &[]).unwrap().folder;
+    fs::write(dir.path().join("outside"), "x").unwrap();
+    fs::hard_link(dir.path().join("outside"), path.join("f.new")).unwrap();
+    folder.replace("f", b"1", true).unwrap();
+    fs::remove_file(path.join("f")).unwrap();
+    symlink("../outside", path.join("f")).unwrap();
+    folder.replace("f", b"2", false).unwrap();
+    assert_eq!((mode(&path.join("f")), folder.names().unwrap().contains(&"f".to_owned())), (0o600, true));
+    fs::rename(&path, dir.path().join("moved")).unwrap();
+    fs::create_dir(&path).unwrap();
+    folder.replace("f", b"3", false).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("moved/f")).unwrap(), "3");
+    folder.remove("f").unwrap();
+    folder.remove("f").unwrap();
+    assert!(fs::read_dir(&path).unwrap().next().is_none() && !dir.path().join("moved/f").exists());
+    assert_eq!(fs::read_to_string(dir.path().join("outside")).unwrap(), "x");
+}

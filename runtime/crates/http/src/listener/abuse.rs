@@ -161,6 +161,8 @@ async fn ambiguous_requests_get_one_400_and_are_closed() {
         "GET / HTTP/1.1\r\nhOST: a\\b\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: <a>\r\n\r\n",
         "GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /\r\n\r\n",
         "GET / HTTP/9.9\r\nHost: a\r\n\r\n",

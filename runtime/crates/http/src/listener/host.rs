@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use http::Request;
-use http::header::HOST;
+use http::header::{HOST, HeaderValue};
 
 /// Returns true if `value` is a host, with or without a port. RFC 3986 also allows the characters ``!$&'()*+,;=`` in a
 /// registered name; they are refused, because real host names do not contain them, and attackers use them to confuse
@@ -18,15 +18,14 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     !name.is_empty() && is_name(name.as_bytes()) && is_port(port)
 }
 
-/// Returns true if an HTTP/2 request has several headers `Host`, or one that differs from `:authority` (RFC 9113,
-/// section 8.3.1). For HTTP/1, `framing.rs` checks this.
+/// Returns true if a request has several headers `Host`, or one that differs from the host in its target, or if one of
+/// both is not a host. The target of HTTP/2 has a host in `:authority` (RFC 9113, section 8.3.1), and that of HTTP/1 in
+/// the absolute form (RFC 9112, section 3.2.2). `framing.rs` has already checked the headers `Host` of HTTP/1.
 pub(super) fn is_ambiguous<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), request.uri().authority()) {
-        (None, _) => false,
-        (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => true,
-        (Some(host), _) => hosts.next().is_some() || !is_host(host.as_bytes()),
-    }
+    let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let (host, target) = (hosts.next(), request.uri().authority().map(|authority| authority.as_str().as_bytes()));
+    let differs = host.zip(target).is_some_and(|(host, target)| !host.eq_ignore_ascii_case(target));
+    differs || hosts.next().is_some() || host.or(target).is_some_and(|host| !is_host(host))
 }
 
 fn is_port(text: &str) -> bool {
@@ -50,6 +49,36 @@ fn is_name(mut name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_the_target_is_a_host_and_equal_to_the_header() {
+        let is_ambiguous = |target: &str, host: Option<&str>| {
+            let mut request = Request::get(target).body(()).unwrap();
+            request.headers_mut().extend(host.map(|host| (HOST, host.parse().unwrap())));
+            is_ambiguous(&request)
+        };
+        for (target, host) in [
+            ("/", None),
+            ("/", Some("a")),
+            ("http://a/", None),
+            ("http://a:80/", Some("A:80")),
+            ("//b/", Some("a")),
+            ("/?http://b/", Some("a")),
+        ] {
+            assert!(!is_ambiguous(target, host), "{target} {host:?}");
+        }
+        for (target, host) in [
+            ("http://b/", Some("a")),
+            ("http://a:80/", Some("a")),
+            ("http://user@a/", Some("a")),
+            ("http://user@a/", None),
+            ("http://user@a/", Some("user@a")),
+            ("http://a!b/", None),
+            ("/", Some("a!b")),
+        ] {
+            assert!(is_ambiguous(target, host), "{target} {host:?}");
+        }
+    }
 
     #[test]
     fn hosts_are_names_and_addresses_with_an_optional_port() {

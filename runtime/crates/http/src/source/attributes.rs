@@ -10,6 +10,7 @@ use super::accept::ClaimPolicy;
 use super::cloudevents::single;
 use super::config::HttpSource;
 use super::form;
+use super::memory::REQUEST_BYTES;
 use super::path::PathParameters;
 use super::placeholders::{RequestTemplate, RequestValue};
 use crate::problem::Problem;
@@ -19,14 +20,19 @@ use evoke_model::event::{Event, is_excluded_char};
 /// The longest id that is made from a request, in bytes. An `Idempotency-Key` has the same limit.
 const ID_MAX: usize = 256;
 /// The memory that an event, and each extension attribute, needs in addition to its texts; rounded up.
-const EVENT_BYTES: usize = 256;
+const EVENT_BYTES: usize = 512;
 const EXTENSION_BYTES: usize = 64;
 /// The longest other attribute that is made from a request, in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
 
 /// Returns an estimate of the memory of an event without its data, which is a part of the body, in bytes.
-pub(super) fn memory_of(event: &Event) -> usize {
+fn memory_of(event: &Event) -> usize {
     event.size() - event.data.as_bytes().len() + EVENT_BYTES + event.extensions.len() * EXTENSION_BYTES
+}
+
+/// Returns an estimate of the memory of a request with these events, without their data, in bytes.
+pub(super) fn memory_of_request(events: &[Event]) -> usize {
+    events.iter().map(memory_of).sum::<usize>().max(REQUEST_BYTES)
 }
 
 /// The templates that a source fills in for each event. A fixed `type` is not one of them.

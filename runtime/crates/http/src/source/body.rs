@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 
-use super::memory::{Budget, Memory, Owners, Refused};
+use super::memory::{Budget, Memory, Owners, REQUEST_BYTES, Refused};
 use crate::listener::BodyError;
 use crate::problem::Problem;
 
@@ -56,7 +56,7 @@ where
         // The bytes are copied, because even a small frame would keep alive the whole read buffer that it points into.
         bytes.extend_from_slice(&data);
     }
-    memory.complete();
+    memory.complete(bytes.capacity() + REQUEST_BYTES)?;
     Ok(Read { bytes: bytes.into(), memory })
 }
 
@@ -102,7 +102,7 @@ mod tests {
     async fn a_body_is_limited_and_returns_its_memory() {
         let budget = Budget::default();
         let all = read_all(&budget, "12345", 5).await.unwrap();
-        assert_eq!((&*all.bytes, budget.used()), (&b"12345"[..], 5));
+        assert_eq!((&*all.bytes, budget.used()), (&b"12345"[..], 5 + REQUEST_BYTES));
         drop(all);
         assert_eq!(budget.used(), 0);
         assert_eq!(read_all(&budget, "123456", 5).await.err().unwrap().status, 413);

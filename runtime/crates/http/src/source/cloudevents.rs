@@ -18,15 +18,16 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
-use serde_json::value::RawValue;
 
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::event::{Data, Event, skip_byte_order_mark};
+use evoke_model::event::{Data, Event};
 use evoke_model::media_type::{Charset, essence, is_media_type};
 use evoke_telemetry::Traceparent;
 
+mod batch;
 mod header_value;
 
+use batch::batch;
 pub(super) use header_value::single;
 use header_value::{decode, unquote};
 
@@ -142,29 +143,6 @@ impl Mode {
 
 fn structured(json: &[u8]) -> Result<Event, String> {
     Event::from_complete_json(json).map_err(|e| e.to_string())
-}
-
-fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
-    let items: Vec<&RawValue> = serde_json::from_slice(skip_byte_order_mark(json))
-        .map_err(|e| ReadError::Malformed(format!("the body is not a JSON array of events: {e}")))?;
-    if items.len() > BATCH_MAX {
-        let detail = format!("the batch has {} events; send at most {BATCH_MAX}", items.len());
-        return Err(ReadError::TooLarge(detail));
-    }
-    let mut extensions = 0;
-    let read = |(index, item): (usize, &&RawValue)| {
-        let event = structured(item.get().as_bytes());
-        let event = event.map_err(|e| ReadError::Malformed(format!("event {index}: {e}")))?;
-        extensions += event.extensions.len();
-        if extensions > BATCH_EXTENSIONS_MAX {
-            return Err(ReadError::TooLarge(format!(
-                "the events of the batch have more than {BATCH_EXTENSIONS_MAX} extension attributes; send them in several \
-                 batches"
-            )));
-        }
-        Ok(event)
-    };
-    items.iter().enumerate().map(read).collect()
 }
 
 fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {

@@ -3,10 +3,12 @@
 //! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
 //! are decoded, and is counted like the memory of the body itself. The time of the work is proportional to the sizes of
 //! the body and the result, and other tasks can run in between. The memory of the decoders themselves is bounded by
-//! [`BROTLI_KIB`] and [`DEFLATES_KIB`]; a body waits until there is room for its decoder.
+//! [`BROTLI_KIB`] and [`DEFLATES_KIB`]; a body waits until there is room for its decoder, but
+//! not longer than [`WAIT_MAX`].
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::memory::Memory;
 use crate::problem::Problem;
@@ -27,6 +30,9 @@ const DEFLATES_KIB: u32 = 8 * 1024;
 const DEFLATE_KIB: u32 = 64;
 /// The memory of a decoder for brotli without its window, in KiB: 256 tables of each of three kinds.
 const BROTLI_TABLES_KIB: u32 = 4 * 1024;
+/// The longest wait for a decoder. The limit is needed because a body that waits is complete, so its memory does not
+/// give way to other bodies.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The number of bytes of a body that are decoded before other tasks can run. The number is small, because a few bytes
 /// can define a table that takes microseconds to build.
 const INPUT_TURN: usize = 4 * 1024;
@@ -61,14 +67,15 @@ impl Default for Decoders {
 }
 
 impl Decoders {
-    /// Waits until there is room for a decoder of this body.
-    async fn acquire(&self, coding: Coding, body: &[u8]) -> Option<SemaphorePermit<'_>> {
+    /// Waits until there is room for a decoder of this body. Returns an error after [`WAIT_MAX`].
+    async fn acquire(&self, coding: Coding, body: &[u8]) -> Result<SemaphorePermit<'_>, Problem> {
         let (memory, kib) = match coding {
             Coding::Gzip | Coding::Deflate => (&self.deflates, DEFLATE_KIB),
             Coding::Brotli => (&self.brotli, BROTLI_TABLES_KIB + (1 << brotli_window_bits(body).saturating_sub(10))),
         };
+        let busy = || Problem::later(WAIT_MAX, "too many compressed bodies wait for their decoder; retry later");
         // `acquire_many` fails only if the semaphore is closed, which never happens.
-        memory.acquire_many(kib).await.ok()
+        timeout(WAIT_MAX, memory.acquire_many(kib)).await.ok().and_then(Result::ok).ok_or_else(busy)
     }
 }
 
@@ -122,7 +129,7 @@ fn brotli_window_bits(body: &[u8]) -> u32 {
 /// result. An empty body stays empty.
 ///
 /// # Errors
-/// 413 for a larger result, 400 if the body is not valid data of the coding, and 503 if no memory is free.
+/// 413 for a larger result, 400 if the body is not valid data of the coding, and 503 if no memory or no decoder is free.
 pub(super) async fn decode(
     decoders: &Decoders,
     coding: Coding,
@@ -133,7 +140,7 @@ pub(super) async fn decode(
     if body.is_empty() {
         return Ok(body);
     }
-    let _permit = decoders.acquire(coding, &body).await;
+    let _permit = decoders.acquire(coding, &body).await?;
     let mut decoder = Decoder::new(coding, &body);
     let malformed =
         |detail: &str| Problem::malformed(format!("the body is not valid {} data: {detail}", coding.name()));

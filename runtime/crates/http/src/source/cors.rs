@@ -2,8 +2,9 @@
 //!
 //! A request from a page of an origin that is not listed gets 403. This includes simple requests, which a browser sends
 //! without a preflight request: otherwise any page could make events. Requests without `Origin`, and requests of pages
-//! from the listener's own host, are not affected.
+//! from the listener's own origin, are not affected.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -126,18 +127,18 @@ impl Cors {
     ///
     /// # Errors
     /// 403 for a request from a page of an origin that is not allowed.
-    pub(super) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<HeaderMap, Problem> {
+    pub(super) fn check(&self, head: &Parts) -> Result<HeaderMap, Problem> {
         let mut added = HeaderMap::new();
         if !self.is_any() {
             added.insert(VARY, HeaderValue::from_static("origin"));
         }
-        let mut origins = headers.get_all(ORIGIN).iter();
+        let mut origins = head.headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return Ok(added) };
         if origins.next().is_some() {
             return Err(Problem::malformed("the header `origin` is sent more than once; send it once"));
         }
         if !self.allows(origin.as_bytes()) {
-            if is_own_host(headers, uri, origin.as_bytes()) {
+            if is_own_origin(head, origin.as_bytes()) {
                 return Ok(added);
             }
             let origin = String::from_utf8_lossy(origin.as_bytes());
@@ -159,7 +160,7 @@ impl Cors {
 
     /// Returns the response to a preflight request for a source with these methods.
     pub(super) fn preflight(&self, head: &Parts, methods: &[Method]) -> Result<Response<Full<Bytes>>, Problem> {
-        let mut added = self.check(&head.headers, &head.uri)?;
+        let mut added = self.check(head)?;
         added.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
         added.insert(VARY, VARY_PREFLIGHT);
         let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
@@ -190,13 +191,27 @@ pub(super) fn requested_method(head: &Parts) -> Option<Method> {
     Method::from_bytes(head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Returns true if the request is sent to the host and port of the page (`origin`).
-fn is_own_host(headers: &HeaderMap, uri: &Uri, origin: &[u8]) -> bool {
+/// Returns true if the page (`origin`) has the scheme, host and port to which the request is sent.
+///
+/// Without TLS, the host must be an IP address or `localhost`. Any other name can be changed by its owner to resolve to
+/// this machine (DNS rebinding), and then a page of that name has the same host as the listener. With TLS, the browser
+/// has compared the name with the certificate.
+fn is_own_origin(head: &Parts, origin: &[u8]) -> bool {
     let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
+    let Some((page_scheme, page)) = origin else { return false };
     // HTTP/2 sends the host in the URI.
-    let host = uri.authority().map(Authority::as_str);
-    let host = host.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
-    origin.zip(host).is_some_and(|((_, authority), host)| authority.eq_ignore_ascii_case(host))
+    let host = head.uri.authority().map(Authority::as_str);
+    let Some(host) = host.or_else(|| head.headers.get(HOST)?.to_str().ok()) else { return false };
+    // The listener sets the scheme that the client used.
+    let scheme = head.extensions.get::<Scheme>().unwrap_or(&Scheme::HTTP);
+    let is_safe = *scheme == Scheme::HTTPS || host.parse().is_ok_and(|host: Authority| cannot_be_rebound(host.host()));
+    scheme.as_str() == page_scheme && page.eq_ignore_ascii_case(host) && is_safe
+}
+
+/// Returns true for IP addresses and for `localhost`, which browsers never look up in the DNS.
+fn cannot_be_rebound(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
 fn list(names: &[&str]) -> Option<HeaderValue> {
@@ -271,9 +286,17 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
+    /// Returns the head of a request over TLS, or without it.
+    fn head(scheme: Scheme, pairs: &[(&'static str, &str)]) -> Parts {
+        let mut head = http::Request::new(()).into_parts().0;
+        head.headers = headers(pairs);
+        head.extensions.insert(scheme);
+        head
+    }
+
     /// Returns the added headers as text, or the status of the refusal.
     fn check(cors: &Cors, pairs: &[(&'static str, &str)]) -> Result<String, u16> {
-        let added = cors.check(&headers(pairs), &Uri::default()).map_err(|problem| problem.status.as_u16())?;
+        let added = cors.check(&head(Scheme::HTTPS, pairs)).map_err(|problem| problem.status.as_u16())?;
         let mut lines: Vec<_> =
             added.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
@@ -281,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_origins_and_the_own_host_are_allowed() {
+    fn only_listed_origins_and_the_own_origin_are_allowed() {
         let shop = cors(&["https://shop.example", "http://localhost:3000"], false);
         let allowed = "access-control-allow-origin: https://shop.example; access-control-expose-headers: retry-after; vary: origin";
         assert_eq!(check(&shop, &[("origin", "https://shop.example")]).as_deref(), Ok(allowed));
@@ -300,11 +323,28 @@ mod tests {
             assert_eq!(check(&shop, &[("origin", origin), ("host", "api.example")]), Err(403), "{origin}");
         }
         let twice = [("origin", "https://shop.example"), ("origin", "https://evil.example")];
-        let mut map = HeaderMap::new();
+        let mut repeated = head(Scheme::HTTPS, &[]);
         for (name, value) in twice {
-            map.append(name, value.parse().unwrap());
+            repeated.headers.append(name, value.parse().unwrap());
         }
-        assert_eq!(shop.check(&map, &Uri::default()).unwrap_err().status, 400);
+        assert_eq!(shop.check(&repeated).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_page_of_a_name_that_resolves_to_this_machine_is_foreign_without_tls() {
+        let shop = cors(&["https://shop.example"], false);
+        let check =
+            |scheme, origin: &str, host: &str| shop.check(&head(scheme, &[("origin", origin), ("host", host)])).is_ok();
+        for host in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.7", "localhost:8080", "LOCALHOST"] {
+            let origin = format!("http://{}", host.to_ascii_lowercase());
+            assert!(check(Scheme::HTTP, &origin, host), "{host}");
+        }
+        for host in ["evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "[::1", ""] {
+            assert!(!check(Scheme::HTTP, &format!("http://{host}"), host), "{host}");
+        }
+        // A page of another scheme is of another origin.
+        assert!(!check(Scheme::HTTP, "https://127.0.0.1:8080", "127.0.0.1:8080"));
+        assert!(!check(Scheme::HTTPS, "http://api.example", "api.example"));
     }
 
     #[test]
@@ -320,11 +360,7 @@ mod tests {
     #[test]
     fn a_preflight_request_gets_methods_headers_and_age() {
         let shop = cors(&["https://shop.example"], false);
-        let head = |pairs: &[(&'static str, &str)]| {
-            let mut head = http::Request::new(()).into_parts().0;
-            head.headers = headers(pairs);
-            head
-        };
+        let head = |pairs: &[(&'static str, &str)]| head(Scheme::HTTP, pairs);
         let asked = head(&[("origin", "https://shop.example"), ("access-control-request-headers", "x-evil")]);
         let response = shop.preflight(&asked, &[Method::POST, Method::PUT]).unwrap();
         let header = |name: HeaderName| response.headers()[name].to_str().unwrap().to_owned();

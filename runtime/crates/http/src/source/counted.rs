@@ -12,7 +12,7 @@ use super::handler::Payload;
 use super::memory::{Budget, Memory, Owners, Refused};
 
 /// The largest response whose memory is not counted, in bytes.
-const SMALL_RESPONSE_MAX: usize = 8 * 1024;
+pub(super) const SMALL_RESPONSE_MAX: usize = 8 * 1024;
 
 /// The body of a response of a source.
 pub(super) type ResponseBody = Either<Full<Bytes>, Payload>;
@@ -33,8 +33,7 @@ pub(super) fn reserve(budget: &Budget, owners: Owners, length: usize) -> Result<
         return Ok(None);
     }
     let memory = budget.register(owners);
-    memory.complete();
-    memory.grow(length)?;
+    memory.complete(length)?;
     Ok(Some(memory))
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+mod bounds;
 mod verified;
 
 use super::auth::{Auth, SecretAuth};
@@ -139,9 +140,11 @@ async fn the_memory_of_a_large_response_is_counted_until_it_is_read() {
     let events = Endpoint::new(&events, "/shop/large", Origin(3), Target::Matching);
     http.set_routes(Routes::new([handled, events]).unwrap());
     let large = "x".repeat(100_000);
-    let event = format!(r#"{{"specversion":"1.0","id":"{large}","source":"/shop/large","type":"order.placed"}}"#);
-    let cloudevent = post("/large").header("content-type", "application/cloudevents+json");
-    for (request, body, status) in [(cloudevent, event, 202), (post("/send").header("host", "a"), large, 200)] {
+    let event =
+        |n: u32| format!(r#"{{"specversion":"1.0","id":"{n:0>1000}","source":"/shop/large","type":"order.placed"}}"#);
+    let batch = format!("[{}]", (0..100).map(event).collect::<Vec<_>>().join(","));
+    let cloudevents = post("/large").header("content-type", "application/cloudevents-batch+json");
+    for (request, body, status) in [(cloudevents, batch, 202), (post("/send").header("host", "a"), large, 200)] {
         let used = || http.0.budget.used() + http.0.responses.used();
         let response = http.handle(request.body(Full::from(body)).unwrap()).await;
         assert_eq!(response.status(), status);

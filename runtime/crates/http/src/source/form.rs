@@ -41,15 +41,17 @@ pub(super) fn convert(event: &mut Event, max: usize) -> Result<Option<usize>, Pr
     Ok(Some(length))
 }
 
-/// Sets the query string of a GET request as the data of its event, if the event has no data from a body.
-pub(super) fn add_query(event: &mut Event, query: Option<&str>, max: usize) -> Result<(), Problem> {
+/// Sets the query string of a GET request as the data of its event, if the event has no data from a body. Returns the
+/// size of the added data.
+pub(super) fn add_query(event: &mut Event, query: Option<&str>, max: usize) -> Result<usize, Problem> {
     if let Some(query) = query.filter(|query| !query.is_empty())
         && event.data == Data::None
     {
         event.data = Data::Json(to_json(query.as_bytes(), "the query string", max)?);
         event.datacontenttype = Some("application/json".to_owned());
+        return Ok(event.data.as_bytes().len());
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Returns a form as JSON. `what` names the form in messages.

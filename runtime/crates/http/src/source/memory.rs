@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use evoke_core::bus::Origin;
 pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
 /// The part of the memory that large bodies can use, in bytes: 24 bodies of 1 MiB each.
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
+/// The memory that a request with an event takes besides its body, in bytes: the event, its deliveries, their message to
+/// the store, and the task that waits for the commit. A request with a longer event takes more.
+pub(super) const REQUEST_BYTES: usize = 2 * 1024;
 /// The largest small body, in bytes.
 pub(super) const SMALL_MAX: usize = 64 * 1024;
 /// If another body needs memory, a body that has been arriving for longer than this time can be refused to free its
@@ -51,6 +55,8 @@ pub(super) struct Budget(Arc<Mutex<Pool>>);
 pub(super) struct Memory {
     budget: Budget,
     id: u64,
+    /// The bytes that were granted. Most requests need no more after their body is complete, so they need no lock then.
+    granted: AtomicUsize,
     gives_way: Arc<Notify>,
 }
 
@@ -106,7 +112,7 @@ impl Budget {
             gives_way: gives_way.clone(),
         };
         pool.bodies.insert(id, body);
-        Memory { budget: self.clone(), id, gives_way }
+        Memory { budget: self.clone(), id, granted: AtomicUsize::new(0), gives_way }
     }
 
     /// Returns the used bytes.
@@ -123,14 +129,24 @@ impl Budget {
 impl Memory {
     /// Grows the memory of the body to `bytes` bytes in total.
     pub(super) fn grow(&self, bytes: usize) -> Result<(), Refused> {
-        self.budget.lock().grow(self.id, bytes)
+        if bytes <= self.granted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.budget.lock().grow(self.id, bytes)?;
+        self.granted.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Records that the whole body has arrived. From now on, it does not give way to other bodies.
-    pub(super) fn complete(&self) {
-        if let Some(body) = self.budget.lock().bodies.get_mut(&self.id) {
+    /// Records that the whole body has arrived, and grows its memory to `bytes` bytes in total. From now on, the body
+    /// does not give way to other bodies.
+    pub(super) fn complete(&self, bytes: usize) -> Result<(), Refused> {
+        let mut pool = self.budget.lock();
+        pool.grow(self.id, bytes)?;
+        if let Some(body) = pool.bodies.get_mut(&self.id) {
             body.is_arriving = false;
         }
+        self.granted.fetch_max(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Resolves when the body has to give way. Its memory has been freed then, and [`Memory::grow`] fails.
@@ -291,7 +307,7 @@ mod tests {
         let held = fill(&budget, owners(1, 1), SMALL_MAX);
         let newcomer = budget.register(owners(1, 1));
         assert_eq!(newcomer.grow(1_000), Err(Refused::Full));
-        held[0].complete();
+        held[0].complete(SMALL_MAX).unwrap();
         tokio::time::advance(YIELD_AGE * 2).await;
         newcomer.grow(1_000).unwrap();
         // `held[0]` is complete, so the oldest of the other bodies gave way.

@@ -22,7 +22,7 @@ use super::path::PathPattern;
 use evoke_manifest::Template;
 use evoke_manifest::parser::{Node, Reader, ValueError, excerpt, nearest};
 use evoke_model::claim::is_runtime_type;
-use evoke_model::event::{PRINCIPAL, is_excluded_char};
+use evoke_model::event::{PRINCIPAL, TYPE_BYTES_MAX, is_excluded_char};
 
 /// The most attributes that a source can set.
 const ATTRIBUTES_MAX: usize = 20;
@@ -157,6 +157,10 @@ fn type_template(text: &str, path: Option<&PathPattern>) -> Result<RequestTempla
     if is_runtime_type(template.fixed().unwrap_or(start)) && (template.fixed().is_some() || start.contains('.')) {
         let message = format!("the event type `{}` belongs to the runtime", excerpt(text));
         return Err(ValueError::new(message, "write a type that does not begin with `evoke.`, such as `order.placed`"));
+    }
+    if template.fixed().is_some_and(|fixed| fixed.len() > TYPE_BYTES_MAX) {
+        let message = format!("the event type `{}` has more than {TYPE_BYTES_MAX} bytes", excerpt(text));
+        return Err(ValueError::new(message, "write a shorter type, such as `order.placed`"));
     }
     if template.texts().flat_map(str::chars).any(char::is_whitespace) {
         let message = format!("the event type `{}` contains white space", excerpt(text));

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -37,7 +37,6 @@ use super::attributes::Templates;
 use crate::problem::Problem;
 use evoke_core::bus::{Bus, Origin, Reply, ReplyPermit};
 use evoke_model::event::{Data, Event};
-use evoke_model::media_type::essence;
 use evoke_model::{Accepted, Seq};
 use evoke_store::TypeFilter;
 
@@ -129,19 +128,14 @@ impl NoReply {
     }
 }
 
-/// Reserves a place among the requests that wait for a reply. Returns the error 400 for a batch, and 503 if too many
-/// requests wait.
-pub(super) fn reserve(bus: &Bus, source: Origin, headers: &HeaderMap) -> Result<ReplyPermit, Problem> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if essence(content_type).eq_ignore_ascii_case("application/cloudevents-batch+json") {
-        let detail = "a batch has no single reply; send each event in a request of its own, or the batch to a source \
-                      without `reply`";
-        return Err(Problem::malformed(detail));
-    }
-    let Some(permit) = bus.reserve_reply(source) else {
-        return Err(Problem::later(RETRY_AFTER, "too many requests wait for a reply; retry later"));
-    };
-    Ok(permit)
+/// The error for a batch.
+pub(super) const BATCH: &str = "a batch has no single reply; send each event in a request of its own, or the batch to a \
+                                source without `reply`";
+
+/// Reserves a place among the requests that wait for a reply. Returns the error 503 if too many requests wait.
+pub(super) fn reserve(bus: &Bus, source: Origin) -> Result<ReplyPermit, Problem> {
+    let busy = || Problem::later(RETRY_AFTER, "too many requests wait for a reply; retry later");
+    bus.reserve_reply(source).ok_or_else(busy)
 }
 
 /// If the event was accepted before, compares it with the stored event. To get the reply, the sender must send the

@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
+use super::Extent;
 use evoke_egress::Error;
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
@@ -24,9 +25,9 @@ use evoke_model::outcome::Outcome;
 const LOCATION_CHARS_MAX: usize = 200;
 
 /// Returns the beginning of the header `location` for a message.
-pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str) -> String) -> Option<String> {
+pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str, Extent) -> String) -> Option<String> {
     let location = headers.get(LOCATION)?.to_str().ok()?;
-    Some(redact(location).chars().take(LOCATION_CHARS_MAX).collect())
+    Some(redact(location, Extent::Whole).chars().take(LOCATION_CHARS_MAX).collect())
 }
 
 /// Returns the outcome of a response, and the note of a successful attempt. `location` and `excerpt` are the beginnings
@@ -78,7 +79,7 @@ pub(super) fn of_error(error: &Error) -> Outcome {
         },
         error if error.is_refusal() => Outcome::Denied { message: error.to_string() },
         // These errors occur on this side, so they are not failures of the endpoint.
-        Error::TooManyCalls | Error::TooManyConnections | Error::Internal(_) => {
+        Error::TooManyCalls | Error::TooManyConnections | Error::TooManyLookups { .. } | Error::Internal(_) => {
             Outcome::Unavailable { message: error.to_string() }
         }
         error => Outcome::EndpointFailed { message: error.to_string(), after: None },
@@ -115,7 +116,7 @@ mod tests {
                 (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
             }),
         );
-        let location = location(&headers, &str::to_owned);
+        let location = location(&headers, &|text, _| text.to_owned());
         of_response(StatusCode::from_u16(status).unwrap(), &headers, (location.as_deref(), Some("why")), NOW_MS).0
     }
 
@@ -142,6 +143,16 @@ mod tests {
         );
         let (done, note) = of_response(StatusCode::NO_CONTENT, &HeaderMap::new(), (None, None), NOW_MS);
         assert_eq!((done, note.as_deref()), (Outcome::Done, Some("204 No Content")));
+    }
+
+    #[test]
+    fn an_error_of_this_side_is_no_failure_of_the_endpoint() {
+        let host = || "crm.example".to_owned();
+        for error in [Error::TooManyCalls, Error::TooManyConnections, Error::TooManyLookups { host: host() }] {
+            assert_eq!(of_error(&error).kind(), "unavailable", "{error:?}");
+        }
+        let error = Error::DnsTimeout { host: host(), after: Duration::from_secs(5) };
+        assert_eq!(of_error(&error).kind(), "endpoint-failed");
     }
 
     #[test]

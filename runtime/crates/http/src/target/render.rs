@@ -12,7 +12,7 @@ use super::SecretValues;
 /// Largest body in bytes. Without this bound, a template that repeats large data of an event could make a huge body.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest size of a header value in bytes.
-const HEADER_BYTES_MAX: usize = 8 * 1024;
+pub(super) const HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Largest size of a path and its query together, in bytes.
 const PATH_BYTES_MAX: usize = 8 * 1024;
 
@@ -38,9 +38,10 @@ impl<'a> Values<'a> {
             match field {
                 Field::Secret(name) => Ok(self.secret(name)),
                 field => match self.text(field).filter(|text| !(is_in_path && text.is_empty())) {
-                    // Servers resolve the segments `.` and `..`, so the request would reach another path.
-                    Some(text) if is_in_path && text.bytes().all(|byte| byte == b'.') => {
-                        Err("consists of dots, which would change the path")
+                    // Servers resolve the segments `.` and `..`, so the request would reach another path. Some servers
+                    // decode `%2F` and `%5C` before they do so.
+                    Some(text) if is_in_path && text.split(['/', '\\']).any(is_dots) => {
+                        Err("has a part of only dots, which would change the path")
                     }
                     text => Ok(text.map(|text| utf8_percent_encode(&text, ENCODED).to_string().into())),
                 },
@@ -148,6 +149,10 @@ impl<'a> Values<'a> {
             Field::Secret(_) => None,
         }
     }
+}
+
+fn is_dots(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte == b'.')
 }
 
 fn quoted(text: &str) -> String {

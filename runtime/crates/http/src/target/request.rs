@@ -17,7 +17,7 @@ use evoke_model::event::{Data, Event};
 use evoke_telemetry::TraceContext;
 
 use super::SecretValues;
-use super::render::Values;
+use super::render::{HEADER_BYTES_MAX, Values};
 use super::sign::Signer;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -26,6 +26,12 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("evoke/", env!("CARG
 /// The characters that are percent-encoded when an attribute becomes a `ce-` header (HTTP protocol binding, section
 /// 3.1.3.2): space, `"`, `%`, and all beyond printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Largest size of the URL's path and the headers together, in bytes. Many servers have this limit or a higher one. With
+/// HTTP/2, some end the whole connection if a request exceeds their limit, and other deliveries share the connection.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The bytes that each header counts for in addition to its name and value (RFC 9113, section 6.5.2).
+const FIELD_BYTES: usize = 32;
 
 /// The parts of a request that do not depend on the event. Has no `Debug`, because it contains secrets.
 pub(super) struct Template {
@@ -100,6 +106,7 @@ impl Template {
             signer.sign(&mut headers, id, &body, now_ms)?;
         }
         let path = values.path(&self.path)?;
+        check_size(&path, &headers)?;
         let path: PathAndQuery =
             path.parse().map_err(|_| "the URL contains a character that cannot be sent".to_owned())?;
         let uri = Uri::builder().scheme(origin.scheme()).authority(origin.authority()).path_and_query(path);
@@ -130,6 +137,21 @@ impl Template {
             }
         }
     }
+}
+
+/// Checks the size of a head before anything is sent. A producer chooses the sizes of the attributes.
+fn check_size(path: &str, headers: &HeaderMap) -> Result<(), String> {
+    let mut size = path.len();
+    for (name, value) in headers {
+        if value.len() > HEADER_BYTES_MAX {
+            return Err(format!("the header `{name}` would have more than {} KiB", HEADER_BYTES_MAX >> 10));
+        }
+        size += name.as_str().len() + value.len() + FIELD_BYTES;
+    }
+    if size > HEAD_BYTES_MAX {
+        return Err(format!("the URL and the headers would have more than {} KiB in total", HEAD_BYTES_MAX >> 10));
+    }
+    Ok(())
 }
 
 /// Adds the attributes of an event as headers, and returns its data (HTTP protocol binding, section 3.1).

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::RESPONSE_BYTES_MAX;
+use super::{Extent, RESPONSE_BYTES_MAX};
 use evoke_egress::ResponseBody;
 
 /// The longest wait for the body of a response. The outcome does not depend on the body, so an attempt waits only this
@@ -23,30 +23,35 @@ const START_CHARS_MAX: usize = 4 * EXCERPT_CHARS_MAX;
 pub(super) async fn read(
     mut body: ResponseBody,
     is_success: bool,
-    redact: &(dyn Fn(&str) -> String + Sync),
+    redact: &(dyn Fn(&str, Extent) -> String + Sync),
 ) -> Option<String> {
     let until = Instant::now() + BODY_WAIT;
-    let (mut bytes, mut size) = (Vec::new(), 0);
-    while size <= RESPONSE_BYTES_MAX
-        && let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await
-    {
+    let (mut bytes, mut size, mut extent) = (Vec::new(), 0, Extent::Start);
+    while size <= RESPONSE_BYTES_MAX {
+        let frame = match timeout_at(until, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) | Err(_) => break,
+            Ok(None) => {
+                extent = Extent::Whole;
+                break;
+            }
+        };
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
         let room = if is_success { 0 } else { RESPONSE_BYTES_MAX.saturating_sub(bytes.len()) };
         bytes.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
     }
-    if is_success { None } else { excerpt(&bytes, redact) }
+    if is_success { None } else { excerpt(&bytes, extent, redact) }
 }
 
 /// Returns the beginning of a text in one line. Control characters become spaces.
-fn excerpt(bytes: &[u8], redact: &dyn Fn(&str) -> String) -> Option<String> {
+fn excerpt(bytes: &[u8], extent: Extent, redact: &dyn Fn(&str, Extent) -> String) -> Option<String> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         // The bytes may be cut within a character.
         Err(error) => std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default(),
     };
-    // A secret at the end of the bytes may be cut and not recognised, so the excerpt is only taken from the start.
-    let text: String = redact(text).chars().take(START_CHARS_MAX).collect();
+    let text: String = redact(text, extent).chars().take(START_CHARS_MAX).collect();
     let words: Vec<&str> = text.split(|char: char| char.is_whitespace() || char.is_control()).collect();
     let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(EXCERPT_CHARS_MAX).collect();
@@ -59,8 +64,10 @@ fn excerpt(bytes: &[u8], redact: &dyn Fn(&str) -> String) -> Option<String> {
 #[cfg(test)]
 mod tests {
 
+    use super::*;
+
     fn excerpt(bytes: &[u8]) -> Option<String> {
-        super::excerpt(bytes, &str::to_owned)
+        super::excerpt(bytes, Extent::Whole, &|text, _| text.to_owned())
     }
 
     #[test]
@@ -79,11 +86,11 @@ mod tests {
 
     #[test]
     fn a_secret_is_replaced_before_the_text_is_cut() {
-        let redact = |text: &str| text.replace("hunter2-hunter2", "[secret KEY]");
+        let redact = |text: &str, _| text.replace("hunter2-hunter2", "[secret KEY]");
         for before in [0, 150, 190, 195, 199, 200, 790, 799] {
             for space in [' ', 'x'] {
                 let text = space.to_string().repeat(before) + "hunter2-hunter2";
-                let shown = super::excerpt(text.as_bytes(), &redact).unwrap_or_default();
+                let shown = super::excerpt(text.as_bytes(), Extent::Whole, &redact).unwrap_or_default();
                 assert!(!shown.contains("hunter"), "{before} {space:?}: {shown}");
             }
         }

@@ -11,6 +11,7 @@ use super::request::{Delivery, Template};
 use super::*;
 use evoke_egress::Client;
 use evoke_manifest::{Registry, load_str};
+use evoke_model::event::Data;
 use evoke_telemetry::Metrics;
 
 /// Returns the settings of a function with this `deliver`, in YAML flow style.
@@ -28,7 +29,7 @@ fn event() -> Event {
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1",
         "data": {
             "total": 12.50, "name": "Ada \"the\" \\ {secret.KEY}\n", "none": null, "list": [1, "2"], "yes": true,
-            "deep": { "er": "x" }, "path": "../../admin?x=1#y", "dots": "..", "empty": "", "line": "a\r\nx-evil: 1",
+            "deep": { "er": "x" }, "path": "..a/b\\c?x=1#y", "dots": "..", "empty": "", "line": "a\r\nx-evil: 1",
         },
     });
     Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap()
@@ -68,7 +69,7 @@ fn a_binary_request_has_the_attributes_as_headers_and_the_data_as_its_body() {
     assert_eq!(headers["ce-subject"], "a%22b\\c%20{id}%E2%82%AC");
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(request.body(), event().data.as_bytes());
-    let no_data = Event { data: evoke_model::event::Data::None, datacontenttype: None, ..event() };
+    let no_data = Event { data: Data::None, datacontenttype: None, ..event() };
     let request = request_for("{ url: \"https://crm.example\", mode: binary }", &no_data).unwrap();
     assert!(request.body().is_empty() && !request.headers().contains_key("content-type"));
 }
@@ -101,12 +102,12 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
     );
     let request = request_for(&yaml, &event()).unwrap();
     let path = request.uri().path_and_query().unwrap().as_str();
-    assert_eq!(path, "/o/..%2F..%2Fadmin%3Fx%3D1%23y/T0/B1?x=y&q=a%22b%5Cc%20%7Bid%7D%E2%82%AC");
+    assert_eq!(path, "/o/..a%2Fb%5Cc%3Fx%3D1%23y/T0/B1?x=y&q=a%22b%5Cc%20%7Bid%7D%E2%82%AC");
     assert_eq!(request.headers()["x-name"], "x k\"ey/1?a=b");
     assert!(request.headers()["authorization"].is_sensitive());
 
     for (template, error) in [
-        ("url: \"https://crm.example/{data.dots}\"", "`{data.dots}` in the URL consists of dots"),
+        ("url: \"https://crm.example/{data.dots}\"", "`{data.dots}` in the URL has a part of only dots"),
         ("url: \"https://crm.example/{data.missing}\"", "no value for `{data.missing}` in the URL"),
         ("url: \"https://crm.example/users/{data.empty}\"", "no value for `{data.empty}` in the URL"),
         ("url: \"https://crm.example/{data.empty}{data.dots}/x\"", "no value for `{data.empty}` in the URL"),
@@ -126,6 +127,46 @@ fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
     let yaml = "{ url: \"https://crm.example/users/{data.empty|all}?a={data.empty}&b={data.dots}\" }";
     let request = request_for(yaml, &event()).unwrap();
     assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/users/all?a=&b=..");
+}
+
+#[test]
+fn a_value_with_a_segment_of_dots_is_refused_in_the_path_also_after_an_encoded_slash() {
+    let path = |value: &str, place: &str| {
+        let event = Event { subject: Some(value.to_owned()), ..event() };
+        request_for(&format!("{{ url: \"https://crm.example/a/{place}\" }}"), &event)
+    };
+    for value in [".", "..", "...", "../../admin", "x/..", "x/./y", "/..", "..\\admin", "x\\..", "a/..\\b"] {
+        for place in ["{subject}", "v{subject}", "{subject}/x"] {
+            let message = path(value, place).unwrap_err();
+            assert!(message.contains("`{subject}` in the URL has a part of only dots"), "{value} {place}: {message}");
+        }
+        assert!(path(value, "?q={subject}").is_ok(), "{value}");
+    }
+    for value in ["a.b", "..a", "a..", "a/b", "/a/", "\u{2025}"] {
+        assert!(path(value, "{subject}").is_ok(), "{value}");
+    }
+}
+
+#[test]
+fn a_head_that_servers_would_not_accept_is_refused_before_it_is_sent() {
+    let binary = "{ url: \"https://crm.example\", mode: binary }";
+    let with = |subject: String| Event { subject: Some(subject), ..event() };
+    assert!(request_for(binary, &with("x".repeat(8 * 1024))).is_ok());
+    // Each character has 9 bytes in a header.
+    for subject in ["x".repeat(8 * 1024 + 1), "x".repeat(1 << 20), "\u{20ac}".repeat(1_000)] {
+        let message = request_for(binary, &with(subject)).unwrap_err();
+        assert_eq!(message, "the header `ce-subject` would have more than 8 KiB");
+    }
+    let content_type = Event { datacontenttype: Some(format!("text/{}", "x".repeat(8 * 1024))), ..event() };
+    let message = request_for(binary, &content_type).unwrap_err();
+    assert_eq!(message, "the header `content-type` would have more than 8 KiB");
+    let total = "the URL and the headers would have more than 16 KiB in total";
+    let mut many = event();
+    (0..100).for_each(|at| many.set(&format!("a{at}"), "x".repeat(200)).unwrap());
+    assert_eq!(request_for(binary, &many).unwrap_err(), total);
+    let url = "{ url: \"https://crm.example/{subject}\", headers: { x: \"{subject}\", y: \"{subject}\" } }";
+    assert_eq!(request_for(url, &with("x".repeat(6 * 1024))).unwrap_err(), total);
+    assert!(request_for(url, &with("x".repeat(5 * 1024))).is_ok());
 }
 
 #[test]
@@ -179,9 +220,24 @@ fn mistakes_in_deliver_are_reported() {
     }
 }
 
+/// Returns the target of a function that sends events to `url` on loopback.
+fn target(url: &str, timeout: Duration) -> HttpTarget {
+    let deliver = deliver(&format!("{{ url: \"{url}\", addresses: [127.0.0.1], {SECRETS} }}")).unwrap();
+    let client = Client::new(Handle::current(), Arc::new(Metrics::new()));
+    let owner = client.owner("shop/f", vec![grant(&deliver, None).unwrap()]);
+    let secrets = [("KEY".to_owned(), "k".to_owned())].into();
+    HttpTarget::new(&deliver, Arc::new(secrets), None, owner, timeout, Clock::system())
+}
+
 /// Sends an event to an endpoint on loopback that responds to each request with this status and without a body. `path`
 /// is the path of `url`.
 async fn sent(path: &str, event: &Event, status: &'static str) -> Sent {
+    let response = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    sent_with(path, event, response, |target| target).await
+}
+
+/// Sends an event to an endpoint on loopback that responds with these bytes. `change` changes the target.
+async fn sent_with(path: &str, event: &Event, response: String, change: impl FnOnce(HttpTarget) -> HttpTarget) -> Sent {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}{path}", listener.local_addr().unwrap());
     let endpoint = tokio::spawn(async move {
@@ -190,18 +246,60 @@ async fn sent(path: &str, event: &Event, status: &'static str) -> Sent {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.unwrap());
         }
-        stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        stream.write_all(response.as_bytes()).await.unwrap();
         // The body of the request is read until the client closes the connection.
         while stream.read_u8().await.is_ok() {}
     });
-    let deliver = deliver(&format!("{{ url: \"{url}\", addresses: [127.0.0.1], {SECRETS} }}")).unwrap();
-    let client = Client::new(Handle::current(), Arc::new(Metrics::new()));
-    let owner = client.owner("shop/f", vec![grant(&deliver, None).unwrap()]);
-    let secrets = [("KEY".to_owned(), "k".to_owned())].into();
-    let target = HttpTarget::new(&deliver, Arc::new(secrets), None, owner, Duration::from_secs(60), Clock::system());
-    let sent = target.send(event, "s1-7", 0, None).await;
+    let sent = change(target(&url, Duration::from_secs(60))).send(event, "s1-7", 0, None).await;
     endpoint.abort();
     sent
+}
+
+#[tokio::test]
+async fn only_a_body_that_ended_is_redacted_as_a_whole() {
+    let mark = |target: HttpTarget| target.with_redaction(Arc::new(|text: &str, extent| format!("{extent:?} {text}")));
+    let large = "x".repeat(RESPONSE_BYTES_MAX);
+    for (length, body, shown) in [
+        (3, "bad", "Whole bad"),
+        (large.len(), &large, "Whole xxx"),
+        // The endpoint sends nothing more.
+        (99, "bad token hunter2-hun", "Start bad token"),
+        (0, "", ""),
+        (large.len() + 1, &format!("{large}x"), "Start xxx"),
+    ] {
+        let response = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{body}");
+        let message = sent_with("/", &event(), response, mark).await.outcome.message().unwrap();
+        assert!(message.contains(shown), "{length}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_of_a_function_wait_for_each_other_and_not_in_memory() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let endpoint = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(response).await.unwrap();
+            while stream.read_u8().await.is_ok() {}
+        }
+    });
+    let target = target(&url, Duration::from_millis(500));
+    let large = Event { data: Data::Text("\u{1}".repeat(1 << 20)), ..event() };
+    let held = target.large_bodies.try_acquire_many(LARGE_BODIES_KIB - 6 * 1024 + 1).unwrap();
+    // In JSON, the body has 6 MiB and the attributes.
+    let outcome = target.send(&large, "s1-7", 0, None).await.outcome;
+    assert!(matches!(&outcome, Outcome::Unavailable { message } if message.contains("large bodies")), "{outcome:?}");
+    let outcome = target.send(&event(), "s1-7", 0, None).await.outcome;
+    assert_eq!(outcome, Outcome::Done, "small bodies do not wait");
+    drop(held);
+    let delivery = Delivery { event: &large, id: "s1-7", hops: 0, trace: None, now_ms: 0 };
+    let (request, memory) = target.request(delivery, Instant::now()).await.unwrap();
+    let held = LARGE_BODIES_KIB as usize - target.large_bodies.available_permits();
+    assert!(held == request.body().len() >> 10 && held >= 6 * 1024, "{held}");
+    drop(memory);
+    assert_eq!(target.large_bodies.available_permits(), LARGE_BODIES_KIB as usize);
+    endpoint.abort();
 }
 
 #[tokio::test]

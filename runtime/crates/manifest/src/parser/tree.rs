@@ -9,8 +9,23 @@ pub struct Node {
     /// Byte range in the text of the manifest.
     pub span: Span,
     pub value: Value,
-    /// Number of nodes in this subtree, including this one, with all aliases expanded.
-    pub(crate) expanded_nodes: usize,
+    /// Size of this subtree, including this node, with all aliases expanded.
+    pub(crate) expanded: Expanded,
+}
+
+/// The size of a part of the tree, in which each use of an alias counts like the value it stands for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expanded {
+    pub(crate) nodes: usize,
+    /// The texts of scalars and keys together.
+    pub(crate) bytes: usize,
+}
+
+impl Expanded {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.nodes = self.nodes.saturating_add(other.nodes);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports the merge key as an error, but
@@ -167,7 +182,7 @@ mod tests {
             let node = Node {
                 span: Span::default(),
                 value: Value::Scalar(Scalar { text: text.to_owned(), plain: true }),
-                expanded_nodes: 1,
+                expanded: Expanded::default(),
             };
             node.to_json().map(|value| value.to_string())
         };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Data;
@@ -22,7 +22,22 @@ impl Data {
     }
 }
 
-/// Reads the value of the last member with this name in an object; `None` if the object has no such member.
+/// Like [`Data::field`], for any JSON text. In an array, a name is the index of an item.
+pub fn find_value<'j>(json: &'j [u8], path: &[&str]) -> Option<&'j str> {
+    let mut value: &RawValue = serde_json::from_slice(json).ok()?;
+    for name in path {
+        let mut reader = serde_json::Deserializer::from_str(value.get());
+        let found = match value.get().starts_with('[') {
+            true => reader.deserialize_seq(Member(name)),
+            false => reader.deserialize_map(Member(name)),
+        };
+        value = found.ok()??;
+    }
+    Some(value.get())
+}
+
+/// Reads the value of the last member with this name in an object, or the item with this index in an array; `None` if
+/// there is no such value.
 struct Member<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Member<'_> {
@@ -37,7 +52,19 @@ impl<'de> Visitor<'de> for Member<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("an object or an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        let index = self.0.parse().ok();
+        for at in 0_usize.. {
+            let Some(item) = items.next_element()? else { break };
+            if index == Some(at) {
+                found = Some(item);
+            }
+        }
+        Ok(found)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {

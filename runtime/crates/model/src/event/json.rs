@@ -102,8 +102,13 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 /// Parses an event without checking it. Also returns true if the event has `specversion`.
 fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
-    let Members { members, has_more } = serde_json::from_slice(skip_byte_order_mark(json))
-        .map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
+    let json = skip_byte_order_mark(json);
+    // The error of the parser would repeat a whole string. For an object, it repeats no part of the text.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(InvalidEvent("not a JSON object: the text of an event begins with `{`".into()));
+    }
+    let Members { members, has_more } =
+        serde_json::from_slice(json).map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
     if has_more {
         return Err(too_many_extensions());
     }
@@ -141,7 +146,7 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, Invali
     let json = value.get();
     let shown = || shown(name);
     match json.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(json)
+        Some(b'"') => serde_json::from_str::<String>(json)
             .map(Some)
             // The syntax of the JSON was checked before. The only mistake that can remain is half of a surrogate pair.
             .map_err(|error| {
@@ -195,7 +200,7 @@ fn read_data(
         (Some(value), None) => value,
     };
     let data = match value.get().starts_with('"') && !is_json_type {
-        true => Data::Text(serde_json::from_str(value.get()).map_err(|error| {
+        true => Data::Text(serde_json::from_str::<String>(value.get()).map_err(|error| {
             // The syntax was checked before, so the only possible mistake is half of a surrogate pair.
             InvalidEvent(format!(
                 "`data` has an incomplete Unicode escape at column {} of its text: half of a surrogate pair; write \

@@ -134,8 +134,12 @@ fn an_invalid_event_is_rejected_with_the_reason() {
 
 #[test]
 fn a_long_wrong_value_is_repeated_in_part() {
-    let error = parse(&with(&format!(r#""time":"{}""#, "9".repeat(1_000_000)))).unwrap_err();
-    assert!(error.len() < 200, "{error}");
+    let time = with(&format!(r#""time":"{}""#, "9".repeat(1_000_000)));
+    let string = format!("\"{}\"", "\u{7f}".repeat(1_000_000));
+    for json in [time, format!(" {string}"), format!("\u{feff}{string}"), format!("{{\"id\":{string}")] {
+        let error = parse(&json).unwrap_err();
+        assert!(error.len() < 200, "{error}");
+    }
 }
 
 #[test]
@@ -165,6 +169,27 @@ fn null_means_that_an_attribute_is_absent_but_is_a_value_of_the_data() {
     assert_eq!(parse_with(r#""data_base64":null"#).data, Data::None);
     assert_eq!(parse_with(r#""data":null"#).data, Data::Json("null".into()));
     assert_eq!(parse_with(r#""data":null,"data_base64":null"#).data, Data::Json("null".into()));
+}
+
+#[test]
+fn an_id_a_source_and_a_type_have_a_limited_length() {
+    let event = |id: usize, source: usize, type_: usize| {
+        let [id, source, type_] = [id, source, type_].map(|bytes| "x".repeat(bytes));
+        parse(&format!(r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"{type_}"}}"#))
+    };
+    assert!(event(ID_BYTES_MAX, SOURCE_BYTES_MAX, TYPE_BYTES_MAX).is_ok());
+    for (too_long, reason) in [
+        (event(ID_BYTES_MAX + 1, 1, 1), "`id` has 1025 bytes; the limit is 1024 bytes"),
+        (event(1_000_000, 1, 1), "`id` has 1000000 bytes; the limit is 1024 bytes"),
+        (event(1, SOURCE_BYTES_MAX + 1, 1), "`source` has 2049 bytes; the limit is 2048 bytes"),
+        (event(1, 1, TYPE_BYTES_MAX + 1), "`type` has 1025 bytes; the limit is 1024 bytes"),
+    ] {
+        let error = too_long.unwrap_err();
+        assert!(error.starts_with(reason) && error.len() < 200, "{error}");
+    }
+    // Bytes count, not characters.
+    assert!(parse(&MINIMAL.replace(r#""1""#, &format!(r#""{}""#, "é".repeat(600)))).is_err());
+    assert_eq!(parse_with(&format!(r#""subject":"{}""#, "s".repeat(100_000))).subject.unwrap().len(), 100_000);
 }
 
 #[test]

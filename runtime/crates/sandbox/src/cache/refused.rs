@@ -60,7 +60,7 @@ impl Record {
             tracing::warn!(path = %path.display(), "the record of a refused component is damaged; compiling the component again");
             return None;
         }
-        serde_json::from_str(json).ok()
+        serde_json::from_str::<Self>(json).ok()
     }
 
     /// Returns the content of the record's file.

@@ -69,7 +69,7 @@ impl Output {
         }
         let mut text = vec![0; usize::try_from(report_bytes).ok()?];
         file.read_exact_at(&mut text, artefact_bytes).ok()?;
-        Some(Self { artefact_bytes, report: serde_json::from_slice(&text).ok()? })
+        Some(Self { artefact_bytes, report: serde_json::from_slice::<Report>(&text).ok()? })
     }
 
     /// Returns the facts about a compiled component; `None` for any other report.

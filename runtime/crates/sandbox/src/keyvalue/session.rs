@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bucket::{Bucket, BucketName, KeyAccess, SHARED_BUCKET, Seen, StateError};
-use super::{StateGrant, StateSource};
+use super::{StateGrant, StateSource, pause_after};
 use crate::budget::{BytesExceeded, HostBudget};
 use evoke_model::state::{Change, KEY_BYTES_MAX, Keys, Quota, Touched, Transaction, Usage};
 
@@ -20,7 +20,7 @@ const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Limits on the writes of one attempt. All of them go into one commit, which other attempts wait for.
 const WRITES_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
+/// Largest number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
 const PAGE_MAX: usize = 500;
 /// Estimate of the memory that the record of a key takes in addition to the key and its value, in bytes.
 const RECORD_BYTES: usize = 128;
@@ -132,25 +132,31 @@ impl Session {
     /// Returns the value of a key, including the attempt's own writes.
     pub(super) async fn get(&mut self, name: BucketName, key: &str) -> Result<Option<Bytes>> {
         check_key(key)?;
-        let (bucket, source) = self.bucket(name)?;
+        let (bucket, _) = self.bucket(name)?;
         match bucket.accesses.get(key) {
             Some(KeyAccess { change: Some(change), .. }) => return Ok(change.value().cloned()),
             Some(KeyAccess { seen: Some(seen), .. }) => return Ok(seen.value.clone()),
             _ => {}
         }
-        let entry = source.get(&bucket.name, key).await.map_err(StateError::Failed)?;
-        let (version, value) = entry.map_or((0, None), |entry| (entry.version, Some(entry.value)));
-        let size = key.len() + value.as_ref().map_or(0, Bytes::len);
+        let too_large =
+            || StateError::Limit(format!("an attempt may read at most {READ_BYTES_MAX} bytes of state in total"));
         if self.reads >= READS_MAX {
             return Err(StateError::Limit(format!("an attempt may read at most {READS_MAX} keys")));
         }
-        if self.read_bytes + size > READ_BYTES_MAX {
-            let message = format!("an attempt may read at most {READ_BYTES_MAX} bytes of state in total");
-            return Err(StateError::Limit(message));
+        if self.read_bytes >= READ_BYTES_MAX {
+            return Err(too_large());
+        }
+        // Refused and failed reads count, too. Otherwise, an attempt could make the store read without end.
+        self.reads += 1;
+        let (bucket, source) = self.bucket(name)?;
+        let entry = source.get(&bucket.name, key).await.map_err(StateError::Failed)?;
+        let (version, value) = entry.map_or((0, None), |entry| (entry.version, Some(entry.value)));
+        let size = key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.read_bytes += size;
+        if self.read_bytes > READ_BYTES_MAX {
+            return Err(too_large());
         }
         self.budget.charge(size + RECORD_BYTES)?;
-        self.reads += 1;
-        self.read_bytes += size;
         let (bucket, _) = self.bucket(name)?;
         bucket.touch(key, |access| access.seen = Some(Seen { version, value: value.clone() }));
         Ok(value)
@@ -208,7 +214,7 @@ impl Session {
             return Ok(());
         }
         bucket.touch(key, |_| ());
-        let mut after = usage;
+        let (mut after, mut sizes_read) = (usage, 0);
         for (at, access) in &mut bucket.accesses {
             let new = match &access.change {
                 _ if **at == *key => Some(size),
@@ -219,8 +225,10 @@ impl Session {
                 (Some(seen), _) => seen.value.as_ref().map(Bytes::len),
                 (None, Some(stored)) => stored,
                 (None, None) => {
-                    let entry = source.get(&bucket.name, at).await.map_err(StateError::Failed)?;
-                    *access.stored.insert(entry.map(|entry| entry.value.len()))
+                    let size = source.size(&bucket.name, at).await.map_err(StateError::Failed)?;
+                    pause_after(sizes_read).await;
+                    sizes_read += 1;
+                    *access.stored.insert(size)
                 }
             };
             after = after.after(at, old, new);
@@ -245,10 +253,10 @@ impl Session {
                 Some(page.ok_or_else(unknown)?.clone())
             }
         };
-        let Keys { keys, version } =
+        let Keys { keys, version, is_last } =
             source.keys(&bucket.name, after.as_deref(), PAGE_MAX).await.map_err(StateError::Failed)?;
         bucket.list.get_or_insert(version);
-        let last = (keys.len() >= PAGE_MAX).then(|| keys.last().cloned()).flatten();
+        let last = if is_last { None } else { keys.last().cloned() };
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let to = last.as_deref().map_or(Bound::Unbounded, Bound::Included);
         let mut keys: BTreeSet<String> = keys.into_iter().collect();

@@ -11,6 +11,10 @@ impl StateSource for Nothing {
         std::future::ready(Ok(None)).boxed()
     }
 
+    fn size(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {
         std::future::ready(Err("the store is closed".into())).boxed()
     }
@@ -59,6 +63,10 @@ impl StateSource for Large {
         std::future::ready(Ok(Some(Entry { value: vec![0; 1 << 20].into(), version: 1 }))).boxed()
     }
 
+    fn size(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        std::future::ready(Ok(Some(1 << 20))).boxed()
+    }
+
     fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {
         std::future::ready(Err("the store is closed".into())).boxed()
     }
@@ -99,6 +107,10 @@ struct Full;
 impl StateSource for Full {
     fn get(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
         std::future::ready(Ok(Some(Entry { value: b"1".as_slice().into(), version: 1 }))).boxed()
+    }
+
+    fn size(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        std::future::ready(Ok(Some(1))).boxed()
     }
 
     fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {

@@ -85,6 +85,16 @@ impl Recorder {
         Some(record(&mut recorded.reads))
     }
 
+    /// Returns true if a value of `bytes` bytes fits into the recording. If it does not fit, drops the recording.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let used = self.lock().bytes;
+        let fits = used.saturating_add(bytes) <= self.0.bytes_max;
+        if !fits {
+            self.add(bytes, |_| ());
+        }
+        fits && self.lock().refused.is_none()
+    }
+
     pub(super) fn wall(&self, now_ns: u64) {
         self.add(READING_BYTES, |reads| reads.wall_ns.push(now_ns));
     }
@@ -143,6 +153,8 @@ mod tests {
         recorder.refuse("trailers".to_owned());
         recorder.monotonic(1);
         assert_eq!(recorder.take(false), Err("trailers".to_owned()));
+        assert!(recorder.has_room(3 * READING_BYTES) && recorder.take(false).is_ok());
+        assert!(!recorder.has_room(3 * READING_BYTES + 1) && recorder.take(false).is_err());
     }
 
     #[test]

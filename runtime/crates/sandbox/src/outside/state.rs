@@ -11,6 +11,7 @@ use evoke_model::recording::{BucketReads, Content, Reads};
 use evoke_model::state::{Entry, Keys, Usage};
 
 /// A source of state that records all that is read from it.
+#[derive(Clone)]
 pub(super) struct Recorded {
     source: Arc<dyn StateSource>,
     recorder: Recorder,
@@ -42,6 +43,23 @@ impl StateSource for Recorded {
             result
         };
         recorded.boxed()
+    }
+
+    /// Records the value, because a recording has no sizes without values. A value that is too large for the recording
+    /// is not read.
+    fn size(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        let (size, recorded) = (self.source.size(bucket, key), self.clone());
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let size = async move {
+            let size = size.await.inspect_err(|error| {
+                recorded.recorder.refuse(format!("stored state could not be read: {error}"));
+            })?;
+            if !recorded.recorder.has_room(size.unwrap_or_default()) {
+                return Ok(size);
+            }
+            Ok(recorded.get(&bucket, &key).await?.map(|entry| entry.value.len()))
+        };
+        size.boxed()
     }
 
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {

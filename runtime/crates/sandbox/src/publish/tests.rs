@@ -110,6 +110,7 @@ fn a_refusal_names_its_reason_and_is_recorded() {
         (Draft { subject: Some(String::new()), ..draft("done", b"") }, "`subject` is empty"),
         (Draft { datacontenttype: Some(String::new()), ..draft("done", b"") }, "`datacontenttype` is empty"),
         (Draft { dataschema: Some("schema".into()), ..draft("done", b"") }, "`dataschema` is not an absolute URI"),
+        (Draft { id: Some("x".repeat(1_025)), ..draft("done", b"") }, "`id` has 1025 bytes; the limit is 1024 bytes"),
         (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the limit is"),
     ] {
         let error = bus::Host::publish(&mut bus, draft).unwrap_err();

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 
 use super::{REDACTED_BYTES_MIN, SecretsTooLarge};
-use evoke_model::hex;
+use evoke_model::{Json, hex};
 
 /// Length of the shortest line of a value that is redacted on its own, in bytes.
 const LINE_BYTES_MIN: usize = 8;
@@ -38,7 +39,7 @@ impl Forms {
         }
         forms.add(value)?;
         forms.add_lines(value)?;
-        if let Ok(json @ (serde_json::Value::Object(_) | serde_json::Value::Array(_))) = serde_json::from_str(value) {
+        if let Ok(Json(json @ (Value::Object(_) | Value::Array(_)))) = serde_json::from_str(value) {
             forms.add_strings(&json)?;
         }
         if value.len() <= ENCODED_BYTES_MAX {
@@ -73,14 +74,14 @@ impl Forms {
     }
 
     /// Adds the strings inside a JSON value, because a function parses the value and uses its parts.
-    fn add_strings(&mut self, json: &serde_json::Value) -> Result<(), SecretsTooLarge> {
+    fn add_strings(&mut self, json: &Value) -> Result<(), SecretsTooLarge> {
         match json {
-            serde_json::Value::String(text) if text.trim().len() >= STRING_BYTES_MIN => {
+            Value::String(text) if text.trim().len() >= STRING_BYTES_MIN => {
                 self.add(text.trim())?;
                 self.add_lines(text)
             }
-            serde_json::Value::Array(items) => items.iter().try_for_each(|item| self.add_strings(item)),
-            serde_json::Value::Object(fields) => fields.values().try_for_each(|field| self.add_strings(field)),
+            Value::Array(items) => items.iter().try_for_each(|item| self.add_strings(item)),
+            Value::Object(fields) => fields.values().try_for_each(|field| self.add_strings(field)),
             _ => Ok(()),
         }
     }

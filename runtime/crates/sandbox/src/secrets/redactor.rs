@@ -110,6 +110,16 @@ impl Redactor {
         self.redact_start(text, usize::MAX).0
     }
 
+    /// Replaces the values in a text whose rest is missing. Leaves out the end, in which a value may begin that continues
+    /// in the rest.
+    pub(super) fn redact_unfinished<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let Some(search) = &self.0 else { return text.into() };
+        let end = text.floor_char_boundary(text.len().saturating_sub(self.lookahead()));
+        let mut spans = search.spans(text.as_bytes()).into_iter();
+        let end = spans.find(|span| span.start < end && end < span.end).map_or(end, |span| span.start);
+        self.redact_text(text.get(..end).unwrap_or_default())
+    }
+
     /// Returns the start of a text, at most `bytes_max` bytes, with the values replaced.
     pub(crate) fn redacted_start(&self, text: &str, bytes_max: usize) -> String {
         let (text, _) = self.redact_start(text, bytes_max);

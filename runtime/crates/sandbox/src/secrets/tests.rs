@@ -35,6 +35,24 @@ fn a_value_in_the_name_of_a_host_is_replaced_also_in_lower_case() {
 }
 
 #[test]
+fn of_a_text_without_its_end_no_part_of_a_value_is_left() {
+    let secrets = secrets(&[("KEY", "hunter2-hunter2"), ("LONGER", "hunter2-hunter2/größe")]);
+    let rest = "-".repeat(secrets.redactor().lookahead());
+    for value in ["hunter2-hunter2", "hunter2-hunter2/größe"] {
+        for (before, between) in [("bad token: ", ""), ("", "hunter2-hunter2"), ("ü", "x"), ("hunter2-hunter2", " ")] {
+            let text = format!("{before}{between}{value} {rest} {value}");
+            for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+                let shown = secrets.redact_unfinished(&text[..end]);
+                assert!(!shown.contains("hunt"), "{text:?} {end}: {shown}");
+            }
+            let shown = secrets.redact_unfinished(&format!("{before}{between}{value} {rest}"));
+            assert!(shown.starts_with(&secrets.redact(&format!("{before}{between}{value}"))), "{shown}");
+        }
+    }
+    assert_eq!(Secrets::default().redact_unfinished("text"), "text");
+}
+
+#[test]
 fn without_secrets_the_text_is_not_copied() {
     let redactor = Redactor::default();
     assert!(!redactor.is_active());

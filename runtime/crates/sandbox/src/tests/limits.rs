@@ -23,6 +23,18 @@ async fn a_guest_that_fails_after_refused_memory_is_out_of_memory_and_one_that_c
 }
 
 #[tokio::test]
+async fn memory_that_a_guest_asks_for_and_does_not_get_is_not_counted() {
+    // The second memory is at its own maximum, so each of the three growths fails.
+    let small = "(memory $small 1 1)";
+    let grow = "(if (i32.ne (memory.grow $small (i32.const 1)) (i32.const -1)) (then unreachable))".repeat(3);
+    let body = format!(
+        "{grow} (if (i32.eq (memory.grow 0 (i32.const 1)) (i32.const -1)) (then unreachable)) (i32.const 1024)"
+    );
+    let attempt = Harness::new().run(&guest_with(small, &body)).await;
+    assert_eq!((attempt.outcome, attempt.memory_bytes), (Outcome::Done, 4 * 64 * 1024));
+}
+
+#[tokio::test]
 async fn huge_strings_invalid_text_and_bad_addresses_trap() {
     let harness = Harness::new();
     for (message, length) in [(3000, 0x7fff_ffff), (3000, -1), (0x7fff_0000, 100)] {

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use evoke_model::clock::rfc3339;
-use evoke_model::event::{Data, Event};
+use evoke_model::event::{Data, Event, ID_BYTES_MAX};
+use evoke_model::hex;
 use evoke_threshold::{Change, ChangeKind, Moment};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::settings::MonitorSource;
 use super::watched::{Watched, rounded};
 
 pub(super) const TYPE: &str = "evoke.monitor.changed";
 
-/// Builds the event of a change. The id of the event is the time of the change and the subject. So if the event is
-/// submitted twice, both have the same id, and the bus stores only one.
+/// Builds the event of a change.
 pub(super) fn changed(
     uri: &str,
     config: &MonitorSource,
@@ -45,7 +46,7 @@ pub(super) fn changed(
         data.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     }
     Event {
-        id: format!("{at} {subject}"),
+        id: id(&at, subject),
         source: uri.to_owned(),
         type_: TYPE.to_owned(),
         subject: Some(subject.to_owned()),
@@ -58,6 +59,13 @@ pub(super) fn changed(
     }
 }
 
+/// Derives the id of the event from the time of the change and the subject. So if the event is submitted twice, both
+/// have the same id, and the bus stores only one. The path of a file can be longer than an id: then the id has its hash.
+fn id(at: &str, subject: &str) -> String {
+    let id = format!("{at} {subject}");
+    if id.len() <= ID_BYTES_MAX { id } else { format!("{at} sha256:{}", hex(&Sha256::digest(subject))) }
+}
+
 /// Returns the threshold of the old or the new state, whichever is worse.
 fn threshold(config: &MonitorSource, change: &Change) -> Option<String> {
     let worse = change.to.level().max(change.from.level());
@@ -67,4 +75,18 @@ fn threshold(config: &MonitorSource, change: &Change) -> Option<String> {
         evoke_threshold::Level::Ok => None,
     };
     threshold.map(|threshold| threshold.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_change_of_a_long_path_is_short_and_differs_from_others() {
+        let at = "2026-01-31T01:00:00.000Z";
+        assert_eq!(id(at, "/a"), format!("{at} /a"));
+        let [one, other] = ["1", "2"].map(|end| id(at, &("/long".repeat(800) + end)));
+        assert!(one.len() <= ID_BYTES_MAX && one.starts_with(at), "{one}");
+        assert_ne!(one, other);
+    }
 }

@@ -1,5 +1,6 @@
 //! The rows of the table `events`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.ti
 const PRINCIPAL: usize = 18;
 const RELEASED: usize = PRINCIPAL + 1;
 const SUM: usize = RELEASED + 1;
-pub(super) const COLUMN_COUNT: usize = SUM + 1;
+pub(crate) const COLUMN_COUNT: usize = SUM + 1;
 
 /// Reads an event. If its row is damaged, returns a description of the damage.
 pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent> {
@@ -47,7 +48,7 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     }
     let extensions = match row.get_ref(8)? {
         ValueRef::Null => Default::default(),
-        value => serde_json::from_slice(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
+        value => serde_json::from_slice::<BTreeMap<String, String>>(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
     };
     let data = match (row.get(9)?, row.get_ref(17)?) {
         (0, _) => Data::None,

@@ -23,7 +23,7 @@ impl Write for Redrive {
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Portion> {
         let tx = commit.tx;
         let ids = read::dead_ids(tx, &self.which, self.after, PORTION_MAX)?;
-        let mut portion = Portion::found(ids.iter().copied());
+        let (mut portion, mut bytes) = (Portion::found(ids.iter().copied()), 0);
         for id in &ids {
             if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
                 continue;
@@ -47,8 +47,12 @@ impl Write for Redrive {
             exits::forgive(tx, *id)?;
             commit.counters.change_state(owner, rows::DEAD, state);
             commit.counters.backlog_change().add(share);
+            let earlier = commit.ready.len();
             if is_first {
                 commit.ready.extend(read::ready_one(tx, *id)?);
+            }
+            if portion.ends(*id, &commit.ready[earlier..], &mut bytes) {
+                break;
             }
         }
         Ok(portion)
@@ -67,11 +71,15 @@ impl Write for Purge {
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Portion> {
         let tx = commit.tx;
         let ids = read::dead_ids(tx, &self.which, self.after, PORTION_MAX)?;
-        let mut portion = Portion::found(ids.iter().copied());
+        let (mut portion, mut bytes) = (Portion::found(ids.iter().copied()), 0);
         for id in &ids {
+            let earlier = commit.ready.len();
             if delivery::is_intact(tx, *id, &[rows::DEAD])? {
                 portion.count += 1;
                 purge(commit, *id)?;
+            }
+            if portion.ends(*id, &commit.ready[earlier..], &mut bytes) {
+                break;
             }
         }
         Ok(portion)

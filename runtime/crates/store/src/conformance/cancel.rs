@@ -48,7 +48,7 @@ pub async fn pending_deliveries_are_listed_and_cancelled_by_function_root_and_nu
     let announced = [(b, DeliveryId(6)), (b, DeliveryId(3)), (b, DeliveryId(4))];
     assert_eq!(*cancelled.lock().unwrap(), announced);
     assert_eq!((store.pending(), pending(PendingFilter::All, 0).await.len()), (2, 2));
-    assert_eq!(store.due(b, Stream::Live, NOW_MS + 99, 9).await.unwrap().0.len(), 0);
+    assert_eq!(store.due(b, Stream::Live, NOW_MS + 99, HashSet::default(), LoadLimit::of(9)).await.unwrap().0.len(), 0);
     let letter = store.delivery(DeliveryId(3)).await.unwrap().unwrap().unwrap();
     assert_eq!((letter.state, letter.cause.as_deref()), (DeliveryState::Dead, Some("cancelled: why")));
     assert_eq!((letter.attempts.len(), letter.due_ms), (1, None));

@@ -38,6 +38,8 @@ macro_rules! conformance {
             a_failure_commits_with_its_runtime_events
             the_backlog_counts_pending_deliveries_by_origin
             a_retry_is_due_at_its_time
+            a_load_ends_at_its_size_and_the_next_one_continues
+            a_load_of_retries_ends_at_its_size_and_leaves_out_held_ones
             a_successful_attempt_keeps_its_message
             a_recording_commits_with_its_attempt
             the_oldest_recordings_of_a_function_give_way_to_its_new_ones

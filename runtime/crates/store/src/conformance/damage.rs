@@ -35,7 +35,7 @@ pub async fn a_damaged_event_is_an_error_in_its_place(store: &dyn Store, damage:
     assert_eq!(found.iter().map(|read| read.is_ok()).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(store.event(Seq(2)).await.unwrap().unwrap().unwrap_err().seq, Seq(2));
     // The dispatcher receives the delivery of the damaged event, and must end the delivery as a dead letter.
-    let ready = store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap();
+    let ready = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(10)).await.unwrap();
     assert_eq!(ready.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), ids([1, 2, 3]));
     assert_eq!(ready.iter().map(|delivery| delivery.event.is_ok()).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(store.complete(dead(2, 1)).await.unwrap(), Completed::Committed);

@@ -98,7 +98,7 @@ pub async fn pending_deliveries_move_to_another_function_in_the_order_of_their_k
     // could already be running.
     assert_eq!((moved().await, moved().await), (3, 0));
     assert_eq!((ready_ids(store, a).await, ready_ids(store, b).await), (ids([4, 5]), ids([1, 6])));
-    let (due, _) = store.due(b, Stream::Live, NOW_MS + 60_000, 9).await.unwrap();
+    let (due, _) = store.due(b, Stream::Live, NOW_MS + 60_000, HashSet::default(), LoadLimit::of(9)).await.unwrap();
     assert_eq!(due.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), ids([3]));
     assert_eq!(
         store.complete(Arc::new(Completion { function: b, ..Arc::unwrap_or_clone(done(1, 1)) })).await.unwrap(),

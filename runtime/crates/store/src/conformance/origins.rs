@@ -51,7 +51,7 @@ pub async fn the_principal_of_an_event_is_read_back_and_not_inherited(store: &dy
     store.accept(entered, vec![]).await.unwrap();
     let lineage = Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..Lineage::default() };
     let publishes = vec![NewEvent { lineage, ..new_event("4", vec![]) }];
-    let claimed = store.claim(f, Stream::Live, DeliveryId(0), 9).await.unwrap();
+    let claimed = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(9)).await.unwrap();
     assert_eq!(claimed[0].event.as_ref().unwrap().event.principal.as_deref(), Some("github:new"));
     store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(1, 1)) })).await.unwrap();
     let mut principals = Vec::new();

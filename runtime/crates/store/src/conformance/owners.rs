@@ -21,7 +21,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
         (complete(done(3, 1)).await, complete(done(9, 1)).await),
         (Completed::Superseded, Completed::Superseded)
     );
-    assert_eq!(store.due(f, Stream::Live, NOW_MS, 9).await.unwrap().0.len(), 1);
+    assert_eq!(store.due(f, Stream::Live, NOW_MS, HashSet::default(), LoadLimit::of(9)).await.unwrap().0.len(), 1);
     let publishes = vec![new_event("published", vec![to(f)])];
     let ended = Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(1, 2)) });
     assert_eq!(complete(ended.clone()).await, Completed::Committed);
@@ -42,7 +42,10 @@ pub async fn released_deliveries_are_found_again(store: &dyn Store) {
     store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
     for _ in 0..2 {
         assert_eq!(ready_ids(store, f).await, ids([1]));
-        assert_eq!(store.due(f, Stream::Live, NOW_MS, 9).await.unwrap().0[0].id, DeliveryId(2));
+        assert_eq!(
+            store.due(f, Stream::Live, NOW_MS, HashSet::default(), LoadLimit::of(9)).await.unwrap().0[0].id,
+            DeliveryId(2)
+        );
         // Delivery 3 does not exist.
         store.release(ids([1, 2, 3])).await.unwrap();
     }

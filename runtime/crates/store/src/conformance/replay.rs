@@ -33,19 +33,22 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
     let id = start(store, 3).await;
     assert!(store.advance_replay(id, step(store, [1, 2], &to(f)).await).await.unwrap());
     assert_eq!(*seen.lock().unwrap(), ids([4, 5]));
-    let ready = store.claim(f, Stream::Replay, DeliveryId(0), 10).await.unwrap();
+    let ready = store.claim(f, Stream::Replay, DeliveryId(0), LoadLimit::of(10)).await.unwrap();
     assert_eq!(
         ready.iter().map(|d| (d.id, d.event.as_ref().unwrap().seq, d.replay)).collect::<Vec<_>>(),
         [(DeliveryId(4), Seq(1), Some(id)), (DeliveryId(5), Seq(2), Some(id))]
     );
-    assert!(store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap().is_empty());
+    assert!(store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(10)).await.unwrap().is_empty());
     // The list of the event's deliveries ends with the replayed one.
     let of_event: Vec<_> = store.deliveries(Seq(1)).await.unwrap().iter().flatten().map(|d| (d.id, d.replay)).collect();
     assert_eq!(of_event, [(DeliveryId(1), None), (DeliveryId(4), Some(id))]);
 
     store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
-    assert_eq!(store.due(f, Stream::Replay, NOW_MS + 5, 10).await.unwrap().0[0].id, DeliveryId(4));
-    assert!(store.due(f, Stream::Live, NOW_MS + 5, 10).await.unwrap().0.is_empty());
+    assert_eq!(
+        store.due(f, Stream::Replay, NOW_MS + 5, HashSet::default(), LoadLimit::of(10)).await.unwrap().0[0].id,
+        DeliveryId(4)
+    );
+    assert!(store.due(f, Stream::Live, NOW_MS + 5, HashSet::default(), LoadLimit::of(10)).await.unwrap().0.is_empty());
     store.complete(done(4, 2)).await.unwrap();
     store.complete(dead(5, 1)).await.unwrap();
     let replay = store.replay(id).await.unwrap().unwrap();
@@ -95,7 +98,7 @@ pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &d
     store.advance_replay(one, all.clone()).await.unwrap();
     store.advance_replay(other, all).await.unwrap();
     let replays = async || -> Vec<DeliveryId> {
-        store.claim(f, Stream::Replay, DeliveryId(0), 10).await.unwrap().iter().map(|d| d.id).collect()
+        store.claim(f, Stream::Replay, DeliveryId(0), LoadLimit::of(10)).await.unwrap().iter().map(|d| d.id).collect()
     };
     assert_eq!((ready_ids(store, f).await, replays().await), (ids([4]), ids([5, 8])));
     // A dead letter of a replay blocks only the later deliveries of the same key and the same replay.

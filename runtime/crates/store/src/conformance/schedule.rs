@@ -54,7 +54,7 @@ pub async fn a_scheduled_event_has_no_deliveries_until_it_is_released_once(store
     assert_eq!((ready_ids(store, f).await, seen.lock().unwrap().clone()), (ids([1, 2, 3]), ids([1, 2, 3])));
     assert_eq!(store.deliveries(Seq(3)).await.unwrap().len(), 2);
     assert_eq!(store.backlog().published(), Amount { deliveries: 2, bytes: 2 * size("3", 3) });
-    let ready = store.claim(f, Stream::Live, DeliveryId(1), 1).await.unwrap().remove(0);
+    let ready = store.claim(f, Stream::Live, DeliveryId(1), LoadLimit::of(1)).await.unwrap().remove(0);
     assert_eq!((ready.since_ms, ready.event.unwrap().event.id.as_str()), (NOW_MS, "3"));
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.owed, totals.scheduled, store.schedule_backlog().total().deliveries), (3, 1, 1));
@@ -110,7 +110,7 @@ pub async fn a_released_event_takes_the_last_place_of_its_order_key(store: &dyn 
     store.release_events(vec![(Seq(1), vec![keyed(f, "k")])]).await.unwrap();
     store.accept(vec![new_event("4", vec![keyed(f, "k")])], vec![]).await.unwrap();
     let mut order = Vec::new();
-    while let Some(next) = store.claim(f, Stream::Live, DeliveryId(0), 9).await.unwrap().pop() {
+    while let Some(next) = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(9)).await.unwrap().pop() {
         order.push(next.event.unwrap().event.id.clone());
         store.complete(done(next.id.0, 1)).await.unwrap();
     }
@@ -166,7 +166,7 @@ pub async fn ages_of_a_scheduled_event_count_from_its_release(store: &dyn Store,
     assert_eq!(store.retain(&Actor::Runtime, keep(0)).await.unwrap(), 1);
     assert_eq!(offer().await, Accepted::Duplicate(Seq(1)));
     assert_eq!(store.release_events(vec![(Seq(1), vec![to(f)])]).await.unwrap(), 1);
-    let ready = store.claim(f, Stream::Live, DeliveryId(0), 1).await.unwrap().remove(0);
+    let ready = store.claim(f, Stream::Live, DeliveryId(0), LoadLimit::of(1)).await.unwrap().remove(0);
     assert_eq!(ready.since_ms, NOW_MS + 10 * window_ms);
     store.complete(done(1, 1)).await.unwrap();
     now_ms.fetch_add(window_ms / 2, Ordering::SeqCst);

@@ -114,8 +114,12 @@ pub async fn a_key_list_is_valid_until_a_key_is_created_or_deleted(store: &dyn S
     assert_eq!(write(store, "a", Some(Change::Delete)).await, 0);
     assert_eq!(listed().await.keys, ["b", "c"]);
     assert_eq!(store.state_keys(BUCKET, Some("b"), 10).await.unwrap().keys, ["c"]);
-    assert_eq!(store.state_keys(BUCKET, None, 1).await.unwrap().keys, ["b"]);
-    assert!(store.state_keys("shop/b", None, 10).await.unwrap().keys.is_empty());
+    let part = store.state_keys(BUCKET, None, 1).await.unwrap();
+    assert_eq!((&part.keys[..], part.is_last, listed().await.is_last), (&["b".to_owned()][..], false, true));
+    let none = store.state_keys("shop/b", None, 10).await.unwrap();
+    assert!(none.keys.is_empty() && none.is_last);
+    let size = async |key| store.state_size_with_staged(BUCKET, key).await.unwrap();
+    assert_eq!((size("a").await, size("b").await), (None, Some(1)));
 }
 
 pub async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {

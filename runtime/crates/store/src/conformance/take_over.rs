@@ -77,7 +77,10 @@ pub async fn a_renamed_function_takes_over_everything_once(store: &dyn Store) {
     }
     assert_eq!(name_of(store, 6).await, "shop/older");
     assert_eq!(ready_ids(store, new).await, ids([2]));
-    assert_eq!(store.due(new, Stream::Live, NOW_MS + 9, 9).await.unwrap().0[0].id, DeliveryId(5));
+    assert_eq!(
+        store.due(new, Stream::Live, NOW_MS + 9, HashSet::default(), LoadLimit::of(9)).await.unwrap().0[0].id,
+        DeliveryId(5)
+    );
     assert_eq!(state_of(store, 3).await, DeliveryState::Blocked);
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Function("shop/new".into())).await.unwrap(), 1);
     let totals = store.totals().await.unwrap();
@@ -145,7 +148,10 @@ pub async fn a_function_with_deliveries_of_its_own_takes_over_the_unfinished_one
     for number in [3, 5, 7, 9] {
         assert_eq!(state_of(store, number).await, DeliveryState::Blocked, "{number}");
     }
-    assert_eq!(store.due(new, Stream::Live, NOW_MS + 9, 9).await.unwrap().0.len(), 0);
+    assert_eq!(
+        store.due(new, Stream::Live, NOW_MS + 9, HashSet::default(), LoadLimit::of(9)).await.unwrap().0.len(),
+        0
+    );
     assert_eq!(of_new(done(2, 1)).await.unwrap(), Completed::Committed);
     assert_eq!(of_new(done(8, 1)).await.unwrap(), Completed::Committed);
     assert_eq!(store.purge(&Actor::Runtime, DeadFilter::Function("shop/new".into())).await.unwrap(), 1);
@@ -171,7 +177,7 @@ pub async fn a_function_takes_over_no_replayed_delivery_of_an_event_that_it_has(
     assert!(store.advance_replay(replay, step).await.unwrap());
     assert_eq!(taken(store, "shop/old", "shop/new").await, [(1, 0, 0)]);
     assert_eq!((name_of(store, 1).await, name_of(store, 3).await), ("shop/old".to_owned(), "shop/new".to_owned()));
-    let ready = store.claim(new, Stream::Replay, DeliveryId(0), 9).await.unwrap();
+    let ready = store.claim(new, Stream::Replay, DeliveryId(0), LoadLimit::of(9)).await.unwrap();
     assert_eq!(ready.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), ids([2, 3]));
     assert_eq!(store.replay(replay).await.unwrap().unwrap().deliveries.ready, 3);
 }

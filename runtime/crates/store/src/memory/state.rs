@@ -36,10 +36,13 @@ impl Buckets {
     }
 
     pub(super) fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Keys {
-        let Some((bucket, entries)) = self.buckets.get(bucket) else { return Keys::default() };
+        let Some((bucket, entries)) = self.buckets.get(bucket) else {
+            return Keys { is_last: true, ..Keys::default() };
+        };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = entries.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(key, _)| key.to_string());
-        Keys { keys: keys.collect(), version: bucket.members }
+        let keys: Vec<String> = keys.collect();
+        Keys { is_last: keys.len() < limit, keys, version: bucket.members }
     }
 
     pub(super) fn usages(&self) -> BTreeMap<String, Usage> {

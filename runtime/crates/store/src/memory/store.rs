@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -11,8 +12,8 @@ use super::{MemoryStore, ready};
 use crate::running::UncleanExit;
 use crate::validate::{CommittedState as _, Validation};
 use crate::{
-    Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreError, StoreFuture, TypeFilter, log_request,
+    Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, LoadLimit, Ownership, ReplayStore, ScopeStore,
+    StateStore, Store, StoreError, StoreFuture, TypeFilter, log_request,
 };
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
@@ -106,12 +107,11 @@ impl DeliveryStore for MemoryStore {
         function: FunctionId,
         stream: Stream,
         after: DeliveryId,
-        limit: usize,
+        limit: LoadLimit,
     ) -> StoreFuture<Vec<ReadyDelivery>> {
         let inner = self.lock();
-        let ids =
-            inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after.next()..)).take(limit);
-        ready(ids.filter_map(|id| inner.ready_delivery(*id)).collect())
+        let ids = inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after.next()..));
+        ready(inner.load(ids.copied(), limit))
     }
 
     fn due(
@@ -119,13 +119,15 @@ impl DeliveryStore for MemoryStore {
         function: FunctionId,
         stream: Stream,
         now_ms: UnixMs,
-        limit: usize,
+        held: HashSet<DeliveryId>,
+        limit: LoadLimit,
     ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
         let inner = self.lock();
-        let all = || inner.due.get(&(function, stream)).into_iter().flatten();
-        let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
-        let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
-        ready((ids.into_iter().filter_map(|(_, id)| inner.ready_delivery(*id)).collect(), next))
+        let all = || inner.due.get(&(function, stream)).into_iter().flatten().filter(|(_, id)| !held.contains(id));
+        let due = all().take_while(|(due_ms, _)| *due_ms <= now_ms).map(|(_, id)| *id);
+        let found = inner.load(due, limit);
+        let next = all().nth(found.len()).map(|(due_ms, _)| *due_ms);
+        ready((found, next))
     }
 
     /// Does nothing: this store has one owner and tracks no claims, so the deliveries are still ready or due.
@@ -180,6 +182,10 @@ impl StateStore for MemoryStore {
     /// The in-memory store commits each completion immediately, so there are never staged writes.
     fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
         self.state(bucket, key)
+    }
+
+    fn state_size_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<usize>> {
+        ready(self.lock().buckets.get(bucket, key).map(|entry| entry.value.len()))
     }
 
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {

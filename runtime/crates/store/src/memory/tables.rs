@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{ById, Delivery, Inner, Row, index};
+use crate::LoadLimit;
 use crate::backlog::Share;
 use crate::descendants::Chains;
 use crate::running::UncleanExit;
@@ -47,6 +48,19 @@ impl Inner {
             origin: delivery.event.lineage.origin,
             event: Ok(delivery.event.clone()),
         })
+    }
+
+    /// Returns the first of these deliveries, up to the limit.
+    pub(super) fn load(&self, ids: impl Iterator<Item = DeliveryId>, limit: LoadLimit) -> Vec<ReadyDelivery> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for delivery in ids.filter_map(|id| self.ready_delivery(id)) {
+            if limit.is_reached(found.len(), bytes) {
+                break;
+            }
+            bytes += delivery.event_size();
+            found.push(delivery);
+        }
+        found
     }
 
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {

@@ -110,6 +110,50 @@ fn two_commands_cannot_use_one_spool() {
     open(folder.path());
 }
 
+/// The path of the spool leads to another folder, as after a rename by a user who may write to the parent folder.
+#[test]
+fn no_event_comes_from_another_folder_that_got_the_path() {
+    let parent = tempfile::tempdir().unwrap();
+    let (path, moved, foreign) =
+        (parent.path().join("spool"), parent.path().join("moved"), parent.path().join("foreign"));
+    let spool = open(&path);
+    append(&spool, 0..2);
+    let batch = spool.next_batch().unwrap().unwrap();
+    append(&open(&foreign), 90..95);
+    std::fs::rename(&path, &moved).unwrap();
+    std::fs::rename(&foreign, &path).unwrap();
+    let text = || std::fs::read(path.join(file_name(1))).unwrap();
+    let before = text();
+    let error = spool.next_batch().map(drop).unwrap_err().to_string();
+    assert!(error.contains("another folder got this path"), "{error}");
+    spool.set_aside(b"{}", "reason").unwrap_err();
+    // The position belongs to the events of the batch. So it is stored in their folder.
+    spool.confirm(&batch, 1).unwrap();
+    assert!(!path.join(POSITION).exists() && text() == before);
+    std::fs::rename(&path, &foreign).unwrap();
+    std::fs::rename(&moved, &path).unwrap();
+    append(&spool, 2..3);
+    assert_eq!(take(&spool, true), numbers(1..3));
+}
+
+#[test]
+fn an_append_after_a_failed_one_removes_the_part_that_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    append(&spool, 0..2);
+    let path = folder.path().join(file_name(1));
+    // A file that is open for reading can neither be written nor cut.
+    spool.lock().last = Some(File::open(&path).unwrap());
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"{\"n\":2}\n{\"n\"").unwrap();
+    spool.append(&["{\"n\":2}".to_owned()]).unwrap_err();
+    append(&spool, 3..5);
+    let expected = [numbers(0..2), numbers(3..5)].concat();
+    assert_eq!(take(&spool, false), expected);
+    drop(spool);
+    assert_eq!(take(&open(folder.path()), false), expected);
+}
+
 #[test]
 fn a_refused_event_is_kept_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();

@@ -164,13 +164,42 @@ fn a_failure_during_the_recovery_opens_the_circuit_again_and_later_a_single_one_
     fixture.wait();
     fixture.run(&Outcome::Done);
     fixture.wait();
-    assert_eq!(fixture.run(&failed()), Ended::Counted);
+    let no_response = || AttemptResult { responded: false, ..failed().into() };
+    assert_eq!(fixture.run_result(&no_response()), Ended::Counted);
     assert!(fixture.circuit.is_open());
     fixture.wait();
     fixture.run(&Outcome::Done);
     fixture.now += RECOVERY;
-    fixture.run(&failed());
+    fixture.run_result(&no_response());
     assert!(!fixture.circuit.is_open());
+}
+
+#[test]
+fn a_refused_delivery_during_the_recovery_does_not_open_the_circuit_and_several_in_a_row_do() {
+    let mut fixture = Fixture::new(Duration::ZERO);
+    fixture.open();
+    fixture.wait();
+    fixture.run(&Outcome::Done);
+    for _ in 1..OPEN_AFTER {
+        assert!(!fixture.circuit.is_open());
+        fixture.wait();
+        assert_eq!(fixture.run(&failed()), Ended::Counted);
+    }
+    fixture.wait();
+    fixture.run(&failed());
+    assert!(fixture.circuit.is_open());
+}
+
+#[test]
+fn probes_are_in_turn_the_newest_delivery_and_the_one_that_waited_longest() {
+    let mut fixture = Fixture::new(Duration::ZERO);
+    assert!(!fixture.circuit.probes_newest());
+    fixture.open();
+    for is_newest in [true, false, true, false] {
+        assert_eq!(fixture.circuit.probes_newest(), is_newest);
+        fixture.wait();
+        assert_eq!(fixture.run(&failed()), Ended::FailedProbe);
+    }
 }
 
 #[test]

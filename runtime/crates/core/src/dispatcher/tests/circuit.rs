@@ -164,9 +164,11 @@ async fn deliveries_that_become_too_old_while_the_circuit_is_open_become_dead_le
     assert_eq!(fixture.settled().await.done, 10);
 }
 
-/// An endpoint that refuses the first event, and accepts all others. Counts the refused and the accepted requests.
+/// An endpoint that refuses the first events, and accepts all others. Counts the refused and the accepted requests.
 #[derive(Default)]
 struct Poisoned {
+    /// The endpoint refuses the events up to this one.
+    last: u32,
     taken: Arc<AtomicU32>,
     refused: Arc<AtomicU32>,
 }
@@ -174,8 +176,8 @@ struct Poisoned {
 impl Runner for Poisoned {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         let failed = Outcome::EndpointFailed { message: "500".into(), after: None };
-        let (outcome, count) =
-            if call.event.id == "1-0" { (failed, &self.refused) } else { (Outcome::Done, &self.taken) };
+        let number: u32 = call.event.id.trim_start_matches("1-").parse().unwrap();
+        let (outcome, count) = if number <= self.last { (failed, &self.refused) } else { (Outcome::Done, &self.taken) };
         count.fetch_add(1, Ordering::SeqCst);
         async move { outcome.into() }.boxed()
     }
@@ -229,6 +231,25 @@ async fn a_delivery_that_the_endpoint_never_takes_does_not_keep_the_circuit_open
     assert_eq!(taken.load(Ordering::SeqCst), 49);
     let counts = fixture.settled().await;
     assert_eq!((counts.done, counts.dead), (49, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_refused_deliveries_than_wait_in_memory_delay_others_for_minutes_only() {
+    let fixture = Fixture::new(8, Router::default()).await;
+    let taken = Arc::<AtomicU32>::default();
+    let runner = Arc::new(Poisoned { last: 999, taken: taken.clone(), ..Poisoned::default() });
+    fixture.dispatcher.set_functions(vec![FunctionSpec { runner, ..spec(FUNCTION, 4, |_| done()) }]);
+    fixture.offer(FUNCTION, 0..1000).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(is_open(&fixture));
+    for number in 1000..1100 {
+        fixture.offer(FUNCTION, [number]).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let late = number - 999 - taken.load(Ordering::SeqCst);
+        assert!(late <= 12, "{late} deliveries wait after delivery {number}");
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(taken.load(Ordering::SeqCst), 100);
 }
 
 #[tokio::test(start_paused = true)]

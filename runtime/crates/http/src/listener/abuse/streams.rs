@@ -121,5 +121,9 @@ async fn an_ambiguous_host_is_refused_over_http_2() {
         request.headers_mut().extend(hosts.iter().map(|host| (http::header::HOST, host.parse().unwrap())));
         assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{hosts:?}");
     }
+    for authority in ["user@a.example", "a!b"] {
+        let request = Request::get(format!("http://{authority}/")).body(Empty::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 400, "{authority}");
+    }
     assert_eq!(server.paths().len(), 2);
 }

@@ -70,5 +70,5 @@ pub(super) fn optional_id(headers: &HeaderMap, name: &HeaderName) -> Result<Opti
 
 /// Reads the members that `T` has from a JSON object. Returns `None` for other bodies.
 pub(super) fn members<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Option<T> {
-    serde_json::from_slice(body).ok()
+    serde_json::from_slice::<T>(body).ok()
 }

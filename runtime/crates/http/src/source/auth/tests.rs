@@ -314,6 +314,18 @@ fn an_ed25519_signature_is_verified_with_the_public_key() {
         body[at] ^= 1;
         assert!(keys.find(&signed(signature.clone()), &body).is_none());
     }
+    // The 8 keys of a source and two signatures are compared in all pairs. Further signatures are not.
+    for stranger in 0..7 {
+        keys.add_ed25519("other".into(), vec![stranger; 32]);
+    }
+    let wrong = || super::preset::Signature::Ed25519(vec![0; 64]);
+    let many = |count: usize| {
+        let mut claim = signed(signature.clone());
+        let super::preset::Claim::Signed(signed) = &mut claim else { unreachable!("a signature") };
+        signed.signatures.splice(0..0, std::iter::repeat_with(wrong).take(count));
+        claim
+    };
+    assert!(keys.find(&many(15), BODY).is_some() && keys.find(&many(16), BODY).is_none());
     // A public key is not a shared secret: an HMAC with the public key proves nothing.
     let with_public =
         ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, signer.public_key().as_ref()), &text);

@@ -188,3 +188,18 @@ async fn a_brotli_window_is_counted_and_a_larger_one_than_the_standard_allows_is
     // The large window extension: 1 << 30 bytes.
     assert_eq!(run("br", &[0x11, 0x1E, 0, 0, 0, 0], 1_000).await.unwrap_err().0, 400);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_finds_no_decoder_is_refused_after_a_while() {
+    let budget = Budget::default();
+    let memory = budget.register(Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) });
+    let decoders = Decoders::default();
+    let all = decoders.deflates.try_acquire_many(DEFLATES_KIB).unwrap();
+    let started = tokio::time::Instant::now();
+    let run = || decode(&decoders, Coding::Gzip, gzip(TEXT).into(), 1_000, &memory);
+    let response = run().await.unwrap_err().response();
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].as_bytes()), (503, &b"5"[..]));
+    assert_eq!(started.elapsed().as_secs(), WAIT_MAX.as_secs());
+    drop(all);
+    assert_eq!(run().await.unwrap(), TEXT);
+}

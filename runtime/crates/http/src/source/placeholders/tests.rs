@@ -41,6 +41,13 @@ fn a_type_of_the_runtime_or_with_white_space_is_a_mistake() {
 }
 
 #[test]
+fn a_type_that_no_event_can_have_is_a_mistake() {
+    assert!(type_template(&"t".repeat(TYPE_BYTES_MAX), None).is_ok());
+    let error = type_template(&"t".repeat(TYPE_BYTES_MAX + 1), None).unwrap_err();
+    assert!(error.message.contains("has more than 1024 bytes") && error.message.len() < 200, "{error:?}");
+}
+
+#[test]
 fn a_type_with_a_star_gets_a_warning() {
     let advice = |text: &str| type_advice(&type_template(text, None).unwrap());
     assert_eq!(advice("order.placed"), []);

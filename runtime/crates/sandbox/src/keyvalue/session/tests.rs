@@ -7,10 +7,12 @@ use futures_util::future::BoxFuture;
 use super::*;
 use evoke_model::state::{Entry, Version};
 
-/// Stored state in a map. Records the keys that were read.
+/// Stored state in a map. Records the keys whose values were read.
 #[derive(Default)]
 struct Map {
     entries: BTreeMap<String, Entry>,
+    /// True if a page of keys has at most two keys, as for large values.
+    short_pages: bool,
     reads: Mutex<Vec<String>>,
 }
 
@@ -22,10 +24,15 @@ impl StateSource for Map {
         std::future::ready(found).boxed()
     }
 
+    fn size(&self, _: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>> {
+        std::future::ready(Ok(self.entries.get(key).map(|entry| entry.value.len()))).boxed()
+    }
+
     fn keys(&self, _: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {
         let after = after.unwrap_or_default().to_owned();
-        let keys = self.entries.keys().filter(|key| **key > after).take(limit).cloned().collect();
-        std::future::ready(Ok(Keys { keys, version: 7 })).boxed()
+        let limit = if self.short_pages { 2 } else { limit };
+        let keys: Vec<String> = self.entries.keys().filter(|key| **key > after).take(limit).cloned().collect();
+        std::future::ready(Ok(Keys { is_last: keys.len() < limit, keys, version: 7 })).boxed()
     }
 
     fn usage(&self, _: &str) -> Usage {
@@ -115,13 +122,25 @@ async fn an_attempt_reads_and_writes_a_bounded_number_of_keys_and_bytes() {
     refused(other.set(BucketName::Own, "i", Vec::new()).await, "bytes of state in total");
     refused(other.set(BucketName::Own, "a", vec![0; (1 << 20) + 1]).await, "max_value");
 
-    let large = (0..20).map(|n| (n.to_string(), vec![0; 1 << 20]));
-    let mut third = session(&self::map(large), false, Quota::NONE);
-    let mut read = 0;
-    while third.get(BucketName::Own, &read.to_string()).await.is_ok() {
-        read += 1;
+    let mut third = session(&map, false, Quota::NONE);
+    for _ in 0..READS_MAX {
+        refused(third.get(BucketName::Own, "broken").await, "the store is closed");
     }
-    assert_eq!(read, 15);
+    refused(third.get(BucketName::Own, "broken").await, "read at most 10000 keys");
+}
+
+#[tokio::test]
+async fn refused_reads_do_not_go_on_reading_the_store() {
+    let map = map((0..40).map(|n| (n.to_string(), vec![0; 1 << 20])));
+    for (budget, granted) in [(HostBudget::of_delivery(), 15), (HostBudget::of_http_request(), 3)] {
+        map.reads.lock().unwrap().clear();
+        let mut session = Session { budget: Arc::new(budget), ..session(&map, false, Quota::NONE) };
+        for n in 0..40 {
+            let read = session.get(BucketName::Own, &n.to_string()).await;
+            assert_eq!(read.is_ok(), n < granted, "{n}");
+        }
+        assert_eq!(map.reads.lock().unwrap().len(), 16);
+    }
 }
 
 #[tokio::test]
@@ -137,6 +156,19 @@ async fn a_write_past_the_quota_is_refused_before_the_commit() {
     session.set(BucketName::Own, "c", b"333".to_vec()).await.unwrap();
     let changes: Vec<_> = session.finish().keys.into_iter().map(|touched| touched.key).collect();
     assert_eq!(changes.iter().map(|key| &**key).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_write_near_the_quota_reads_sizes_only_and_yields_to_others() {
+    let map = map((0..20).map(|n| (n.to_string(), vec![0; 100])));
+    let mut session = session(&map, false, Quota { keys: 20, bytes: 1 << 20 });
+    for n in 0..20 {
+        session.delete(BucketName::Own, &n.to_string()).await.unwrap();
+    }
+    let mut set = std::pin::pin!(session.set(BucketName::Own, "new", Vec::new()));
+    assert!(futures_util::poll!(&mut set).is_pending());
+    set.await.unwrap();
+    assert!(map.reads.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -165,4 +197,19 @@ async fn a_list_continues_only_from_its_own_cursors() {
     }
     refused(session.list(BucketName::Own, Some(1)).await, "not a cursor");
     assert_eq!(session.finish().lists, [("shop/charge".into(), 7)]);
+}
+
+#[tokio::test]
+async fn a_list_continues_after_a_page_that_is_short_because_of_large_values() {
+    let map = Arc::into_inner(map((0..5).map(|n| (n.to_string(), Vec::new())))).unwrap();
+    let map = Arc::new(Map { short_pages: true, ..map });
+    let mut session = session(&map, false, Quota::NONE);
+    session.set(BucketName::Own, "9", Vec::new()).await.unwrap();
+    let (mut keys, mut cursor) = session.list(BucketName::Own, None).await.unwrap();
+    while cursor.is_some() {
+        let page = session.list(BucketName::Own, cursor).await.unwrap();
+        keys.extend(page.0);
+        cursor = page.1;
+    }
+    assert_eq!(keys, ["0", "1", "2", "3", "4", "9"]);
 }

@@ -72,6 +72,7 @@ pub(super) fn failure(error: &Error) -> Result<String, String> {
         | Error::Invalid(_)
         | Error::TooManyCalls
         | Error::TooManyConnections
+        | Error::TooManyLookups { .. }
         | Error::Internal(_) => Err(error.to_string()),
         other => Ok(other.to_string()),
     }

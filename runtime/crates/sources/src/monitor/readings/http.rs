@@ -9,6 +9,7 @@ use evoke_manifest::Place;
 use evoke_manifest::parser::{Node, Reader, Table, Value, ValueError, excerpt};
 use evoke_manifest::units::DurationText;
 use evoke_model::destination::{AddressRange, Target};
+use evoke_model::event::find_value;
 use evoke_threshold::Level;
 use http_body_util::BodyExt as _;
 use schemars::JsonSchema;
@@ -156,12 +157,11 @@ impl Http {
             return Found { value, ..Found::critical(format!("the body does not contain `{}`", excerpt(text))) };
         }
         let Some(field) = &self.json else { return Found::value(taken) };
-        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let found = field.split('.').try_fold(&json, |value, name| match value {
-            serde_json::Value::Array(items) => items.get(name.parse::<usize>().ok()?),
-            other => other.get(name),
-        });
-        match found.and_then(serde_json::Value::as_f64) {
+        let path: Vec<&str> = field.split('.').collect();
+        // Of JSON values, only a number can be parsed as a number.
+        let number =
+            find_value(body, &path).and_then(|json| json.parse().ok()).filter(|number: &f64| number.is_finite());
+        match number {
             Some(value) => Found { value: Some(value), at_least: Level::Ok, detail: None },
             None => Found::critical(format!("the body has no number in the JSON field `{}`", excerpt(field))),
         }
@@ -205,9 +205,18 @@ mod tests {
     fn a_number_of_the_body_is_read() {
         let body = br#"{"queue": {"lengths": [3, 4.5]}, "up": true}"#;
         assert_eq!(http(None, Some("queue.lengths.1")).check_body(body, 0.1), Found::value(4.5));
-        for (field, body) in [("up", &body[..]), ("none.at", body), ("queue", b"no json")] {
+        assert_eq!(http(None, Some("0")).check_body(b"[-1e3]", 0.1), Found::value(-1000.0));
+        for (field, body) in [("up", &body[..]), ("none.at", body), ("queue.lengths.2", body), ("queue", b"no json")] {
             assert_eq!(http(None, Some(field)).check_body(body, 0.1).at_least, Level::Critical, "{field}");
         }
+    }
+
+    /// `serde_json` parses such a string as JSON when it builds a value, with a new limit of depth.
+    #[test]
+    fn json_texts_in_a_body_are_not_parsed() {
+        let body = br#"{"a": 1, "b": {"$serde_json::private::RawValue": "{\"c\": 2}"}}"#;
+        assert_eq!(http(None, Some("a")).check_body(body, 0.1), Found::value(1.0));
+        assert_eq!(http(None, Some("b.c")).check_body(body, 0.1).at_least, Level::Critical);
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! JSON values of texts from outside.
+//!
+//! `serde_json` must not build a [`Value`] from such a text. It reads an object with the member
+//! `$serde_json::private::RawValue` as the value whose JSON text is the string in this member, and parses that text with
+//! a new limit of depth. Such strings can contain further ones. So a text of 50 KB overflows the stack, which ends the
+//! process.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// The member in which `serde_json` passes a number that is not a 64-bit integer. An object of the text with this member
+/// looks the same, so it is read as a number, too.
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// A JSON value. Its `Deserialize` knows no member with a nested text, so one limit of depth holds for the whole value.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Json(pub Value);
+
+impl Deref for Json {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Read).map(Self)
+    }
+}
+
+struct Read;
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Json(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(array.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if object.is_empty() && name == NUMBER {
+                let number: Number = members.next_value::<String>()?.parse().map_err(A::Error::custom)?;
+                return Ok(number.into());
+            }
+            object.insert(name, members.next_value::<Json>()?.0);
+        }
+        Ok(object.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> serde_json::Result<Json> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn a_value_equals_the_one_of_serde_json() {
+        for text in [
+            r#"{"a": [1, -2.50, 1e400, 12345678901234567890123], "b": {"c": null, "d": [true, false]}, "a\u0062": "\n"}"#,
+            r#"{"a": 1, "a": 2}"#,
+            "[]",
+            "0.10",
+            r#""text""#,
+        ] {
+            let expected: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(read(text).unwrap().0, expected);
+            assert_eq!(read(text).unwrap().to_string(), expected.to_string());
+        }
+        for wrong in ["", "{", "[1 2]", r#"{"a" 1}"#, "01", "nul", "[1]]"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_text_in_a_string_stays_a_string() {
+        for name in ["$serde_json::private::RawValue", r"\u0024serde_json::private::RawValue"] {
+            let text = format!(r#"{{"{name}": "[1]"}}"#);
+            let value = read(&text).unwrap();
+            assert_eq!(value.get("$serde_json::private::RawValue"), Some(&"[1]".into()));
+            assert!(read(&format!("[{text}, 1]")).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_depth_is_limited() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read(&nested(127)).is_ok());
+        assert!(read(&nested(128)).is_err());
+    }
+
+    #[test]
+    fn a_number_in_a_member_of_serde_json_is_checked() {
+        assert_eq!(read(r#"{"$serde_json::private::Number": "1.50"}"#).unwrap().to_string(), "1.50");
+        assert!(read(r#"{"$serde_json::private::Number": "1], [2"}"#).is_err());
+        assert!(read(r#"{"$serde_json::private::Number": 1}"#).is_err());
+    }
+}
