@@ -166,7 +166,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to the list</a>
     <div class="frame"><${Strip} /><${Side} /><${View} /></div>
-    ${dialog.value && html`<${Boundary} at=${dialog.value}><${dialog.value} /><//>`}
+    ${dialog.value && html`<${Boundary} at=${dialog.value} onClose=${() => { dialog.value = null; }}><${dialog.value} /><//>`}
     ${help.value && html`<${Keys} />`}
     <div class="toasts" role="status" aria-live="polite">${toasts.value.map((one) => html`<div class=${`notice ${one.kind}`}>${one.text}</div>`)}</div>`;
 }

@@ -20,12 +20,12 @@ export const line = (value) => checked(() => JSON.stringify(value));
 /** Values as JSON to read. */
 export const indented = (value) => checked(() => JSON.stringify(value, null, isDeep(value) ? 0 : 2));
 
-/** The browser recurses, and reports the end of its stack, or a text above its maximum length, as a `RangeError`. */
+/** Browsers recurse, and report the end of their stack as a `RangeError`, Firefox as an `InternalError`. */
 function checked(act) {
   try {
     return act();
   } catch (error) {
-    throw error instanceof RangeError ? new TooDeep() : error;
+    throw error instanceof RangeError || error?.name === "InternalError" ? new TooDeep() : error;
   }
 }
 

@@ -156,9 +156,9 @@ export class Boundary extends Component {
     this.setState({ error, at: this.props.at });
   }
 
-  render({ at, children }, { error, at: failed }) {
+  render({ at, children, onClose }, { error, at: failed }) {
     if (!error || failed !== at) return children;
-    return html`<div class="view"><div class="notice bad" role="alert"><span class="grow">This part of the page cannot be shown: ${error.message}</span><button onClick=${() => this.setState({ error: undefined })}>Try again</button></div></div>`;
+    return html`<div class="view"><div class="notice bad" role="alert"><span class="grow">This part of the page cannot be shown: ${error.message}</span><button onClick=${() => this.setState({ error: undefined })}>Try again</button>${onClose && html`<button onClick=${onClose}>Close</button>`}</div></div>`;
   }
 }
 
@@ -173,7 +173,7 @@ export const leafText = (value) => (isRaw(value) ? value.rawJSON : String(value)
 const OPEN_MAX = 500;
 
 /** The arrays and objects of a tree that are open at first: small ones near the root, as long as they are few in all. */
-export function openAtFirst(value) {
+function openAtFirst(value) {
   const open = new Set();
   let shown = 0;
   let level = [value].filter(isBranch);

@@ -48,6 +48,7 @@ struct file { dev_t dev; ino_t ino; uint32_t id; int unlinked; int traced; char 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct file files[FILES];
 static struct file *fds[FDS];
+static char seen[FDS]; /* 1 for a descriptor whose path was looked up */
 static int count_files, trace = -1, fired = -1;
 static uint64_t syncs;
 static int64_t grown;
@@ -157,6 +158,20 @@ static void register_open(int fd, const char *name) {
   fds[fd] = file;
 }
 
+/* Registers a file of the data folder that was opened by a system call, without the C library. The space of the simulated
+   disk holds for these files, too. */
+static void register_written(int fd) {
+  char link[64], target[PATH_MAX], buffer[PATH_MAX];
+  if (!*full || fd < 0 || fd >= FDS || fds[fd] || seen[fd]) return;
+  seen[fd] = 1;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t len = readlink(link, target, sizeof target - 1);
+  if (len <= 0) return;
+  target[len] = 0;
+  const char *name = target[0] == '/' ? relative(target, buffer) : NULL;
+  if (name) register_open(fd, name);
+}
+
 static int open_any(int (*real)(int, const char *, int, mode_t), int at, const char *path, int flags, mode_t mode) {
   char buffer[PATH_MAX];
   const char *name = at == AT_FDCWD || path[0] == '/' ? relative(path, buffer) : NULL;
@@ -181,7 +196,7 @@ int creat(const char *path, mode_t mode) { return open(path, O_CREAT | O_WRONLY 
 int close(int fd) {
   REAL(close);
   pthread_mutex_lock(&lock);
-  if (file_of(fd)) fds[fd] = NULL;
+  if (fd >= 0 && fd < FDS) fds[fd] = NULL, seen[fd] = 0;
   int result = real(fd);
   pthread_mutex_unlock(&lock);
   return result;
@@ -257,6 +272,7 @@ static void record_if_success(const struct iovec *parts, int count) {
 
 ssize_t write(int fd, const void *bytes, size_t len) {
   pthread_mutex_lock(&lock);
+  register_written(fd);
   if (file_of(fd)) {
     ssize_t done = write_at(fd, bytes, len, 0, 0);
     pthread_mutex_unlock(&lock);

@@ -30,11 +30,14 @@ fn no_text_is_parsed_as_a_value_of_serde_json() {
             continue;
         }
         let code = code(&std::fs::read_to_string(&file).unwrap());
+        if code.contains("Value as Json") && code.contains("serde_json::from_") {
+            wrong.push(format!("{}: `Json` is another type here", file.display()));
+        }
         for (at, _) in code.match_indices("serde_json::from_") {
             calls += 1;
             let statement = statement(&code, at);
             let (before, call) = statement.split_once("serde_json::from_").unwrap();
-            let is_typed = |pattern: &str| pattern.contains([':', '(', '{']);
+            let is_typed = |pattern: &str| pattern.contains([':', '{']) || pattern.contains("Json(");
             let names_type = call.contains("::<") || before.split_once("let ").is_some_and(|(_, p)| is_typed(p));
             if !names_type || (has_value(&statement) && !statement.contains("Json(")) {
                 wrong.push(format!("{}: {statement}", file.display()));

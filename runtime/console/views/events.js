@@ -55,7 +55,10 @@ export function View({ params, Range }) {
       }
       setSearch({ next: before, scanned });
     } catch (error) {
-      if (!abort.aborted) setSearch({ error, next: before });
+      if (abort.aborted) return;
+      setSearch({ error, next: before });
+      // Without a list, the stream begins with the next event.
+      if (before === undefined) setFirst({ key, newest: "" });
     }
   };
 
@@ -66,6 +69,7 @@ export function View({ params, Range }) {
     setRows([]);
     setHeld([]);
     setSampled(null);
+    setFirst({});
     more(undefined, PAGE, abort.signal);
     return () => abort.abort();
   }, [key]);

@@ -35,7 +35,7 @@ pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Resul
     Ok(if is_shared { Named::Localhost } else { Named::Own })
 }
 
-/// Returns true if another user of the machine can listen at `host[:port]`, too.
+/// Returns true if another user of the machine can also listen at this name and port.
 fn is_shared(host: &str, listener: &ListenerHandle) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     listener.tls.is_none() && name.eq_ignore_ascii_case("localhost")

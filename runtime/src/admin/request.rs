@@ -61,8 +61,8 @@ pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs
     }
 }
 
-/// Compiles the query parameter `pattern`, which is the JSON text of a pattern. Waits for a permit for a scan, because
-/// long patterns take long to compile.
+/// Compiles the query parameter `pattern`, which is the JSON text of a pattern. Compiles with a permit for a scan, on a
+/// thread for blocking work, because a long pattern takes long.
 pub(super) async fn optional_matcher(pattern: Option<String>, exchange: &Exchange) -> ApiResult<Option<Matcher<()>>> {
     let Some(text) = pattern else { return Ok(None) };
     let compile = move || {

@@ -103,7 +103,8 @@ impl Revoke {
 /// Removes the token from a JSON object.
 fn without_token(json: &str) -> Result<String, Failure> {
     let Json(mut made) = parse(json)?;
-    made.as_object_mut().and_then(|made| made.remove("token"));
+    let object = made.as_object_mut().ok_or_else(|| Failure::Failed("the response is not a JSON object".to_owned()))?;
+    object.remove("token");
     Ok(made.to_string())
 }
 

@@ -8,7 +8,7 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // The runtime stops, and drops this task.
+            // The runtime is shutting down, and drops this task.
             Err(_) => std::future::pending().await,
         },
     }

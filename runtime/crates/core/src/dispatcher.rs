@@ -105,7 +105,7 @@ pub struct AttemptResult {
     pub note: Option<String>,
     /// The recording of the attempt, to store with its outcome.
     pub recording: Option<NewRecording>,
-    /// True if the endpoint of the function sent a response. Without a response, the outcome does not show that the
+    /// True if the endpoint of the function itself responded to the request. Otherwise, the outcome does not show that the
     /// endpoint is up. Always false if the function has no endpoint.
     pub responded: bool,
 }
@@ -289,9 +289,13 @@ impl Dispatcher {
         schedule.functions.values_mut().flat_map(|function| function.lane(Stream::Replay).started()).collect()
     }
 
-    /// Allows deliveries of this replay to start again after [`Dispatcher::halt`].
+    /// Ends the effect of [`Dispatcher::halt`], after the deliveries of the replay were purged: forgets those that wait in
+    /// memory.
     pub fn resume(&self, replay: ReplayId) {
-        self.lock().halted.remove(&replay);
+        let mut schedule = self.lock();
+        schedule.halted.remove(&replay);
+        // Their deliveries are removed from the store by now.
+        schedule.functions.values_mut().for_each(|function| function.lane(Stream::Replay).forget_replay(replay));
     }
 
     /// Returns, for each function, the number of deliveries that wait in memory. More may wait in the store.

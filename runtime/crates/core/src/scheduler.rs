@@ -92,12 +92,13 @@ impl Scheduler {
                 tracing::error!("{damaged}; the event is not delivered; restore the file from a backup");
             }
         }
+        let has_intact = !intact.is_empty();
         let (store, bus) = (self.store.clone(), self.bus.clone());
         let route_all = move || {
             let route = |one: Scheduled| (one.seq, route(&*store, &bus, &one.event));
             intact.into_iter().map(route).collect::<Vec<_>>()
         };
-        let released = blocking::run(route_all).await;
+        let released = if has_intact { blocking::run(route_all).await } else { Vec::new() };
         if !released.is_empty()
             && let Err(error) = self.store.release_events(released).await
         {

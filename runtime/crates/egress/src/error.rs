@@ -246,5 +246,9 @@ pub(crate) fn of_tls(error: &rustls::Error) -> String {
 /// replace secrets in messages, and would not recognise a secret of which a cut left only a part.
 pub(crate) fn peer_text(text: impl std::fmt::Display) -> String {
     let text = text.to_string();
-    if text.len() > PEER_TEXT_BYTES_MAX { format!("an error with a text of {} bytes", text.len()) } else { text }
+    if text.len() > PEER_TEXT_BYTES_MAX {
+        format!("an error whose text is left out, because it has {} bytes", text.len())
+    } else {
+        text
+    }
 }

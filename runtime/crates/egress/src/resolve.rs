@@ -51,9 +51,9 @@ impl Default for OwnerLookups {
 }
 
 impl Resolver {
-    /// Returns the addresses of a name, in the order of the operating system. The wait for permits ends at `deadline`,
-    /// and after [`DNS_MAX`]. It has an error of its own, because the name servers of the host are not the cause. The
-    /// lookup itself ends after [`DNS_MAX`].
+    /// Returns the addresses of a name, in the order of the operating system. The wait for lookups of other owners ends at
+    /// `deadline`, and after [`DNS_MAX`]. It has an error of its own, because the name servers of the host are not the
+    /// cause. The lookup itself ends after [`DNS_MAX`].
     pub(crate) async fn resolve(
         &self,
         io: &Handle,
@@ -63,7 +63,10 @@ impl Resolver {
     ) -> Result<Vec<IpAddr>, Error> {
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
         let internal = || Error::Internal("the lookup of a name was interrupted".into());
-        let waited = timeout_at(deadline.min(Instant::now() + DNS_MAX), self.permits(own)).await;
+        // The owner's own lookups hold its permits, so this wait is time of its name servers.
+        let own_permit = timeout(DNS_MAX, own.all.clone().acquire_owned()).await;
+        let own_permit = own_permit.map_err(|_| timed_out())?.map_err(|_| internal())?;
+        let waited = timeout_at(deadline.min(Instant::now() + DNS_MAX), self.permits(own, own_permit)).await;
         let permits = waited.map_err(|_| Error::TooManyLookups { host: host.to_owned() })?.map_err(|_| internal())?;
         let name = host.to_owned();
         // The task holds the permits until the thread of the lookup is free, also after the caller has stopped waiting.
@@ -85,10 +88,11 @@ impl Resolver {
         });
         if addresses.is_empty() { Err(no_address("it has no address".into())) } else { Ok(addresses) }
     }
-    /// Waits for the permits of a lookup. Fails only if a semaphore is closed, which never happens.
-    async fn permits(&self, own: &OwnerLookups) -> Result<Permits, AcquireError> {
+
+    /// Waits for the permits of the process for a lookup. Fails only if a semaphore is closed, which never happens.
+    async fn permits(&self, own: &OwnerLookups, own_permit: OwnedSemaphorePermit) -> Result<Permits, AcquireError> {
         let permit = |of: &Arc<Semaphore>| of.clone().acquire_owned();
-        let mut permits = vec![permit(&own.all).await?];
+        let mut permits = vec![own_permit];
         let reserved = async { Ok([permit(&own.reserved).await?, permit(&self.reserved).await?]) };
         tokio::select! {
             biased;
@@ -106,7 +110,8 @@ mod tests {
     use super::*;
 
     fn take(resolver: &Resolver, own: &OwnerLookups) -> Option<Permits> {
-        resolver.permits(own).now_or_never().map(Result::unwrap)
+        let own_permit = own.all.clone().try_acquire_owned().ok()?;
+        resolver.permits(own, own_permit).now_or_never().map(Result::unwrap)
     }
 
     #[test]
@@ -129,7 +134,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_for_a_lookup_is_no_time_out_of_the_name_and_ends_at_the_deadline() {
         let (resolver, own) = (Resolver::default(), OwnerLookups::default());
-        let _held: Vec<_> = std::iter::from_fn(|| take(&resolver, &own)).collect();
+        let others: Vec<_> = std::iter::repeat_with(OwnerLookups::default).take(30).collect();
+        let _held: Vec<_> = others.iter().flat_map(|own| std::iter::from_fn(|| take(&resolver, own))).collect();
         for (time, limit) in [(DNS_MAX * 9, DNS_MAX), (DNS_MAX / 5, DNS_MAX / 5)] {
             let started = Instant::now();
             let found = resolver.resolve(&Handle::current(), &own, ("localhost", 80), started + time).await;

@@ -86,8 +86,8 @@ impl std::fmt::Display for FolderError {
                 write!(
                     f,
                     "{path} belongs to the user with id {owner}, and Evoke runs as the user with id {user}: run Evoke \
-                     as that user, take the folder over with `chown -R {user} {path}`, or choose another folder with \
-                     --data"
+                     as that user, take the folder over with `chown -R {user} {path}`, or choose another \
+                     folder"
                 )
             }
             Self::Writable { path, mode } => {
@@ -95,15 +95,13 @@ impl std::fmt::Display for FolderError {
                 write!(
                     f,
                     "other users may write to {path} (its permissions are {mode:04o}), so its files cannot be trusted: \
-                     check that no other user changed them and run `chmod 700 {path}`, or choose another folder with \
-                     --data"
+                     check that no other user changed them and run `chmod 700 {path}`, or choose another \
+                     folder"
                 )
             }
-            Self::NotRegular { path, kind } => write!(
-                f,
-                "{} is {kind}, not a regular file: move it away, or choose another folder with --data",
-                path.display()
-            ),
+            Self::NotRegular { path, kind } => {
+                write!(f, "{} is {kind}, not a regular file: move it away, or choose another folder", path.display())
+            }
         }
     }
 }
@@ -240,7 +238,7 @@ impl PrivateFolder {
 
     /// Opens a file in the folder with these options. Does not follow symbolic links, and does not wait for the other
     /// end of a named pipe. The options must not truncate the file: if another folder got the path, a file there would
-    /// be truncated before the error. Use [`PrivateFolder::replace`] instead.
+    /// be truncated before the error. Use [`PrivateFolder::replace`] instead. A missing file is created there, empty.
     pub fn open_file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
         self.find(name).map_err(io::Error::other)?;
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -256,7 +254,9 @@ impl PrivateFolder {
     pub fn replace(&self, name: &str, content: &[u8], is_durable: bool) -> io::Result<()> {
         let new = format!("{name}.new");
         self.remove(&new)?;
-        let mut file = self.open_file(&new, File::options().write(true).create_new(true))?;
+        // Relative to the opened folder: another folder can have the path.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.pinned, &new, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(content)?;
         if is_durable {
             file.sync_data()?;
@@ -307,9 +307,10 @@ pub fn protected_folder(folder: &Path) -> io::Result<PathBuf> {
 /// Returns true if users other than root and the owner may rename the files and folders in a folder.
 fn others_may_rename_in(folder: &Stat) -> bool {
     let is_sticky = permissions(folder) & 0o1000 != 0;
-    // On many systems, each user has a group without other members, and this group may write to the user's folders.
-    // The write permission of this group is not a risk.
-    let is_own_group = folder.st_gid == rustix::process::getegid().as_raw();
+    // On many systems, each user has a group with the same number and without other members, and this group may write to
+    // the user's folders. Its write permission is not a risk. Other groups, such as `staff`, can have more members.
+    let user = rustix::process::geteuid().as_raw();
+    let is_own_group = folder.st_gid == user && folder.st_gid == rustix::process::getegid().as_raw();
     let by_others = permissions(folder) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
     by_others != 0 && !is_sticky
 }

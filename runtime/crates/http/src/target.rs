@@ -79,7 +79,8 @@ pub struct Sent {
     pub note: Option<String>,
     /// The time from the start of the attempt until its outcome.
     pub duration: Duration,
-    /// True if the endpoint sent a response. False if no request was sent, or no response arrived.
+    /// True if the endpoint itself responded to the request. False if no request was sent, if no response arrived, or if the
+    /// response says that no request can be taken now ([`outcome::is_unavailable`]).
     pub responded: bool,
 }
 
@@ -129,8 +130,7 @@ impl HttpTarget {
         let trace = trace.or_else(|| TraceContext::of_event(event));
         let delivery = Delivery { event, id: delivery_id, hops, trace: trace.as_ref(), now_ms: self.clock.now_ms() };
         let result = self.exchange(delivery, started + self.timeout).await;
-        let responded = result.is_ok();
-        let (outcome, note) = result.unwrap_or_else(|outcome| (outcome, None));
+        let (outcome, note, responded) = result.unwrap_or_else(|outcome| (outcome, None, false));
         Sent { outcome, note, duration: started.elapsed(), responded }
     }
 
@@ -165,8 +165,14 @@ impl HttpTarget {
 
     /// Returns the outcome of the response and the note of a successful attempt. Without a response, returns the
     /// outcome as the error.
-    async fn exchange(&self, delivery: Delivery<'_>, deadline: Instant) -> Result<(Outcome, Option<String>), Outcome> {
+    async fn exchange(
+        &self,
+        delivery: Delivery<'_>,
+        deadline: Instant,
+    ) -> Result<(Outcome, Option<String>, bool), Outcome> {
         let (request, _memory) = self.request(delivery, deadline).await?;
+        // The wait for memory is not time of the endpoint.
+        let deadline = Instant::now() + self.timeout;
         let request = request.map(full);
         let size = http_body::Body::size_hint(request.body()).lower();
         let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));
@@ -187,6 +193,6 @@ impl HttpTarget {
             Outcome::EndpointGone { message } if self.is_url_of_event => Outcome::Reject { message },
             outcome => outcome,
         };
-        Ok((outcome, note))
+        Ok((outcome, note, !outcome::is_unavailable(head.status)))
     }
 }

@@ -220,14 +220,17 @@ impl Builder<'_> {
     /// Counts a part of the tree, and returns an error if the whole tree exceeds a limit.
     fn count(&mut self, part: Expanded, span: Span) -> Result<(), Box<Diagnostic>> {
         self.size.add(part);
-        let limit = match self.size {
-            Expanded { nodes, .. } if nodes > NODES_MAX => format!("{NODES_MAX} values"),
-            Expanded { bytes, .. } if bytes > EXPANDED_BYTES_MAX => format!("{} MiB", EXPANDED_BYTES_MAX >> 20),
+        let nested = "do not use aliases (`*name`) inside a value that has an anchor (`&name`)";
+        let (limit, advice) = match self.size {
+            Expanded { nodes, .. } if nodes > NODES_MAX => (format!("{NODES_MAX} values"), nested),
+            Expanded { bytes, .. } if bytes > EXPANDED_BYTES_MAX => {
+                (format!("{} MiB", EXPANDED_BYTES_MAX >> 20), "use fewer aliases (`*name`) of long texts")
+            }
             _ => return Ok(()),
         };
         let FileKind { name, split, .. } = self.kind;
         let message = format!("the {name} has more than {limit}, counting every use of an alias");
-        let help = format!("{split}; do not use aliases (`*name`) inside a value that has an anchor (`&name`)");
+        let help = format!("{split}; {advice}");
         Err(self.fatal(span, message, &help))
     }
 

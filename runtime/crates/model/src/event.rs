@@ -49,12 +49,12 @@ pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 /// megabytes in memory, because a short attribute takes about 25 times its size.
 pub const EXTENSIONS_MAX: usize = 100;
 
-/// The maximum lengths of `id`, `source` and `type` in bytes. The store has an index of ids and sources. Each long key
-/// makes the index larger, and so slows every later write. The console groups events by type. Events that an earlier version stored can have longer values: nothing checks a stored event again.
+/// The maximum length of `id` in bytes. The store has an index of ids and sources, and each long key slows all later
+/// writes. Events that an earlier version stored can have longer values: nothing checks a stored event again.
 pub const ID_BYTES_MAX: usize = 1024;
-/// See [`ID_BYTES_MAX`].
+/// The maximum length of `source` in bytes, for the same reason.
 pub const SOURCE_BYTES_MAX: usize = 2048;
-/// See [`ID_BYTES_MAX`].
+/// The maximum length of `type` in bytes. The console groups events by type.
 pub const TYPE_BYTES_MAX: usize = 1024;
 
 /// The maximum number of characters of an invalid value that an error message shows.

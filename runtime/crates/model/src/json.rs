@@ -44,6 +44,10 @@ impl<'de> Visitor<'de> for Read {
         f.write_str("a JSON value")
     }
 
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }

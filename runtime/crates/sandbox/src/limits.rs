@@ -37,6 +37,7 @@ impl ResourceLimiter for Limits {
         let total = self.memory.saturating_sub(current).saturating_add(desired);
         if total > self.memory_max {
             self.memory_denied = true;
+            self.last_growth = 0;
             return Ok(false);
         }
         self.last_growth = total.saturating_sub(self.memory);
@@ -44,7 +45,8 @@ impl ResourceLimiter for Limits {
         Ok(true)
     }
 
-    /// Growth fails after it was permitted, for example beyond the maximum that the memory declares.
+    /// Growth fails after it was permitted, for example beyond the maximum that the memory declares. For memories with
+    /// custom page sizes, wasmtime also calls this without the call before; that proposal is off.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         self.memory -= std::mem::take(&mut self.last_growth);
         Ok(())

@@ -81,7 +81,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
     /// Claims and returns the first retries of a function that are due at `now_ms`, up to the limit, and returns the
-    /// time at which the next retry after these is due. Both times are store times. The deliveries in `held` are
+    /// time at which the next retry after these is due, which can be a held one. Both times are store times. The deliveries in `held` are
     /// neither returned nor counted: otherwise, they could use up the limit, and the call would return no other retry.
     fn due(
         &self,

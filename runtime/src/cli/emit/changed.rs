@@ -109,7 +109,14 @@ impl Readings {
         let file = format!("{name}.json");
         let mut text = Vec::new();
         let opened = folder.open_file(&file, OpenOptions::new().read(true));
-        let last = match opened.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text)) {
+        let last = match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
+            Ok(length) if length as u64 > FILE_BYTES_MAX => {
+                let path = folder.path().join(&file);
+                let path = path.display();
+                let message =
+                    format!("{path} is larger than {FILE_BYTES_MAX} bytes; remove it, and the next reading is");
+                return Err(failed(format!("{message} sent as a change")));
+            }
             Ok(_) => serde_json::from_slice::<Last>(&text).map_err(|error| {
                 let path = folder.path().join(&file);
                 let path = path.display();

@@ -223,7 +223,14 @@ impl Circuit {
     ) -> Ended {
         let was_probe = matches!(&self.state, State::Open { probe, .. } if *probe == Some(id));
         match Sign::of(result) {
-            Sign::Unknown => self.not_started(id),
+            Sign::Unknown => {
+                self.not_started(id);
+                // The cause is on this side, such as too many lookups. The attempt must not count.
+                if was_probe && matches!(result.outcome, Outcome::Unavailable { .. }) {
+                    self.not_before = Some(now + PROBE_WAIT_MIN);
+                    return Ended::FailedProbe;
+                }
+            }
             Sign::Up => {
                 self.refused.taken(id);
                 self.succeeded(now);

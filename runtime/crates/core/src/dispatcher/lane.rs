@@ -16,7 +16,7 @@ use foldhash::HashSet;
 
 use self::queue::Queue;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DeliveryId, ReadyDelivery};
+use evoke_model::{DeliveryId, ReadyDelivery, ReplayId};
 use evoke_store::LoadLimit;
 
 /// The maximum number of first attempts of a lane that wait in memory. Running that many takes longer than loading the
@@ -27,7 +27,7 @@ pub(super) const WINDOW_MAX: usize = 256;
 /// and the one of retries, each exceeded by one event, and with `newest_left`, 100 busy lanes stay under 1 GiB.
 const WINDOW_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// The same for retries. They have a limit of their own, so that waiting first attempts never keep retries from being
+/// The limit in bytes for retries. They have a limit of their own, so that waiting first attempts never keep retries from being
 /// loaded.
 const RETRY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -128,6 +128,7 @@ impl Lane {
 
     /// Keeps a copy of a delivery that was left in the store, for [`Lane::pick_newest`].
     pub(super) fn keep_newest(&mut self, delivery: ReadyDelivery) {
+        self.forget_newest(delivery.id);
         self.newest_left.push_back(delivery);
         while self.newest_left.len() > 1 && NEWEST_MAX.is_reached(self.newest_left.len() - 1, self.newest_left.bytes())
         {
@@ -277,6 +278,13 @@ impl Lane {
         if !self.held.contains(&id) {
             self.completed(id, None);
         }
+    }
+
+    /// Removes the waiting deliveries of a replay that was cancelled.
+    pub(super) fn forget_replay(&mut self, replay: ReplayId) {
+        let waiting = [&self.fresh, &self.retries, &self.newest_left];
+        let purged: Vec<_> = waiting.iter().flat_map(|queue| queue.ids_of(replay)).collect();
+        purged.into_iter().for_each(|id| self.cancel(id));
     }
 
     /// Starts a load if the lane is behind and half of the window is free. Returns the id after which to load, and the

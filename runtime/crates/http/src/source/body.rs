@@ -63,7 +63,7 @@ where
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Full => Self::later(Duration::from_secs(1), "the memory for request bodies is full; retry later"),
+            Refused::Full => Self::later(Duration::from_secs(1), "the memory for requests is full; retry later"),
             Refused::GaveWay => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "the body arrived slowly, and other requests needed its memory; send it again without pauses",

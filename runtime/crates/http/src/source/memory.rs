@@ -17,15 +17,15 @@ use tokio::time::Instant;
 
 use evoke_core::bus::Origin;
 
-/// The memory for all bodies, in bytes: enough for tens of thousands of ordinary bodies. With 1,000 slow connections,
+/// The memory for all requests, in bytes: enough for 16,000 small ones. With 1,000 slow connections,
 /// which use about 25 KiB each, the process uses at most 64 MiB more than at rest.
 pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
-/// The part of the memory that large bodies can use, in bytes: 24 bodies of 1 MiB each.
+/// The part of the memory that large bodies can use, in bytes: 23 bodies of 1 MiB each.
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
 /// The memory that a request with an event takes besides its body, in bytes: the event, its deliveries, their message to
 /// the store, and the task that waits for the commit. A request with a longer event takes more.
 pub(super) const REQUEST_BYTES: usize = 2 * 1024;
-/// The largest small body, in bytes.
+/// The largest memory of a small request, in bytes.
 pub(super) const SMALL_MAX: usize = 64 * 1024;
 /// If another body needs memory, a body that has been arriving for longer than this time can be refused to free its
 /// memory.
@@ -149,7 +149,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Resolves when the body has to give way. Its memory has been freed then, and [`Memory::grow`] fails.
+    /// Resolves when the body has to give way. Its memory has been freed then, and [`Memory::complete`] fails.
     pub(super) async fn gives_way(&self) {
         self.gives_way.notified().await;
     }

@@ -30,6 +30,18 @@ pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str, Extent) -> Str
     Some(redact(location, Extent::Whole).chars().take(LOCATION_CHARS_MAX).collect())
 }
 
+/// Returns true for the statuses with which an endpoint, or a gateway in front of it, says that it can take no request now.
+/// They say nothing about the event of the request.
+pub(super) fn is_unavailable(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 /// Returns the outcome of a response, and the note of a successful attempt. `location` and `excerpt` are the beginnings
 /// of the response's header `location` and of its body.
 pub(super) fn of_response(

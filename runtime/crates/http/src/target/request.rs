@@ -139,17 +139,22 @@ impl Template {
     }
 }
 
-/// Checks the size of a head before anything is sent. A producer chooses the sizes of the attributes.
+/// Checks the size of a head before anything is sent. A producer chooses the sizes of the attributes. Headers of the
+/// grant, `host` and `content-length` are added later, and are not counted.
 fn check_size(path: &str, headers: &HeaderMap) -> Result<(), String> {
+    const ADVICE: &str = "use shorter values, or `mode: structured`, which sends attributes in the body";
     let mut size = path.len();
     for (name, value) in headers {
         if value.len() > HEADER_BYTES_MAX {
-            return Err(format!("the header `{name}` would have more than {} KiB", HEADER_BYTES_MAX >> 10));
+            return Err(format!("the header `{name}` would have more than {} KiB; {ADVICE}", HEADER_BYTES_MAX >> 10));
         }
         size += name.as_str().len() + value.len() + FIELD_BYTES;
     }
     if size > HEAD_BYTES_MAX {
-        return Err(format!("the URL and the headers would have more than {} KiB in total", HEAD_BYTES_MAX >> 10));
+        return Err(format!(
+            "the URL and the headers would have more than {} KiB in total; {ADVICE}",
+            HEAD_BYTES_MAX >> 10
+        ));
     }
     Ok(())
 }

@@ -280,6 +280,7 @@ async fn large_bodies_of_a_function_wait_for_each_other_and_not_in_memory() {
     let endpoint = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.read_u8().await.unwrap();
             stream.write_all(response).await.unwrap();
             while stream.read_u8().await.is_ok() {}
         }

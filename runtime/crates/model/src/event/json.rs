@@ -104,7 +104,11 @@ impl<'de> Deserialize<'de> for Members<'de> {
 fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     let json = skip_byte_order_mark(json);
     // The error of the parser would repeat a whole string. For an object, it repeats no part of the text.
-    if json.trim_ascii_start().first() != Some(&b'{') {
+    let first = json.trim_ascii_start().first();
+    if first.is_none() {
+        return Err(InvalidEvent("the text is empty; expected a JSON object".into()));
+    }
+    if first != Some(&b'{') {
         return Err(InvalidEvent("not a JSON object: the text of an event begins with `{`".into()));
     }
     let Members { members, has_more } =

@@ -272,3 +272,15 @@ fn failures_that_runtime_events_caused_are_not_reported() {
     assert_eq!(circuit.open(now), None);
     assert!(Circuit::open_since(CircuitPolicy::default(), 3).open(now).unwrap().is_reported);
 }
+
+#[test]
+fn a_probe_that_this_side_could_not_send_waits_and_does_not_count() {
+    let mut fixture = Fixture::new(Duration::ZERO);
+    let not_sent = || AttemptResult { responded: false, ..Outcome::Unavailable { message: "busy".into() }.into() };
+    assert_eq!(fixture.run_result(&not_sent()), Ended::Counted);
+    fixture.open();
+    for _ in 0..3 {
+        assert_eq!(fixture.wait(), PROBE_WAIT_MIN);
+        assert_eq!(fixture.run_result(&not_sent()), Ended::FailedProbe);
+    }
+}

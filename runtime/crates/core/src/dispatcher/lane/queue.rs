@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use evoke_model::{DeliveryId, ReadyDelivery};
+use evoke_model::{DeliveryId, ReadyDelivery, ReplayId};
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -26,6 +26,10 @@ impl Queue {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = DeliveryId> {
         self.waiting.iter().map(|delivery| delivery.id)
+    }
+
+    pub(super) fn ids_of(&self, replay: ReplayId) -> impl Iterator<Item = DeliveryId> {
+        self.waiting.iter().filter(move |delivery| delivery.replay == Some(replay)).map(|delivery| delivery.id)
     }
 
     pub(super) fn push_back(&mut self, delivery: ReadyDelivery) {

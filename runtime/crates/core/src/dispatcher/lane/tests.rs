@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use evoke_model::event::Event;
-use evoke_model::{FunctionId, Lineage, Origin, Seq, StoredEvent};
+use evoke_model::{FunctionId, Lineage, Origin, ReplayId, Seq, StoredEvent};
 
 /// Returns the delivery with this number, of the event with the same number.
 fn delivery(number: i64) -> ReadyDelivery {
@@ -318,4 +318,20 @@ fn a_delivery_that_was_left_in_the_store_runs_once() {
         change(&mut lane, left);
         assert_ne!(lane.pick_newest().map(|delivery| delivery.id), Some(left));
     }
+}
+
+#[test]
+fn waiting_deliveries_of_a_cancelled_replay_are_forgotten() {
+    let of = |id, replay| ReadyDelivery { replay: Some(ReplayId(replay)), ..delivery(id) };
+    let mut lane = Lane::default();
+    for one in [of(1, 7), of(2, 8), of(3, 7)] {
+        lane.offer(one);
+    }
+    lane.start_retry_load();
+    lane.retries_loaded(vec![of(4, 7)], None);
+    assert_eq!(lane.pick().unwrap().id, DeliveryId(1));
+    lane.keep_newest(of(5, 7));
+    lane.forget_replay(ReplayId(7));
+    assert_eq!((lane.waiting(), lane.started()), (1, vec![DeliveryId(1)]));
+    assert_eq!(lane.pick_newest().unwrap().id, DeliveryId(2));
 }

@@ -315,9 +315,11 @@ fn an_ed25519_signature_is_verified_with_the_public_key() {
         assert!(keys.find(&signed(signature.clone()), &body).is_none());
     }
     // The 8 keys of a source and two signatures are compared in all pairs. Further signatures are not.
+    let mut keys = super::keys::Keys::new().unwrap();
     for stranger in 0..7 {
         keys.add_ed25519("other".into(), vec![stranger; 32]);
     }
+    keys.add_ed25519("sender".into(), signer.public_key().as_ref().to_vec());
     let wrong = || super::preset::Signature::Ed25519(vec![0; 64]);
     let many = |count: usize| {
         let mut claim = signed(signature.clone());
@@ -325,7 +327,7 @@ fn an_ed25519_signature_is_verified_with_the_public_key() {
         signed.signatures.splice(0..0, std::iter::repeat_with(wrong).take(count));
         claim
     };
-    assert!(keys.find(&many(15), BODY).is_some() && keys.find(&many(16), BODY).is_none());
+    assert!(keys.find(&many(1), BODY).is_some() && keys.find(&many(2), BODY).is_none());
     // A public key is not a shared secret: an HMAC with the public key proves nothing.
     let with_public =
         ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, signer.public_key().as_ref()), &text);
