@@ -87,7 +87,7 @@ impl std::fmt::Display for FolderError {
                     f,
                     "{path} belongs to the user with id {owner}, and Evoke runs as the user with id {user}: run Evoke \
                      as that user, take the folder over with `chown -R {user} {path}`, or choose another \
-                     folder"
+                     folder (`--data`, or `--spool` of `evoke emit`)"
                 )
             }
             Self::Writable { path, mode } => {
@@ -96,11 +96,16 @@ impl std::fmt::Display for FolderError {
                     f,
                     "other users may write to {path} (its permissions are {mode:04o}), so its files cannot be trusted: \
                      check that no other user changed them and run `chmod 700 {path}`, or choose another \
-                     folder"
+                     folder (`--data`, or `--spool` of `evoke emit`)"
                 )
             }
             Self::NotRegular { path, kind } => {
-                write!(f, "{} is {kind}, not a regular file: move it away, or choose another folder", path.display())
+                write!(
+                    f,
+                    "{} is {kind}, not a regular file: move it away, or choose another folder (`--data`, or `--spool` of \
+                     `evoke emit`)",
+                    path.display()
+                )
             }
         }
     }
@@ -155,7 +160,7 @@ impl PrivateFolder {
         others_may_rename_in(&parent).then(|| {
             format!(
                 "other users may rename or replace {}, because they may write to its parent folder: remove that \
-                 permission (`chmod go-w`), or choose another folder",
+                 permission (`chmod go-w`), or choose another folder (`--data`, or `--spool` of `evoke emit`)",
                 self.path.display()
             )
         })
