@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::access::Exchange;
 use super::dead_letters::{self, Conditions, Groups, Selection};
-use super::request::{Params, PathSegments, json_body, list_limit};
+use super::request::{Params, PathSegments, list_limit, parse_body};
 use super::response::Json;
 use super::search::Sender;
 use super::stream::{Lines, StreamError, ndjson};
@@ -21,7 +21,6 @@ use evoke_core::router::Target;
 use evoke_http::problem::Problem;
 use evoke_model::event::{Data, Event};
 use evoke_model::media_type::is_json;
-use evoke_model::text::parser_message;
 use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, Lineage, NewEvent, ReadDelivery, ReadEvent, Seq, StoredEvent,
 };
@@ -211,13 +210,9 @@ async fn parse_selection(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(Selection, bool)> {
-    let malformed = |reason: String| {
-        let expected =
-            r#"send {"delivery": 7}, {"all": true}, or one or more of function, cause, type, since and until"#;
-        Problem::malformed(format!("{reason}; {expected}"))
-    };
-    let selection: DeadSelection =
-        serde_json::from_slice(&json_body(headers, body)?).map_err(|e| malformed(parser_message(&e)))?;
+    let expected = r#"send {"delivery": 7}, {"all": true}, or one or more of function, cause, type, since and until"#;
+    let malformed = |reason: &str| Problem::malformed(format!("{reason}; {expected}"));
+    let selection: DeadSelection = parse_body(headers, body, expected)?;
     let has_conditions = selection.has_conditions();
     let DeadSelection { delivery, function, cause, r#type: type_, since, until, all, dry_run } = selection;
     let conditions = Conditions { function, cause, type_, since, until };
@@ -225,8 +220,8 @@ async fn parse_selection(
         (Some(id), false, false) => Ok((DeadFilter::Delivery(id).into(), dry_run)),
         (None, true, false) => Ok((Selection::new(admin, conditions).await?, dry_run)),
         (None, false, true) => Ok((DeadFilter::All.into(), dry_run)),
-        (None, false, false) => Err(malformed("nothing is selected".into()).into()),
-        _ => Err(malformed("delivery, all and conditions cannot be combined".into()).into()),
+        (None, false, false) => Err(malformed("nothing is selected").into()),
+        _ => Err(malformed("delivery, all and conditions cannot be combined").into()),
     }
 }
 
@@ -240,9 +235,7 @@ pub(super) async fn edit(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Edited>)> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}; see `evoke dead list`"));
-    let Edit { data } = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        Problem::malformed(format!(r#"{}; send {{"data": …}} with any JSON value"#, parser_message(&error)))
-    })?;
+    let Edit { data } = parse_body(&headers, body, r#"send {"data": …} with any JSON value"#)?;
     let id: DeliveryId = delivery.parse().map_err(|_| missing())?;
     let read = admin.store.delivery(id).await?.ok_or_else(missing)?;
     let record = read.map_err(|damaged| StoreError::Damaged(damaged.what))?;

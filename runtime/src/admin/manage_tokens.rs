@@ -8,14 +8,13 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::request::{PathSegments, json_body};
+use super::request::{PathSegments, parse_body};
 use super::response::Json;
 use super::stream::ndjson;
 use super::tokens::TokenError;
 use super::view::{Count, NewToken, TokenRequest};
 use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
-use evoke_model::text::parser_message;
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let tokens = admin.tokens.list();
@@ -32,11 +31,8 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<NewToken>)> {
-    let request: TokenRequest = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        let expected = r#"send {"name": "grafana", "role": "viewer", "expires_in_s": 604800}"#;
-        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
-    })?;
-    let TokenRequest { name, role, expires_in_s } = request;
+    let expected = r#"send {"name": "grafana", "role": "viewer", "expires_in_s": 604800}"#;
+    let TokenRequest { name, role, expires_in_s } = parse_body(&headers, body, expected)?;
     let expires_in = expires_in_s.map(Duration::from_secs);
     let token = change(&admin, move |admin| admin.tokens.create(&name, role, expires_in)).await?;
     Ok((StatusCode::CREATED, Json(token)))

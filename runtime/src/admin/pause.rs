@@ -8,13 +8,12 @@ use axum::extract::rejection::BytesRejection;
 use http::{HeaderMap, StatusCode};
 
 use super::error::ApiError;
-use super::request::json_body;
+use super::request::parse_body;
 use super::response::Json;
 use super::view::{Changed, PauseTarget};
 use super::{Admin, ApiResult, names};
 use crate::control::PauseError;
 use evoke_http::problem::Problem;
-use evoke_model::text::parser_message;
 
 impl From<PauseError> for ApiError {
     fn from(error: PauseError) -> Self {
@@ -56,8 +55,5 @@ async fn full_name(admin: &Admin, name: String) -> String {
 }
 
 fn parse_target(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<PauseTarget, Problem> {
-    serde_json::from_slice::<PauseTarget>(&json_body(headers, body)?).map_err(|error| {
-        let expected = r#"send {"name": "app/function"} or {"name": "app"}"#;
-        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
-    })
+    parse_body(headers, body, r#"send {"name": "app/function"} or {"name": "app"}"#)
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::access::Exchange;
 use super::dead::{LIMIT_MAX, event_without_data};
 use super::error::ApiError;
-use super::request::{Params, json_body, list_limit};
+use super::request::{Params, list_limit, parse_body};
 use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Blocker, Count, Move, Pending, PendingSelection};
@@ -21,7 +21,6 @@ use super::{Admin, ApiResult, names};
 use crate::control::FunctionStatus;
 use evoke_http::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::text::parser_message;
 use evoke_model::{Counts, DeliveryId, DeliveryState, PendingFilter, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
@@ -161,9 +160,7 @@ pub(super) async fn transfer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let Move { from, to, dry_run } = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        Problem::malformed(format!(r#"{}; send {{"from": "app/old", "to": "app/new"}}"#, parser_message(&error)))
-    })?;
+    let Move { from, to, dry_run } = parse_body(&headers, body, r#"send {"from": "app/old", "to": "app/new"}"#)?;
     let (from, to) = (names::function(&admin, &from).await?, names::function(&admin, &to).await?);
     let active = admin.control.function_ids();
     let conflict = |detail: String| ApiError::from(Problem::new(StatusCode::CONFLICT, detail));
@@ -221,15 +218,11 @@ async fn parse_selection(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(PendingFilter, bool)> {
-    let malformed = |reason: String| {
-        let expected = r#"send {"delivery": 7}, {"function": "app/function"}, {"root": 17} or {"all": true}"#;
-        Problem::malformed(format!("{reason}; {expected}"))
-    };
-    let selection: PendingSelection =
-        serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(parser_message(&error)))?;
-    let filter = selection
-        .to_filter()
-        .ok_or_else(|| malformed("exactly one of delivery, function, root and all is needed".into()))?;
+    let expected = r#"send {"delivery": 7}, {"function": "app/function"}, {"root": 17} or {"all": true}"#;
+    let selection: PendingSelection = parse_body(headers, body, expected)?;
+    let filter = selection.to_filter().ok_or_else(|| {
+        Problem::malformed(format!("exactly one of delivery, function, root and all is needed; {expected}"))
+    })?;
     Ok((check(admin, filter).await?, selection.dry_run))
 }
 

@@ -40,8 +40,7 @@ pub(super) struct Permits {
 /// A permit for a scan. The scan counts as running until all clones of the permit are dropped.
 #[derive(Clone)]
 pub(super) struct Scan {
-    _all: Arc<Option<OwnedSemaphorePermit>>,
-    _of_viewers: Arc<Option<OwnedSemaphorePermit>>,
+    _permits: Arc<[Option<OwnedSemaphorePermit>; 2]>,
 }
 
 /// The permits of one kind of requests.
@@ -91,7 +90,7 @@ impl Permits {
             Role::Operator => None,
         };
         let all = self.scans.clone().acquire_owned().await.ok();
-        Scan { _all: all.into(), _of_viewers: of_viewers.into() }
+        Scan { _permits: Arc::new([all, of_viewers]) }
     }
 }
 

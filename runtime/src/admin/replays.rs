@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::access::Exchange;
 use super::error::ApiError;
-use super::request::{Params, PathSegments, json_body};
+use super::request::{Params, PathSegments, parse_body};
 use super::response::Json;
 use super::search::SEND_INTERVAL;
 use super::stream::ndjson;
@@ -22,7 +22,6 @@ use super::{Admin, ApiResult, names};
 use evoke_core::replay::{CompiledFilter, DryRun, Filter, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
-use evoke_model::text::parser_message;
 
 /// Number of replays read from the store at a time. It is small, because the pattern of a replay has up to 64 KiB.
 const PAGE: usize = 8;
@@ -149,11 +148,9 @@ async fn parse_filter(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<CompiledFilter> {
-    let filter: Filter = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
-        let expected =
-            "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
-        Problem::malformed(format!("{}; {expected}", parser_message(&e)))
-    })?;
+    let expected =
+        "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
+    let filter: Filter = parse_body(headers, body, expected)?;
     // An unknown name is not an error here: `Replays` checks it later.
     let function = match filter.function {
         Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),

@@ -15,6 +15,7 @@ use evoke_http::problem::Problem;
 use evoke_model::Json;
 use evoke_model::clock::UnixMs;
 use evoke_model::media_type::is_json;
+use evoke_model::text::parser_message;
 use evoke_pattern::{Matcher, Pattern};
 
 /// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
@@ -79,9 +80,18 @@ pub(super) fn matcher(json: &serde_json::Value) -> Result<Matcher<()>, Problem> 
         let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
         Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
     })?;
-    let mut matcher = Matcher::default();
-    matcher.insert((), &pattern);
-    Ok(matcher)
+    Ok(pattern.matcher())
+}
+
+/// Parses the JSON body of a request. `expected` says what to send instead of a wrong body, such as `send {"all": true}`.
+pub(super) fn parse_body<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    expected: &str,
+) -> Result<T, Problem> {
+    let json = json_body(headers, body)?;
+    serde_json::from_slice::<T>(&json)
+        .map_err(|error| Problem::malformed(format!("{}; {expected}", parser_message(&error))))
 }
 
 /// Returns the body of a request; an error if its content type is not JSON.

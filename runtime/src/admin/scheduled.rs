@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::access::Exchange;
 use super::dead::LIMIT_MAX;
-use super::request::{Params, json_body, list_limit, matcher, optional_matcher};
+use super::request::{Params, list_limit, matcher, optional_matcher, parse_body};
 use super::response::Json;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
@@ -21,7 +21,6 @@ use evoke_core::scheduler;
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, UnixMs, rfc3339};
 use evoke_model::event::Data;
-use evoke_model::text::parser_message;
 use evoke_model::{Actor, DamagedEvent, FunctionId, Seq};
 use evoke_pattern::Matcher;
 use evoke_store::{Scheduled, Store};
@@ -144,7 +143,7 @@ fn position(scheduled: &Scheduled) -> Position {
 fn is_match(pattern: Option<&Matcher<()>>, scheduled: &Scheduled) -> bool {
     match (pattern, &scheduled.event) {
         (None, _) => true,
-        (Some(pattern), Ok(stored)) => pattern.matches(&(&*stored.event).into()).is_ok_and(|found| !found.is_empty()),
+        (Some(pattern), Ok(stored)) => pattern.matches_any(&(&*stored.event).into()).unwrap_or_default(),
         (Some(_), Err(_)) => false,
     }
 }
@@ -155,10 +154,8 @@ pub(super) async fn cancel(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<CancelledScheduled>> {
-    let which: CancelScheduled = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        let expected = r#"send {"event": "ID or number"} or {"pattern": {"type": ["reminder"]}}"#;
-        Problem::malformed(format!("{}; {expected}", parser_message(&error)))
-    })?;
+    let expected = r#"send {"event": "ID or number"} or {"pattern": {"type": ["reminder"]}}"#;
+    let which: CancelScheduled = parse_body(&headers, body, expected)?;
     let actor = exchange.actor();
     let dry_run = which.dry_run;
     match which {

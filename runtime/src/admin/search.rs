@@ -231,7 +231,7 @@ impl Selector {
     fn selects(&self, read: &ReadEvent) -> bool {
         let Ok(stored) = read else { return false };
         let event = &*stored.event;
-        let matches = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
+        let matches = |matcher: &Matcher<()>| matcher.matches_any(&event.into()).unwrap_or_default();
         self.pattern.as_ref().is_none_or(matches)
             && self.text.as_ref().is_none_or(|text| event.to_json().to_lowercase().contains(text))
     }

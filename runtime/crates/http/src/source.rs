@@ -384,7 +384,7 @@ impl Http {
         // `form` is the format of the body. If the sender can only be verified with the body, an error in the format is
         // reported only after the verification.
         let form = Mode::of(&head.headers, &raw).map_err(Problem::from).and_then(|mode| match mode {
-            Mode::Batch if endpoint.reply.is_some() => Err(Problem::malformed(reply::BATCH)),
+            Mode::Batch if endpoint.reply.is_some() => Err(Problem::malformed(reply::BATCH_REFUSED)),
             mode => Ok((mode, Coding::of(&head.headers)?)),
         });
         let form = if admission.needs_body() { form } else { Ok(form?) };

@@ -10,7 +10,7 @@ use super::bulk;
 use super::condition::{Condition, ConditionList, Value};
 use super::event::EventView;
 use super::extract::{ExtractedValues, Occurrence, SourceTexts};
-use super::matcher::{Matcher, Scratch};
+use super::matcher::Scratch;
 use super::verify::{Requirement, Search};
 use super::{FieldTest, MalformedEvent, Pattern, format_path};
 
@@ -65,14 +65,13 @@ pub(super) const VALUES_MAX: usize = 8;
 /// The largest number of characters reported for a value; a longer value is cut.
 const VALUE_CHARS_MAX: usize = 120;
 
-/// Explains why an event matches a pattern or does not match it. Uses the compiled pattern of a [`Matcher`], so the
-/// explanation always agrees with the matcher's result.
+/// Explains why an event matches a pattern or does not match it. Uses the compiled pattern of a
+/// [`Matcher`](super::Matcher), so the explanation always agrees with the matcher's result.
 ///
 /// # Errors
 /// Returns an error when the event's data is not one valid JSON text.
 pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, MalformedEvent> {
-    let mut matcher = Matcher::default();
-    matcher.insert((), pattern);
+    let matcher = pattern.matcher();
     let index = matcher.index();
     let mut scratch = Scratch::default();
     let extracted = scratch.extracted();

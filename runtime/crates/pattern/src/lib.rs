@@ -293,9 +293,15 @@ impl Pattern {
     /// # Errors
     /// Returns an error when the event's data is not one valid JSON text.
     pub fn matches(&self, event: &EventView<'_>) -> Result<bool, MalformedEvent> {
+        self.matcher().matches_any(event)
+    }
+
+    /// Returns a matcher with this pattern alone, for many events.
+    #[must_use]
+    pub fn matcher(&self) -> Matcher<()> {
         let mut matcher = Matcher::default();
         matcher.insert((), self);
-        Ok(!matcher.matches(event)?.is_empty())
+        matcher
     }
 }
 

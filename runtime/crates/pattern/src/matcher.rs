@@ -161,6 +161,14 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         Ok(keys)
     }
 
+    /// Returns true if a pattern matches the event.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Matcher::matches`].
+    pub fn matches_any(&self, event: &EventView<'_>) -> Result<bool, MalformedEvent> {
+        Ok(!self.matches(event)?.is_empty())
+    }
+
     /// Does the same as [`Matcher::matches`], but clears `keys` and writes the result there. Allocates no memory once
     /// `keys` and `scratch` are large enough.
     ///

@@ -15,13 +15,12 @@ use super::events::{LIMIT_MAX, ROWS_BYTES_MAX};
 use super::row::Row;
 use crate::admin::access::Exchange;
 use crate::admin::permits::Scan;
-use crate::admin::request::json_body;
+use crate::admin::request::parse_body;
 use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_manifest::{Diagnostic, Diagnostics, Severity, pattern_str};
 use evoke_model::clock::UnixMs;
-use evoke_model::text::parser_message;
 use evoke_model::{ReadEvent, Seq};
 use evoke_pattern::{Explanation, Matcher, Pattern, explain};
 
@@ -92,9 +91,7 @@ pub(in crate::admin) async fn find(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Found>> {
-    let request: Request = serde_json::from_slice(&json_body(&headers, body)?).map_err(|error| {
-        Problem::malformed(format!(r#"{}; send {{"pattern": "type: [order.placed]"}}"#, parser_message(&error)))
-    })?;
+    let request: Request = parse_body(&headers, body, r#"send {"pattern": "type: [order.placed]"}"#)?;
     let bytes = request.pattern.len();
     if bytes > PATTERN_BYTES_MAX {
         let detail = format!("the pattern has {bytes} bytes; at most {PATTERN_BYTES_MAX} are allowed");
@@ -158,16 +155,14 @@ struct Finder {
 
 impl Finder {
     fn new(pattern: Pattern, limit: usize, found: Found) -> Self {
-        let mut matcher = Matcher::default();
-        matcher.insert((), &pattern);
-        Self { pattern, matcher, limit, found, row_bytes: 0, explained: 0, near_bytes: 0 }
+        Self { matcher: pattern.matcher(), pattern, limit, found, row_bytes: 0, explained: 0, near_bytes: 0 }
     }
 
     fn add(&mut self, read: &ReadEvent) {
         let Ok(stored) = read else { return };
         let (found, view) = (&mut self.found, (&*stored.event).into());
         // If the data of the event cannot be parsed, `matches` returns an error, and the event does not match.
-        if self.matcher.matches(&view).is_ok_and(|matched| !matched.is_empty()) {
+        if self.matcher.matches_any(&view).unwrap_or_default() {
             found.matched += 1;
             if found.rows.len() < self.limit && self.row_bytes < ROWS_BYTES_MAX {
                 let row = Row::new(read, None);

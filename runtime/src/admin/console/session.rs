@@ -14,13 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::sessions::{CODE_TIME, Opened, SESSION_TIME};
 use crate::admin::access::Exchange;
 use crate::admin::error::ApiError;
-use crate::admin::request::json_body;
+use crate::admin::request::parse_body;
 use crate::admin::tokens::{Caller, Role};
 use crate::admin::view::Count;
 use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_model::clock::rfc3339;
-use evoke_model::text::parser_message;
 
 /// The path of the requests that open, show or end a session.
 pub(in crate::admin) const PATH: &str = "/api/v1/console/session";
@@ -90,8 +89,7 @@ pub(in crate::admin) async fn open(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Session>)> {
-    let Open { code } = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!(r#"{}; send {{"code": "…"}}"#, parser_message(&error))))?;
+    let Open { code } = parse_body(&headers, body, r#"send {"code": "…"}"#)?;
     let opened = admin.console.sessions.open(&code, admin.clock.now_ms()).map_err(|error| no_random(&error))?;
     let Some(Opened { cookie, key, caller }) = opened else {
         let detail =

@@ -107,21 +107,17 @@ impl Readings {
             Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
         }
         let file = format!("{name}.json");
+        let wrong = |what: String| {
+            let path = folder.path().join(&file);
+            failed(format!("{} is {what}; remove it, and the next reading is sent as a change", path.display()))
+        };
         let mut text = Vec::new();
         let opened = folder.open_file(&file, OpenOptions::new().read(true));
         let last = match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
             Ok(length) if length as u64 > FILE_BYTES_MAX => {
-                let path = folder.path().join(&file);
-                let path = path.display();
-                let message =
-                    format!("{path} is larger than {FILE_BYTES_MAX} bytes; remove it, and the next reading is");
-                return Err(failed(format!("{message} sent as a change")));
+                return Err(wrong(format!("larger than {FILE_BYTES_MAX} bytes")));
             }
-            Ok(_) => serde_json::from_slice::<Last>(&text).map_err(|error| {
-                let path = folder.path().join(&file);
-                let path = path.display();
-                failed(format!("{path} is damaged ({error}); remove it, and the next reading is sent as a change"))
-            })?,
+            Ok(_) => serde_json::from_slice::<Last>(&text).map_err(|error| wrong(format!("damaged ({error})")))?,
             Err(error) if error.kind() == ErrorKind::NotFound => Last::default(),
             Err(error) => return Err(failed(error.to_string())),
         };

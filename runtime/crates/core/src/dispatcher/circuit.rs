@@ -117,6 +117,13 @@ enum State {
     },
 }
 
+impl State {
+    /// A circuit that opened and had no probe yet.
+    fn opened(since_ms: UnixMs) -> Self {
+        Self::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None, is_newest_next: true }
+    }
+}
+
 /// The state of the endpoint, derived from the result of an attempt.
 enum Sign {
     Up,
@@ -150,8 +157,7 @@ impl Circuit {
 
     /// Restores a circuit that was open before this process started. The first delivery is a probe.
     pub(super) fn open_since(policy: CircuitPolicy, since_ms: UnixMs) -> Self {
-        let state = State::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None, is_newest_next: true };
-        Self { state, is_reported: true, ..Self::new(policy) }
+        Self { state: State::opened(since_ms), is_reported: true, ..Self::new(policy) }
     }
 
     /// Replaces the settings. The new settings can be those of another endpoint. So waiting deliveries can start
@@ -287,7 +293,7 @@ impl Circuit {
             // The attempt started before the circuit opened.
             State::Open { .. } => {}
             State::Closed | State::Recovering { .. } if is_down_again || self.failures >= OPEN_AFTER => {
-                self.state = State::Open { since_ms: now_ms, wait: PROBE_WAIT_MIN, probe: None, is_newest_next: true };
+                self.state = State::opened(now_ms);
                 self.not_before = Some(now + PROBE_WAIT_MIN);
             }
             State::Closed | State::Recovering { .. } => {}

@@ -84,9 +84,7 @@ impl CompiledFilter {
                     let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
                     format!("the pattern is not valid: {}", all.join("; "))
                 })?;
-                let mut matcher = Matcher::default();
-                matcher.insert((), &pattern);
-                Some(matcher)
+                Some(pattern.matcher())
             }
             None => None,
         };
@@ -138,7 +136,7 @@ impl CompiledFilter {
     ) -> Vec<NewDelivery> {
         let event = &*stored.event;
         // Matching cannot fail: an accepted event has valid data.
-        let is_match = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
+        let is_match = |matcher: &Matcher<()>| matcher.matches_any(&event.into()).unwrap_or_default();
         let matches = self.pattern.as_ref().is_none_or(is_match);
         let mut deliveries = Vec::new();
         if matches {

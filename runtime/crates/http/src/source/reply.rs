@@ -128,8 +128,8 @@ impl NoReply {
     }
 }
 
-/// The error for a batch.
-pub(super) const BATCH: &str = "a batch has no single reply; send each event in a request of its own, or the batch to a \
+/// Why a source with a reply takes no batch.
+pub(super) const BATCH_REFUSED: &str = "a batch has no single reply; send each event in a request of its own, or the batch to a \
                                 source without `reply`";
 
 /// Reserves a place among the requests that wait for a reply. Returns the error 503 if too many requests wait.

@@ -44,6 +44,13 @@ impl Fixture {
         (0..OPEN_AFTER).for_each(|_| assert_eq!(self.run(&failed()), Ended::Counted));
         assert!(self.circuit.is_open());
     }
+
+    /// Opens the circuit, and lets the first probe succeed.
+    fn recover(&mut self) {
+        self.open();
+        self.wait();
+        self.run(&Outcome::Done);
+    }
 }
 
 #[test]
@@ -138,9 +145,7 @@ fn an_attempt_from_before_the_opening_counts_when_it_fails_and_closes_when_it_su
 #[test]
 fn after_a_successful_probe_the_rate_doubles_every_second() {
     let mut fixture = Fixture::new(Duration::ZERO);
-    fixture.open();
-    fixture.wait();
-    fixture.run(&Outcome::Done);
+    fixture.recover();
     assert!(!fixture.circuit.is_open());
     let recovered = fixture.now;
     let mut starts = [0; 5];
@@ -160,9 +165,7 @@ fn after_a_successful_probe_the_rate_doubles_every_second() {
 #[test]
 fn a_failure_during_the_recovery_opens_the_circuit_again_and_later_a_single_one_does_not() {
     let mut fixture = Fixture::new(Duration::ZERO);
-    fixture.open();
-    fixture.wait();
-    fixture.run(&Outcome::Done);
+    fixture.recover();
     fixture.wait();
     let no_response = || AttemptResult { responded: false, ..failed().into() };
     assert_eq!(fixture.run_result(&no_response()), Ended::Counted);
@@ -177,9 +180,7 @@ fn a_failure_during_the_recovery_opens_the_circuit_again_and_later_a_single_one_
 #[test]
 fn a_refused_delivery_during_the_recovery_does_not_open_the_circuit_and_several_in_a_row_do() {
     let mut fixture = Fixture::new(Duration::ZERO);
-    fixture.open();
-    fixture.wait();
-    fixture.run(&Outcome::Done);
+    fixture.recover();
     for _ in 1..OPEN_AFTER {
         assert!(!fixture.circuit.is_open());
         fixture.wait();
