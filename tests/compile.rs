@@ -53,7 +53,8 @@ fn slow() -> Vec<u8> {
     bombs::locals_and_loops(1_500, 2_000)
 }
 
-const INSTANCES: &str = "KiB for its core instances, in addition to their memories; the limit is 8192 KiB";
+const INSTANCES: &str =
+    "KiB of host memory for its core instances, in addition to their linear memories; the limit is 8192 KiB";
 const MEMORY: &str = "takes more than 512 MiB of memory to compile";
 /// Limits that keep the tests short. The memory and the time of a component that they refuse have no bound.
 const LIMITS: [&str; 4] = ["--compile-memory", "512MiB", "--compile-time", "15s"];

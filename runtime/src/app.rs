@@ -95,7 +95,7 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// Maximum number and total size of the pending deliveries. Beyond either limit, new events are refused.
     pub backlog_max: bus::Amount,
-    /// Maximum number and size of the events that one event causes.
+    /// Maximum number and total size of the events that one event causes, directly or through events that it caused.
     pub descendants_max: DescendantsMax,
     /// How long finished events are kept, and the maximum size of the store.
     pub retention: Retention,

@@ -361,9 +361,9 @@ struct Up {
     /// Maximum time that running deliveries may take after a stop signal
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Maximum number of deliveries that run at the same time, over all functions. One place is reserved for each
-    /// function that has no running delivery; at most an eighth of all places is reserved. HTTP requests have a
-    /// separate limit of the same size
+    /// Maximum number of deliveries that run at the same time, over all functions; each of them takes one place. One
+    /// place is reserved for each function that has no running delivery; at most an eighth of all places is reserved.
+    /// HTTP requests have a separate limit of the same size
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]

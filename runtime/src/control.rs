@@ -163,7 +163,7 @@ struct ActiveManifests {
 }
 
 impl Control {
-    /// Starts without active apps. [`Self::reload`] reads the manifests at `paths`.
+    /// Makes a control without active apps. [`Self::reload`] reads the manifests at `paths`.
     pub fn new(parts: Parts, paths: Vec<PathBuf>, host: Arc<dyn Host>) -> Self {
         let sources = Sources::new(
             parts.store.clone(),
@@ -397,8 +397,9 @@ impl Control {
         self.0.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the active manifests. Work that grows with them, or reads files, uses this and does not hold the lock
-    /// meanwhile: the status, the health monitor and reloads need the lock, too.
+    /// Returns the active manifests, and does not hold the lock of `active` afterwards. Work that takes long, because
+    /// it grows with the manifests or reads files, uses this method. If such work held the lock, the status, the
+    /// health monitor and reloads would have to wait.
     fn manifests(&self) -> Arc<[Checked]> {
         self.active().manifests.clone()
     }

@@ -88,7 +88,7 @@ fn scalar(text: &str) -> String {
     if text.contains('"') && !text.chars().any(is_escaped) {
         return format!("'{}'", text.replace('\'', "''"));
     }
-    // A JSON string is valid in double quotes, except for characters that YAML does not allow.
+    // A JSON string is also a valid YAML string in double quotes, except for characters that YAML does not allow.
     let json = Value::from(text).to_string();
     let escape = |char: char| match is_escaped(char) {
         true => format!("\\u{:04x}", u32::from(char)),

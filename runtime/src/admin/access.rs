@@ -104,8 +104,9 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     Ok(response.map(|body| pace(body, hold)))
 }
 
-/// Responds to the requests of the console that name the listener `localhost`; see [`guard`]. The page has the URL of
-/// the listener instead. A browser keeps the fragment of the URL, which has the view or a code.
+/// Responds to the requests of the console that name the listener `localhost`; see [`guard`]. Redirects a request for
+/// the page to the URL of the listener; the browser keeps the fragment of the URL, which has the view or a code.
+/// Refuses to open a session. Returns `None` for all other requests.
 fn without_console(request: &Request<Body>, access: &Access) -> Result<Option<Response<Body>>, Problem> {
     let url = access.admin.listener.url();
     match (request.method(), request.uri().path()) {
@@ -118,7 +119,7 @@ fn without_console(request: &Request<Body>, access: &Access) -> Result<Option<Re
         }
         (&Method::POST, session::PATH) => {
             let detail =
-                format!("another user of this machine can have the name localhost; open the console at {url}/");
+                format!("another user of this machine can also listen at localhost; open the console at {url}/");
             Err(Problem::new(StatusCode::FORBIDDEN, detail))
         }
         _ => Ok(None),

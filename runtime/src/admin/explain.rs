@@ -28,7 +28,8 @@ pub(super) async fn explain(
 ) -> ApiResult<Response<Body>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
     let function = names::optional_function(&admin, query.function.as_deref()).await?;
-    // Matches the patterns of all manifests, and the response can have their size. So this needs a scan.
+    // The patterns of all manifests are matched, and the response can be as large as all manifests. So this work
+    // needs a permit for a scan.
     let explain = move || {
         let explained = admin.control.explain(&stored, function.as_deref());
         let explained =

@@ -1,9 +1,9 @@
 //! Refuses requests that web pages of other origins cause in the operator's browser. Such a request has a foreign
 //! `Host` if the page uses DNS rebinding, and otherwise a foreign `Origin` or `Sec-Fetch-Site`.
 //!
-//! The name `localhost` has an IPv4 and an IPv6 address. The listener has one of them, and another user of the machine
-//! can listen on the same port of the other one. Without TLS, a browser cannot tell the two servers apart. So the
-//! listener accepts requests with this name, but no page and no session of the console has it.
+//! The name `localhost` has an IPv4 and an IPv6 address. The listener has one of them, and another user of the
+//! machine can listen on the same port of the other one. Without TLS, a browser cannot tell the two servers apart. So
+//! the listener accepts requests with this name, but the page and the sessions of the console never use it.
 
 use std::net::IpAddr;
 
@@ -17,16 +17,16 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The name of the listener in a request.
+/// How a request names the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
-    /// A name that no other user of the machine can have.
+    /// By a name and a port at which no other user of the machine can listen.
     Own,
-    /// `localhost`, without TLS.
+    /// By the name `localhost`, without TLS.
     Localhost,
 }
 
-/// Returns the name of the listener in the request. Returns an error if the `Host` of the request does not name this
+/// Returns how the request names the listener. Returns an error if the `Host` of the request does not name this
 /// listener, or if a page of another origin caused the request.
 pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<Named, Problem> {
     let hosts = check_host(request, listener)?;

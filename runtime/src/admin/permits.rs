@@ -95,9 +95,9 @@ impl Permits {
 }
 
 impl Scan {
-    /// Runs work that computes for long or blocks, on a thread for blocking work. Each check or match of a pattern is
-    /// such work: the threads of the runtime also serve the public listeners. If the client disconnects, the work keeps
-    /// the permit until it ends.
+    /// Runs work that computes for long or blocks, on a thread for blocking work: on a thread of the runtime, the
+    /// work would delay the public listener. Each check or match of a pattern is such work. If the client
+    /// disconnects, the work keeps the permit until it ends.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

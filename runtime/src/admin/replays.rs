@@ -38,7 +38,8 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, exchange: Exchange) ->
             let found = store.replays(after, PAGE).await?;
             let Some(last) = found.last() else { break };
             after = last.id;
-            // The reason of a failed replay needs a check of its pattern.
+            // The view of a failed replay has the reason of the failure. A check of the replay's pattern finds the
+            // reason and can take long, so this work needs a permit for a scan.
             let view = move || found.into_iter().map(Replay::from).collect::<Vec<_>>();
             let found = exchange.scan().await.run(view).await?;
             for replay in found {

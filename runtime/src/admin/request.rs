@@ -83,7 +83,8 @@ pub(super) fn matcher(json: &serde_json::Value) -> Result<Matcher<()>, Problem> 
     Ok(pattern.matcher())
 }
 
-/// Parses the JSON body of a request. `expected` says what to send instead of a wrong body, such as `send {"all": true}`.
+/// Parses the JSON body of a request. `expected` is the advice in the error for a wrong body, such as
+/// `send {"all": true}`.
 pub(super) fn parse_body<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,

@@ -82,7 +82,8 @@ impl List {
         while remaining > 0 {
             lines.ready().await?;
             let page = {
-                // The events of a page can be large and are matched with all triggers, so this needs a scan.
+                // The events of a page can be large and are matched with all triggers, so this work needs a permit
+                // for a scan.
                 let scan = exchange.scan().await;
                 let found = self.store.scheduled((after.0, after.1), PAGE).await?;
                 if found.is_empty() {
@@ -100,8 +101,8 @@ impl List {
         Ok(lines.flush().await?)
     }
 
-    /// Returns at most `limit` lines of these events. While the client reads, only the lines are in memory, about
-    /// `PAGE_BYTES_MAX`. If the attributes of the events are long, the next page has the rest of the events.
+    /// Returns the lines of these events: at most `limit` lines with about `PAGE_BYTES_MAX` bytes in total, because
+    /// the lines stay in memory while the client reads. Events whose lines do not fit are left to the next page.
     fn page(&self, found: Vec<Scheduled>, limit: usize) -> Page {
         let (mut page, mut bytes) = (Page { lines: Vec::new(), last: START }, 0);
         for scheduled in found {

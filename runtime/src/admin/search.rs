@@ -124,7 +124,8 @@ impl Search {
         scan.run(move || found.into_iter().filter(|read| selector.selects(read)).collect()).await
     }
 
-    /// Like [`Self::select`], for requests that have no permit for a scan. Waits for one if the search has a pattern or a text.
+    /// Like [`Self::select`], for requests that have no permit for a scan. Waits for a permit if the search has a
+    /// pattern or a text.
     async fn select_in_scan(&self, found: Vec<ReadEvent>, exchange: &Exchange) -> Result<Vec<ReadEvent>, JoinError> {
         match self.selector.is_none() || found.is_empty() {
             true => Ok(found),

@@ -18,7 +18,7 @@ const WAITING_MAX: usize = 256;
 /// read in this time.
 const SHOWN_MAX: u32 = 40;
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of bytes of the events that one read of the store returns. A larger event is read alone.
+/// Maximum total size of the events that one read of the store returns, in bytes. A larger event is read alone.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// Reports until the log is closed.
@@ -60,8 +60,8 @@ pub(super) async fn run(control: &Control, logs: &FunctionLogs, host: &dyn Host)
     }
 }
 
-/// Reports the events after `after` up to `newest`. Events that exceed the limit on lines are left out. Returns
-/// `newest`.
+/// Reports the events after `after` up to `newest`. Events beyond the limit of [`SHOWN_MAX`] lines are left out.
+/// Returns `newest`.
 async fn accepted(store: &dyn InspectionStore, after: Seq, newest: Seq, shown: &mut Shown<'_>) -> Seq {
     let mut left = u64::try_from(newest.0 - after.0).unwrap_or_default();
     let (mut next, bytes_max) = (Some(after), Some(READ_BYTES_MAX));

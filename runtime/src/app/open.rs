@@ -217,10 +217,11 @@ async fn open_store(
     }
 }
 
-/// Counts the unclean end of the previous process, if `exit` is `Some`. Returns each unfinished delivery and each dead
-/// letter that was running at an unclean end, with the number of these ends (1 for a dead letter). The dispatcher runs
-/// each of them alone, to find the delivery that crashes the process. On a full disk, the end is not counted, but the
-/// deliveries that were running at it are still returned.
+/// Counts the unclean end of the previous process, if `exit` is `Some`. Returns each unfinished delivery and each
+/// dead letter that was running at an unclean end, with the number of these ends. For a dead letter, the number is 1,
+/// because a redrive sets it to 1. The dispatcher runs each of these deliveries alone, to find the delivery that
+/// crashes the process. On a full disk, the end is not counted, but the deliveries that were running at it are still
+/// returned.
 async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
     match store.record_exit(exit.clone()).await {
         Err(StoreError::Full) => {

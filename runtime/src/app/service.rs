@@ -49,8 +49,9 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=waiting for running deliveries");
     }
 
-    /// Notifies the watchdog every half of its time limit, as long as the store responds to commits. A failed commit,
-    /// for example on a full disk, is also a response, because a restart would not help. Never returns.
+    /// Notifies the watchdog each time half of its time limit has passed, as long as the store responds to commits. A
+    /// failed commit, for example on a full disk, is also a response, because a restart would not help. Never
+    /// returns.
     pub(super) async fn answer_watchdog(&self, store: &dyn Store) {
         let (Some(_), Some(time)) = (&self.socket, self.watchdog) else { return std::future::pending().await };
         let mut interval = tokio::time::interval(time / 2);

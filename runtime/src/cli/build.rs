@@ -84,7 +84,7 @@ pub(super) enum BuildError {
     },
 }
 
-/// Kills a process group when it is dropped before [`Group::finished`].
+/// A process group, which is killed when this value is dropped without a call of [`Group::finished`].
 struct Group(Option<Pid>);
 
 impl Group {
@@ -102,8 +102,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs the command in its folder. The output goes to standard error. Dropping the future kills the command and all
-/// processes that it started, except those that left its process group.
+/// Runs the command in the folder of the manifest. The output goes to standard error. Dropping the future kills the
+/// command and all processes that it started, except those that left the process group of the command.
 pub(super) async fn run(build: Build) -> Result<(), BuildError> {
     let Build { command, env, folder, component, .. } = build;
     let output = std::io::stderr();

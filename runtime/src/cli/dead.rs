@@ -57,7 +57,7 @@ struct Conditions {
     /// ago, such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Only dead letters whose last attempt ended before this time, in the same formats
+    /// Only dead letters whose last attempt ended before this time, in the formats of --since
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<String>,
 }
@@ -162,7 +162,7 @@ impl List {
         print(&table(&headings, &rows, text::columns()))?;
         if has_more && let Some(last) = letters.last() {
             let id = last.delivery.id;
-            print(&format!("{DIM}… and older ones: `evoke dead list --before {id}`; --group counts them{DIM:#}"))?;
+            print(&format!("{DIM}… and older ones: `evoke dead list --before {id}`; --group counts by cause{DIM:#}"))?;
         }
         Ok(())
     }

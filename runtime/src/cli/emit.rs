@@ -66,12 +66,13 @@ pub(super) struct Emit {
     /// Maximum size of the spool folder. If it is full, the command reads no more lines, and fails
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size, requires = "spool")]
     spool_max: u64,
-    /// With --spool: how long to retry after the last line if Evoke cannot be reached or accepts no events. The next
-    /// command with this spool sends the events that remain
+    /// With --spool: how long to retry after the end of the input if Evoke cannot be reached or accepts no events.
+    /// The next command with this spool sends the events that remain
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, requires = "spool")]
     wait: Duration,
-    /// Send an event only if its data differs from the data of the last event that was sent with this key. That data is
-    /// stored in the spool folder, or without --spool in the data folder
+    /// KEY is any name for a series of events. Send an event only if its data differs from the data of the last event
+    /// that was sent with the same KEY. That data is stored in the spool folder, or without --spool in the data
+    /// folder
     #[arg(long, value_name = "KEY", requires = "type_")]
     when_changed: Option<String>,
     #[command(flatten)]

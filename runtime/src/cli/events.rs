@@ -33,7 +33,7 @@ pub(super) struct Events {
     /// Only events accepted at or after this time, such as 2026-01-31T12:00:00Z, or this long ago, such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Only events accepted before this time, in the same formats
+    /// Only events accepted before this time, in the formats of --since
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<String>,
     /// Only events that match this event pattern, JSON or @FILE
@@ -55,9 +55,9 @@ pub(super) struct Events {
     /// no limit if --after or --since is given]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
-    /// With --json, print each event as {"seq", "accepted", "event"}, with its number, the time at which it was
-    /// accepted, its origin and its verified sender. Without --envelope, only the event is printed, with its number as
-    /// the member `seq` (`evokeseq` if the event has an attribute `seq`)
+    /// With --json, print each event in an object with `seq` (the number of the event), `accepted` (the time at which
+    /// it was accepted), `origin`, `principal` (the verified sender) and `event`. Without --envelope, only the event
+    /// is printed, with its number as the member `seq` (`evokeseq` if the event has an attribute `seq`)
     #[arg(long)]
     envelope: bool,
 }

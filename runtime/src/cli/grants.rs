@@ -126,7 +126,7 @@ fn row(grant: &Grant) -> Vec<String> {
 
 fn describe(kind: GrantKind, value: &str) -> String {
     match (kind, value) {
-        (GrantKind::Config | GrantKind::Secret, "get-all") => "read together with all others".to_owned(),
+        (GrantKind::Config | GrantKind::Secret, "get-all") => "read together with all other values".to_owned(),
         (GrantKind::Config | GrantKind::Secret, "environment") => "passed as an environment variable".to_owned(),
         (GrantKind::Secret, "header") => "in a header of requests".to_owned(),
         (_, value) => value.to_owned(),

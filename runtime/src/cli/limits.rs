@@ -15,12 +15,12 @@ pub(super) struct Limits {
     /// which is 5 minutes unless the manifest sets `tolerance`
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
-    /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from one
-    /// source, its events are already refused at half of this number. Events that functions publish are never refused;
-    /// of their deliveries, at most half of this number is counted
+    /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from
+    /// one source, its events are already refused at half of this number. Events that functions publish are never
+    /// refused; their deliveries count as at most half of this number
     #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) pending_max: u64,
-    /// Maximum size of the events of pending deliveries, with the same rules as --pending-max
+    /// Maximum total size of the events of all pending deliveries, with the same rules as --pending-max
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
     /// Maximum number of events that one event can cause, directly or through events that it caused. A delivery that
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     /// enter through the sources of the manifest
     #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) descendants_max: u64,
-    /// Maximum size of all events that one event can cause, with the same rules as --descendants-max
+    /// Maximum total size of the events that one event can cause, with the same rules as --descendants-max
     #[arg(long, env = "EVOKE_DESCENDANTS_BYTES_MAX", default_value = "64MiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) descendants_bytes_max: u64,
     /// How long to keep events whose deliveries are all done or purged, or `forever`

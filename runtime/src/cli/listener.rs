@@ -42,7 +42,7 @@ struct Socket {
     remote: Endpoint,
     is_listener: bool,
     user: u32,
-    /// False for a connection that no process has accepted yet. Its user is not valid.
+    /// False for a connection that no process has accepted yet. Then `user` is not valid.
     is_open: bool,
 }
 

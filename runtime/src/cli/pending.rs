@@ -18,8 +18,8 @@ pub(super) enum Pending {
     #[command(after_help = "Examples:\n  evoke pending list --function shop/charge --state retrying\n  \
                             evoke pending list --scheduled")]
     List(WithCommon<List>),
-    /// Run retrying deliveries now, instead of at the time of their next attempt. Earlier attempts still count towards
-    /// the maximum
+    /// Run retrying deliveries now, instead of at the time of their next attempt. Earlier attempts still count
+    /// towards the maximum number of attempts
     #[command(after_help = "Example: evoke pending retry --function shop/charge")]
     Retry(WithCommon<Change>),
     /// Move the pending deliveries of a renamed or removed function, which is in no manifest any more, to another

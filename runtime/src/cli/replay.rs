@@ -66,7 +66,7 @@ struct Start {
     /// Only events accepted at or after this time, such as 2026-01-31T12:00:00Z, or this long ago, such as 2h
     #[arg(group = "which", long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Only events accepted before this time, in the same formats
+    /// Only events accepted before this time, in the formats of --since
     #[arg(group = "which", long, value_name = "TIME", value_parser = parse_time)]
     until: Option<String>,
     /// Only events of this type; a trailing * matches any ending

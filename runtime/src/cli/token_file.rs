@@ -9,9 +9,9 @@ use std::sync::Once;
 use super::Failure;
 use super::text::{colour, escape, print_error};
 
-/// Maximum size of a file with a token, in bytes. A token has about 50.
+/// Maximum size of a file with a token, in bytes. A token has about 50 bytes.
 const BYTES_MAX: u64 = 4 * 1024;
-/// The permissions of the group and of all others to read.
+/// The permission bits that let the group and all other users read a file.
 const READ_BY_OTHERS: u32 = 0o044;
 
 /// Reads a file with a token. The file may be a pipe, such as `<(pass show evoke)` of a shell.

@@ -23,7 +23,7 @@ use evoke_store::running::{Recorded, RunningLog, Work};
 /// The longest time that a start waits for compilations. Then events are accepted, although compilations still run.
 pub(super) const START_WAIT: Duration = Duration::from_millis(300);
 
-/// The component of a function, which may still be compiled.
+/// The component of a function. Its compilation may still be running.
 pub(super) struct Component {
     loaded: SetOnce<Arc<sandbox::Function>>,
     /// Cancelled when the component will not be loaded any more.

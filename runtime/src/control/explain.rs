@@ -56,7 +56,7 @@ fn explain_trigger(
         _ if private.is_some() => {
             format!("events of the source {} go only to the function that declares it", private.unwrap_or_default())
         }
-        // Used only if the pattern matches: otherwise the explanation of the pattern is more useful.
+        // This text is used only if the pattern matches. Otherwise, the explanation of the pattern is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }

@@ -2,8 +2,9 @@
 //!
 //! The sandbox notes each use in memory ([`GrantUse`]). Every few seconds, the uses and their times are added to the
 //! records here. Then the records with changes are stored as marks, which are small values in the store. A record in
-//! which only the number of attempts has changed is stored only once a minute. A clean stop stores all records. An end
-//! without a clean stop loses the uses of the last seconds. To show this, the next start adds its time to each record.
+//! which only the number of attempts has changed is stored only once a minute. A clean stop stores all records. An
+//! end without a clean stop loses the uses of the last seconds. To show this, the next start stores the time of the
+//! start in each record.
 //!
 //! A renamed function takes over the record of its earlier name, unless it already has a record.
 //!
@@ -40,7 +41,8 @@ const ATTEMPTS_INTERVAL_MS: i64 = 60_000;
 #[derive(Default)]
 pub(super) struct GrantRecords {
     tables: Mutex<Tables>,
-    /// Locked while records are stored or renamed, so that no record is stored under a name after the store renamed it.
+    /// Locked while records are stored or renamed, so that no record is stored under an earlier name after the store
+    /// renamed the records.
     storing: tokio::sync::Mutex<()>,
 }
 

@@ -37,7 +37,8 @@ pub(super) struct HttpFunction {
     component: Arc<Component>,
     /// One permit per concurrent request.
     permits: Arc<Semaphore>,
-    /// One permit per request whose events are being stored. A client that leaves does not return it earlier.
+    /// One permit per request whose events are being stored. The permit is held until the commit of the events ends,
+    /// even if the client leaves before.
     commits: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
@@ -76,7 +77,7 @@ impl HttpFunction {
         let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
         let entered = request.extensions().get::<EnteredThrough>().copied().unwrap_or_default();
         let trace = trace_context(&request);
-        // The guest can run longer than its response, so the record ends with the guest.
+        // The guest can run after its response was sent, so the request is recorded as running until the guest ends.
         let recorded = Recorded::start(&self.running, &Work::Request(function.name()));
         let call = HttpCall {
             request,

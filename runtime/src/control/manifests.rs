@@ -90,7 +90,7 @@ fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diag
         for (source, _) in checked.manifest.all_sources() {
             let http = source.settings.get::<HttpSource>();
             for (glob, app) in http.into_iter().flat_map(HttpSource::claimed_apps) {
-                // The check of the manifest reports globs of its own app.
+                // Globs for sources of the manifest's own app were reported when the manifest was loaded.
                 if apps.contains_key(&app) && checked.manifest.app.as_str() != app {
                     let (message, help) = claimed_app_error(glob, &app);
                     found.push(checked.error_at(source.span, message, help));

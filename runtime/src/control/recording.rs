@@ -75,8 +75,8 @@ fn too_large(max_size: ByteSize) -> String {
 }
 
 /// Returns the size of the data that a recording has besides the reads of the attempt. The recording is at least this
-/// large, apart from replaced values of secrets. This is checked first, because an attempt can publish and write
-/// several megabytes, and copying them would take long.
+/// large, apart from replaced values of secrets. The caller compares this size with the limit before it makes the
+/// recording: an attempt can publish and write several megabytes, and copying them would take long.
 fn bytes_min(event: &Event, logs: &[String], published: &[Event], state: &Transaction) -> usize {
     let published: usize = published.iter().map(Event::size).sum();
     let logs: usize = logs.iter().map(String::len).sum();
@@ -126,7 +126,8 @@ fn complete(
         let text = plain_text(secrets, &event.to_json());
         match Event::from_json(text.as_bytes(), |_| {}) {
             Ok(_) => Ok(text),
-            // The other cause is an attribute that an earlier version stored, and that is too long now.
+            // The event can be invalid without a secret, too: an earlier version of Evoke may have stored an attribute
+            // that is too long now.
             Err(error) => Err(format!(
                 "{what} has a secret's value where it cannot be replaced, such as in a number, or is not valid: {error}"
             )),

@@ -30,7 +30,8 @@ impl Queue {
     /// Sends a line of a function if there is room for it, and counts it as dropped otherwise. `send` must not block;
     /// it returns false if the line was not sent.
     pub(super) fn send(&self, function: &Arc<str>, send: impl FnOnce() -> bool) {
-        // `send` is called without the lock, because it wakes a thread that immediately takes this lock.
+        // `send` is called without the lock, because it wakes a thread that immediately takes this lock and would
+        // have to wait for it.
         if self.take_room(function) && !send() {
             let mut counts = self.lock();
             counts.waiting = counts.waiting.saturating_sub(1);

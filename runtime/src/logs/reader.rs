@@ -11,8 +11,8 @@ use super::line::{Filter, Line, from_stored};
 
 /// Maximum number of files that a reader has open at the same time.
 const OPEN_MAX: usize = 16;
-/// Maximum number of lines that one scan of a reader of all lines finds. With 32 bytes for each line, these are
-/// 512 KiB. All files together can have some 400,000 lines.
+/// Maximum number of lines that one scan finds, for a reader that returns all lines. With 32 bytes of memory for each
+/// line, these are 512 KiB. All files together can have some 400,000 lines.
 pub(super) const FOUND_MAX: usize = 16 * 1024;
 
 /// Reads selected lines, oldest first. Keeps at most one page in memory, and 32 bytes for each line that the last scan
@@ -39,7 +39,8 @@ struct Place {
 }
 
 impl Reader {
-    /// Finds the last `limit` selected lines. If `limit` is `None`, finds the first of all selected lines.
+    /// Finds the last `limit` selected lines. If `limit` is `None`, finds the first [`FOUND_MAX`] selected lines, and
+    /// [`Self::scan`] finds the further ones.
     pub(super) fn new(files: Vec<StoredFile>, filter: Filter, limit: Option<usize>) -> io::Result<Self> {
         let mut reader = Self { files, filter, lines: Vec::new(), rest: None, open: Vec::new() };
         match limit {

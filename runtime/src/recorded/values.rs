@@ -27,8 +27,8 @@ pub(super) enum Form {
     Text,
 }
 
-/// Returns true if a value keeps to [`VALUE_LEVELS_MAX`] and [`KEY_CHARS_MAX`], so that it can be read back from a test
-/// file.
+/// Returns true if a value does not exceed [`VALUE_LEVELS_MAX`] and [`KEY_CHARS_MAX`], so that it can be read back
+/// from a test file.
 pub(super) fn is_writable(value: &Value) -> bool {
     fn fits(value: &Value, levels: usize) -> bool {
         match (value, levels.checked_sub(1)) {

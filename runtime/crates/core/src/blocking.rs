@@ -1,4 +1,5 @@
-//! Work that computes for long: on a thread for blocking work, because the threads of the runtime also serve listeners.
+//! Runs work that computes for long on a thread for blocking work. On a worker thread of tokio, the work would delay
+//! the listeners, which run there, too.
 
 use std::panic::resume_unwind;
 
@@ -8,7 +9,7 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // The runtime is shutting down, and drops this task.
+            // The tokio runtime is shutting down. It will drop the caller, so no result is needed.
             Err(_) => std::future::pending().await,
         },
     }

@@ -39,18 +39,18 @@ pub struct Offer {
     /// The source through which the events enter. Their pending deliveries count towards this source's share of the
     /// backlog; with the default value, towards no share.
     pub origin: Origin,
-    /// The number of functions in the chain of events that led to this offer, in this runtime and in others. 0 if a new
-    /// chain begins.
+    /// The number of functions that the chain of events passed through before this offer, in this runtime and in other
+    /// ones. 0 if a new chain begins.
     pub hops: u32,
     /// Set if the producers choose the attribute `source` of the events. The bus then rejects an event whose `source`
-    /// belongs to an app or to the runtime. It accepts a `source` that is the URI of the offering source.
+    /// belongs to an app or to the runtime, unless this `source` is the URI of the source that offers the event.
     pub claims: Option<Claims>,
-    /// A value that is kept until the offer is stored or refused, even if the caller stops waiting earlier; for example,
-    /// the permit for the memory of the events.
+    /// A value that is kept until the offer is stored or refused, even if the caller stops waiting earlier; for
+    /// example, the permit for the memory of the events.
     pub held: Option<Held>,
 }
 
-/// A value that is kept until the end of an offer.
+/// A value of any type that is kept until an offer is stored or refused, see [`Offer::held`].
 pub type Held = Arc<dyn Any + Send + Sync>;
 
 /// The data with which the bus checks `source` attributes that producers chose.
@@ -203,14 +203,13 @@ impl Default for Limits {
     }
 }
 
-/// `retry_after` is the time until the backlog has shrunk to this fraction of its limit. If producers retried just
-/// below the limit, the first of them would fill the backlog again.
+/// `retry_after` is the time until the backlog has shrunk to this fraction of its limit. If producers retried as soon
+/// as the backlog is below its limit, the first of them would fill the backlog again.
 const RETRY_FILL_RATIO: f64 = 0.9;
 
-/// Returns how many deliveries must end until both the number and the bytes of the deliveries are within the limits.
-/// `rule` computes an excess from a value of `a` and the same value of `b`: first from the numbers of deliveries, then
-/// from the bytes. The excess in bytes is divided by the average size of a delivery in `total`. The larger of both
-/// excesses is returned.
+/// Returns how many deliveries must end until there is room again. `rule` computes the excess from `a` and `b`: once
+/// from their numbers of deliveries, and once from their bytes. The excess in bytes is divided by the average size of a
+/// delivery in `total`, which gives a number of deliveries. The larger of the two numbers is returned.
 fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
     let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
     rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
@@ -251,7 +250,7 @@ impl Bus {
         Self { clock, ..self }
     }
 
-    /// Returns the same bus, which then starts tracing spans with `spans`.
+    /// Returns the same bus with `spans` as the object that starts its tracing spans.
     pub fn with_spans(self, spans: Spans) -> Self {
         Self { spans, ..self }
     }
@@ -361,8 +360,9 @@ impl Bus {
         has_room.then_some(()).ok_or(Refused::ScheduleFull { scheduled, free, retry_after: SCHEDULE_RETRY })
     }
 
-    /// Stores `mark`, together with `event` if it is set. The runtime publishes this event about itself. The event is
-    /// accepted even if the backlog is full: runtime events are few, and most useful in that situation.
+    /// Stores `mark` and, if there is one, `event` in the same commit. `event` is a runtime event: the runtime
+    /// publishes it about itself. A runtime event is accepted even if the backlog is full: such events are few, and
+    /// most useful in that situation.
     pub async fn publish_runtime_event(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
         let router = self.router();
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
@@ -474,7 +474,7 @@ fn check_claim(router: &Router, claims: &Claims, index: usize, event: &Event) ->
     }
 }
 
-/// The longest claimed value in an error message, in bytes.
+/// The maximum length of a claimed `source` in an error message, in bytes. A longer one is cut.
 const EXCERPT_MAX: usize = 200;
 
 fn excerpt(text: &str) -> String {

@@ -61,7 +61,8 @@ pub trait Runner: Send + Sync + 'static {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult>;
 
     /// Returns the settings of the function's circuit breaker; `None` if its attempts are no requests to an endpoint.
-    /// Requests run no code of users, so these attempts are not recorded as work that can end the process.
+    /// An attempt that is such a request runs no code of a user, so it is not recorded as work that can crash the
+    /// process.
     fn circuit(&self) -> Option<CircuitPolicy> {
         None
     }
@@ -105,8 +106,8 @@ pub struct AttemptResult {
     pub note: Option<String>,
     /// The recording of the attempt, to store with its outcome.
     pub recording: Option<NewRecording>,
-    /// True if the endpoint of the function itself responded to the request. Otherwise, the outcome does not show that the
-    /// endpoint is up. Always false if the function has no endpoint.
+    /// True if the endpoint of the function itself responded to the request. Otherwise, the outcome does not show that
+    /// the endpoint is up. Always false if the function has no endpoint.
     pub responded: bool,
 }
 
@@ -160,8 +161,8 @@ struct Inner {
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// The longest wait at the end of a drain: the store releases the deliveries that did not start. They are also released
-/// when this process ends, so it is harmless to stop waiting.
+/// The longest wait at the end of a drain until the store has released the deliveries that did not start. They are also
+/// released when this process ends, so it is harmless to stop waiting.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
@@ -289,12 +290,12 @@ impl Dispatcher {
         schedule.functions.values_mut().flat_map(|function| function.lane(Stream::Replay).started()).collect()
     }
 
-    /// Ends the effect of [`Dispatcher::halt`], after the deliveries of the replay were purged: forgets those that wait in
-    /// memory.
+    /// Ends the effect of [`Dispatcher::halt`]. Must be called after the store has purged the deliveries of the replay.
+    /// Removes those that wait in memory.
     pub fn resume(&self, replay: ReplayId) {
         let mut schedule = self.lock();
         schedule.halted.remove(&replay);
-        // Their deliveries are removed from the store by now.
+        // The store has purged these deliveries, so they must not start.
         schedule.functions.values_mut().for_each(|function| function.lane(Stream::Replay).forget_replay(replay));
     }
 

@@ -1,10 +1,10 @@
 //! The path of an event from its source to its function: bus, router, dispatcher, replay.
 //!
-//! A source submits events to the [`bus`]. For each event, the bus finds the functions that receive it with the
-//! [`router`], and commits the event with one delivery for each of these functions. The [`dispatcher`] runs the
-//! deliveries and commits their outcomes. [`replay`] delivers stored events again. The [`scheduler`] releases events
-//! when the time in their attribute `notbefore` has come. [`source`] contains the context that every source gets, and
-//! [`runtime_events`] the events that the runtime publishes about itself.
+//! A source submits events to the [`bus`]. With the [`router`], the bus finds the functions that receive an event, and
+//! commits the event with one delivery for each of these functions. The [`dispatcher`] runs the deliveries and commits
+//! their outcomes. [`replay`] delivers stored events again. The [`scheduler`] releases events when the time in their
+//! attribute `notbefore` has come. [`source`] contains the context that every source gets, and [`runtime_events`] the
+//! events that the runtime publishes about itself.
 //!
 //! This crate does not know HTTP, files, timers, SQL, wasmtime or manifests. Events come from any caller of
 //! [`bus::Bus::accept`], functions are implementations of [`dispatcher::Runner`], and the store is an implementation of

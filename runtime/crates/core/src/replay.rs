@@ -108,7 +108,8 @@ impl Replays {
     }
 
     /// Checks the function of a filter. `functions` are the full names of the active functions. Returns the work that
-    /// compiles the filter. The caller must run it on a thread for blocking work, because long patterns take long.
+    /// compiles the filter. The caller must run it on a thread for blocking work, because long patterns take long to
+    /// compile.
     ///
     /// # Errors
     /// [`ReplayError::Filter`], also as the result of the work, or [`ReplayError::Store`].

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Largest total size of request bodies, in bytes.
+/// Default limit on the total size of all request bodies that share an allowance, in bytes.
 const SENT_MAX: u64 = 64 * 1024 * 1024;
-/// Largest total size of response bodies, in bytes.
+/// Default limit on the total size of all response bodies that share an allowance, in bytes.
 const RECEIVED_MAX: u64 = 64 * 1024 * 1024;
 
 /// The remaining bytes of request and response bodies. Calls that share an allowance share the bytes.

@@ -18,7 +18,8 @@ use super::recent::Recent;
 use super::resolve::{OwnerLookups, Resolver};
 use super::tls::Trust;
 
-/// The metrics label of requests that no grant covers. It replaces the host, because a caller can choose any host.
+/// The metrics label `host` of requests that no grant covers. Their real hosts are not used: callers can choose any
+/// number of hosts, and each would add a metrics series.
 const NOT_GRANTED: &str = "(not granted)";
 
 /// Sends requests for the whole process. Contains the resolver of names and the trusted certificate authorities. Cheap
@@ -73,8 +74,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A sender of requests, such as a function: its grants, its connections and its permits. Cheap to clone; when the last
-/// clone is dropped, the idle connections are closed.
+/// A sender of requests, such as a function: its grants, its connections, and its permits for calls and lookups. Cheap
+/// to clone; when the last clone is dropped, the idle connections are closed.
 #[derive(Clone)]
 pub struct Owner(pub(crate) Arc<OwnerParts>);
 

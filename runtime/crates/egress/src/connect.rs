@@ -20,8 +20,9 @@ use super::grant::Grant;
 use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
-/// Makes a connection to the target of `key`, within `time` after its name is resolved. The wait for a lookup ends at
-/// `deadline`. The socket belongs to the current tokio runtime.
+/// Makes a connection to the target of `key`. `time` limits the time from the end of the name lookup to the end of the
+/// handshakes. The wait for name lookups of other owners ends at `deadline`. The socket belongs to the current tokio
+/// runtime.
 pub(crate) async fn connect(
     owner: &Owner,
     key: &Key,
@@ -48,8 +49,8 @@ pub(crate) async fn connect(
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }
 
-/// Returns the addresses of a target that the grant allows, in the order of the resolver. The wait for a lookup ends at
-/// `deadline`.
+/// Returns the addresses of a target that the grant allows, in the order of the resolver. The wait for name lookups of
+/// other owners ends at `deadline`.
 pub(crate) async fn resolve(
     owner: &Owner,
     grant: &Grant,

@@ -92,8 +92,8 @@ pub enum Error {
         /// The time limit.
         after: Duration,
     },
-    /// The response did not begin in time. The request was sent.
-    #[error("the response did not begin within {0:?}")]
+    /// The response did not begin in time. The request, or a part of it, was sent.
+    #[error("the response did not begin within {0:?} after the last part of the request was sent")]
     FirstByteTimeout(Duration),
     /// The response body paused for too long.
     #[error("the response body paused for {0:?}, which is the limit")]
@@ -102,12 +102,13 @@ pub enum Error {
     #[error("the deadline of the call passed")]
     Deadline,
     /// The owner has too many calls in progress.
-    #[error("the function has {} calls in progress, which is the limit", CALLS_MAX)]
+    #[error("the function has {} outbound requests in progress, which is the limit", CALLS_MAX)]
     TooManyCalls,
     /// The owner has too many connections in use.
     #[error("the function has {} connections in use, which is the limit", CONNECTIONS_MAX)]
     TooManyConnections,
-    /// Other lookups held all places for too long. Nothing was looked up.
+    /// The lookup could not start in time, because too many other lookups of the process were running. Nothing was
+    /// looked up.
     #[error("the name {host} was not looked up, because other lookups take too long")]
     TooManyLookups {
         /// The name that was to be looked up.
@@ -116,11 +117,11 @@ pub enum Error {
     /// The head of the response is too large.
     #[error("the head of the response has more than {} headers or {} bytes", HEADERS_MAX, HEAD_BYTES_MAX)]
     ResponseHead,
-    /// The request bodies are larger than the allowance.
-    #[error("the request bodies have more than {0} bytes, which is the limit")]
+    /// The request bodies of all calls that share the allowance are larger than the allowance in total.
+    #[error("the request bodies of this attempt have more than {0} bytes in total, which is the limit")]
     RequestBytes(u64),
-    /// The response bodies are larger than the allowance.
-    #[error("the response bodies have more than {0} bytes, which is the limit")]
+    /// The response bodies of all calls that share the allowance are larger than the allowance in total.
+    #[error("the response bodies of this attempt have more than {0} bytes in total, which is the limit")]
     ResponseBytes(u64),
     /// The caller's body failed.
     #[error("the request body failed: {0}")]
@@ -189,7 +190,7 @@ impl Error {
         if error.is_parse_too_large() {
             return Self::ResponseHead;
         }
-        // A time-out of the connection itself: the peer did not respond to a ping.
+        // `is_timeout` means a time-out of the connection itself: the peer did not respond to a ping.
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() || error.is_timeout() {
             return Self::Closed;
         }
@@ -242,8 +243,9 @@ pub(crate) fn of_tls(error: &rustls::Error) -> String {
     }
 }
 
-/// Returns a text that the peer may have chosen, in full or in part. A long text is left out and not cut: callers
-/// replace secrets in messages, and would not recognise a secret of which a cut left only a part.
+/// Returns a short text unchanged, and only the length of a long text. The peer may have chosen the text, or a part of
+/// it. A long text is not cut: callers replace secrets in messages, and would not recognise a secret of which a cut
+/// left only a part.
 pub(crate) fn peer_text(text: impl std::fmt::Display) -> String {
     let text = text.to_string();
     if text.len() > PEER_TEXT_BYTES_MAX {

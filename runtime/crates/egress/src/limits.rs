@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::allowance::Allowance;
 
-/// Longest wait for the addresses of a name.
+/// Longest time of a name lookup, from its start. Each wait for a permit to start the lookup has the same limit.
 pub const DNS_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a connection, over all addresses that are tried.
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -31,7 +31,8 @@ pub const HEADERS_MAX: usize = 100;
 pub struct Limits {
     /// The time at which the call ends, including its response body.
     pub deadline: Instant,
-    /// Limit on the wait for a connection, including the TLS handshake.
+    /// Limit on the time for making a connection, including the TLS handshake. The time starts when the name is
+    /// resolved.
     pub connect_timeout: Duration,
     /// Limit on the wait for the head of the response, after the request was sent. The value has no upper bound except
     /// the deadline. For a guest, the sandbox limits the value to [`FIRST_BYTE_MAX`].

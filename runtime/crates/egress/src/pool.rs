@@ -83,8 +83,8 @@ impl Pool {
         None
     }
 
-    /// Returns the permit for a new connection. If the limit is reached, closes an unused connection, and waits for a
-    /// permit for at most [`CONNECT_MAX`].
+    /// Returns the permit for a new connection. If the owner has [`CONNECTIONS_MAX`] connections already, closes an
+    /// unused one, and waits for a permit for at most [`CONNECT_MAX`].
     pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Ok(permit);

@@ -1,5 +1,5 @@
 //! Caches the grant of the last request of an owner. Most functions send all requests to one origin, and parsing the
-//! URL of a request takes longer than the rest of the check.
+//! URL of a request takes longer than finding the grant for the parsed URL.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -30,7 +30,7 @@ impl Recent {
         is_same.then(|| (*grant, target.clone()))
     }
 
-    /// Stores the result of a check.
+    /// Stores the target of a URI and the position of the grant that covers the target.
     pub(crate) fn set(&self, uri: &Uri, grant: usize, target: &Target) {
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return };
         let granted =

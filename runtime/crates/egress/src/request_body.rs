@@ -17,8 +17,8 @@ use super::error::Error;
 /// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The size of a small request body, in bytes. A larger body may still be in the buffer of the connection after the
-/// connection has read the last part. A smaller body fits into the buffer of the socket, so it is written immediately.
+/// A request body of at most this size, in bytes, fits into the buffer of the socket, so it is written as soon as the
+/// connection has read it. Parts of a larger body may stay in the buffer of the connection for longer.
 const SENT_AT_ONCE: u64 = 4 * 1024;
 
 /// The body of a request, which is read as fast as the peer receives it.
@@ -70,8 +70,9 @@ impl Sending {
         self.lock().error.clone()
     }
 
-    /// Returns when the wait for the response began: when the connection last read a part of the body, or at `sent` if
-    /// that is later. While the connection waits for the next part of the body, returns the current time.
+    /// Returns the time at which the wait for the response began: the time at which the connection last read a part of
+    /// the body, or `sent` if `sent` is later. While the connection waits for the next part of the body, returns the
+    /// current time.
     pub(crate) fn waiting_since(&self, sent: Instant) -> Instant {
         let state = self.lock();
         if state.waits_for_body { Instant::now() } else { state.last.map_or(sent, |last| last.max(sent)) }

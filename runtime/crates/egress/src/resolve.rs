@@ -13,8 +13,8 @@ use super::limits::DNS_MAX;
 /// Largest number of lookups of the process at the same time, without those of [`RESERVED_MAX`]. Each lookup blocks a
 /// thread, possibly for longer than [`DNS_MAX`].
 const LOOKUPS_MAX: usize = 48;
-/// Number of further lookups of the process. Each owner may use only one of them at a time. So if the name servers of
-/// some owners do not respond, the lookups of other owners still find a free place.
+/// Number of further lookups of the process at the same time. Each owner may use only one of them. So owners whose name
+/// servers do not respond cannot hold all lookups, and other owners can still look up names.
 const RESERVED_MAX: usize = 16;
 /// Largest number of DNS lookups for one owner, such as a function, at the same time.
 const OWNER_LOOKUPS_MAX: usize = 8;
@@ -51,9 +51,10 @@ impl Default for OwnerLookups {
 }
 
 impl Resolver {
-    /// Returns the addresses of a name, in the order of the operating system. The wait for lookups of other owners ends at
-    /// `deadline`, and after [`DNS_MAX`]. It has an error of its own, because the name servers of the host are not the
-    /// cause. The lookup itself ends after [`DNS_MAX`].
+    /// Returns the addresses of a name, in the order of the operating system. The wait for lookups of other owners ends
+    /// at `deadline`, or after [`DNS_MAX`] if that is earlier. After that, the error is [`Error::TooManyLookups`] and
+    /// not a time-out of the name, because the name servers of `host` did not cause the wait. The lookup itself ends
+    /// after [`DNS_MAX`].
     pub(crate) async fn resolve(
         &self,
         io: &Handle,
@@ -63,7 +64,8 @@ impl Resolver {
     ) -> Result<Vec<IpAddr>, Error> {
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
         let internal = || Error::Internal("the lookup of a name was interrupted".into());
-        // The owner's own lookups hold its permits, so this wait is time of its name servers.
+        // Only lookups of the same owner hold these permits. So its own name servers are the cause of this wait, and
+        // the error is a time-out of the name.
         let own_permit = timeout(DNS_MAX, own.all.clone().acquire_owned()).await;
         let own_permit = own_permit.map_err(|_| timed_out())?.map_err(|_| internal())?;
         let waited = timeout_at(deadline.min(Instant::now() + DNS_MAX), self.permits(own, own_permit)).await;
@@ -89,7 +91,8 @@ impl Resolver {
         if addresses.is_empty() { Err(no_address("it has no address".into())) } else { Ok(addresses) }
     }
 
-    /// Waits for the permits of the process for a lookup. Fails only if a semaphore is closed, which never happens.
+    /// Waits until the process may make one more lookup. Returns all permits of the lookup, `own_permit` included.
+    /// Fails only if a semaphore is closed, which never happens.
     async fn permits(&self, own: &OwnerLookups, own_permit: OwnedSemaphorePermit) -> Result<Permits, AcquireError> {
         let permit = |of: &Arc<Semaphore>| of.clone().acquire_owned();
         let mut permits = vec![own_permit];

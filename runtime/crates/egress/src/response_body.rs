@@ -88,7 +88,8 @@ impl Body for ResponseBody {
             Poll::Pending => match self.poll_timer(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(error) => {
-                    // Until the deadline, the peer may have sent other parts of the body in time.
+                    // Here, only a pause of the peer removes an HTTP/2 connection from the pool. A deadline does not:
+                    // the peer may have sent all parts so far in time.
                     if let (Error::BetweenBytesTimeout(_), Some((lease, _))) = (&error, self.held.take()) {
                         lease.forget();
                     }

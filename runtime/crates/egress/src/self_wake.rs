@@ -1,4 +1,4 @@
-//! Polls a task again immediately if the task wakes itself while it is polled, instead of scheduling it.
+//! If a task wakes itself while it is polled, polls the task again immediately instead of scheduling the task.
 //!
 //! A request and the work on its connection run in one task (see `connection.rs`), and hyper passes messages between
 //! them through channels. Each message wakes the task that is being polled at that moment. The runtime would schedule

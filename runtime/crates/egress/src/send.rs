@@ -60,7 +60,8 @@ impl Owner {
     }
 
     /// Sends a request to the origin of its URI, and returns the response when its head has arrived. Redirects are
-    /// returned like other responses. The request is sent again only if nothing of it was sent.
+    /// returned like other responses. If a pooled connection fails before anything of the request was sent, the request
+    /// is sent over another connection.
     ///
     /// # Errors
     /// See [`Error`]. After an error, the peer may have received the request, except where the variant says otherwise.
@@ -229,8 +230,9 @@ fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> 
     Ok(())
 }
 
-/// Waits for the head of a response. The time limit for the first byte starts when the connection has read the latest
-/// part of the request body, and is paused while the caller makes the next part. The deadline is not paused.
+/// Waits for the head of a response. The time limit for the first byte starts when the request is sent, and again after
+/// each part of the request body that the connection reads. It does not run while the connection waits for the caller's
+/// next part. The deadline always runs.
 async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limits: &Limits) -> Result<T, Error> {
     let mut response = pin!(response);
     let (sent, limit) = (Instant::now(), limits.first_byte_timeout);

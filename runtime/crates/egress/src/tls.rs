@@ -19,7 +19,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Returns the configuration for a grant that has the certificate authorities `ca` of its own.
+    /// Returns the configuration for a grant. `ca` has the grant's own certificate authorities, if the grant has any.
     pub(crate) async fn config(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<ClientConfig>, Error> {
         let roots = self.roots(io, ca).await?;
         match ca {

@@ -86,7 +86,7 @@ impl std::fmt::Display for FolderError {
                 write!(
                     f,
                     "{path} belongs to the user with id {owner}, and Evoke runs as the user with id {user}: run Evoke \
-                     as that user, take the folder over with `chown -R {user} {path}`, or choose another \
+                     as the owner, take the folder over with `chown -R {user} {path}`, or choose another \
                      folder (`--data`, or `--spool` of `evoke emit`)"
                 )
             }
@@ -243,7 +243,8 @@ impl PrivateFolder {
 
     /// Opens a file in the folder with these options. Does not follow symbolic links, and does not wait for the other
     /// end of a named pipe. The options must not truncate the file: if another folder got the path, a file there would
-    /// be truncated before the error. Use [`PrivateFolder::replace`] instead. A missing file is created there, empty.
+    /// be truncated before the error. Use [`PrivateFolder::replace`] instead. If the options create a missing file, an
+    /// empty file can be left in that other folder.
     pub fn open_file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
         self.find(name).map_err(io::Error::other)?;
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -259,7 +260,7 @@ impl PrivateFolder {
     pub fn replace(&self, name: &str, content: &[u8], is_durable: bool) -> io::Result<()> {
         let new = format!("{name}.new");
         self.remove(&new)?;
-        // Relative to the opened folder: another folder can have the path.
+        // The new file is created relative to the opened folder, because the path may lead to another folder by now.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.pinned, &new, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(content)?;
@@ -312,8 +313,8 @@ pub fn protected_folder(folder: &Path) -> io::Result<PathBuf> {
 /// Returns true if users other than root and the owner may rename the files and folders in a folder.
 fn others_may_rename_in(folder: &Stat) -> bool {
     let is_sticky = permissions(folder) & 0o1000 != 0;
-    // On many systems, each user has a group with the same number and without other members, and this group may write to
-    // the user's folders. Its write permission is not a risk. Other groups, such as `staff`, can have more members.
+    // On many systems, each user has a group with the same number and without other members, and this group may write
+    // to the user's folders. Its write permission is not a risk. Other groups, such as `staff`, can have more members.
     let user = rustix::process::geteuid().as_raw();
     let is_own_group = folder.st_gid == user && folder.st_gid == rustix::process::getegid().as_raw();
     let by_others = permissions(folder) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };

@@ -133,7 +133,7 @@ pub(crate) struct Mapping {
 // SAFETY: the mapping belongs to this value alone, and is only accessed through atomics.
 #[allow(unsafe_code)]
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: threads that share the mapping access it only through atomics.
 #[allow(unsafe_code)]
 unsafe impl Sync for Mapping {}
 

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use evoke_model::text::escape_json;
 
-/// The longest detail of a response, in bytes. Details that repeat text of a request cut it, so this limit is only a
-/// second safeguard: the memory of an error response is not counted.
+/// The longest detail of a response, in bytes. Code that repeats text of a request in a detail shortens that text, so
+/// this limit is only a second safeguard. A limit is needed because the memory of error responses is not counted.
 const DETAIL_BYTES_MAX: usize = 4 * 1024;
 
 /// An error response: `application/problem+json` of type `about:blank`, whose title is the reason phrase of its status.
@@ -110,8 +110,8 @@ struct Body<'a> {
     extensions: &'a Map<String, Value>,
 }
 
-/// Serialises `value` as a body that ends with a line break, so that the prompt of a shell starts on a new line. Plain
-/// structs never fail to serialise.
+/// Serialises `value` as a body that ends with a line break, so that the prompt of a shell starts on a new line.
+/// `value` must be a plain struct, which cannot fail to serialise.
 pub(crate) fn json(value: &impl Serialize) -> Full<Bytes> {
     let mut text = escape_json(&serde_json::to_string(value).unwrap_or_default()).into_owned();
     text.push('\n');

@@ -8,7 +8,7 @@
 //! | status | when |
 //! |---|---|
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
-//! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
+//! | 200 | a body of the same form as with 202: every event is a duplicate, so its source and id were accepted before |
 //! | 400 | the body contradicts its headers, or is not an event; or a value that a placeholder needs is missing or has a wrong form: the members `placeholder` and `attribute` of the response name it |
 //! | 401 | the source has `auth`, and the sender is not verified; the response gives no further reason |
 //! | 403 | an event claims a `type` or a `source` that the source does not accept: the member `attribute` says which; or `cors` does not allow the origin of the page that sent the request |
@@ -202,8 +202,8 @@ impl Http {
     /// Serves on `listener` until `stop` is cancelled. Returns the number of connections that were cut off, see
     /// [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
-        // After `stop`, a request that waits for a reply gets a response after half of the drain time at the latest. At
-        // that time, its connection is not cut off yet.
+        // After `stop`, the wait for a reply ends after half of the drain time at the latest. So the request gets a
+        // response before its connection is cut off.
         let stopping = Stopping { stop: stop.clone(), grace: limits.drain / 2 };
         let service = move |mut request: Request<RequestBody>, peer: SocketAddr| {
             let http = self.clone();
@@ -322,7 +322,8 @@ impl Http {
         let first = permit.as_ref().and_then(|_| events.first().cloned());
         let principal = events.first().and_then(|event| event.principal.clone());
         let target = endpoint.target.clone();
-        // If the client leaves, the events are in memory until they are committed, and so is their permit.
+        // Even if the client leaves, the events stay in memory until they are committed. So the bus holds their memory
+        // permit until then.
         let held: Option<Held> = Some(memory.clone());
         let accepted = bus.accept(Offer { events, target, origin, hops, claims, held, ..Offer::default() }).await?;
         duplicates::check_sender(bus, principal, &ids, &accepted).await?;
@@ -333,8 +334,8 @@ impl Http {
         };
         let unread = reply::check_duplicate(bus, result, &event, endpoint.templates.as_deref()).await?;
         let stopping = head.extensions.get::<Stopping>().cloned();
-        // During the wait, only the id of the request's one event stays in memory. It has at most `ID_BYTES_MAX` bytes,
-        // so a receipt without a reply is small, too.
+        // During the wait, only the id of the request's one event stays in memory. The id has at most `ID_BYTES_MAX`
+        // bytes, so a receipt that is sent in place of the reply is small and needs no memory permit.
         drop((head, event, memory));
         let (Accepted::New(root) | Accepted::Duplicate(root)) = result;
         let waited = match unread {
@@ -434,7 +435,8 @@ impl Http {
                 templates.apply(event, mode == Mode::Raw, &values, &endpoint.policy, index)?;
             }
         }
-        // The attributes come from the headers and the path, too, and each event of a batch has copies of its own.
+        // The size of the body does not cover all attributes: some come from the headers and the path, and each event
+        // of a batch has its own copies.
         memory.grow(length + attributes::memory_of_request(&events))?;
         if mode == Mode::Raw {
             return Ok(Taken::Events(events, None, memory));

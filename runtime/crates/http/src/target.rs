@@ -34,8 +34,9 @@ pub use self::sign::{InvalidKey, Signer};
 
 /// The largest number of bytes that one attempt reads of the response.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
-/// The largest size of all large request bodies of a function that are in memory at the same time, in KiB. An endpoint
-/// that reads slowly or never responds keeps them there. The text of an event can become six times as long in JSON.
+/// The maximum total size of the large request bodies of one function that are in memory at the same time, in KiB. The
+/// limit is needed because an endpoint that reads slowly or never responds keeps these bodies in memory, and because
+/// the text of an event can become six times as long in JSON.
 const LARGE_BODIES_KIB: u32 = 16 * 1024;
 /// The size above which a request body is large, in bytes.
 const LARGE_BYTES_MIN: usize = 64 * 1024;
@@ -79,8 +80,8 @@ pub struct Sent {
     pub note: Option<String>,
     /// The time from the start of the attempt until its outcome.
     pub duration: Duration,
-    /// True if the endpoint itself responded to the request. False if no request was sent, if no response arrived, or if the
-    /// response says that no request can be taken now ([`outcome::is_unavailable`]).
+    /// True if the endpoint itself responded to the request. False if no request was sent, if no response arrived, or
+    /// if the response says that no request can be taken now ([`outcome::is_unavailable`]).
     pub responded: bool,
 }
 
@@ -157,21 +158,22 @@ impl HttpTarget {
             // The signature contains the time, so the request is built with the present time.
             Ok(Ok(permit)) => Ok((build(Delivery { now_ms: self.clock.now_ms(), ..delivery })?, Some(permit))),
             _ => {
-                let message = "the request was not sent, because other requests with large bodies take too long";
+                let message = "the request was not sent: until the `timeout`, other requests of this function used all \
+                               memory for large bodies";
                 Err(Outcome::Unavailable { message: message.to_owned() })
             }
         }
     }
 
-    /// Returns the outcome of the response and the note of a successful attempt. Without a response, returns the
-    /// outcome as the error.
+    /// Returns the outcome, the note of a successful attempt, and the value of [`Sent::responded`]. Without a response,
+    /// returns the outcome as the error.
     async fn exchange(
         &self,
         delivery: Delivery<'_>,
         deadline: Instant,
     ) -> Result<(Outcome, Option<String>, bool), Outcome> {
         let (request, _memory) = self.request(delivery, deadline).await?;
-        // The wait for memory is not time of the endpoint.
+        // The time of the endpoint begins now, because the endpoint did not cause the wait for memory.
         let deadline = Instant::now() + self.timeout;
         let request = request.map(full);
         let size = http_body::Body::size_hint(request.body()).lower();

@@ -161,7 +161,7 @@ impl Builder<'_> {
                     (ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement, CollectionKind::List(_)) => {
                         (
                             "unexpected `: ` inside a list in brackets".to_owned(),
-                            "close the list with `]`, or put the string in quotes",
+                            "close the list with `]`; if the `: ` belongs to a string, put the string in quotes",
                         )
                     }
                     _ => (message, help),
@@ -184,7 +184,7 @@ impl Builder<'_> {
         if event.tag().is_some() {
             let tag = position.tag_span().and_then(|tag| tag.byte_range());
             let span = tag.map_or(span, |range| Span { start: range.start, end: range.end });
-            let error = self.fatal(span, "YAML tags are not supported", "remove the tag; put strings in quotes");
+            let error = self.fatal(span, "YAML tags are not supported", "remove the tag; for a string, use quotes");
             self.report(*error);
         }
         match event {
@@ -368,9 +368,10 @@ fn explain(error: &ScanError) -> (String, &'static str) {
         ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
             (format!("`{open}` is closed by `{close}`"), "close each bracket with the matching one")
         }
-        ErrorKind::MisplacedFlowCollectionEnd => {
-            ("this closing bracket has no opening bracket".to_owned(), "remove it, or put the string in quotes")
-        }
+        ErrorKind::MisplacedFlowCollectionEnd => (
+            "this closing bracket has no opening bracket".to_owned(),
+            "remove the bracket; if it belongs to a string, put the string in quotes",
+        ),
         ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => (
             "expected `,` or `]` in a list in brackets".to_owned(),
             "put a comma between entries, and close the list with `]`",
@@ -388,9 +389,10 @@ fn explain(error: &ScanError) -> (String, &'static str) {
         ErrorKind::RecursionLimitExceeded => {
             (format!("lists and maps are nested more than {DEPTH_MAX} levels deep"), "reduce the nesting")
         }
-        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            ("unexpected `: ` inside a string".to_owned(), "put the string in quotes, or the key on its own line")
-        }
+        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => (
+            "unexpected `: ` inside a string".to_owned(),
+            "put the string in quotes; if the text before `: ` is a key, put the key on a line of its own",
+        ),
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => (
             "this line is neither `key: value` nor a list entry".to_owned(),
             "put a colon and a space after the key, or put a string of several lines in quotes",

@@ -62,7 +62,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub descendants: Option<u32>,
-    /// Largest total size of the events that `descendants` limits: attributes and data. The default is
+    /// Largest total size of the events that `descendants` limits, attributes and data together. The default is
     /// `--descendants-bytes-max` of `evoke up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descendants_bytes: Option<ByteSize>,
@@ -120,7 +120,8 @@ pub struct Function {
     /// Grants of the function. Everything that is not granted here is forbidden.
     #[serde(default)]
     pub allow: Allow,
-    /// `true`, or a map of limits, records attempts, so that `evoke test --from` can make tests of them.
+    /// Recordings of attempts, from which `evoke test --from` makes tests. `true` switches them on with default limits;
+    /// a map sets the limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "record_schema", extend("default" = false))]
     pub record: Option<Record>,
@@ -229,7 +230,8 @@ pub struct Retry {
     /// Longest wait before any attempt.
     #[serde(with = "DurationText")]
     pub max_backoff: Duration,
-    /// A delivery that is older than this is not retried.
+    /// A delivery is not retried if it would be older than this at the retry. The age counts from the creation of the
+    /// delivery, or from its last redrive.
     #[serde(with = "DurationText")]
     pub max_age: Duration,
 }

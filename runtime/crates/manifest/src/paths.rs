@@ -19,7 +19,7 @@ pub fn check_path(folder: &Path, text: &str) -> Result<(), ValueError> {
     if let Some((home, rest)) = text.strip_prefix('~').map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
         let user = if home.is_empty() { "NAME" } else { home };
         let help = format!(
-            "write the absolute path, as in `/home/{user}/{}`; if the name begins with `~`, write `./{}`",
+            "write the absolute path, as in `/home/{user}/{}`; if a name really begins with `~`, write `./{}`",
             excerpt(rest),
             excerpt(text)
         );

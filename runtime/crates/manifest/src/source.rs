@@ -73,8 +73,8 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Returns true if the `source` attribute of this source's events can be `claimed`. Only kinds whose producers
-    /// choose this attribute can return true.
+    /// Returns true if events of this source can have the value `claimed` in their attribute `source`. Only kinds whose
+    /// producers choose this attribute can return true.
     fn accepts_source(&self, _settings: &Settings, _claimed: &str) -> bool {
         false
     }
@@ -174,8 +174,8 @@ impl Registry {
     }
 }
 
-/// Allowed values for the largest content of one event, a setting of sources. The bus is for small events: an event
-/// should refer to larger content instead of containing it.
+/// Allowed values of the settings `max_body` and `max_content` of sources. The body of a request can contain several
+/// events. Each single event must be small: it should refer to large content instead of containing it.
 pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
 
 /// Default limit of the content that a source puts into one event: 1 MiB, the largest event that the bus accepts.

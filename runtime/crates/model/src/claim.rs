@@ -1,5 +1,4 @@
-//! Recognises, in every spelling, the `source` or the type of an event that seems to belong to an app or to the
-//! runtime.
+//! Recognises sources and types of events that seem to belong to an app or to the runtime, in every spelling.
 //!
 //! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Evoke compares sources byte by byte, but a
 //! user or another system could read `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` as
@@ -13,7 +12,8 @@ pub const RUNTIME_NAME: &str = "evoke";
 /// The names of the apps to which a `source` attribute could seem to belong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceNames {
-    /// The first segment of the path, if the URI has no authority or its authority means this machine.
+    /// The first segment of the path, if the URI has no authority or its authority means this machine. `shop` for
+    /// `//shop/charge`, which looks like a path.
     pub local: Option<String>,
     /// The authority and the first segment of the path, if the authority means another machine.
     pub remote: Option<(String, String)>,

@@ -95,7 +95,9 @@ impl Clock {
         Arc::ptr_eq(&self.line, &other.line)
     }
 
-    /// Returns the milliseconds since a fixed moment. A change of the wall clock does not change this number.
+    /// Returns the elapsed time in milliseconds. For [`Clock::system`], this is the time since the boot, or, before
+    /// [`Clock::resume`], the time since the process made its first such clock. A change of the wall clock does not
+    /// affect this time.
     fn elapsed_ms(&self) -> i64 {
         match &self.source {
             Source::System => self.measure.get().copied().unwrap_or(process_ms)(),

@@ -34,8 +34,8 @@ pub struct ReadyDelivery {
     /// How many of `attempts` were made before the last redrive (an operator's request to try a dead letter again). The
     /// retry policy does not count them.
     pub attempts_forgiven: u32,
-    /// The store time from which `max_age` is counted: when the event was accepted or replayed, or when the delivery
-    /// was redriven.
+    /// The store time from which `max_age` is counted: when the delivery was created, or when it was last redriven. The
+    /// delivery of a scheduled event is created when the event becomes due.
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
@@ -91,7 +91,7 @@ impl DeliveryState {
 pub struct AttemptRecord {
     /// Number of the attempt within its delivery, from 1.
     pub attempt: u32,
-    /// Time at which the attempt started.
+    /// When the attempt started, by the wall clock.
     pub started_ms: UnixMs,
     /// Duration of the attempt in microseconds.
     pub duration_us: u64,

@@ -16,7 +16,7 @@
 //! | `data_base64` may be interpreted by `datacontenttype` (JSON format, section 3.1.2). | Bytes that are valid JSON are stored as JSON if the media type is JSON or absent, so that patterns match them and the JSON form prints `data`. All other bytes are stored as bytes. |
 //! | A string in `data` is encoded by the charset of `datacontenttype`. | Functions receive UTF-8. A text that would have other bytes in the declared charset gets `charset=utf-8` in its `datacontenttype`. |
 //! | A JSON member occurs once: RFC 8259, section 4 leaves the meaning of repeated members open. | An event with a repeated attribute, `data` or `data_base64` is rejected. The members within `data` are not checked. |
-//! | Implementations limit the nesting of JSON (RFC 8259, section 9). | Data of more than 128 levels is rejected. |
+//! | Implementations may limit the nesting of JSON (RFC 8259, section 9). | Data of more than 128 levels is rejected. |
 //! | JSON text has no byte order mark; parsers may skip it (RFC 8259, section 8.1). | A byte order mark before an event or before JSON data is skipped, and is not part of the data. |
 //!
 //! # Bytes of the data
@@ -41,7 +41,8 @@ mod tests;
 pub use self::data::{Data, skip_byte_order_mark};
 pub use self::field::find_value;
 
-/// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
+/// The maximum size of an event in bytes, attributes and data together. This is the default limit of the bus, and the
+/// limit of the events that functions publish.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
 /// The maximum number of extension attributes of an event. It equals the maximum number of headers of an HTTP request,
@@ -52,9 +53,10 @@ pub const EXTENSIONS_MAX: usize = 100;
 /// The maximum length of `id` in bytes. The store has an index of ids and sources, and each long key slows all later
 /// writes. Events that an earlier version stored can have longer values: nothing checks a stored event again.
 pub const ID_BYTES_MAX: usize = 1024;
-/// The maximum length of `source` in bytes, for the same reason.
+/// The maximum length of `source` in bytes. The index of ids also contains the sources.
 pub const SOURCE_BYTES_MAX: usize = 2048;
-/// The maximum length of `type` in bytes. The console groups events by type.
+/// The maximum length of `type` in bytes. A type is the name by which the console groups events; a longer text belongs
+/// in the data.
 pub const TYPE_BYTES_MAX: usize = 1024;
 
 /// The maximum number of characters of an invalid value that an error message shows.

@@ -24,9 +24,9 @@ pub struct EventFilter {
     pub above: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
-    /// Only events that were accepted at this time or later.
+    /// Only events that were accepted at this time of the wall clock or later.
     pub since_ms: Option<UnixMs>,
-    /// Only events that were accepted before this time.
+    /// Only events that were accepted before this time of the wall clock.
     pub until_ms: Option<UnixMs>,
     /// The maximum number of events to return.
     pub limit: usize,

@@ -1,8 +1,11 @@
 //! Decides which addresses are on the public internet.
 //!
-//! These addresses are not public: those that the IANA registries of special-purpose addresses (RFC 6890 and its
-//! successors) list as not globally reachable, multicast and reserved addresses, IPv6 addresses that contain an IPv4
-//! address, and the metadata services of cloud providers.
+//! These addresses are not public:
+//! - addresses that the IANA registries of special-purpose addresses (RFC 6890 and its successors) list as not globally
+//!   reachable
+//! - multicast and reserved addresses
+//! - IPv6 addresses that contain an IPv4 address
+//! - the metadata services of cloud providers
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

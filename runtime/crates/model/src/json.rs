@@ -1,9 +1,9 @@
 //! JSON values of texts from outside.
 //!
-//! `serde_json` must not build a [`Value`] from such a text. It reads an object with the member
-//! `$serde_json::private::RawValue` as the value whose JSON text is the string in this member, and parses that text with
-//! a new limit of depth. Such strings can contain further ones. So a text of 50 KB overflows the stack, which ends the
-//! process.
+//! `serde_json` must not build a [`Value`] from such a text. If an object has the member
+//! `$serde_json::private::RawValue`, `serde_json` parses the string in this member as JSON, and uses the result in
+//! place of the object. Each string is parsed with a new limit of depth, and can contain a further object of this kind.
+//! So a text of 50 KB can overflow the stack, which ends the process.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,11 +12,11 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The member in which `serde_json` passes a number that is not a 64-bit integer. An object of the text with this member
-/// looks the same, so it is read as a number, too.
+/// `serde_json` passes a number that is not a 64-bit integer to a visitor as a map with this key. An object in the text
+/// that begins with this key looks the same to the visitor, so it is read as a number, too.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// A JSON value. Its `Deserialize` knows no member with a nested text, so one limit of depth holds for the whole value.
+/// A JSON value. Its `Deserialize` parses no text inside a string, so one limit of depth holds for the whole value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Json(pub Value);

@@ -186,7 +186,8 @@ pub struct RetryPolicy {
     pub backoff: Duration,
     /// The upper bound of the doubled `backoff`.
     pub max_backoff: Duration,
-    /// A delivery older than this is not retried.
+    /// A delivery is not retried if it would be older than this at the retry. The age counts from
+    /// [`since_ms`](crate::ReadyDelivery::since_ms).
     pub max_age: Duration,
 }
 
@@ -217,7 +218,7 @@ pub enum Next {
 
 /// Decides the next step after an attempt. Retries use exponential backoff with full jitter. The maximum wait is
 /// `backoff × 2^(attempt - 1)`, but not more than `max_backoff`; the wait is this maximum times `jitter`, a random
-/// number between 0 and 1. If the function asked for a wait, that wait is used unchanged.
+/// number between 0 and 1. If the function or its endpoint asked for a wait, that wait is used unchanged.
 ///
 /// `attempt` is the number of the attempt that just ended, from 1. `age` is the time since
 /// [`since_ms`](crate::ReadyDelivery::since_ms) of the delivery.

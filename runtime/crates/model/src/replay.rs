@@ -90,7 +90,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// The cause that is recorded for a delivery that is purged because its replay was cancelled.
+    /// The recorded cause of a delivery that was purged because its replay was cancelled.
     pub const CANCELLED: &'static str = "its replay was cancelled";
 }
 

@@ -73,7 +73,7 @@ pub const RESUMED: &str = "evoke.function.resumed";
 
 /// A function is failing after this many failed attempts in a row. A single event that always fails reaches this number
 /// only after some seconds, because of the waits between its attempts. The number is below 8, the default maximum
-/// number of attempts per delivery.
+/// number of attempts per delivery, so that a single event can reach it at all.
 pub const FAILING_ATTEMPTS: u32 = 5;
 
 /// A source has recovered when it has had no problem for this time. The delay is needed because an overloaded source

@@ -12,7 +12,8 @@ use bytes::Bytes;
 /// of a store. 0 means that the key does not exist.
 pub type Version = u64;
 
-/// The maximum length of a key in bytes. Several keys of this length fit into one page of the store's file.
+/// The maximum length of a key in bytes. Several keys of this length fit into one page of the store's file, so that a
+/// search for a key reads few pages.
 pub const KEY_BYTES_MAX: usize = 512;
 
 /// A stored value.
@@ -32,8 +33,8 @@ pub struct Keys {
     /// The version of the bucket's whole list of keys, to record in [`Transaction::lists`]. Each addition or deletion
     /// of a key changes the version.
     pub version: Version,
-    /// True if the bucket has no further keys. A part may end before its limit, because reading the keys of large
-    /// values takes long.
+    /// True if the bucket has no further keys. If false, the part can still have fewer keys than requested: a store can
+    /// end a part early if the values are large, because it reads the values, too, to verify their checksums.
     pub is_last: bool,
 }
 

@@ -50,13 +50,13 @@ impl Default for DescendantsMax {
     }
 }
 
-/// The limits on the events of a chain: all events that one event from outside causes. The limits of the source where
-/// the chain entered have precedence over `default`.
+/// The limits on the events that one event from outside causes: the limits of the source through which that event
+/// entered, or else `default`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DescendantsLimits {
     /// The limits of chains that entered through a source that is not in `origins`, or through no source.
     pub default: DescendantsMax,
-    /// Limits by the source where a chain entered.
+    /// Limits by the source through which a chain entered.
     pub origins: HashMap<Origin, DescendantsMax>,
 }
 

@@ -12,8 +12,8 @@ pub struct TakeOver {
 }
 
 impl TakeOver {
-    /// If a text begins with the URI of a private source of the function, returns the text with the present name in
-    /// place of the earlier one. Returns `None` for any other text.
+    /// If a text begins with the URI of a private source of the function, such as `/shop/charge/timer-1`, returns the
+    /// text with the present name in place of the earlier one. Returns `None` for any other text.
     pub fn renamed_uri(&self, text: &str) -> Option<String> {
         let rest = text.strip_prefix('/')?.strip_prefix(&*self.from)?;
         rest.starts_with('/').then(|| format!("/{}{rest}", self.to))

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
-/// The longest start and the longest end of a parser's message, in characters. The end names the expected form and the
-/// position.
+/// The number of characters that [`parser_message`] keeps at the start and at the end of a long message. The end names
+/// the expected form and the position.
 const PARSER_START_CHARS_MAX: usize = 100;
 const PARSER_END_CHARS_MAX: usize = 400;
 
@@ -33,8 +33,9 @@ pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// Returns the message of a parser, such as an error of serde_json, without the middle of a long one. Messages about a
-/// value of a wrong type, and about an unknown name, repeat the whole value or name, which can be megabytes long.
+/// Returns the message of a parser, such as an error of serde_json. If the message is long, its middle is left out.
+/// Messages about a value of a wrong type, and about an unknown name, repeat the whole value or name, which can be
+/// megabytes long.
 pub fn parser_message(error: &impl Display) -> String {
     let message = error.to_string();
     let start = message.char_indices().nth(PARSER_START_CHARS_MAX);

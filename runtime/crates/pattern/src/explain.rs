@@ -19,9 +19,9 @@ use super::{FieldTest, MalformedEvent, Pattern, format_path};
 pub struct Explanation {
     /// True if the pattern matches the event.
     pub matched: bool,
-    /// The first field that does not match, as its place in the pattern. With `$or`, the combination is used in which
-    /// the fewest fields do not match. `None` if the event matches. `None` also if each field matches alone, but not
-    /// all of them match within the same array elements.
+    /// The first field that does not match, as its place in the pattern. With `$or`, only the combination with the
+    /// fewest such fields counts. `None` if the event matches. `None` also if each field matches alone, but not all of
+    /// them match within the same array elements.
     pub failed: Option<String>,
     /// The fields of the `$or` combination that matched, as places in the pattern. Empty if the event does not match.
     pub decided: Vec<String>,

@@ -94,9 +94,9 @@ pub(super) struct ExtractedValues {
     occurrences: Vec<Occurrence>,
     pub(super) elements: Vec<Element>,
     numbers: Vec<Decimal>,
-    /// The texts of strings with escapes, one after another.
+    /// The unescaped texts of strings that have escapes, one after another.
     unescaped: String,
-    /// The text of a member name with escapes.
+    /// The unescaped text of the latest member name that has escapes.
     key: String,
     /// The length of the data in bytes.
     data_bytes: usize,
@@ -271,7 +271,8 @@ impl ExtractedValues {
 }
 
 /// The end of a span that covers a whole text. Returns an error for a text longer than 4 GiB, as [`Scanner::new`] does.
-/// All other positions and counts of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
+/// All other positions and counts of an event are at most the length of its JSON text, which [`Scanner::new`] bounds,
+/// so they fit into a `u32`, too.
 fn span_end(text: &str) -> Result<u32, MalformedEvent> {
     u32::try_from(text.len()).map_err(|_| MalformedEvent { position: u32::MAX as usize, reason: "longer than 4 GiB" })
 }

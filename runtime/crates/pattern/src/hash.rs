@@ -42,12 +42,12 @@ pub(super) fn words([a, b, c]: [u64; 3]) -> u64 {
     mix(mix(a, b), c)
 }
 
-/// Reads 8 bytes, little-endian; 0 past the end.
+/// Reads the 8 bytes from `at` on, little-endian. Returns 0 if there are fewer.
 fn read_u64(text: &[u8], at: usize) -> u64 {
     text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
-/// Reads 4 bytes, little-endian; 0 past the end.
+/// Reads the 4 bytes from `at` on, little-endian. Returns 0 if there are fewer.
 fn read_u32(text: &[u8], at: usize) -> u64 {
     text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from(u32::from_le_bytes(*chunk)))
 }

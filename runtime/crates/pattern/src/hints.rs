@@ -143,7 +143,8 @@ impl Text<'_> {
             Some((last, around)) => (last, around),
             None => (&"", &[][..]),
         };
-        // In data, a star can be an ordinary character: a single `*` and texts with white space are not reported.
+        // In data, a star can be an ordinary character. So the text `*` alone and texts with white space are not
+        // reported there.
         if !text.contains('*') || (is_data && (text.len() < 2 || text.contains(char::is_whitespace))) {
             return None;
         }

@@ -59,12 +59,14 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Probe {
     pub(super) field: u32,
-    /// Four kinds of keys have no length. The flag of a kind is true if the node has a key of that kind for this field.
+    /// Four kinds of keys are made from the whole value. The flag of a kind is true if the node has a key of that kind
+    /// for this field.
     pub(super) text: bool,
     pub(super) number: bool,
     pub(super) literal: bool,
     pub(super) folded: bool,
-    /// The lengths of the keys of each kind below, without duplicates, ascending.
+    /// The other kinds of keys are made from a part of the value. For each kind: the lengths of the keys that the node
+    /// has for this field, without duplicates, ascending.
     pub(super) prefixes: Vec<u32>,
     pub(super) suffixes: Vec<u32>,
     pub(super) folded_prefixes: Vec<u32>,
@@ -221,8 +223,8 @@ impl Index {
             entry.alternatives.push(alternative);
         }
         let Some(requirement) = chosen else { return entry.always_verified.push(alternative) };
-        // The list is taken out of the index, so that the index can change while the list is read. Afterwards the list
-        // is put back.
+        // The list of conditions is taken out of the index, so that the index can change while the list is read.
+        // Afterwards the list is put back.
         let Some(list) = self.lists.get_mut(requirement.list as usize).map(std::mem::take) else { return };
         let mut pending = Vec::new();
         for path in access::paths(&list).into_iter().flatten() {

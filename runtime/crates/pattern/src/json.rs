@@ -4,8 +4,8 @@
 //! numbers follow the grammar, and nothing follows the value. Arrays and objects are nested at most [`DEPTH_MAX`] deep.
 //!
 //! An escaped surrogate without its partner (`"\ud800"`) is half a character. The grammar allows it, and RFC 8259
-//! section 8.2 does not define its meaning. The scanner accepts it, because JavaScript writes it, and reads it as
-//! U+FFFD.
+//! section 8.2 does not define its meaning. JavaScript writes such escapes, so the scanner accepts them. They are read
+//! as U+FFFD.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! In a correct pattern, finds the fields that no CloudEvent can have.
+//! Finds the fields of a correct pattern that can never match a CloudEvent.
 
 use super::condition::{Condition, Exact};
 use super::hints::FIELDS;

@@ -41,7 +41,7 @@ impl LookupBuffers {
 const LARGE_EVENT_UNITS: usize = 1024;
 /// For a large event, a node does no lookups if at most this many of its alternatives are not verified yet: these
 /// alternatives are verified directly. If the whole matcher has at most this many patterns, all of them are verified
-/// without a lookup.
+/// directly for a large event.
 const DIRECT_MAX: usize = 16;
 /// The limits from which all alternatives of a pattern are verified together, in one pass over the event (see `bulk`).
 /// Below them, verifying one alternative after another is less work. Each pair has two minimums, as binary logarithms:

@@ -14,8 +14,9 @@ use super::{MalformedEvent, Pattern};
 /// A set of patterns under keys, with an index. The time to match an event hardly depends on the number of patterns.
 ///
 /// Adding a pattern changes only the parts of the index that share conditions with the pattern. Removing a pattern
-/// marks its alternatives as disabled and leaves them in the index. The index is rebuilt when more than 64 alternatives
-/// are disabled and more are disabled than active. Rebuilds are so rare that the average cost of a removal is constant.
+/// marks its alternatives (the combinations of its `$or` entries) as disabled and leaves them in the index. The index
+/// is rebuilt when more than 64 alternatives are disabled and more are disabled than active. Rebuilds are so rare that
+/// the average cost of a removal is constant.
 pub struct Matcher<K> {
     index: Index,
     /// The keys in the order of insertion, which is also the order of results. Removed keys remain, without patterns,

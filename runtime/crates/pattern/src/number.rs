@@ -255,7 +255,7 @@ impl<'a> Digits<'a> {
         let first = mantissa.iter().position(|byte| matches!(byte, b'1'..=b'9')).unwrap_or(mantissa.len());
         let mut point = dot - first as i128;
         if point < 0 {
-            point += 1; // the decimal point itself is not a digit
+            point += 1; // the difference also counts the decimal point, which is not a digit
         }
         point += exponent(rest.get(1..).unwrap_or_default());
         Self { mantissa: mantissa.get(first..).unwrap_or_default(), point }

@@ -94,7 +94,7 @@ fn size_of(json: &Json) -> usize {
         }
     }
     let mut count = Count(0);
-    // The writer has no errors, and the keys of a JSON value are strings.
+    // Never fails: the writer returns no errors, and the keys of a JSON value are strings.
     let _ = serde_json::to_writer(&mut count, json);
     count.0
 }

@@ -49,8 +49,8 @@ impl TextTest {
 }
 
 /// Folds the case of a character: converts it to upper case, then to lower case. A conversion that gives more than one
-/// character is skipped. So `Σ`, `σ` and `ς` are equal, and `ß` equals only itself. The result does not depend on a
-/// locale.
+/// character is skipped. So `Σ`, `σ` and `ς` are equal, and `ß` equals `ẞ` but not `ss`. The result does not depend on
+/// a locale.
 pub(super) fn fold_char(char: char) -> char {
     if char.is_ascii() {
         return char.to_ascii_lowercase();

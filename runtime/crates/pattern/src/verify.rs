@@ -40,8 +40,8 @@ struct OpenField {
     /// element. A value in the element is still useful: with it, other fields can match by their absence from the
     /// element.
     satisfied: bool,
-    /// The number of the field whose value is the array that contains the remaining candidates. The array is directly
-    /// in the element. `NONE` if no candidate is in an array.
+    /// The number of the field whose value is the array that contains the candidates that are not directly in the
+    /// element. The array itself is directly in the element. `NONE` if no candidate is in an array.
     array: u32,
 }
 
@@ -98,7 +98,8 @@ pub(super) fn alternative_matches(
         all_met &= met;
         fields_in_elements += u32::from(in_element);
     }
-    // When at most one field has values in array elements, no two values can be in different elements.
+    // If at most one field has values in array elements, the values of two fields are never in different elements of an
+    // array.
     if fields_in_elements <= 1 && all_met {
         return true;
     }

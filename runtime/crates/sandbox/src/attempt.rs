@@ -46,8 +46,8 @@ pub struct Call {
     pub logs: LogSink,
     /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
-    /// The source of clocks, random numbers, state and responses. If it is a [`super::Recorder`], the caller can take
-    /// the recorded values from the recorder when the attempt has ended.
+    /// The source of clocks, random numbers and responses. If it is a [`super::Recorder`], the reads of `state` are
+    /// recorded, too, and the caller can take the recorded values from the recorder when the attempt has ended.
     pub outside: Outside,
 }
 

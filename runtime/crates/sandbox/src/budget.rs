@@ -9,8 +9,8 @@
 //!
 //! - wasmtime reads a limited number of bytes of arguments (`HOSTCALL_BYTES_MAX` and the size limit of a value of
 //!   stored state; `instance.rs`), in linear time.
-//! - A function whose short argument can request much work (random bytes, a list of pollables, `write-zeroes`) has a
-//!   limit of its own.
+//! - A host function whose short argument can request much work (random bytes, a list of pollables, `write-zeroes`) has
+//!   a limit of its own.
 //! - A call that waits is ended by the timer around the attempt.
 //!
 //! Bytes: all data that stays with the host until the attempt ends is charged before it is stored: published events,
@@ -96,9 +96,9 @@ pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>, started
     });
 }
 
-/// Ends a guest at its deadline. After the time `undivided`, the guest also yields to other tasks at every tick, while
-/// it computes and between its host calls. The timer around the attempt is not enough for the deadline, because tokio's
-/// timers fire late when guests that compute occupy all threads.
+/// Ends a guest at its deadline. Once the time `undivided` has passed since `started`, the guest also yields to other
+/// tasks at every tick, while it computes and between its host calls. The timer around the attempt is not enough for
+/// the deadline, because tokio's timers fire late when guests that compute occupy all threads.
 pub(super) fn yield_at_ticks<T: Send + 'static>(
     store: &mut Store<T>,
     timeout: Duration,

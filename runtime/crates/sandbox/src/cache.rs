@@ -42,7 +42,7 @@ use evoke_model::hex;
 use evoke_telemetry::Counter;
 
 const MAGIC: &[u8; 8] = b"EVOKEAO2";
-/// Length of the authentication code and the magic bytes, which end each file.
+/// Length of the seal that ends each file: the authentication code and the magic bytes.
 const SEAL_BYTES: usize = MAC_BYTES + MAGIC.len();
 /// Files that were not used for this long are removed, because every rebuild of a function leaves the file of the
 /// previous build behind.
@@ -430,10 +430,10 @@ enum Artefact<'a> {
 fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Result<Component> {
     // SAFETY: both functions require that the bytes come from wasmtime; the second also requires that the file does not
     // change while it is mapped. The bytes come from the compiler process, which has ended, or from a file whose
-    // authentication code was just verified. Only this program can make this code. The path `/dev/fd/N` names the open
-    // file itself, even if another file has its name now. The file is in memory without a name, or in a folder that
-    // only its user can enter. Later the file is only replaced or removed, which does not affect an existing mapping.
-    // wasmtime itself rejects artefacts of another version or configuration.
+    // authentication code was just verified. Only this program can make such an authentication code. The path
+    // `/dev/fd/N` names the open file itself, even if another file has its name now. The file is in memory without a
+    // name, or in a folder that only its user can enter. Later the file is only replaced or removed, which does not
+    // affect an existing mapping. wasmtime itself rejects artefacts of another version or configuration.
     unsafe {
         match artefact {
             Artefact::Bytes(bytes) => Component::deserialize(engine, bytes),

@@ -1,10 +1,10 @@
 //! Direct attempts: they run synchronously on the caller's thread, without a separate stack on which they could wait.
 //!
-//! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost.
-//! So an attempt of a function whose imports never wait first runs directly, without these. If the attempt has not
-//! ended at the second tick (1 to 2 ms after its start), its instance is dropped. The attempt then runs again from the
-//! start, with its full time limit, as an async task that yields to other tasks. The restart is not visible: an attempt
-//! has no effects before its outcome is committed, and its log lines are held back until it ends.
+//! Most attempts end within microseconds. For them, a stack, a permit to use an instance, and a polled future are a
+//! large part of the cost. So an attempt of a function whose imports never wait first runs directly, without these. If
+//! the attempt has not ended at the second tick (1 to 2 ms after its start), its instance is dropped. The attempt then
+//! runs again from the start, with its full time limit, as an async task that yields to other tasks. The restart is not
+//! visible: an attempt has no effects before its outcome is committed, and its log lines are held back until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -29,8 +29,8 @@ pub(super) const REQUESTS_MAX: u32 = 2_048;
 /// Size of the largest 32-bit memory, in bytes. The pool reserves address space for memories of this size. The `memory`
 /// limit of the function applies when a memory grows.
 pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
-/// Memory that stays allocated in a slot of the pool when its instance ends, in bytes: eight pages of each linear
-/// memory, and two pages of each table.
+/// Memory that stays allocated in a slot of the pool when its instance ends, in bytes: eight pages of the operating
+/// system (4 KiB) of each linear memory, and two of each table.
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
 /// Memory that stays allocated in a slot of the warm pool (`warm_pool.rs`), in bytes. It is enough for the pages that

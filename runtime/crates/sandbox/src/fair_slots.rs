@@ -82,8 +82,8 @@ impl FairSlots {
 
 impl Inner {
     /// Takes a slot for a function. Returns false if no slot is free for it, or if other attempts of the function wait.
-    /// This cannot overtake another function that waits, because each released slot is given to a waiting function
-    /// immediately.
+    /// No waiting function is overtaken, except that a function without a slot can take a reserved one: every other
+    /// released slot is given to a waiting function immediately.
     fn try_take(&mut self, function: u64) -> bool {
         let reserved = self.reserved();
         let Self { free, idle, served_us, functions, .. } = self;

@@ -99,9 +99,9 @@ impl Function {
         }
     }
 
-    /// Returns how long an attempt runs before it yields for the first time. An attempt with a warm instance may run
-    /// longer, because most of these attempts end within this time (Python needs 1 to 3 ms). So the attempt returns its
-    /// instance before the next attempt begins, and few instances are in use.
+    /// Returns how long an attempt runs before it yields for the first time: one tick, or five ticks with a warm
+    /// instance. Most attempts with a warm instance end within five ticks (Python needs 1 to 3 ms). So such an attempt
+    /// returns its instance before the next attempt begins, and few instances are in use.
     pub(super) fn undivided(warm: Option<&WarmInstance<'_>>) -> Duration {
         if warm.is_some() { TICK * 5 } else { TICK }
     }
@@ -180,8 +180,8 @@ impl Function {
         delivery: Delivery<'_>,
         state: Option<Arc<dyn StateSource>>,
     ) -> Attempt {
-        // An error means that the semaphore is closed, which never happens. Even then, the pool would enforce the
-        // limit.
+        // An error means that the semaphore is closed, which never happens. Even then, the pool of instances would
+        // limit the number of concurrent attempts.
         let _permit = self.shared.permits.acquire().await;
         let _awake = self.shared.ticker.keep_awake();
         // The attempt takes a warm instance only when it begins, not while it waits for its first turn.

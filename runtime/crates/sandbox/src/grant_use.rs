@@ -19,7 +19,8 @@ const REFUSED_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 256;
 
 /// The uses of the grants of a function since the last [`GrantUse::take`]. Each use is recorded with the entry of the
-/// manifest that allows it. The entries of `publish` and `http` are found by position, settings and secrets by name.
+/// manifest that allows it. The entries of `publish` and `http` are found by position, configuration values and secrets
+/// by name.
 #[derive(Debug, Default)]
 pub struct GrantUse {
     attempts: AtomicU64,
@@ -54,10 +55,10 @@ pub struct Used {
     /// The entry of the manifest.
     pub key: GrantKey,
     /// The published types, the hosts of the requests, or the operations on state (`open`, `read`, `write`). For a
-    /// setting or a secret: `read` if it was read by name; `get-all` or `environment` if all settings and secrets were
-    /// read together.
+    /// configuration value or a secret: `read` if it was read by name; `get-all` or `environment` if all configuration
+    /// values and secrets were read together.
     pub values: Vec<String>,
-    /// True if there were more values than can be recorded.
+    /// True if `values` is not complete: there were too many values, or one was too long or contained a secret.
     pub more: bool,
 }
 
@@ -69,7 +70,7 @@ pub(super) enum StateOperation {
     Write,
 }
 
-/// How a function gets all of its settings and secrets together.
+/// How a function gets all of its configuration values and secrets together.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Whole {
     GetAll,
@@ -218,7 +219,7 @@ struct StateUse {
     write: Flag,
 }
 
-/// How a setting or a secret was read.
+/// How a configuration value or a secret was read.
 #[derive(Debug, Default)]
 struct Reads {
     read: Flag,

@@ -60,8 +60,8 @@ pub struct HttpCall {
     pub hops: u32,
     /// Id of the request. Log lines have this id in place of a delivery id.
     pub id: Arc<str>,
-    /// Dropped when the guest has ended, which can be after its response: the caller's concurrency permit, and the
-    /// record that the request is running.
+    /// Values of the caller that must be dropped only when the guest has ended, which can be after its response was
+    /// sent: for example a concurrency permit, and the record that the request is running.
     pub held: Box<dyn Any + Send>,
     /// Receives the function's log lines.
     pub logs: LogSink,

@@ -25,8 +25,8 @@ use super::pending_response::Unfinished;
 use super::publish::Publisher;
 use super::secrets::Redactor;
 
-/// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks are in memory at a time: one that
-/// the guest wrote and one that the client has not yet received.
+/// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks of one body are in memory at a
+/// time: one that the guest wrote and one that the peer has not yet received.
 pub(super) const CHUNK_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES: usize = 2 * CHUNK_BYTES_MAX;
 /// Estimate of the memory that a field takes in addition to its name and value, in bytes.

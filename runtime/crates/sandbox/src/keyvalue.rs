@@ -76,9 +76,9 @@ pub(super) fn add_to_linker<T: Send + 'static>(
 
 /// Limit on the bytes that one `get-many` returns. It equals the limit on the bytes of state that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Number of keys of a list after which the attempt yields to other tasks. Without this, a list could block them for
-/// long: it can have 100,000 keys, and if a bucket is almost full, each write checks all keys that the attempt has
-/// used.
+/// Number of keys after which a call with a list of keys (such as `set-many`) yields to other tasks. Without this, one
+/// call could block them for long: its list can have 100,000 keys, and if a bucket is almost full, each write checks
+/// all keys that the attempt has used.
 const KEYS_A_TURN: usize = 8;
 
 type HostResult<T> = Result<T, Error>;
@@ -188,7 +188,7 @@ impl batch::Host for KeyValue<'_> {
         for (index, key) in keys.into_iter().enumerate() {
             let value = self.session.get(name, &key).await;
             let value = self.record(value)?;
-            // The list can contain a key many times.
+            // The list can contain a key many times, but the limit on reads counts its value at most once.
             bytes += value.as_ref().map_or(0, Bytes::len);
             if bytes > GET_MANY_BYTES_MAX {
                 let message =

@@ -45,8 +45,9 @@ impl ResourceLimiter for Limits {
         Ok(true)
     }
 
-    /// Growth fails after it was permitted, for example beyond the maximum that the memory declares. For memories with
-    /// custom page sizes, wasmtime also calls this without the call before; that proposal is off.
+    /// Called if growth fails although `memory_growing` permitted it, for example beyond the maximum that the memory
+    /// declares. For memories with custom page sizes, wasmtime can call this without a call of `memory_growing` before,
+    /// but the proposal for custom page sizes is off.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         self.memory -= std::mem::take(&mut self.last_growth);
         Ok(())

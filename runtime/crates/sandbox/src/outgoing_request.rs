@@ -27,8 +27,8 @@ pub(super) fn to_http(request: HostOutgoingRequest) -> Result<Request<WasiBody>,
     let length = content_length(&headers)?;
     let body = match body {
         Some(body) => body,
-        // wasmtime-wasi-http compares the header with the body only if the guest called `body`. If not, the body is
-        // empty, and the header is checked here.
+        // wasmtime-wasi-http compares the header `content-length` with the body only if the guest called `body`. If
+        // not, the body is empty, and the header is checked here.
         None if length.is_some_and(|length| length > 0) => return Err(ErrorCode::HttpRequestBodySize(Some(0))),
         None => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
     };

@@ -24,7 +24,7 @@ pub(super) use exchange::RecordedExchange;
 pub use given::Given;
 pub use recorder::Recorder;
 
-/// Where an attempt reads from.
+/// The source of the values that an attempt reads from outside.
 #[derive(Clone, Default)]
 pub enum Outside {
     /// The machine and the network.

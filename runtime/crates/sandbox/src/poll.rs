@@ -56,7 +56,7 @@ impl Host for Pollables<'_> {
 }
 
 impl Pollables<'_> {
-    /// Waits until the pollables at all indexes in `ready` are ready, and returns `ready`. It is the result of a
+    /// Waits until the pollables at all indexes in `ready` are ready, and returns `ready`, which is the result of a
     /// recorded poll.
     async fn wait_for(&mut self, pollables: &[Resource<DynPollable>], ready: Vec<u32>) -> wasmtime::Result<Vec<u32>> {
         for index in &ready {

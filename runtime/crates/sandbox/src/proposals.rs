@@ -39,7 +39,8 @@ const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     .union(WasmFeatures::BULK_MEMORY)
     // Not an instruction: an encoding of the table number, which LLVM emits by default.
     .union(WasmFeatures::CALL_INDIRECT_OVERLONG)
-    // LLVM's default. Without `gc` it has only `funcref`.
+    // LLVM's default. Of this proposal, guests can use only `funcref`: `externref` also needs wasmparser's feature
+    // `GC_TYPES`, which is off.
     .union(WasmFeatures::REFERENCE_TYPES)
     // Users turn it on with `-C target-feature=+simd128` and `-msimd128`.
     .union(WasmFeatures::SIMD)

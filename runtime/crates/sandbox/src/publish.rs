@@ -153,7 +153,8 @@ impl Publisher<'_> {
         let type_ = self.redactor.redact_text(type_);
         let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
         Err(format!(
-            "`{shown}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{shown}\"] }}`"
+            "events of type `{shown}` may not be published; to allow them, add the type to the function's \
+             `allow: {{ publish: [\"{shown}\"] }}`"
         ))
     }
 

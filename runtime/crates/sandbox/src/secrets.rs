@@ -99,15 +99,16 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
-    /// Same as [`Secrets::redact`], for a text whose rest is missing. Leaves out the end, in which a value may begin that
-    /// continues in the rest.
+    /// Same as [`Secrets::redact`], for the start of a longer text. Leaves out the end of this start, because a value
+    /// could begin there and continue in the missing rest.
     pub fn redact_unfinished(&self, text: &str) -> String {
         self.redactor.redact_unfinished(text).into_owned()
     }
 
     /// Replaces the values of secrets in bytes with the values that these secrets have in tests
-    /// ([`Secret::for_tests`]). In a test that is made from a recording, the secrets have these values. So recorded
-    /// data that contains a secret unchanged is the same as the data in the test.
+    /// ([`Secret::for_tests`]). In a test that is made from a recording, the secrets have these values. So after the
+    /// replacement, recorded data that contains the value of a secret as it is (not encoded) equals the data in the
+    /// test.
     pub fn replace_for_tests<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.redactor.with_test_values(bytes)
     }

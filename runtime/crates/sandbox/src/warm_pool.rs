@@ -34,7 +34,8 @@ mod regions;
 /// in Rust and C have less data, and write few pages.
 const DATA_BYTES_MIN: u64 = 256 * 1024;
 /// Number of warm instances for each processor, for attempts that are not direct. On each processor, about two of these
-/// attempts compute. The others wait for a response, or for the client that reads the body.
+/// attempts compute. The others wait for the response to an outbound request, or for the client to read their own
+/// response.
 const WAITING_PER_PROCESSOR: u32 = 8;
 /// A module with a memory and nothing else, for [`for_each_slot`].
 const EMPTY: &str = r#"(module (memory (export "memory") 0))"#;

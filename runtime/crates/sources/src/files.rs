@@ -8,9 +8,9 @@
 //! A file is submitted once it has settled: it was unchanged for `settle` (at least 20 ms), it was read as a whole, and
 //! it was the same before and after reading. If notifications show that a program writes to the file, the source waits
 //! until the program closes it, at most five minutes. For a new empty file, there are three cases. If a program created
-//! the file by opening it, the source waits for this program too. If the file was linked or moved into the folder,
-//! alone or with its subfolder, it is complete, and the source waits only for `settle`. If a scan found the file
-//! without a notification, the source waits five seconds for content. If a program truncates a file by its path,
+//! the file by opening it, the source also waits until this program closes it. If the file was linked or moved into the
+//! folder, alone or with its subfolder, it is complete, and the source waits only for `settle`. If a scan found the
+//! file without a notification, the source waits five seconds for content. If a program truncates a file by its path,
 //! without opening it, the source sees a write and no close, so it waits the full five minutes.
 //!
 //! Two versions of a file differ only if their contents differ. If a file is touched, gets other permissions, or is
@@ -27,8 +27,8 @@
 //! When the source first finds the folder, it remembers the folder's device and inode. While the folder is missing, or
 //! while another folder or a link to another folder has its path, the source reads nothing, does not count the files as
 //! removed, and is degraded. When the original folder is back, the source continues. The source accepts another folder
-//! only after a reload or a restart of Evoke. It keeps the marks (see below), so files that are not in the new folder
-//! then count as removed. The path in the manifest may lead through links.
+//! only after a reload or a restart of Evoke. The marks (see below) stay, so files that are not in the new folder then
+//! count as removed. The path in the manifest may lead through links.
 //!
 //! # What is not read
 //! - The folder and the files of Evoke's own store are left out, under whatever name they appear, also as hard links.
@@ -65,8 +65,8 @@
 //! (namespace) of all marks is the source's uri. For each file, there is a mark with the path as its key. Its value is
 //! a JSON object with `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and `sha256` (empty if the file was not read).
 //! The mark is committed together with the event of that version. The mark with the key `.` has `v` and `root`, the
-//! path of the folder. It is written once all files that existed at the first start have marks. If `root` is not the
-//! path in the manifest, the source deletes all marks and starts as if for the first time.
+//! path of the folder. This mark is written as soon as all files that existed at the first start have marks. If `root`
+//! is not the path in the manifest, the source deletes all marks and starts as if for the first time.
 
 mod access;
 mod check;
@@ -202,7 +202,7 @@ struct Worker {
     root_check_at: Instant,
     /// The end and the duration of the last full scan.
     last_scan: (Instant, Duration),
-    /// The wait before the next full scan if hints are lost.
+    /// If hints are lost: the shortest time from the end of the last full scan to the start of the next one.
     rescan_wait: Duration,
     /// The files and folders whose file system does not respond.
     stuck: Stuck,

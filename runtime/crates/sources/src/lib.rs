@@ -1,4 +1,4 @@
-//! The kinds of sources that run as tasks: files, timers and monitors. A source submits its events to the bus. It does
+//! The kinds of sources that run as tasks: files, timers and monitors. A source submits its events to the bus, and does
 //! not use functions or stores directly. Each kind has a folder with its settings, the parser and schema of these
 //! settings, the run loop and the tests.
 

@@ -10,10 +10,10 @@
 //!             "readings": [{ "time": "…", "value": 84.9 }, { "time": "…", "value": 85.2 }] } }
 //! ```
 //! The states are `ok`, `warning`, `critical` and `unknown`; `unknown` means that the thing could not be read. `since`
-//! is the time of the first reading with the state. `lasted_ms` is the duration of the previous state. `detail` is the
-//! text of the reading, if it has one. `missed` is true if the state changed while Evoke did not run. A reminder
-//! (`repeat`) has `"reminder": true`. With the option `flap`, events have `flapping`, which is true while the state
-//! changes too often.
+//! is the time of the first reading with the state. `lasted_ms` is the duration of the previous state. `detail` is a
+//! text that explains the reading, such as why the state is unknown; not every reading has one. `missed` is true if the
+//! state changed while Evoke did not run. A reminder (`repeat`) has `"reminder": true`. With the option `flap`, events
+//! have `flapping`, which is true while the state changes too often.
 //!
 //! # Exactly one event for each change
 //! The event of a change and the new state are stored in one commit. So after a restart, the monitor continues with the

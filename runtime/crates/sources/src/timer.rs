@@ -29,7 +29,9 @@
 //! # Cron expressions
 //! An expression has five fields. With six fields, the first one is for the seconds. A field is a list of values with
 //! commas between them. A value is a number or a name (`MON`, `JAN`; Sunday is 0 and 7), a range that does not go
-//! backwards, `*/STEP` or `FIRST-LAST/STEP`. Days also have the forms `L`, `LW`, `15W`, `5L` and `5#2`.
+//! backwards, `*/STEP` or `FIRST-LAST/STEP`. The day of the month can also be `L` (the last day), `LW` (the last
+//! workday) or `15W` (the workday nearest to the 15th); the day of the week also `5L` (the last Friday of the month) or
+//! `5#2` (the second Friday).
 //!
 //! If both the day of the month and the day of the week are set, a day needs to match only one of the two fields, as in
 //! crontabs. With a `+` before the day of the week, as in `0 2 1-7 * +MON`, a day must match both fields. An expression
@@ -101,8 +103,8 @@ use evoke_store::StoreError;
 /// to hold in memory.
 const BATCH_MAX: usize = 64;
 /// The longest sleep. A sleep is measured on the monotonic clock, which does not follow jumps of the wall clock;
-/// [`Jumps`] wakes a sleeping timer after a jump. In this time, a gradual adjustment of the wall clock (slewing) stays
-/// far below [`JUMP_MIN_MS`], so it is not taken for a jump.
+/// [`Jumps`] wakes a sleeping timer after a jump. During one sleep, a gradual adjustment of the wall clock (slewing)
+/// stays far below [`JUMP_MIN_MS`], so the timer does not take the adjustment for a jump.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// A time that is earlier than every time that RFC 3339 can express.
 const BEFORE_ALL: UnixMs = UnixMs::MIN / 4;
@@ -145,7 +147,7 @@ async fn run(config: TimerSource, ctx: Context) {
         return;
     }
     loop {
-        // Checked before each tick, because the clock may have jumped while the timer submitted the tick before.
+        // Check the clocks before each tick: the wall clock may have jumped while the previous tick was submitted.
         let moment = now();
         timer.check_clocks(moment, Instant::now());
         if timer.next.is_some_and(|next| next <= moment) {
@@ -291,7 +293,7 @@ impl Timer {
                 Ok(false) => return true,
                 Err(SubmitError::Stopped) => return false,
                 Err(rejected) => {
-                    // All ticks have the same form, so the bus rejects all of them until the routes change.
+                    // All ticks have the same form, so the bus rejects the retries, too. Report this only once.
                     if !std::mem::replace(&mut self.rejected, true) {
                         let why = match rejected {
                             SubmitError::Invalid(_, why) => why,

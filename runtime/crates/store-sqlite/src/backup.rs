@@ -18,8 +18,8 @@ use evoke_store::{Result, StoreError};
 /// that was committed before the call. After an error, no new file exists; otherwise the new file is complete and
 /// synced.
 ///
-/// SQLite opens the new file by its path. A user who could replace it before would get the whole store, so the call
-/// fails if other users may replace files in the folder of `to`.
+/// SQLite opens the new file by its path. A user who could replace the file before SQLite opens it would get the whole
+/// store. So the call fails if other users may replace files in the folder of `to`.
 pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
     let to = &without_links(to).map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", to.display())))?;
     let new = name_beside(to);

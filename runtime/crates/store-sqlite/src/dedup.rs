@@ -20,7 +20,7 @@ const ENTERED: [&str; 2] = [
     "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin = ?3 OR origin = 0)
      ORDER BY seq DESC LIMIT 1",
 ];
-/// The queries of the same tables for events that functions published; `?3` is NULL.
+/// The queries of the tables `events` and `known` for events that functions published; `?3` is NULL.
 const PUBLISHED: [&str; 2] = [
     "SELECT seq, ifnull(released_ms, accepted_ms) FROM events WHERE id = ?1 AND source = ?2 AND +cause IS NOT ?3
      ORDER BY seq DESC LIMIT 1",
@@ -32,8 +32,8 @@ pub(super) struct Dedup {
     window_ms: UnixMs,
     /// The store's unique name, with which generated event ids begin.
     instance: String,
-    /// True if the table `known` may contain ids of events that retention removed before their dedup window ended. This
-    /// is rare. If false, the table is empty and need not be searched.
+    /// True if the table `known` may contain ids of events that retention removed before their dedup window ended.
+    /// Retention rarely removes events so early. If false, the table is empty and need not be searched.
     has_removed: bool,
 }
 

@@ -39,8 +39,8 @@ fn system_error(connection: &Connection) -> i32 {
     unsafe { ffi::sqlite3_system_errno(connection.handle()) }
 }
 
-/// Returns true if the disk is full. If SQLite's index of the log (`-shm`) cannot grow on a full disk, the error has
-/// another code.
+/// Returns true if the disk is full. SQLite has a second error code for the case that its index of the log (`-shm`)
+/// cannot grow on a full disk.
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)

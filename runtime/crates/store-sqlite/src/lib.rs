@@ -77,7 +77,7 @@ pub struct SqliteStore {
     origins: OriginTable,
     descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
     /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
-    /// full, only a commit that changes rows counts.
+    /// full, only a commit that changes rows counts, because other commits need no space.
     refusal: Arc<Mutex<Option<StoreError>>>,
     instance: String,
     clock: Clock,

@@ -20,7 +20,7 @@ const NEW_ID_END: u32 = 1 << 24;
 pub(super) fn register_sql_function(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function("origin_of", 1, flags, |context| {
-        // Damaged text has no origin.
+        // For a damaged text, the SQL function returns NULL.
         Ok(context.get_raw(0).as_str().ok().map(|uri| Origin::of(uri).0))
     })
 }

@@ -1,7 +1,7 @@
 //! Detects that another program truncated or overwrote a file of an open store, for example with `truncate` on the log
 //! or with `cp` onto the database. The names and inodes of the files stay the same, so the content is compared. After a
-//! truncation of the log, SQLite would continue to write at the old end of the log, and the next start would not find
-//! anything behind the hole.
+//! truncation of the log, SQLite would continue to write at the old end of the log, with a hole before the new frames.
+//! The next start would read the log only up to the hole.
 //!
 //! The index of the log, which all processes share in memory, contains the number of frames in the log ("WAL-mode File
 //! Format" in SQLite's documentation). So the log must be at least this long, it must contain the salts (random bytes)
@@ -20,8 +20,8 @@ const DATABASE_START: &[u8; 16] = b"SQLite format 3\0";
 const IN_WAL_MODE: [u8; 2] = [2, 2];
 /// Length of the header of the index in bytes. The index begins with two copies of its header.
 const INDEX_HEADER: usize = 48;
-/// How often the index is read again if it changes during a check. If it changes each time, the log counts as intact
-/// for now.
+/// Maximum number of tries of a check. If the index changes during a try, the check tries again. If the index changes
+/// during each try, the log counts as intact for now.
 const TRIES: usize = 8;
 
 /// Compares the files with the state of the log at the last check.

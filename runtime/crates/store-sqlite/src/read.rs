@@ -119,8 +119,8 @@ pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32
     Ok(is_next.unwrap_or_default())
 }
 
-/// Counts the events that an event from outside caused through functions. Their size does not include the names of
-/// their attributes.
+/// Counts the events that an event from outside caused through functions. Their size differs a little from
+/// `Event::size`: the names of attributes are not counted, except in the JSON of the extensions.
 pub(super) fn descendants(c: &Connection, root: Seq) -> rusqlite::Result<Descendants> {
     c.prepare_cached(
         "SELECT COUNT(*), ifnull(SUM(octet_length(id) + octet_length(source) + octet_length(type)
@@ -187,11 +187,11 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
     let marks = c
         .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
         .query_map([scope], |r| {
-            checksum::verify_with_key(r, &[scope.into()], 3, || format!("the marks of {scope}"))?;
+            checksum::verify_with_key(r, &[scope.into()], 3, || format!("a mark of {scope}"))?;
             Ok((r.get(1)?, r.get(2)?))
         })?
         .collect();
-    checksum::name_damage(marks, || format!("the marks of {scope}"))
+    checksum::name_damage(marks, || format!("a mark of {scope}"))
 }
 
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEvent>> {

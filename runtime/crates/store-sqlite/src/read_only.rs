@@ -19,7 +19,8 @@ impl SqliteStore {
     /// another process accepts events.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the log of the store is damaged, and an error for a store of another version.
+    /// [`StoreError::Damaged`] if the log of the store is damaged; [`StoreError::Failed`] if the store has another
+    /// schema version.
     pub fn open_read_only(folder: &Path, clock: Clock) -> Result<Self> {
         let path = folder.join("evoke.db");
         if let Some(damage) = wal::find_damage(&path) {

@@ -1,7 +1,8 @@
 //! Recordings of attempts. A recording is stored in the commit of its attempt, and nothing else in the store depends on
 //! it. The same commit removes the recordings of the function that exceed the limits; an index finds them quickly.
 //!
-//! Unlike other rows, a recording is removed without a check of its checksum, because no recording is needed for long.
+//! Unlike an event or a delivery, a recording is removed without a check of its checksum: a damaged recording need not
+//! stay for a repair, because no recording is needed for long.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};

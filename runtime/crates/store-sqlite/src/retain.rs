@@ -2,8 +2,8 @@
 //! not wait long.
 //!
 //! A reader searches for removable events; the writer checks them again and removes them. Freed pages are reused. When
-//! a large part of the file is free, the file is truncated. The file of a store that version 1 created cannot be
-//! truncated: its free pages are only reused.
+//! a large part of the file is free, the file is truncated. The file of a store that was created with schema version 1
+//! cannot be truncated: its free pages are only reused.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@
 //! | offset in a record | bytes | content |
 //! |---|---|---|
 //! | 0 | 8 | the number of the process that wrote the record |
-//! | 8 | 1 | 0 nothing, 1 delivery, 2 HTTP request, 3 a component that is compiled or loaded |
+//! | 8 | 1 | the kind of work: 0 none, 1 delivery, 2 HTTP request, 3 a component that is compiled or loaded |
 //! | 9 | 1 | length of the name |
 //! | 12 | 4 | number of the attempt |
 //! | 16 | 8 | id of the delivery |
@@ -149,7 +149,7 @@ impl RunningFile {
         {
             tracing::error!(
                 "cannot write the file `running` in the data folder: {error}; until the next start, Evoke records no \
-                 running work, so it cannot recognise a delivery that crashes it"
+                 running work. If a delivery crashes Evoke before then, the next start cannot recognise this delivery"
             );
         }
     }

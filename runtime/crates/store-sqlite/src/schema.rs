@@ -118,7 +118,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             );
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
                 match transaction.execute_batch(migration) {
-                    // The SQL of a migration fails only if the schema of the file does not match its version number.
+                    // A migration fails with this code only if the schema of the file does not match the version number
+                    // of the file.
                     Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
                         let file = transaction.path().unwrap_or_default();
                         let what = format!("its schema does not match its version number {older} ({error})");

@@ -173,7 +173,7 @@ pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<O
     checksum::name_damage(found.optional(), || named(bucket, key))
 }
 
-/// Returns the version and the size of a key. SQLite does not read the value for its size.
+/// Returns the version of a key and the size of its value. SQLite finds the size without reading the value.
 pub(super) fn find(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<CommittedKey>> {
     c.prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
         .query_row([bucket, key], |r| {
@@ -185,12 +185,12 @@ pub(super) fn find(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<
         .optional()
 }
 
-/// Bytes of values after which a list of keys ends. The list is read on the thread of the caller, which can be the
-/// thread of a guest, so it must not take long.
+/// A list of keys ends when their values have at least this many bytes in total. The list is read on the thread of the
+/// caller, which can be the thread of a guest, so the read must not take long.
 const LISTED_VALUE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Returns the first keys after `after`, at most `limit`, and whether they are the last ones. Also reads the values,
-/// because the checksum of each row covers them. So the list ends after [`LISTED_VALUE_BYTES_MAX`].
+/// because the checksum of each row covers them. So [`LISTED_VALUE_BYTES_MAX`] also limits the list.
 pub(super) fn keys(
     c: &Connection,
     bucket: &str,

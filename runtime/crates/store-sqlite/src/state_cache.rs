@@ -58,7 +58,7 @@ struct Staged {
 /// The changes of one group commit.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// The new state of the changed buckets.
+    /// The changed buckets, each with its new metadata.
     pub(super) buckets: HashMap<Arc<str>, Bucket>,
     pub(super) changed: Vec<Changed>,
     /// Buckets whose keys moved to or from another bucket. The cached values of these buckets are dropped.

@@ -49,8 +49,8 @@ pub(super) struct Counters {
     /// The change of the backlog of scheduled events.
     schedule: Change,
     changes: HashMap<(Scope, &'static str), i64>,
-    /// Deliveries that this writer added as ready and that were not changed since. The completion of such a delivery
-    /// takes its values from here; for other deliveries, it reads them from the table.
+    /// Deliveries that this writer added as ready and that were not changed since. When such a delivery is completed,
+    /// its values come from here. The values of other deliveries are read from the table.
     recent: HashMap<DeliveryId, Recent>,
 }
 

@@ -104,8 +104,8 @@ fn scan_log(log: impl Read + Seek, length: u64) -> io::Result<Option<Found>> {
     }
     let Some(bad) = first_bad else { return Ok(None) };
     for number in bad..=frames {
-        // The log is at this frame, or one or two frames after it. A relative seek keeps the content of the buffer; an
-        // absolute one would drop it, and read the whole buffer again for each frame.
+        // `log` is positioned at this frame, or one or two frames after it. A relative seek keeps the content of the
+        // buffer. An absolute seek would drop the content, and the whole buffer would be read again for each frame.
         let at = HEADER as u64 + (number - 1) * size;
         let distance = at.cast_signed() - log.stream_position()?.cast_signed();
         log.seek_relative(distance)?;
@@ -137,8 +137,9 @@ fn follows(
     Ok(match_salts(head, format) == SaltMatch::Exact && computed == stored(head))
 }
 
-/// Returns true if a frame, which may be damaged, was the last one of a commit. The commit field and the salts must be
-/// in the same sector: otherwise the field may be a remainder of an earlier log.
+/// Returns true if a frame, which may be damaged, was the last one of a commit. The field that marks the end of a
+/// commit and the salts must be in the same sector, which a disk writes as a whole. Otherwise the field may be a
+/// remainder of an earlier log.
 fn ends_commit(head: &[u8], format: &Format, number: u64) -> bool {
     let at = HEADER as u64 + (number - 1) * (FRAME_HEADER + format.page_bytes) as u64;
     let is_one_sector = at / SECTOR == (at + 8) / SECTOR;

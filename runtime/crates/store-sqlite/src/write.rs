@@ -66,7 +66,7 @@ pub(super) struct GroupCommit<'a> {
 /// received them.
 pub(super) const PORTION_MAX: usize = 256;
 
-/// A portion ends when the events of the deliveries that it made ready have at least this size in bytes.
+/// A portion ends when the events of all deliveries that it made ready have at least this many bytes in total.
 pub(super) const PORTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The result of a write that changes one portion of many deliveries.
@@ -84,8 +84,8 @@ impl Portion {
         Self { count: 0, next_after }
     }
 
-    /// Adds the size of the deliveries that the change of `id` made ready to `bytes`. Returns true if the portion must
-    /// end with `id`; the next portion then starts after it.
+    /// Adds to `bytes` the size of the events of `ready`, the deliveries that the change of `id` made ready. Returns
+    /// true if the portion must end with `id`; the next portion then starts after `id`.
     fn ends(&mut self, id: DeliveryId, ready: &[ReadyDelivery], bytes: &mut usize) -> bool {
         *bytes += ready.iter().map(ReadyDelivery::event_size).sum::<usize>();
         let is_full = *bytes >= PORTION_BYTES_MAX;

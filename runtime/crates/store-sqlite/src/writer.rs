@@ -75,7 +75,7 @@ pub(super) struct Writer {
     pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
     /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
-    /// full, only a commit that changes rows counts.
+    /// full, only a commit that changes rows counts, because other commits need no space.
     pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
     /// The time since which another program has held a lock that prevents writes; `None` if there is no such lock.
     pub(super) busy_since: Option<Instant>,
@@ -143,8 +143,8 @@ impl Writer {
         }
         // The checkpoint does not wait for readers. If a reader prevents it now, the next start copies the log.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        // The files may belong to another store now, for example if a backup was copied over the database. Pages of
-        // this log must not be written to them.
+        // The files may belong to another store now, for example if a backup was copied over the database. Then the log
+        // of this store must not be copied into that database.
         let closed = self.files.verify().and_then(|()| self.checkpoint("TRUNCATE")).and_then(|_| self.files.verify());
         match closed {
             Ok(()) => {

@@ -133,7 +133,8 @@ impl Change {
         }
     }
 
-    /// Adds the deliveries and bytes of an origin that are pending when the store is opened.
+    /// Adds deliveries of an origin that are pending when the store is opened: their number and their bytes.
+    /// `published` has the meaning of [`Share::published`].
     pub fn load(&mut self, origin: Origin, published: bool, (deliveries, bytes): (i64, i64)) {
         let by = self.by_origin.entry(origin).or_default();
         *by = (by.0 + deliveries, by.1 + bytes);

@@ -3,7 +3,7 @@
 //! ```ignore
 //! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
 //! ```
-//! The second value, such as the store's temporary folder, lives until the end of the case.
+//! The second value of the pair, such as the store's temporary folder, lives until the end of the case.
 //!
 //! For a backend that can be opened twice, pass a second closure that returns two handles to one store:
 //!

@@ -26,13 +26,14 @@ pub struct Committed {
 /// Receives every commit once, in commit order. The sink must not block.
 pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
-/// Limits the deliveries that one call returns, and so its memory.
+/// Limits the deliveries that one call returns, and so the memory that the call needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimit {
     /// The maximum number of deliveries.
     pub deliveries: usize,
-    /// The call ends with the delivery with which the total size of the events is at least this number of bytes. So it
-    /// returns at least one delivery, and exceeds this number by less than the size of one event.
+    /// The call ends after the delivery whose event brings the total size of the returned events to this number of
+    /// bytes or more. So the call returns at least one delivery, and exceeds this number by less than the size of one
+    /// event.
     pub bytes: usize,
 }
 
@@ -42,7 +43,8 @@ impl LoadLimit {
         Self { deliveries, bytes: usize::MAX }
     }
 
-    /// Returns true if a call with this many deliveries and bytes must end. More deliveries may match.
+    /// Returns true if a call that has found this many deliveries and bytes must end, although there may be more
+    /// deliveries to return.
     pub fn is_reached(self, deliveries: usize, bytes: usize) -> bool {
         deliveries >= self.deliveries || (deliveries > 0 && bytes >= self.bytes)
     }
@@ -80,9 +82,10 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: LoadLimit,
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// Claims and returns the first retries of a function that are due at `now_ms`, up to the limit, and returns the
-    /// time at which the next retry after these is due, which can be a held one. Both times are store times. The deliveries in `held` are
+    /// Claims and returns the first retries of a function that are due at `now_ms`, up to the limit. Also returns the
+    /// time at which the next retry after these is due. Both times are store times. The deliveries in `held` are
     /// neither returned nor counted: otherwise, they could use up the limit, and the call would return no other retry.
+    /// But the returned time can be that of a delivery in `held`.
     fn due(
         &self,
         function: FunctionId,

@@ -17,7 +17,7 @@ pub trait InspectionStore: Send + Sync + 'static {
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
     /// Returns the URI of an origin; `None` if the store does not know the origin, or if the origin was last registered
-    /// in a store before version 5, which did not record URIs.
+    /// while the store had a schema version before 5: these versions did not record URIs.
     fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
@@ -72,8 +72,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// each of them waits for another delivery.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
-    /// Makes retrying deliveries ready before they are due. The attempts that they already had still count. Returns the
-    /// number of changed deliveries.
+    /// Makes retrying deliveries ready before they are due. For the retry policy, their earlier attempts still count.
+    /// Returns the number of changed deliveries.
     fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64>;
 
     /// Moves the pending live deliveries of the function `from` (a full name) to another function, except for the

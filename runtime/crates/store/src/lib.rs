@@ -63,11 +63,11 @@ pub use self::state::StateStore;
 pub use self::take_over::TakeOverStore;
 
 /// Default dedup window: for this time after an event was accepted, another event with the same source and id is a
-/// duplicate. Producers stop retrying earlier, and may use the same id again on the next day.
+/// duplicate. Producers retry for less than a day, and some of them use the same id again on the next day.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// All store traits together. The code that opens and closes the store uses this trait; other callers take the smallest
-/// of the traits that they need.
+/// All store traits together. The code that opens and closes the store uses this trait; other callers take only the
+/// traits that they need.
 pub trait Store:
     EventStore
     + DeliveryStore
@@ -81,9 +81,9 @@ pub trait Store:
 {
     /// Removes finished events with their deliveries and attempts. An event is finished when all of its deliveries are
     /// done or purged. The oldest events are removed first: all finished events that are older than the retention age,
-    /// and then more finished events while the store is larger than its size limit. The removal is split, so that other
-    /// writes can be committed in between. The source and id of a removed event are still deduplicated until the dedup
-    /// window ends. Returns the number of removed events.
+    /// and then more finished events while the store is larger than its size limit. The removal is split into several
+    /// writes, so that other writes can be committed in between. The source and id of a removed event are still
+    /// deduplicated until the dedup window ends. Returns the number of removed events.
     fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64>;
 
     /// Resolves with the reason when the process must stop: the store has failed permanently ([`StoreError::Failed`]),

@@ -115,7 +115,8 @@ impl Row {
 /// entered through the same origin.
 struct ById {
     stored: Arc<StoredEvent>,
-    /// The store time at which a scheduled event was released; `UnixMs::MAX` while the event waits.
+    /// The store time at which a scheduled event was released; `UnixMs::MAX` before its release. `None` for an event
+    /// that was never scheduled.
     released_ms: Option<UnixMs>,
 }
 

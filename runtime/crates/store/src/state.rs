@@ -13,8 +13,8 @@ pub trait StateStore: Send + Sync + 'static {
     /// recently are read from memory.
     fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
-    /// Like [`StateStore::state`], but includes staged writes that are not committed yet. Only attempts use this,
-    /// because the commit of an attempt checks that the values have not changed.
+    /// Like [`StateStore::state`], but includes staged writes that are not committed yet. Only attempts use this: a
+    /// staged write may still be rejected, and then the commit of an attempt that has read the write conflicts.
     fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
     /// Like [`StateStore::state_with_staged`], but returns only the size of the value in bytes. This takes the same

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Counter;
 
-/// Why a connection was closed before it could send a request.
+/// Why a connection was refused before its first request could be handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRefusal {
     /// Too many connections, in total or from one client.

@@ -82,7 +82,8 @@ pub struct ListenerHealth {
 pub struct Sandbox {
     /// Instances in use now.
     pub instances: u64,
-    /// The maximum number of concurrent instances.
+    /// The maximum number of concurrent instances that run deliveries. HTTP requests and short attempts can use further
+    /// instances.
     pub instances_max: u64,
     /// Components loaded from the cache of compiled components.
     pub cache_hits: u64,
@@ -251,9 +252,9 @@ impl Exposition {
         let requests = handlers.iter().flat_map(|f| {
             RequestOutcome::ALL.map(|of| (vec![("function", &*f.name), ("outcome", of.name())], f.requests(of).get()))
         });
-        writer.counter("evoke_requests", "Requests to functions that handle HTTP requests", requests)?;
+        writer.counter("evoke_requests", "Requests to functions that handle HTTP requests, by outcome", requests)?;
         let durations = handlers.iter().map(|f| (vec![("function", &*f.name)], Borrowed(&f.duration)));
-        let help = "Time until a function that handles HTTP requests started its response";
+        let help = "Time from the arrival of an HTTP request at its function to the start of the function's response";
         writer.write("evoke_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
@@ -281,7 +282,7 @@ impl Exposition {
             ConnectionRefusal::ALL
                 .map(|reason| (vec![("listener", *listener), ("reason", reason.name())], counted.refused(reason).get()))
         });
-        let help = "Connections that were closed before they could send a request, by listener and reason";
+        let help = "Connections that were refused before their first request could be handled, by listener and reason";
         writer.counter("evoke_connections_refused", help, refused)?;
         let listeners = self.values.listeners.iter();
         let degraded = listeners.clone().map(|one| (vec![("listener", one.name)], u64::from(one.degraded)));
@@ -354,7 +355,7 @@ impl Exposition {
     fn store(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let (commits, totals) = (&self.metrics.commits, self.values.totals.iter());
         let stored = totals.map(|totals| (Vec::new(), totals.events));
-        let help = "Events stored since the store was created, including published ones";
+        let help = "Events stored since the store was created, including those that functions published";
         writer.counter("evoke_events_stored", help, stored)?;
         let kind = MetricType::Histogram;
         writer.write(
@@ -400,7 +401,7 @@ impl Exposition {
     fn sandbox(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let Sandbox { instances, instances_max, cache_hits, cache_misses } = self.values.sandbox;
         writer.gauge("evoke_sandbox_instances", "Sandbox instances in use", one(instances))?;
-        let help = "Maximum number of concurrent sandbox instances of deliveries";
+        let help = "Maximum number of concurrent sandbox instances that run deliveries";
         writer.gauge("evoke_sandbox_instances_max", help, one(instances_max))?;
         let loads = [("hit", cache_hits), ("miss", cache_misses)].map(|(result, n)| (vec![("result", result)], n));
         let help = "Components loaded since the process started: from the cache (`hit`) or newly compiled (`miss`)";

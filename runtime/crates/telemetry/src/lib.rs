@@ -7,7 +7,8 @@
 //! lengths and sizes, are read at each scrape: [`ScrapeValues`]. Label values never come from the data of an event,
 //! because each new value adds a series.
 //!
-//! This crate depends only on `evoke-model`, not on the code that counts, serves the metrics, or exports the spans.
+//! Of the other crates of Evoke, this crate depends only on `evoke-model`, and not on the code that counts, serves the
+//! metrics, or exports the spans.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -69,7 +69,7 @@ pub struct OutboundMetrics {
     /// that the manifest does not allow.
     pub host: Arc<str>,
     requests: [Counter; OutboundOutcome::ALL.len()],
-    /// Time until the response began, for requests with a response.
+    /// Time from the start of a request to the start of its response. Requests without a response do not count.
     pub duration: Histogram,
 }
 
@@ -79,7 +79,8 @@ impl OutboundMetrics {
         Self { function, host, requests: Default::default(), duration: Histogram::for_durations() }
     }
 
-    /// Counts a request. Called when the response begins, or when the request ends without a response.
+    /// Counts a request. Called when the response begins, or when the request ends without a response. `took` is the
+    /// time since the start of the request.
     pub fn ended(&self, outcome: OutboundOutcome, took: Duration) {
         self.requests(outcome).increment();
         if !matches!(outcome, OutboundOutcome::Refused | OutboundOutcome::Timeout | OutboundOutcome::Failed) {

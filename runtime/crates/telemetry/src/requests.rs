@@ -42,8 +42,8 @@ pub struct RequestMetrics {
     /// The full name, `app/function`.
     pub name: Arc<str>,
     requests: [Counter; RequestOutcome::ALL.len()],
-    /// Time until the response started. Includes the wait of the request while the function handles its maximum of
-    /// concurrent requests.
+    /// Time from the arrival of a request at the function to the start of the response. Includes the wait of the
+    /// request while the function handles its maximum of concurrent requests.
     pub duration: Histogram,
 }
 

@@ -1,6 +1,6 @@
 //! Rates and differences of counters.
 
-/// The computation on two successive readings of a counter that only grows.
+/// The value to compute from two successive readings of a counter that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     /// The difference between the two readings.

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 /// are not reported; only the start and the end of flapping are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flap {
-    /// Flapping starts with this number of changes within the time window, at least 2. Flapping ends when at most half
-    /// of this number of changes are left in the window.
+    /// Flapping starts with this number of changes within the time window. The number must be at least 2. Flapping ends
+    /// when at most half of this number of changes are left in the window.
     pub changes: u32,
     /// The length of the time window, in milliseconds.
     pub within_ms: i64,

@@ -17,7 +17,7 @@ use evoke_model::{DamagedEvent, DeliveryState, Seq};
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of rows of a page.
 pub(super) const LIMIT_MAX: usize = 200;
-/// The number of bytes of the texts of the rows after which a page ends.
+/// A page ends when the texts of its rows have this number of bytes in total.
 pub(super) const ROWS_BYTES_MAX: usize = 128 * 1024;
 
 #[derive(Deserialize)]

@@ -98,7 +98,7 @@ pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Ex
     // If fewer events than the maximum were counted, all events of the last `AGE_MAX_MS` were counted.
     let window_ms = if events < EVENTS_MAX { AGE_MAX_MS } else { now_ms.saturating_sub(oldest_ms).max(1) };
     let edges = edges.collect();
-    // The graph has the size of all manifests.
+    // The graph is as large as all manifests, so it is made on a thread for blocking work.
     let respond = move || {
         let graph = admin.control.graph();
         Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }).into_response()

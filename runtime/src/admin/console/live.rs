@@ -36,7 +36,7 @@ const BATCH_INTERVAL: Duration = Duration::from_millis(250);
 const BATCHES_PER_STATUS: u32 = 4;
 /// Maximum number of events that a batch reads.
 const BATCH_MAX: usize = 50;
-/// Maximum number of bytes of the events that a batch reads.
+/// Maximum total size of the events that a batch reads, in bytes.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// The sizes of the store and of the disk are read again after this number of statuses.
 const STATUSES_PER_SPACE: u32 = 10;

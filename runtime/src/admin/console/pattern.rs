@@ -31,8 +31,8 @@ const LIMIT_DEFAULT: usize = 50;
 const NEAR_MAX: usize = 20;
 /// Maximum number of events that are compared field by field, for near misses.
 const EXPLAINED_MAX: usize = 1_000;
-/// Maximum number of bytes of the near misses of a response, as JSON. Near misses beyond this size are left out. The
-/// pattern determines the size of each.
+/// Maximum total size of the near misses of a response, as JSON, in bytes. Near misses beyond this size are left out.
+/// A near miss has the result for each field of the pattern, so a long pattern makes each near miss large.
 const NEAR_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Debug, Deserialize)]
@@ -110,8 +110,8 @@ pub(in crate::admin) async fn find(
     Ok(Json(found))
 }
 
-/// Checks a pattern. Returns `None` if it has an error. Reads only the pattern itself, no manifest: the pattern of a
-/// viewer must not name sources, because checks of sources open files.
+/// Checks a pattern. Returns `None` if it has an error. Parses the text as a pattern only, and not as a part of a
+/// manifest: a manifest can name sources, and the checks of sources open files, which a viewer must not cause.
 fn check(text: &str) -> (Option<Pattern>, Vec<Mistake>) {
     let mistakes = |diagnostics: &Diagnostics| diagnostics.iter().map(mistake).collect();
     match pattern_str(text, Path::new("pattern.yaml")) {
@@ -161,7 +161,7 @@ impl Finder {
     fn add(&mut self, read: &ReadEvent) {
         let Ok(stored) = read else { return };
         let (found, view) = (&mut self.found, (&*stored.event).into());
-        // If the data of the event cannot be parsed, `matches` returns an error, and the event does not match.
+        // If the data of the event cannot be parsed, `matches_any` returns an error, and the event does not match.
         if self.matcher.matches_any(&view).unwrap_or_default() {
             found.matched += 1;
             if found.rows.len() < self.limit && self.row_bytes < ROWS_BYTES_MAX {

@@ -11,8 +11,8 @@ use evoke_store::{InspectionStore, StoreError};
 /// Maximum number of characters of the data in a row.
 const PREVIEW_CHARS_MAX: usize = 160;
 
-/// Maximum number of characters of an attribute in a row. An event may have 1 MiB of attributes. A row is opened by its
-/// `seq`, so no page needs the whole attributes.
+/// Maximum number of characters of an attribute in a row. An event may have 1 MiB of attributes. The console finds
+/// the event of a row by its `seq`, so no row needs the whole attributes.
 const ATTRIBUTE_CHARS_MAX: usize = 256;
 
 /// A row of a list of events.

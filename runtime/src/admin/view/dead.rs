@@ -28,7 +28,8 @@ pub struct DeadGroup {
     /// The time of the first of these dead letters: the end of its last attempt. Absent if none of them had an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
-    /// The time of the last of these dead letters, determined in the same way.
+    /// The time of the last of these dead letters: the end of its last attempt. Absent if none of them had an
+    /// attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
     /// The dead letter with the highest delivery number.

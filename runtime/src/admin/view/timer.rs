@@ -11,7 +11,7 @@ pub struct Timer {
     pub source: String,
     /// The schedule, such as `every 1m`.
     pub schedule: String,
-    /// Each tick is this number of milliseconds after its instant of the schedule, because of the timer's `jitter`.
+    /// The time from an instant of the schedule to its tick, in milliseconds, because of the timer's `jitter`.
     #[serde(default)]
     pub delay_ms: i64,
     /// The next instants of the schedule, in order.

@@ -39,7 +39,7 @@ impl Peer {
         Arc::new(Self { answers, secrets, state: Mutex::default() })
     }
 
-    /// Returns the function that answers requests.
+    /// Returns the callback with which the sandbox gets the answers to the requests.
     pub(super) fn answers(self: &Arc<Self>) -> HttpAnswers {
         let peer = self.clone();
         Arc::new(move |head| peer.clone().start(head))

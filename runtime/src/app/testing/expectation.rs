@@ -11,8 +11,8 @@ use evoke_manifest::test_file::Expect;
 /// The parts of an expectation, in the order in which they are written.
 pub(super) type Parts = Vec<(&'static str, Value)>;
 
-/// Returns a new expectation. If the test has an expectation, the new one has the same parts with the same attributes.
-/// Otherwise, the new one has the outcome and all effects of the attempt.
+/// Returns a new expectation. If the test has an expectation, the new one has the same parts, and the maps in its
+/// lists have the same keys. Otherwise, the new one has the outcome and all effects of the attempt.
 pub(super) fn of(old: Option<&Expect>, actual: &Actual) -> Parts {
     let has = |part: fn(&Expect) -> bool, default: bool| old.map_or(default, part);
     let mut parts: Parts = Vec::new();

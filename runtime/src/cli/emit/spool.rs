@@ -54,7 +54,7 @@ pub(super) struct Batch {
 
 /// The events of one folder. One thread appends events; another thread reads batches and confirms them.
 pub(super) struct Spool {
-    /// Each file is opened in this folder. If another folder gets its path, opening a file fails.
+    /// Each file is opened in this folder. If another folder is now at the path of this folder, opening a file fails.
     folder: PrivateFolder,
     bytes_max: u64,
     state: Mutex<State>,
@@ -331,7 +331,7 @@ fn complete_length(folder: &PrivateFolder, name: &str) -> io::Result<u64> {
 /// Reads the position. If it is missing or damaged, returns the start of the first file, whose events are then sent
 /// again.
 fn load_position(folder: &PrivateFolder, files: &VecDeque<(u64, u64)>) -> Position {
-    /// More than the longest position.
+    /// Maximum number of bytes to read. The text of every position is shorter.
     const BYTES_MAX: u64 = 64;
     let first = files.front().map_or(0, |(file, _)| *file);
     let start = Position { file: first, offset: 0 };

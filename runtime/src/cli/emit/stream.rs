@@ -19,13 +19,13 @@ use super::lines::{Line, Lines};
 use super::sender::{NotSent, Sender, Sent};
 use super::spool::{Batch, Spool};
 
-/// The maximum number of groups in the queue between the two threads. A group has at most [`READ_BYTES`] and one more
-/// line.
+/// The maximum number of groups in the queue between the two threads. The lines of a group have at most
+/// [`READ_BYTES`] bytes, plus the part of the first line that earlier reads returned.
 const GROUPS_MAX: usize = 8;
 /// Maximum number of bytes that one read of standard input returns.
 const READ_BYTES: usize = 256 * 1024;
-/// Limits the events of a request. Once the request has half of this number, no further group of lines is added. A
-/// group can have this number of lines.
+/// Limits the number of events in a request. A request with at least half of this number of events gets no further
+/// group of lines. A group can have this number of lines, so a request can have almost one and a half times as many.
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// No further group of lines is added to a request that has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -40,7 +40,7 @@ pub(super) struct Stream<'a> {
     pub(super) draft: &'a Arc<Draft>,
     /// The folder of the spool, and its maximum size in bytes.
     pub(super) spool: Option<(&'a Path, u64)>,
-    /// How long to wait for Evoke after the last line.
+    /// With a spool: how long to retry after the end of the input if Evoke cannot be reached or accepts no events.
     pub(super) wait: Duration,
 }
 

@@ -116,7 +116,8 @@ pub(super) fn write(recorded: Option<(PathBuf, String)>, to_stdout: bool, replac
     }
     let mut options = File::options();
     options.write(true);
-    // `create_new` follows no link and opens no existing file: recordings can contain credentials.
+    // Recordings can contain credentials. `create_new` follows no link and opens no existing file, so the tests are
+    // not written into a file that other users can read.
     if replace {
         options.create(true).truncate(true)
     } else {

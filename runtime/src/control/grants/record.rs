@@ -110,7 +110,7 @@ impl GrantRecord {
 }
 
 /// Sets `last_ms` to `now_ms` if `last_ms` is at least [`STEP_MS`] old, or if the clock was set back. Returns true if
-/// it was set.
+/// `last_ms` was set.
 fn step(last_ms: &mut UnixMs, now_ms: UnixMs) -> bool {
     let is_due = now_ms < *last_ms || now_ms - *last_ms >= STEP_MS;
     if is_due {

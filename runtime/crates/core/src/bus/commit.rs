@@ -1,4 +1,4 @@
-//! The commit of an offer, which keeps a value until it ends.
+//! The commit of an offer. The offer's value `held` is kept until the commit ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,8 +9,9 @@ use tokio::runtime::Handle;
 use super::Held;
 use evoke_store::StoreFuture;
 
-/// Waits for a commit. If this is dropped before, a task waits for the commit, because its events are still in memory:
-/// clients that send events and leave could otherwise fill the queue of the store beyond all limits.
+/// Waits for a commit. If this future is dropped before the commit ends, a task keeps `held` until then, because the
+/// events are still in memory. Otherwise, clients that send events and disconnect at once could fill the queue of the
+/// store beyond all limits.
 pub(super) struct Commit<T: Send + 'static> {
     /// `None` after the commit.
     commit: Option<StoreFuture<T>>,

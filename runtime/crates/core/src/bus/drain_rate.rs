@@ -36,7 +36,8 @@ impl DrainRate {
     }
 
     /// Returns the estimated time until `excess` more deliveries have ended, in whole seconds within [`BOUNDS`].
-    /// `ended` is the total at `now`. Returns [`UNKNOWN`] if there are not enough samples.
+    /// `ended` is the number of deliveries that have ended by `now`. Returns [`UNKNOWN`] if there are not enough
+    /// samples.
     pub(super) fn time_until_ended(&self, excess: f64, now: Instant, ended: u64) -> Duration {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, before)) = samples.front() else { return UNKNOWN };

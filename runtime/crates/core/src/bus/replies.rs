@@ -3,7 +3,8 @@
 //! of waiting requests is bounded. After each commit, the bus wakes the requests whose chain may have changed.
 //!
 //! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
-//! request that begins to wait late misses nothing. While no request waits, a commit costs one load of an atomic.
+//! request that begins to wait late misses nothing. While no request waits, the check after a commit is one load of an
+//! atomic.
 //!
 //! A change is decisive if a function published a wanted event, or if a delivery became a dead letter. The request then
 //! usually has a result, so it reads its chain at once. After any other change, the chain may have ended without a
@@ -139,7 +140,8 @@ impl Replies {
     }
 }
 
-/// The permission for one request to wait for a reply. It takes one of a limited number of places until it is dropped.
+/// The permission for one request to wait for a reply. It takes one of the limited places for waiting requests until it
+/// is dropped.
 pub struct ReplyPermit {
     replies: Arc<Replies>,
     source: Origin,

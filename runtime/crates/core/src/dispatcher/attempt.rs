@@ -72,8 +72,8 @@ pub(super) async fn run<'a>(
 }
 
 /// Makes the attempt's writes visible to other attempts. Fails if another attempt has changed state that this attempt
-/// read. Without a lock of its own (`has_lock`), also fails if another attempt has locked such state, because that
-/// attempt will most likely change it. The error is the changed or locked state.
+/// read. If this attempt holds no lock (`has_lock` is false), also fails if another attempt has locked such state,
+/// because that attempt will most likely change it. The error is the changed or locked state.
 fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());
@@ -253,7 +253,7 @@ fn root(delivery: &ReadyDelivery) -> Seq {
 }
 
 /// Returns the runtime event that reports a dead letter, with its deliveries. Returns an empty list if a runtime event
-/// caused the delivery, because each report could cause the next.
+/// caused the delivery: the report would be another runtime event, whose delivery could become a dead letter, too.
 async fn dead_letter_event(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -265,7 +265,8 @@ async fn dead_letter_event(
     if *origin == runtime_events::origin() {
         return Vec::new();
     }
-    // The blocked order key is read from the store: the manifest may define another order key by now.
+    // The order key is read from the store and not computed from the event: the manifest may define another order key
+    // by now.
     let order_key = order_key(inner, *id).await;
     let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
@@ -333,8 +334,8 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 }
 
 /// Adds the lineage and the deliveries to published events. Returns [`Outcome::Loop`] as the error when the chain
-/// exceeds the hop limit, [`Outcome::Denied`] for an invalid event, and [`Outcome::Quota`] if an event has a `notbefore`
-/// in the future and there is no room for it.
+/// exceeds the hop limit, [`Outcome::Denied`] for an invalid event, and [`Outcome::Quota`] if an event has a
+/// `notbefore` in the future and the schedule has no room for it.
 fn route(
     inner: &Inner,
     delivery: DeliveryId,
@@ -356,7 +357,8 @@ fn route(
     let now_ms = inner.clock.now_ms();
     let routed = published.into_iter().map(|event| {
         let checked = event.check_not_before(now_ms).map_err(|e| e.to_string());
-        // Scheduled events stay for up to a year and are never removed, so functions have the limits of sources.
+        // A scheduled event takes room in the store until it is due, for up to a year. So the limit of the schedule
+        // also applies to events that functions publish.
         if event.not_before_ms().is_some_and(|due_ms| due_ms > now_ms) {
             let room = inner.bus.check_schedule_room(lineage.origin);
             room.map_err(|full| Outcome::Quota { message: format!("the published event was not stored: {full}") })?;

@@ -6,10 +6,10 @@
 //!   a probe succeeds, the circuit is recovering. A failed probe is not counted as an attempt. Its delivery goes to the
 //!   end of the deliveries that wait in memory, so the next probe is another delivery if one waits. Every second probe
 //!   is the newest delivery. Therefore, deliveries that the endpoint always refuses do not keep the circuit open, even
-//!   if there are more of them than wait in memory.
+//!   if all deliveries that wait in memory are such deliveries.
 //! - **Recovering**: for [`RECOVERY`], deliveries start at a low rate that doubles every second. A single failure
 //!   without a response during this time opens the circuit again, and [`OPEN_AFTER`] failures in a row do, too.
-//!   Otherwise the circuit is then closed.
+//!   Otherwise, the circuit is closed after this time.
 //!
 //! When the endpoint asks for a wait (`Retry-After`), no delivery starts before the end of this wait.
 //!
@@ -48,8 +48,9 @@ const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 /// The duration of the recovery. At its end, the time between two starts is 0.1 ms, which limits nothing in practice.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// The longest delay of starts that is made up for: the following deliveries start immediately until the rate is
-/// reached again. Timers have a precision of 1 ms, so at a high rate several deliveries start together.
+/// The longest delay that is made up for: after a delayed start, the next deliveries start immediately until the rate
+/// is reached again. Otherwise, a rate of more than 1,000 starts per second would not be reached, because timers have a
+/// precision of 1 ms.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// The settings of a circuit.
@@ -74,11 +75,11 @@ pub struct OpenCircuit {
     /// The time until the next probe; `None` while a probe runs.
     pub next_probe: Option<Duration>,
     /// True if the open circuit is reported with a runtime event. It is not reported if runtime events caused all
-    /// failed deliveries, because each report could then cause the next.
+    /// failed deliveries: the report would be another runtime event, whose delivery could fail, too.
     pub is_reported: bool,
 }
 
-/// The effect of an ended attempt on the number of attempts of its delivery.
+/// Whether an ended attempt counts towards the limit of attempts of its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The attempt counts towards the limit of attempts.
@@ -137,7 +138,8 @@ enum Sign {
 }
 
 impl Sign {
-    /// An endpoint that cannot be reached sends no response either, so the sign `Down` needs no response.
+    /// `Up` requires that the endpoint responded. `Down` does not, because an endpoint that cannot be reached sends no
+    /// response.
     fn of(result: &AttemptResult) -> Self {
         match &result.outcome {
             Outcome::Done | Outcome::Reject { .. } if result.responded => Self::Up,
@@ -231,7 +233,8 @@ impl Circuit {
         match Sign::of(result) {
             Sign::Unknown => {
                 self.not_started(id);
-                // The cause is on this side, such as too many lookups. The attempt must not count.
+                // The probe failed in Evoke, for example because of too many DNS lookups at the same time. The endpoint
+                // was not tested, so the attempt must not count.
                 if was_probe && matches!(result.outcome, Outcome::Unavailable { .. }) {
                     self.not_before = Some(now + PROBE_WAIT_MIN);
                     return Ended::FailedProbe;

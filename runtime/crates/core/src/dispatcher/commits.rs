@@ -34,8 +34,8 @@ impl Dispatcher {
         }
         let completion = Arc::new(completion);
         if state_lock.is_some() && !completion.state.lists.is_empty() {
-            // A list of keys shows an attempt's new keys only after their commit. The next holder of the lock must see
-            // them, so the lock is held until the commit.
+            // An attempt that lists the keys of a bucket sees new keys only after their commit. The next holder of the
+            // lock must see the new keys of this attempt, so the lock is held until the commit.
             let result = self.0.store.complete(completion.clone()).await;
             self.committed(Committed { settled: vec![(completion, result)], ..Committed::default() });
         } else {
@@ -190,7 +190,7 @@ impl Dispatcher {
 enum Refused {
     /// The quota of a state bucket would be exceeded.
     Quota(String),
-    /// The events that one event causes would exceed a limit: on their number, or on their size together.
+    /// The events that one event causes would exceed a limit on their number or on their total size.
     Loop(String),
 }
 

@@ -2,9 +2,9 @@
 //! for good.
 //!
 //! A circuit can delay the deliveries of its function. A task puts the function's lanes (its queues in memory) into the
-//! run queue when the circuit allows a delivery. Usually, a failed attempt turns a delivery that is older than
-//! `max_age` into a dead letter. While a circuit is open, only probes run. So the task turns such deliveries into dead
-//! letters.
+//! run queue when the circuit allows a delivery. Usually, a delivery that is older than `max_age` becomes a dead letter
+//! when its next attempt fails. While a circuit is open, only probes run, so most deliveries have no attempt.
+//! Therefore, the task then turns the deliveries that are older than `max_age` into dead letters.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -23,12 +23,13 @@ use evoke_store::LoadLimit;
 /// next ones, so the lane does not become empty.
 pub(super) const WINDOW_MAX: usize = 256;
 
-/// A lane takes no more first attempts while the size in bytes of their events is at least this number. With this limit
-/// and the one of retries, each exceeded by one event, and with `newest_left`, 100 busy lanes stay under 1 GiB.
+/// A lane takes no more first attempts while the size in bytes of their events is at least this number. The last event
+/// can exceed this limit, as it can exceed the limit of retries. With both limits, two such events and `newest_left`, a
+/// lane has at most 10 MiB, and 100 busy lanes stay under 1 GiB.
 const WINDOW_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// The limit in bytes for retries. They have a limit of their own, so that waiting first attempts never keep retries from being
-/// loaded.
+/// The limit for the events of waiting retries, in bytes. Retries have a limit of their own, so that they can be loaded
+/// however many first attempts wait.
 const RETRY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The maximum number and size in bytes of the copies that [`Lane::keep_newest`] keeps. One is kept whatever its size.
@@ -85,8 +86,8 @@ impl Lane {
     }
 
     /// Holds a delivery that became ready. Leaves the delivery in the store if the window is full or the lane is
-    /// behind. Also leaves it there during a load, because the lane cannot know if this load finds the delivery. Returns
-    /// the delivery if it was left in the store.
+    /// behind. Also leaves it there during a load, because the lane cannot know if this load finds the delivery.
+    /// Returns the delivery if it was left in the store.
     pub(super) fn offer(&mut self, delivery: ReadyDelivery) -> Option<ReadyDelivery> {
         if self.behind || self.loading.is_some() || self.is_full() {
             self.leave(delivery.id);
@@ -169,8 +170,8 @@ impl Lane {
         Some(delivery)
     }
 
-    /// Takes the newest first attempt that is known, also if it was left in the store, and counts it as running. If none
-    /// is known, takes the next retry.
+    /// Takes the newest first attempt that is known, also if it was left in the store, and counts it as running. If
+    /// none is known, takes the next retry.
     pub(super) fn pick_newest(&mut self) -> Option<ReadyDelivery> {
         while let Some(delivery) = self.newest_left.pop_back() {
             // The lane may have been offered a delivery that it holds.
@@ -220,8 +221,8 @@ impl Lane {
         self.fresh.push_front(delivery);
     }
 
-    /// Puts a delivery back at the end, because its attempt does not count. The delivery is still held. If the window is
-    /// full, leaves the delivery in the store instead.
+    /// Puts a delivery back at the end, because its attempt does not count. The delivery is still held. If the window
+    /// is full, leaves the delivery in the store instead.
     pub(super) fn put_back_last(&mut self, delivery: ReadyDelivery) {
         if self.is_full() {
             self.held.remove(&delivery.id);

@@ -10,8 +10,9 @@
 //! still holds. A problem that clears between two observations is not reported.
 //!
 //! # Marks
-//! Scope: [`SOURCE`]. Key: the subject, as in `function shop/charge`. Value: a JSON object with `v` (1) and `since`, in
-//! milliseconds since the Unix epoch. A mark exists as long as the reported problem.
+//! Scope: [`SOURCE`]. Key: the subject, as in `function shop/charge`. Value: a JSON object with `v`, the version of
+//! this format (1), and `since`, the time when the problem began, in milliseconds since the Unix epoch. A mark exists
+//! as long as the reported problem.
 
 use std::collections::BTreeMap;
 
@@ -195,8 +196,9 @@ impl Conditions {
                 }
                 (Some(since_ms), false) => {
                     let recovered_since = *self.recovering.entry(subject.clone()).or_insert(now);
-                    // The delay applies only to sources. For functions and the disk, the observation is already
-                    // delayed: until an attempt succeeds, or until a quarter more space than the limit is free.
+                    // Only a source must be without a problem for some time before its recovery is reported. For
+                    // functions and the disk, the observation itself is delayed: until an attempt succeeds, or until a
+                    // quarter more space than the limit is free.
                     if subject.kind != Kind::Source || now - recovered_since >= RECOVERY_DELAY {
                         changes.push(Change { subject, transition: Transition::Recovered { since_ms, data } });
                     }

@@ -14,7 +14,7 @@ pub struct DiskSpace {
 /// The disk counts as low when less space than a limit is free. The default limit is the size of the disk divided by
 /// this number, at most [`LOW_MAX`].
 const LOW_DIVISOR: u64 = 20;
-/// The largest default limit, in bytes. At 100 MB per second, ten seconds are left until the disk is full.
+/// The largest default limit, in bytes. If 100 MB are written per second, ten seconds are left until the disk is full.
 const LOW_MAX: u64 = 1 << 30;
 
 impl DiskSpace {

@@ -48,15 +48,16 @@ pub struct RequestBody {
 enum Rest {
     /// There is no rest.
     Nothing,
-    /// A task on this runtime reads the rest. The task ends early when the token is cancelled, because the listener
-    /// stops. With HTTP/2, the task starts only if this limit has a permit for this peer.
+    /// A task on this runtime reads the rest. The task ends early if the listener stops, which cancels the token. With
+    /// HTTP/2, the task starts only if this limit has a permit for this peer.
     Read(Handle, CancellationToken, Option<(StreamLimit, IpAddr)>),
     /// The client waits for `100 Continue`, so it sends no body. Dropping the body sets the flag, and the response then
     /// gets `Connection: close`.
     Close(Arc<AtomicBool>),
 }
 
-/// The flag of [`Rest::Close`]. If it is set, the response gets `Connection: close`. `None` for all other requests.
+/// The flag of [`Rest::Close`]. If it is set, the response gets `Connection: close`. `None` for a request that does not
+/// have [`Rest::Close`].
 #[derive(Default)]
 pub(super) struct ConnectionClose(Option<Arc<AtomicBool>>);
 

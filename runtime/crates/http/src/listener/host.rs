@@ -18,9 +18,10 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     !name.is_empty() && is_name(name.as_bytes()) && is_port(port)
 }
 
-/// Returns true if a request has several headers `Host`, or one that differs from the host in its target, or if one of
-/// both is not a host. The target of HTTP/2 has a host in `:authority` (RFC 9113, section 8.3.1), and that of HTTP/1 in
-/// the absolute form (RFC 9112, section 3.2.2). `framing.rs` has already checked the headers `Host` of HTTP/1.
+/// Returns true if a request has several `Host` headers, if its `Host` header differs from the host in its target, or
+/// if one of these two values is not a host. The target of an HTTP/2 request has a host in `:authority` (RFC 9113,
+/// section 8.3.1). The target of an HTTP/1 request has a host only in the absolute form (RFC 9112, section 3.2.2).
+/// `framing.rs` has already checked the `Host` headers of HTTP/1.
 pub(super) fn is_ambiguous<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (host, target) = (hosts.next(), request.uri().authority().map(|authority| authority.as_str().as_bytes()));

@@ -21,8 +21,8 @@ pub struct Limits {
     /// True if a new connection beyond `connections_max` replaces the oldest connection that has no request in flight.
     /// So peers that connect and send nothing cannot keep other peers out.
     pub replaces_idle: bool,
-    /// The longest time before HTTP begins on a connection. It includes the header of the PROXY protocol and the TLS
-    /// handshake.
+    /// The longest time from the acceptance of a connection until HTTP begins on it. This time includes the header of
+    /// the PROXY protocol and the TLS handshake.
     pub handshake: Duration,
     /// The maximum number of connections on which HTTP has not begun (see `handshake`); a further connection replaces
     /// the oldest of them. A handshake uses at most 64 KiB, so 512 handshakes use at most 32 MiB.
@@ -35,9 +35,9 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// The largest request head, in bytes; HTTP/1 also allows at most 100 headers.
     pub head_size_max: u32,
-    /// The longest pause within a request body.
+    /// The longest wait for the next bytes of a request body.
     pub body_idle: Duration,
-    /// The longest time for a whole request body.
+    /// The longest time from the end of a request head until the whole body has arrived.
     pub body_total: Duration,
     /// The lowest allowed rate at which a peer sends a request body or reads a response.
     pub rate_min: MinRate,
@@ -49,8 +49,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// The maximum number of concurrent further requests on all HTTP/2 connections together. A further request begins
     /// while its connection has another request in flight. Beyond the maximum, a further request gets a 503. It also
-    /// gets a 503 if its peer already has as many further requests as are still free, so one peer gets at most half of
-    /// the maximum. A request uses up to 30 KiB while its body arrives.
+    /// gets a 503 if its peer already has as many further requests in flight as can still be added before the maximum
+    /// is reached. So one peer gets at most half of the maximum. A request uses up to 30 KiB while its body arrives.
     pub further_streams_max: usize,
     /// How long requests in flight may continue after the listener begins to stop.
     pub drain: Duration,

@@ -81,7 +81,8 @@ impl FromStr for Network {
         let whole = network(address, prefix);
         if whole != address {
             return Err(format!(
-                "`{text}` has bits after its first {prefix}; write {whole}/{prefix}, or {address} for one address"
+                "`{text}` has nonzero bits after its first {prefix} bits; write {whole}/{prefix}, or {address} for one \
+                 address"
             ));
         }
         Ok(Self { address, prefix })

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::body::Activity;
 use super::limits::Limits;
 
-/// The most bytes of a response that hyper receives at once. hyper asks for more when the peer has room for more, so a
-/// peer that reads a response is noticed after each piece.
+/// The most bytes of a response that hyper receives at once. hyper asks for the next piece when the peer has room for
+/// it. So after each piece, this module learns that the peer has read.
 pub(super) const PIECE_MAX: usize = 16 * 1024;
 
 /// The responses of a connection for which hyper waits until the peer reads; cheap to clone.
@@ -25,18 +25,19 @@ pub(super) struct UnreadResponses(Arc<Mutex<Unread>>);
 #[derive(Default)]
 struct Unread {
     next: u64,
-    /// Since when hyper waits for the peer. A response that waits for the service is not in it.
+    /// For each response: since when hyper waits for the peer. While hyper waits for the service, the response has no
+    /// entry.
     since: HashMap<u64, Instant>,
 }
 
-/// One response; removed when this is dropped.
+/// One entry of [`UnreadResponses`], which is removed when this is dropped.
 pub(super) struct UnreadResponse {
     all: UnreadResponses,
     id: u64,
 }
 
 impl UnreadResponses {
-    /// Adds a response. hyper waits for the peer until it asks for the first piece.
+    /// Adds a response. Until hyper asks for the first piece, hyper counts as waiting for the peer.
     pub(super) fn add(&self) -> UnreadResponse {
         let mut unread = self.lock();
         let id = unread.next;
@@ -45,8 +46,8 @@ impl UnreadResponses {
         UnreadResponse { all: self.clone(), id }
     }
 
-    /// Resolves when the peer has read nothing of a response for too long: the time of [`Limits::write_stall`], and the
-    /// time in which it must read one piece.
+    /// Resolves when the peer has read nothing of a response for too long: for [`Limits::write_stall`] plus the time
+    /// that one piece takes at [`Limits::rate_min`].
     pub(super) async fn stalled(&self, limits: &Limits, mut activity: watch::Receiver<Activity>) {
         let piece = PIECE_MAX as f64 / f64::from(limits.rate_min.bytes_per_s.max(1));
         let max = limits.write_stall + Duration::from_secs_f64(piece);

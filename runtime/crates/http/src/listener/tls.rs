@@ -164,7 +164,8 @@ impl TlsConfig {
         let protocols: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         server.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         if settings.clients.is_some() {
-            // A resumed session does not verify the client's certificate again, even if the certificate has expired.
+            // Sessions cannot be resumed: a resumed session would not verify the client's certificate again, even if
+            // the certificate has expired.
             server.session_storage = Arc::new(NoServerSessionStorage {});
             server.send_tls13_tickets = 0;
         }

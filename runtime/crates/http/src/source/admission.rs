@@ -66,8 +66,8 @@ pub(super) struct Call<'e> {
 }
 
 impl Call<'_> {
-    /// Passes a request to the handler after its sender is verified. The memory of a response that is complete is
-    /// counted until the client has read it. If there is none, the response is 503.
+    /// Passes a request to the handler after its sender is verified. If the handler returns a large response that is
+    /// complete, its memory is counted until the client has read it. If no memory is free, the response is 503.
     pub(super) async fn run<B>(self, request: Request<B>) -> Result<Response<Payload>, Problem>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,

@@ -19,13 +19,15 @@ use evoke_model::event::{Event, is_excluded_char};
 
 /// The longest id that is made from a request, in bytes. An `Idempotency-Key` has the same limit.
 const ID_MAX: usize = 256;
-/// The memory that an event, and each extension attribute, needs in addition to its texts; rounded up.
+/// The bytes that an event, and each of its extension attributes ([`EXTENSION_BYTES`]), takes in addition to its texts;
+/// rounded up.
 const EVENT_BYTES: usize = 512;
 const EXTENSION_BYTES: usize = 64;
-/// The longest other attribute that is made from a request, in bytes.
+/// The longest attribute that is made from a request, except the id ([`ID_MAX`]), in bytes.
 const ATTRIBUTE_MAX: usize = 1_024;
 
-/// Returns an estimate of the memory of an event without its data, which is a part of the body, in bytes.
+/// Returns an estimate of the memory of an event, in bytes. The data is not included, because it is counted with the
+/// body.
 fn memory_of(event: &Event) -> usize {
     event.size() - event.data.as_bytes().len() + EVENT_BYTES + event.extensions.len() * EXTENSION_BYTES
 }

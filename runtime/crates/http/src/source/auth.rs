@@ -20,7 +20,8 @@
 //! decides which of them an event uses.
 //!
 //! A comparison with a secret takes the same time for all values, see `keys.rs`. The principal of a sender is the
-//! preset and the name of the secret: `github`, `github:new`, `basic:ada`.
+//! preset, followed by the name of the secret, if it has one, or by the name of the user: `github`, `github:new`,
+//! `basic:ada`.
 
 use bytes::Bytes;
 use http::Response;

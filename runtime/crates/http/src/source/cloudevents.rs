@@ -10,7 +10,7 @@
 //! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not do this. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
 //! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
 //! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON. Otherwise the event could not be printed in its JSON form. |
-//! | Without `Content-Type`, the event has no `datacontenttype`. | Only if the body is JSON or empty. Otherwise `datacontenttype` is `application/octet-stream` (RFC 9110, section 8.3): without it, the JSON form of the event would declare JSON. |
+//! | Without `Content-Type`, the event has no `datacontenttype`. | This holds only if the body is JSON or empty. Any other body gets the `datacontenttype` `application/octet-stream` (RFC 9110, section 8.3), because the JSON form of an event without `datacontenttype` declares its data as JSON. |
 //! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | A request with `ce-specversion` is in binary mode. A request without it, but with `ce-id`, `ce-source` and `ce-type`, is refused. Any other body is raw, or refused if the source has no `type`. |
 //! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
 //! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
@@ -60,7 +60,7 @@ pub enum ReadError {
     /// The body contradicts its headers, or is not an event.
     #[error("{0}")]
     Malformed(String),
-    /// The batch has more than [`BATCH_MAX`] events.
+    /// The batch has more than [`BATCH_MAX`] events, or too many extension attributes.
     #[error("{0}")]
     TooLarge(String),
     /// The body is in a format that the source does not accept.
@@ -237,7 +237,7 @@ fn copy_trace_context(event: &mut Event, headers: &HeaderMap) {
         return;
     };
     event.extensions.insert(PARENT.to_string(), parent.to_owned());
-    // The list may be spread over several headers (section 3.3.1).
+    // `tracestate` is a list that may be spread over several headers (section 3.3.1).
     let states: Option<Vec<&str>> = headers.get_all(&STATE).iter().map(|value| value.to_str().ok()).collect();
     match states.unwrap_or_default().join(",").replace('\t', " ") {
         state if state.is_empty() || state.len() > TRACESTATE_MAX => event.extensions.remove(STATE.as_str()),

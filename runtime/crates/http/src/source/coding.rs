@@ -24,14 +24,15 @@ use evoke_manifest::parser::excerpt;
 
 /// The memory for all decoders of brotli at the same time, in KiB. The largest decoder needs 20 MiB.
 const BROTLI_KIB: u32 = 24 * 1024;
-/// The same for gzip and deflate. They have memory of their own, because few decoders of brotli can use all of theirs.
+/// The memory for all decoders of gzip and deflate at the same time, in KiB. It is separate, because a single decoder
+/// of brotli can use most of [`BROTLI_KIB`].
 const DEFLATES_KIB: u32 = 8 * 1024;
 /// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
 const DEFLATE_KIB: u32 = 64;
 /// The memory of a decoder for brotli without its window, in KiB: 256 tables of each of three kinds.
 const BROTLI_TABLES_KIB: u32 = 4 * 1024;
-/// The longest wait for a decoder. The limit is needed because a body that waits is complete, so its memory does not
-/// give way to other bodies.
+/// The longest wait for a decoder. The limit is needed because a body that waits is complete, so it keeps its memory
+/// even if other bodies need it.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The number of bytes of a body that are decoded before other tasks can run. The number is small, because a few bytes
 /// can define a table that takes microseconds to build.

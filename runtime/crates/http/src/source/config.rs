@@ -44,23 +44,25 @@ pub struct HttpSource {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub type_: Option<RequestTemplate>,
-    /// Subject of the events, with the placeholders of `type`. CloudEvents have their own subject.
+    /// Subject of the events. It can contain the same kinds of placeholders as `type`. CloudEvents have their own
+    /// subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub subject: Option<RequestTemplate>,
-    /// Id of the events, with the placeholders of `type`. A request whose id was accepted before is a duplicate.
-    /// Without this key, the id is the header `Idempotency-Key`, or a new id. CloudEvents have their own id.
+    /// Id of the events. It can contain the same kinds of placeholders as `type`. A request whose id was accepted
+    /// before is a duplicate. Without this key, the id is the header `Idempotency-Key`, or a new id. CloudEvents have
+    /// their own id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1))]
     pub id: Option<RequestTemplate>,
-    /// Extension attributes of the events, with the placeholders of `type`. They replace the attributes of the same
-    /// names in CloudEvents of producers.
+    /// Extension attributes of the events. Their values can contain the same kinds of placeholders as `type`. The
+    /// attributes replace those of the same names in CloudEvents of producers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub attributes: BTreeMap<String, RequestTemplate>,
     /// Types and sources that producers may claim in CloudEvents. Without `accept`, a CloudEvent must have the fixed
-    /// `type` of this source and the source `/APP/NAME`. If `type` has placeholders, and types are listed here, its
-    /// result must match one of these types.
+    /// `type` of this source and the source `/APP/NAME`. If `type` has placeholders and `accept` lists types, the type
+    /// of each event must match one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
     /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
@@ -276,7 +278,8 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
 /// Reports a shared source that accepts no event, and globs for sources of this app or of the runtime.
 fn check_claims(reader: &mut Reader<'_>, source: &Source) {
     let Some(http) = source.settings.get::<HttpSource>() else { return };
-    // The function of a private source can handle the requests itself. That depends on its component.
+    // A private source that accepts no event is not reported here: its function may handle the requests itself, which
+    // depends on the component.
     if !source.is_private() && http.accepts_nothing() {
         let message = format!("source `{}` accepts no event: it has neither `type` nor `accept.types`", source.name);
         reader.error(source.span, message, HttpSource::ACCEPT_HELP);

@@ -17,8 +17,8 @@ pub(super) const SMALL_RESPONSE_MAX: usize = 8 * 1024;
 /// The body of a response of a source.
 pub(super) type ResponseBody = Either<Full<Bytes>, Payload>;
 
-/// Holds the memory permit of the request until its response is read, if the response is large. Such a response is
-/// at most about as large as its request.
+/// If the response is large, holds `memory` until the client has read the response. For a receipt, the memory permit of
+/// the request is enough, because a large receipt is at most about as large as the request.
 pub(super) fn with_memory(response: Response<Full<Bytes>>, memory: impl Send + 'static) -> Response<ResponseBody> {
     if length(response.body()) <= SMALL_RESPONSE_MAX {
         return response.map(Either::Left);
@@ -27,7 +27,7 @@ pub(super) fn with_memory(response: Response<Full<Bytes>>, memory: impl Send + '
 }
 
 /// Reserves memory for a large response that is complete. Returns an error if the memory is used up, or the share of
-/// the source or of the peer.
+/// the source or of the peer is used up.
 pub(super) fn reserve(budget: &Budget, owners: Owners, length: usize) -> Result<Option<Memory>, Refused> {
     if length <= SMALL_RESPONSE_MAX {
         return Ok(None);

@@ -1,9 +1,9 @@
 //! Events that are duplicates because another sender has used their id.
 //!
-//! A source stores each id only once, whichever sender sends it, because a sender whose secret has changed can repeat a
-//! request under another principal. But if each principal is one user or one machine, a sender could use the id of an
-//! event that another sender is going to send. The later sender then gets an error, so that it does not assume that its
-//! event was stored.
+//! A source stores each id only once, even if several senders use it. Otherwise, a sender whose secret has changed
+//! could repeat a request under another principal, and its event would be stored twice. But a sender can then use the
+//! id of an event that another sender is going to send. If each principal is one user or one machine, the later sender
+//! gets an error, so that it does not assume that its event was stored.
 
 use std::collections::HashSet;
 use std::sync::Arc;

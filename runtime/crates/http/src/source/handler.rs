@@ -84,8 +84,9 @@ pub struct EnteredThrough {
     pub hops: u32,
 }
 
-/// The function gets request headers whose names begin with these texts only from this server (`evoke-path-NAME`),
-/// never from clients. The spelling with `_` is included, because some programs read `_` as `-`.
+/// The names of request headers that only this server can set for the function (`evoke-path-NAME`) begin with these
+/// texts. Headers of clients with such names are removed. The spelling with `_` is included, because some programs read
+/// `_` as `-`.
 const OWN_HEADERS: [&str; 2] = ["evoke-", "evoke_"];
 
 /// Removes every header whose name begins with a text of [`OWN_HEADERS`], because the client set it. Adds the headers

@@ -48,7 +48,8 @@ pub const STATUS_ATTRIBUTE: &str = "httpstatus";
 /// The attributes of the trace context, which differs for each request.
 const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
 
-/// The `Retry-After` while too many requests wait. A request usually waits for a few seconds, so a place is soon free.
+/// The `Retry-After` while too many requests wait. A request usually waits for a few seconds, so the number of waiting
+/// requests soon falls.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// An extension of every request, which ends its wait for a reply when the listener stops.
@@ -108,7 +109,7 @@ impl NoReply {
 
     pub(super) fn body(self, reply: &ReplyEvent, seq: Seq) -> NoReplyBody {
         let event = reply.event.as_str();
-        let again = "send the request again with the same id to wait for it";
+        let again = "send the request again with the same id to wait for the reply";
         let detail = match self {
             Self::Finished => {
                 format!("all functions are done, and no function published an event `{event}`; see `evoke trace {seq}`")
@@ -121,7 +122,7 @@ impl NoReply {
                 "the event was accepted before, and its retention time is over; send it with a new id to repeat it"
                     .into()
             }
-            Self::Busy => format!("the memory for responses is full; {again}, or see `evoke trace {seq}`"),
+            Self::Busy => format!("no memory is free for the reply; {again}, or see `evoke trace {seq}`"),
             Self::Unknown => format!("it is not known whether there is an event `{event}`; {again}"),
         };
         NoReplyBody { state: self.name(), detail }
@@ -169,8 +170,8 @@ pub(super) async fn check_duplicate(
         return Ok(None);
     }
     // The response does not reveal whether the content or the principal differs.
-    let detail = "an event with this id and other content, or from another sender, was accepted before; send this event \
-                  with a new id";
+    let detail = "an event with this id was accepted before, with other content or from another sender; send this \
+                  event with a new id";
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 

@@ -8,7 +8,7 @@
 //! | 410 | `endpoint-gone`: the function stops, and the delivery stays pending |
 //! | 410, if the URL has values of the event | `reject`: a dead letter |
 //! | 508, which an Evoke runtime sends if the chain of the event is too long | `loop`: a dead letter |
-//! | 3xx, 4xx except the above | `reject`: a dead letter |
+//! | 3xx, and 4xx except 408, 410, 425 and 429 | `reject`: a dead letter |
 //! | no response, because the address is not allowed | `denied`: a dead letter |
 
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub(super) fn location(headers: &HeaderMap, redact: &dyn Fn(&str, Extent) -> Str
     Some(redact(location, Extent::Whole).chars().take(LOCATION_CHARS_MAX).collect())
 }
 
-/// Returns true for the statuses with which an endpoint, or a gateway in front of it, says that it can take no request now.
-/// They say nothing about the event of the request.
+/// Returns true for the statuses with which an endpoint, or a gateway in front of it, says that it can take no request
+/// now. These statuses say nothing about the event of the request.
 pub(super) fn is_unavailable(status: StatusCode) -> bool {
     matches!(
         status,

@@ -27,8 +27,9 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("evoke/", env!("CARG
 /// 3.1.3.2): space, `"`, `%`, and all beyond printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// Largest size of the URL's path and the headers together, in bytes. Many servers have this limit or a higher one. With
-/// HTTP/2, some end the whole connection if a request exceeds their limit, and other deliveries share the connection.
+/// Largest size of the URL's path and the headers together, in bytes. Many servers have this limit or a higher one.
+/// With HTTP/2, some servers end the whole connection if a request exceeds their limit, and with it all other
+/// deliveries on the connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The bytes that each header counts for in addition to its name and value (RFC 9113, section 6.5.2).
 const FIELD_BYTES: usize = 32;
@@ -139,8 +140,8 @@ impl Template {
     }
 }
 
-/// Checks the size of a head before anything is sent. A producer chooses the sizes of the attributes. Headers of the
-/// grant, `host` and `content-length` are added later, and are not counted.
+/// Checks the size of a head before anything is sent. A producer chooses the sizes of the attributes. The headers that
+/// are added later are not counted: those of the grant, `host`, and `content-length`.
 fn check_size(path: &str, headers: &HeaderMap) -> Result<(), String> {
     const ADVICE: &str = "use shorter values, or `mode: structured`, which sends attributes in the body";
     let mut size = path.len();

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{Extent, RESPONSE_BYTES_MAX};
 use evoke_egress::ResponseBody;
 
-/// The longest wait for the body of a response. The outcome does not depend on the body, so an attempt waits only this
-/// long for an endpoint that sends the body slowly.
+/// The longest time from the head of a response until the end of its body. The outcome does not depend on the body, so
+/// an attempt waits only this long for an endpoint that sends the body slowly.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Largest number of characters of a body in a message.

@@ -96,8 +96,8 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
     Some(Deliver { url: url?, method: method.unwrap_or_default(), headers, mode, body, sign, secrets, trust, rate })
 }
 
-/// Reports each secret that a placeholder names but neither `deliver.secrets` nor `allow.secrets` declares, and a
-/// secret that both declare.
+/// Reports each secret of a placeholder that is declared under neither `deliver.secrets` nor `allow.secrets`, and a
+/// secret that is declared under both.
 pub(super) fn check_secrets(reader: &mut Reader<'_>, deliver: &Deliver, allow: &Allow, span: Span) {
     let mut missing: Vec<&str> = Vec::new();
     for placeholder in deliver.templates().flat_map(Template::placeholders) {
@@ -130,7 +130,7 @@ fn body(reader: &mut Reader<'_>, node: &Node) -> Option<BodyTemplate> {
         Value::Scalar(_) => {
             let text = template(reader, node, "`body`")?;
             if is_json(&text) {
-                let message = "a JSON body cannot be written as a text: a value with a quote would make it invalid";
+                let message = "a JSON body cannot be written as a text: an inserted value with a quote would break it";
                 reader.error(node.span, message, "write the body as a map or list: `body: { text: \"{data.text}\" }`");
                 return None;
             }
@@ -174,7 +174,11 @@ fn json(reader: &mut Reader<'_>, node: &Node) -> Option<JsonTemplate> {
             Resolved::Bool(value) => Some(JsonTemplate::Value(value.into())),
             Resolved::Number(number) => Some(JsonTemplate::Value(serde_json::Value::Number(number))),
             Resolved::NotFinite => {
-                reader.error(node.span, "JSON has no infinity and no NaN", "write a number, or put it in quotes");
+                reader.error(
+                    node.span,
+                    "JSON has no infinity and no NaN",
+                    "write a finite number; if the value is a text, put it in quotes",
+                );
                 None
             }
             Resolved::Text(text) => {
@@ -212,7 +216,7 @@ fn headers_of(
             reader.error(entry.node.span, message, "write the value in one line, without control characters");
         } else if headers.insert(name.to_owned(), value).is_some() {
             let message = format!("the header `{name}` is written twice");
-            reader.error(entry.key_span, message, "remove one of them: upper and lower case are the same name");
+            reader.error(entry.key_span, message, "remove one of them: names of headers are not case-sensitive");
         }
     }
     headers

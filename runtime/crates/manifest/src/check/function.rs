@@ -199,7 +199,7 @@ fn build(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Build> {
         "command" | "cmd" | "shell" => Some("did you mean `run`?"),
         "environment" | "pass" | "vars" => Some("name the variables with `env: [NAME]`"),
         "cwd" | "dir" | "folder" => {
-            Some("remove it: the command runs in the manifest's folder; to use another, start it with `cd FOLDER &&`")
+            Some("remove it; to run the command in another folder, begin the command with `cd FOLDER &&`")
         }
         _ => None,
     });
@@ -264,7 +264,9 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
     table.reject_unknown_keys(reader, |key| match key {
         "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
         "delay" | "initial_backoff" | "min_backoff" => Some("did you mean `backoff`?"),
-        "jitter" => Some("remove it: waits have full jitter, except those that a function or an endpoint asks for"),
+        "jitter" => {
+            Some("remove it: waits before retries have full jitter, unless a function or an endpoint asks for a wait")
+        }
         _ => None,
     });
     Some(retry)

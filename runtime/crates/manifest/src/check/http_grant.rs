@@ -91,7 +91,7 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, HeaderTempl
         let (Some(name), Some(value)) = (name, value) else { continue };
         if headers.insert(name, value).is_some() {
             let message = format!("the header `{}` is written twice", excerpt(&entry.key));
-            reader.error(entry.key_span, message, "remove one of them: upper and lower case are the same name");
+            reader.error(entry.key_span, message, "remove one of them: names of headers are not case-sensitive");
         }
     }
     headers

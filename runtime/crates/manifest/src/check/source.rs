@@ -40,8 +40,7 @@ pub(super) fn hint(context: &Context<'_>, key: &str) -> Option<&'static str> {
 }
 
 /// Reads the kind and the settings of a shared source, or of the private source of a trigger. Returns `None` if the map
-/// has no kind, or if the settings have mistakes that leave no usable settings. Reports an error if the map has more
-/// than one kind.
+/// has no kind, or if mistakes leave no usable settings. Reports an error if the map has more than one kind.
 pub(super) fn read_kind(
     reader: &mut Reader<'_>,
     context: &Context<'_>,

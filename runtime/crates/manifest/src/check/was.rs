@@ -25,8 +25,11 @@ pub(super) fn earlier_names(
             let message = format!("`{}` is the present name of the function", excerpt(text));
             reader.error(item.span, message, "write the earlier names of the function, or remove `was`");
         } else if context.functions.contains(text) {
-            let message =
-                format!("`{0}` cannot take over from `{1}`: the manifest still has `{1}`", excerpt(function), text);
+            let message = format!(
+                "`{0}` cannot take over the data of `{1}`, which is still in the manifest",
+                excerpt(function),
+                text
+            );
             let help = format!(
                 "remove `{text}` from `was`; to take over its data, remove the function `{text}` from the manifest"
             );
@@ -45,8 +48,8 @@ fn earlier_name(app: &str, text: &str) -> Result<Name, ValueError> {
         Ok(name) if of_app == app => ValueError::new(message, format!("write only its name: `{name}`")),
         _ => ValueError::new(
             message,
-            "a function takes over from functions of its own app only; `evoke pending move` moves pending deliveries \
-             from another app",
+            "a function takes over the data of functions of its own app only; `evoke pending move` moves pending \
+             deliveries from another app",
         ),
     })
 }

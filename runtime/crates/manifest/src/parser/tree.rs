@@ -17,7 +17,7 @@ pub struct Node {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expanded {
     pub(crate) nodes: usize,
-    /// The texts of scalars and keys together.
+    /// The length of all texts of scalars and keys.
     pub(crate) bytes: usize,
 }
 

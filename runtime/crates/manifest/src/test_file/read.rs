@@ -146,7 +146,11 @@ fn event(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Event> {
 fn json(reader: &mut Reader<'_>, node: &Node) -> Option<Json> {
     node.to_json()
         .map_err(|span| {
-            reader.error(span, "JSON has no infinity and no NaN", "write a finite number, or put it in quotes");
+            reader.error(
+                span,
+                "JSON has no infinity and no NaN",
+                "write a finite number; if the value is a text, put it in quotes",
+            );
         })
         .ok()
 }
@@ -199,7 +203,7 @@ fn answers(reader: &mut Reader<'_>, node: &Node) -> Vec<Answer> {
     let items = reader.list(node, "`http`");
     if let Some(item) = items.get(ANSWERS_MAX) {
         let message = format!("`http` has {} answers; the limit is {ANSWERS_MAX}", items.len());
-        reader.error(item.span, message, "split the test");
+        reader.error(item.span, message, "split the test into several tests");
         return Vec::new();
     }
     items.iter().filter_map(|item| answer(reader, item)).collect()

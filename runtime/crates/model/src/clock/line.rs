@@ -22,7 +22,7 @@ pub struct Record {
     pub store_ms: UnixMs,
     /// The wall clock at this store time.
     pub wall_ms: UnixMs,
-    /// The time since the boot of the system, in milliseconds.
+    /// The time from the boot of the system to this store time, in milliseconds.
     pub elapsed_ms: i64,
     /// Identifies the boot; empty if unknown.
     pub boot: String,
@@ -44,7 +44,7 @@ pub(super) struct Line(RwLock<State>);
 
 #[derive(Debug)]
 struct State {
-    /// A store time. `elapsed_ms` is the elapsed time at the same moment.
+    /// The store time at which the clock was started or resumed. `elapsed_ms` is the elapsed time at that moment.
     store_ms: UnixMs,
     elapsed_ms: i64,
     offsets: Vec<Offset>,

@@ -103,7 +103,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 /// Parses an event without checking it. Also returns true if the event has `specversion`.
 fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
     let json = skip_byte_order_mark(json);
-    // The error of the parser would repeat a whole string. For an object, it repeats no part of the text.
+    // If the text is a JSON string, the error of the parser would repeat the whole string. If the text is an object,
+    // the error repeats no part of the text. So a text that is not an object is rejected before the parser reads it.
     let first = json.trim_ascii_start().first();
     if first.is_none() {
         return Err(InvalidEvent("the text is empty; expected a JSON object".into()));

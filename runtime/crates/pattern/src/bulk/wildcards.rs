@@ -30,7 +30,8 @@ pub(super) struct Wildcards {
 impl Wildcards {
     /// Each wildcard must have at least two pieces, and at least one byte in them.
     pub(super) fn new(wildcards: &[(u32, Wildcard)]) -> Self {
-        // An unused state before each wildcard keeps the wildcards apart.
+        // The state before each wildcard is unused. Without it, the last state of a wildcard could set the first state
+        // of the next one.
         let length = |wildcard: &Wildcard| 1 + wildcard.pieces().iter().map(|piece| piece.len()).sum::<usize>();
         let words = wildcards.iter().map(|(_, wildcard)| length(wildcard)).sum::<usize>().div_ceil(64);
         let mut class_of = Box::new([0; 256]);

@@ -116,8 +116,8 @@ fn find_end(data: &Section<'_>, pages: u64) -> Option<(usize, u64)> {
 }
 
 /// Returns the field `end` if `fields` has the fields from `noptrdata` to `end`. The fields are recognized by these
-/// signs: no address is lower than [`DATA_MIN`] or than the previous one, the data without pointers ends at the last
-/// address, and the declared memory has the size that the linker computes from that address.
+/// signs: no address is lower than [`DATA_MIN`] or than the previous one, the field `enoptrbss` equals the field `end`,
+/// and the declared memory has the size that the linker computes from `end`.
 fn end_of(fields: &[u8], pages: u64) -> Option<u64> {
     let mut addresses = fields.chunks_exact(FIELD_BYTES).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
     let addresses: [u64; FIELDS] = std::array::from_fn(|_| addresses.next().unwrap_or_default());

@@ -5,9 +5,8 @@
 //! same module. This function handles [`PART_BYTES`] at a time in a loop, and wasmtime checks the time in each
 //! iteration. Everything else in the component stays as it is, byte for byte.
 //!
-//! Other operations are short enough: a `memory.init` of a data segment that is not larger than a part, and operations
-//! on tables, which handle at most 65,536 elements. Operations on arrays need a proposal that is off
-//! (`proposals.rs`).
+//! Other operations are short enough: a `memory.init` of a data segment of at most [`PART_BYTES`], and operations on
+//! tables, which handle at most 65,536 elements. Operations on arrays need a proposal that is off (`proposals.rs`).
 
 use std::borrow::Cow;
 
@@ -34,7 +33,8 @@ enum Bulk {
         to: u32,
         from: u32,
     },
-    /// Only of a data segment that is larger than a part. A file has room for few of them, so few functions are added.
+    /// Only for a data segment of more than [`PART_BYTES`]. A component has few such segments, because its file has a
+    /// size limit. So few functions are added.
     Init {
         memory: u32,
         segment: u32,

@@ -62,7 +62,7 @@ struct Scope {
     bytes: Option<u64>,
     /// For each module, by index: the memory of one instance, in bytes.
     modules: Vec<Option<u64>>,
-    /// The same for each component.
+    /// For each component, by index: the memory of one instance, in bytes.
     components: Vec<Option<u64>>,
 }
 

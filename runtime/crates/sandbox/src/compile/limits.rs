@@ -60,7 +60,7 @@ impl Default for CompileLimits {
 }
 
 /// Limit on the compiled form of a component, in bytes. Compiled code has 2 to 4 times the size of the component; the
-/// fixed part is for small components, whose compiled form is mostly overhead.
+/// fixed part of the limit (16 MiB) is for small components, whose compiled form is mostly overhead.
 pub(crate) fn output_bytes_max(component_bytes: u64) -> u64 {
     component_bytes.saturating_mul(16).saturating_add(16 * MIB)
 }

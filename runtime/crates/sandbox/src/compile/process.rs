@@ -224,7 +224,7 @@ fn start(program: &Path, arguments: Vec<OsString>, input: &Input, output: &File)
         .args(arguments)
         .env_clear()
         // The value is in KiB, so this is 64 MiB. By default, the allocator reserves 1 GiB at the start. The limit on
-        // memory is set later and does not count it.
+        // memory is set later and does not count this memory, so the process could use that much more.
         .env("MIMALLOC_ARENA_RESERVE", "65536")
         .current_dir("/")
         // A process group of its own, so that Ctrl-C reaches only the parent. The child ends when the parent ends.

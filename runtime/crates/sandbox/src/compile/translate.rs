@@ -136,8 +136,8 @@ fn check_names(engine: &Engine, component: &Component) -> Result<(), Report> {
 fn check_instances(component: &[u8]) -> Result<(), Report> {
     match instances_bytes(component) {
         Ok(bytes) if bytes > INSTANCES_BYTES_MAX => Err(invalid(&format!(
-            "takes {} KiB for its core instances, in addition to their memories; the limit is {} KiB; instantiate \
-             fewer modules, or modules with fewer functions, globals and passive elements",
+            "takes {} KiB of host memory for its core instances, in addition to their linear memories; the limit is {} \
+             KiB; instantiate fewer modules, or modules with fewer functions, globals and passive elements",
             bytes / 1024,
             INSTANCES_BYTES_MAX / 1024
         ))),

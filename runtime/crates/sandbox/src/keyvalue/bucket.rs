@@ -49,7 +49,8 @@ pub(super) struct Bucket {
 pub(super) struct KeyAccess {
     pub(super) seen: Option<Seen>,
     pub(super) change: Option<Change>,
-    /// Size of the stored value in bytes, if it was read only to check the quota. `Some(None)` if no value is stored.
+    /// Size of the stored value in bytes, if only this size was read, to check the quota. `Some(None)` if no value is
+    /// stored.
     pub(super) stored: Option<Option<usize>>,
 }
 

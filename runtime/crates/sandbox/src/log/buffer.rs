@@ -142,8 +142,9 @@ impl AttemptLog<'_> {
     }
 
     /// Returns the limit on the length of an unfinished line in the buffer. If a line is longer, pieces of it are
-    /// logged although its newline has not arrived. At most about twice the redactor's lookahead then remains in the
-    /// buffer. So the rest of the line is searched for secrets again only after about `LINE_BYTES_MAX` more bytes.
+    /// logged although its newline has not arrived. At most about twice the length of the longest text to redact
+    /// ([`Redactor::lookahead`]) then remains in the buffer. So the rest of the line is searched for secrets again only
+    /// after about `LINE_BYTES_MAX` more bytes.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }

@@ -22,9 +22,9 @@ struct Inner {
 
 impl Given {
     /// Answers requests with `answers`. Clocks return the readings in `reads`, and random numbers come from the seed in
-    /// `reads`. Without readings, the wall clock is the call's fixed clock or, if the call has none, that of the
-    /// machine, and the monotonic clock is that of the machine. Without a seed, random numbers are those of the
-    /// machine.
+    /// `reads`. Without readings, the monotonic clock is that of the machine, and the wall clock is the fixed clock of
+    /// the [`crate::Call`] if it has one, otherwise that of the machine. Without a seed, random numbers are those of
+    /// the machine.
     pub fn new(answers: HttpAnswers, reads: Reads) -> Self {
         Self(Arc::new(Inner { answers, reads, published: AtomicUsize::new(0), polls: AtomicUsize::new(0) }))
     }
@@ -60,7 +60,7 @@ impl Given {
         self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
     }
 
-    /// Starts again with the first given time and the first result of a poll.
+    /// Starts again with the first time that the test gives for a published event, and with its first result of a poll.
     pub(super) fn reset(&self) {
         self.0.published.store(0, Ordering::Relaxed);
         self.0.polls.store(0, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use evoke_model::recording::{BucketReads, Content, ExchangeAnswer, Reads, Seed};
 /// Estimated size of one clock reading in a recording, in bytes.
 const READING_BYTES: usize = 24;
 
-/// Records the values that one attempt reads from outside. Cheap to clone; all clones record into one place.
+/// Records the values that one attempt reads from outside. Cheap to clone; all clones record into the same recording.
 #[derive(Clone)]
 pub struct Recorder(Arc<Shared>);
 

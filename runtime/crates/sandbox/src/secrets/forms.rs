@@ -15,11 +15,11 @@ use evoke_model::{Json, hex};
 const LINE_BYTES_MIN: usize = 8;
 /// Length of the shortest string inside a JSON value that is redacted on its own, in bytes.
 const STRING_BYTES_MIN: usize = 16;
-/// Length of the longest value whose encodings are redacted, in bytes. A longer value is redacted as it is and line by
-/// line: the encodings of a value have about 25 times its length.
+/// Length of the longest value whose encodings are redacted, in bytes. A longer value is redacted only as it is and
+/// line by line, because its encodings have about 25 times its length in total.
 const ENCODED_BYTES_MAX: usize = 8 * 1024;
-/// Limit on the length of all texts that are searched for in the output of a function, in bytes. The search automaton
-/// takes about 12 bytes of memory for each of these bytes.
+/// Limit on the total length of the texts that are searched for in the output of a function, in bytes. The search
+/// automaton takes about 12 bytes of memory for each of these bytes.
 pub(super) const TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The texts to search for in order to find one value.
@@ -88,7 +88,7 @@ impl Forms {
 
     fn add_encodings(&mut self, value: &str) -> Result<(), SecretsTooLarge> {
         let bytes = value.as_bytes();
-        // A host name is written in lower case, even if the value is a part of it.
+        // If the value is a part of a host name, the host name can contain it in lower case.
         if value.len() >= LINE_BYTES_MIN {
             self.add(value.to_ascii_lowercase())?;
         }
@@ -168,11 +168,11 @@ fn percent_encoded(bytes: &[u8], unreserved: &[u8], upper_case: bool) -> String 
 struct JsonStyle {
     /// `/` as `\/`.
     slash: bool,
-    /// Characters outside of ASCII as `\u00e9`.
+    /// Characters outside of ASCII with `\u`, for example `é` as `\u00e9`.
     ascii: bool,
-    /// `<`, `>`, `&` and `'` as `\u003c`.
+    /// `<`, `>`, `&` and `'` with `\u`, for example `<` as `\u003c`.
     html: bool,
-    /// Line breaks as `\u000a`, not as `\n`.
+    /// Control characters as numbers, for example a line break as `\u000a` and not as `\n`.
     numbers_only: bool,
     /// `\u00E9` in place of `\u00e9`.
     upper_case: bool,

@@ -65,8 +65,8 @@ impl Redactor {
             return Ok(Self::default());
         }
         let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
-        // Overlapping matches are needed, so the match kind is `Standard`. This kind of automaton takes the least
-        // memory.
+        // Overlapping matches are needed, so the match kind is `Standard`. The automaton `ContiguousNFA` takes the
+        // least memory.
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
@@ -110,8 +110,8 @@ impl Redactor {
         self.redact_start(text, usize::MAX).0
     }
 
-    /// Replaces the values in a text whose rest is missing. Leaves out the end, in which a value may begin that continues
-    /// in the rest.
+    /// Replaces the values in the start of a longer text. Leaves out the end of this start, because a value could begin
+    /// there and continue in the missing rest.
     pub(super) fn redact_unfinished<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Some(search) = &self.0 else { return text.into() };
         let end = text.floor_char_boundary(text.len().saturating_sub(self.lookahead()));

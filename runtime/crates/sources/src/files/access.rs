@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Default)]
 pub(super) struct Stuck(BTreeMap<String, Arc<AtomicBool>>);
 
-/// Maximum number of threads that one source abandons. If a further entry does not respond, the source waits for it.
+/// Maximum number of abandoned threads of one source that have not ended yet. With this many, the source waits for a
+/// further entry that does not respond.
 const STUCK_MAX: usize = 8;
 
 impl Stuck {

@@ -140,7 +140,7 @@ fn check(text: &str, list: List) -> Result<(), ValueError> {
     }
     if text.starts_with("~/") || has_variable(text) {
         let help = "remove the folder from the glob, and write it as `path`".to_owned();
-        return never("globs are relative to the folder, and neither `~` nor variables are expanded", help);
+        return never("globs are relative to the folder in `path`, and neither `~` nor variables are expanded", help);
     }
     if text.split('/').any(|part| part == "..") {
         return never("`..` is outside the folder", "set `path` to the parent folder".to_owned());
@@ -169,7 +169,7 @@ fn check(text: &str, list: List) -> Result<(), ValueError> {
     }
     if plain != text {
         let reason = if text.starts_with(['/', '.']) && !text.starts_with("..") {
-            "globs are relative to the folder"
+            "globs are relative to the folder in `path`"
         } else if text.ends_with('/') {
             "a path does not end with `/`"
         } else {

@@ -17,7 +17,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const RETRIED_MAX: usize = 1_000;
 /// Maximum number of names in a message. For the others, the message only has their number.
 const NAMES_MAX: usize = 3;
-/// The shortest time between two updates of the health that only change details of the message.
+/// The shortest time from an update of the health to the next one, if the next one only changes details of the message.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

@@ -95,7 +95,7 @@ pub(super) fn refusal(relative: &Path) -> Option<String> {
 pub(super) struct ScanResult {
     /// The included files, with their metadata.
     pub(super) files: Vec<(String, Stamp)>,
-    /// The files and folders that could not be read, with the reasons. They may or may not exist.
+    /// The files and folders that could not be read, with the reasons. These files and folders may or may not exist.
     pub(super) unread: Vec<(String, String)>,
     /// Why a folder that was scanned cannot be watched for changes.
     pub(super) unwatched: Option<String>,

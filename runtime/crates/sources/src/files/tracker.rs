@@ -23,8 +23,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// A file that a program has open for writing is submitted once it has been unchanged for this time. The system reports
 /// when the program closes the file or ends, so this wait matters only for files that stay open, such as logs.
 const OPEN_WAIT: Duration = Duration::from_secs(300);
-/// The wait if it is unknown whether a program has the file open for writing: the file is new and empty, or
-/// notifications were lost.
+/// A file that a program may have open for writing is submitted once it has been unchanged for this time. Whether a
+/// program has the file open is unknown if the file is new and empty, or if notifications were lost.
 const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A pending file: its last observed metadata differs from its known version.

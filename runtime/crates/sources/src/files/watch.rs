@@ -14,7 +14,8 @@ use super::name;
 /// Maximum number of names in the queue. If there are more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
 /// Maximum number of names in one generation of [`Unopened`]. Older names can be forgotten: if a program creates a file
-/// by opening it, the system reports the opening right after the creation. A later opening is by another program.
+/// by opening it, the system reports the opening right after the creation. A later opening is by another program, and
+/// does not matter.
 const UNOPENED_MAX: usize = 4_096;
 
 /// The kind of a hint about a file name. A later hint replaces an earlier one, but `Changed` never replaces another

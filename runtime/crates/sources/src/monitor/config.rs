@@ -386,8 +386,8 @@ impl JsonSchema for FlapSchema {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "Detects flapping: a state that changes too often. After `changes` changes within the time \
-                `within`, one event reports that the state is flapping. Further changes are not reported until at most \
-                half of `changes` are left within this time.",
+                `within`, one event reports that the state is flapping. Further changes are not reported until the \
+                number of changes within this time is at most half of `changes`.",
             "type": "object",
             "properties": {
                 "changes": { "type": "integer", "format": "uint32", "minimum": FLAP_CHANGES.start(), "maximum": FLAP_CHANGES.end() },

@@ -166,7 +166,7 @@ fn sockets(address: &str) -> impl Iterator<Item = Result<PathBuf, String>> {
         let path = path.filter(|path| transport == "unix" && path.len() > 1);
         path.map(|path| PathBuf::from(OsString::from_vec(path))).ok_or_else(|| {
             let example = "unix:path=/run/dbus/system_bus_socket";
-            format!("`{one}` is not the address of a socket of this machine, such as `{example}`")
+            format!("`{one}` is not the address of a socket of this machine; an example is `{example}`")
         })
     })
 }

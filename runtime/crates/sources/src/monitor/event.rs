@@ -60,7 +60,8 @@ pub(super) fn changed(
 }
 
 /// Derives the id of the event from the time of the change and the subject. So if the event is submitted twice, both
-/// have the same id, and the bus stores only one. The path of a file can be longer than an id: then the id has its hash.
+/// have the same id, and the bus stores only one. The path of a file can be too long for an id: then the id has the
+/// hash of the path instead.
 fn id(at: &str, subject: &str) -> String {
     let id = format!("{at} {subject}");
     if id.len() <= ID_BYTES_MAX { id } else { format!("{at} sha256:{}", hex(&Sha256::digest(subject))) }

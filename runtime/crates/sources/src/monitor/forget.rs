@@ -13,7 +13,8 @@ use super::watched::Watched;
 /// Maximum number of subjects (watched things) that a reading of one monitor finds.
 pub(super) const SUBJECTS_MAX: usize = 256;
 /// Maximum number of subjects of a monitor after a reading: those that the reading found, and the others that the
-/// monitor still reports. Other users may be able to rename the files of a watched folder again and again.
+/// monitor still reports. Without this limit, a user who renames the files of a watched folder again and again could
+/// add any number of subjects.
 pub(super) const KNOWN_MAX: usize = 2 * SUBJECTS_MAX;
 /// How long the monitor still reports a subject that its check no longer finds.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
@@ -53,9 +54,9 @@ pub(super) fn forget_excess(
         return Vec::new();
     }
     let (gone, fixed) = (gone_state(check), check.subjects());
-    // First the subjects that are reported as gone, those that have been gone the longest before the others. Then the
-    // newest of the subjects that are not reported yet (because of the option `for`), so that many new names do not
-    // prevent the report about an old one.
+    // The order of removal. First the subjects whose state already says that they are gone, the longest gone first.
+    // Then the others, the newest first: because of the option `for`, some of them may not be reported as gone yet, and
+    // many new names must not prevent this report for an old subject.
     let order = |watched: &Watched| match watched.machine.since().mono_ms {
         since if watched.state() == gone => (false, since),
         since => (true, -since),

@@ -205,8 +205,8 @@ pub(super) async fn write(bus: &Bus, changed: &[Changed]) {
             }
             continue;
         }
-        // A monitor may have forgotten a subject meanwhile. Its readings were then removed before they were written
-        // here.
+        // A monitor may have forgotten a subject meanwhile, and removed its readings before they were written here.
+        // Then remove them again.
         let forgotten = batch.iter().filter(|one| !one.running.subjects().contains_key(&one.subject));
         let marks: Vec<Mark> = forgotten.flat_map(|one| one.marks(|_| None)).collect();
         if !marks.is_empty()

@@ -49,7 +49,7 @@ type Scan = Result<Arc<[Running]>, String>;
 pub(super) struct Processes {
     last: Mutex<Option<(Instant, Scan)>>,
     /// Locked while a scan runs. A scan can hang, because the kernel reads a command line from the memory of its
-    /// process, and this memory can be that of a file on a file system that hangs.
+    /// process, and this memory can be mapped from a file on a file system that hangs.
     scanning: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -19,7 +19,8 @@ pub(super) enum Unit {
 }
 
 /// The spellings of units in the manifest, each with its factor to the base unit. A value is formatted with the first
-/// spelling of its unit that has a factor not larger than the value, if possible one with at most one decimal place.
+/// spelling of its unit whose factor is not larger than the value and with which the value has at most one decimal
+/// place. If there is none, the first spelling whose factor is not larger than the value is used.
 const SPELLINGS: &[(Unit, &str, f64)] = &[
     (Unit::Percent, "%", 1.0),
     (Unit::Bytes, "TiB", 1_099_511_627_776.0),

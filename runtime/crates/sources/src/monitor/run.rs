@@ -151,8 +151,8 @@ impl Monitor {
         }
     }
 
-    /// Takes a reading. The limit on its time includes all waits, because a monitor that waits for longer must not keep
-    /// its last state.
+    /// Takes a reading. The limit on its time includes all waits. A reading that exceeds the limit counts as unknown,
+    /// because a monitor must not keep its last state when it has no readings.
     async fn read(&mut self) -> Reading {
         let limit = self.running.config.check.reading_max();
         let reading = timeout(limit, self.read_without_limit()).await;

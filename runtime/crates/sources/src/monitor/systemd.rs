@@ -173,7 +173,8 @@ async fn restarts(connection: &mut Connection, path: &str) -> Result<u32, CallEr
     }
 }
 
-/// Removes unusual characters from a word that systemd returned, and limits its length, so that users can see the word.
+/// Removes unusual characters from a word that systemd returned, and limits its length, so that the word can safely be
+/// shown to users.
 fn word(text: &str) -> String {
     let is_valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.chars().filter(is_valid).take(WORD_CHARS_MAX).collect()

@@ -114,7 +114,8 @@ macro_rules! change_delivery {
 }
 pub(crate) use change_delivery;
 
-/// The values that a delivery must have, because an index was searched for them.
+/// The values that a delivery must have. If a query has searched an index for these values and finds a delivery with
+/// other values, the index is damaged.
 #[derive(Clone, Copy)]
 pub(crate) struct Expected {
     pub(crate) state: i64,

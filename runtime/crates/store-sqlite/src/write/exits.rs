@@ -61,8 +61,9 @@ impl Write for RecordExit {
     }
 }
 
-/// Returns true if the last recorded exit is that of this run. A damaged mark counts as another run, so an exit may be
-/// counted twice. Then a delivery becomes a dead letter too early, and an operator can redrive it.
+/// Returns true if the exit that was recorded last is the exit of the process with the number `run`. If the mark is
+/// damaged, returns false, so an exit may be counted twice. Then a delivery becomes a dead letter too early, and an
+/// operator can redrive it.
 fn is_counted(tx: &Connection, run: u64) -> rusqlite::Result<bool> {
     match read::marks(tx, SCOPE) {
         Ok(marks) => Ok(marks.get(KEY).is_some_and(|value| *value == run.to_le_bytes())),

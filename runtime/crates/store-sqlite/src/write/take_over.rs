@@ -176,7 +176,7 @@ fn put_in_order(commit: &mut GroupCommit<'_>, owner: Owner, key: &str) -> rusqli
         .execute([id.0])?;
         commit.counters.take_recent(id);
         commit.counters.change_state(owner, state, rows::BLOCKED);
-        // The delivery may be in this list, because an earlier write of the same commit made it ready.
+        // The delivery may be in `commit.ready`, because an earlier write of the same commit made it ready.
         commit.ready.retain(|ready| ready.id != id);
     }
     unblock_next(commit, owner, key)
@@ -205,9 +205,9 @@ fn rename_scopes(tx: &Connection, take_over: &TakeOver) -> rusqlite::Result<usiz
     Ok(count)
 }
 
-/// Replaces the function name in keys of marks for the function and for its sources. If a mark with the new key already
-/// exists, the old mark of a source stays as it is, and the old mark of the function itself is removed. Returns the
-/// number of changed marks.
+/// Replaces the function name in the keys of marks. Each of these marks is for the function itself or for one of its
+/// sources. If a mark with the new key already exists, the old mark is not renamed: it stays if it is for a source, and
+/// is removed if it is for the function itself. Returns the number of renamed and removed marks.
 fn rename_keys(tx: &Connection, take_over: &TakeOver, names: &[MarkNames]) -> rusqlite::Result<usize> {
     let mut count = 0;
     for names in names {

@@ -86,7 +86,7 @@ pub async fn damaged_marks_state_and_replays_are_errors_and_others_are_returned(
     damage(DamagedRow::Replay(ReplayId(1)));
     assert!(matches!(store.marks("lost".into()).await, Err(StoreError::Damaged(_))));
     assert_eq!(store.marks("kept".into()).await.unwrap()["k"], b"1");
-    // This checks the list of keys: a single value may come from the cache, where it is undamaged.
+    // The test reads the list of keys and no single value: a value may come from the cache, where it is undamaged.
     assert!(matches!(store.state_keys("lost", None, 10).await, Err(StoreError::Damaged(_))));
     assert_eq!(store.state_keys("kept", None, 10).await.unwrap().keys, ["k"]);
     assert!(matches!(store.replay(ReplayId(1)).await, Err(StoreError::Damaged(_))));

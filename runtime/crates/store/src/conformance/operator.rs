@@ -94,8 +94,8 @@ pub async fn pending_deliveries_move_to_another_function_in_the_order_of_their_k
     store.accept(vec![new_event("1", deliveries)], vec![]).await.unwrap();
     store.complete(ended(3, 1, "retry", Verdict::RetryAt(NOW_MS + 60_000))).await.unwrap();
     let moved = async || store.move_pending(&Actor::Runtime, "shop/a".into(), b, ids([4])).await.unwrap();
-    // Delivery 4 is in `except`. Delivery 5 would come before delivery 6 of the same key, but an attempt at delivery 6
-    // could already be running.
+    // Delivery 4 is not moved, because it is in `except`. Delivery 5 is not moved either: it would come before delivery
+    // 6 of the same key, and an attempt at delivery 6 could already be running.
     assert_eq!((moved().await, moved().await), (3, 0));
     assert_eq!((ready_ids(store, a).await, ready_ids(store, b).await), (ids([4, 5]), ids([1, 6])));
     let (due, _) = store.due(b, Stream::Live, NOW_MS + 60_000, HashSet::default(), LoadLimit::of(9)).await.unwrap();

@@ -156,8 +156,9 @@ fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
     ClientHeaders { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
 }
 
-/// Returns the elements of a list header, from all its lines. The lines are split at all commas, even within quotes. No
-/// valid element contains a comma, so the pieces of a quoted text with a comma are not valid addresses.
+/// Returns the elements of a list header, from all its lines. The lines are split at all commas, even within quotes.
+/// This is safe: no valid element contains a comma, and the pieces of a quoted text with a comma are not valid
+/// addresses.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(name).iter();
     // A line that is not visible ASCII counts as an unknown address, so the addresses before it are not trusted.

@@ -108,7 +108,7 @@ fn default_tolerance() -> Duration {
 
 impl Auth {
     /// Returns how long the same signed request is accepted: from its time minus the tolerance to its time plus the
-    /// tolerance. `None` if nothing limits this, because no time is signed.
+    /// tolerance. `None` if there is no limit, because no time is signed.
     pub fn signature_lifetime(&self) -> Option<Duration> {
         let tolerance = match self {
             Self::StandardWebhooks(_) | Self::Stripe(_) | Self::Slack(_) => default_tolerance(),

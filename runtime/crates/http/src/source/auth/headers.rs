@@ -68,7 +68,8 @@ pub(super) fn optional_id(headers: &HeaderMap, name: &HeaderName) -> Result<Opti
     }
 }
 
-/// Reads the members that `T` has from a JSON object. Returns `None` for other bodies.
+/// Reads the members that `T` has from a JSON object. Returns `None` if the body is not a JSON object with these
+/// members.
 pub(super) fn members<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Option<T> {
     serde_json::from_slice::<T>(body).ok()
 }

@@ -13,8 +13,8 @@ use crate::signature::hmac_key;
 use evoke_manifest::hmac::Algorithm;
 
 /// The highest number of Ed25519 signatures that are verified for one request; the rest match no key. Each verification
-/// reads the whole body. A sender that changes its key sends two signatures, so this is enough for the 8 keys of a
-/// source.
+/// reads the whole body. A sender that changes its key sends two signatures, so 16 verifications are enough for the 8
+/// keys that a source can have.
 const VERIFICATIONS_MAX: usize = 16;
 
 /// A secret of a source. `Debug` hides it.

@@ -57,8 +57,8 @@ pub(super) fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
         extensions += event.extensions.len();
         if extensions > BATCH_EXTENSIONS_MAX {
             return Err(ReadError::TooLarge(format!(
-                "the events of the batch have more than {BATCH_EXTENSIONS_MAX} extension attributes; send them in several \
-                 batches"
+                "the events of the batch have more than {BATCH_EXTENSIONS_MAX} extension attributes in total; send the \
+                 events in several batches"
             )));
         }
         Ok(event)
@@ -69,7 +69,8 @@ pub(super) fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
 fn items(json: &[u8]) -> Result<Items<'_>, ReadError> {
     let malformed = |detail: &str| ReadError::Malformed(format!("the body is not a JSON array of events: {detail}"));
     let json = skip_byte_order_mark(json);
-    // The error of the parser would repeat a whole string. For an array, it repeats no part of the body.
+    // If the body is a JSON string, the error of the parser would repeat all of it. An error in an array repeats no
+    // part of the body.
     if json.trim_ascii_start().first() != Some(&b'[') {
         return Err(malformed("a batch begins with `[`"));
     }

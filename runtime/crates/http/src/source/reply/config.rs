@@ -20,7 +20,8 @@ pub struct ReplyEvent {
     /// Type of the event; `*` matches any number of characters.
     #[schemars(with = "String", length(min = 1))]
     pub event: TypeGlob,
-    /// Longest wait, at most 1m. If no such event arrives in this time, the response is 202.
+    /// Longest wait after the event of the request is stored, at most 1m. If no such event is published in this time,
+    /// the response is 202.
     #[serde(default = "default_timeout", with = "DurationText")]
     pub timeout: Duration,
 }

@@ -26,7 +26,7 @@ pub(super) fn recorded(reader: &mut Reader<'_>, node: &Node, span: Span) -> Opti
     let replay = table.optional(reader, "replay").and_then(|node| reader.boolean(node, "`replay`"));
     let mut times = |reader: &mut Reader<'_>, key: &'static str| {
         let items = table.optional(reader, key).map(|node| reader.list(node, &format!("`{key}`"))).unwrap_or_default();
-        let time = |item: &std::rc::Rc<Node>| reader.parse_text(item, "a reading", point_in_time);
+        let time = |item: &std::rc::Rc<Node>| reader.parse_text(item, "a recorded time", point_in_time);
         items.iter().filter_map(time).collect::<Vec<_>>()
     };
     let (wall, published) = (times(reader, "wall"), times(reader, "published"));

@@ -13,7 +13,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const VERSION: u8 = 1;
 /// The type of a method call.
 const METHOD_CALL: u8 = 1;
-/// The flag that a call must not start the service if it is not running.
+/// The flag of a call that must not start the service if the service is not running.
 const NO_AUTO_START: u8 = 2;
 
 /// The codes of header fields.
@@ -121,8 +121,8 @@ impl Writer {
         self.signature(kind);
     }
 
-    /// Writes the length of an array and then its elements. The arrays of this client need no padding between the
-    /// length and the first element. The length of an array must not include such padding, but here it would.
+    /// Writes the length of an array and then its elements. The first element must not need padding after the length,
+    /// as in all arrays of this client. D-Bus does not count such padding in the length, but this function would.
     fn array(&mut self, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let start = self.0.len();

@@ -24,7 +24,7 @@ use super::super::quantity::Unit;
 use super::super::resources::Resources;
 use super::{Finding, Found, Measure, globs};
 
-/// Maximum length of `run`: the program and its arguments.
+/// Maximum number of entries of `run`: the program and its arguments.
 const ARGUMENTS_MAX: usize = 256;
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 /// The longest wait for the start of a program while programs of other monitors run.

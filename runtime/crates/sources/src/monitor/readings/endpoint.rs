@@ -15,7 +15,8 @@ use super::super::resources::Resources;
 
 /// Maximum size of a file with certificate authorities, in bytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
-/// The allowed values of `timeout`. The client of outbound requests limits each of its waits to 5 s.
+/// The allowed values of `timeout`. A longer one would often have no effect: the client of outbound requests waits at
+/// most 5 s for the lookup of a name and, in the check `http`, at most 5 s for a connection.
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
 
 /// The client of one check. It may only connect to the address of this check.

@@ -29,7 +29,7 @@ fn uneven_step(field: &Field, part: Part) -> Option<Advice> {
         Some(unit) => format!("for equal intervals, write `every: {step}{unit}` instead of `cron`"),
         None => {
             let values: Vec<_> = (min..min + count).step_by(usize::from(step)).map(|value| value.to_string()).collect();
-            format!("if you mean this, write `{}`", values.join(","))
+            format!("if you want these values, write `{}`", values.join(","))
         }
     };
     if step >= count && step > 1 {
@@ -105,7 +105,7 @@ fn skipped_months(fields: &Fields<'_>) -> Option<Advice> {
 }
 
 /// Warns if both the day of the month and the day of the week are set: the timer ticks on days that match either field.
-/// Cron has the same rule, but in some versions of cron, `*/2` counts as `*`.
+/// Cron has the same rule. But some versions of cron treat `*/2` like `*`, and then a day must match both fields.
 fn either_day(fields: &Fields<'_>) -> Option<Advice> {
     if fields.both_days || fields.is_all(DAY) || fields.is_all(WEEKDAY) {
         return None;
@@ -115,5 +115,5 @@ fn either_day(fields: &Fields<'_>) -> Option<Advice> {
         "the timer ticks on the days of the month `{day}` and also on the days of the week `{weekday}`: a day needs to \
          match only one of the two fields"
     );
-    Some((message, format!("to tick only on days that match both, write `+{weekday}`; otherwise, write two timers")))
+    Some((message, format!("if a day must match both, write `+{weekday}`; if one is enough, write two timers")))
 }

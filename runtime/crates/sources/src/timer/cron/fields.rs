@@ -47,7 +47,7 @@ pub(super) const FIELDS: [Field; 6] = [
     },
     Field {
         what: "a day of the week",
-        range: "0 to 6 from Sunday, or SUN to SAT",
+        range: "0 (Sunday) to 6 (Saturday), or SUN to SAT",
         min: 0,
         max: 7,
         count: 7,
@@ -174,7 +174,7 @@ impl Field {
             "LW" if at == DAY => return Ok(Part::LastWorkday),
             "L" if at == WEEKDAY => {
                 let help =
-                    "write `5L` for the last Friday of a month, or write `L` as the day of the month for its last day";
+                    "for the last Friday, write `5L`; for the last day of the month, write `L` as the day of the month";
                 return Err(Some(help.to_owned()));
             }
             _ => {}
