@@ -11,7 +11,7 @@ use super::number::canonical_number;
 /// half of a surrogate pair is read as U+FFFD.
 ///
 /// # Errors
-/// The text is not one valid JSON text, or is nested deeper than 128 levels. A matcher returns the same errors.
+/// The text is not exactly one valid JSON text, or is nested deeper than 128 levels. A matcher returns the same errors.
 pub fn canonical_json(json: &str) -> Result<String, MalformedEvent> {
     let mut reader = Reader { scanner: Scanner::new(json.as_bytes())? };
     let mut text = String::with_capacity(json.len());
@@ -23,7 +23,8 @@ pub fn canonical_json(json: &str) -> Result<String, MalformedEvent> {
 /// Checks that a text is valid as the JSON data of an event.
 ///
 /// # Errors
-/// The text is not one valid JSON text, not UTF-8, or nested deeper than 128 levels. A matcher returns the same errors.
+/// The text is not exactly one valid JSON text, not UTF-8, or nested deeper than 128 levels. A matcher returns the same
+/// errors.
 pub fn check_json(json: &[u8]) -> Result<(), MalformedEvent> {
     let mut scanner = Scanner::new(json)?;
     scanner.skip_value(0)?;

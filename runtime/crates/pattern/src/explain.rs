@@ -69,7 +69,7 @@ const VALUE_CHARS_MAX: usize = 120;
 /// [`Matcher`](super::Matcher), so the explanation always agrees with the matcher's result.
 ///
 /// # Errors
-/// Returns an error when the event's data is not one valid JSON text.
+/// Returns an error when the event's data is not exactly one valid JSON text.
 pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, MalformedEvent> {
     let matcher = pattern.matcher();
     let index = matcher.index();

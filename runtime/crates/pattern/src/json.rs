@@ -12,7 +12,7 @@ use std::fmt;
 /// The largest nesting depth of arrays and objects; serde_json has the same limit.
 pub(super) const DEPTH_MAX: u32 = 128;
 
-/// The error of an event whose data is not one valid JSON text.
+/// The error of an event whose data is not exactly one valid JSON text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedEvent {
     /// The position of the error in the JSON text, in bytes from its start.

@@ -291,7 +291,7 @@ impl Pattern {
     /// use a [`Matcher`] instead.
     ///
     /// # Errors
-    /// Returns an error when the event's data is not one valid JSON text.
+    /// Returns an error when the event's data is not exactly one valid JSON text.
     pub fn matches(&self, event: &EventView<'_>) -> Result<bool, MalformedEvent> {
         self.matcher().matches_any(event)
     }

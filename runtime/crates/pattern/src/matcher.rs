@@ -154,8 +154,8 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     /// buffers of the current thread.
     ///
     /// # Errors
-    /// Returns an error when the event's data is not one valid JSON text. The data is validated completely, even when
-    /// no pattern tests it.
+    /// Returns an error when the event's data is not exactly one valid JSON text. The data is validated completely,
+    /// even when no pattern tests it.
     pub fn matches(&self, event: &EventView<'_>) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| self.matches_into(event, scratch, &mut keys))?;
@@ -191,7 +191,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     /// top-level fields.
     ///
     /// # Errors
-    /// Returns an error when the bytes are not one valid JSON text, or when the text is not an object.
+    /// Returns an error when the bytes are not exactly one valid JSON text, or when the text is not an object.
     pub fn matches_json(&self, json: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| {

@@ -391,7 +391,7 @@ impl Exposition {
         let help = "Value of the last reading of a watched thing, in the unit of the label `unit`";
         writer.write("evoke_monitor_value", help, None, MetricType::Gauge, values)?;
         let monitors = &self.metrics.monitors;
-        let help = "Readings that monitors took; each watched thing has its own readings";
+        let help = "Readings that monitors took; a monitor that watches three things takes three readings each time";
         writer.counter("evoke_monitor_readings", help, one(monitors.readings.get()))?;
         let help = "Time from the scheduled time of a monitor's reading to the start of the reading";
         let lateness = one(Borrowed(&monitors.lateness));

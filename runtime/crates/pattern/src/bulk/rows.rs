@@ -1,4 +1,5 @@
-//! The rows of one field. A row is a set of lists of conditions. Equal rows are stored once; each row has a number.
+//! The rows of one field. A row is a set of the field's lists of conditions, stored as one bit for each list. Equal
+//! rows are stored once; each row has a number.
 
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
@@ -17,7 +18,7 @@ pub(super) struct Sets {
     pub(super) unmet_needed: Vec<u64>,
 }
 
-/// The rows of one field, and the sets of alternatives that result from them.
+/// The rows of one field (sets of lists of conditions), and for each row the sets of alternatives that follow from it.
 pub(super) struct Rows<'a> {
     /// The requirement of each bit, as an index into `Bulk::requirements`.
     requirements: &'a [u32],
