@@ -18,14 +18,14 @@ use std::sync::Arc;
 /// Largest size of a manifest or test file in bytes. Larger files are rejected.
 pub(super) const BYTES_MAX: usize = 1 << 20;
 /// Largest number of nodes with all aliases expanded. An alias can stand for a value that contains other aliases, so a
-/// short text could otherwise expand to billions of nodes. The number also limits the depth of aliases within aliases
-/// to about 400.
+/// short text could otherwise expand to billions of nodes.
 const NODES_MAX: usize = 100_000;
 /// Largest total length of the texts of keys and values with all aliases expanded, in bytes. Code that converts the tree
 /// copies the text of an alias at each use. A text of [`BYTES_MAX`] without aliases never exceeds this limit: the value
 /// of an escape, such as `\L`, has at most 1.5 times its length.
 const EXPANDED_BYTES_MAX: usize = 4 << 20;
-/// Largest nesting depth of lists and maps. Even a deeply nested event pattern needs only about ten levels.
+/// Largest nesting depth of lists and maps with all aliases expanded. Recursive code, such as the conversion to JSON, can
+/// therefore not overflow the stack. Even a deeply nested event pattern needs only about ten levels.
 const DEPTH_MAX: usize = 64;
 
 /// The words that messages use for a kind of file.
@@ -206,6 +206,7 @@ impl Builder<'_> {
                     ));
                 };
                 self.count(node.expanded, span)?;
+                self.check_depth(node.expanded.levels, span)?;
                 self.attach(node, span)
             }
             Event::DocumentStart(_, _) if self.root.is_some() => Err(self.fatal(
@@ -234,8 +235,17 @@ impl Builder<'_> {
         Err(self.fatal(span, message, &help))
     }
 
+    /// Returns an error if a value with this many levels would be nested too deeply at the current place.
+    fn check_depth(&self, levels: usize, span: Span) -> Result<(), Box<Diagnostic>> {
+        if self.open.len() + levels <= DEPTH_MAX {
+            return Ok(());
+        }
+        let message = format!("lists and maps are nested more than {DEPTH_MAX} levels deep");
+        Err(self.fatal(span, message, "reduce the nesting; an alias (`*name`) counts like the value it stands for"))
+    }
+
     fn scalar(&mut self, text: &str, plain: bool, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {
-        let expanded = Expanded { nodes: 1, bytes: text.len() };
+        let expanded = Expanded { nodes: 1, bytes: text.len(), levels: 0 };
         self.count(expanded, span)?;
         if let Some(OpenCollection { kind: CollectionKind::Map { key: key @ None, .. }, expanded: map, .. }) =
             self.open.last_mut()
@@ -260,15 +270,9 @@ impl Builder<'_> {
         anchor: usize,
         kind: CollectionKind,
     ) -> Result<(), Box<Diagnostic>> {
-        let expanded = Expanded { nodes: 1, bytes: 0 };
+        let expanded = Expanded { nodes: 1, bytes: 0, levels: 1 };
         self.count(expanded, span)?;
-        if self.open.len() >= DEPTH_MAX {
-            return Err(self.fatal(
-                span,
-                format!("lists and maps are nested more than {DEPTH_MAX} levels deep"),
-                "reduce the nesting",
-            ));
-        }
+        self.check_depth(expanded.levels, span)?;
         if matches!(self.open.last(), Some(OpenCollection { kind: CollectionKind::Map { key: None, .. }, .. })) {
             return Err(self.fatal(
                 span,

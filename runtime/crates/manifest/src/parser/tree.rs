@@ -13,18 +13,21 @@ pub struct Node {
     pub(crate) expanded: Expanded,
 }
 
-/// The size of a part of the tree, in which each use of an alias counts like the value it stands for.
+/// The size and depth of a part of the tree, in which each use of an alias counts like the value it stands for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expanded {
     pub(crate) nodes: usize,
     /// The length of all texts of scalars and keys.
     pub(crate) bytes: usize,
+    /// The nesting depth of lists and maps: 0 for a scalar, 1 for a list of scalars.
+    pub(crate) levels: usize,
 }
 
 impl Expanded {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.nodes = self.nodes.saturating_add(other.nodes);
-        self.bytes = self.bytes.saturating_add(other.bytes);
+    pub(crate) fn add(&mut self, inner: Self) {
+        self.nodes = self.nodes.saturating_add(inner.nodes);
+        self.bytes = self.bytes.saturating_add(inner.bytes);
+        self.levels = self.levels.max(inner.levels + 1);
     }
 }
 
