@@ -267,7 +267,7 @@ fn no_token_goes_to_another_user_or_over_the_network_without_tls() {
         assert_eq!(code, Some(2));
         if is_root {
             let (code, message) = run(&here);
-            assert!(message.contains("belongs to the user with the id 12345, so it gets no token"), "{message}");
+            assert!(message.contains("belongs to the user with the id 12345, so no token is sent to it"), "{message}");
             assert_eq!(code, Some(3));
             let mut received = Vec::new();
             listener.accept().unwrap().0.read_to_end(&mut received).unwrap();

@@ -67,12 +67,12 @@
 //! upper and lower case are equal. The name of a function may leave out the app if only one function has the rest of
 //! the name.
 //!
-//! Lists and traces are streamed at the pace of the client. At each of the steps of reading, waiting and sending, at
-//! most 64 KiB are in memory, or one object that is larger. A client has 30 seconds to read 64 KiB; then it is
-//! disconnected, as is a client whose token is revoked or expires. A response that fails midway ends without the
-//! terminating chunk of its transfer encoding. The number of concurrent requests is limited for each kind of request
-//! (`admin/permits.rs`); a request beyond the limit gets 503. Health requests do not count, and connections are left
-//! for them when all other requests are running.
+//! Lists and traces are streamed at the pace of the client. Of each response, at most 64 KiB are being read, at most
+//! 64 KiB wait, and at most 64 KiB are being sent; a larger object is in memory as a whole. A client has 30 seconds to
+//! read 64 KiB; then it is disconnected, as is a client whose token is revoked or expires. A response that fails midway
+//! ends without the terminating chunk of its transfer encoding. The number of concurrent requests is limited for each
+//! kind of request (`admin/permits.rs`); a request beyond the limit gets 503. Health requests do not count, and some
+//! connections remain for them when the other requests have reached their limits.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!

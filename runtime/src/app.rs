@@ -97,7 +97,7 @@ pub struct UpOptions {
     pub backlog_max: bus::Amount,
     /// Maximum number and total size of the events that one event causes, directly or through events that it caused.
     pub descendants_max: DescendantsMax,
-    /// How long finished events are kept, and the maximum size of the store.
+    /// How long after its acceptance a finished event is kept, and the maximum size of the store.
     pub retention: Retention,
     /// The event `evoke.storage.low` is emitted when the free space on the disk of the data folder falls below this
     /// number of bytes. `None` uses the default.
@@ -232,8 +232,8 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         let scheduler = Scheduler::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone());
-        // The scheduler starts only after the functions are loaded, because it immediately routes all events that are
-        // due.
+        // The scheduler immediately routes all events that are due. Before the functions are loaded, it would route
+        // these events to no function.
         tasks.scheduler = Some(Task::spawn(|stop| scheduler.run(stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
@@ -323,7 +323,7 @@ impl App {
             self.host.report(Progress::Draining { limit: self.options.drain });
         }
         self.control.set_phase(Phase::Draining);
-        // The monitor stops first. Otherwise it could report functions and sources as failing because they stop.
+        // The health monitor stops first. Otherwise it could report functions and sources as failing because they stop.
         task::stop(monitor).await;
         task::stop(http).await;
         self.control.stop_sources().await;
@@ -338,7 +338,7 @@ impl App {
             self.host.report(Progress::Interrupted { deliveries });
         }
         task::stop(retention).await;
-        // Stops after the last attempt, so that the uses of all attempts are stored.
+        // This task stops after the last attempt, so that it also stores which grants that attempt used.
         task::stop(grant_records).await;
         let closed = parts.store.close().await;
         task::stop(admin).await;

@@ -43,14 +43,14 @@ const ADDRESS: &str = "127.0.0.1:1";
 /// The name of the token that authenticates the requests.
 const TOKEN: &str = "offline";
 
-/// The API over a folder.
+/// The admin API over the store in one folder.
 pub struct Offline {
     admin: Arc<Admin>,
     service: TowerToHyperService<axum::Router>,
     /// The token of the requests.
     token: String,
     runtime: Runtime,
-    /// A temporary folder with the tokens, and with an empty log if the opened folder has no log.
+    /// A temporary folder with the tokens. It also has empty logs of functions if the opened folder has no logs.
     temporary: TempDir,
 }
 

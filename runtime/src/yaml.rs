@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use evoke_manifest::parser::{Resolved, Scalar};
 use evoke_model::text::is_deceptive;
 
-/// Values up to this number of characters are written on one line.
+/// Values up to this number of characters, with their indentation, are written on one line.
 const LINE_CHARS_MAX: usize = 100;
 
 /// Returns the lines of a map in block style, each indented by this number of spaces.

@@ -123,7 +123,7 @@ export function Health() {
     <div class="main"><main class="view" id="main" tabindex="-1"><header><h1>Health</h1></header>
       <div class="stack">
         ${refused && html`<div class="notice bad" role="alert">The store accepts no writes: ${refused}</div>`}
-        ${exit && html`<div class="notice warn"><span>The previous process of Evoke ended without a clean stop${exit.deliveries.length + exit.requests.length + exit.loads.length > 0 && `; it ran ${[...exit.deliveries.map((one) => `delivery ${one.id} of ${one.function}`), ...exit.requests.map((name) => `requests of ${name}`), ...exit.loads.map((name) => `the component of ${name}`)].join(", ")}`}.</span></div>`}
+        ${exit && html`<div class="notice warn"><span>The previous process of Evoke ended without a clean stop${exit.deliveries.length + exit.requests.length + exit.loads.length > 0 && `; it was running ${[...exit.deliveries.map((one) => `delivery ${one.id} of ${one.function}`), ...exit.requests.map((name) => `requests of ${name}`), ...exit.loads.map((name) => `the compilation or load of ${name}`)].join(", ")}`}.</span></div>`}
         <div class="cards">
           <div class="card"><span>version</span><b>${status.version}</b></div>
           <div class="card"><span>up since</span><b>${ago(new Date(Date.parse(now.at) - status.uptime_ms).toISOString(), Date.parse(now.at)).replace(" ago", "")}</b></div>

@@ -105,8 +105,8 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
 }
 
 /// Responds to the requests of the console that name the listener `localhost`; see [`guard`]. Redirects a request for
-/// the page to the URL of the listener; the browser keeps the fragment of the URL, which has the view or a code.
-/// Refuses to open a session. Returns `None` for all other requests.
+/// the page to the URL of the listener. The browser keeps the fragment of the URL, which contains the view to show, or
+/// the code that opens a session. Refuses a request that opens a session. Returns `None` for all other requests.
 fn without_console(request: &Request<Body>, access: &Access) -> Result<Option<Response<Body>>, Problem> {
     let url = access.admin.listener.url();
     match (request.method(), request.uri().path()) {

@@ -54,7 +54,7 @@ impl From<JoinError> for ApiError {
     }
 }
 
-/// The response has begun, so its status and its headers cannot change.
+/// For an error after the response has begun. The status and the headers are already sent, so only the reason is kept.
 impl From<ApiError> for StreamError {
     fn from(error: ApiError) -> Self {
         Self::Failed(error.0.detail)

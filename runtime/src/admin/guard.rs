@@ -82,7 +82,7 @@ fn check_origin(
     let refused = |what: &str, value: &HeaderValue| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let detail =
-            format!("a page of another site sent the request ({what}: {value}); only {} is accepted", listener.url());
+            format!("a page of another site sent the request ({what}: {value}); use the console at {}", listener.url());
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     for origin in headers.get_all(ORIGIN) {

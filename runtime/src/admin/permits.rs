@@ -10,17 +10,17 @@ use tokio::task::JoinError;
 use super::tokens::Role;
 use evoke_http::problem::Problem;
 
-/// Maximum number of concurrent requests that only read. Each of them has at most one page of a list, or one event, in
+/// Maximum number of concurrent GET and HEAD requests. Each of them has at most one page of a list, or one event, in
 /// memory. The objects and their JSON together typically take less than 1 MiB.
 const READS_MAX: usize = 48;
-/// Maximum number of concurrent requests that change something. Their bodies need at most 64 MiB together.
+/// Maximum number of concurrent requests with other methods. Their bodies need at most 64 MiB together.
 const CHANGES_MAX: usize = 16;
-/// Maximum number of concurrent requests with `follow=true`, which stay open.
+/// Maximum number of concurrent lists with `follow=true` and live streams of the console, which stay open.
 const FOLLOWERS_MAX: usize = 32;
 /// Maximum number of concurrent scans. A scan is the part of a request that reads much data before something is sent.
 /// For example, a trace reads its whole tree before its response begins. Further scans wait.
 const SCANS_MAX: usize = 2;
-/// Maximum number of concurrent scans of viewers, so that operators never wait for viewers only.
+/// Maximum number of concurrent scans of viewers, so that viewers alone never make an operator wait.
 const SCANS_OF_VIEWERS_MAX: usize = 1;
 /// Maximum number of concurrent requests, without health requests.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
@@ -61,8 +61,8 @@ pub(super) struct Permit {
 impl Permits {
     pub(super) fn new() -> Self {
         Self {
-            reads: Kind::new("reading requests", READS_MAX),
-            changes: Kind::new("requests that change something", CHANGES_MAX),
+            reads: Kind::new("GET requests", READS_MAX),
+            changes: Kind::new("POST, PUT and DELETE requests", CHANGES_MAX),
             followers: Kind::new("followed lists", FOLLOWERS_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             scans_of_viewers: Arc::new(Semaphore::new(SCANS_OF_VIEWERS_MAX)),
@@ -83,8 +83,8 @@ impl Permits {
     /// [`SCANS_OF_VIEWERS_MAX`] scans of viewers run. The permit must be dropped before the response is sent, because a
     /// slow client would hold it for a long time.
     pub(super) async fn scan(&self, role: Role) -> Scan {
-        // Viewers wait for each other first, so that only one of them can be in the queue before operators. The
-        // semaphores are never closed.
+        // Viewers wait for each other first, so that at most one of them is in the queue of `scans`, before operators.
+        // Each `ok()` returns a permit, because the semaphores are never closed.
         let of_viewers = match role {
             Role::Viewer => self.scans_of_viewers.clone().acquire_owned().await.ok(),
             Role::Operator => None,

@@ -161,7 +161,7 @@ pub(super) async fn test(
             }
         }
         if tests.len() > FILE_BYTES_MAX {
-            let detail = format!("the tests have more than {FILE_BYTES_MAX} bytes; choose one attempt with attempt=N");
+            let detail = format!("the test file has over {FILE_BYTES_MAX} bytes; choose one attempt with attempt=N");
             return Err(Problem::malformed(detail).into());
         }
         after = last;

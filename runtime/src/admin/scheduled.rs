@@ -26,7 +26,7 @@ use evoke_pattern::Matcher;
 use evoke_store::{Scheduled, Store};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Number of events read from the store at a time. If all of them have the largest size, this is 16 MiB.
+/// Number of events read from the store at a time. If all of them have the maximum size, they have 16 MiB together.
 const PAGE: usize = 16;
 /// Maximum number of events that are searched for one cancel request; this takes some seconds. The response has the
 /// position from which the next request continues.

@@ -159,8 +159,8 @@ impl Search {
         Ok((self.select_in_scan(found, exchange).await?, searched))
     }
 
-    /// Reads a page of events before `before`, before the pattern and the text select from them. Returns the events,
-    /// newest first, and the lowest position that was searched, which is the `before` of the next call.
+    /// Reads a page of events at positions below `before`, and does not test the pattern and the text yet. Returns the
+    /// events, newest first, and the lowest position that was searched, which is the `before` of the next call.
     async fn previous(
         &self,
         store: &dyn InspectionStore,

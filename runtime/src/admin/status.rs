@@ -25,8 +25,8 @@ use evoke_store::Store;
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// To test whether the store accepts writes, [`ready`] writes a mark, a small stored value, with this scope and key.
 const PROBE: &str = "/evoke/ready";
-/// If the disk has less free space than this, in bytes, [`ready`] writes the mark. The number is several times the size
-/// of a small commit.
+/// If the disk has less free space than this, in bytes, [`ready`] writes the mark: an empty commit writes nothing, so
+/// it cannot show that the disk is full. The number is several times the size of a small commit.
 const SMALL_WRITE: u64 = 128 * 1024;
 /// `Retry-After` of [`ready`] and [`health`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);

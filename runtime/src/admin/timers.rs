@@ -20,8 +20,8 @@ use evoke_sources::timer::{Skip, TimerTimes, inspect};
 use evoke_store::{Store, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// The default and the maximum of `ticks`. For each timer, the list has at most this number of next ticks, and at most
-/// this number of last ticks.
+/// The default and the maximum of `ticks`: for each timer, the list has at most `ticks` next ticks and at most `ticks`
+/// last ticks.
 const TICKS_DEFAULT: usize = 3;
 const TICKS_MAX: usize = 100;
 

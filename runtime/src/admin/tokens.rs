@@ -141,8 +141,8 @@ impl Tokens {
         caller.check(self.0.clock.now_ms()).map(|()| caller)
     }
 
-    /// Makes a token, and removes expired tokens. The new token is valid when this returns. Blocks until the file is on
-    /// disk.
+    /// Makes a token, and removes expired tokens. The new token is valid when this returns. Blocks until `tokens.json`
+    /// is on disk.
     pub(super) fn create(
         &self,
         name: &str,
@@ -187,7 +187,7 @@ impl Tokens {
         Ok(self.create(name, Role::Operator, None)?.token)
     }
 
-    /// Revokes a token, and cuts off its responses that are in progress. Blocks until the file is on disk.
+    /// Revokes a token, and cuts off its responses that are in progress. Blocks until `tokens.json` is on disk.
     pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
         if name == OWNER {
             return Err(TokenError::Owner(files::owner_path(&self.0.data)));
@@ -220,7 +220,7 @@ impl Tokens {
         self.0.valid.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes the tokens to the file, and then makes them valid.
+    /// Writes the tokens to `tokens.json`, and then makes them valid.
     fn replace(&self, tokens: Vec<Token>) -> Result<(), TokenError> {
         let others = tokens.iter().filter(|token| *token.caller.name != *OWNER);
         let stored = others.map(|Token { hash, created_ms, caller }| StoredToken {

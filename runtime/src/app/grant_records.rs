@@ -10,7 +10,8 @@ use evoke_store::StoreError;
 /// Time between two writes. If the process ends without a clean stop, the uses since the last write are lost.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs until `stop` is cancelled. Keeps the records of removed grants and functions for `keep`.
+/// Runs until `stop` is cancelled. Keeps the records of grants and functions for `keep` after their removal from the
+/// manifests.
 pub(super) async fn run(control: Control, keep: Duration, stop: CancellationToken) {
     loop {
         let is_last = stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none();

@@ -138,8 +138,8 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
     Event::from_json(text.as_bytes(), fill).map_err(|e| anyhow::anyhow!("--event is not a valid event: {e}"))
 }
 
-/// Returns a sandbox with the cache of the data folder, or without a cache on disk if that folder cannot be used.
-/// `concurrency` is the number of attempts that run at the same time.
+/// Returns a sandbox that uses the cache of compiled components in the data folder. If that folder cannot be used, the
+/// sandbox has no cache on disk. `concurrency` is the number of attempts that run at the same time.
 pub(super) fn sandbox(data: &Path, limits: CompileLimits, concurrency: u32) -> anyhow::Result<Sandbox> {
     let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency };
     // The cache contains machine code that Evoke runs, so other users must not be able to write to its folder.

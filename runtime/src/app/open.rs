@@ -71,7 +71,7 @@ pub(super) async fn open(
     let descendants_max = options.descendants_max;
     store.limit_descendants(descendants_max.into());
     let exits = count_exit(&*store, interrupted.as_ref().map(Interrupted::exit)).await;
-    let exits = exits.context("cannot read or store the unclean ends of the process in the store, evoke.db")?;
+    let exits = exits.context("cannot read or update the record of crashes and kills in the store, evoke.db")?;
     let has_suspects = !exits.is_empty();
     let running = recording.log();
     let tokens = Tokens::open(data.path(), clock.clone())?;
@@ -217,11 +217,11 @@ async fn open_store(
     }
 }
 
-/// Counts the unclean end of the previous process, if `exit` is `Some`. Returns each unfinished delivery and each
-/// dead letter that was running at an unclean end, with the number of these ends. For a dead letter, the number is 1,
-/// because a redrive sets it to 1. The dispatcher runs each of these deliveries alone, to find the delivery that
-/// crashes the process. On a full disk, the end is not counted, but the deliveries that were running at it are still
-/// returned.
+/// Counts the unclean end of the previous process, if `exit` is `Some`. Returns the deliveries that were running at
+/// unclean ends, each with the number of these ends: pending deliveries, and dead letters, which an operator may
+/// redrive. For a dead letter, the number is always 1, because a redrive sets the number to 1. The dispatcher runs each
+/// of these deliveries alone, to find the delivery that crashes the process. On a full disk, the end of the previous
+/// process is not counted. Then only the deliveries that were running at this end are returned, each with the number 1.
 async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
     match store.record_exit(exit.clone()).await {
         Err(StoreError::Full) => {

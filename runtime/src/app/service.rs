@@ -68,7 +68,7 @@ impl ServiceManager {
         }
     }
 
-    /// Sends a message. An error is only logged: without the message, the time limits of the service manager apply.
+    /// Sends a message. An error is only logged, because the service manager has time limits for missing messages.
     fn send(&self, message: &str) {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(message.as_bytes(), address)

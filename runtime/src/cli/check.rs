@@ -11,8 +11,8 @@ use evoke_model::text::fitting;
 use evoke_model::{CheckReport, Counts, Totals};
 use evoke_store_sqlite as sqlite;
 
-/// Returns the data folder: that of `--data`, else that of the Evoke at `--admin`, else the default data folder.
-/// Returns an error if the folder has no store.
+/// Returns the folder of the store: that of `--offline`, else that of `--data`, else the data folder of the Evoke at
+/// `--admin`, else the default data folder. Returns an error if the folder has no store.
 pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
     let running = match (&common.data, &common.client_args.admin) {
         (None, Some(_)) => match folder_of_running(common) {

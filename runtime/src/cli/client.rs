@@ -385,7 +385,7 @@ fn find_token(
 /// Parses a JSON response of the API.
 pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str::<T>(text).map_err(|e| {
-        let hint = "check that the running Evoke has the same version";
+        let hint = "check that the running Evoke has the same version as this command";
         Failure::Failed(format!("cannot parse the response: {}; {hint}", parser_message(&e)))
     })
 }

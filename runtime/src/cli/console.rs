@@ -45,7 +45,7 @@ impl Console {
         self.show(client.base_url()?, code, common.existing_data_folder().ok().as_deref(), common)
     }
 
-    /// Serves the console over a folder until Ctrl-C or SIGTERM.
+    /// Serves the console over the store in a folder until Ctrl-C or SIGTERM.
     fn serve(&self, folder: &Path, common: &Common) -> Result<(), Failure> {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let address = common.client_args.admin.as_ref().map_or(Ok(any_port), |given| given.to_listen(false));

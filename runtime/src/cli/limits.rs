@@ -17,7 +17,7 @@ pub(super) struct Limits {
     pub(super) dedup_window: Duration,
     /// Maximum number of pending deliveries. At this number, Evoke refuses new events. If most deliveries come from
     /// one source, its events are already refused at half of this number. Events that functions publish are never
-    /// refused; their deliveries count as at most half of this number
+    /// refused; all their deliveries together count as at most half of this number
     #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) pending_max: u64,
     /// Maximum total size of the events of all pending deliveries, with the same rules as --pending-max
@@ -31,7 +31,8 @@ pub(super) struct Limits {
     /// Maximum total size of the events that one event can cause, with the same rules as --descendants-max
     #[arg(long, env = "EVOKE_DESCENDANTS_BYTES_MAX", default_value = "64MiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) descendants_bytes_max: u64,
-    /// How long to keep events whose deliveries are all done or purged, or `forever`
+    /// How long to keep an event after it was accepted or, if it was scheduled, after it became due; or `forever`. An
+    /// event with deliveries that are not done or purged is kept longer
     #[arg(long, env = "EVOKE_RETAIN", default_value = "7d", value_name = "DURATION", value_parser = parse_retain)]
     pub(super) retain: Duration,
     /// Maximum size of the store, or `unlimited`. Beyond it, the oldest events whose deliveries are all done or purged

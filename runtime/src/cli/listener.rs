@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Stranger {
     #[error(
-        "the listener at {0} belongs to the user with the id {1}, so it gets no token; start Evoke with `evoke up`; if \
-         Evoke runs as that user, name its data folder with --data"
+        "the listener at {0} belongs to the user with the id {1}, so no token is sent to it; start Evoke with \
+         `evoke up`; if Evoke runs as that user, name its data folder with --data"
     )]
     User(SocketAddr, u32),
-    #[error("the user of the listener at {0} is not known, so it gets no token; start Evoke with `evoke up`")]
+    #[error("the user of the listener at {0} is not known, so no token is sent to it; start Evoke with `evoke up`")]
     Unknown(SocketAddr),
 }
 
@@ -22,7 +22,7 @@ pub(super) fn check(local: SocketAddr, peer: SocketAddr, users: &[u32]) -> Resul
     if !cfg!(target_os = "linux") {
         return Ok(());
     }
-    // A system without IPv6 has no second table. Without both tables, the user is not known.
+    // A system without IPv6 has no second table. If neither table can be read, the user is not known.
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let sockets: Vec<Socket> =
         tables.iter().flat_map(|path| parse(&std::fs::read_to_string(path).unwrap_or_default())).collect();
@@ -48,7 +48,8 @@ struct Socket {
 
 /// Returns the users that can read from the other end of a connection.
 fn owners(sockets: &[Socket], local: Endpoint, peer: Endpoint) -> Vec<u32> {
-    // The process that accepted the connection may have closed its listener since.
+    // If a process has accepted the connection, returns the user of this process. The process may have closed its
+    // listener since.
     let is_peer = |socket: &&Socket| socket.is_open && socket.local == peer && socket.remote == local;
     if let Some(accepted) = sockets.iter().find(is_peer) {
         return vec![accepted.user];

@@ -90,7 +90,8 @@ impl Transport for LoopbackTransport {
         self.stream.set_read_timeout(timeout.not_zero().map(|left| *left))?;
         let amount = loop {
             match self.stream.read(self.buffers.input_append_buf()) {
-                // For example, the user stopped the command with Ctrl-Z and continued it.
+                // A signal interrupted the read, for example because the user stopped the command with Ctrl-Z and
+                // continued it.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 read => break read.map_err(|error| to_error(error, timeout))?,
             }

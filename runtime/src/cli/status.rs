@@ -26,7 +26,7 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         text += "\nthe previous process of Evoke ended without a clean stop";
         let deliveries = deliveries.iter().map(|one| format!("delivery {} of {}", one.id, one.function));
         let requests = requests.iter().map(|name| format!("requests of {name}"));
-        let loads = loads.iter().map(|name| format!("the component of {name}"));
+        let loads = loads.iter().map(|name| format!("the compilation or load of {name}"));
         let ran: Vec<_> = deliveries.chain(requests).chain(loads).collect();
         if !ran.is_empty() {
             text += &format!("; it was running {}", escape(&ran.join(", ")));

@@ -74,7 +74,7 @@ pub(super) fn columns() -> Option<usize> {
     Some(width.max(40))
 }
 
-/// The fields of an event that lists show.
+/// The fields of an event that are printed in lists.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct EventSummary {
     #[serde(default)]

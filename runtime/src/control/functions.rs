@@ -89,7 +89,8 @@ impl Runner for SandboxRunner {
         let call =
             sandbox::Call { event, trace, delivery_id, attempt, replay, hops, trigger, state, logs, clock, outside };
         async move {
-            // The dispatcher starts no delivery of a function whose component is still being compiled.
+            // This wait ends at once: the dispatcher starts no delivery of a function whose component is still being
+            // compiled.
             let Some(function) = self.component.wait().await else {
                 let outcome = Outcome::Unavailable { message: "the component was not loaded".into() };
                 let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);

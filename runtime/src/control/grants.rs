@@ -6,7 +6,7 @@
 //! end without a clean stop loses the uses of the last seconds. To show this, the next start stores the time of the
 //! start in each record.
 //!
-//! A renamed function takes over the record of its earlier name, unless it already has a record.
+//! A renamed function takes over the record of its earlier name, unless its new name already has a record.
 //!
 //! # Format
 //! One mark for each function. Scope: `/evoke/grants`. Key: `app/function`. Value: [`Record`] as JSON, with `v` (1).

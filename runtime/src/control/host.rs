@@ -88,7 +88,7 @@ pub enum Progress<'a> {
     },
     /// Functions have taken over the data stored under their earlier names.
     TakenOver {
-        /// Each function with the numbers of its deliveries and keys.
+        /// Each function, and how many deliveries and keys of state it took over.
         functions: &'a [Successor],
     },
     /// Functions that no active manifest declares have pending deliveries.

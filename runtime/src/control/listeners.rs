@@ -10,7 +10,7 @@ use evoke_model::clock::{UnixMs, rfc3339};
 /// The URL of a listener, without a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenUrl {
-    /// The address, with the real port.
+    /// The address to which the listener is bound. If port 0 was requested, its port is the one that was assigned.
     pub address: SocketAddr,
     /// True if the listener has TLS.
     pub tls: bool,

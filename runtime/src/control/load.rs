@@ -175,7 +175,7 @@ pub(crate) fn compile_help(error: &LoadError) -> Option<String> {
         Refusal::Crash(_) => "build the component with another version of its tools",
     };
     Some(match record {
-        Some(record) => format!("{help}; to try again without a change, remove {}", record.display()),
+        Some(record) => format!("{help}; to compile it unchanged, remove the stored refusal {}", record.display()),
         None => help.to_owned(),
     })
 }

@@ -90,7 +90,7 @@ impl Control {
         self.pause_because(name, None).await
     }
 
-    /// Pauses the functions whose endpoints are gone. Returns their names.
+    /// Pauses the functions whose endpoints are gone for good (`410 Gone`). Returns the names of these functions.
     ///
     /// # Errors
     /// The first error; the next call tries again.

@@ -44,7 +44,7 @@ pub struct FunctionStatus {
     pub concurrency: u32,
     /// Number of deliveries that run now.
     pub running: u32,
-    /// Number of deliveries that wait in memory.
+    /// Number of deliveries that wait in the memory of the dispatcher. More may wait in the store.
     pub held: u32,
     /// A description of the failure, as text for users, if the function keeps failing; `None` if it works.
     pub failing: Option<String>,
@@ -81,7 +81,7 @@ pub struct SourceStatus {
 pub struct TriggerExplanation {
     /// `app/function`.
     pub function: String,
-    /// The trigger, `on[0]`.
+    /// The name of the trigger, such as `on[0]`.
     pub trigger: String,
     /// True if the trigger matches the event.
     pub matched: bool,

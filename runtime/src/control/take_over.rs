@@ -55,7 +55,7 @@ pub(super) fn has_earlier_names(manifests: &[Checked]) -> bool {
 /// A function that has taken over from an earlier name.
 #[derive(Debug)]
 pub struct Successor {
-    /// Both names, and the numbers of deliveries and keys that were taken over.
+    /// Both names of the function, and how many deliveries and keys of state it took over.
     pub taken: TakenOver,
     /// True if the function also took over a pause.
     pub is_paused: bool,
@@ -208,7 +208,7 @@ fn conflict_error(manifests: &[Checked], conflict: &StateConflict) -> Diagnostic
     let help = format!(
         "nothing was changed; compare `evoke state list {kept}` with `evoke state list {other}`, copy what is needed with \
          `evoke state set`, delete the rest, as in `evoke state delete {other} --all`, and reload; if Evoke does not run, \
-         start it without this `was` first"
+         first start it without this entry of `was`"
     );
     let named = |name: &str| names.iter().any(|(with_state, _)| with_state == name);
     let place = declared(manifests).filter(|(.., one)| one.to == *to && named(&one.from)).last();

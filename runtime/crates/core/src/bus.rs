@@ -34,7 +34,8 @@ pub struct Offer {
     pub events: Vec<Event>,
     /// The functions that receive the events.
     pub target: Target,
-    /// Small values that the source keeps in the store, such as its position. They are committed with the events.
+    /// Small values that the source keeps in the store, such as a timer's last tick. They are committed with the
+    /// events.
     pub marks: Vec<Mark>,
     /// The source through which the events enter. Their pending deliveries count towards this source's share of the
     /// backlog; with the default value, towards no share.

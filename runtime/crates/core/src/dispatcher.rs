@@ -106,8 +106,8 @@ pub struct AttemptResult {
     pub note: Option<String>,
     /// The recording of the attempt, to store with its outcome.
     pub recording: Option<NewRecording>,
-    /// True if the endpoint of the function itself responded to the request. Otherwise, the outcome does not show that
-    /// the endpoint is up. Always false if the function has no endpoint.
+    /// True if a response arrived, unless the response says that the endpoint can take no request now. If this is
+    /// false, the outcome does not show that the endpoint is up. Always false if the function has no endpoint.
     pub responded: bool,
 }
 
@@ -151,7 +151,8 @@ struct Inner {
     circuits: Notify,
     /// Receives every committed attempt; must not block.
     on_ended: OnceLock<EndedSink>,
-    /// Notified when a function starts or stops failing, when a circuit opens or closes, and when an endpoint is gone.
+    /// Notified when a function starts or stops failing, when a circuit opens or closes, and when an endpoint turns out
+    /// to be gone for good.
     health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,

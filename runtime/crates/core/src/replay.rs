@@ -31,8 +31,9 @@ use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 /// The maximum number of replays that are not finished. Each of them has deliveries in the store and in memory.
 const OPEN_MAX: usize = 16;
 
-/// A replay creates no deliveries while more than half of this number of its deliveries are outstanding: ready to run,
-/// or waiting for a retry. So replays hardly load the store and the dispatcher, and leave room for live deliveries.
+/// The approximate maximum number of outstanding deliveries of a replay: ready to run, or waiting for a retry. The
+/// replay creates further deliveries only while at most half of this number are outstanding. So replays hardly load the
+/// store and the dispatcher, and leave room for live deliveries.
 const OUTSTANDING_MAX: u64 = 512;
 /// A replay creates no deliveries while more than this number of its deliveries are blocked. A blocked delivery waits
 /// for an earlier delivery with the same order key. The earlier delivery can be a dead letter.

@@ -22,8 +22,8 @@ pub struct Router {
     /// The triggers without a pattern, which receive every event of their source.
     by_origin: HashMap<Origin, Vec<usize>>,
     order_by: HashMap<FunctionId, OrderBy>,
-    /// The function that owns each private source, with the name of its trigger. When an event of the source is
-    /// accepted, only this function receives it.
+    /// For each private source: the function that owns the source, and the name of the trigger that declares the
+    /// source. When an event of the source is accepted, only this function receives the event.
     private_sources: HashMap<Origin, (FunctionId, Arc<str>)>,
     /// The names of the apps. The sources `/<app>/…` belong to the app.
     apps: HashSet<String>,

@@ -1,4 +1,4 @@
-//! Reads the names and the validity of an X.509 certificate (RFC 5280) that a TLS library has accepted.
+//! Reads the names and the validity of an X.509 certificate (RFC 5280). Signatures and trust are not checked here.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

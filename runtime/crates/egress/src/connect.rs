@@ -21,8 +21,8 @@ use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
 /// Makes a connection to the target of `key`. `time` limits the time from the end of the name lookup to the end of the
-/// handshakes. The wait for name lookups of other owners ends at `deadline`. The socket belongs to the current tokio
-/// runtime.
+/// handshakes. If too many lookups of other owners are running, the name lookup waits for them, at most until
+/// `deadline`. The socket belongs to the current tokio runtime.
 pub(crate) async fn connect(
     owner: &Owner,
     key: &Key,
@@ -49,8 +49,8 @@ pub(crate) async fn connect(
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }
 
-/// Returns the addresses of a target that the grant allows, in the order of the resolver. The wait for name lookups of
-/// other owners ends at `deadline`.
+/// Returns the addresses of a target that the grant allows, in the order of the resolver. If too many lookups of other
+/// owners are running, the name lookup waits for them, at most until `deadline`.
 pub(crate) async fn resolve(
     owner: &Owner,
     grant: &Grant,
@@ -84,8 +84,8 @@ fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAdd
     }
 }
 
-/// Tries the addresses in order until one accepts the connection. Each try may take an equal share of the time that is
-/// left.
+/// Tries the addresses in order until one accepts the connection. Each try may take the time that is left, divided by
+/// the number of addresses that are left.
 pub(crate) async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) -> Result<TcpStream, Error> {
     let end = Instant::now() + time;
     let timed_out = || Error::ConnectTimeout { target: target.clone(), after: time };

@@ -31,8 +31,7 @@ pub const HEADERS_MAX: usize = 100;
 pub struct Limits {
     /// The time at which the call ends, including its response body.
     pub deadline: Instant,
-    /// Limit on the time for making a connection, including the TLS handshake. The time starts when the name is
-    /// resolved.
+    /// Limit on the time for making a connection, including the TLS handshake. The time starts after the name lookup.
     pub connect_timeout: Duration,
     /// Limit on the wait for the head of the response, after the request was sent. The value has no upper bound except
     /// the deadline. For a guest, the sandbox limits the value to [`FIRST_BYTE_MAX`].

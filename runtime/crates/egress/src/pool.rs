@@ -13,7 +13,8 @@ use super::connection::{Connection, Http1, Http2};
 use super::error::Error;
 use super::limits::{CONNECT_MAX, CONNECTIONS_MAX};
 
-/// Largest number of unused connections of an owner.
+/// Largest number of unused connections with HTTP/1.1 in the pool of an owner. Also the largest number of connections
+/// with HTTP/2 there, whether in use or not.
 const IDLE_MAX: usize = 32;
 /// Time after which an unused connection is closed. Many servers close unused connections after a minute.
 const IDLE_TIME: Duration = Duration::from_secs(30);
@@ -37,9 +38,9 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// Unused connections, the last used one at the end.
+    /// Unused connections with HTTP/1.1, the last used one at the end.
     idle: Vec<Entry<Http1>>,
-    /// Connections that several calls share.
+    /// Connections with HTTP/2, which several calls can use at the same time.
     shared: Vec<Entry<Arc<Http2>>>,
     /// True while the task that closes unused connections is running.
     is_swept: bool,

@@ -20,7 +20,7 @@ use super::client::{GrantState, Owner};
 use super::connect::{dial, resolve};
 use super::error::{Error, of_tls, peer_text};
 
-/// The certificates that a server presented.
+/// The validity of the certificates that a server presented, and whether they are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificates {
     /// The earliest end of validity of the certificates in the chain, in seconds since the Unix epoch; `None` if no
@@ -40,8 +40,8 @@ impl Owner {
         self.open(state, target, time).await.map(drop)
     }
 
-    /// Makes a TLS handshake within `time`, and closes the connection. Certificates that are not trusted do not end the
-    /// handshake; nothing is sent over the connection.
+    /// Makes a TLS handshake for the host `name` within `time`, and closes the connection. Certificates that are not
+    /// trusted do not end the handshake; no request is sent over the connection.
     ///
     /// # Errors
     /// The errors of [`Self::probe_tcp`], and a handshake that failed for a reason other than its certificates.
@@ -84,7 +84,7 @@ impl Owner {
     }
 }
 
-/// Accepts all certificates, and records them with the result of the real verifier (`trusted`).
+/// Accepts all certificates. Records the end of their validity, and the result of the real verifier (`trusted`).
 #[derive(Debug)]
 struct Recorder {
     trusted: Arc<WebPkiServerVerifier>,

@@ -51,10 +51,10 @@ impl Default for OwnerLookups {
 }
 
 impl Resolver {
-    /// Returns the addresses of a name, in the order of the operating system. The wait for lookups of other owners ends
-    /// at `deadline`, or after [`DNS_MAX`] if that is earlier. After that, the error is [`Error::TooManyLookups`] and
-    /// not a time-out of the name, because the name servers of `host` did not cause the wait. The lookup itself ends
-    /// after [`DNS_MAX`].
+    /// Returns the addresses of a name, in the order of the operating system. If too many lookups of other owners are
+    /// running, the lookup waits for them until `deadline`, but at most for [`DNS_MAX`]. If it cannot start by then,
+    /// the error is [`Error::TooManyLookups`] and not [`Error::DnsTimeout`], because the name servers of `host` did not
+    /// cause the wait. A lookup that has started ends after [`DNS_MAX`].
     pub(crate) async fn resolve(
         &self,
         io: &Handle,
@@ -64,8 +64,8 @@ impl Resolver {
     ) -> Result<Vec<IpAddr>, Error> {
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
         let internal = || Error::Internal("the lookup of a name was interrupted".into());
-        // Only lookups of the same owner hold these permits. So its own name servers are the cause of this wait, and
-        // the error is a time-out of the name.
+        // Only lookups of the same owner hold these permits. So the name servers of this owner's hosts are the cause of
+        // the wait, and the error is `DnsTimeout`.
         let own_permit = timeout(DNS_MAX, own.all.clone().acquire_owned()).await;
         let own_permit = own_permit.map_err(|_| timed_out())?.map_err(|_| internal())?;
         let waited = timeout_at(deadline.min(Instant::now() + DNS_MAX), self.permits(own, own_permit)).await;

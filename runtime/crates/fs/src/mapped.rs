@@ -16,7 +16,7 @@ impl MappedFile {
     /// Maps the first `length` bytes of `file`, rounded down to a multiple of 8 bytes. The disk space of these bytes
     /// must be allocated: the kernel kills the process (SIGBUS) if the process writes to a page for which the disk has
     /// no space. The kernel also kills the process if the file was truncated after this call, and the process writes
-    /// beyond its new end. Only the owner of the file can truncate it.
+    /// beyond the new end of the file. Only the owner of the file can truncate it.
     ///
     /// Returns `None` if the file is shorter than `length`, or if its file system may need more space even for a write
     /// into allocated space. In these cases, and after an error, the caller must write with system calls.

@@ -232,7 +232,7 @@ impl PrivateFolder {
         Err(io::Error::other("another folder got this path while Evoke opened the file"))
     }
 
-    /// Returns the names of the files and folders in this folder that are UTF-8.
+    /// Returns the names of the files and folders in this folder. Leaves out names that are not UTF-8.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.pinned)? {
@@ -288,7 +288,7 @@ impl PrivateFolder {
 
 /// Returns the path of an existing folder without symbolic links. Returns an error if another user can put a file in
 /// place of a file that this process creates in the folder, because that user owns the folder or a folder above, or may
-/// write to it. The write permission for a folder with a sticky bit, such as `/tmp`, does not count.
+/// write to one of these folders. The write permission for a folder with a sticky bit, such as `/tmp`, does not count.
 pub fn protected_folder(folder: &Path) -> io::Result<PathBuf> {
     let folder = folder.canonicalize()?;
     for at in folder.ancestors() {

@@ -79,7 +79,7 @@ fn check(stat: &Stat) -> io::Result<()> {
     let refuse = |kind, what: &str| Err(io::Error::new(kind, format!("it is {what}, not a regular file")));
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile if is_reserved(FileId::of(stat)) => {
-            let message = "it belongs to the store of the running Evoke; only Evoke itself may open it";
+            let message = "it belongs to the store of the running Evoke; only the store may open it";
             Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
         }
         FileType::RegularFile => Ok(()),

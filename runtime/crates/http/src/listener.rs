@@ -373,7 +373,7 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         // streams that the server resets because of errors of the peer.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(128)
-        // Limits the unread data that a connection can make the server buffer.
+        // Limits the data that the server buffers because the service or the peer does not read it.
         .initial_stream_window_size(128 * 1024)
         .initial_connection_window_size(256 * 1024)
         .max_send_buf_size(64 * 1024)

@@ -24,8 +24,8 @@
 //!
 //! OPTIONS gets 204 with `Allow`, unless a source declares the method OPTIONS. With `cors`, the response to a preflight
 //! request lists what the page may do. With `handshake`, the response to the validation request of a CloudEvents sender
-//! permits it to send. Unless a source declares the method HEAD, a HEAD request goes to the source that accepts GET:
-//! the sender is verified as for a GET request, the response is 200 without a body, and no event is made.
+//! permits the sender to send events. Unless a source declares the method HEAD, a HEAD request goes to the source that
+//! accepts GET: the sender is verified as for a GET request, the response is 200 without a body, and no event is made.
 //!
 //! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the
 //! client, if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].
@@ -306,8 +306,8 @@ impl Http {
         let owners = owners(origin, &head.extensions);
         let refused = |problem: &Problem| bus.count_refused(problem.reason());
         let mut permit = None;
-        // Reserves a place among the requests that wait for a reply. If the source verifies senders, this happens only
-        // after the sender is verified, see below.
+        // Reserves a place among the requests that wait for a reply. If the source verifies senders, the place is
+        // reserved further below, after the verification, so that unverified senders hold no places.
         if endpoint.reply.is_some() && endpoint.auth.is_none() {
             permit = Some(reply::reserve(bus, origin).inspect_err(refused)?);
         }

@@ -155,7 +155,7 @@ impl HttpTarget {
         }
         drop(request);
         match timeout_at(deadline, self.large_bodies.acquire_many(kib)).await {
-            // The signature contains the time, so the request is built with the present time.
+            // The request is built again. It gets the current time, because the signature contains the time.
             Ok(Ok(permit)) => Ok((build(Delivery { now_ms: self.clock.now_ms(), ..delivery })?, Some(permit))),
             _ => {
                 let message = "the request was not sent: until the `timeout`, other requests of this function used all \

@@ -19,7 +19,7 @@ pub use field::Field;
 pub use rate::Rate;
 pub use url::EndpointUrl;
 
-/// Requests to an endpoint, one for each delivery.
+/// Requests to an endpoint: one for each attempt to deliver an event.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Deliver {
@@ -247,5 +247,5 @@ impl JsonSchema for BodyTemplate {
     }
 }
 
-/// The longest time between two requests that a rate can require: `1/h`.
+/// The time between two requests at the lowest rate, `1/h`.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);

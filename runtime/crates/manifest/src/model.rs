@@ -429,7 +429,7 @@ fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) 
     serializer.collect_str(value)
 }
 
-/// Any scalar by name. The function reads it as a string.
+/// A map from names to scalars. The function reads each scalar as a string.
 fn config_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } })
 }

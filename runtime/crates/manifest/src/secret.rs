@@ -194,9 +194,9 @@ fn credential_name(text: &str) -> Result<String, ValueError> {
     }
     let help = match text.rsplit('/').next() {
         Some(last) if last != text && is_name(last) => {
-            format!("write only the name in `LoadCredential=`: `{}`", excerpt(last))
+            format!("write only the name that the systemd unit has in `LoadCredential=`: `{}`", excerpt(last))
         }
-        _ => "write the name in `LoadCredential=` of the systemd unit".to_owned(),
+        _ => "write the name that the systemd unit has in `LoadCredential=`".to_owned(),
     };
     Err(ValueError::new(format!("`{}` is not the name of a credential", excerpt(text)), help))
 }

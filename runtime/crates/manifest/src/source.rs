@@ -174,8 +174,9 @@ impl Registry {
     }
 }
 
-/// Allowed values of the settings `max_body` and `max_content` of sources. The body of a request can contain several
-/// events. Each single event must be small: it should refer to large content instead of containing it.
+/// Allowed values of the settings `max_body` and `max_content` of sources. The maximum is larger than the largest event
+/// (1 MiB), because the body of a request can contain several events. An event should not contain large content, but
+/// refer to it.
 pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
 
 /// Default limit of the content that a source puts into one event: 1 MiB, the largest event that the bus accepts.

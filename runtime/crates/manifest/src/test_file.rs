@@ -32,7 +32,7 @@ pub const ANSWERS_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct TestFile {
     /// The path of the manifest that the test file names. A relative path is already joined to the folder of the test
-    /// file. `None` means that the manifest has the same name as the test file.
+    /// file. `None` means `NAME.yaml` or `NAME.yml` beside `NAME.test.yaml`, or else `evoke.yaml`.
     pub manifest: Option<Spanned<PathBuf>>,
     /// The tests, in the order of the file; at least one.
     pub tests: Vec<Test>,
@@ -66,7 +66,7 @@ pub struct Test {
     pub clock_ms: Option<UnixMs>,
     /// The parts that come from the recording of an attempt; empty in other tests.
     pub recorded: Recorded,
-    /// Settings that replace those under `allow.config`.
+    /// Values of settings. A setting that is not named here has its value under `allow.config`.
     pub config: BTreeMap<String, Spanned<String>>,
     /// Values of secrets. A secret that is not named here has the value `test-NAME`.
     pub secrets: BTreeMap<String, Spanned<String>>,
@@ -78,7 +78,7 @@ pub struct Test {
     pub http: Vec<Answer>,
     /// Expected outcome, events, state, logs and requests.
     pub expect: Expect,
-    /// Ranges of the key `expect` and of its value; `None` if the test has none.
+    /// Ranges of the key `expect` and of its value; `None` if the test has no `expect`.
     pub expect_spans: Option<(Span, Span)>,
 }
 

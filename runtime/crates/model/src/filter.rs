@@ -47,7 +47,7 @@ impl EventFilter {
         found.len() >= limit || bytes_max.is_some_and(|max| bytes() >= max)
     }
 
-    /// Collects events until they reach [`EventFilter::bytes_max`].
+    /// Collects events until their total size reaches [`EventFilter::bytes_max`].
     pub fn take<E>(&self, events: impl Iterator<Item = Result<ReadEvent, E>>) -> Result<Vec<ReadEvent>, E> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         for read in events {

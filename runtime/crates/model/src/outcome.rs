@@ -41,8 +41,8 @@ pub enum Outcome {
         /// The denied request and the grant that it needs.
         message: String,
     },
-    /// The state writes of the attempt would exceed the quota of a bucket, or there is no room for events that the
-    /// attempt published with `notbefore`.
+    /// The state writes of the attempt would exceed the quota of a bucket, or the limit of scheduled events leaves no
+    /// room for an event that the attempt published with `notbefore`.
     Quota {
         /// The bucket and the setting that raises its limit, or the limit of scheduled events.
         message: String,

@@ -1,6 +1,7 @@
 //! Verifies all alternatives of a pattern against an event together, in one pass. An alternative is one combination of
-//! the pattern's `$or` entries. A set of alternatives or of lists of conditions is a row of bits, one for each member,
-//! in words of 64 bits.
+//! the pattern's `$or` entries. A set of alternatives is stored as a row with one bit for each alternative of the
+//! pattern, a set of lists of conditions as a row with one bit for each list of the field. A row consists of words of
+//! 64 bits.
 //!
 //! [`verify`](super::verify) handles one alternative after another, so its work grows with the number of alternatives
 //! times the size of the event. For a pattern with many alternatives or conditions and a large event, this module

@@ -37,7 +37,8 @@ impl LookupBuffers {
     }
 }
 
-/// An event with more value units than this is large; see [`Lookup::verify_directly`].
+/// An event with more value units ([`ExtractedValues::value_units`]) than this is large; see
+/// [`Lookup::verify_directly`].
 const LARGE_EVENT_UNITS: usize = 1024;
 /// For a large event, a node does no lookups if at most this many of its alternatives are not verified yet: these
 /// alternatives are verified directly. If the whole matcher has at most this many patterns, all of them are verified
@@ -45,8 +46,9 @@ const LARGE_EVENT_UNITS: usize = 1024;
 const DIRECT_MAX: usize = 16;
 /// The limits from which all alternatives of a pattern are verified together, in one pass over the event (see `bulk`).
 /// Below them, verifying one alternative after another is less work. Each pair has two minimums, as binary logarithms:
-/// the first for the cost of the pattern, the second for this cost times the value units of the event. It is enough to
-/// reach both minimums of one pair. The second pair is for the largest events.
+/// the first for the cost of the pattern, the second for this cost times the value units of the event
+/// ([`ExtractedValues::value_units`]). It is enough to reach both minimums of one pair. The second pair is for the
+/// largest events.
 const BULK_MIN: [(u8, u32); 2] = [(6, 16), (3, 20)];
 
 /// The lookup of one event.

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 /// The number of significant digits that a [`Decimal`] stores.
 const DIGITS_MAX: u32 = 38;
-/// The limit of `Decimal::point`, in either direction. If the decimal point is this far away or farther, a [`Decimal`]
-/// stores no digits.
+/// The limit of `Decimal::point`, in either direction. If the decimal point is at least this number of digits away from
+/// the first significant digit, a [`Decimal`] stores no digits.
 const POINT_MAX: i64 = 1_000_000_000;
 /// Exponents beyond this limit count as the limit, so that calculations with exponents do not overflow. No text in
 /// memory has so many digits that they could compensate for such an exponent.

@@ -40,8 +40,8 @@ struct OpenField {
     /// element. A value in the element is still useful: with it, other fields can match by their absence from the
     /// element.
     satisfied: bool,
-    /// The number of the field whose value is the array that contains the candidates that are not directly in the
-    /// element. The array itself is directly in the element. `NONE` if no candidate is in an array.
+    /// The candidates that are not directly in the element are in an array that is directly in the element. This is the
+    /// number of the field whose value is that array; `NONE` if all candidates are directly in the element.
     array: u32,
 }
 
@@ -124,9 +124,8 @@ impl Search {
     }
 
     /// Returns `None` if the event does not meet all requirements together. Otherwise, returns one list for each
-    /// requirement: the numbers of the values of the field, but only of the values outside of all arrays and in the
-    /// array elements that the search chose. An empty list means that the requirement is met by the absence of the
-    /// field.
+    /// requirement: the numbers of those values of the field that are outside of all arrays or in an array element that
+    /// the search chose. An empty list means that the requirement is met by the absence of the field.
     pub(super) fn witness(
         &mut self,
         extracted: &ExtractedValues,
@@ -255,7 +254,8 @@ impl Search {
         open: std::ops::Range<usize>,
         array: u32,
     ) -> bool {
-        // If a field of the group must have a value, only elements that contain a candidate of this field are tried.
+        // If a field with candidates in the array must have a value, only elements that contain a candidate of this
+        // field are tried.
         let in_array = |field: &OpenField| field.array == array;
         let group = self.open_fields.get(open.clone()).unwrap_or_default();
         let needs_value = |field: &OpenField| in_array(field) && !field.may_be_absent && !field.satisfied;

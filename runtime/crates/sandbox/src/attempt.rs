@@ -60,7 +60,7 @@ pub struct Attempt {
     pub published: Vec<Event>,
     /// The attempt's reads and writes of stored state. They are committed with the outcome, or not at all.
     pub state: Transaction,
-    /// Time from the start of the instance to the end of the call.
+    /// Time from the creation of the instance until the guest ended.
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,

@@ -118,7 +118,7 @@ pub(super) fn yield_at_ticks<T: Send + 'static>(
 struct HostCallTimer {
     started: Instant,
     timeout: Duration,
-    /// Time of the next yield, in microseconds since the start.
+    /// Time from `started` to the next yield, in microseconds.
     next_yield_us: AtomicU64,
 }
 

@@ -7,7 +7,7 @@
 //! component whose file has no valid authentication code is compiled again. A file with the ending `.refused` records
 //! that a component exceeds a limit (`cache/refused.rs`).
 //!
-//! The output comes first in the file, because the file is mapped into memory from its start, and not read. So only the
+//! The output comes first in the file, because the file is not read, but mapped into memory from its start. So only the
 //! pages of a function that were used are in memory, and the operating system can drop them while the function is idle.
 //! Because the file is mapped, the cache never modifies it after the rename. The file is verified and mapped through
 //! the same descriptor, so no other file can take its place in between.
@@ -44,8 +44,8 @@ use evoke_telemetry::Counter;
 const MAGIC: &[u8; 8] = b"EVOKEAO2";
 /// Length of the seal that ends each file: the authentication code and the magic bytes.
 const SEAL_BYTES: usize = MAC_BYTES + MAGIC.len();
-/// Files that were not used for this long are removed, because every rebuild of a function leaves the file of the
-/// previous build behind.
+/// Files that were not used for this long are removed when the cache is opened, because every rebuild of a function
+/// leaves the file of the previous build behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Number of compiled components that stay in the cache although no active function uses them, so that going back to a
 /// previous build needs no compilation.
@@ -100,7 +100,7 @@ enum InMemory {
 pub(super) enum CacheError {
     /// Compiling it failed.
     Compile(CompileError),
-    /// An earlier compilation exceeded a limit, so the component was not compiled again.
+    /// An earlier compilation exceeded a limit or made the compiler crash, so the component was not compiled again.
     RefusedBefore {
         refusal: Refusal,
         /// The file that records the earlier compilation; `None` if the record is in memory.

@@ -46,14 +46,14 @@ pub enum LoadError {
         /// The mistake and how to correct it. The text continues a sentence that starts with the path.
         message: String,
     },
-    /// Compiling the component exceeds a limit.
+    /// Compiling the component exceeds a limit, or makes the compiler crash.
     #[error("{path} {refusal}{}", if *.is_repeated { "; it was refused before and not compiled again" } else { "" })]
     Refused {
         /// The component's file.
         path: String,
         /// The exceeded limit with its value, or the crash of the compiler.
         refusal: Refusal,
-        /// True if an earlier compilation exceeded the limit, and the component was not compiled again.
+        /// True if an earlier compilation was refused for this reason, and the component was not compiled again.
         is_repeated: bool,
         /// The file that records the earlier compilation. If this file is removed, the component is compiled again.
         record: Option<PathBuf>,

@@ -34,8 +34,8 @@ pub(super) const MEMORY_BYTES_MAX: usize = 1 << 32;
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
 /// Memory that stays allocated in a slot of the warm pool (`warm_pool.rs`), in bytes. It is enough for the pages that
-/// an attempt of a Go function writes (1 MiB), and for those of a Python function together with the pages that join
-/// them to few regions (4 MiB; see `warm_pool/regions.rs`).
+/// an attempt of a Go function writes (1 MiB). It is also enough for those of a Python function together with the pages
+/// between them that `warm_pool/regions.rs` allocates (4 MiB).
 pub(super) const WARM_RESIDENT_BYTES: usize = 6 * 1024 * 1024;
 const WARM_RESIDENT_TABLE_BYTES: usize = 64 * 1024;
 /// Limit on the memories of an instance in the warm pool. Components with QuickJS have two memories, of which one is

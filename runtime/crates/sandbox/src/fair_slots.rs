@@ -82,8 +82,8 @@ impl FairSlots {
 
 impl Inner {
     /// Takes a slot for a function. Returns false if no slot is free for it, or if other attempts of the function wait.
-    /// No waiting function is overtaken, except that a function without a slot can take a reserved one: every other
-    /// released slot is given to a waiting function immediately.
+    /// Released slots go to waiting functions immediately, except for reserved slots. So the functions that wait can be
+    /// overtaken only by a function without a slot, which can take a reserved slot.
     fn try_take(&mut self, function: u64) -> bool {
         let reserved = self.reserved();
         let Self { free, idle, served_us, functions, .. } = self;

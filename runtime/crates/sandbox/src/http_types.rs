@@ -4,7 +4,7 @@
 //! function is listed here. So if a new version of wasmtime-wasi-http adds a function, this file does not compile until
 //! the charge of the function is decided.
 //!
-//! Functions of every [`Kind`](super::kind::Kind) can create fields, requests and bodies, because all of them can send
+//! Guests of every [`Kind`](super::kind::Kind) can create fields, requests and bodies, because all of them can send
 //! requests.
 
 use http::HeaderMap;
@@ -25,8 +25,8 @@ use super::pending_response::Unfinished;
 use super::publish::Publisher;
 use super::secrets::Redactor;
 
-/// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks of one body are in memory at a
-/// time: one that the guest wrote and one that the peer has not yet received.
+/// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks of one body wait to be sent at a
+/// time: `outbound.rs` allows one (`p2_outgoing_body_buffer_chunks`), and wasmtime-wasi-http adds one.
 pub(super) const CHUNK_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES: usize = 2 * CHUNK_BYTES_MAX;
 /// Estimate of the memory that a field takes in addition to its name and value, in bytes.

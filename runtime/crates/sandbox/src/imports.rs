@@ -58,8 +58,8 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
         // The exit import that the conversion of a core module adds.
         "evoke:runtime" if kind == Kind::Command => None,
         "wasi:keyvalue" if kind == Kind::Http => Some(
-            "a function that responds to HTTP requests cannot use state, because state is committed with the outcome \
-             for an event",
+            "a function that responds to HTTP requests cannot use state, because state is stored only with the \
+             outcome of a delivery",
         ),
         "wasi:keyvalue" if grants.state.is_none() => Some("state must be granted with `allow: { state: true }`"),
         "wasi:keyvalue" if !["store", "atomics", "batch"].iter().any(|part| interface.ends_with(part)) => {

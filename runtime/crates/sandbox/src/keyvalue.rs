@@ -29,8 +29,9 @@ pub trait StateSource: Send + Sync + 'static {
     /// Returns the size of the value of a key in bytes. Does not read the value, so many sizes can be read quickly.
     fn size(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<usize>, String>>;
 
-    /// Returns at most `limit` keys of a bucket in key order. If `after` is set, starts after this key. Returns fewer
-    /// keys if their values are large; [`Keys::is_last`] is true if no further keys follow.
+    /// Returns at most `limit` keys of a bucket in key order. If `after` is set, starts after this key. There can be
+    /// fewer keys if their values are large, because a store also reads the values, to verify their checksums.
+    /// [`Keys::is_last`] is true if no further keys follow.
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
 
     /// Returns the number of keys and bytes in a bucket.

@@ -19,12 +19,13 @@
 //!    `publish`, `keyvalue`, `config`, `stdio`, `exit`, `http_types` with `pending_response`, `poll`; `refusal` records
 //!    refused calls; `outside` provides the clocks, random numbers, state and responses that an attempt reads (with
 //!    `answers`, the responses that a test defines, and `request_error`)
-//! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
+//! 3. `grants`: the capabilities of a function; `kind`: how Evoke calls a component; `imports`: the check that the
+//!    grants cover the imports of a component
 //! 4. `invocation`, `event_lines`, `outbound`, `response_handle` and `context`: the host's side of one attempt, which
-//!    owns the capabilities; `linker` links them
+//!    owns the capabilities; `linker` connects the imports of components to the capabilities
 //! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
-//! 6. `attempt`, `warm_pool`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running
-//!    it
+//! 6. `attempt`, `warm_pool`, `direct`, `function`, `sandbox`: loading and running functions; `inspect` describes a
+//!    component without running it
 
 mod adapt;
 mod answers;

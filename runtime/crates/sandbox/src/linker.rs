@@ -15,8 +15,8 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     outbound::add_to_linker(&mut linker, HostContext::http_types)?;
     http_types::add_to_linker(&mut linker, HostContext::http_types)?;
-    // Replaces three interfaces that were linked above. Streams need only the handle table, but the versions from above
-    // use `WasiView`, so a write to a stream would create a complete WASI context.
+    // Replaces three interfaces that `add_to_linker_async` has linked. There they use `WasiView`, so even a write to a
+    // stream would create a complete WASI context. The replacements need no WASI context.
     linker.allow_shadowing(true);
     io::error::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
     poll::add_to_linker(&mut linker, HostContext::pollables)?;

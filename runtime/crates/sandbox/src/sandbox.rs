@@ -33,8 +33,8 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// How components are compiled.
     pub compiler: Compiler,
-    /// Limit on the instances that run at the same time for deliveries of events. HTTP requests have the same number of
-    /// separate instances, but at most 2,048. The last free ones are reserved for functions that have no running
+    /// Limit on the instances that run at the same time for deliveries of events. HTTP requests have as many instances
+    /// of their own, but at most 2,048. Of these, the last free ones are reserved for functions that have no running
     /// request, so that one function cannot use all of them. Each possible instance reserves address space, but takes
     /// memory only for the pages that the guest uses.
     pub concurrency: u32,
@@ -84,7 +84,7 @@ pub struct Sandbox(Arc<Shared>);
 
 impl Sandbox {
     /// Starts the threads of the sandbox, and creates the cache folder. The requests that functions send go through a
-    /// new client, whose metrics are not shared and which makes no trace spans.
+    /// new client, whose metrics are not exported. The requests have no trace spans.
     pub fn new(settings: Settings) -> Result<Self, SandboxError> {
         let new_client = |threads: &GuestThreads| Client::new(threads.handle().clone(), Arc::default());
         Self::start(settings, new_client, Spans::default())
@@ -179,8 +179,8 @@ impl Sandbox {
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
-    /// Returns to the operating system the memory that is kept between attempts so that they start faster
-    /// (`warm_pool`). Call this while no function runs, because the next attempts must allocate the memory again.
+    /// Returns to the operating system the memory that free warm instances keep for their next attempts (`warm_pool`).
+    /// Call this while no function runs: the next attempts start slower, because they must allocate the memory again.
     pub fn release_memory(&self) {
         if let Some(Err(error)) = self.0.warm.as_ref().map(WarmPool::release_memory) {
             tracing::warn!(error = %format!("{error:#}"), "cannot return the memory of unused instances to the operating system");

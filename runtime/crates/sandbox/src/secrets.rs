@@ -99,8 +99,8 @@ impl Secrets {
         self.redactor.redact_text(text).into_owned()
     }
 
-    /// Same as [`Secrets::redact`], for the start of a longer text. Leaves out the end of this start, because a value
-    /// could begin there and continue in the missing rest.
+    /// Same as [`Secrets::redact`], but `text` is only the start of a longer text. Leaves out the last bytes of `text`,
+    /// because a value could begin there and continue in the missing rest.
     pub fn redact_unfinished(&self, text: &str) -> String {
         self.redactor.redact_unfinished(text).into_owned()
     }

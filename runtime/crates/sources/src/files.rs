@@ -65,8 +65,9 @@
 //! (namespace) of all marks is the source's uri. For each file, there is a mark with the path as its key. Its value is
 //! a JSON object with `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and `sha256` (empty if the file was not read).
 //! The mark is committed together with the event of that version. The mark with the key `.` has `v` and `root`, the
-//! path of the folder. This mark is written as soon as all files that existed at the first start have marks. If `root`
-//! is not the path in the manifest, the source deletes all marks and starts as if for the first time.
+//! path of the folder. This mark is written after the first scan; with `existing: false`, only after all files that
+//! existed at the first start have marks. If `root` is not the path in the manifest, the source deletes all marks and
+//! starts as if for the first time.
 
 mod access;
 mod check;
@@ -448,7 +449,8 @@ impl Worker {
         });
     }
 
-    /// Commits the mark of the folder once every file that existed at the first start has a mark.
+    /// Commits the mark of the folder after the first scan; with `existing: false`, only once every file that existed
+    /// at the first start has a mark.
     async fn finish_first_start(&mut self) -> Result<(), Stopped> {
         if self.first_start != FirstStart::Scanned || !self.tracker.existing_recorded() {
             return Ok(());

@@ -102,9 +102,9 @@ use evoke_store::StoreError;
 /// Maximum number of ticks that the timer submits together: enough to catch up quickly after downtime, and few enough
 /// to hold in memory.
 const BATCH_MAX: usize = 64;
-/// The longest sleep. A sleep is measured on the monotonic clock, which does not follow jumps of the wall clock;
-/// [`Jumps`] wakes a sleeping timer after a jump. During one sleep, a gradual adjustment of the wall clock (slewing)
-/// stays far below [`JUMP_MIN_MS`], so the timer does not take the adjustment for a jump.
+/// The longest sleep, on the monotonic clock. After each sleep, the timer compares this clock with the wall clock.
+/// During one sleep, a gradual adjustment of the wall clock (slewing) stays far below [`JUMP_MIN_MS`], so the timer
+/// does not take the adjustment for a jump. A real jump ends a sleep early, through [`Jumps`].
 const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// A time that is earlier than every time that RFC 3339 can express.
 const BEFORE_ALL: UnixMs = UnixMs::MIN / 4;

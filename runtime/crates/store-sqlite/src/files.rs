@@ -35,7 +35,7 @@ const SHARED_BYTES: Range<i64> = 0x4000_0002..0x4000_0002 + 510;
 const INDEX_BYTES: Range<i64> = 128..129;
 /// The names of the store's files are `evoke.db` and one of these endings.
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
-/// How often the files are verified while nothing is committed.
+/// Time from one periodic verification of the files to the next. Each commit verifies the files, too.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct StoreFiles {

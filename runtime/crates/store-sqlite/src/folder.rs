@@ -12,8 +12,8 @@ use super::readers::open_for_reading;
 /// The names of the files and folders that Evoke creates in the data folder begin with these texts, except for
 /// [`OWNER_TOKEN`].
 const OWN_NAMES: [&str; 7] = ["evoke.db", "lock", "listen.json", "tokens.json", "running", "logs", "compiled"];
-/// The file with the owner's token of the admin API. The permissions of this file are not corrected. If other users
-/// could read the token, the start replaces the token, because they may already know it.
+/// The file with the owner's token of the admin API. [`prepare_data_folder`] does not change the permissions of this
+/// file: the start checks whether other users could read the token, and in this case replaces the token.
 const OWNER_TOKEN: &str = "admin.token";
 
 /// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.

@@ -11,8 +11,9 @@ use super::rows::delivery::COLUMNS as DELIVERY_COLUMNS;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId, DeliveryState, Seq};
 
-/// Returns the position of the first event that was accepted at this store time or later. Retention leaves gaps between
-/// positions, so there may be no event at the returned position.
+/// Returns the position that divides the events by this store time: the events before it were accepted earlier, and
+/// the events from it on at this time or later. Retention leaves gaps between positions, so there may be no event at
+/// the position itself.
 pub(super) fn first_since(c: &Connection, since_ms: UnixMs) -> rusqlite::Result<Seq> {
     let newest: i64 = c.query_row("SELECT ifnull(MAX(seq), 0) FROM events", [], |r| r.get(0))?;
     let mut next =

@@ -76,8 +76,8 @@ pub struct SqliteStore {
     scopes: Scopes,
     origins: OriginTable,
     descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
-    /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
-    /// full, only a commit that changes rows counts, because other commits need no space.
+    /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk
+    /// was full, only a commit that changes rows clears the error, because other commits need no space.
     refusal: Arc<Mutex<Option<StoreError>>>,
     instance: String,
     clock: Clock,

@@ -110,7 +110,7 @@ fn of(stream: Stream) -> &'static str {
     }
 }
 
-/// Returns true if a delivery is ready or retrying and this is its next attempt.
+/// Returns true if a delivery is ready or retrying, and `attempt` is the number of its next attempt.
 pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32) -> rusqlite::Result<bool> {
     let is_next = c
         .prepare_cached("SELECT state IN (0, 1) AND attempts + 1 = ?2 FROM deliveries WHERE id = ?1")?
@@ -316,8 +316,8 @@ fn delivery_records(
     Ok(records)
 }
 
-/// The condition for deliveries with ids from `?1` to below `?2`. The end must be a bound value: if it were computed
-/// from each row, SQLite would read all rows up to the last delivery.
+/// The condition for deliveries with ids from `?1` to below `?2`. The end must be a bound value. If the end depended
+/// on columns of the delivery, SQLite could not stop there, and would read all rows up to the last delivery.
 pub(super) const IN_RANGE: &str = "d.id >= ?1 AND d.id < ?2 ORDER BY d.id";
 
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {

@@ -36,7 +36,7 @@ impl SqliteStore {
             })
             .map_err(to_store_error)?;
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
-        // This is only needed to convert store times to times of the wall clock.
+        // Sets the store time of `clock`, which then converts store times to times of the wall clock.
         store_time::StoreTime::resume(&connection, clock.clone()).map_err(to_store_error)?;
         let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);

@@ -21,10 +21,10 @@ use evoke_store::Result;
 /// Maximum number of events that one write removes. This takes one or two milliseconds, because the pages of these
 /// events are scattered over the file.
 const EVENTS_MAX: usize = 32;
-/// One write removes no further events when it removes at least this many deliveries.
+/// A write gets no further events to remove once its events have at least this many live deliveries in total.
 const DELIVERIES_MAX: i64 = 256;
-/// One write removes no further events when their data has at least this many bytes, because SQLite frees the pages of
-/// the data one by one.
+/// A write gets no further events to remove once the data of its events has at least this many bytes in total,
+/// because SQLite frees the pages of the data one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
 /// Maximum number of events that one search reads. Without this limit, a search could read all events, because
 /// possibly none of them is removable.

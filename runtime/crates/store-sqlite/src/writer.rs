@@ -247,7 +247,11 @@ impl Writer {
     fn writes_succeed(&mut self, changed: bool) {
         if let Some(since) = self.busy_since.take() {
             let _ = self.connection.busy_timeout(BUSY_WAIT);
-            tracing::warn!("the lock on {} was released after {:?}", self.path.display(), since.elapsed());
+            tracing::warn!(
+                "another program released its lock on {}; writes were refused for {:?}",
+                self.path.display(),
+                since.elapsed()
+            );
         }
         let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if changed || matches!(*refusal, Some(StoreError::Busy)) {
@@ -255,8 +259,8 @@ impl Writer {
         }
     }
 
-    /// Copies the log into the database when the log has become long. SQLite's automatic checkpoint would hide a failed
-    /// sync.
+    /// Copies the log into the database when the log has become long. This replaces SQLite's automatic checkpoint, which
+    /// would hide a failed sync.
     fn checkpoint_when_due(&self) -> Result<(), String> {
         match self.checkpoint("NOOP")? {
             Some(Checkpointed { pages, .. }) if pages >= LOG_PAGES_MAX => self.shorten_log(),

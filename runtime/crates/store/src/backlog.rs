@@ -81,7 +81,7 @@ impl Backlog {
 pub struct Share {
     /// The source through which the event's chain entered.
     pub origin: Origin,
-    /// Size of the event, attributes and data.
+    /// Size of the event in bytes: its attributes and its data.
     pub bytes: i64,
     /// True if the bus had to accept the delivery even beyond its limits: a function published the event, or the event
     /// was scheduled and became due.

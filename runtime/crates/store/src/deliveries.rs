@@ -51,7 +51,7 @@ impl LoadLimit {
 
     /// Returns true if the list `found` ended at this limit.
     pub fn is_reached_by(self, found: &[ReadyDelivery]) -> bool {
-        // The sizes are not needed if the number is reached.
+        // If the number of deliveries has reached its limit, the sizes of their events are not needed.
         self.is_reached(found.len(), 0)
             || self.is_reached(found.len(), found.iter().map(ReadyDelivery::event_size).sum())
     }
@@ -83,9 +83,9 @@ pub trait DeliveryStore: Send + Sync + 'static {
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
     /// Claims and returns the first retries of a function that are due at `now_ms`, up to the limit. Also returns the
-    /// time at which the next retry after these is due. Both times are store times. The deliveries in `held` are
-    /// neither returned nor counted: otherwise, they could use up the limit, and the call would return no other retry.
-    /// But the returned time can be that of a delivery in `held`.
+    /// time at which the next retry after these is due. Both times are store times. The deliveries in `held`, which
+    /// the caller already has, are neither returned nor counted: otherwise, they could use up the limit, and the
+    /// call would return no other retry. But the returned time can be that of a delivery in `held`.
     fn due(
         &self,
         function: FunctionId,
@@ -138,7 +138,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// [`UncleanExit::run`] of the last recorded exit changes nothing. With `None`, the call records nothing.
     ///
     /// Returns the exit counts of all pending deliveries and dead letters that have one. For a dead letter, the
-    /// returned count is 1, because a redrive sets the count to 1.
+    /// returned count is 1: the count that the dead letter has after a redrive.
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.

@@ -1,4 +1,5 @@
-//! Counts the events that one event from outside causes, and checks the counts against [`DescendantsLimits`]. No I/O.
+//! Counts the events that one event from outside causes, and checks the counts against [`DescendantsLimits`]. An
+//! event from outside and all events that it causes are a chain. No I/O.
 //!
 //! When a chain publishes for the first time since the start of the process, a backend counts the stored events of the
 //! chain, and then keeps the count in memory. So the limit holds across restarts, and the count is not stored.

@@ -26,9 +26,10 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that match a filter, in ascending order of their positions.
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns the position of the first event that was accepted at this wall-clock time or later. If there is none,
-    /// returns the position after the newest event. Positions are in the order of the acceptance times, so this reads
-    /// only a few rows.
+    /// Returns the position that divides the events by this wall-clock time: the events before it were accepted
+    /// earlier, and the events from it on at this time or later. There may be no event at the position itself. If
+    /// all events were accepted earlier, returns the position after the newest event. Positions are in the order of
+    /// the acceptance times, so this reads only a few rows.
     fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq>;
 
     /// Returns the deliveries of an event in order; those added by replays come last.

@@ -62,8 +62,8 @@ pub use self::scopes::{Ownership, ScopeStore, Scopes};
 pub use self::state::StateStore;
 pub use self::take_over::TakeOverStore;
 
-/// Default dedup window: for this time after an event was accepted, another event with the same source and id is a
-/// duplicate. Producers retry for less than a day, and some of them use the same id again on the next day.
+/// Default dedup window: for this time after an event was accepted, another event with the same origin, source and
+/// id is a duplicate. Producers retry for less than a day, and some of them use the same id again on the next day.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All store traits together. The code that opens and closes the store uses this trait; other callers take only the

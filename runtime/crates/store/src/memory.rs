@@ -81,7 +81,7 @@ struct Inner {
     owed: u64,
     replayed: u64,
     removed: Removed,
-    /// Deliveries that retention removed, by function: the number done and the number purged.
+    /// For each function, the numbers of done and of purged deliveries that retention removed.
     removed_deliveries: HashMap<FunctionId, (u64, u64)>,
     /// Deliveries that the current write cancels.
     cancelled: Vec<(FunctionId, DeliveryId)>,

@@ -21,8 +21,9 @@ pub trait StateStore: Send + Sync + 'static {
     /// time for values of all sizes.
     fn state_size_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<usize>>;
 
-    /// Returns the first keys of a bucket that sort after `after`: at most `limit`, and fewer if their values are
-    /// large. [`Keys::is_last`] is true if no further keys follow.
+    /// Returns the first keys of a bucket that sort after `after`, at most `limit`. If the store also has to read
+    /// the values, to verify checksums, it may return fewer keys when the values are large. [`Keys::is_last`] is
+    /// true if no further keys follow.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys>;
 
     /// Returns the number of keys and bytes in a bucket, as of the last commit that this process has seen. If several

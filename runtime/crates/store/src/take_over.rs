@@ -16,9 +16,9 @@ pub trait TakeOverStore: Send + Sync + 'static {
     ///   nothing at all, and the result is the conflict.
     /// - marks and origins of the function's own sources (`/app/function/…`), unless the same source has marks or an
     ///   origin under the present name.
-    /// - the marks in `names`. Their keys contain the name of the function, and each mark is for the function itself or
-    ///   for one of its sources. If a mark with the new key already exists, the old mark does not move: it stays if it
-    ///   is for a source, and is removed if it is for the function itself.
+    /// - the marks of the groups in `names`. The key of each mark contains the name of the function, and the mark is
+    ///   for the function itself or for one of its sources. If a mark with the new key already exists, the old mark
+    ///   does not move: it stays if it is for a source, and is removed if it is for the function itself.
     /// - the filters of replays that are not finished.
     ///
     /// Returns the functions for which some data moved, so a repeated call returns an empty list. The caller ensures

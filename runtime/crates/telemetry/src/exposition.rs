@@ -232,7 +232,7 @@ impl Exposition {
         });
         writer.counter("evoke_attempts", "Ended attempts, by outcome", attempts)?;
         let conflicts = functions.iter().map(|f| (vec![("function", &*f.name)], f.conflicts.get()));
-        let help = "Runs that were discarded and repeated, because they had read state that another attempt changed";
+        let help = "Runs of functions that were repeated, because they had read state that another attempt changed";
         writer.counter("evoke_state_conflicts", help, conflicts)?;
         let seconds = Some(&Unit::Seconds);
         let kind = MetricType::Histogram;

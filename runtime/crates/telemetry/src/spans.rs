@@ -6,7 +6,8 @@
 //!
 //! The bus starts a span `accept` for each event from outside (kind: server or producer). If the event arrived with a
 //! `traceparent`, the root of the following tree is the span that this attribute names: the producer's span. The span
-//! `accept` is then also a child of this root. Otherwise `accept` is the root, and the event gets its `traceparent`.
+//! `accept` is then also a child of this root. Otherwise `accept` is the root, and the event gets the `traceparent` of
+//! `accept`.
 //!
 //! ```text
 //! the producer's span or `accept`
@@ -209,7 +210,7 @@ impl LiveSpan {
 
     /// Ends the span of a published event that was not stored, because its attempt was not committed as done.
     pub fn not_published(mut self) {
-        self.failed("not-committed", "the event was not stored: its attempt was not committed as done");
+        self.failed("not-committed", "the event was not stored: the publishing attempt was not committed as done");
     }
 
     fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: &str) {

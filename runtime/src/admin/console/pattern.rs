@@ -24,7 +24,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::{ReadEvent, Seq};
 use evoke_pattern::{Explanation, Matcher, Pattern, explain};
 
-/// Maximum size of a pattern in bytes. A manifest has the same limit.
+/// Maximum size of a pattern in bytes. A pattern in a manifest has the same limit.
 const PATTERN_BYTES_MAX: usize = 64 * 1024;
 const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of near misses of a response.

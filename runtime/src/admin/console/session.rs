@@ -35,8 +35,9 @@ pub(in crate::admin) struct Code {
     code: String,
     /// How long the code is valid, in seconds.
     expires_in_s: u64,
-    /// The address of the listener. Without TLS, the link must have this address: another user of the machine can
-    /// also listen at the name `localhost`. With TLS, the link has the name by which the client knows the listener.
+    /// The address of the listener, for the link to the console; absent with TLS. Without TLS, the link must have this
+    /// address and not the name `localhost`, at which another user of the machine can also listen. With TLS, the link
+    /// has the name by which the client knows the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<SocketAddr>,
 }

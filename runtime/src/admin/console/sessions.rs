@@ -4,7 +4,7 @@
 //! A session has two secrets: a cookie, which scripts cannot read, and a key, which the page keeps in the storage of
 //! its origin and sends in a header. A request needs both. Browsers send cookies to every port of a host, so another
 //! program on this machine can see the cookie, but not the key. Pages of other sites can send neither the header nor
-//! the cookie. The process keeps only hashes, in memory: a restart ends all sessions.
+//! the cookie. The process keeps only hashes of codes, cookies and keys, in memory: a restart ends all sessions.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

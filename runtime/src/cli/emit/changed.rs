@@ -2,8 +2,9 @@
 //! from the one before.
 //!
 //! The file `changed/KEY.json` stores the data of the last event. It also stores the event that is being sent, until
-//! Evoke has confirmed it. If the command ends before that, the next command sends the event again, with the same id.
-//! So each change makes one event, even if the command or Evoke ends at any point.
+//! Evoke has confirmed this event or, with `--spool`, until the event is in the spool. If the command ends before that,
+//! the next command sends the event again, with the same id. So each change makes one event, even if the command or
+//! Evoke ends at any point.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
@@ -165,7 +166,7 @@ impl Readings {
         self.store().and_then(|()| self.finish_sending(send)).map_err(Ok)
     }
 
-    /// Sends the event in [`Last::sending`], if there is one, and stores that Evoke has confirmed this event.
+    /// Sends the event in [`Last::sending`], if there is one. Then stores the data of this event as [`Last::data`].
     fn finish_sending(&mut self, send: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let Some((data, event)) = &self.last.sending else { return Ok(()) };
         send(event)?;

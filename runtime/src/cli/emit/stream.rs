@@ -20,7 +20,7 @@ use super::sender::{NotSent, Sender, Sent};
 use super::spool::{Batch, Spool};
 
 /// The maximum number of groups in the queue between the two threads. The lines of a group have at most
-/// [`READ_BYTES`] bytes, plus the part of the first line that earlier reads returned.
+/// [`READ_BYTES`] bytes in total, plus the part of the first line that earlier reads returned.
 const GROUPS_MAX: usize = 8;
 /// Maximum number of bytes that one read of standard input returns.
 const READ_BYTES: usize = 256 * 1024;

@@ -1,4 +1,5 @@
-//! `test --from`: fetches recorded attempts from a running Evoke or a folder, and writes the file with their tests.
+//! `test --from`: fetches recorded attempts from a running Evoke or, with `--offline`, from the store in a folder, and
+//! writes the file with their tests.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};

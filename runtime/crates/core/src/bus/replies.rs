@@ -31,8 +31,9 @@ const READS_MAX: usize = 2;
 /// deadline can end the pause earlier. Without decisive changes, the reads take at most a tenth of the time, however
 /// many events the chain has.
 const PAUSE_PER_READ: u32 = 9;
-/// A completion (the result of an attempt) with more published events than this counts as decisive. The types of its
-/// events are not compared with the wanted types, because this would delay the commit.
+/// A completion (the result of an attempt) with more published events than this counts as decisive: the waiting
+/// requests read their chain at once. The types of so many events are not compared with the wanted types, because this
+/// would delay the commit.
 const CHECKED_EVENTS_MAX: usize = 16;
 
 pub(super) struct Replies {
@@ -226,7 +227,8 @@ impl Bus {
         Some(ReplyPermit { replies: replies.clone(), source })
     }
 
-    /// Returns the number of requests that have reserved a place, including those that do not wait yet.
+    /// Returns the number of requests that have reserved a place to wait for a reply, including requests that do not
+    /// wait yet.
     pub fn waiting_replies(&self) -> usize {
         self.inner.replies.lock().total
     }

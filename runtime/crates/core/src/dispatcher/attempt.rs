@@ -30,7 +30,7 @@ pub(super) enum Ran<'a> {
     /// writes of this attempt.
     Ended(Box<(Completion, Measurement, Option<StateLock<'a>>)>),
     /// The attempt does not count and leaves no record: it was a failed probe of an endpoint that is down, or the
-    /// endpoint is gone. The delivery stays pending.
+    /// endpoint is gone for good ([`Outcome::EndpointGone`]). The delivery stays pending.
     Uncounted(Measurement),
 }
 

@@ -45,7 +45,8 @@ const HOLD_MAX: Duration = Duration::from_secs(3600);
 /// The time between two starts at the beginning of the recovery, halved every second.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The duration of the recovery. At its end, the time between two starts is 0.1 ms, which limits nothing in practice.
+/// The duration of the recovery. In its last second, the time between two starts is 0.2 ms, which limits nothing in
+/// practice.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The longest delay that is made up for: after a delayed start, the next deliveries start immediately until the rate

@@ -106,8 +106,8 @@ impl Dispatcher {
         self.lock().was_failing = since_ms;
     }
 
-    /// Waits until a function starts or stops failing, a circuit opens or closes, or an endpoint is gone. Only one task
-    /// may wait.
+    /// Waits until a function starts or stops failing, a circuit opens or closes, or an endpoint turns out to be gone
+    /// for good. Only one task may wait.
     pub async fn health_changed(&self) {
         self.0.health.notified().await;
     }

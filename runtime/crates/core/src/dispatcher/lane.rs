@@ -23,9 +23,9 @@ use evoke_store::LoadLimit;
 /// next ones, so the lane does not become empty.
 pub(super) const WINDOW_MAX: usize = 256;
 
-/// A lane takes no more first attempts while the size in bytes of their events is at least this number. The last event
-/// can exceed this limit, as it can exceed the limit of retries. With both limits, two such events and `newest_left`, a
-/// lane has at most 10 MiB, and 100 busy lanes stay under 1 GiB.
+/// A lane takes no more first attempts while their events have at least this number of bytes in total. So the last
+/// event that it takes can exceed this limit. The same holds for the limit of retries. With both limits, two such last
+/// events and `newest_left`, a lane has at most 10 MiB, and 100 busy lanes stay under 1 GiB.
 const WINDOW_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// The limit for the events of waiting retries, in bytes. Retries have a limit of their own, so that they can be loaded

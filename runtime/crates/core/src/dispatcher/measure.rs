@@ -48,8 +48,9 @@ impl Measurement {
     pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
-        // The wait is computed from the end of the run. The run can begin long after `start`, because a function must
-        // wait if other functions use all processors.
+        // The wait is the time from the acceptance of the event until the run began. It is computed from the end of the
+        // run, because the run can begin long after the call of `start`: a function must wait if other functions use
+        // all processors.
         let since_accepted = between(self.accepted_ms, self.ended_ms).max(took);
         let waited = since_accepted.saturating_sub(took);
         metrics.attempt_ended(&AttemptEnd {

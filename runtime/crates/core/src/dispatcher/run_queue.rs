@@ -17,9 +17,9 @@ pub(super) struct Place {
     pub(super) last_start: u64,
 }
 
-/// The lanes that have a ready delivery and may run one more. The next lane is that of the function that has started no
-/// delivery for the longest time. So busy functions alternate, and a function that had no work before does not wait for
-/// all busy functions.
+/// The lanes that have a ready delivery and may run a further delivery. The next lane is that of the function that has
+/// started no delivery for the longest time. So busy functions alternate, and a function that had no work before does
+/// not wait for all busy functions.
 #[derive(Default)]
 pub(super) struct RunQueue {
     live: Lanes,
@@ -34,7 +34,7 @@ struct Lanes {
     of_running: BTreeSet<(u64, FunctionId)>,
 }
 
-/// The lanes that may run now. The live lane of a function without a running delivery always may.
+/// The lanes that may run now. The live lane of a function without a running delivery is always allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
     /// True if the lanes of functions with a running delivery may run.

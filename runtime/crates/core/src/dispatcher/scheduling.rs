@@ -145,9 +145,10 @@ pub(super) async fn let_others_run() {
 }
 
 impl Dispatcher {
-    /// Puts the function's lanes into the run queue if they have work and room. Starts a load for each lane that is
-    /// behind the store, and wakes the task that loads retries when a lane has room for them again. If the function is
-    /// suspended, releases its waiting deliveries instead. Must be called after every change of a lane.
+    /// Puts the function's lanes into the run queue if they have work and room. Starts a load for each lane that has
+    /// room again and for which the store may have more deliveries. Wakes the task that loads retries when a lane has
+    /// room for retries again. If the function is suspended, releases its waiting deliveries instead. Must be called
+    /// after every change of a lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
         let Schedule { functions, queue, reruns, idle, circuits, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };

@@ -8,8 +8,8 @@ use super::Dispatcher;
 use super::function::Function;
 use evoke_model::FunctionId;
 
-/// How often the dispatcher checks whether the suspended functions are idle. A reload waits until they are idle. It
-/// takes much longer than this interval, so the interval hardly delays it.
+/// How often the dispatcher checks whether the suspended functions are idle. A reload waits until they are idle. A
+/// reload takes much longer than this interval, so the interval hardly delays the reload.
 const IDLE_POLL: Duration = Duration::from_millis(5);
 
 impl Dispatcher {

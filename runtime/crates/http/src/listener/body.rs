@@ -242,7 +242,7 @@ impl Drop for InFlight {
 pub(super) struct ResponseBody<B> {
     /// `None` for an empty body.
     body: Option<B>,
-    /// The bytes of the last frame that hyper has not received. Only with HTTP/2, see [`PIECE_MAX`].
+    /// The part of the last frame that hyper has not received yet. Only with HTTP/2, see [`PIECE_MAX`].
     rest: Bytes,
     /// Set with HTTP/2.
     unread: Option<UnreadResponse>,

@@ -22,7 +22,8 @@ pub(super) struct FramingFilter {
     /// True if the connection has had a request. The preface of HTTP/2 is only valid before the first request.
     had_request: bool,
     /// True if a byte arrived after the end of the last request. Empty lines before a request count, too: otherwise, a
-    /// peer could send them one after the other and would never be idle.
+    /// peer that sends only empty lines after a request would keep the connection open for `Limits::keep_alive` and not
+    /// for the shorter `Limits::idle`.
     has_begun: bool,
 }
 

@@ -15,7 +15,7 @@ use super::body::Activity;
 use super::limits::Limits;
 
 /// The most bytes of a response that hyper receives at once. hyper asks for the next piece when the peer has room for
-/// it. So after each piece, this module learns that the peer has read.
+/// it. This shows that the peer has read the previous piece.
 pub(super) const PIECE_MAX: usize = 16 * 1024;
 
 /// The responses of a connection for which hyper waits until the peer reads; cheap to clone.

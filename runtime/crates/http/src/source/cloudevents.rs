@@ -13,7 +13,7 @@
 //! | Without `Content-Type`, the event has no `datacontenttype`. | This holds only if the body is JSON or empty. Any other body gets the `datacontenttype` `application/octet-stream` (RFC 9110, section 8.3), because the JSON form of an event without `datacontenttype` declares its data as JSON. |
 //! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | A request with `ce-specversion` is in binary mode. A request without it, but with `ce-id`, `ce-source` and `ce-type`, is refused. Any other body is raw, or refused if the source has no `type`. |
 //! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
-//! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
+//! | A batch may have any size, but the receiver may set a limit (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
 //! | In structured mode, attributes may also be in headers (section 3.2.3). | Such headers are ignored. |
 
 use bytes::Bytes;
@@ -68,8 +68,8 @@ pub enum ReadError {
     Unsupported(String),
 }
 
-/// The form in which a request contains events. The headers determine the mode, so a request in a wrong mode is refused
-/// before its body is read.
+/// The form in which a request contains events. The headers determine the mode, so a request in a wrong mode can be
+/// refused before its body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The body is one event in its JSON form.

@@ -47,7 +47,7 @@ pub enum HandlerError {
     NotStored {
         /// The reason, as a message for the client.
         detail: String,
-        /// When to try again; `None` if the same request would fail again.
+        /// The value of `Retry-After`; `None` if the same request would fail again.
         retry_after: Option<Duration>,
     },
 }

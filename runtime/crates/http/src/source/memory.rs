@@ -20,7 +20,8 @@ use evoke_core::bus::Origin;
 /// The memory for all requests, in bytes: enough for 16,000 small ones. With 1,000 slow connections,
 /// which use about 25 KiB each, the process uses at most 64 MiB more than at rest.
 pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
-/// The part of the memory that large bodies can use, in bytes: 23 bodies of 1 MiB each.
+/// The part of the memory that large bodies can use, in bytes. Only 23 bodies of 1 MiB fit, because each of them takes
+/// [`REQUEST_BYTES`] more.
 pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
 /// The memory that a request with an event takes besides its body, in bytes: the event, its deliveries, their message to
 /// the store, and the task that waits for the commit. A request with a longer event takes more.

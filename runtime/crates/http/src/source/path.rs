@@ -291,7 +291,7 @@ fn suggestion(segment: &str, is_last: bool) -> Option<String> {
     let inner = match (unbraced, angled, segment.strip_prefix(':')) {
         (Some(inner), ..) | (_, Some(inner), _) | (.., Some(inner)) => inner,
         _ if segment.contains(['{', '}']) => {
-            return Some("a parameter is a whole segment: write `/{NAME}/` between two slashes".to_owned());
+            return Some("a parameter is a whole segment: write `{NAME}` between two slashes or at the end".to_owned());
         }
         _ => return None,
     };

@@ -202,8 +202,8 @@ fn publishes_to(manifest: &Manifest, from: &Function, to: &Function) -> bool {
     })
 }
 
-/// Returns true if there are too many pairs of published and matched types to compare. The checks are then skipped,
-/// because they give only warnings.
+/// Returns true if it would take too long to compare each published type with each type in the patterns. The checks are
+/// then skipped, because they give only warnings.
 fn is_too_large_to_compare(manifest: &Manifest) -> bool {
     let globs: usize = manifest.functions.iter().map(|function| function.allow.publish.len() + 1).sum();
     let types: usize =

@@ -89,7 +89,9 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
         ),
         "secret" | "signature" | "hmac" | "standard-webhooks" => Some("put it under `sign`"),
         "template" | "payload" | "json" | "data" => Some("did you mean `body`?"),
-        "timeout" | "retry" | "concurrency" | "order_by" | "on" => Some("write it beside `deliver`"),
+        "timeout" | "retry" | "concurrency" | "order_by" | "on" => {
+            Some("write the key next to `deliver`, not inside `deliver`")
+        }
         "limit" | "throttle" => Some("did you mean `rate`?"),
         key => Trust::hint(key),
     });
@@ -116,7 +118,7 @@ pub(super) fn check_secrets(reader: &mut Reader<'_>, deliver: &Deliver, allow: &
     }
     if let Some(name) = deliver.secrets.keys().find(|name| allow.secrets.contains_key(*name)) {
         let message = format!("the secret `{}` is declared under both `deliver` and `allow`", excerpt(name));
-        reader.error(span, message, "keep one of them");
+        reader.error(span, message, "keep one of the two declarations");
     }
 }
 

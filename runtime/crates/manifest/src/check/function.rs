@@ -30,7 +30,7 @@ const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
 const DELIVER_CONCURRENCY_MAX: u32 = 128;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
 const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
-/// Allowed values of `max_value`. The maximum is half of the 8 MiB that one attempt can write.
+/// Allowed values of `max_value`. The maximum is half of the 8 MiB of state that one attempt can write.
 const STATE_VALUE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(4 << 20);
 const STATE_TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 30);
 
@@ -265,7 +265,7 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
         "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
         "delay" | "initial_backoff" | "min_backoff" => Some("did you mean `backoff`?"),
         "jitter" => {
-            Some("remove it: waits before retries have full jitter, unless a function or an endpoint asks for a wait")
+            Some("remove it: waits before retries have full jitter, except those that a function or an endpoint sets")
         }
         _ => None,
     });

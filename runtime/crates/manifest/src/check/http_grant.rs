@@ -76,7 +76,7 @@ fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecre
         "auth" | "authorization" | "token" | "bearer" => {
             Some("write `headers: { authorization: \"Bearer {secret.NAME}\" }`")
         }
-        "methods" | "path" | "paths" => Some("remove it: a whole origin is granted"),
+        "methods" | "path" | "paths" => Some("remove it: a grant is for all methods and paths of its origin"),
         "timeout" | "timeouts" => Some("remove it: the function sets time-outs, within the limits of Evoke"),
         key => Trust::hint(key),
     });

@@ -65,7 +65,7 @@ pub(super) fn check_unique(reader: &mut Reader<'_>, manifest: &Manifest) {
                 true => format!("`{name}` is listed twice"),
                 false => format!("`{name}` is an earlier name of both `{other}` and `{}`", function.name),
             };
-            let help = "remove one of them: only one function can take over the data stored under a name";
+            let help = "remove one of the two entries: only one function can take over the data stored under a name";
             reader.error_with_related(earlier.span, message, help, (span, "first listed here"));
         }
     }

@@ -403,10 +403,10 @@ fn call(text: &str) -> Result<Map<String, Json>, ValueError> {
     }
 }
 
-/// Parses the short form of a map.
+/// Parses a text that stands for a map, such as `METHOD URL`.
 type ParseShort = fn(&str) -> Result<Map<String, Json>, ValueError>;
 
-/// Reads a list of maps. `short` parses the short form of a map; `None` if the map has no short form.
+/// Reads a list of maps. `short` parses a text that stands for a map; if it is `None`, every entry must be a map.
 fn maps(
     reader: &mut Reader<'_>,
     node: &Node,

@@ -3,7 +3,8 @@
 use super::or_into;
 
 /// For each of several fields, the set of the alternatives that need a value of the field. [`AbsentFields::collect`]
-/// unites the sets of all fields that are not in `present`; its time depends mainly on the length of `present`.
+/// unites the sets of all fields that are not in its argument `present`. The time for this depends mainly on the length
+/// of `present`.
 pub(super) struct AbsentFields {
     count: usize,
     /// The length of a set of alternatives in words.

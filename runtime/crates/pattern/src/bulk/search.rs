@@ -22,8 +22,8 @@ pub(super) struct Entry {
     free: u32,
     /// True if the field has a value directly in an enclosing element. The field then never counts as absent.
     strict: bool,
-    /// The number of the field whose value is the array that contains the candidates. The array is directly in the
-    /// element.
+    /// The candidates that are not directly in the element are in an array that is directly in the element. This is the
+    /// number of the field whose value is that array.
     array: u32,
     /// The innermost element that contains the first candidate in that array.
     inside: u32,

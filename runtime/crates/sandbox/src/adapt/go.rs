@@ -1,7 +1,7 @@
 //! Reserves memory for the adapter in a program of Go.
 //!
-//! The adapter that converts a program to a component needs two pages of the program's memory. It gets them through
-//! `cabi_realloc` if the program exports this function, otherwise through `memory.grow`. Go's allocator
+//! wasmtime's adapter implements the imports of WASI 0.1. The adapter needs two pages of the program's memory. It gets
+//! them through `cabi_realloc` if the program exports this function, otherwise through `memory.grow`. Go's allocator
 //! (`runtime/mem_wasm.go`) assumes that it owns all memory beyond the program's data, even pages that other code has
 //! added, and would overwrite those pages. So the program gets a `cabi_realloc` that returns pages between its data and
 //! the start of Go's heap. The heap starts at the address in the field `end` of `runtime.firstmoduledata`

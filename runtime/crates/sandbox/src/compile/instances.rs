@@ -79,7 +79,8 @@ impl Scope {
         self.grow(Some(u64::from(count) * bytes_each));
     }
 
-    /// Adds a section. `outer` has the components around this one, the outermost first.
+    /// Adds the memory that a section takes in one instance, and the sizes of the modules and components that the
+    /// section imports, exports or aliases. `outer` has the components around this one, the outermost first.
     fn add(&mut self, section: Payload<'_>, outer: &[Self]) -> Result<()> {
         match section {
             Payload::ImportSection(imports) => self.grow_by(imports.count(), IMPORT_BYTES),

@@ -28,7 +28,7 @@ pub(crate) enum CompileError {
     Invalid(String),
     /// The file is larger than this limit, in bytes. The text form has a lower limit than the binary form.
     TooLarge(u64),
-    /// The component exceeds a limit.
+    /// Compiling the component exceeds a limit, or makes the compiler crash.
     Refused(Refusal),
     /// The machine failed, not the component. Another try may succeed.
     Machine(String),
@@ -224,7 +224,7 @@ fn start(program: &Path, arguments: Vec<OsString>, input: &Input, output: &File)
         .args(arguments)
         .env_clear()
         // The value is in KiB, so this is 64 MiB. By default, the allocator reserves 1 GiB at the start. The limit on
-        // memory is set later and does not count this memory, so the process could use that much more.
+        // memory is set later and does not count this memory, so the process could use 1 GiB more than the limit.
         .env("MIMALLOC_ARENA_RESERVE", "65536")
         .current_dir("/")
         // A process group of its own, so that Ctrl-C reaches only the parent. The child ends when the parent ends.

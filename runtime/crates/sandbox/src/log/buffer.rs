@@ -36,7 +36,8 @@ pub(crate) struct AttemptLog<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) sink: &'a LogSink,
     pub(crate) buffer: &'a Mutex<LogBuffer>,
-    /// Replaces the values of secrets. Text is redacted before it is split into lines or cut.
+    /// Replaces the values of secrets. A message is redacted before it is split into lines. A stream is redacted line
+    /// by line, and a long line is not cut within a value.
     pub(crate) redactor: &'a Redactor,
 }
 
@@ -142,9 +143,9 @@ impl AttemptLog<'_> {
     }
 
     /// Returns the limit on the length of an unfinished line in the buffer. If a line is longer, pieces of it are
-    /// logged although its newline has not arrived. At most about twice the length of the longest text to redact
-    /// ([`Redactor::lookahead`]) then remains in the buffer. So the rest of the line is searched for secrets again only
-    /// after about `LINE_BYTES_MAX` more bytes.
+    /// logged although its newline has not arrived. The part that stays in the buffer then has at most about twice the
+    /// length of the longest text to redact ([`Redactor::lookahead`]). So this part is searched for secrets again only
+    /// when about `LINE_BYTES_MAX` more bytes have arrived.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }

@@ -110,8 +110,8 @@ impl Redactor {
         self.redact_start(text, usize::MAX).0
     }
 
-    /// Replaces the values in the start of a longer text. Leaves out the end of this start, because a value could begin
-    /// there and continue in the missing rest.
+    /// Replaces the values in `text`, which is only the start of a longer text. Leaves out the last bytes of `text`,
+    /// because a value could begin there and continue in the missing rest.
     pub(super) fn redact_unfinished<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Some(search) = &self.0 else { return text.into() };
         let end = text.floor_char_boundary(text.len().saturating_sub(self.lookahead()));

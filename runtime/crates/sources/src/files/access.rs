@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Default)]
 pub(super) struct Stuck(BTreeMap<String, Arc<AtomicBool>>);
 
-/// Maximum number of abandoned threads of one source that have not ended yet. With this many, the source waits for a
-/// further entry that does not respond.
+/// Maximum number of abandoned threads of one source that have not ended yet. Once there are this many, the source does
+/// not skip a further entry that does not respond, but waits for it.
 const STUCK_MAX: usize = 8;
 
 impl Stuck {

@@ -119,7 +119,7 @@ fn class(chars: &mut std::str::Chars<'_>) -> String {
 /// Returns an error for a glob that can never match the path of a file.
 fn check(text: &str, list: List) -> Result<(), ValueError> {
     if let Some(glob) = text.strip_prefix('!') {
-        let message = format!("the glob `{}` does not exclude: it matches names that begin with `!`", excerpt(text));
+        let message = format!("the glob `{}` is not negated: it matches names that begin with `!`", excerpt(text));
         let help = match list {
             List::Include => format!("to leave these files out, write `exclude: [\"{}\"]`", excerpt(glob)),
             List::Exclude => "`exclude` has no exceptions: write `include` with the files to watch".to_owned(),
@@ -299,7 +299,7 @@ mod tests {
             ("~/inbox/*.csv", "relative to the folder", "as `path`"),
             ("$HOME/*.csv", "relative to the folder", "as `path`"),
             ("${HOME}/*.csv", "relative to the folder", "as `path`"),
-            ("!*.tmp", "does not exclude", "write `exclude: [\"*.tmp\"]`"),
+            ("!*.tmp", "is not negated", "write `exclude: [\"*.tmp\"]`"),
             ("dir\\file.csv", "before an ordinary character", "`dir/file.csv`"),
             ("a[/]b", "never matches `/`", "write `a/b`"),
             // Each alternative in braces is checked.
@@ -308,7 +308,7 @@ mod tests {
             ("{*.csv,/abs/*.csv}", "the glob `/abs/*.csv`", "write `abs/*.csv`"),
             ("{a,{b/,c}}/x", "the glob `b//x`", "write `b/x`"),
             ("{a,~/b}", "the glob `~/b`", "as `path`"),
-            ("{!a,b}", "the glob `!a` does not exclude", "`exclude: [\"a\"]`"),
+            ("{!a,b}", "the glob `!a` is not negated", "`exclude: [\"a\"]`"),
             ("{}", "it is empty", "write `*`"),
             ("{,a}", "it is empty", "write `*`"),
             ("", "it is empty", "write `*`"),

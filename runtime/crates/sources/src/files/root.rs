@@ -1,10 +1,10 @@
 //! The top folder of a source, identified by device and inode. Another folder that gets the same path is not read.
 //!
 //! The first folder that the source finds at the path is its folder until the source ends. The source keeps a
-//! descriptor of the folder open, so that no new folder can get the same inode number. The operator must accept another
-//! folder, by a reload or a restart, for two reasons. First, a user who may rename the folder could put in its place a
-//! folder whose files this user may not read. Second, after a file system is unmounted, its path leads to an empty
-//! folder, and all files would count as removed.
+//! descriptor of the folder open, so that no new folder can get the same inode number. The source reads another folder
+//! only after the operator has accepted it by a reload or a restart. There are two reasons. First, a user who may
+//! rename the folder could put in its place a folder whose files this user may not read. Second, after a file system is
+//! unmounted, its path leads to an empty folder, and all files would count as removed.
 
 use std::io;
 use std::os::fd::AsRawFd;

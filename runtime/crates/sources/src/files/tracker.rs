@@ -68,8 +68,8 @@ pub(super) struct Tracker {
     pending: BTreeMap<String, Pending>,
     /// Files that cannot be submitted now. They do not count as pending, so other files can be pending in their place.
     set_aside: SetAside,
-    /// The files that existed at the first start, with their metadata at that time. They cause no event until they
-    /// change.
+    /// With `existing: false`: the files that existed at the first start and have no mark yet, with their metadata at
+    /// that time. They cause no event until they change.
     existing: HashMap<String, Stamp>,
     /// True if a change did not fit into `pending`. Another scan must then find this change.
     overflowed: bool,
@@ -195,12 +195,14 @@ impl Tracker {
         self.pending.values_mut().filter(is_certain).for_each(|pending| pending.writer = Writer::MaybeOpen);
     }
 
-    /// Records the files that exist at the first start. They cause no events as long as their metadata is unchanged.
+    /// Records the files that exist at the first start, for `existing: false`. They cause no events as long as their
+    /// metadata is unchanged.
     pub(super) fn set_existing(&mut self, seen: &[(String, Stamp)]) {
         self.existing = seen.iter().filter(|(name, _)| !self.known.contains_key(name)).cloned().collect();
     }
 
-    /// Returns true if every file that existed at the first start has a committed mark.
+    /// Returns true if every file from [`Self::set_existing`] has a committed mark or is gone, and if all changes fit
+    /// into `pending`.
     pub(super) fn existing_recorded(&self) -> bool {
         self.existing.is_empty() && !self.overflowed
     }

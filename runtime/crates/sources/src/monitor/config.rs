@@ -130,7 +130,7 @@ fn check(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> O
         let Some(node) = table.optional(reader, key) else { continue };
         if let Some(first) = first {
             let message = format!("a monitor can watch only one thing, but this one has `{first}` and `{key}`");
-            let other = (table.key_span(first), "the other reading");
+            let other = (table.key_span(first), "the other thing to watch");
             reader.error_with_related(table.key_span(key), message, "write a second monitor", other);
             continue;
         }

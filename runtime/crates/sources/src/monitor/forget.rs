@@ -55,8 +55,8 @@ pub(super) fn forget_excess(
     }
     let (gone, fixed) = (gone_state(check), check.subjects());
     // The order of removal. First the subjects whose state already says that they are gone, the longest gone first.
-    // Then the others, the newest first: because of the option `for`, some of them may not be reported as gone yet, and
-    // many new names must not prevent this report for an old subject.
+    // Then the others, the newest first. Because of the option `for`, some of them may not be reported as gone yet. If
+    // the oldest were removed first, many new names could prevent this report for an old subject.
     let order = |watched: &Watched| match watched.machine.since().mono_ms {
         since if watched.state() == gone => (false, since),
         since => (true, -since),

@@ -176,7 +176,7 @@ impl Monitors {
     }
 }
 
-/// Takes the changed readings of these monitors. They then count as stored.
+/// Takes the changed readings of these monitors. The readings then count as stored.
 pub(super) fn changed(now_ms: UnixMs, monitors: impl IntoIterator<Item = (Arc<str>, Arc<Running>)>) -> Vec<Changed> {
     let mut changed = Vec::new();
     for (monitor, running) in monitors {

@@ -18,9 +18,9 @@ pub(super) enum Unit {
     Count,
 }
 
-/// The spellings of units in the manifest, each with its factor to the base unit. A value is formatted with the first
-/// spelling of its unit whose factor is not larger than the value and with which the value has at most one decimal
-/// place. If there is none, the first spelling whose factor is not larger than the value is used.
+/// The spellings of units in the manifest, each with its factor to the base unit. Within a unit, larger factors come
+/// first, because a value is formatted with the first spelling in which it is at least 1 and has at most one decimal
+/// place. If there is no such spelling, the first one in which the value is at least 1 is used, or else the last.
 const SPELLINGS: &[(Unit, &str, f64)] = &[
     (Unit::Percent, "%", 1.0),
     (Unit::Bytes, "TiB", 1_099_511_627_776.0),

@@ -76,7 +76,7 @@ impl Monitor {
             monitors,
         };
         monitor.restore(&states, &readings);
-        // Earlier versions stored any number of subjects. One commit must not be that large.
+        // Earlier versions of Evoke stored any number of subjects, so there can be more marks than one commit may have.
         while monitor.unwritten.len() > MARKS_MAX {
             let removed = monitor.unwritten.split_off(monitor.unwritten.len() - MARKS_MAX);
             // Boxed, because the future is large and few starts need it.

@@ -22,7 +22,7 @@ pub(super) struct Watched {
     readings: VecDeque<(i64, f64)>,
     /// The value of the last reading.
     pub(super) value: Option<f64>,
-    /// The text of the last reading.
+    /// The text for users from the last reading, such as the reason why there is no value.
     pub(super) detail: Option<String>,
     /// The averages of each minute of the last hours.
     pub(super) minutes: Minutes,

@@ -134,7 +134,7 @@ fn suggestion(text: &str) -> String {
 /// Returns the message and the help text of a warning if the name is valid but easily misunderstood.
 pub(super) fn advice(text: &str) -> Option<(String, String)> {
     if let Some((name, place, fixed)) = FIXED.iter().find(|(name, ..)| name.eq_ignore_ascii_case(text)) {
-        let message = format!("the time zone `{name}` has no daylight saving time: it has the same offset in summer");
+        let message = format!("the time zone `{name}` has no daylight saving time: its offset is the same all year");
         let help =
             format!("write `{place}` for the time that clocks show there, or `{fixed}` for the same offset all year");
         return Some((message, help));

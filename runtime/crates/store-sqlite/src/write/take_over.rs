@@ -131,7 +131,7 @@ fn move_one(commit: &mut GroupCommit<'_>, id: DeliveryId, to: FunctionId) -> rus
     let (from, key, state, event): (Owner, Option<String>, i64, i64) = tx
         .prepare_cached("SELECT function, replay, order_key, state, event FROM deliveries WHERE id = ?1")?
         .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
-    // A replay has at most one delivery of an event to a function.
+    // A replay has at most one delivery of an event to a function, so a second one is not moved.
     let is_offered = from.replay != LIVE
         && tx
             .prepare_cached(

@@ -52,7 +52,7 @@ pub async fn pending_deliveries_are_listed_and_cancelled_by_function_root_and_nu
     let letter = store.delivery(DeliveryId(3)).await.unwrap().unwrap().unwrap();
     assert_eq!((letter.state, letter.cause.as_deref()), (DeliveryState::Dead, Some("cancelled: why")));
     assert_eq!((letter.attempts.len(), letter.due_ms), (1, None));
-    // A cancelled delivery ignores the result of an attempt that was still running.
+    // The store ignores the result of an attempt that was still running when its delivery was cancelled.
     let late = Completion { function: b, ..Arc::unwrap_or_clone(done(4, 1)) };
     assert_eq!(store.complete(Arc::new(late)).await.unwrap(), Completed::Superseded);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
@@ -70,7 +70,7 @@ pub async fn a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive(store:
         store.cancel(&Actor::Runtime, PendingFilter::Delivery(DeliveryId(id)), "cancelled: why").await.unwrap()
     };
     assert_eq!(cancel(2).await, 1);
-    // The first delivery can still run, and the cancelled second one keeps its place before the third.
+    // The first delivery can still run, and the cancelled second one still comes before the third.
     assert_eq!(ready_ids(store, f).await, ids([1]));
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(ready_ids(store, f).await, ids([1]));

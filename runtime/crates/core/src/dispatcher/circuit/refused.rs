@@ -24,7 +24,7 @@ pub(super) struct Refused {
 
 struct Failed {
     id: DeliveryId,
-    /// The value of `taken` at the last failure.
+    /// The value of `Refused::taken` at the last failure of this delivery.
     taken: u64,
     /// The number of failures after the first one. A failure counts only if the endpoint has accepted another delivery
     /// since the previous failure.

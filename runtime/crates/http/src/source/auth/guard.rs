@@ -66,7 +66,7 @@ pub(in crate::source) enum Admitted {
 pub(in crate::source) struct Sender {
     /// The preset and the name of the secret, as in `github:new`.
     pub(in crate::source) principal: Arc<str>,
-    /// The id that the sender gave the request.
+    /// The id that the sender gave the request, or an id that was made from the signature.
     pub(in crate::source) id: Option<String>,
     /// True if the proof is a signature over the body, which does not cover the headers.
     pub(in crate::source) is_signature: bool,

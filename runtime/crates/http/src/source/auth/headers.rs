@@ -10,7 +10,7 @@ use evoke_model::clock::UnixMs;
 const ID_BYTES_MAX: usize = 256;
 /// The most signatures in one request. Senders add a second one while they rotate their secret.
 pub(super) const SIGNATURES_MAX: usize = 8;
-/// The tolerance of all presets for the time of a request, in seconds.
+/// The tolerance of the presets for the time of a request, in seconds. For `hmac`, this is only the default.
 pub(super) const TOLERANCE_S: u32 = 300;
 
 /// Returns the value of a header. A header that is sent twice is refused, because it is ambiguous.

@@ -48,7 +48,7 @@ pub(super) fn recorded(reader: &mut Reader<'_>, node: &Node, span: Span) -> Opti
     let (state, shared_state) = (bucket(reader, "state"), bucket(reader, "shared_state"));
     table.reject_unknown_keys(reader, |key| match key {
         "clock" | "time" => {
-            Some("write `wall` and `monotonic`; for a clock with a fixed time, write `clock` in the test itself")
+            Some("put readings under `wall` and `monotonic`; for a fixed time, write `clock` in the test itself")
         }
         "seed" => Some("did you mean `random`?"),
         _ => None,

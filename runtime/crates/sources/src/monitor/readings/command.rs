@@ -30,7 +30,7 @@ const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dura
 /// The longest wait for the start of a program while programs of other monitors run.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Runs a program with the interface of monitoring plugins: its exit code is the state, and a number of its performance
+/// Runs a program with the interface of monitoring plugins: its exit code is the state, and a number in its performance
 /// data is the value. The operator must allow commands with `evoke up --allow-commands`.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "CommandReading")]
@@ -41,7 +41,7 @@ pub(in super::super) struct Command {
     /// The label of the value in the performance data. Without this key, the first value is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    /// After this time, the program and its children are killed.
+    /// Maximum run time of the program. After this time, the program and its children are killed.
     #[serde(default = "timeout_default", with = "DurationText")]
     timeout: Duration,
 }

@@ -15,7 +15,8 @@ use super::{Finding, Found, Measure, choice, globs};
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "DiskReading")]
 pub(in super::super) struct Disk {
-    /// A path on the file system. With wildcards, such as `/mnt/*`, each mounted file system that matches is a subject.
+    /// A path on the file system. With wildcards, such as `/mnt/*`, each mounted file system that matches is watched
+    /// separately.
     #[schemars(length(min = 1))]
     pub(in super::super) path: PathBuf,
     /// The measured quantity.
@@ -43,7 +44,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let of = table.optional(reader, "of");
     let of = choice(reader, of, "`of`", &[("used", Of::Used), ("free", Of::Free), ("inodes", Of::Inodes)]);
     table.reject_unknown_keys(reader, |key| match key {
-        "warning" | "critical" | "clear" | "for" => Some("write it next to `disk`, not inside it"),
+        "warning" | "critical" | "clear" | "for" => Some("write the key next to `disk`, not inside `disk`"),
         "mount" | "device" | "folder" => Some("did you mean `path`?"),
         _ => None,
     });

@@ -158,7 +158,7 @@ impl Http {
         }
         let Some(field) = &self.json else { return Found::value(taken) };
         let path: Vec<&str> = field.split('.').collect();
-        // Of JSON values, only a number can be parsed as a number.
+        // `json` is the JSON text of the value. A string has its quotes there, so only a number parses as a number.
         let number =
             find_value(body, &path).and_then(|json| json.parse().ok()).filter(|number: &f64| number.is_finite());
         match number {

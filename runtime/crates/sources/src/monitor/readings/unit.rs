@@ -100,7 +100,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
         "unit" | "units" | "names" => Some("did you mean `name`?"),
         "service" => Some("write `name: NAME.service`"),
         "state" | "states" | "expected" => Some("did you mean `expect`?"),
-        "warning" | "critical" | "for" => Some("write it next to `unit`, not inside it"),
+        "warning" | "critical" | "for" => Some("write the key next to `unit`, not inside `unit`"),
         _ => None,
     });
     Some(SystemdUnit { name: name?, expect, of, bus })

@@ -115,5 +115,5 @@ fn either_day(fields: &Fields<'_>) -> Option<Advice> {
         "the timer ticks on the days of the month `{day}` and also on the days of the week `{weekday}`: a day needs to \
          match only one of the two fields"
     );
-    Some((message, format!("if a day must match both, write `+{weekday}`; if one is enough, write two timers")))
+    Some((message, format!("if a day must match both, write `+{weekday}`; if one is enough, write a timer for each")))
 }

@@ -160,8 +160,8 @@ impl<'t> Fields<'t> {
 }
 
 impl Field {
-    /// Parses one element of the comma-separated list. The error is a help text for a common mistake. It is `None` if
-    /// the general help, the list of the allowed forms, is best.
+    /// Parses one element of the comma-separated list. The error is a help text for a common mistake. It is `None` for
+    /// any other mistake: the help text then lists the allowed forms.
     fn part(&self, at: usize, text: &str) -> Result<Part, Option<String>> {
         if text.is_empty() {
             return Err(Some("remove the extra comma".to_owned()));
