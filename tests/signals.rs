@@ -73,8 +73,8 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let up = evoke.command(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let words = std::iter::once(up.get_program()).chain(up.get_args()).map(|word| word.to_str().unwrap());
     let mut terminal = Command::new("script");
-    // `script` runs the program in a terminal of its own; `-q` and `/dev/null` turn its messages and its log off.
-    terminal.args(["-q", "-e", "-c", &words.collect::<Vec<_>>().join(" "), "/dev/null"]);
+    // `script` runs the program in a terminal of its own, and writes the output to a file. `-q` turns its messages off.
+    terminal.args(["-q", "-f", "-e", "-c", &words.collect::<Vec<_>>().join(" "), "terminal"]);
     let mut terminal =
         terminal.current_dir(evoke.path(".")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let listen = evoke.path(".evoke/listen.json");
@@ -88,7 +88,9 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     // The system closes the terminal.
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    assert_eventually!(!listen.exists(), "Evoke did not stop");
+    let status = || evoke.command(&["status"]).output();
+    let output = || std::fs::read_to_string(evoke.path("terminal"));
+    assert_eventually!(!listen.exists(), "Evoke did not stop: {:?}, {:?}", output(), status());
     // The folder is locked until the process has ended.
     assert_eventually!(evoke.try_up(&[], &[]).is_ok(), "{}", evoke.log());
     assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());

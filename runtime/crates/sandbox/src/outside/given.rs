@@ -60,7 +60,8 @@ impl Given {
         self.0.reads.polls.get(self.0.polls.fetch_add(1, Ordering::Relaxed)).cloned()
     }
 
-    /// Starts again with the first time that the test gives for a published event, and with its first result of a poll.
+    /// Starts again at the beginning of both lists of the test: the timestamps of published events, and the results of
+    /// polls.
     pub(super) fn reset(&self) {
         self.0.published.store(0, Ordering::Relaxed);
         self.0.polls.store(0, Ordering::Relaxed);
