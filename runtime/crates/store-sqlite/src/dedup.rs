@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schedule;
+use super::statements::Statements;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Lineage, Seq, StoredEvent};
@@ -49,6 +50,7 @@ impl Dedup {
     pub(super) fn find_accepted(
         &self,
         tx: &Connection,
+        statements: &mut Statements<'_>,
         event: &Event,
         lineage: Lineage,
         now_ms: UnixMs,
@@ -60,8 +62,9 @@ impl Dedup {
         let entered = lineage.entered().map(|origin| origin.0);
         let [in_events, in_known] = if entered.is_some() { ENTERED } else { PUBLISHED };
         // Only the newest event with this id is needed: if it is outside the window, so are all earlier ones.
-        let newest = |sql: &str| {
-            tx.prepare_cached(sql)?
+        let mut newest = |sql: &'static str| {
+            statements
+                .get(sql)?
                 .query_row(params![event.id, event.source, entered], |r| Ok((Seq(r.get(0)?), r.get::<_, UnixMs>(1)?)))
                 .optional()
         };

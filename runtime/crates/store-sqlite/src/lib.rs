@@ -30,6 +30,7 @@ mod schema;
 mod space;
 mod state;
 mod state_cache;
+mod statements;
 mod store;
 mod store_time;
 mod totals;

@@ -22,6 +22,7 @@ use rusqlite::Connection;
 
 use super::dedup::Dedup;
 use super::state::Batch;
+use super::statements::Statements;
 use super::totals::Counters;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery};
@@ -44,6 +45,8 @@ pub(super) trait Write: Send + 'static {
 /// The group commit that is being built.
 pub(super) struct GroupCommit<'a> {
     pub(super) tx: &'a Connection,
+    /// The statements that nearly every write needs.
+    pub(super) statements: Statements<'a>,
     pub(super) dedup: &'a mut Dedup,
     pub(super) counters: &'a mut Counters,
     pub(super) chains: &'a mut Chains,

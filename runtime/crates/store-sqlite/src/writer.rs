@@ -18,6 +18,7 @@ use super::readers::Readers;
 use super::schema::BUSY_WAIT;
 use super::state::Batch;
 use super::state_cache::StateCache;
+use super::statements::Statements;
 use super::store_time::StoreTime;
 use super::totals::Counters;
 use super::write::GroupCommit;
@@ -327,33 +328,35 @@ impl Writer {
         // The transaction is rolled back if it is dropped before its commit.
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let changes_before = transaction.total_changes();
-        let mut commit = GroupCommit {
-            tx: &transaction,
-            dedup: &mut self.dedup,
-            counters: &mut self.counters,
-            chains: &mut self.chains,
-            descendants_limits: self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            state: Batch::new(&transaction, &self.state_cache),
-            now_ms: self.time.now_ms(),
-            wall_ms: self.time.wall_ms(),
-            scheduled_ms: None,
-            ready: Vec::new(),
-            cancelled: Vec::new(),
-            checkpoint: false,
+        let (state, ready, cancelled, scheduled_ms, checkpoint) = {
+            let mut commit = GroupCommit {
+                tx: &transaction,
+                statements: Statements::new(&transaction),
+                dedup: &mut self.dedup,
+                counters: &mut self.counters,
+                chains: &mut self.chains,
+                descendants_limits: self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                state: Batch::new(&transaction, &self.state_cache),
+                now_ms: self.time.now_ms(),
+                wall_ms: self.time.wall_ms(),
+                scheduled_ms: None,
+                ready: Vec::new(),
+                cancelled: Vec::new(),
+                checkpoint: false,
+            };
+            for write in batch {
+                write.apply(&mut commit)?;
+            }
+            (commit.state.into_changes(), commit.ready, commit.cancelled, commit.scheduled_ms, commit.checkpoint)
         };
-        for write in batch {
-            write.apply(&mut commit)?;
-        }
-        let GroupCommit { counters, state, ready, cancelled, scheduled_ms, checkpoint, .. } = commit;
-        counters.write(&transaction)?;
+        self.counters.write(&transaction)?;
         let changed = transaction.total_changes() != changes_before;
         let stores_time = changed && self.time.is_due();
         if stores_time {
             self.time.write(&transaction)?;
         }
-        let changes = state.into_changes();
         transaction.commit()?;
-        self.state_cache.committed(changes);
+        self.state_cache.committed(state);
         if stores_time {
             self.time.stored();
         }

@@ -8,6 +8,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, ToSql, params};
 
 use crate::checksum;
+use crate::statements::Statements;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
@@ -82,7 +83,7 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
 }
 
 pub(crate) fn insert(
-    tx: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     event: &Event,
     lineage: Lineage,
@@ -117,13 +118,13 @@ pub(crate) fn insert(
         data.value(),
     ];
     let sum = checksum::of_values(values.into_iter().chain(principal.map(ValueRef::from)));
-    tx.prepare_cached(
+    let insert = statements.get(
         "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
                              data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin, principal,
                              sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-    )?
-    .execute(params![
+    )?;
+    insert.execute(params![
         seq.0,
         event.id,
         event.source,

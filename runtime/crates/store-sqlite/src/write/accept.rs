@@ -34,8 +34,8 @@ impl Write for Accept {
 /// without its deliveries.
 pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
-    let (tx, now_ms) = (commit.tx, commit.now_ms);
-    if let Some(known) = commit.dedup.find_accepted(tx, &event, lineage, now_ms)? {
+    let now_ms = commit.now_ms;
+    if let Some(known) = commit.dedup.find_accepted(commit.tx, &mut commit.statements, &event, lineage, now_ms)? {
         return Ok(Accepted::Duplicate(known));
     }
     commit.counters.add_event();
@@ -43,7 +43,7 @@ pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusql
     let first_delivery = commit.counters.last_delivery().next();
     let due_ms = event.not_before_ms().filter(|due_ms| *due_ms > commit.wall_ms);
     let owed = if due_ms.is_some() { 0 } else { deliveries.len() };
-    rows::event::insert(tx, seq, &event, lineage, now_ms, first_delivery, owed)?;
+    rows::event::insert(&mut commit.statements, seq, &event, lineage, now_ms, first_delivery, owed)?;
     if let Some(due_ms) = due_ms {
         schedule::add(commit, seq, due_ms, &event, lineage)?;
         return Ok(Accepted::New(seq));

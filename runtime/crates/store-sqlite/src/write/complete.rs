@@ -126,8 +126,9 @@ fn end_attempt(
     {
         let Recent { owner, order_key, share, since_ms, fixed_sum } = recent;
         let sum = fixed_sum + delivery::mutable_sum(state, 1, since_ms, due_ms, cause, done);
-        let ended = tx
-            .prepare_cached(
+        let ended = commit
+            .statements
+            .get(
                 "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = 1,
                    sum = ?7
                  WHERE id = ?1 AND state = 0",

@@ -82,8 +82,8 @@ pub(super) fn insert_row(
     let fixed_sum = delivery::fixed_sum(id, event, owner, trigger, order_key.as_deref(), share);
     let sum = fixed_sum + delivery::mutable_sum(state, 0, since_ms, None, cause, None);
     commit
-        .tx
-        .prepare_cached(
+        .statements
+        .get(
             "INSERT INTO deliveries
                (id, event, function, trigger, order_key, state, since_ms, cause, origin, bytes, replay, sum)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
