@@ -113,8 +113,8 @@
 //! # Limits
 //!
 //! A pattern has at most 64 KiB, 64 nesting levels, 64 wildcards with 2,048 bytes together (stars not counted), and
-//! 1,000 combinations of `$or` alternatives with 65,536 fields together. Matching never panics, and its recursion is at
-//! most 128 levels deep.
+//! 1,000 combinations of `$or` alternatives with 65,536 fields together. The paths to all fields have at most 1 MiB
+//! together. Matching never panics, and its recursion is at most 128 levels deep.
 //!
 //! For each pattern that the index cannot rule out, the time to match is linear in the size of the event. It grows with
 //! the logarithm of the lengths of the pattern's lists, not with the lengths themselves, because each value is tested

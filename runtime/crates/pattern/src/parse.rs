@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::condition::ConditionList;
 use super::operator::{OPERATORS, parse_condition};
 use super::parser::{Parser, shortened_json, type_name};
-use super::{Compiled, FieldTest, PatternError, Segment};
+use super::{Compiled, PatternError, Segment};
 
 /// The largest size of a pattern, in bytes of its JSON text without white space.
 const SIZE_MAX: usize = 64 * 1024;
@@ -61,13 +61,12 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
         let help = "use `prefix` and `suffix` where possible, or split the pattern into several patterns".to_owned();
         parser.error(message, Some(help));
     }
-    let fields: usize = alternatives.iter().map(Vec::len).sum();
-    if parser.errors.is_empty() && fields > ALTERNATIVE_FIELDS_MAX {
-        let message = format!(
-            "the combinations of `$or` alternatives have {fields} fields together, more than the limit of \
-             {ALTERNATIVE_FIELDS_MAX}"
-        );
-        parser.error(message, Some(COMBINATIONS_HELP.to_owned()));
+    if total_fields(&alternatives) > ALTERNATIVE_FIELDS_MAX {
+        parser.report_too_many_fields();
+    }
+    if parser.errors_omitted > 0 {
+        let message = format!("the pattern has {} more mistakes, which are not listed", parser.errors_omitted);
+        parser.errors.push(PatternError { path: Vec::new(), message, help: None });
     }
     if parser.errors.is_empty() {
         let cost_of = |field: &u32| parser.fields.get(*field as usize).map_or(0, |test| test.list.cost);
@@ -164,9 +163,7 @@ impl Parser {
         let conditions = each
             .filter_map(|(index, entry)| self.within(Segment::Index(index), |parser| parse_condition(parser, entry)));
         let list = ConditionList::new(conditions.collect());
-        let event_path = self.event_path.iter().cloned().chain([name.into()]).collect();
-        self.fields.push(FieldTest { event_path, pattern_path: self.pattern_path.clone(), list });
-        self.fields.len() as u32 - 1
+        self.add_field(name, list)
     }
 
     /// Parses the list of `$or`; returns its alternatives.
@@ -203,23 +200,47 @@ impl Parser {
 
     /// Returns the alternatives of two parts that must both match: each alternative of `all` combined with each of
     /// `more`.
-    fn combine(&mut self, all: Alternatives, more: &Alternatives) -> Alternatives {
-        if let ([only], [one]) = (&*all, &**more) {
-            return vec![only.iter().chain(one).copied().collect()];
-        }
+    fn combine(&mut self, mut all: Alternatives, more: &Alternatives) -> Alternatives {
         if all.len() * more.len() > ALTERNATIVES_MAX {
             self.report_too_many_combinations();
+            return all;
+        }
+        // Checked before the combinations are built: their number of fields can grow with the square of the size of the
+        // pattern.
+        if total_fields(&all) * more.len() + total_fields(more) * all.len() > ALTERNATIVE_FIELDS_MAX {
+            self.report_too_many_fields();
+            return all;
+        }
+        if let [one] = &**more {
+            all.iter_mut().for_each(|left| left.extend(one));
             return all;
         }
         all.iter().flat_map(|left| more.iter().map(|right| left.iter().chain(right).copied().collect())).collect()
     }
 
     fn report_too_many_combinations(&mut self) {
-        let message = format!("the pattern has more than {ALTERNATIVES_MAX} combinations of `$or` alternatives");
+        self.report_combinations(format!(
+            "the pattern has more than {ALTERNATIVES_MAX} combinations of `$or` alternatives"
+        ));
+    }
+
+    fn report_too_many_fields(&mut self) {
+        self.report_combinations(format!(
+            "the combinations of `$or` alternatives have more than {ALTERNATIVE_FIELDS_MAX} fields together"
+        ));
+    }
+
+    /// Adds a mistake about the combinations, once.
+    fn report_combinations(&mut self, message: String) {
         if self.errors.iter().all(|error| error.message != message) {
             self.error(message, Some(COMBINATIONS_HELP.to_owned()));
         }
     }
+}
+
+/// Returns the number of fields of all alternatives together.
+fn total_fields(alternatives: &Alternatives) -> usize {
+    alternatives.iter().map(Vec::len).sum()
 }
 
 /// Detects a common mistake: an operator that is not inside a list, such as `"total": {"numeric": [">", 0]}`. Returns

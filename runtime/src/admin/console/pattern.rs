@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -31,6 +32,9 @@ const LIMIT_DEFAULT: usize = 50;
 const NEAR_MAX: usize = 20;
 /// Maximum number of events that are compared field by field, for near misses.
 const EXPLAINED_MAX: usize = 1_000;
+/// The time for which a search compares events field by field. A comparison with a long pattern takes milliseconds, and
+/// other viewers wait for the search.
+const EXPLAINING_MAX: Duration = Duration::from_millis(100);
 /// Maximum total size of the near misses of a response, as JSON, in bytes. Near misses beyond this size are left out.
 /// A near miss has the result for each field of the pattern, so a long pattern makes each near miss large.
 const NEAR_BYTES_MAX: usize = 256 * 1024;
@@ -148,14 +152,16 @@ struct Finder {
     found: Found,
     /// Number of bytes of the texts of the rows.
     row_bytes: usize,
-    /// Number of events that were compared field by field.
+    /// Number of events that were compared field by field, and the time that this took.
     explained: usize,
+    explaining: Duration,
     near_bytes: usize,
 }
 
 impl Finder {
     fn new(pattern: Pattern, limit: usize, found: Found) -> Self {
-        Self { matcher: pattern.matcher(), pattern, limit, found, row_bytes: 0, explained: 0, near_bytes: 0 }
+        let (matcher, explaining) = (pattern.matcher(), Duration::ZERO);
+        Self { matcher, pattern, limit, found, row_bytes: 0, explained: 0, explaining, near_bytes: 0 }
     }
 
     fn add(&mut self, read: &ReadEvent) {
@@ -169,15 +175,22 @@ impl Finder {
                 self.row_bytes += row.size();
                 found.rows.push(row);
             }
-        } else if self.explained < EXPLAINED_MAX && found.near.len() < NEAR_MAX {
+        } else if self.explained < EXPLAINED_MAX
+            && self.explaining < EXPLAINING_MAX
+            && found.near.len() < NEAR_MAX
+            && self.near_bytes < NEAR_BYTES_MAX
+        {
+            let started = Instant::now();
             self.explained += 1;
-            let Some(near) = explain(&self.pattern, &view).ok().and_then(|pattern| near(read, pattern)) else { return };
-            // Never fails: strings and numbers always serialise.
-            let bytes = serde_json::to_string(&near).unwrap_or_default().len();
-            if self.near_bytes + bytes <= NEAR_BYTES_MAX {
-                self.near_bytes += bytes;
-                found.near.push(near);
+            if let Some(near) = explain(&self.pattern, &view).ok().and_then(|pattern| near(read, pattern)) {
+                // Never fails: strings and numbers always serialise. A near miss that is left out counts, too: those
+                // that follow are as large.
+                self.near_bytes += serde_json::to_string(&near).unwrap_or_default().len();
+                if self.near_bytes <= NEAR_BYTES_MAX {
+                    found.near.push(near);
+                }
             }
+            self.explaining += started.elapsed();
         }
     }
 }
@@ -246,5 +259,23 @@ mod tests {
         let near = finder.found.near.len();
         assert!((1..NEAR_MAX).contains(&near), "{near} near misses");
         assert!(serde_json::to_string(&finder.found).unwrap().len() < NEAR_BYTES_MAX + 1_000);
+        // The search then explains no further events.
+        let explained = finder.explained;
+        (0..NEAR_MAX).for_each(|_| finder.add(&Ok(stored.clone())));
+        assert_eq!(finder.explained, explained);
+    }
+
+    #[test]
+    fn near_misses_end_when_they_take_long() {
+        let fields: Vec<_> = (0..900).map(|n| format!("f{n}: [{{ exists: false }}]")).collect();
+        let (pattern, mistakes) = check(&format!("type: [other]\ndata: {{ {} }}", fields.join(", ")));
+        let mut finder = Finder::new(pattern.unwrap_or_else(|| panic!("{mistakes:?}")), 10, Found::default());
+        let event = Event { id: "1".into(), source: "/t".into(), type_: "order.placed".into(), ..Event::default() };
+        let stored = StoredEvent { seq: Seq(1), accepted_ms: 0, event: event.into(), lineage: Lineage::default() };
+        finder.add(&Ok(stored.clone()));
+        assert!(finder.explained == 1 && finder.explaining > Duration::ZERO);
+        finder.explaining = EXPLAINING_MAX;
+        finder.add(&Ok(stored));
+        assert_eq!(finder.explained, 1);
     }
 }

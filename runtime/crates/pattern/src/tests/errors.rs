@@ -1,6 +1,6 @@
 //! Every mistake that a pattern can have, with its place, message and help.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::Pattern;
 use super::pattern;
@@ -180,6 +180,32 @@ fn patterns_over_a_limit_are_rejected() {
             "pattern: the wildcards of the pattern have 2049 bytes together, more than the limit of 2048 (use `prefix` and `suffix` where possible, or split the pattern into several patterns)"
         ]
     );
+}
+
+/// The limit of the size bounds the text of a pattern. What is made of it is limited, too.
+#[test]
+fn a_short_pattern_with_long_paths_or_many_mistakes_takes_little_memory_and_time() {
+    let long = "k".repeat(30_000);
+    let many = mistakes(&json!({ &long: vec![json!([]); 11_000] }));
+    assert_eq!(many.len(), 51);
+    assert_eq!(many[50], "pattern: the pattern has 10950 more mistakes, which are not listed");
+
+    let below =
+        |count: usize| json!({ &long: (0..count).map(|n| (format!("f{n}"), json!([1]))).collect::<Map<_, _>>() });
+    assert!(Pattern::parse(&below(10)).is_ok());
+    let found = mistakes(&below(3_000));
+    assert!(
+        found.len() == 1 && found[0].contains("the paths to all fields have more than 1 MiB together"),
+        "{found:?}"
+    );
+
+    // 900 alternatives, and with each of them 4,000 further fields.
+    let alternatives: Vec<_> = (0..900).map(|n| json!({ "a": [n] })).collect();
+    let mut fields: Map<_, _> = (0..4_000).map(|n| (format!("f{n}"), json!([1]))).collect();
+    fields.insert("$or".to_owned(), alternatives.into());
+    let found = mistakes(&fields.into());
+    let expected = "the combinations of `$or` alternatives have more than 65536 fields together";
+    assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
 }
 
 #[test]
