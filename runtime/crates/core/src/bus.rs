@@ -4,6 +4,7 @@
 mod commit;
 mod drain_rate;
 mod replies;
+mod routing;
 
 use std::any::Any;
 use std::sync::{Arc, RwLock};
@@ -15,6 +16,7 @@ use self::commit::Commit;
 use self::drain_rate::DrainRate;
 use self::replies::Replies;
 pub use self::replies::{Reply, ReplyPermit};
+use self::routing::{MatchPermits, Routing};
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::runtime_events;
@@ -232,6 +234,7 @@ struct Inner {
     router: RwLock<Arc<Router>>,
     limits: Limits,
     drain_rate: DrainRate,
+    match_permits: MatchPermits,
     /// The requests that wait for a reply.
     replies: Arc<Replies>,
 }
@@ -240,7 +243,8 @@ impl Bus {
     /// Creates a bus over `store`, without registered metrics and without tracing.
     pub fn new(store: Arc<dyn EventStore>, router: Router, limits: Limits) -> Self {
         let (router, drain_rate) = (RwLock::new(Arc::new(router)), DrainRate::default());
-        let inner = Inner { store, router, limits, drain_rate, replies: Arc::default() };
+        let (match_permits, replies) = Default::default();
+        let inner = Inner { store, router, limits, drain_rate, match_permits, replies };
         let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans, clock: Clock::system() }
     }
@@ -307,6 +311,9 @@ impl Bus {
             self.check_room(offer.origin)?;
         }
         let router = self.router();
+        let Offer { target, origin, ref held, .. } = offer;
+        let (permits, held) = (&inner.match_permits, held.clone());
+        let mut routing = Routing { permits, router: router.clone(), origin, target, held, bytes: 0 };
         let lineage = Lineage { origin: offer.origin, hops: offer.hops, ..Lineage::default() };
         let mut events = Vec::with_capacity(offer.events.len());
         for (index, mut event) in offer.events.into_iter().enumerate() {
@@ -326,7 +333,7 @@ impl Bus {
             if let Some(span) = spans.get(index) {
                 span.inject_if_missing(&mut event);
             }
-            let routed = router.route(&event, Some(offer.origin), &offer.target);
+            let (event, routed) = routing.route(event, size).await;
             let deliveries = routed.map_err(|message| Refused::Invalid { index, message })?;
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }

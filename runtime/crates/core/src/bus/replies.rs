@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Bus;
 use evoke_model::{ChainState, Completed, Completion, DeliveryId, NewEvent, Origin, ReadEvent, Seq, Verdict};
@@ -251,8 +251,9 @@ impl Bus {
         let mut woken = Woken::Changed;
         loop {
             let started = Instant::now();
-            // This cannot fail, because the semaphore is never closed.
-            let turn = replies.reads.acquire().await;
+            // The reads of other requests can take long. The inner result is never an error, because the semaphore is
+            // never closed.
+            let Ok(turn) = timeout_at(deadline, replies.reads.acquire()).await else { return Ok(Reply::TimedOut) };
             let state = self.inner.store.chain_state(root, wanted.clone()).await?;
             drop(turn);
             match state {
@@ -393,6 +394,17 @@ mod tests {
         assert_eq!(bus.inner.replies.lock().by_root.len(), 0);
         publish(&store, 1, "other").await;
         assert!(matches!(wait(&bus, &permit, 1).await, Reply::Finished));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reads_of_other_requests_do_not_extend_the_deadline() {
+        let (bus, _store) = bus();
+        send(&bus, "1").await;
+        let permit = bus.reserve_reply(SOURCE).unwrap();
+        let _reads = bus.inner.replies.reads.acquire_many(READS_MAX as u32).await.unwrap();
+        let started = Instant::now();
+        assert!(matches!(wait(&bus, &permit, 1).await, Reply::TimedOut));
+        assert!((5_000..5_100).contains(&started.elapsed().as_millis()));
     }
 
     #[test]

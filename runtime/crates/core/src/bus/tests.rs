@@ -129,3 +129,30 @@ async fn an_offer_with_only_marks_is_accepted_when_the_backlog_is_full() {
     let mark = Mark { scope: "/s".into(), key: "k".into(), value: None };
     assert_eq!(fixture.bus.accept(Offer { marks: vec![mark], ..Offer::default() }).await.unwrap(), vec![]);
 }
+
+#[test]
+fn large_events_are_matched_on_a_thread_for_blocking_work() {
+    crate::blocking::tests::runtime().block_on(async {
+        let fixture = Fixture::new(10, 10_000_000);
+        let offer = |sizes: &[usize]| {
+            let event = |(n, size): (usize, &usize)| Event {
+                id: format!("{n} of {sizes:?}"),
+                source: "/s".into(),
+                type_: "t".into(),
+                data: evoke_model::event::Data::Text("x".repeat(*size)),
+                ..Event::default()
+            };
+            let events = sizes.iter().enumerate().map(event).collect();
+            let bus = fixture.bus.clone();
+            tokio::spawn(async move { bus.accept(Offer { events, ..Offer::default() }).await })
+        };
+        let gate = crate::blocking::tests::Gate::close();
+        // A batch of small events is as large as one large event.
+        let (large, batch, small) = (offer(&[100_000]), offer(&[1_000; 100]), offer(&[1_000; 10]));
+        crate::blocking::tests::run_all_tasks().await;
+        assert_eq!([&large, &batch, &small].map(|offer| offer.is_finished()), [false, false, true]);
+        drop(gate);
+        assert_eq!(large.await.unwrap().unwrap().len(), 1);
+        assert_eq!(batch.await.unwrap().unwrap().len(), 100);
+    });
+}
