@@ -80,7 +80,7 @@ fn too_large(max_size: ByteSize) -> String {
 fn bytes_min(event: &Event, logs: &[String], published: &[Event], state: &Transaction) -> usize {
     let published: usize = published.iter().map(Event::size).sum();
     let logs: usize = logs.iter().map(String::len).sum();
-    event.size() + published + state.size() + logs
+    event.size() + published + state.content_size() + logs
 }
 
 /// Returns the recording as JSON; `None` if it has more than `bytes_max` bytes.

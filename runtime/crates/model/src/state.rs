@@ -38,6 +38,11 @@ pub struct Keys {
     pub is_last: bool,
 }
 
+/// The size of a touched key in addition to its text and value, in bytes. The store needs a look-up for each key, and the
+/// transactions that wait for their commit are limited in bytes. With this size, a few transactions with thousands of
+/// short keys reach that limit, so they delay the events and outcomes behind them only briefly.
+const TOUCHED_BYTES: usize = 1024;
+
 /// A key that an attempt read, writes, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Touched {
@@ -148,10 +153,15 @@ impl Transaction {
         self.keys.is_empty() && self.lists.is_empty()
     }
 
-    /// Returns the approximate size in bytes: keys and written values.
-    pub fn size(&self) -> usize {
+    /// Returns the size of the keys and of the written values, in bytes.
+    pub fn content_size(&self) -> usize {
         let value = |touched: &Touched| touched.change.as_ref().and_then(Change::value).map_or(0, Bytes::len);
         self.keys.iter().map(|touched| touched.key.len() + value(touched)).sum()
+    }
+
+    /// Returns the size for the limits of commits, in bytes: that of the content, and [`TOUCHED_BYTES`] for each key.
+    pub fn size(&self) -> usize {
+        self.content_size() + TOUCHED_BYTES * self.keys.len()
     }
 
     /// Returns the transaction with its reads only.
@@ -178,6 +188,13 @@ pub struct StateItem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_short_keys_make_a_transaction_large() {
+        let key = |n: usize| Touched { bucket: "a/f".into(), key: n.to_string().into(), seen: Some(0), change: None };
+        let transaction = Transaction { keys: (0..10_000).map(key).collect(), ..Transaction::default() };
+        assert!(transaction.size() > 10_000 * TOUCHED_BYTES);
+    }
 
     #[test]
     fn a_bucket_over_its_quota_may_shrink_and_not_grow() {

@@ -38,7 +38,7 @@ impl Chains {
     /// # Errors
     /// The outer error is that of `count`. The inner one describes the exceeded limit.
     pub fn check<E>(
-        &self,
+        &mut self,
         publishes: &[NewEvent],
         limits: &DescendantsLimits,
         count: impl FnOnce(Seq) -> Result<Descendants, E>,
@@ -46,9 +46,15 @@ impl Chains {
         let Some(lineage) = publishes.first().map(|new| new.lineage) else { return Ok(Ok(None)) };
         let Some(root) = lineage.root else { return Ok(Ok(None)) };
         let max = limits.of(lineage.origin);
+        // The count is also kept if the events are rejected. Otherwise, each further attempt of a chain at its limit would
+        // count all events of the chain again.
         let before = match self.0.get(&root) {
             Some(known) => *known,
-            None => count(root)?,
+            None => {
+                let counted = count(root)?;
+                self.set(root, counted);
+                counted
+            }
         };
         let bytes: usize = publishes.iter().map(|new| new.event.size()).sum();
         let after = Descendants {
@@ -73,7 +79,7 @@ impl Chains {
         Ok(Ok(Some((root, after))))
     }
 
-    /// Sets the count of a chain, after its events were stored.
+    /// Sets the count of the stored events of a chain.
     pub fn set(&mut self, root: Seq, count: Descendants) {
         if self.0.len() >= CHAINS_MAX {
             self.0.clear();
@@ -85,5 +91,31 @@ impl Chains {
     /// stored.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use super::*;
+    use evoke_model::{DescendantsMax, Lineage};
+
+    #[test]
+    fn a_chain_at_its_limit_is_counted_once() {
+        let lineage = Lineage { root: Some(Seq(1)), ..Lineage::default() };
+        let publishes = [NewEvent { event: Arc::default(), lineage, deliveries: Vec::new() }];
+        let limits = DescendantsMax { events: 10, bytes: 1_000 }.into();
+        let (mut chains, mut counts) = (Chains::default(), 0);
+        for _ in 0..3 {
+            let count = |_| {
+                counts += 1;
+                Ok::<_, Infallible>(Descendants { events: 10, bytes: 100 })
+            };
+            let Ok(checked) = chains.check(&publishes, &limits, count);
+            assert!(checked.unwrap_err().contains("would exceed the limit of 10 events"));
+        }
+        assert_eq!(counts, 1);
     }
 }
