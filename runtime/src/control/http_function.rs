@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::compiling::Component;
+use crate::logs::REQUEST_ID_PREFIX;
 use evoke_core::bus::{Bus, Held, Offer};
 use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
@@ -74,7 +75,7 @@ impl HttpFunction {
         let loaded = timeout(COMPILE_WAIT, self.component.wait()).await;
         let Ok(Some(function)) = loaded else { return Err(HandlerError::Compiling) };
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
+        let id: Arc<str> = format!("{REQUEST_ID_PREFIX}{}-{number}", self.id_prefix).into();
         let entered = request.extensions().get::<EnteredThrough>().copied().unwrap_or_default();
         let trace = trace_context(&request);
         // The guest can run after its response was sent, so the request is recorded as running until the guest ends.

@@ -242,3 +242,10 @@ async fn all_lines_are_read_in_order_with_the_positions_of_few_in_memory() {
     assert_eq!(scans, 2);
     assert_eq!(read, (0..=count).map(|n| n.to_string()).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_line_of_an_http_request_belongs_to_no_delivery() {
+    let of = |id: &str| Line::from(LogLine { delivery_id: id.into(), ..line("a/f", 1, "text") }).delivery;
+    assert_eq!(of("0a1b2c-7"), Some(DeliveryId(7)));
+    assert_eq!(of("request-0a1b2c-7"), None);
+}
