@@ -13,7 +13,9 @@
 //! 5. The headers of the grant replace the headers of the request that have the same names.
 //!
 //! A redirect is returned like any other response and is not followed. No proxy is used, even if `HTTP_PROXY` is set.
-//! Connections are pooled for each owner, grant and target.
+//! Connections are pooled for each owner, grant and target. If a peer responds before it has taken the request body, no
+//! other call gets the connection until the rest is sent. If the peer does not take the rest within 5 s, the connection
+//! is closed.
 //!
 //! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the tokio runtime of the
 //! call that made the connection. The calls of one owner should run on one runtime, so that no call waits for the
@@ -53,6 +55,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upload;
 
 pub use allowance::Allowance;
 pub use client::{Client, Owner};
@@ -64,3 +67,4 @@ pub use limits::{
 pub use probe::PeerCertificates;
 pub use request_body::{BodyError, RequestBody, empty, full};
 pub use response_body::ResponseBody;
+pub use upload::UntilSent;

@@ -15,7 +15,8 @@ pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub const TLS_MAX: Duration = Duration::from_secs(5);
 /// The default of [`Limits::first_byte_timeout`], and the largest value of [`Limits::between_bytes_timeout`].
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
-/// Largest number of calls of an owner at the same time. A call lasts until its response body has ended or is dropped.
+/// Largest number of calls of an owner at the same time. A call lasts until its response body has ended or is dropped,
+/// and until no byte of its request body is in memory.
 /// Each call holds at most two buffers of [`HEAD_BYTES_MAX`].
 pub const CALLS_MAX: usize = 128;
 /// Largest number of connections of an owner at the same time, including idle connections.

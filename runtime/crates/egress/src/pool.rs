@@ -12,6 +12,7 @@ use evoke_model::destination::Target;
 use super::connection::{Connection, Http1, Http2};
 use super::error::Error;
 use super::limits::{CONNECT_MAX, CONNECTIONS_MAX};
+use super::upload::Upload;
 
 /// Largest number of unused connections with HTTP/1.1 in the pool of an owner. Also the largest number of connections
 /// with HTTP/2 there, whether in use or not.
@@ -117,9 +118,9 @@ impl Pool {
         self.sweep_later(&mut state);
     }
 
-    /// Removes a connection with HTTP/2 whose peer did not respond in time, so that later calls make a new connection.
-    /// The peer may be unreachable without the runtime knowing it: a network device can drop a connection silently.
-    /// Calls that still use the connection continue.
+    /// Removes a connection with HTTP/2 whose peer did not respond in time or did not take a request body, so that
+    /// later calls make a new connection. The peer may be unreachable without the runtime knowing it: a network device
+    /// can drop a connection silently. Calls that still use the connection continue.
     pub(crate) fn forget(&self, connection: &Connection) {
         if let Connection::Http2(silent) = connection {
             self.lock().shared.retain(|entry| !Arc::ptr_eq(&entry.connection, silent));
@@ -173,6 +174,7 @@ pub(crate) struct Lease {
     pub(crate) pool: Weak<Pool>,
     pub(crate) key: Key,
     pub(crate) connection: Connection,
+    pub(crate) rest: Rest,
 }
 
 impl Lease {
@@ -183,13 +185,63 @@ impl Lease {
         }
     }
 
-    /// Returns the connection to the pool, after the request and the response ended.
+    /// Returns the connection to the pool, after the request body was read and the response ended. If a part of the
+    /// request body is still in memory, the connection returns to the pool when that part was sent. If this takes too
+    /// long, the connection is closed.
     pub(crate) fn give_back(self) {
-        if let Connection::Http1(mut connection) = self.connection
+        let Self { pool: weak, key, connection, rest } = self;
+        if let Connection::Http1(mut connection) = connection
             && !connection.is_closed()
+            && let Some(pool) = weak.upgrade()
+        {
+            if rest.upload.is_over() {
+                pool.put(key, connection);
+                return;
+            }
+            let upload = rest.upload.clone();
+            pool.io.spawn(async move {
+                if upload.ends_in_time().await
+                    && let Some(pool) = weak.upgrade()
+                {
+                    pool.put(key, connection);
+                }
+            });
+        }
+    }
+}
+
+/// The request body of a call on a connection. With HTTP/2, hyper keeps a request body that the peer does not take
+/// until the connection ends, even if the response has ended. So if this is dropped while a part of the body is in
+/// memory, the connection is removed from the pool. It is closed when the body is sent or the time for this has passed,
+/// and no other call uses the connection. With HTTP/1.1, dropping this does nothing: see [`Lease::give_back`].
+pub(crate) struct Rest {
+    pool: Weak<Pool>,
+    connection: Option<Arc<Http2>>,
+    pub(crate) upload: Upload,
+}
+
+impl Rest {
+    pub(crate) fn new(pool: &Arc<Pool>, connection: &Connection, upload: &Upload) -> Self {
+        let connection = match connection {
+            Connection::Http2(connection) if !upload.is_over() => Some(connection.clone()),
+            _ => None,
+        };
+        Self { pool: Arc::downgrade(pool), connection, upload: upload.clone() }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && !self.upload.is_over()
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.put(self.key, connection);
+            let (connection, upload) = (Connection::Http2(connection), self.upload.clone());
+            pool.forget(&connection);
+            pool.io.spawn(async move {
+                upload.ends_in_time().await;
+                drop(connection);
+            });
         }
     }
 }

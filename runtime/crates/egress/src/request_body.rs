@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::allowance::Allowance;
 use super::error::Error;
+use super::upload::Permits;
 
 /// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -91,6 +92,8 @@ pub(crate) struct SentBody {
     remaining: Option<u64>,
     allowance: Arc<Allowance>,
     sending: Arc<Sending>,
+    /// `None` if the rest of the body has no bytes.
+    permits: Option<Arc<Permits>>,
 }
 
 impl SentBody {
@@ -99,8 +102,9 @@ impl SentBody {
         length: Option<u64>,
         allowance: Arc<Allowance>,
         sending: Arc<Sending>,
+        permits: Option<Arc<Permits>>,
     ) -> Self {
-        let body = Self { inner, remaining: length, allowance, sending };
+        let body = Self { inner, remaining: length, allowance, sending, permits };
         if body.is_complete() {
             body.sending.is_complete.store(true, Ordering::Release);
         }
@@ -140,7 +144,14 @@ impl Body for SentBody {
         if frame.is_none() || self.is_complete() {
             self.sending.is_complete.store(true, Ordering::Release);
         }
-        Poll::Ready(frame)
+        let Some(permits) = self.permits.clone() else { return Poll::Ready(frame) };
+        let is_data = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+        if !is_data || self.inner.is_end_stream() {
+            // Only the parts that were read hold the permits now. `remaining` is not used here, because a body can have
+            // more bytes than `content-length`.
+            self.permits = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| permits.held_by(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {

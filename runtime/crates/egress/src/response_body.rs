@@ -27,7 +27,7 @@ pub struct ResponseBody {
     /// The timer of the current wait for the peer; `None` after each part of the body.
     timer: Option<Pin<Box<Sleep>>>,
     /// The connection and the permit of the call, until the body ends.
-    held: Option<(Lease, OwnedSemaphorePermit)>,
+    held: Option<(Lease, Arc<OwnedSemaphorePermit>)>,
 }
 
 impl ResponseBody {
@@ -36,7 +36,7 @@ impl ResponseBody {
         limits: &Limits,
         between_bytes: Duration,
         sending: Arc<Sending>,
-        held: (Lease, OwnedSemaphorePermit),
+        held: (Lease, Arc<OwnedSemaphorePermit>),
     ) -> Self {
         let mut body = Self {
             incoming,
@@ -54,6 +54,7 @@ impl ResponseBody {
     }
 
     /// Returns the connection to the pool if the request body was read to its end; otherwise closes the connection.
+    /// While a part of the request body is in memory, that part still holds the permit of the call.
     fn finish(&mut self) {
         if let Some((lease, _permit)) = self.held.take()
             && self.sending.is_complete()

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,9 +22,10 @@ use super::connection::Connection;
 use super::error::Error;
 use super::grant::Grant;
 use super::limits::{CONNECT_MAX, FIRST_BYTE_MAX, HEADERS_MAX, Limits, TLS_MAX};
-use super::pool::{Key, Lease};
+use super::pool::{Key, Lease, Rest};
 use super::request_body::{RequestBody, Sending, SentBody};
 use super::response_body::ResponseBody;
+use super::upload::{Permits, UntilSent, Upload};
 
 /// Headers that describe a connection. They are removed from the caller's request; the connection sets its own headers.
 const OF_CONNECTION: [HeaderName; 10] = [
@@ -109,8 +111,9 @@ impl Owner {
         call: OwnedSemaphorePermit,
     ) -> Result<Response<ResponseBody>, Error> {
         let sending = Arc::new(Sending::default());
-        let mut request = prepare(request, &state.grant, limits, &sending)?;
-        let (mut connection, response) = loop {
+        let call = Arc::new(call);
+        let (mut request, upload) = prepare(request, &state.grant, limits, &sending, &call);
+        let (connection, rest, response) = loop {
             let (mut connection, is_new) = match self.0.pool.take(&key) {
                 Some(connection) => (connection, false),
                 None => {
@@ -119,9 +122,10 @@ impl Owner {
                 }
             };
             address(&mut request, &key.target, connection.is_http2())?;
+            let rest = Rest::new(&self.0.pool, &connection, &upload);
             let waited = wait_for_head(connection.send(request), &sending, limits).await;
             match waited.inspect_err(|_| self.0.pool.forget(&connection))? {
-                Ok(response) => break (connection, response),
+                Ok(response) => break (connection, rest, response),
                 Err(mut error) => match error.take_message() {
                     // Nothing was sent, because the pooled connection was dead. The request is sent over another
                     // connection.
@@ -130,16 +134,16 @@ impl Owner {
                 },
             }
         };
+        let mut lease = Lease { pool: Arc::downgrade(&self.0.pool), key, connection, rest };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::Protocol("it switches to another protocol, which was not requested".into()));
         }
         if response.headers().len() > HEADERS_MAX {
             return Err(Error::ResponseHead);
         }
-        if sending.may_be_unsent() {
-            connection.drive_alone();
+        if sending.may_be_unsent() || !lease.rest.upload.is_over() {
+            lease.connection.drive_alone();
         }
-        let lease = Lease { pool: Arc::downgrade(&self.0.pool), key, connection };
         let between_bytes = limits.between_bytes_timeout.min(FIRST_BYTE_MAX);
         Ok(response.map(|body| ResponseBody::new(body, limits, between_bytes, sending, (lease, call))))
     }
@@ -179,23 +183,32 @@ fn target_of(uri: &Uri) -> Result<Target, Error> {
     Target::parse(scheme, authority.as_str()).map_err(|error| Error::Invalid(error.to_string()))
 }
 
-/// Removes the headers that describe a connection, adds the headers of the grant, and limits the size of the body.
+/// Removes the headers that describe a connection, adds the headers of the grant, limits the size of the body, and
+/// keeps the permit of the call until no byte of the body is in memory.
 fn prepare(
     request: Request<RequestBody>,
     grant: &Grant,
     limits: &Limits,
     sending: &Arc<Sending>,
-) -> Result<Request<SentBody>, Error> {
+    call: &Arc<OwnedSemaphorePermit>,
+) -> (Request<SentBody>, Upload) {
     let (mut head, body) = request.into_parts();
     remove_connection_headers(&mut head.headers);
     for (name, value) in &grant.headers {
         head.headers.insert(name, value.clone());
     }
+    let until_sent = head.extensions.remove::<UntilSent>();
     // hyper gets no extensions of the caller, such as a request for an upgrade.
     head.extensions.clear();
     let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = SentBody::new(body, length, limits.allowance.clone(), sending.clone());
-    Ok(Request::from_parts(head, body))
+    let (permits, upload) = if body.is_end_stream() {
+        (None, Upload::default())
+    } else {
+        let (permits, upload) = Permits::new(call.clone(), until_sent);
+        (Some(permits), upload)
+    };
+    let body = SentBody::new(body, length, limits.allowance.clone(), sending.clone(), permits);
+    (Request::from_parts(head, body), upload)
 }
 
 fn remove_connection_headers(headers: &mut HeaderMap) {

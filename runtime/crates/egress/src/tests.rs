@@ -267,6 +267,32 @@ async fn the_rest_of_a_request_is_sent_although_its_response_came_early_and_anot
 }
 
 #[tokio::test]
+async fn a_body_that_the_peer_does_not_read_after_its_response_holds_its_call_and_only_for_a_while() {
+    let server = Server::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let owner = owner_of(&server.url());
+    let (limits, memory) = (Limits::within(60 * SECOND), Arc::new(()));
+    // More bytes than the buffers of the sockets can hold.
+    let post =
+        Request::post(server.url()).extension(UntilSent(memory.clone())).body(full(vec![b'x'; 32 << 20])).unwrap();
+    owner.0.calls.forget_permits(CALLS_MAX - 1);
+    assert_eq!(text(owner.send(post, &limits).await.unwrap()).await, "ok");
+    assert_eq!(Arc::strong_count(&memory), 2, "the body is in memory");
+    assert_eq!(owner.send(get(&server.url()), &limits).await.err(), Some(Error::TooManyCalls));
+    tokio::time::pause();
+    let call = tokio::time::timeout(upload::REST_MAX + SECOND, owner.0.calls.acquire()).await;
+    drop(call.expect("the body is still in memory").unwrap());
+    assert_eq!(Arc::strong_count(&memory), 1);
+    tokio::time::resume();
+    assert_eq!(text(owner.send(get(&server.url()), &limits).await.unwrap()).await, "ok");
+    assert_eq!(server.accepted(), 2);
+}
+
+#[tokio::test]
 async fn connections_end_with_their_owner_and_with_an_unread_response() {
     let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::start(move |mut stream| {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use evoke_egress::{Allowance, Grant, Limits, Owner, TrustAnchors, full};
+use evoke_egress::{Allowance, Grant, Limits, Owner, TrustAnchors, UntilSent, full};
 use evoke_manifest::deliver::{Deliver, Field};
 use evoke_model::clock::Clock;
 use evoke_model::destination::{Destination, Target as Origin};
@@ -35,8 +35,8 @@ pub use self::sign::{InvalidKey, Signer};
 /// The largest number of bytes that one attempt reads of the response.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 /// The maximum total size of the large request bodies of one function that are in memory at the same time, in KiB. The
-/// limit is needed because an endpoint that reads slowly or never responds keeps these bodies in memory, and because
-/// the text of an event can become six times as long in JSON.
+/// limit is needed because an endpoint that reads slowly, or never responds, or responds and reads nothing, keeps these
+/// bodies in memory, and because the text of an event can become six times as long in JSON.
 const LARGE_BODIES_KIB: u32 = 16 * 1024;
 /// The size above which a request body is large, in bytes.
 const LARGE_BYTES_MIN: usize = 64 * 1024;
@@ -46,7 +46,7 @@ pub struct HttpTarget {
     owner: Owner,
     template: Template,
     /// The memory of large request bodies, in KiB.
-    large_bodies: Semaphore,
+    large_bodies: Arc<Semaphore>,
     origin: Origin,
     /// True if the path or the query of the URL has values of the event. A response 410 is then about this URL only, so
     /// the other events can still be delivered.
@@ -112,7 +112,8 @@ impl HttpTarget {
         let redact: Redact = Arc::new(|text: &str, _| text.to_owned());
         let is_url_of_event =
             deliver.url.path().placeholders().any(|placeholder| !matches!(placeholder.name, Field::Secret(_)));
-        let (origin, large_bodies) = (deliver.url.target().clone(), Semaphore::new(LARGE_BODIES_KIB as usize));
+        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_KIB as usize));
+        let origin = deliver.url.target().clone();
         Self { owner, template, large_bodies, origin, is_url_of_event, timeout, clock, redact }
     }
 
@@ -141,7 +142,7 @@ impl HttpTarget {
         &self,
         delivery: Delivery<'_>,
         deadline: Instant,
-    ) -> Result<(Request<Bytes>, Option<SemaphorePermit<'_>>), Outcome> {
+    ) -> Result<(Request<Bytes>, Option<OwnedSemaphorePermit>), Outcome> {
         let build =
             |delivery| self.template.request(&self.origin, delivery).map_err(|message| Outcome::Reject { message });
         let request = build(delivery)?;
@@ -150,11 +151,11 @@ impl HttpTarget {
             return Ok((request, None));
         }
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(LARGE_BODIES_KIB);
-        if let Ok(permit) = self.large_bodies.try_acquire_many(kib) {
+        if let Ok(permit) = self.large_bodies.clone().try_acquire_many_owned(kib) {
             return Ok((request, Some(permit)));
         }
         drop(request);
-        match timeout_at(deadline, self.large_bodies.acquire_many(kib)).await {
+        match timeout_at(deadline, self.large_bodies.clone().acquire_many_owned(kib)).await {
             // The request is built again. It gets the current time, because the signature contains the time.
             Ok(Ok(permit)) => Ok((build(Delivery { now_ms: self.clock.now_ms(), ..delivery })?, Some(permit))),
             _ => {
@@ -172,7 +173,11 @@ impl HttpTarget {
         delivery: Delivery<'_>,
         deadline: Instant,
     ) -> Result<(Outcome, Option<String>, bool), Outcome> {
-        let (request, _memory) = self.request(delivery, deadline).await?;
+        let (mut request, memory) = self.request(delivery, deadline).await?;
+        if let Some(memory) = memory {
+            // The body may be in memory for longer than this call, if the endpoint responds before it reads the body.
+            request.extensions_mut().insert(UntilSent(Arc::new(memory)));
+        }
         // The time of the endpoint begins now, because the endpoint did not cause the wait for memory.
         let deadline = Instant::now() + self.timeout;
         let request = request.map(full);

@@ -14,6 +14,7 @@ use super::tls::{owner_trusting, signed_for};
 use super::*;
 use crate::connection::{Connection, PING_INTERVAL, PING_TIMEOUT};
 use crate::request_body::{Sending, SentBody};
+use crate::upload::REST_MAX;
 
 /// The head of the frame SETTINGS without content (RFC 9113, section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -113,7 +114,7 @@ async fn a_connection_whose_peer_is_silent_is_closed_during_a_request() {
     let permits = Arc::new(Semaphore::new(1));
     let permit = permits.clone().try_acquire_owned().unwrap();
     let mut connection = Connection::start(client, true, permit).await.unwrap();
-    let body = SentBody::new(empty(), None, Arc::default(), Arc::new(Sending::default()));
+    let body = SentBody::new(empty(), None, Arc::default(), Arc::new(Sending::default()), None);
     let started = Instant::now();
     let request = Request::get("https://silent.test/").body(body).unwrap();
     let sent = tokio::time::timeout(60 * SECOND, connection.send(request)).await;
@@ -125,6 +126,63 @@ async fn a_connection_whose_peer_is_silent_is_closed_during_a_request() {
     drop(permits.acquire().await.unwrap());
     let Connection::Http2(connection) = connection else { unreachable!() };
     assert!(connection.is_closed());
+}
+
+/// Responds to each request at once and takes no request body. Only the response to `/ended` ends.
+async fn take_no_body(stream: TlsStream<TcpStream>) {
+    let mut builder = h2::server::Builder::new();
+    let mut connection = builder.initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    let mut streams = Vec::new();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let is_end = request.uri().path() == "/ended";
+        let stream = respond.send_response(http::Response::new(()), is_end).unwrap();
+        // Otherwise, h2 resets the stream.
+        streams.push((request, respond, stream));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_responds_and_takes_no_body_holds_no_more_bodies_than_calls_and_only_for_a_while() {
+    let (server, owner, url) = start(take_no_body).await;
+    let limits = Limits::within(60 * SECOND);
+    let memory = Arc::new(());
+    let post = |path: &str| {
+        let request = Request::post(format!("{url}/{path}")).extension(UntilSent(memory.clone()));
+        request.body(full(vec![b'x'; 1 << 20])).unwrap()
+    };
+    owner.0.calls.forget_permits(CALLS_MAX - 2);
+    assert_eq!(text(owner.send(post("ended"), &limits).await.unwrap()).await, "");
+    drop(owner.send(post("open"), &limits).await.unwrap());
+    assert_eq!(Arc::strong_count(&memory), 3, "both bodies are in memory");
+    assert_eq!(owner.send(post("ended"), &limits).await.err(), Some(Error::TooManyCalls));
+    assert_eq!(server.accepted(), 2, "the connection with the first body was shared");
+    tokio::time::pause();
+    let calls = tokio::time::timeout(REST_MAX + SECOND, owner.0.calls.acquire_many(2)).await;
+    drop(calls.expect("the bodies are still in memory").unwrap());
+    assert_eq!(Arc::strong_count(&memory), 1);
+    tokio::time::resume();
+    assert_eq!(text(owner.send(get(&format!("{url}/ended")), &limits).await.unwrap()).await, "");
+    assert_eq!(server.accepted(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_whose_peer_takes_each_body_is_shared_further() {
+    let (server, owner, url) = start(|stream| async move {
+        let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+            let size = request.into_body().collect().await.unwrap().to_bytes().len();
+            Ok::<_, std::convert::Infallible>(http::Response::new(full(size.to_string())))
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    let limits = Limits::within(60 * SECOND);
+    for size in [1, 1 << 10, 1 << 20, 1] {
+        let post = Request::post(&url).body(full(vec![b'x'; size])).unwrap();
+        assert_eq!(text(owner.send(post, &limits).await.unwrap()).await, size.to_string());
+        assert_eq!(owner.0.calls.available_permits(), CALLS_MAX);
+    }
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]

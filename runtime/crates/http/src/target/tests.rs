@@ -305,6 +305,28 @@ async fn large_bodies_of_a_function_wait_for_each_other_and_not_in_memory() {
 }
 
 #[tokio::test]
+async fn a_large_body_that_the_endpoint_does_not_read_after_its_response_keeps_its_memory_and_only_for_a_while() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let endpoint = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let target = target(&url, Duration::from_secs(60));
+    // In JSON, the body has more bytes than the buffers of the sockets can hold while nothing is read.
+    let large = Event { data: Data::Text("\u{1}".repeat(1_300_000)), ..event() };
+    assert_eq!(target.send(&large, "s1-7", 0, None).await.outcome, Outcome::Done);
+    let free = target.large_bodies.available_permits();
+    assert!(free <= LARGE_BODIES_KIB as usize - 7 * 1024, "{free}");
+    tokio::time::pause();
+    let all = tokio::time::timeout(Duration::from_secs(10), target.large_bodies.acquire_many(LARGE_BODIES_KIB)).await;
+    drop(all.expect("the body is still in memory").unwrap());
+    endpoint.abort();
+}
+
+#[tokio::test]
 async fn a_410_is_about_one_event_if_the_url_has_values_of_the_event() {
     for (path, kind) in [
         ("/hooks", "endpoint-gone"),
