@@ -1,6 +1,6 @@
 //! The admin API stays small and reachable under many clients that follow, do not read, or do nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use crate::assert_eventually;
@@ -16,10 +16,14 @@ fn open(evoke: &Evoke, path: &str) -> (u16, TcpStream) {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (admin, token) = (evoke.admin(), evoke.token());
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+    (read_status(&mut stream).unwrap(), stream)
+}
+
+/// Reads the first line of a response up to the status.
+fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
     let mut start = [0; 12];
-    stream.read_exact(&mut start).unwrap();
-    let status = std::str::from_utf8(&start).unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    (status, stream)
+    stream.read_exact(&mut start)?;
+    Ok(std::str::from_utf8(&start).unwrap().split(' ').nth(1).unwrap().parse().unwrap())
 }
 
 /// Opens 40 requests and reads none of their responses. Returns by how many KiB the process grew at most, until it was
@@ -86,6 +90,33 @@ fn strangers_that_only_connect_keep_nobody_out() {
     evoke.stdout(&["status"]);
     evoke.stdout(&["emit", "--type", "t"]);
     drop(connections);
+}
+
+#[test]
+fn strangers_that_never_send_the_code_of_a_session_keep_nobody_out() {
+    let evoke = Evoke::up_with(ORDERS);
+    let admin = evoke.admin();
+    // As many requests as the API has connections. Their bodies never arrive.
+    let mut connections: Vec<_> = (0..128)
+        .map(|_| {
+            let mut stream = TcpStream::connect(admin).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            let head = format!(
+                "POST /api/v1/console/session HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
+                 Content-Length: 20\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(request("GET", admin, path, &[], "").unwrap().status, 200, "{path}");
+    }
+    evoke.stdout(&["status"]);
+    evoke.stdout(&["emit", "--type", "t"]);
+    // A connection that was replaced before its head arrived has no response.
+    let statuses: Vec<_> = connections.iter_mut().filter_map(|stream| read_status(stream).ok()).collect();
+    assert!(statuses.contains(&408) && statuses.iter().all(|status| [408, 503].contains(status)), "{statuses:?}");
 }
 
 #[test]

@@ -78,8 +78,8 @@
 //!
 //! `{ref}` is the number of an event or, if no event has this number, an id. If several sources have used the id, the
 //! response is 409 with the numbers of the events in `seqs`. Errors are `application/problem+json` (RFC 9457) with the
-//! reason in `detail`: 400, 401, 403, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store
-//! failed. Request bodies need a JSON content type.
+//! reason in `detail`: 400, 401, 403, 404, 405, 408, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the
+//! store failed. Request bodies need a JSON content type, and have at most 4 MiB, or 512 KiB if they contain a pattern.
 
 mod access;
 mod console;
@@ -141,9 +141,9 @@ use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// Maximum number of open connections: one for each permitted request, and 32 for health requests and refused requests,
+/// Maximum number of open connections: one for each permitted request, and 24 for health requests and refused requests,
 /// which are short. A new connection beyond the maximum replaces a connection without a request in progress.
-const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
+const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 24;
 
 /// True if the API accepts HTTP/2 connections.
 pub(crate) const HTTP2: bool = false;

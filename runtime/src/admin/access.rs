@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::console::{assets, session};
 use super::error::ApiError;
@@ -91,6 +92,9 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     {
         return Ok(response);
     }
+    if opens_session(&request) {
+        return open_session(access, request, next).await;
+    }
     if is_open(&request) {
         return Ok(next.run(request).await);
     }
@@ -126,15 +130,30 @@ fn without_console(request: &Request<Body>, access: &Access) -> Result<Option<Re
     }
 }
 
-/// Returns true if a request needs no token and no permit. These are the health requests, the requests for files of the
-/// console, and the request that opens a session of the console.
+/// Returns true if a request needs no token and no permit. These are the health requests and the requests for files of
+/// the console. Their handlers read no body.
 fn is_open(request: &Request<Body>) -> bool {
     let path = request.uri().path();
-    match *request.method() {
-        Method::GET | Method::HEAD => matches!(path, "/healthz" | "/readyz" | "/") || path.starts_with(assets::FOLDER),
-        Method::POST => path == session::PATH,
-        _ => false,
-    }
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && (matches!(path, "/healthz" | "/readyz" | "/") || path.starts_with(assets::FOLDER))
+}
+
+/// Returns true if a request opens a session of the console. This request needs no token.
+fn opens_session(request: &Request<Body>) -> bool {
+    request.method() == Method::POST && request.uri().path() == session::PATH
+}
+
+/// Runs the handler of a request that opens a session of the console. The connection of a request in progress cannot be
+/// replaced, so clients without a token could occupy all connections with requests whose bodies do not arrive.
+/// Therefore the request needs a permit before its body is read, and the time for the body is short.
+async fn open_session(access: &Access, request: Request<Body>, next: Next) -> ApiResult {
+    let _permit = access.permits.session_request()?;
+    // The handler waits only for the body.
+    timeout(session::BODY_TIME_MAX, next.run(request)).await.map_err(|_| {
+        let seconds = session::BODY_TIME_MAX.as_secs();
+        let detail = format!("the body did not arrive within {seconds} s; send it together with the head");
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into()
+    })
 }
 
 fn authenticate(access: &Access, headers: &HeaderMap, named: Named) -> Result<Caller, Problem> {

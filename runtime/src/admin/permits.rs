@@ -1,4 +1,5 @@
-//! Limits the number of concurrent requests of each kind. Health requests need no permit.
+//! Limits the number of concurrent requests of each kind. Health requests, and requests for the files of the console,
+//! need no permit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,16 @@ const READS_MAX: usize = 48;
 const CHANGES_MAX: usize = 16;
 /// Maximum number of concurrent lists with `follow=true` and live streams of the console, which stay open.
 const FOLLOWERS_MAX: usize = 32;
+/// Maximum number of concurrent requests that open a session of the console. These requests need no token, so they have
+/// permits of their own: a client without a token cannot use up the permits of other requests.
+const SESSION_REQUESTS_MAX: usize = 8;
 /// Maximum number of concurrent scans. A scan is the part of a request that reads much data before something is sent.
 /// For example, a trace reads its whole tree before its response begins. Further scans wait.
 const SCANS_MAX: usize = 2;
 /// Maximum number of concurrent scans of viewers, so that viewers alone never make an operator wait.
 const SCANS_OF_VIEWERS_MAX: usize = 1;
-/// Maximum number of concurrent requests, without health requests.
-pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX;
+/// Maximum number of concurrent requests that need a permit.
+pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX + SESSION_REQUESTS_MAX;
 
 /// `Retry-After` of a request that is refused because of a limit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -33,6 +37,7 @@ pub(super) struct Permits {
     reads: Kind,
     changes: Kind,
     followers: Kind,
+    session_requests: Kind,
     scans: Arc<Semaphore>,
     scans_of_viewers: Arc<Semaphore>,
 }
@@ -64,6 +69,7 @@ impl Permits {
             reads: Kind::new("GET requests", READS_MAX),
             changes: Kind::new("POST, PUT and DELETE requests", CHANGES_MAX),
             followers: Kind::new("followed lists", FOLLOWERS_MAX),
+            session_requests: Kind::new("requests that open a session of the console", SESSION_REQUESTS_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             scans_of_viewers: Arc::new(Semaphore::new(SCANS_OF_VIEWERS_MAX)),
         }
@@ -77,6 +83,12 @@ impl Permits {
     /// Returns a permit for a list that is followed.
     pub(super) fn follower(&self, role: Role) -> Result<Permit, Problem> {
         self.followers.acquire(role)
+    }
+
+    /// Returns a permit for a request that opens a session of the console.
+    pub(super) fn session_request(&self) -> Result<Permit, Problem> {
+        // The caller has no role yet. All permits are for all callers, like those of operators.
+        self.session_requests.acquire(Role::Operator)
     }
 
     /// Waits until fewer than [`SCANS_MAX`] other scans run; for viewers, also until fewer than

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::access::Exchange;
 use super::error::ApiError;
-use super::request::{Params, PathSegments, parse_body};
+use super::request::{Params, PathSegments, json_body, parse_json};
 use super::response::Json;
 use super::search::SEND_INTERVAL;
 use super::stream::ndjson;
@@ -151,14 +151,17 @@ async fn parse_filter(
 ) -> ApiResult<CompiledFilter> {
     let expected =
         "send {} for all stored events, or any of function, since, until, type, source, pattern, event, rate";
-    let filter: Filter = parse_body(headers, body, expected)?;
+    let json = json_body(headers, body)?;
+    // The pattern is not checked yet and can have many values, so the request keeps its permit until it is checked.
+    let scan = exchange.scan().await;
+    let filter = scan.run(move || parse_json::<Filter>(&json, expected)).await??;
     // An unknown name is not an error here: `Replays` checks it later.
     let function = match filter.function {
         Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),
         None => None,
     };
     let compile = admin.replays.compile(Filter { function, ..filter }, &active_functions(admin)).await?;
-    Ok(exchange.scan().await.run(compile).await??)
+    Ok(scan.run(compile).await??)
 }
 
 fn active_functions(admin: &Admin) -> Vec<String> {

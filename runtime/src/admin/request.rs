@@ -90,8 +90,13 @@ pub(super) fn parse_body<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     expected: &str,
 ) -> Result<T, Problem> {
-    let json = json_body(headers, body)?;
-    serde_json::from_slice::<T>(&json)
+    parse_json(&json_body(headers, body)?, expected)
+}
+
+/// Parses the JSON text of a body, like [`parse_body`]. A body with a JSON pattern must be parsed with a permit for a
+/// scan, on a thread for blocking work, because the values of a pattern that is too large take much time and memory.
+pub(super) fn parse_json<T: DeserializeOwned>(json: &[u8], expected: &str) -> Result<T, Problem> {
+    serde_json::from_slice::<T>(json)
         .map_err(|error| Problem::malformed(format!("{}; {expected}", parser_message(&error))))
 }
 

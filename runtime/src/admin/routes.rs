@@ -23,6 +23,9 @@ use evoke_http::problem::Problem;
 
 /// Maximum size of a request body, in bytes: room for several events of the maximum size.
 pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
+/// Maximum size of a request body that contains a pattern, in bytes. A pattern has at most 64 KiB. In the body, each
+/// byte of the pattern can be an escape of six bytes, such as `\u0061`.
+pub(super) const PATTERN_BODY_MAX: usize = 512 * 1024;
 
 type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
 
@@ -56,10 +59,10 @@ pub(super) fn routes() -> Vec<Route> {
         (get_.clone(), "/api/v1/recordings/{delivery}/test", Operator, get(recordings::test)),
         (get_.clone(), "/api/v1/timers", Viewer, get(timers::list)),
         (get_.clone(), "/api/v1/scheduled", Viewer, get(scheduled::list)),
-        (post_.clone(), "/api/v1/scheduled/cancel", Operator, post(scheduled::cancel)),
+        (post_.clone(), "/api/v1/scheduled/cancel", Operator, with_pattern(post(scheduled::cancel))),
         (get_.clone(), "/api/v1/replays", Viewer, get(replays::list)),
-        (post_.clone(), "/api/v1/replays", Operator, post(replays::start)),
-        (post_.clone(), "/api/v1/replays/plan", Viewer, post(replays::plan)),
+        (post_.clone(), "/api/v1/replays", Operator, with_pattern(post(replays::start))),
+        (post_.clone(), "/api/v1/replays/plan", Viewer, with_pattern(post(replays::plan))),
         (get_.clone(), "/api/v1/replays/{id}", Viewer, get(replays::show)),
         (post_.clone(), "/api/v1/replays/{id}/{action}", Operator, post(replays::control)),
         (get_.clone(), "/api/v1/state", Viewer, get(state::buckets)),
@@ -79,10 +82,15 @@ pub(super) fn routes() -> Vec<Route> {
         (delete_, "/api/v1/console/session", Viewer, delete(session::close)),
         (get_.clone(), "/api/v1/console/live", Viewer, get(live::live)),
         (get_.clone(), "/api/v1/console/events", Viewer, get(rows::list)),
-        (post_, "/api/v1/console/pattern", Viewer, post(pattern::find)),
+        (post_, "/api/v1/console/pattern", Viewer, with_pattern(post(pattern::find))),
         (get_.clone(), "/api/v1/console/flow", Viewer, get(flow::flow)),
         (get_, "/api/v1/console/rates", Viewer, get(rates::rates)),
     ]
+}
+
+/// Returns the handler of a request whose body contains a pattern, with the limit for such bodies.
+fn with_pattern(handler: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
+    handler.layer(DefaultBodyLimit::max(PATTERN_BODY_MAX))
 }
 
 /// Returns the API as an axum router.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::access::Exchange;
 use super::dead::LIMIT_MAX;
-use super::request::{Params, list_limit, matcher, optional_matcher, parse_body};
+use super::request::{Params, json_body, list_limit, matcher, optional_matcher, parse_json};
 use super::response::Json;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::view::{CancelScheduled, CancelledScheduled, Envelope, Position, ScheduledEvent};
@@ -156,11 +156,17 @@ pub(super) async fn cancel(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<CancelledScheduled>> {
     let expected = r#"send {"event": "ID or number"} or {"pattern": {"type": ["reminder"]}}"#;
-    let which: CancelScheduled = parse_body(&headers, body, expected)?;
+    let json = json_body(&headers, body)?;
+    let parse = move || {
+        let mut which = parse_json::<CancelScheduled>(&json, expected)?;
+        let pattern = which.pattern.take().map(|pattern| matcher(&pattern)).transpose()?;
+        Ok::<_, Problem>((which, pattern))
+    };
+    let (which, pattern) = exchange.scan().await.run(parse).await??;
     let actor = exchange.actor();
     let dry_run = which.dry_run;
-    match which {
-        CancelScheduled { event: Some(reference), pattern: None, after: None, .. } => {
+    match (which, pattern) {
+        (CancelScheduled { event: Some(reference), after: None, .. }, None) => {
             let read = events::find(&*admin.store, &reference).await?;
             let seq = DamagedEvent::seq_of(&read);
             if !admin.store.is_scheduled(seq).await? {
@@ -177,8 +183,7 @@ pub(super) async fn cancel(
             };
             Ok(Json(CancelledScheduled { count, next: None }))
         }
-        CancelScheduled { event: None, pattern: Some(pattern), after, .. } => {
-            let pattern = exchange.scan().await.run(move || matcher(&pattern)).await??;
+        (CancelScheduled { event: None, after, .. }, Some(pattern)) => {
             let cancel = CancelMatching { pattern: pattern.into(), actor: (!dry_run).then_some(actor) };
             Ok(Json(cancel.run(&admin, &exchange, after.unwrap_or(START)).await?))
         }

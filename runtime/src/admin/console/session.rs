@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -27,6 +28,9 @@ pub(in crate::admin) const PATH: &str = "/api/v1/console/session";
 const KEY: HeaderName = HeaderName::from_static("x-evoke-console");
 /// Maximum size of the body that opens a session, in bytes. It is small because this request needs no token.
 pub(in crate::admin) const BODY_MAX: usize = 1024;
+/// Maximum time from the end of the head until the body that opens a session has arrived. Browsers send the body
+/// together with the head.
+pub(in crate::admin) const BODY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A new code.
 #[derive(Debug, Serialize)]

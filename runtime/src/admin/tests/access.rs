@@ -1,6 +1,9 @@
 //! Tests of tokens, roles and limits.
 
+use std::io;
 use std::time::Duration;
+
+use futures_util::{FutureExt as _, stream};
 
 use super::*;
 use crate::admin::pace;
@@ -75,6 +78,38 @@ async fn neither_the_page_nor_a_session_of_the_console_has_the_name_localhost() 
     let token = format!("Bearer {}", api.owner);
     let status = api.send_with("GET", "/api/v1/status", &[by_name, ("authorization", &token)], Vec::new()).await;
     assert_eq!(status.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_open_a_session_are_limited_and_their_bodies_must_arrive_at_once() {
+    let api = Api::new().await;
+    let open = |body: Body| {
+        let request = Request::builder().method("POST").uri("/api/v1/console/session").header("host", ADDRESS);
+        let request = request.header("content-type", "application/json").body(body).unwrap();
+        Box::pin(api.service.call(request))
+    };
+    let endless = || Body::from_stream(stream::pending::<io::Result<Bytes>>());
+    let start = tokio::time::Instant::now();
+    let mut waiting: Vec<_> = (0..8).map(|_| open(endless())).collect();
+    for request in &mut waiting {
+        assert!(request.as_mut().now_or_never().is_none(), "the request waits for its body");
+    }
+    let refused = open(endless()).now_or_never().expect("a ninth request is refused before its body is read").unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let (_, text) = read_response(refused).await;
+    assert!(text.contains("too many requests that open a session of the console: the maximum of 8"), "{text}");
+    for path in ["/healthz", "/readyz", "/api/v1/status"] {
+        assert_eq!(api.get(path).await.0, 200, "{path}");
+    }
+    for request in waiting {
+        let (status, text) = read_response(request.await.unwrap()).await;
+        assert_eq!(status, 408, "{text}");
+        assert!(text.contains("the body did not arrive within 1 s"), "{text}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let unknown_code = open(Body::from(r#"{"code":"x"}"#)).await.unwrap();
+    assert_eq!(unknown_code.status(), 401);
 }
 
 #[tokio::test]

@@ -1,6 +1,27 @@
-//! Tests of the limits on the bytes of responses.
+//! Tests of the limits on the bytes of requests and responses.
 
 use super::*;
+use crate::admin::routes::PATTERN_BODY_MAX;
+
+#[tokio::test]
+async fn a_body_with_a_pattern_is_small_and_has_room_for_the_longest_pattern() {
+    let api = Api::new().await;
+    let post = async |path: &str, body: String| {
+        read_response(api.send("POST", path, "application/json", body.into_bytes()).await).await
+    };
+    let many_values = format!(r#"{{"pattern":[{}0]}}"#, "0,".repeat(PATTERN_BODY_MAX / 2));
+    // A pattern of almost 64 KiB, in which each byte of the text is an escape.
+    let long_text = format!(r#"{{"pattern":{{"type":["{}"]}}}}"#, r"\u0061".repeat(65_000));
+    for path in ["/api/v1/replays/plan", "/api/v1/replays", "/api/v1/scheduled/cancel"] {
+        let (status, text) = post(path, many_values.clone()).await;
+        assert_eq!(status, 413, "{path}: {text}");
+        assert!(text.contains("length limit"), "{path}: {text}");
+        let (status, text) = post(path, long_text.clone()).await;
+        assert!(status.is_success(), "{path}: {status}: {text}");
+    }
+    let (path, body) = ("/api/v1/console/pattern", format!(r#"{{"pattern":"{}"}}"#, " ".repeat(PATTERN_BODY_MAX)));
+    assert_eq!(post(path, body).await.0, 413, "{path}");
+}
 
 /// Stores events with long attributes. Returns the number of events.
 async fn store_long_events(api: &Api) -> i64 {

@@ -1,5 +1,5 @@
-//! Tests that requests check and match patterns on threads for blocking work. The threads of the runtime also serve the
-//! public listeners, so a request must not compute for long on them.
+//! Tests that requests parse, check and match patterns on threads for blocking work. The threads of the runtime also
+//! serve the public listeners, so a request must not compute for long on them.
 
 use std::sync::mpsc;
 
@@ -50,7 +50,7 @@ async fn count_jobs(api: &Api, method: &str, path: &str, body: &str) -> ((Status
 }
 
 #[test]
-fn patterns_are_checked_and_matched_on_threads_for_blocking_work() {
+fn patterns_are_parsed_checked_and_matched_on_threads_for_blocking_work() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
         let api = Api::new().await;
@@ -68,9 +68,9 @@ fn patterns_are_checked_and_matched_on_threads_for_blocking_work() {
             ("GET", "/api/v1/scheduled".into(), "", 1),
             ("GET", format!("/api/v1/scheduled?{query}"), "", 2),
             ("POST", "/api/v1/scheduled/cancel".into(), r#"{"pattern":{"type":["t"]},"dry_run":true}"#, 2),
-            ("POST", "/api/v1/replays/plan".into(), pattern, 2),
-            ("POST", "/api/v1/replays/plan?progress=true".into(), pattern, 2),
-            ("POST", "/api/v1/replays".into(), pattern, 1),
+            ("POST", "/api/v1/replays/plan".into(), pattern, 3),
+            ("POST", "/api/v1/replays/plan?progress=true".into(), pattern, 3),
+            ("POST", "/api/v1/replays".into(), pattern, 2),
             ("GET", "/api/v1/replays".into(), "", 1),
             ("GET", "/api/v1/replays/1".into(), "", 1),
             ("POST", "/api/v1/console/pattern".into(), r#"{"pattern":"type: [t]"}"#, 2),
