@@ -9,7 +9,7 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // The tokio runtime is shutting down. It will drop the caller, so no result is needed.
+            // The tokio runtime is shutting down. The runtime will drop the caller, so no result is needed.
             Err(_) => std::future::pending().await,
         },
     }

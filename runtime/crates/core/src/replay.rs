@@ -149,8 +149,8 @@ impl Replays {
         store.replay(id).await?.ok_or(ReplayError::NotFound(id))
     }
 
-    /// Starts a dry run. It counts the events and the deliveries of a replay that would start now, and creates no
-    /// deliveries. `functions` are the full names of the active functions.
+    /// Starts a dry run. The dry run counts the events and the deliveries of a replay that would start now, and creates
+    /// no deliveries. `functions` are the full names of the active functions.
     ///
     /// # Errors
     /// The store failed.

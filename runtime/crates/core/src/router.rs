@@ -29,7 +29,7 @@ pub struct Router {
     apps: HashSet<String>,
 }
 
-/// One entry of a function's `on:` in the manifest. It selects events by source, by pattern, or by both.
+/// One entry of a function's `on:` in the manifest. The entry selects events by source, by pattern, or by both.
 struct Trigger {
     function: FunctionId,
     name: Arc<str>,

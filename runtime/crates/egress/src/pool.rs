@@ -212,8 +212,9 @@ impl Lease {
 
 /// The request body of a call on a connection. With HTTP/2, hyper keeps a request body that the peer does not take
 /// until the connection ends, even if the response has ended. So if this is dropped while a part of the body is in
-/// memory, the connection is removed from the pool. It is closed when the body is sent or the time for this has passed,
-/// and no other call uses the connection. With HTTP/1.1, dropping this does nothing: see [`Lease::give_back`].
+/// memory, the connection is removed from the pool. The connection is closed when the body is sent or the time for this
+/// has passed, and no other call uses the connection. With HTTP/1.1, dropping this does nothing: see
+/// [`Lease::give_back`].
 pub(crate) struct Rest {
     pool: Weak<Pool>,
     connection: Option<Arc<Http2>>,

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Size of the test write in bytes. It is larger than the space that can be left on a disk, or within a quota, after a
-/// write of one page has failed. A smaller test write could succeed although the disk is full.
+/// Size of the test write in bytes. The size is larger than the space that can be left on a disk, or within a quota,
+/// after a write of one page has failed. A smaller test write could succeed although the disk is full.
 const TRIAL: usize = 64 * 1024;
 
 /// Returns false if the disk is full, or if the quota of the user, the group or the project is used up. Tests this by

@@ -156,7 +156,8 @@ impl HttpTarget {
         }
         drop(request);
         match timeout_at(deadline, self.large_bodies.clone().acquire_many_owned(kib)).await {
-            // The request is built again. It gets the current time, because the signature contains the time.
+            // The request is built again. The new request gets the current time, because the signature contains the
+            // time.
             Ok(Ok(permit)) => Ok((build(Delivery { now_ms: self.clock.now_ms(), ..delivery })?, Some(permit))),
             _ => {
                 let message = "the request was not sent: until the `timeout`, other requests of this function used all \

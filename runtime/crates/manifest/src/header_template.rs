@@ -3,7 +3,7 @@
 use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};
 
-/// The value of a header. It can have placeholders `{secret.NAME}`, which are replaced by the values of secrets.
+/// The value of a header. The value can have placeholders `{secret.NAME}`, which are replaced by the values of secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderTemplate {
     text: String,

@@ -29,8 +29,8 @@ pub struct Call {
     /// The trace context of the attempt. The requests that the function sends become part of this trace. With `None`,
     /// the trace context of the event is used.
     pub trace: Option<TraceContext>,
-    /// Id of the delivery. It is unique, and all attempts of the delivery have the same id. A published event without
-    /// an id gets `<delivery_id>-<ordinal>`, where the ordinal counts the events of the attempt from 0.
+    /// Id of the delivery. The id is unique, and all attempts of the delivery have the same id. A published event
+    /// without an id gets `<delivery_id>-<ordinal>`, where the ordinal counts the events of the attempt from 0.
     pub delivery_id: Arc<str>,
     /// Number of the attempt, counted from 1.
     pub attempt: u32,

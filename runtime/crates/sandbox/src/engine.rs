@@ -78,9 +78,9 @@ pub(super) fn warm_engine(direct: u32, waiting: u32) -> wasmtime::Result<Engine>
     Engine::new(&pooled)
 }
 
-/// Creates the engine of the compiler process. It runs no guests, so it has no pool of instances. The engines with a
-/// pool can still load the code that it compiles: all engines have the same compiler settings (`config`), and compiled
-/// code does not depend on where an instance gets its memory.
+/// Creates the engine of the compiler process. The process runs no guests, so it has no pool of instances. The engines
+/// with a pool can still load the code that it compiles: all engines have the same compiler settings (`config`), and
+/// compiled code does not depend on where an instance gets its memory.
 pub(super) fn compiler() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::invocation::Invocation;
 use super::stdio::ByteSink;
 
-/// Length limit of a line, in bytes. It is the size limit of an event.
+/// Length limit of a line, in bytes. Equal to the size limit of an event.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A line on stdout is not an event, or is an event that is refused (not granted, reserved, or beyond a limit). The

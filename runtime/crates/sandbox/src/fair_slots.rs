@@ -64,7 +64,7 @@ impl FairSlots {
         Arc::new(Self(Mutex::new(inner)))
     }
 
-    /// Adds a function. It can request slots through the returned share.
+    /// Adds a function. The function can request slots through the returned share.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         let mut inner = self.lock();
         let function = inner.next_function;

@@ -75,7 +75,7 @@ pub(super) fn add_to_linker<T: Send + 'static>(
     batch::add_to_linker::<T, KeyValueHost>(linker, view)
 }
 
-/// Limit on the bytes that one `get-many` returns. It equals the limit on the bytes of state that an attempt reads.
+/// Limit on the bytes that one `get-many` returns. Equal to the limit on the bytes of state that an attempt reads.
 const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Number of keys after which a call with a list of keys (such as `set-many`) yields to other tasks. Without this, one
 /// call could block them for long: its list can have 100,000 keys, and if a bucket is almost full, each write checks

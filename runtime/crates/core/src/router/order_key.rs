@@ -69,7 +69,7 @@ fn key(json: &str) -> Option<String> {
         b'n' => None,
         b'-' | b'0'..=b'9' => Some(canonical_number(json)),
         b't' | b'f' => Some(json.to_owned()),
-        // An object or an array. It is valid JSON, because the router has checked the data.
+        // An object or an array. The value is valid JSON, because the router has checked the data.
         _ => canonical_json(json).ok(),
     }
 }

@@ -1,5 +1,5 @@
-//! A socket that fails if the peer reads a response too slowly. It is below the TLS layer: bytes that are still in a
-//! buffer of the TLS layer do not count as read by the peer.
+//! A socket that fails if the peer reads a response too slowly. The socket is below the TLS layer: bytes that are still
+//! in a buffer of the TLS layer do not count as read by the peer.
 
 use std::io;
 use std::pin::Pin;

@@ -53,7 +53,7 @@ pub(super) struct RequestValues<'r> {
     pub(super) parameters: Option<&'r PathParameters>,
 }
 
-/// The query of a request. It is parsed only once, because a batch needs its fields for each event.
+/// The query of a request. The query is parsed only once, because a batch needs its fields for each event.
 pub(super) struct Query<'r> {
     text: &'r str,
     /// The value of each field; `None` if it is sent more than once.

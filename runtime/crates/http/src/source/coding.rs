@@ -24,8 +24,8 @@ use evoke_manifest::parser::excerpt;
 
 /// The memory for all decoders of brotli at the same time, in KiB. The largest decoder needs 20 MiB.
 const BROTLI_KIB: u32 = 24 * 1024;
-/// The memory for all decoders of gzip and deflate at the same time, in KiB. It is separate, because a single decoder
-/// of brotli can use most of [`BROTLI_KIB`].
+/// The memory for all decoders of gzip and deflate at the same time, in KiB. This memory is separate, because a single
+/// decoder of brotli can use most of [`BROTLI_KIB`].
 const DEFLATES_KIB: u32 = 8 * 1024;
 /// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
 const DEFLATE_KIB: u32 = 64;

@@ -34,9 +34,9 @@ enum StandardKey {
 pub struct InvalidKey(&'static str);
 
 impl Signer {
-    /// Makes a signer for Standard Webhooks. It adds one signature for each secret. A secret is `whsec_` followed by
-    /// the Base64 of an HMAC key, or `whsk_` followed by the Base64 of an Ed25519 key: the seed of 32 bytes, alone or
-    /// followed by the public key.
+    /// Makes a signer for Standard Webhooks. The signer adds one signature for each secret. A secret is `whsec_`
+    /// followed by the Base64 of an HMAC key, or `whsk_` followed by the Base64 of an Ed25519 key: the seed of 32
+    /// bytes, alone or followed by the public key.
     ///
     /// # Errors
     /// A secret has another form.

@@ -8,7 +8,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use super::Recorder;
 
-/// The resolution that guests see. It equals that of the system's clocks.
+/// The resolution that guests see. Equal to that of the system's clocks.
 const RESOLUTION_NS: u64 = 1;
 
 /// The wall clock of the system. Records each reading.

@@ -66,7 +66,7 @@ impl Root {
         self.id
     }
 
-    /// Returns the descriptor of the top folder. It cannot be used to list the folder.
+    /// Returns the descriptor of the top folder. The descriptor cannot be used to list the folder.
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.folder
     }

@@ -60,7 +60,7 @@ impl ReadQueue {
             }
             self.arrivals += 1;
             let job = Job { name, expected, progress: None, arrival: self.arrivals };
-            // A file larger than `size_max` will not be read. It takes no time, so it counts as small.
+            // A file larger than `size_max` will not be read. The file takes no time, so it counts as small.
             match job.size() {
                 size if size > SLICE_BYTES && size <= size_max => self.insert_large(job),
                 _ => self.small.push_back(job),

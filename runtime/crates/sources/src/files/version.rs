@@ -13,7 +13,7 @@ pub(super) struct Stamp {
     /// The time of the last change of content or metadata, in nanoseconds since the Unix epoch. Programs cannot set
     /// this time.
     pub(super) ctime_ns: i64,
-    /// The inode number. It changes if another file gets the name.
+    /// The inode number. The number changes if another file gets the name.
     pub(super) inode: u64,
 }
 

@@ -19,7 +19,7 @@ const CA_BYTES_MAX: u64 = 1024 * 1024;
 /// most 5 s for the lookup of a name and, in the check `http`, at most 5 s for a connection.
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
 
-/// The client of one check. It may only connect to the address of this check.
+/// The client of one check. The client may only connect to the address of this check.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) owner: Owner,
