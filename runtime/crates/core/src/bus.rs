@@ -310,10 +310,8 @@ impl Bus {
         if !offer.events.is_empty() {
             self.check_room(offer.origin)?;
         }
-        let router = self.router();
-        let Offer { target, origin, ref held, .. } = offer;
-        let (permits, held) = (&inner.match_permits, held.clone());
-        let mut routing = Routing { permits, router: router.clone(), origin, target, held, bytes: 0 };
+        let (permits, router, origin) = (&inner.match_permits, self.router(), offer.origin);
+        let mut routing = Routing { permits, router, origin, target: &offer.target, held: &offer.held, bytes: 0 };
         let lineage = Lineage { origin: offer.origin, hops: offer.hops, ..Lineage::default() };
         let mut events = Vec::with_capacity(offer.events.len());
         for (index, mut event) in offer.events.into_iter().enumerate() {
@@ -328,7 +326,7 @@ impl Bus {
                 self.check_schedule(offer.origin, index, &event, due_ms)?;
             }
             if let Some(claims) = &offer.claims {
-                check_claim(&router, claims, index, &event)?;
+                check_claim(&routing.router, claims, index, &event)?;
             }
             if let Some(span) = spans.get(index) {
                 span.inject_if_missing(&mut event);

@@ -56,7 +56,8 @@ impl AsRef<[u8]> for Part {
     }
 }
 
-/// Tells whether a part of a request body is still in memory. The default is for a request without a body.
+/// The view of an upload: whether a part of the request body is still in memory. The default is for a request without a
+/// body.
 #[derive(Clone, Default)]
 pub(crate) struct Upload(Option<CancellationToken>);
 

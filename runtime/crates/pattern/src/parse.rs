@@ -61,9 +61,6 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
         let help = "use `prefix` and `suffix` where possible, or split the pattern into several patterns".to_owned();
         parser.error(message, Some(help));
     }
-    if total_fields(&alternatives) > ALTERNATIVE_FIELDS_MAX {
-        parser.report_too_many_fields();
-    }
     if parser.errors_omitted > 0 {
         let message = format!("the pattern has {} more mistakes, which are not listed", parser.errors_omitted);
         parser.errors.push(PatternError { path: Vec::new(), message, help: None });
@@ -208,7 +205,9 @@ impl Parser {
         // Checked before the combinations are built: their number of fields can grow with the square of the size of the
         // pattern.
         if total_fields(&all) * more.len() + total_fields(more) * all.len() > ALTERNATIVE_FIELDS_MAX {
-            self.report_too_many_fields();
+            self.report_combinations(format!(
+                "the combinations of `$or` alternatives have more than {ALTERNATIVE_FIELDS_MAX} fields together"
+            ));
             return all;
         }
         if let [one] = &**more {
@@ -221,12 +220,6 @@ impl Parser {
     fn report_too_many_combinations(&mut self) {
         self.report_combinations(format!(
             "the pattern has more than {ALTERNATIVES_MAX} combinations of `$or` alternatives"
-        ));
-    }
-
-    fn report_too_many_fields(&mut self) {
-        self.report_combinations(format!(
-            "the combinations of `$or` alternatives have more than {ALTERNATIVE_FIELDS_MAX} fields together"
         ));
     }
 

@@ -328,7 +328,7 @@ impl Writer {
         // The transaction is rolled back if it is dropped before its commit.
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let changes_before = transaction.total_changes();
-        let (state, ready, cancelled, scheduled_ms, checkpoint) = {
+        let (changes, ready, cancelled, scheduled_ms, checkpoint) = {
             let mut commit = GroupCommit {
                 tx: &transaction,
                 statements: Statements::new(&transaction),
@@ -356,7 +356,7 @@ impl Writer {
             self.time.write(&transaction)?;
         }
         transaction.commit()?;
-        self.state_cache.committed(state);
+        self.state_cache.committed(changes);
         if stores_time {
             self.time.stored();
         }

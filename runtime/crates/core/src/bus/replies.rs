@@ -141,8 +141,8 @@ impl Replies {
     }
 }
 
-/// The permission for one request to wait for a reply. It takes one of the limited places for waiting requests until it
-/// is dropped.
+/// The permission for one request to wait for a reply. The permission takes one of the limited places for waiting
+/// requests until it is dropped.
 pub struct ReplyPermit {
     replies: Arc<Replies>,
     source: Origin,

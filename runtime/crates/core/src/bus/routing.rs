@@ -13,8 +13,8 @@ use crate::router::Router;
 use evoke_model::NewDelivery;
 use evoke_model::event::Event;
 
-/// The events of an offer with this total size in bytes are matched on the caller's thread. Most offers are smaller, and
-/// for them a change of the thread would cost more than the matching.
+/// Up to this total size in bytes, the events of an offer are matched on the thread of the caller. Most offers are
+/// smaller, and for them a change of the thread would cost more than the matching.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The limit on large events that are matched at the same time: one for each processor. With more threads that compute,
@@ -32,9 +32,9 @@ pub(super) struct Routing<'a> {
     pub(super) permits: &'a MatchPermits,
     pub(super) router: Arc<Router>,
     pub(super) origin: Origin,
-    pub(super) target: Target,
+    pub(super) target: &'a Target,
     /// Also kept while an event is matched for a caller that no longer waits.
-    pub(super) held: Option<Held>,
+    pub(super) held: &'a Option<Held>,
     /// The total size of the events so far, in bytes.
     pub(super) bytes: usize,
 }
@@ -44,7 +44,7 @@ impl Routing<'_> {
     pub(super) async fn route(&mut self, event: Event, size: usize) -> (Event, Result<Vec<NewDelivery>, String>) {
         self.bytes += size;
         if self.bytes <= INLINE_BYTES_MAX {
-            let routed = self.router.route(&event, Some(self.origin), &self.target);
+            let routed = self.router.route(&event, Some(self.origin), self.target);
             return (event, routed);
         }
         // An error means that the semaphore is closed, which never happens.

@@ -182,7 +182,7 @@ fn patterns_over_a_limit_are_rejected() {
     );
 }
 
-/// The limit of the size bounds the text of a pattern. What is made of it is limited, too.
+/// The limit of the size bounds the text of a pattern. The memory and the work for the pattern are limited, too.
 #[test]
 fn a_short_pattern_with_long_paths_or_many_mistakes_takes_little_memory_and_time() {
     let long = "k".repeat(30_000);
