@@ -53,6 +53,9 @@ impl Decimal {
             _ => (false, text),
         };
         let sign = if negative { -1 } else { 1 };
+        if let Some((digits, count, point)) = short(text) {
+            return if digits == 0 { Self::ZERO } else { Self::aligned(sign, false, point, u128::from(digits), count) };
+        }
         let mut digits: u128 = 0;
         let mut leading: u64 = 0;
         let mut count: u32 = 0;
@@ -102,8 +105,13 @@ impl Decimal {
         if count <= 19 {
             digits = u128::from(leading);
         }
-        digits *= POWERS_OF_TEN.get((DIGITS_MAX - count) as usize).unwrap_or(&1);
-        Self { sign, inexact, point: point as i32, high: (digits >> 64) as u64, low: digits as u64 }
+        Self::aligned(sign, inexact, point as i32, digits, count)
+    }
+
+    /// Returns the decimal with `count` digits, the first of which is not 0.
+    fn aligned(sign: i8, inexact: bool, point: i32, digits: u128, count: u32) -> Self {
+        let digits = digits * POWERS_OF_TEN.get((DIGITS_MAX - count) as usize).unwrap_or(&1);
+        Self { sign, inexact, point, high: (digits >> 64) as u64, low: digits as u64 }
     }
 
     /// The double nearest to the decimal, which must be exact.
@@ -127,6 +135,32 @@ impl Decimal {
     fn magnitude(&self) -> (i32, u64, u64, bool) {
         (self.point, self.high, self.low, self.inexact)
     }
+}
+
+/// Parses a number of at most 19 bytes without a sign and without an exponent, as nearly all are. Returns its digits
+/// without leading zeros, their number, and the position of the decimal point after the first of them.
+#[inline]
+fn short(text: &[u8]) -> Option<(u64, u32, i32)> {
+    if text.len() > 19 {
+        return None;
+    }
+    let (mut digits, mut count, mut point) = (0, 0, 0);
+    let mut fraction = false;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            digits = digits * 10 + u64::from(digit);
+            let is_significant = digits != 0;
+            count += u32::from(is_significant);
+            // Digits of the integer move the point to the right, zeros before the first other digit to the left.
+            point += i32::from(is_significant & !fraction) - i32::from(!is_significant & fraction);
+        } else if *byte == b'.' {
+            fraction = true;
+        } else {
+            return None;
+        }
+    }
+    Some((digits, count, point))
 }
 
 /// Parses the exponent after `e` or `E`. Saturates at [`EXPONENT_MAX`].

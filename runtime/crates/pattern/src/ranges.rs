@@ -94,11 +94,16 @@ impl Ranges {
 /// range, and wide enough that cell numbers are exact in a double. Returns `None` for ranges that are too wide for a
 /// grid.
 fn cell_scale(from: f64, to: f64) -> Option<i32> {
-    let width = binary_exponent(to - from) + 1;
+    // A range whose width is a power of two gets cells of this width, others the next power of two.
+    let has_fraction = (to - from).to_bits() & FRACTION != 0;
+    let width = binary_exponent(to - from) + i32::from(has_fraction);
     let exact = binary_exponent(from).max(binary_exponent(to)) - 50;
     let scale = width.max(exact).max(-1000);
     ((to - from).is_finite() && scale < 1000).then_some(scale)
 }
+
+/// The bits of a double after its sign and its exponent.
+const FRACTION: u64 = (1 << 52) - 1;
 
 /// The binary exponent of a double, without its bias.
 fn binary_exponent(value: f64) -> i32 {

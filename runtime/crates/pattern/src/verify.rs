@@ -184,6 +184,7 @@ impl Search {
         let chosen = self.chosen.len();
         let mut found = Satisfaction::ByAbsence;
         let end = self.open_fields.len();
+        let mut is_in_array = false;
         for index in base..end {
             let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
             let candidates = self.candidates.get(open.from..open.to).unwrap_or_default();
@@ -210,6 +211,7 @@ impl Search {
                 match inside {
                     Some(inside) => {
                         updated.array = child_element(extracted, element, inside).map_or(NONE, |(_, array)| array);
+                        is_in_array = true;
                     }
                     None if !updated.satisfied => return Satisfaction::Unsatisfied,
                     None => {}
@@ -218,6 +220,9 @@ impl Search {
             if let Some(open) = self.open_fields.get_mut(index) {
                 *open = updated;
             }
+        }
+        if !is_in_array {
+            return found;
         }
         // A field that is not satisfied yet needs a value in an element of its array, or an element from which the
         // field is absent. The first pass searches the arrays of these fields. The second pass searches the other
