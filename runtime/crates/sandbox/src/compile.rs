@@ -16,6 +16,7 @@ mod confine;
 mod input;
 mod instances;
 mod limits;
+mod link;
 mod output;
 mod process;
 mod translate;

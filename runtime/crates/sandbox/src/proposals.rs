@@ -23,7 +23,7 @@ use wasmtime::{Config, WasmFeatures};
 /// The supported proposals. The comments name the toolchains or options that emit a proposal. "LLVM's default" is the
 /// list of the target `generic` of LLVM 20, which rustc and clang use unless an option selects others (LLVM,
 /// `WebAssembly.td`; rustc book, `wasm32-wasip2`).
-const SUPPORTED: WasmFeatures = WasmFeatures::empty()
+pub(super) const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     // Not a proposal, but a feature that wasmparser can turn off: floating point.
     .union(WasmFeatures::FLOATS)
     .union(WasmFeatures::COMPONENT_MODEL)

@@ -19,7 +19,7 @@ use super::super::binary::{Section, append, is_module, leb128, sections, unsigne
 /// the operating system must first allocate all of its pages.
 const PART_BYTES: u32 = 1 << 20;
 /// Limit on the depth of nested components. wasmparser has the same limit.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 
 const CALL: u8 = 0x10;
 
@@ -252,14 +252,14 @@ fn imported_functions(imports: Option<&[u8]>) -> Option<u64> {
 }
 
 /// Returns all sections of a module or component. Returns `None` if `part` has bytes that do not belong to a section.
-fn all_sections(part: &[u8]) -> Option<Vec<Section<'_>>> {
+pub(super) fn all_sections(part: &[u8]) -> Option<Vec<Section<'_>>> {
     let all: Vec<_> = sections(part).collect();
     let end = all.last().map_or(8, |last| last.start + last.body.len());
     (end == part.len()).then_some(all)
 }
 
 /// Returns the header of `part` (a module or component), followed by these sections.
-fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
+pub(super) fn joined(part: &[u8], sections: Vec<(u8, Cow<'_, [u8]>)>) -> Option<Vec<u8>> {
     let mut new = part.get(..8)?.to_vec();
     for (id, body) in sections {
         new.push(id);

@@ -15,6 +15,7 @@ use super::limits::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_TEXT_SIZE_MAX, NAME_BYTES_MAX, NAMES_MAX, Refusal, metadata_bytes_max,
     output_bytes_max,
 };
+use super::link;
 use super::output::{Facts, REPORT_BYTES_MAX, Report, bounded};
 
 /// The section of a compiled component that the parent decodes when it loads the component.
@@ -52,22 +53,28 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
         false => invalid(&describe_invalid("component", bytes, error)),
     };
     check_instances(&bytes)?;
-    let whole = || Component::new(engine, &bytes);
-    let component = match bulk::divided(&bytes) {
-        Some(Cow::Borrowed(_)) => whole().map_err(|error| failed(&error, &bytes))?,
-        Some(Cow::Owned(divided)) => Component::new(engine, &divided).map_err(|error| {
-            // The original component is compiled too, to get its error, because the positions in the message must be
-            // those in the original.
-            let error = if is_out_of_memory(&error) { error } else { whole().err().unwrap_or(error) };
-            failed(&error, &bytes)
-        })?,
-        None => {
-            whole().map_err(|error| failed(&error, &bytes))?;
-            return Err(invalid(
-                "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
-            ));
-        }
+    let Some(divided) = bulk::divided(&bytes) else {
+        Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
+        return Err(invalid(
+            "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
+        ));
     };
+    let component = match link::linked(&divided) {
+        // Linking only saves time. If wasmtime does not accept the result, the component is compiled as it is.
+        Some(linked) => Component::new(engine, &linked).or_else(|error| match is_out_of_memory(&error) {
+            true => Err(error),
+            false => Component::new(engine, &divided),
+        }),
+        None => Component::new(engine, &divided),
+    };
+    let component = component.map_err(|error| {
+        // The original component is compiled too, to get its error, because the positions in the message must be those
+        // in the original.
+        let is_original = is_out_of_memory(&error) || matches!(divided, Cow::Borrowed(_));
+        let error = if is_original { error } else { Component::new(engine, &bytes).err().unwrap_or(error) };
+        failed(&error, &bytes)
+    })?;
+    drop(divided);
     drop(bytes);
     check_names(engine, &component)?;
     let artefact = component.serialize().map_err(|error| failed(&error, &[]))?;
