@@ -1,8 +1,8 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
-//! The guest runs as a task on the threads for guests, so the connection's thread never waits for it. If the guest has
-//! not ended after its first poll, its response is sent while the guest runs. If the client disconnects before the
-//! response is complete, the task is aborted. If the guest fails after its response has begun, the response body ends
+//! The guest runs as a task on the threads for guests, so the connection's thread never waits for it. If the guest lets
+//! other tasks run after it has set its response, the response is sent while the guest runs. If the client disconnects
+//! before the response is complete, the task is aborted. If the guest fails after its response has begun, the response body ends
 //! with an error, so that it never looks complete.
 //!
 //! The events that a guest published before it set its response are returned with the head of the response. The caller
@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,48 +92,27 @@ impl Function {
             Invocation::new(self.identity.clone(), (id, 1), (None, trace, hops), logs, (clock, Outside::Live));
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
-        let (head_sender, mut head_receiver) = oneshot::channel();
-        let (first_poll_sender, first_poll) = oneshot::channel();
+        let (head_sender, head) = oneshot::channel();
+        let (begun_sender, begun) = oneshot::channel();
         let guest = self.clone().serve(request, held, invocation.clone(), head_sender, failed.clone());
-        let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
-            let mut guest = pin!(guest);
-            match futures_util::poll!(&mut guest) {
-                Poll::Ready(outcome) => {
-                    let _ = first_poll_sender.send(outcome.clone());
-                    outcome
-                }
-                Poll::Pending => {
-                    drop(first_poll_sender);
-                    guest.await
-                }
+        let mut guest =
+            GuestTask(Some(self.shared.threads.handle().spawn(until_the_response_begins(guest, head, begun_sender))));
+        match begun.await {
+            Ok(Begun::Ended { outcome: Outcome::Done, head }) => {
+                let response = complete_response(&method, head, redactor).await;
+                let response = response.inspect_err(|outcome| log_failure(&invocation, outcome))?;
+                Ok(HttpAnswer { response, published: invocation.publisher().take() })
             }
-        })));
-        // Most guests end on the first poll. Then the whole response is available.
-        if let Ok(outcome) = first_poll.await {
-            let head = head_receiver.try_recv().ok();
-            if outcome != Outcome::Done {
-                return Err(outcome);
-            }
-            let response = complete_response(&method, head, redactor).await;
-            let response = response.inspect_err(|outcome| log_failure(&invocation, outcome))?;
-            return Ok(HttpAnswer { response, published: invocation.publisher().take() });
-        }
-        match head_receiver.await {
-            Ok(head) => {
+            Ok(Begun::Ended { outcome, .. }) => Err(outcome),
+            Ok(Begun::Streams(head)) => {
                 let response = check_head(&method, head, redactor);
                 let response = response
                     .inspect_err(|outcome| log_failure(&invocation, outcome))?
                     .map(|body| ResponseBody(BodySource::Stream { body, failed, guest }));
                 Ok(HttpAnswer { response, published: invocation.publisher().take() })
             }
-            Err(_) => match guest.end().await {
-                Outcome::Done => {
-                    let outcome = no_response();
-                    log_failure(&invocation, &outcome);
-                    Err(outcome)
-                }
-                outcome => Err(outcome),
-            },
+            // The task ended without an outcome: it panicked, or the threads for guests have stopped.
+            Err(_) => Err(guest.end().await),
         }
     }
 
@@ -194,6 +174,41 @@ fn log_failure(invocation: &Invocation, outcome: &Outcome) {
 }
 
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// How the response of a guest begins.
+enum Begun {
+    /// The guest has ended. If it set a response, the whole body is there.
+    Ended { outcome: Outcome, head: Option<Head> },
+    /// The guest set its response, and waits or still computes.
+    Streams(Head),
+}
+
+/// Runs the guest to its end, and sends the beginning of its response. Most guests end soon after they have set their
+/// response. So the head is sent only when the guest has ended or lets other tasks run: then a short response is sent as
+/// a whole, and wakes the thread of its connection only once.
+async fn until_the_response_begins(
+    guest: impl Future<Output = Outcome>,
+    mut head: oneshot::Receiver<Head>,
+    begun: oneshot::Sender<Begun>,
+) -> Outcome {
+    let (mut guest, mut begun) = (pin!(guest), Some(begun));
+    let outcome = poll_fn(|cx| {
+        let polled = guest.as_mut().poll(cx);
+        if polled.is_pending()
+            && begun.is_some()
+            && let Ok(head) = head.try_recv()
+            && let Some(begun) = begun.take()
+        {
+            let _ = begun.send(Begun::Streams(head));
+        }
+        polled
+    })
+    .await;
+    if let Some(begun) = begun {
+        let _ = begun.send(Begun::Ended { outcome: outcome.clone(), head: head.try_recv().ok() });
+    }
+    outcome
+}
 
 async fn run(
     pre: &ProxyPre<HostContext>,
