@@ -63,6 +63,32 @@ fn events_that_are_due_at_once_keep_no_other_source_out() {
 }
 
 #[test]
+fn a_source_whose_events_become_dead_letters_is_refused_until_they_are_purged_and_others_are_not() {
+    let manifest = MANIFEST.replace(
+        "component: $FUNCTIONS/echo.wasm\n    allow: { publish: [echo] }\n    order_by: data.key",
+        "component: $FUNCTIONS/fate-reject.wasm",
+    );
+    let mut evoke = Evoke::with(&manifest);
+    let limits = ["--dead-max", "5"];
+    evoke.up_with_arguments(&limits);
+    (0..5).for_each(|_| drop(evoke.post_accepted("/flood", "{}")));
+    assert_eventually!(evoke.delivery_count("dead") == 5, "{}", evoke.log());
+    // Now, and after a restart, which counts the dead letters again.
+    for _ in 0..2 {
+        let refused = evoke.post("/flood", "{}");
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert!(refused.headers.contains_key("retry-after") && refused.body.contains("5 dead letters"), "{refused:?}");
+        evoke.post_accepted("/calm", "{}");
+        assert!(evoke.stop().success(), "{}", evoke.log());
+        evoke.up_with_arguments(&limits);
+    }
+    evoke.stdout(&["dead", "purge", "--all"]);
+    evoke.post_accepted("/flood", "{}");
+    assert_eventually!(evoke.delivery_count("dead") == 1, "{}", evoke.log());
+    evoke.stdout(&["check"]);
+}
+
+#[test]
 fn long_order_keys_take_little_memory_and_keep_their_order() {
     let evoke = Evoke::up_with(MANIFEST);
     evoke.stdout(&["pause", "lab/slow"]);

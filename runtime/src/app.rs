@@ -95,6 +95,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// Maximum number and total size of the pending deliveries. Beyond either limit, new events are refused.
     pub backlog_max: bus::Amount,
+    /// The dead letters of one source at which its further events are refused.
+    pub dead_max: bus::Amount,
     /// Maximum number and total size of the events that one event causes, directly or through events that it caused.
     pub descendants_max: DescendantsMax,
     /// How long after its acceptance a finished event is kept, and the maximum size of the store.

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::files::{Files, StoredFile};
 use self::follower::Sender;
 pub use self::follower::{Followed, Follower};
-pub use self::line::{Filter, Line, REQUEST_ID_PREFIX};
+pub use self::line::{Filter, Line};
 use self::queue::Queue;
 pub use self::reader::Reader;
 use evoke_model::text::{count, fitting};

@@ -9,9 +9,9 @@ pub(crate) use self::values::{changes, json_or_text};
 use crate::yaml;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use evoke_model::Json;
 use evoke_model::clock::rfc3339;
 use evoke_model::recording::{Exchange, ExchangeAnswer, Reads, Recording, RequestError};
+use evoke_model::{DeliveryId, Json};
 
 /// The prefixes of the log lines that Evoke itself adds about the HTTP requests of an attempt. A test does not expect
 /// these lines: they contain durations, and the test already expects the requests.
@@ -25,7 +25,7 @@ type Entries = Vec<(&'static str, Value)>;
 /// Returns the name of the test of an attempt.
 pub(crate) fn test_name(recording: &Recording) -> String {
     let Recording { delivery_id, attempt, .. } = recording;
-    let delivery = delivery_id.rsplit('-').next().unwrap_or(delivery_id);
+    let delivery = DeliveryId::from_guest_id(delivery_id).map_or_else(|| delivery_id.clone(), |id| id.to_string());
     format!("delivery {delivery}, attempt {attempt}")
 }
 

@@ -89,7 +89,7 @@ pub(super) async fn open(
     data.reserve()?;
     let (listeners, addresses, certificates) = listen(&options, &metrics, &clock).await?;
 
-    let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
+    let limits = bus::Limits { backlog_max: options.backlog_max, dead_max: options.dead_max, ..bus::Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits).with_clock(clock.clone()).with_spans(spans);
     let dispatcher = Dispatcher::start_recorded(
         store.clone(),

@@ -44,6 +44,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         compile: up.compile.limits(),
         descendants_max: DescendantsMax { events: up.limits.descendants_max, bytes: up.limits.descendants_bytes_max },
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
+        dead_max: Amount { deliveries: up.limits.dead_max, bytes: up.limits.dead_bytes_max },
     };
     if up.check {
         let (warnings, apps, functions) = run(common, app::check_start(&options))?;

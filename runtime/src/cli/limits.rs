@@ -23,6 +23,13 @@ pub(super) struct Limits {
     /// Maximum total size of the events of all pending deliveries, with the same rules as --pending-max
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
+    /// Maximum number of dead letters that came of events of one source. At this number, Evoke refuses the source's
+    /// events until an operator redrives or purges dead letters
+    #[arg(long, env = "EVOKE_DEAD_MAX", default_value_t = bus::DEAD_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) dead_max: u64,
+    /// Maximum total size of the events of these dead letters, with the same rules as --dead-max
+    #[arg(long, env = "EVOKE_DEAD_BYTES_MAX", default_value = "1GiB", value_name = "SIZE", value_parser = parse_size)]
+    pub(super) dead_bytes_max: u64,
     /// Maximum number of events that one event can cause, directly or through events that it caused. A delivery that
     /// would exceed this number becomes a dead letter. `limits` in a manifest replaces this number for events that
     /// enter through the sources of the manifest

@@ -14,10 +14,10 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::compiling::Component;
-use crate::logs::REQUEST_ID_PREFIX;
 use evoke_core::bus::{Bus, Held, Offer};
 use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
+use evoke_model::REQUEST_ID_PREFIX;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;

@@ -64,21 +64,11 @@ impl From<LogLine> for Line {
             at: rfc3339(line.at_ms),
             level: line.level.name().into(),
             function: Some(line.function),
-            delivery: delivery_number(&line.delivery_id),
+            delivery: DeliveryId::from_guest_id(&line.delivery_id),
             attempt: Some(line.attempt),
             text: line.text,
         }
     }
-}
-
-/// The ids of HTTP requests begin with this text, where the id of a delivery has the id of the store.
-pub const REQUEST_ID_PREFIX: &str = "request-";
-
-/// Returns the number of a delivery from the id that guests get, `STORE-NUMBER`. Returns `None` for the id of an HTTP
-/// request, which also ends with a number.
-fn delivery_number(id: &str) -> Option<DeliveryId> {
-    let number = if id.starts_with(REQUEST_ID_PREFIX) { None } else { id.rsplit('-').next() };
-    number.and_then(|number| number.parse().ok())
 }
 
 const SEQ: &str = "{\"seq\":";

@@ -3,6 +3,7 @@
 
 mod commit;
 mod drain_rate;
+mod refused;
 mod replies;
 mod routing;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use self::commit::Commit;
 use self::drain_rate::DrainRate;
+pub use self::refused::Refused;
 use self::replies::Replies;
 pub use self::replies::{Reply, ReplyPermit};
 use self::routing::{MatchPermits, Routing};
@@ -23,7 +25,6 @@ use crate::runtime_events;
 use evoke_model::claim;
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::event::Event;
-use evoke_model::text::{count, fitting};
 use evoke_model::{Accepted, Lineage, Mark, NewEvent};
 pub use evoke_model::{Amount, Origin};
 use evoke_store::{EventStore, StoreError, StoreFuture};
@@ -66,112 +67,6 @@ pub struct Claims {
     pub authorities: Arc<[String]>,
 }
 
-/// Why an offer was rejected. Nothing of the offer was stored, except possibly after the two errors of the store that
-/// [`Bus::accept`] names.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Refused {
-    /// An event is not valid.
-    #[error("event {index}: {message}")]
-    Invalid {
-        /// The index of the event in the offer, from 0.
-        index: usize,
-        /// The mistake and the correct form.
-        message: String,
-    },
-    /// The producer of an event chose a `source` that belongs to an app or to the runtime.
-    #[error(
-        "event {index}: its `source` is `{}`, which belongs to {owner}; a producer must set another `source`",
-        excerpt(claimed)
-    )]
-    Claimed {
-        /// The index of the event in the offer, from 0.
-        index: usize,
-        /// The `source` that the producer set.
-        claimed: String,
-        /// The owner of `claimed`: ``the app `shop` `` or `the runtime`.
-        owner: String,
-    },
-    /// An event exceeds the size limit of the bus.
-    #[error("event {index} has {size} bytes; the limit is {max} bytes")]
-    TooLarge {
-        /// The index of the event in the offer, from 0.
-        index: usize,
-        /// The size of the event in bytes.
-        size: usize,
-        /// The limit in bytes.
-        max: usize,
-    },
-    /// The backlog is full.
-    #[error(
-        "there is no room for more events: {} {} pending, with {} of events; the limits are {} and {}",
-        count(backlog.deliveries, "delivery"), fitting(backlog.deliveries, "is", "are"), count(backlog.bytes, "byte"),
-        count(max.deliveries, "delivery"), count(max.bytes, "byte")
-    )]
-    Overloaded {
-        /// The pending deliveries of all sources.
-        backlog: Amount,
-        /// The limits of the backlog.
-        max: Amount,
-        /// The estimated time until there is room again.
-        retry_after: Duration,
-    },
-    /// The pending deliveries of this source take at least as much room of the backlog as is free. The free room is
-    /// reserved for other sources.
-    #[error(
-        "{} from this source {} pending, with {} of events; the remaining room for {} and {} is reserved for other \
-         sources",
-        count(owned.deliveries, "delivery"), fitting(owned.deliveries, "is", "are"), count(owned.bytes, "byte"),
-        count(free.deliveries, "delivery"), count(free.bytes, "byte")
-    )]
-    Crowding {
-        /// The pending deliveries that this source's events caused.
-        owned: Amount,
-        /// The room that is left within the limits.
-        free: Amount,
-        /// The estimated time until there is room for this source again.
-        retry_after: Duration,
-    },
-    /// The schedule (the events that wait for their `notbefore`) is at least half full. The events of this source take
-    /// at least as much room as is free, and the free room is reserved for other sources.
-    #[error(
-        "{} {} `notbefore`, {} in total; the remaining room for {} and {} is reserved for other sources than this one",
-        count(scheduled.deliveries, "event"), fitting(scheduled.deliveries, "waits for its", "wait for their"),
-        count(scheduled.bytes, "byte"), count(free.deliveries, "event"), count(free.bytes, "byte")
-    )]
-    ScheduleFull {
-        /// The scheduled events of all sources.
-        scheduled: Amount,
-        /// The room that is left within the limits.
-        free: Amount,
-        /// The time to wait before a retry.
-        retry_after: Duration,
-    },
-    /// The store did not commit the offer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Refused {
-    /// Returns the kind of this rejection, for metrics.
-    pub fn reason(&self) -> Refusal {
-        match self {
-            Self::Invalid { .. } | Self::Claimed { .. } => Refusal::Invalid,
-            Self::TooLarge { .. } => Refusal::TooLarge,
-            Self::Overloaded { .. } | Self::ScheduleFull { .. } => Refusal::Overloaded,
-            Self::Crowding { .. } => Refusal::Crowding,
-            Self::Store(StoreError::Full) => Refusal::DiskFull,
-            Self::Store(StoreError::Busy) => Refusal::StoreBusy,
-            Self::Store(
-                StoreError::Failed(_)
-                | StoreError::Unreachable(_)
-                | StoreError::Fenced(_)
-                | StoreError::Damaged(_)
-                | StoreError::Closed,
-            ) => Refusal::StoreFailed,
-        }
-    }
-}
-
 /// Bounds of the bus.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -185,6 +80,9 @@ pub struct Limits {
     /// The size of the schedule (the events whose `notbefore` is in the future) at which the bus rejects every further
     /// scheduled event. An attempt that publishes such an event then fails and is retried.
     pub schedule_max: Amount,
+    /// The dead letters of one source at which the bus rejects every further offer of the source. The check does not
+    /// count pending deliveries, which can still become dead letters.
+    pub dead_max: Amount,
 }
 
 /// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
@@ -195,14 +93,17 @@ pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 }
 /// 300 bytes.
 pub const SCHEDULE_MAX: Amount = Amount { deliveries: 4_000_000, bytes: 4 << 30 };
 
-/// The `retry_after` while the schedule is full. The real wait depends on the `notbefore` of the scheduled events. The
-/// bus does not read these, so the value is fixed.
-const SCHEDULE_RETRY: Duration = Duration::from_secs(60);
+/// The default limit of the dead letters of one source. A dead letter takes no memory.
+pub const DEAD_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 1 << 30 };
+
+/// The `retry_after` while the schedule is full, or while a source has too many dead letters. The real wait depends on
+/// the `notbefore` of the scheduled events, which the bus does not read, or on an operator. So the value is fixed.
+const FIXED_RETRY: Duration = Duration::from_secs(60);
 
 impl Default for Limits {
     fn default() -> Self {
         let event_size_max = evoke_model::event::EVENT_SIZE_MAX;
-        Self { event_size_max, backlog_max: BACKLOG_MAX, schedule_max: SCHEDULE_MAX }
+        Self { event_size_max, backlog_max: BACKLOG_MAX, schedule_max: SCHEDULE_MAX, dead_max: DEAD_MAX }
     }
 }
 
@@ -305,16 +206,13 @@ impl Bus {
         answer
     }
 
-    async fn store(&self, offer: Offer, spans: &[LiveSpan]) -> Result<Vec<Accepted>, Refused> {
+    async fn store(&self, mut offer: Offer, spans: &[LiveSpan]) -> Result<Vec<Accepted>, Refused> {
         let inner = &*self.inner;
         if !offer.events.is_empty() {
             self.check_room(offer.origin)?;
         }
-        let (permits, router, origin) = (&inner.match_permits, self.router(), offer.origin);
-        let mut routing = Routing { permits, router, origin, target: &offer.target, held: &offer.held, bytes: 0 };
-        let lineage = Lineage { origin: offer.origin, hops: offer.hops, ..Lineage::default() };
-        let mut events = Vec::with_capacity(offer.events.len());
-        for (index, mut event) in offer.events.into_iter().enumerate() {
+        let router = self.router();
+        for (index, event) in offer.events.iter_mut().enumerate() {
             let size = event.size();
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
@@ -323,19 +221,21 @@ impl Bus {
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
             if let Some(due_ms) = event.not_before_ms() {
-                self.check_schedule(offer.origin, index, &event, due_ms)?;
+                self.check_schedule(offer.origin, index, event, due_ms)?;
             }
             if let Some(claims) = &offer.claims {
-                check_claim(&routing.router, claims, index, &event)?;
+                check_claim(&router, claims, index, event)?;
             }
             if let Some(span) = spans.get(index) {
-                span.inject_if_missing(&mut event);
+                span.inject_if_missing(event);
             }
-            let (event, routed) = routing.route(event, size).await;
-            let deliveries = routed.map_err(|message| Refused::Invalid { index, message })?;
-            events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
-        Ok(Commit::new(inner.store.accept(events, offer.marks), offer.held).await?)
+        let Offer { events, target, marks, origin, hops, held, .. } = offer;
+        let lineage = Lineage { origin, hops, ..Lineage::default() };
+        let routing = Routing { permits: &inner.match_permits, router, lineage, target: &target, held: &held };
+        let routed = routing.route(events).await;
+        let events = routed.map_err(|(index, message)| Refused::Invalid { index, message })?;
+        Ok(Commit::new(inner.store.accept(events, marks), held).await?)
     }
 
     /// Checks the `notbefore` of an event. If the event is not due yet, also checks that the schedule has room for it.
@@ -363,7 +263,7 @@ impl Bus {
         }
         let owned = if origin == Origin::default() { Amount::default() } else { schedule.of(origin) };
         let has_room = free.deliveries > owned.deliveries && free.bytes > owned.bytes;
-        has_room.then_some(()).ok_or(Refused::ScheduleFull { scheduled, free, retry_after: SCHEDULE_RETRY })
+        has_room.then_some(()).ok_or(Refused::ScheduleFull { scheduled, free, retry_after: FIXED_RETRY })
     }
 
     /// Stores `mark` and, if there is one, `event` in the same commit. `event` is a runtime event: the runtime
@@ -392,8 +292,9 @@ impl Bus {
     /// could exclude all sources for a long time. In the share of their own source, they count in full.
     ///
     /// # Errors
-    /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
+    /// [`Refused::Overloaded`], [`Refused::Crowding`] or [`Refused::DeadLetters`], with the time to wait before a retry.
     pub fn check_room(&self, origin: Origin) -> Result<(), Refused> {
+        self.check_dead_letters(origin)?;
         let Inner { store, limits, drain_rate, .. } = &*self.inner;
         let (backlog, max) = (store.backlog(), limits.backlog_max);
         let mut total = backlog.total();
@@ -431,6 +332,18 @@ impl Bus {
             return Err(Refused::Crowding { owned, free, retry_after: wait(excess) });
         }
         Ok(())
+    }
+
+    /// Returns an error if this source has too many dead letters.
+    fn check_dead_letters(&self, origin: Origin) -> Result<(), Refused> {
+        let (dead, max) = (self.inner.store.dead_letters(), self.inner.limits.dead_max);
+        let is_full = |amount: Amount| amount.deliveries >= max.deliveries || amount.bytes >= max.bytes;
+        // While all sources together are below the limit, which is nearly always, no source needs to be looked up.
+        if origin == Origin::default() || !is_full(dead.total()) {
+            return Ok(());
+        }
+        let owned = dead.of(origin);
+        if is_full(owned) { Err(Refused::DeadLetters { owned, max, retry_after: FIXED_RETRY }) } else { Ok(()) }
     }
 
     /// Returns the stored marks of a source by key.
@@ -477,16 +390,6 @@ fn check_claim(router: &Router, claims: &Claims, index: usize, event: &Event) ->
                 if name == claim::RUNTIME_NAME { "the runtime".to_owned() } else { format!("the app `{name}`") };
             Err(Refused::Claimed { index, claimed: event.source.clone(), owner })
         }
-    }
-}
-
-/// The maximum length of a claimed `source` in an error message, in bytes. A longer one is cut.
-const EXCERPT_MAX: usize = 200;
-
-fn excerpt(text: &str) -> String {
-    match text.get(..text.floor_char_boundary(EXCERPT_MAX)) {
-        Some(start) if start.len() < text.len() => format!("{start}…"),
-        _ => text.to_owned(),
     }
 }
 

@@ -46,6 +46,7 @@ identifier! {
     /// The number of a delivery, from 1, ascending in accept order. 0 means before the first delivery.
     DeliveryId
 }
+
 identifier! {
     /// The number that a store gave a function when the function was registered, from 1. The number never changes
     /// within this store.
@@ -54,4 +55,33 @@ identifier! {
 identifier! {
     /// The number of a replay, from 1, ascending.
     ReplayId
+}
+
+/// The start of the ids that guests get for HTTP requests. The id of a delivery starts with the name of the store.
+pub const REQUEST_ID_PREFIX: &str = "request-";
+
+impl DeliveryId {
+    /// Returns the number of a delivery from the id that guests get, `STORE-NUMBER`. Returns `None` for the id of an
+    /// HTTP request, which also ends with a number.
+    pub fn from_guest_id(id: &str) -> Option<Self> {
+        if id.starts_with(REQUEST_ID_PREFIX) {
+            return None;
+        }
+        let (_, number) = id.rsplit_once('-')?;
+        number.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_that_guests_get_has_the_number_of_the_delivery_but_that_of_a_request_has_none() {
+        assert_eq!(DeliveryId::from_guest_id("0a1b2c-7"), Some(DeliveryId(7)));
+        assert_eq!(DeliveryId::from_guest_id("0a1b-2c3d-42"), Some(DeliveryId(42)));
+        for other in ["request-0a1b2c-7", "request-7", "7", "0a1b2c-", "0a1b2c-x", ""] {
+            assert_eq!(DeliveryId::from_guest_id(other), None, "{other}");
+        }
+    }
 }

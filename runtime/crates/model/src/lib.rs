@@ -46,7 +46,7 @@ pub use self::global_address::{NotGlobal, not_global};
 pub use self::grant::{GRANT_VALUES_MAX, GrantKey, GrantKind};
 pub use self::hex::{hex, hex_byte, hex_bytes};
 pub use self::hops::{HOPS_HEADER, HOPS_MAX};
-pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
+pub use self::id::{DeliveryId, FunctionId, REQUEST_ID_PREFIX, ReplayId, Seq};
 pub use self::json::Json;
 pub use self::origin::{Amount, Origin};
 pub use self::places::reserved_places;

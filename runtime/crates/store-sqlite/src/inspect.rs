@@ -1,7 +1,5 @@
-//! Queries for an operator that read no event data: dead letters without their attempts, the delivery for which a
-//! blocked delivery waits, and the age of the backlog.
-
-use std::collections::BTreeMap;
+//! Queries for an operator that read no event data: dead letters without their attempts, and the delivery for which a
+//! blocked delivery waits.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -104,23 +102,4 @@ pub(super) fn blocker(c: &Connection, blocked: DeliveryId) -> rusqlite::Result<O
     )?
     .query_row([blocked.0], |r| Ok((DeliveryId(r.get(0)?), rows::state(r.get(1)?)?)))
     .optional()
-}
-
-/// Returns, for each function, the store time since which its oldest ready or retrying live delivery has been pending.
-pub(super) fn pending_since(c: &Connection) -> rusqlite::Result<BTreeMap<String, UnixMs>> {
-    let mut oldest = c.prepare_cached(
-        "SELECT MIN(since_ms) FROM deliveries WHERE id IN (
-           (SELECT id FROM deliveries WHERE function = ?1 AND state = 0 AND replay = 0 ORDER BY id LIMIT 1),
-           (SELECT MIN(id) FROM deliveries WHERE function = ?1 AND state = 1 AND replay = 0))",
-    )?;
-    let mut names = c.prepare_cached("SELECT id, name FROM functions")?;
-    let mut found = BTreeMap::new();
-    let mut rows = names.query([])?;
-    while let Some(row) = rows.next()? {
-        let since_ms: Option<UnixMs> = oldest.query_row([row.get::<_, i64>(0)?], |r| r.get(0))?;
-        if let Some(since_ms) = since_ms {
-            found.insert(row.get(1)?, since_ms);
-        }
-    }
-    Ok(found)
 }

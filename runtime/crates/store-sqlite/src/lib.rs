@@ -16,6 +16,7 @@ mod inspect;
 mod origins;
 mod overwritten;
 mod pending;
+mod pending_since;
 mod queue;
 mod read;
 mod read_only;
@@ -52,8 +53,9 @@ use self::failure::{store_error, write_error};
 use self::files::StoreFiles;
 pub use self::folder::{discard_index, prepare_data_folder, reserve_own};
 use self::origins::OriginTable;
+use self::pending_since::PendingSince;
 use self::queue::WriteQueue;
-use self::readers::Readers;
+use self::readers::{Reader, Readers};
 use self::state_cache::StateCache;
 use self::wall_time::AtWallTime;
 use evoke_model::clock::Clock;
@@ -67,12 +69,14 @@ use evoke_telemetry::CommitMetrics;
 pub struct SqliteStore {
     writes: WriteQueue,
     readers: Arc<Readers>,
+    pending_since: Arc<PendingSince>,
     state_cache: Arc<StateCache>,
     sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     schedule_backlog: Arc<Backlog>,
+    dead_letters: Arc<Backlog>,
     alarm: Arc<Alarm>,
     scopes: Scopes,
     origins: OriginTable,
@@ -146,6 +150,8 @@ impl SqliteStore {
         backlog.apply(counters.backlog_change());
         let (schedule_backlog, alarm) = (Arc::<Backlog>::default(), Arc::<Alarm>::default());
         schedule_backlog.apply(counters.schedule_change());
+        let dead_letters = Arc::<Backlog>::default();
+        dead_letters.apply(counters.dead_change());
         let descendants_limits = Arc::<Mutex<Arc<DescendantsLimits>>>::default();
         let readers = Arc::new(Readers::new(path.clone(), files.clone()));
         let refusal = Arc::<Mutex<Option<StoreError>>>::default();
@@ -162,6 +168,7 @@ impl SqliteStore {
             newest: newest_tx,
             backlog: backlog.clone(),
             schedule_backlog: schedule_backlog.clone(),
+            dead_letters: dead_letters.clone(),
             alarm: alarm.clone(),
             failure: failed.clone(),
             refusal: refusal.clone(),
@@ -180,12 +187,14 @@ impl SqliteStore {
         Ok(Self {
             writes,
             readers,
+            pending_since: Arc::default(),
             state_cache,
             sink,
             newest,
             failed,
             backlog,
             schedule_backlog,
+            dead_letters,
             alarm,
             scopes: Scopes::default(),
             origins,
@@ -215,18 +224,20 @@ impl SqliteStore {
 
     fn read<T: Send + 'static>(
         &self,
+        reader: Reader,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
-        Readers::run(self.readers.clone(), query)
+        Readers::run(self.readers.clone(), reader, query)
     }
 
     /// Like `read`, for rows that are shown to users: their times are converted to the wall clock.
     fn read_at_wall<T: AtWallTime + Send + 'static>(
         &self,
+        reader: Reader,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
         let clock = self.clock.clone();
-        self.read(move |c| Ok(query(c)?.at_wall_time(&clock)))
+        self.read(reader, move |c| Ok(query(c)?.at_wall_time(&clock)))
     }
 
     /// Like `read`, for pending deliveries. If the file is so damaged that the query fails, the whole store fails.
@@ -235,7 +246,7 @@ impl SqliteStore {
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
-        let (failed, found) = (self.failed.clone(), self.read(query));
+        let (failed, found) = (self.failed.clone(), self.read(Reader::Runtime, query));
         StoreFuture::from_future(async move {
             let found = found.await;
             if let Err(StoreError::Damaged(reason)) = &found {

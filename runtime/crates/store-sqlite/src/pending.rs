@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::in_order::{self, End, PENDING, Range};
 use super::queue::WriteQueue;
-use super::readers::Readers;
+use super::readers::{Reader, Readers};
 use super::rows;
 use super::write::PORTION_MAX;
 use super::write::cancel::Cancel;
@@ -26,11 +26,10 @@ pub(super) async fn cancel(
     which: PendingFilter,
     cause: String,
 ) -> Result<u64> {
-    let newest = Readers::run(readers.clone(), newest_id).await?;
+    let newest = Readers::run(readers.clone(), Reader::Inspection, newest_id).await?;
     let (mut count, mut after) = (0, DeliveryId(0));
     loop {
-        let which = which.clone();
-        let found = Readers::run(readers.clone(), move |c| ids(c, &which, None, after, newest, SEARCH_MAX)).await?;
+        let found = search(&readers, which.clone(), None, after, newest).await?;
         let Some(last) = found.last().copied() else { return Ok(count) };
         for portion in found.chunks(PORTION_MAX) {
             count += writes.submit(Cancel { ids: portion.to_vec(), cause: cause.clone() }).await?;
@@ -42,12 +41,11 @@ pub(super) async fn cancel(
 /// Makes retrying deliveries ready, except for those whose retry is already due. Returns the number of changed
 /// deliveries.
 pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: PendingFilter) -> Result<u64> {
-    let newest = Readers::run(readers.clone(), newest_id).await?;
+    let newest = Readers::run(readers.clone(), Reader::Inspection, newest_id).await?;
     let (mut count, mut after) = (0, DeliveryId(0));
     let retrying = Some(DeliveryState::Retrying);
     loop {
-        let which = which.clone();
-        let found = Readers::run(readers.clone(), move |c| ids(c, &which, retrying, after, newest, SEARCH_MAX)).await?;
+        let found = search(&readers, which.clone(), retrying, after, newest).await?;
         let Some(last) = found.last().copied() else { return Ok(count) };
         for portion in found.chunks(PORTION_MAX) {
             count += writes.submit(RetryNow { ids: portion.to_vec() }).await?;
@@ -65,11 +63,11 @@ pub(super) async fn transfer(
     to: FunctionId,
     except: Vec<DeliveryId>,
 ) -> Result<u64> {
-    let newest = Readers::run(readers.clone(), newest_id).await?;
+    let newest = Readers::run(readers.clone(), Reader::Inspection, newest_id).await?;
     let (mut count, mut after) = (0, DeliveryId(0));
     loop {
         let which = PendingFilter::Function(from.clone());
-        let found = Readers::run(readers.clone(), move |c| ids(c, &which, None, after, newest, SEARCH_MAX)).await?;
+        let found = search(&readers, which, None, after, newest).await?;
         let Some(last) = found.last().copied() else { return Ok(count) };
         let wanted: Vec<_> = found.into_iter().filter(|id| !except.contains(id)).collect();
         for portion in wanted.chunks(PORTION_MAX) {
@@ -77,6 +75,17 @@ pub(super) async fn transfer(
         }
         after = last;
     }
+}
+
+/// Returns the ids of at most [`SEARCH_MAX`] pending deliveries after `after` and up to `until`.
+async fn search(
+    readers: &Arc<Readers>,
+    which: PendingFilter,
+    state: Option<DeliveryState>,
+    after: DeliveryId,
+    until: DeliveryId,
+) -> Result<Vec<DeliveryId>> {
+    Readers::run(readers.clone(), Reader::Inspection, move |c| ids(c, &which, state, after, until, SEARCH_MAX)).await
 }
 
 /// Returns the ids of the first `limit` pending deliveries after `after`, in ascending order. With `state`, returns

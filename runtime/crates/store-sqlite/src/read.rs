@@ -1,6 +1,7 @@
 //! SQL queries for reading events, deliveries and marks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use foldhash::HashSet;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -192,6 +193,21 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
         })?
         .collect();
     checksum::name_damage(marks, || format!("a mark of {scope}"))
+}
+
+/// Returns the verified senders of events. An event is missing if it is not in the store or its sender cannot be read.
+/// The checksum of an event covers its data, so it is not verified here.
+pub(super) fn senders(c: &Connection, events: &[Seq]) -> rusqlite::Result<BTreeMap<Seq, Option<Arc<str>>>> {
+    let mut select = c.prepare_cached("SELECT principal FROM events WHERE seq = ?1")?;
+    let mut found = BTreeMap::new();
+    for seq in events {
+        match select.query_row([seq.0], |r| r.get::<_, Option<String>>(0)).optional() {
+            Ok(sender) => found.extend(sender.map(|sender| (*seq, sender.map(Arc::from)))),
+            Err(error) if checksum::find_damage(&error).is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEvent>> {

@@ -44,6 +44,8 @@ impl SqliteStore {
         backlog.apply(counters.backlog_change());
         let schedule_backlog = Arc::<Backlog>::default();
         schedule_backlog.apply(counters.schedule_change());
+        let dead_letters = Arc::<Backlog>::default();
+        dead_letters.apply(counters.dead_change());
         // The queue has no receiver, so every write fails.
         let (writes, _) = WriteQueue::new();
         let (_, newest) = watch::channel(counters.last_seq());
@@ -51,12 +53,14 @@ impl SqliteStore {
         Ok(Self {
             writes,
             readers: Arc::new(Readers::of_folder(path, private)),
+            pending_since: Arc::default(),
             state_cache,
             sink: Arc::default(),
             newest,
             failed: watch::Sender::new(None),
             backlog,
             schedule_backlog,
+            dead_letters,
             alarm: Arc::default(),
             scopes: Scopes::default(),
             origins,

@@ -7,6 +7,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::readers::Reader;
 use super::{SqliteStore, checksum};
 use evoke_model::clock::UnixMs;
 use evoke_model::recording::{NewRecording, RecordingLimits, RecordingNumber, StoredRecording};
@@ -116,7 +117,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredRecording> {
 impl RecordingStore for SqliteStore {
     fn recordings_of(&self, delivery: DeliveryId, after: u32, limit: usize) -> StoreFuture<Vec<StoredRecording>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(move |c| of_delivery(c, delivery, after, limit))
+        self.read(Reader::Inspection, move |c| of_delivery(c, delivery, after, limit))
     }
 
     fn newest_recordings(
@@ -126,6 +127,6 @@ impl RecordingStore for SqliteStore {
         limit: usize,
     ) -> StoreFuture<Vec<StoredRecording>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(move |c| newest(c, &function, before, limit))
+        self.read(Reader::Inspection, move |c| newest(c, &function, before, limit))
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use super::queue::WriteQueue;
-use super::readers::Readers;
+use super::readers::{Reader, Readers};
 use super::space::{Space, space};
 use super::write::retain::{Checkpoint, Maintain, Maintained, Remove};
 use evoke_model::Seq;
@@ -34,7 +34,8 @@ const SEARCH_MAX: i64 = 2048;
 pub(super) async fn sweep(writes: WriteQueue, readers: Arc<Readers>, before_ms: UnixMs, bytes_max: u64) -> Result<u64> {
     let (mut count, mut next_after) = (0, Some(Seq(0)));
     while let Some(after) = next_after {
-        let found = Readers::run(readers.clone(), move |c| find(c, after, before_ms, bytes_max)).await?;
+        let found =
+            Readers::run(readers.clone(), Reader::Runtime, move |c| find(c, after, before_ms, bytes_max)).await?;
         next_after = found.next_after;
         if !found.events.is_empty() {
             let started = Instant::now();

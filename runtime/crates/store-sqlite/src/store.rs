@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::readers::Reader;
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive, Replace};
@@ -52,23 +53,27 @@ impl EventStore for SqliteStore {
     }
 
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
-        self.read(move |c| read::marks(c, &scope))
+        self.read(Reader::Source, move |c| read::marks(c, &scope))
     }
 
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
-        self.event(seq)
+        self.read_at_wall(Reader::Source, move |c| read::event(c, seq))
+    }
+
+    fn senders(&self, events: Vec<Seq>) -> StoreFuture<BTreeMap<Seq, Option<Arc<str>>>> {
+        self.read(Reader::Source, move |c| read::senders(c, &events))
     }
 
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>> {
-        self.read(move |c| read::event_of(c, &source, &id))
+        self.read(Reader::Source, move |c| read::event_of(c, &source, &id))
     }
 
     fn is_pending(&self, event: Seq) -> StoreFuture<bool> {
-        self.read(move |c| read::has_pending(c, event))
+        self.read(Reader::Source, move |c| read::has_pending(c, event))
     }
 
     fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState> {
-        self.read(move |c| chain::state(c, root, &*wanted))
+        self.read(Reader::Source, move |c| chain::state(c, root, &*wanted))
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {
@@ -81,6 +86,10 @@ impl EventStore for SqliteStore {
 
     fn schedule_backlog(&self) -> &Backlog {
         &self.schedule_backlog
+    }
+
+    fn dead_letters(&self) -> &Backlog {
+        &self.dead_letters
     }
 }
 
@@ -132,7 +141,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
-        self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
+        self.read(Reader::Runtime, move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
     }
 
     fn limit_descendants(&self, limits: DescendantsLimits) {
@@ -140,7 +149,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
-        self.read(move |c| read::chain(c, delivery))
+        self.read(Reader::Runtime, move |c| read::chain(c, delivery))
     }
 
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
@@ -219,17 +228,17 @@ impl ReplayStore for SqliteStore {
     }
 
     fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
-        self.read_at_wall(move |c| replays::list(c, after, limit))
+        self.read_at_wall(Reader::Inspection, move |c| replays::list(c, after, limit))
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
-        self.read_at_wall(move |c| replays::one(c, id))
+        self.read_at_wall(Reader::Inspection, move |c| replays::one(c, id))
     }
 }
 
 impl ScheduleStore for SqliteStore {
     fn scheduled(&self, after: (UnixMs, Seq), limit: usize) -> StoreFuture<Vec<Scheduled>> {
-        self.read_at_wall(move |c| schedule::after(c, after, limit))
+        self.read_at_wall(Reader::Inspection, move |c| schedule::after(c, after, limit))
     }
 
     fn due_events(&self, now_ms: UnixMs, limit: usize) -> StoreFuture<(Vec<Scheduled>, Option<UnixMs>)> {
@@ -246,7 +255,7 @@ impl ScheduleStore for SqliteStore {
     }
 
     fn is_scheduled(&self, seq: Seq) -> StoreFuture<bool> {
-        self.read(move |c| schedule::contains(c, seq))
+        self.read(Reader::Inspection, move |c| schedule::contains(c, seq))
     }
 
     fn alarm(&self) -> &Alarm {
@@ -260,39 +269,39 @@ impl InspectionStore for SqliteStore {
     }
 
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
-        self.read_at_wall(move |c| read::event(c, seq))
+        self.read_at_wall(Reader::Inspection, move |c| read::event(c, seq))
     }
 
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
-        self.read(move |c| read::find(c, &id))
+        self.read(Reader::Inspection, move |c| read::find(c, &id))
     }
 
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
         let to_store = |wall_ms: Option<UnixMs>| wall_ms.map(|wall_ms| self.clock.to_store(wall_ms));
         let (since_ms, until_ms) = (to_store(filter.since_ms), to_store(filter.until_ms));
         let filter = EventFilter { since_ms, until_ms, ..filter };
-        self.read_at_wall(move |c| read::events(c, &filter))
+        self.read_at_wall(Reader::Inspection, move |c| read::events(c, &filter))
     }
 
     fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq> {
         let since_ms = self.clock.to_store(wall_ms);
-        self.read(move |c| inspect::first_since(c, since_ms))
+        self.read(Reader::Inspection, move |c| inspect::first_since(c, since_ms))
     }
 
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_at_wall(move |c| read::deliveries(c, event))
+        self.read_at_wall(Reader::Inspection, move |c| read::deliveries(c, event))
     }
 
     fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
-        self.read_at_wall(move |c| read::delivery(c, id))
+        self.read_at_wall(Reader::Inspection, move |c| read::delivery(c, id))
     }
 
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
-        self.read_at_wall(move |c| read::published(c, delivery))
+        self.read_at_wall(Reader::Inspection, move |c| read::published(c, delivery))
     }
 
     fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_at_wall(move |c| read::dead(c, &which, after, limit))
+        self.read_at_wall(Reader::Inspection, move |c| read::dead(c, &which, after, limit))
     }
 
     fn newest_dead(
@@ -301,7 +310,7 @@ impl InspectionStore for SqliteStore {
         before: DeliveryId,
         limit: usize,
     ) -> StoreFuture<Vec<std::result::Result<DeadSummary, DamagedDelivery>>> {
-        self.read(move |c| inspect::newest_dead(c, &which, before, limit))
+        self.read(Reader::Inspection, move |c| inspect::newest_dead(c, &which, before, limit))
     }
 
     fn pending_ids(
@@ -311,17 +320,17 @@ impl InspectionStore for SqliteStore {
         after: DeliveryId,
         limit: usize,
     ) -> StoreFuture<Vec<DeliveryId>> {
-        self.read(move |c| pending::list_ids(c, &which, state, after, limit))
+        self.read(Reader::Inspection, move |c| pending::list_ids(c, &which, state, after, limit))
     }
 
     fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>> {
-        self.read(move |c| inspect::blocker(c, blocked))
+        self.read(Reader::Inspection, move |c| inspect::blocker(c, blocked))
     }
 
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>> {
-        let clock = self.clock.clone();
-        self.read(move |c| {
-            let found = inspect::pending_since(c)?;
+        let (shared, readers, clock) = (self.pending_since.clone(), self.readers.clone(), self.clock.clone());
+        StoreFuture::from_future(async move {
+            let found = shared.read(readers).await?;
             Ok(found.into_iter().map(|(name, since_ms)| (name, clock.to_wall(since_ms))).collect())
         })
     }
@@ -349,7 +358,7 @@ impl InspectionStore for SqliteStore {
     }
 
     fn totals(&self) -> StoreFuture<Totals> {
-        self.read(totals::read)
+        self.read(Reader::Inspection, totals::read)
     }
 
     fn size_bytes(&self) -> StoreFuture<u64> {
@@ -357,7 +366,7 @@ impl InspectionStore for SqliteStore {
     }
 
     fn check(&self) -> StoreFuture<CheckReport> {
-        self.read(|c| Ok(check::check(c)))
+        self.read(Reader::Inspection, |c| Ok(check::check(c)))
     }
 
     fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {

@@ -48,6 +48,8 @@ pub(super) struct Counters {
     backlog: Change,
     /// The change of the backlog of scheduled events.
     schedule: Change,
+    /// The change of the numbers of dead letters.
+    dead: Change,
     changes: HashMap<(Scope, &'static str), i64>,
     /// Deliveries that this writer added as ready and that were not changed since. When such a delivery is completed,
     /// its values come from here. The values of other deliveries are read from the table.
@@ -79,6 +81,7 @@ impl Counters {
             last: LastIds { seq, delivery, removed_to: removed.to },
             backlog: load_backlog(connection)?,
             schedule: load_schedule(connection)?,
+            dead: load_dead(connection)?,
             changes: HashMap::new(),
             recent: HashMap::new(),
         })
@@ -101,7 +104,7 @@ impl Counters {
     /// deliveries, because the transaction may have added or removed some of them.
     pub(super) fn roll_back(&mut self, last: LastIds) {
         self.last = last;
-        (self.backlog, self.schedule) = (Change::default(), Change::default());
+        (self.backlog, self.schedule, self.dead) = Default::default();
         self.changes.clear();
         self.recent.clear();
     }
@@ -114,6 +117,11 @@ impl Counters {
     /// Returns the change of the backlog of scheduled events since the last commit.
     pub(super) fn schedule_change(&mut self) -> &mut Change {
         &mut self.schedule
+    }
+
+    /// Returns the change of the numbers of dead letters since the last commit.
+    pub(super) fn dead_change(&mut self) -> &mut Change {
+        &mut self.dead
     }
 
     pub(super) fn add_scheduled(&mut self, share: Share) {
@@ -235,11 +243,20 @@ fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     Ok(change)
 }
 
-/// Counts the scheduled events one by one. A query with groups would take longer for a million rows, because SQLite
-/// would sort them.
 fn load_schedule(c: &Connection) -> rusqlite::Result<Change> {
+    load_each(c, "SELECT origin, bytes, published FROM scheduled")
+}
+
+/// Counts the dead letters. The bus never asks which of them were published.
+fn load_dead(c: &Connection) -> rusqlite::Result<Change> {
+    load_each(c, "SELECT origin, bytes, 0 FROM deliveries WHERE state = 4")
+}
+
+/// Counts the rows of a query one by one: their origin, bytes, and whether they count as published. A query with groups
+/// would take longer for a million rows, because SQLite would sort them.
+fn load_each(c: &Connection, query: &str) -> rusqlite::Result<Change> {
     let mut change = Change::default();
-    let mut all = c.prepare("SELECT origin, bytes, published FROM scheduled")?;
+    let mut all = c.prepare(query)?;
     let mut all = all.query([])?;
     while let Some(row) = all.next()? {
         // A damaged row must not use up the limit of a source.
@@ -340,6 +357,7 @@ mod tests {
             last: LastIds { seq: Seq(7), delivery: DeliveryId(9), removed_to: Seq(2) },
             backlog: Change::default(),
             schedule: Change::default(),
+            dead: Change::default(),
             changes: HashMap::new(),
             recent: HashMap::new(),
         };

@@ -73,6 +73,7 @@ pub(super) struct Writer {
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) schedule_backlog: Arc<Backlog>,
+    pub(super) dead_letters: Arc<Backlog>,
     pub(super) alarm: Arc<Alarm>,
     pub(super) failure: watch::Sender<Option<String>>,
     /// The temporary error with which writes are refused now; `None` after a later write was committed. If the disk was
@@ -200,6 +201,7 @@ impl Writer {
                 self.metrics.duration.observe(started.elapsed());
                 self.backlog.apply(self.counters.backlog_change());
                 self.schedule_backlog.apply(self.counters.schedule_change());
+                self.dead_letters.apply(self.counters.dead_change());
                 self.writes_succeed(changed);
                 scheduled_ms.into_iter().for_each(|due_ms| self.alarm.set(due_ms));
                 self.notify(ready, cancelled, batch, &Ok(()));

@@ -1,5 +1,6 @@
-//! Counts pending deliveries and their bytes, in total and by source. A delivery counts for the source through which
-//! its chain entered; a chain is an event from outside with all events that it causes.
+//! Counts deliveries and their bytes, in total and by source. A delivery counts for the source through which its chain
+//! entered; a chain is an event from outside with all events that it causes. A store counts its pending deliveries, its
+//! scheduled events and its dead letters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,8 @@ use evoke_model::event::Event;
 use evoke_model::{Amount, Lineage, Origin};
 use foldhash::HashMap;
 
-/// The pending deliveries (ready, retrying or blocked) as of the last commit.
+/// The deliveries of one kind as of the last commit. The comments below are about the pending ones (ready, retrying or
+/// blocked).
 #[derive(Default)]
 pub struct Backlog {
     deliveries: AtomicU64,

@@ -356,6 +356,37 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     assert_eq!((report.totals.owed, report.problems), (2, Vec::new()));
 }
 
+pub async fn dead_letters_are_counted_by_source_until_they_are_redriven_or_purged(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (flood, calm) = (Origin::of("/shop/flood"), Origin::of("/shop/calm"));
+    let entered = |id: &str, origin| {
+        let lineage = Lineage { origin, ..Lineage::default() };
+        NewEvent { lineage, ..new_event(id, vec![to(f)]) }
+    };
+    let events = vec![entered("1", flood), entered("2", flood), entered("3", calm), entered("4", flood)];
+    let size = events[0].event.size() as u64;
+    store.accept(events, vec![]).await.unwrap();
+    let numbers = || {
+        let dead = store.dead_letters();
+        (dead.total().deliveries, dead.of(flood).deliveries, dead.of(calm).deliveries)
+    };
+    assert_eq!(numbers(), (0, 0, 0));
+    for id in 1..=3 {
+        store.complete(dead(id, 1)).await.unwrap();
+    }
+    store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    assert_eq!(numbers(), (3, 2, 1));
+    assert_eq!(store.dead_letters().of(flood), Amount { deliveries: 2, bytes: 2 * size });
+    store.cancel(&Actor::Runtime, PendingFilter::All, "cancelled: why").await.unwrap();
+    assert_eq!(numbers(), (4, 3, 1));
+    store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap();
+    assert_eq!(numbers(), (3, 2, 1));
+    store.replace_dead(&Actor::Runtime, DeliveryId(2), entered("5", calm)).await.unwrap().unwrap();
+    assert_eq!(numbers(), (2, 1, 1));
+    store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
+    assert_eq!((numbers(), store.dead_letters().total()), ((0, 0, 0), Amount::default()));
+}
+
 pub async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept((0..600).map(|n| new_event(&n.to_string(), vec![to(f)])).collect(), vec![]).await.unwrap();

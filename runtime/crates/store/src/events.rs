@@ -30,6 +30,10 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
     fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
 
+    /// Returns the verified senders (principals) of events that [`EventStore::accept`] reported as duplicates. Reads no
+    /// data of the events. An event is missing in the result if retention has removed it or its sender cannot be read.
+    fn senders(&self, events: Vec<Seq>) -> StoreFuture<BTreeMap<Seq, Option<Arc<str>>>>;
+
     /// Returns the position of the newest event with this id that comes from `source`; `None` when there is none. An
     /// event comes from a source if the URI of the source is its attribute `source`, or if the event entered through
     /// the source that has this URI now. The second condition also finds events from before the source was renamed.
@@ -55,6 +59,9 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns the number and size of the scheduled events, each counted as one delivery. Like [`EventStore::backlog`],
     /// they may be slightly outdated.
     fn schedule_backlog(&self) -> &Backlog;
+
+    /// Returns the number and size of the dead letters. Like [`EventStore::backlog`], they may be slightly outdated.
+    fn dead_letters(&self) -> &Backlog;
 
     /// Returns the number of pending deliveries (ready, retrying or blocked). Like [`EventStore::backlog`], the number
     /// may be slightly outdated.

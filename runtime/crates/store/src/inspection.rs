@@ -70,7 +70,7 @@ pub trait InspectionStore: Send + Sync + 'static {
 
     /// For each function that has ready or retrying live deliveries, returns the wall-clock time since which the oldest
     /// of these deliveries has been pending. A redrive restarts this time. Blocked deliveries do not count, because
-    /// each of them waits for another delivery.
+    /// each of them waits for another delivery. The result can be outdated by 1 ms for each 1,000 retrying deliveries.
     fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
 
     /// Makes retrying deliveries ready before they are due. For the retry policy, their earlier attempts still count.

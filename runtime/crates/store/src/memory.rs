@@ -40,6 +40,7 @@ struct Shared {
     newest: watch::Sender<Seq>,
     backlog: Backlog,
     schedule_backlog: Backlog,
+    dead_letters: Backlog,
     alarm: Alarm,
     scopes: Scopes,
 }
@@ -65,6 +66,8 @@ struct Inner {
     scheduled: BTreeSet<(UnixMs, Seq)>,
     /// How the current write changes the backlog of the schedule.
     schedule_change: Change,
+    /// How the current write changes the numbers of dead letters.
+    dead_change: Change,
     replays: Vec<Replay>,
     /// The recordings, in the order of their commits.
     recordings: Vec<recordings::Kept>,
@@ -180,6 +183,7 @@ impl MemoryStore {
             unfinished: HashMap::new(),
             scheduled: BTreeSet::new(),
             schedule_change: Change::default(),
+            dead_change: Change::default(),
             replays: Vec::new(),
             recordings: Vec::new(),
             marks: BTreeMap::new(),
@@ -202,6 +206,7 @@ impl MemoryStore {
                 newest: watch::channel(Seq(0)).0,
                 backlog: Backlog::default(),
                 schedule_backlog: Backlog::default(),
+                dead_letters: Backlog::default(),
                 alarm: Alarm::default(),
                 scopes: Scopes::default(),
             }),
@@ -234,6 +239,7 @@ impl MemoryStore {
         let (result, settled) = apply(&mut inner, &mut ready);
         self.shared.backlog.apply(&mut inner.backlog);
         self.shared.schedule_backlog.apply(&mut inner.schedule_change);
+        self.shared.dead_letters.apply(&mut inner.dead_change);
         let cancelled = std::mem::take(&mut inner.cancelled);
         if (!ready.is_empty() || !settled.is_empty() || !cancelled.is_empty())
             && let Some(sink) = &inner.sink

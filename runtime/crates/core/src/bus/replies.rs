@@ -10,6 +10,7 @@
 //! usually has a result, so it reads its chain at once. After any other change, the chain may have ended without a
 //! result. A chain can have thousands of such changes, so the request limits how often it reads.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +25,8 @@ use evoke_store::{Committed, StoreError, TypeFilter};
 /// The maximum number of waiting requests of all sources together. A waiting request needs at most 2 KiB besides its
 /// connection. The limit leaves half of the listener's connections to other requests.
 const WAITING_MAX: usize = 2_048;
-/// The maximum number of chains that are read at the same time. The limit leaves most of the store's readers to other
-/// callers.
+/// The maximum number of chains that are read at the same time. The limit leaves one of the store's readers for sources
+/// to other reads.
 const READS_MAX: usize = 2;
 /// After each read of its chain, a request pauses: this factor times the duration of the read. A decisive change or the
 /// deadline can end the pause earlier. Without decisive changes, the reads take at most a tenth of the time, however
@@ -288,6 +289,16 @@ impl Bus {
     /// The event cannot be read.
     pub async fn accepted(&self, seq: Seq) -> Result<Option<ReadEvent>, StoreError> {
         self.inner.store.accepted(seq).await
+    }
+
+    /// Returns the verified senders of stored events. The numbers come from
+    /// [`Accepted::Duplicate`](evoke_model::Accepted::Duplicate). Returns nothing for an event that retention has
+    /// removed or whose sender cannot be read.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn senders(&self, events: Vec<Seq>) -> Result<BTreeMap<Seq, Option<Arc<str>>>, StoreError> {
+        self.inner.store.senders(events).await
     }
 }
 

@@ -1,7 +1,8 @@
 use super::*;
 use evoke_model::clock::Clock;
+use evoke_model::event::Data;
 use evoke_model::state::Transaction;
-use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, NewDelivery, Seq, Verdict};
+use evoke_model::{Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, FunctionId, NewDelivery, Seq, Verdict};
 use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 
@@ -15,8 +16,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(deliveries: u64, bytes: u64) -> Self {
+        Self::with(Limits { backlog_max: Amount { deliveries, bytes }, ..Limits::default() })
+    }
+
+    fn with(limits: Limits) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::fixed(0)));
-        let limits = Limits { backlog_max: Amount { deliveries, bytes }, ..Limits::default() };
         let bus = Bus::new(store.clone(), Router::default(), limits);
         Self { store, bus, offered: std::cell::Cell::new(0) }
     }
@@ -31,8 +35,12 @@ impl Fixture {
     }
 
     async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
+        self.end(delivery, Verdict::Done, publishes).await;
+    }
+
+    async fn end(&self, delivery: DeliveryId, verdict: Verdict, publishes: Vec<NewEvent>) {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
-        let (verdict, state) = (Verdict::Done, Transaction::default());
+        let state = Transaction::default();
         let (root, origin) = (Seq(1), Origin::default());
         let completion = Completion {
             delivery,
@@ -111,6 +119,25 @@ async fn a_storm_larger_than_the_backlog_leaves_half_of_it_to_the_other_sources(
 }
 
 #[tokio::test]
+async fn a_source_with_too_many_dead_letters_is_refused_until_one_is_purged_and_others_are_not() {
+    let size = Event { id: "0".into(), source: "/s".into(), type_: "t".into(), ..Event::default() }.size() as u64;
+    for dead_max in [Amount { deliveries: 2, bytes: u64::MAX }, Amount { deliveries: u64::MAX, bytes: 2 * size }] {
+        let fixture = Fixture::with(Limits { dead_max, ..Limits::default() });
+        for delivery in 1..=2 {
+            fixture.offer("/shop/flood").await.unwrap();
+            fixture.end(DeliveryId(delivery), Verdict::Dead("reject: why".into()), vec![]).await;
+        }
+        let refused = fixture.offer("/shop/flood").await.unwrap_err();
+        assert!(matches!(refused, Refused::DeadLetters { .. }), "{refused}");
+        assert!(refused.to_string().starts_with("2 dead letters came of events of this source, with"), "{refused}");
+        fixture.offer("/shop/calm").await.unwrap();
+        fixture.offer("").await.unwrap();
+        fixture.store.purge(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap();
+        fixture.offer("/shop/flood").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn bytes_are_limited_like_deliveries() {
     let size = Event { id: "0".into(), source: "/s".into(), type_: "t".into(), ..Event::default() }.size() as u64;
     let fixture = Fixture::new(1_000, 6 * size);
@@ -139,7 +166,7 @@ fn large_events_are_matched_on_a_thread_for_blocking_work() {
                 id: format!("{n} of {sizes:?}"),
                 source: "/s".into(),
                 type_: "t".into(),
-                data: evoke_model::event::Data::Text("x".repeat(*size)),
+                data: Data::Text("x".repeat(*size)),
                 ..Event::default()
             };
             let events = sizes.iter().enumerate().map(event).collect();
@@ -155,4 +182,21 @@ fn large_events_are_matched_on_a_thread_for_blocking_work() {
         assert_eq!(large.await.unwrap().unwrap().len(), 1);
         assert_eq!(batch.await.unwrap().unwrap().len(), 100);
     });
+}
+
+#[tokio::test]
+async fn an_invalid_event_in_any_part_of_a_large_batch_is_named_by_its_position_in_the_batch() {
+    let fixture = Fixture::new(1_000, 10_000_000);
+    for invalid in [0, 70, 99] {
+        let event = |n: usize| {
+            // Only the matching finds out that JSON data is not valid.
+            let json = if n == invalid { "[".repeat(1_000) } else { format!("[{}1]", "1,".repeat(500)) };
+            let (id, data) = (n.to_string(), Data::Json(json.into()));
+            Event { id, source: "/s".into(), type_: "t".into(), data, ..Event::default() }
+        };
+        let offer = Offer { events: (0..100).map(event).collect(), ..Offer::default() };
+        let refused = fixture.bus.accept(offer).await.unwrap_err();
+        assert!(matches!(refused, Refused::Invalid { index, .. } if index == invalid), "{invalid}: {refused}");
+    }
+    assert_eq!(fixture.store.newest().borrow().0, 0, "nothing of the batches is stored");
 }

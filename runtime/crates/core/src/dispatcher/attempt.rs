@@ -156,7 +156,7 @@ async fn end(
         && let Ok(cause) = &delivery.event
     {
         measurement.publishes(inner.bus.spans(), &cause.event, &mut published);
-        match route(inner, delivery.id, cause, published) {
+        match route(inner, delivery.id, cause, published).await {
             Ok(routed) => publishes = routed,
             Err(Outcome::Loop { message }) => outcome = loop_of(inner, delivery.id, &message).await,
             Err(failed) => outcome = failed,
@@ -336,7 +336,10 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 /// Adds the lineage and the deliveries to published events. Returns [`Outcome::Loop`] as the error when the chain
 /// exceeds the hop limit, [`Outcome::Denied`] for an invalid event, and [`Outcome::Quota`] if an event has a
 /// `notbefore` in the future and the schedule has no room for it.
-fn route(
+///
+/// The attempt holds no turn and no instance any more while large events are matched on other threads. It keeps its
+/// place and the lock on its state, because its writes are not visible yet.
+async fn route(
     inner: &Inner,
     delivery: DeliveryId,
     cause: &StoredEvent,
@@ -353,22 +356,18 @@ fn route(
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
     let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };
-    let router = inner.bus.router();
+    let denied = |e: &str| Outcome::Denied { message: format!("the function published an invalid event: {e}") };
     let now_ms = inner.clock.now_ms();
-    let routed = published.into_iter().map(|event| {
-        let checked = event.check_not_before(now_ms).map_err(|e| e.to_string());
+    for event in &published {
+        event.check_not_before(now_ms).map_err(|e| denied(&e.to_string()))?;
         // A scheduled event takes room in the store until it is due, for up to a year. So the limit of the schedule
         // also applies to events that functions publish.
         if event.not_before_ms().is_some_and(|due_ms| due_ms > now_ms) {
             let room = inner.bus.check_schedule_room(lineage.origin);
             room.map_err(|full| Outcome::Quota { message: format!("the published event was not stored: {full}") })?;
         }
-        let deliveries = checked
-            .and_then(|()| router.route(&event, None, &Target::Matching))
-            .map_err(|e| Outcome::Denied { message: format!("the function published an invalid event: {e}") })?;
-        Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
-    });
-    routed.collect()
+    }
+    inner.bus.route_published(published, lineage).await.map_err(|e| denied(&e))
 }
 
 /// Returns a random number from 0 to 1 for the retry jitter.

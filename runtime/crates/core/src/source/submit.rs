@@ -46,6 +46,7 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
                 refused @ (Refused::Overloaded { .. }
                 | Refused::Crowding { .. }
                 | Refused::ScheduleFull { .. }
+                | Refused::DeadLetters { .. }
                 | Refused::Store(_)),
             ) => refused,
         };
@@ -60,7 +61,8 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
             // A retry before `retry_after` is harmless: one source retries, at most every few seconds.
             Refused::Overloaded { retry_after, .. }
             | Refused::Crowding { retry_after, .. }
-            | Refused::ScheduleFull { retry_after, .. } => retry_after.min(BACKOFF_MAX),
+            | Refused::ScheduleFull { retry_after, .. }
+            | Refused::DeadLetters { retry_after, .. } => retry_after.min(BACKOFF_MAX),
             _ => backoff,
         };
         backoff = (backoff * 2).min(BACKOFF_MAX);

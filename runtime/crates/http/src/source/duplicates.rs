@@ -12,10 +12,13 @@ use http::StatusCode;
 
 use crate::problem::Problem;
 use evoke_core::bus::Bus;
-use evoke_model::Accepted;
+use evoke_model::{Accepted, Seq};
 
 /// The prefixes of principals that stand for exactly one sender: a user with a password, or the owner of a certificate.
 const OWN_PRINCIPALS: [&str; 2] = ["basic:", "certificate:"];
+/// Maximum number of events whose senders one read of the store returns. Other reads run between those for a large
+/// batch.
+const PORTION_MAX: usize = 64;
 
 /// Returns an error if an event was not stored because another sender had used its id.
 pub(super) async fn check_sender(
@@ -27,23 +30,69 @@ pub(super) async fn check_sender(
     let Some(principal) = principal.filter(|own| OWN_PRINCIPALS.iter().any(|prefix| own.starts_with(prefix))) else {
         return Ok(());
     };
-    // Reading an event can cost 1 MiB, so an event with many duplicates in a batch is read once.
-    let mut read = HashSet::new();
-    for (index, (id, result)) in ids.iter().zip(accepted).enumerate() {
-        let Accepted::Duplicate(seq) = result else { continue };
-        if !read.insert(*seq) {
-            continue;
-        }
+    for portion in duplicates(accepted).chunks(PORTION_MAX) {
         // The sender is unknown if the stored event was removed or cannot be read.
-        let Ok(Some(Ok(stored))) = bus.accepted(*seq).await else { continue };
-        if stored.event.principal.as_ref() != Some(&principal) {
+        let Ok(senders) = bus.senders(portion.iter().map(|(_, seq)| *seq).collect()).await else { continue };
+        let is_other = |seq: &Seq| senders.get(seq).is_some_and(|sender| sender.as_ref() != Some(&principal));
+        if let Some((index, _)) = portion.iter().find(|(_, seq)| is_other(seq)) {
+            let id: String = ids.get(*index).into_iter().flat_map(|id| id.chars().take(64)).collect();
             let detail = format!(
-                "event {index} was not stored: another sender has used its id `{}`; send the event with a new id",
-                id.chars().take(64).collect::<String>()
+                "event {index} was not stored: another sender has used its id `{id}`; send the event with a new id"
             );
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-            return Err(problem.with_member("attribute", "id").with_member("event", index));
+            return Err(problem.with_member("attribute", "id").with_member("event", *index));
         }
     }
     Ok(())
+}
+
+/// Returns the stored events that were sent again, each once, with the index of the first event that repeats it.
+fn duplicates(accepted: &[Accepted]) -> Vec<(usize, Seq)> {
+    let mut seen = HashSet::new();
+    let results = accepted.iter().enumerate();
+    let found = results.filter_map(|(index, result)| match result {
+        Accepted::Duplicate(seq) if seen.insert(*seq) => Some((index, *seq)),
+        _ => None,
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evoke_core::bus::{Limits, Offer, Origin};
+    use evoke_core::router::Router;
+    use evoke_model::clock::Clock;
+    use evoke_model::event::Event;
+    use evoke_store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn the_first_event_of_a_large_batch_whose_id_another_sender_has_used_is_named() {
+        let bus = Bus::new(Arc::new(MemoryStore::new(Clock::fixed(0))), Router::default(), Limits::default());
+        let send = async |sender: &str, ids: &[String]| {
+            let event = |id: &String| Event {
+                id: id.clone(),
+                source: "/s".into(),
+                type_: "t".into(),
+                principal: Some(sender.into()),
+                ..Event::default()
+            };
+            let offer = Offer { events: ids.iter().map(event).collect(), origin: Origin(7), ..Offer::default() };
+            let accepted = bus.accept(offer).await.unwrap();
+            check_sender(&bus, Some(sender.into()), ids, &accepted).await
+        };
+        let of = |sender: &str| (0..150).map(|n| format!("{sender}-{n}")).collect::<Vec<_>>();
+        let of_ada = of("ada");
+        send("basic:ada", &of_ada).await.unwrap();
+        send("basic:ada", &[&of_ada[..], &of_ada[..]].concat()).await.unwrap();
+        let mut of_bob = of("bob");
+        send("basic:bob", &of_bob).await.unwrap();
+        of_bob[70] = "bob-0".into();
+        of_bob[100] = "ada-5".into();
+        of_bob[120] = "ada-6".into();
+        let problem = send("basic:bob", &of_bob).await.unwrap_err();
+        assert!(problem.detail.starts_with("event 100 was not stored") && problem.detail.contains("`ada-5`"));
+        // Several senders share this principal, so each of them may repeat the event.
+        send("github", &of_bob).await.unwrap();
+    }
 }

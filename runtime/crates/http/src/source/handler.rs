@@ -57,7 +57,8 @@ impl From<Refused> for HandlerError {
         let retry_after = match &refused {
             Refused::Overloaded { retry_after, .. }
             | Refused::Crowding { retry_after, .. }
-            | Refused::ScheduleFull { retry_after, .. } => Some(*retry_after),
+            | Refused::ScheduleFull { retry_after, .. }
+            | Refused::DeadLetters { retry_after, .. } => Some(*retry_after),
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => None,
             Refused::Store(_) => Some(STORE_RETRY_AFTER),
             Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => None,

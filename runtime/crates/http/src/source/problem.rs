@@ -75,7 +75,9 @@ impl From<Refused> for Problem {
             }
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
-            Refused::Crowding { retry_after, .. } | Refused::ScheduleFull { retry_after, .. } => {
+            Refused::Crowding { retry_after, .. }
+            | Refused::ScheduleFull { retry_after, .. }
+            | Refused::DeadLetters { retry_after, .. } => {
                 let mut problem = Self::later(retry_after, detail);
                 problem.status = StatusCode::TOO_MANY_REQUESTS;
                 problem

@@ -48,6 +48,22 @@ async fn a_version_6_store_keeps_its_checksums_and_its_damage_and_new_events_hav
 }
 
 #[tokio::test]
+async fn the_senders_of_events_are_read_without_their_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.accept(vec![from(Some("basic:ada"), "1"), from(None, "2")], vec![]).await.unwrap();
+    // A read of the data would find that the checksums are wrong.
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("UPDATE events SET data = x'00'").unwrap();
+    assert!(store.event(Seq(1)).await.unwrap().unwrap().is_err());
+    let senders = async || store.senders(vec![Seq(1), Seq(2), Seq(3)]).await.unwrap().into_iter().collect::<Vec<_>>();
+    assert_eq!(senders().await, [(Seq(1), Some("basic:ada".into())), (Seq(2), None)]);
+    // A sender that cannot be read does not hide the others.
+    other.execute_batch("UPDATE events SET principal = x'00' WHERE seq = 1").unwrap();
+    assert_eq!(senders().await, [(Seq(2), None)]);
+}
+
+#[tokio::test]
 async fn a_principal_that_is_added_changed_or_removed_on_disk_is_damage() {
     for (seq, change) in [(1, "'stripe'"), (1, "NULL"), (2, "'github'"), (2, "''"), (1, "'githuc'"), (2, "0")] {
         let folder = tempfile::tempdir().unwrap();

@@ -41,6 +41,7 @@ impl Write for Cancel {
             commit.counters.take_recent(*id);
             commit.counters.change_state(owner, state, rows::DEAD);
             commit.counters.backlog_change().remove(share);
+            commit.counters.dead_change().add(share);
             commit.cancelled.push((owner.function, *id));
         }
         Ok(count)

@@ -81,6 +81,9 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     if state != rows::RETRYING {
         commit.counters.backlog_change().remove(share);
     }
+    if state == rows::DEAD {
+        commit.counters.dead_change().add(share);
+    }
     if done.is_none() {
         attempt::put(commit.tx, *delivery, record)?;
     }

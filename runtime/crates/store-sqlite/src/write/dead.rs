@@ -1,6 +1,6 @@
 //! The writes with which an operator changes dead letters.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::accept::insert_event;
 use super::deliveries::{is_first, unblock_next};
@@ -29,13 +29,7 @@ impl Write for Redrive {
                 continue;
             }
             portion.count += 1;
-            let (owner, share, key): (Owner, Share, Option<String>) = tx
-                .prepare_cached(concat!(
-                    "SELECT function, replay, order_key, ",
-                    share_columns!(),
-                    " FROM deliveries WHERE id = ?1"
-                ))?
-                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))?;
+            let (owner, share, key) = owner_share_and_key(tx, *id)?;
             // If a delivery was blocked when it was cancelled, an earlier delivery of its order key can be unfinished.
             let is_first = is_first(tx, owner, key.as_deref(), *id)?;
             let state = if is_first { rows::READY } else { rows::BLOCKED };
@@ -47,6 +41,7 @@ impl Write for Redrive {
             exits::forgive(tx, *id)?;
             commit.counters.change_state(owner, rows::DEAD, state);
             commit.counters.backlog_change().add(share);
+            commit.counters.dead_change().remove(share);
             let earlier = commit.ready.len();
             if is_first {
                 commit.ready.extend(read::ready_one(tx, *id)?);
@@ -57,6 +52,15 @@ impl Write for Redrive {
         }
         Ok(portion)
     }
+}
+
+fn owner_share_and_key(tx: &Connection, id: DeliveryId) -> rusqlite::Result<(Owner, Share, Option<String>)> {
+    tx.prepare_cached(concat!(
+        "SELECT function, replay, order_key, ",
+        share_columns!(),
+        " FROM deliveries WHERE id = ?1"
+    ))?
+    .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))
 }
 
 /// Purges dead letters with an id greater than `after`, and unblocks the next deliveries of their order keys.
@@ -88,15 +92,16 @@ impl Write for Purge {
 
 /// Purges an intact dead letter, and unblocks the next delivery of its order key.
 fn purge(commit: &mut GroupCommit<'_>, id: DeliveryId) -> rusqlite::Result<()> {
-    let (owner, order_key): (Owner, Option<String>) = commit
+    let (owner, share, order_key) = owner_share_and_key(commit.tx, id)?;
+    commit
         .tx
         .prepare_cached(change_delivery!(
             "state = 5",
-            "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
-            "function, replay, order_key"
+            "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us"
         ))?
-        .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
+        .execute([id.0])?;
     commit.counters.change_state(owner, rows::DEAD, rows::PURGED);
+    commit.counters.dead_change().remove(share);
     match order_key {
         Some(key) => unblock_next(commit, owner, &key),
         None => Ok(()),

@@ -44,6 +44,7 @@ macro_rules! conformance {
             a_recording_commits_with_its_attempt
             the_oldest_recordings_of_a_function_give_way_to_its_new_ones
             a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
+            dead_letters_are_counted_by_source_until_they_are_redriven_or_purged
             many_dead_letters_are_redriven_by_one_call
             deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
             a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged

@@ -63,6 +63,8 @@ pub async fn the_principal_of_an_event_is_read_back_and_not_inherited(store: &dy
     assert_eq!(principals, expected);
     let listed = store.events(EventFilter { after: Some(Seq(0)), limit: 10, ..EventFilter::default() }).await.unwrap();
     assert_eq!(listed[1].as_ref().unwrap().event.principal.as_deref(), Some("basic:ada"));
+    let senders = store.senders(vec![Seq(2), Seq(3), Seq(9)]).await.unwrap();
+    assert_eq!(senders, BTreeMap::from([(Seq(2), Some("basic:ada".into())), (Seq(3), None)]));
     // The same id from another principal is a duplicate, because the event came through the same source.
     let again = vec![with(Some("basic:eve"), new_event("2", vec![]))];
     assert_eq!(store.accept(again, vec![]).await.unwrap(), [Accepted::Duplicate(Seq(2))]);

@@ -53,6 +53,12 @@ impl EventStore for MemoryStore {
         self.event(seq)
     }
 
+    fn senders(&self, events: Vec<Seq>) -> StoreFuture<BTreeMap<Seq, Option<Arc<str>>>> {
+        let inner = self.lock();
+        let sender = |seq: Seq| Some((seq, inner.event(seq)?.stored.event.principal.clone()));
+        ready(events.into_iter().filter_map(sender).collect())
+    }
+
     fn event_of(&self, source: String, id: String) -> StoreFuture<Option<Seq>> {
         let inner = self.lock();
         let origin = inner.origins.find(&source);
@@ -82,6 +88,10 @@ impl EventStore for MemoryStore {
 
     fn schedule_backlog(&self) -> &Backlog {
         &self.shared.schedule_backlog
+    }
+
+    fn dead_letters(&self) -> &Backlog {
+        &self.shared.dead_letters
     }
 }
 

@@ -221,6 +221,7 @@ impl Inner {
             }
             Verdict::Dead(cause) => {
                 delivery.state = DeliveryState::Dead;
+                self.dead_change.add(share(delivery));
                 delivery.cause = Some(cause.clone());
             }
         }
@@ -333,6 +334,7 @@ impl Inner {
             delivery.state = DeliveryState::Dead;
             delivery.cause = Some(cause.to_owned());
             self.backlog.remove(share(delivery));
+            self.dead_change.add(share(delivery));
             self.cancelled.push((delivery.function, *id));
         }
         ids.len() as u64
@@ -379,6 +381,7 @@ impl Inner {
                     *count = 1;
                 }
                 self.backlog.add(share(delivery));
+                self.dead_change.remove(share(delivery));
             }
             if self.is_first_of_key(*id) {
                 self.make_ready(*id, ready);
@@ -402,6 +405,7 @@ impl Inner {
         for id in &ids {
             if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
                 delivery.state = DeliveryState::Purged;
+                self.dead_change.remove(share(delivery));
             }
             self.finish(*id, ready);
         }
