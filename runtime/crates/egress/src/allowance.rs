@@ -29,20 +29,20 @@ impl Allowance {
         Self { sent_max, received_max, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
     }
 
-    /// Counts sent bytes of a request body. Returns the limit as the error if it would be exceeded.
+    /// Counts bytes of a request body that are about to be sent. Returns the limit as the error if it would be
+    /// exceeded. The bytes do not count then, because they are not sent.
     pub(crate) fn send(&self, bytes: usize) -> Result<(), u64> {
-        take(&self.sent, bytes, self.sent_max)
+        let (bytes, max) = (bytes as u64, self.sent_max);
+        let add = |sent: u64| sent.checked_add(bytes).filter(|sum| *sum <= max);
+        self.sent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).map(|_| ()).map_err(|_| max)
     }
 
-    /// Counts received bytes of a response body. Returns the limit as the error if it would be exceeded.
+    /// Counts received bytes of a response body. Returns the limit as the error if it is exceeded. The bytes count even
+    /// then, because they were received. Otherwise, further calls could receive any number of such parts.
     pub(crate) fn receive(&self, bytes: usize) -> Result<(), u64> {
-        take(&self.received, bytes, self.received_max)
+        let bytes = bytes as u64;
+        // Sums that do not fit are not possible: no peer can send 2^64 bytes.
+        let received = self.received.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if received <= self.received_max { Ok(()) } else { Err(self.received_max) }
     }
-}
-
-fn take(taken: &AtomicU64, bytes: usize, max: u64) -> Result<(), u64> {
-    let bytes = bytes as u64;
-    let fits = taken
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| taken.checked_add(bytes).filter(|sum| *sum <= max));
-    fits.map(|_| ()).map_err(|_| max)
 }

@@ -21,8 +21,8 @@ use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
 /// Makes a connection to the target of `key`. `time` limits the time from the end of the name lookup to the end of the
-/// handshakes. If too many lookups of other owners are running, the name lookup waits for them, at most until
-/// `deadline`. The socket belongs to the current tokio runtime.
+/// handshakes. If the name lookup has no place, it waits for one, at most until `deadline`. The socket belongs to the
+/// current tokio runtime.
 pub(crate) async fn connect(
     owner: &Owner,
     key: &Key,
@@ -49,8 +49,8 @@ pub(crate) async fn connect(
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }
 
-/// Returns the addresses of a target that the grant allows, in the order of the resolver. If too many lookups of other
-/// owners are running, the name lookup waits for them, at most until `deadline`.
+/// Returns the addresses of a target that the grant allows, in the order of the resolver. If the name lookup has no
+/// place, it waits for one, at most until `deadline`.
 pub(crate) async fn resolve(
     owner: &Owner,
     grant: &Grant,

@@ -107,8 +107,8 @@ pub enum Error {
     /// The owner has too many connections in use.
     #[error("the function has {} connections in use, which is the limit", CONNECTIONS_MAX)]
     TooManyConnections,
-    /// The lookup could not start in time, because too many other lookups of the process were running. Nothing was
-    /// looked up.
+    /// The lookup found no place, because too many other lookups of the owner or of the process were running. Nothing
+    /// was looked up.
     #[error("the name {host} was not looked up, because other lookups take too long")]
     TooManyLookups {
         /// The name that was to be looked up.

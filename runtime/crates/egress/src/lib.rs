@@ -4,9 +4,9 @@
 //! one request:
 //!
 //! 1. The target (scheme, host, port) is normalised and must match a [`Grant`]; otherwise nothing is sent.
-//! 2. If no pooled connection is ready, the name of the host is resolved: once, and within 5 s from the start of the
-//!    lookup. Each address is checked: an address that is not global (loopback, private, link-local and so on) is
-//!    refused, unless [`Grant::addresses`] contains it.
+//! 2. If no pooled connection is ready, the name of the host is resolved: once, within 5 s, and together with the calls
+//!    of the same owner that need the name at the same time. Each address is checked: an address that is not global
+//!    (loopback, private, link-local and so on) is refused, unless [`Grant::addresses`] contains it.
 //! 3. The connection is made to an address that was checked, without another look-up. If connecting fails, the next
 //!    checked address is tried.
 //! 4. For https, the certificate must be valid for the host of the target. HTTP/2 or HTTP/1.1 is negotiated.

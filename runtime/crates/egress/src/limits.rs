@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::allowance::Allowance;
 
-/// Longest time of a name lookup, from its start. Each wait for a permit to start the lookup has the same limit.
+/// Longest wait of a call for the result of a name lookup that is running. The wait for a place of the lookup has the
+/// same limit.
 pub const DNS_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a connection, over all addresses that are tried.
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);

@@ -1,84 +1,237 @@
 //! Resolves names to addresses with the resolver of the operating system.
+//!
+//! A lookup cannot be cancelled: it blocks a thread until the operating system returns, often for longer than its
+//! callers wait. So the number of lookups at the same time is limited, and each one holds a place until it ends. The
+//! operator of a name decides how long its lookup takes. Therefore, the only lookup of an owner does not wait for
+//! lookups of other owners:
+//!
+//! - Each owner has a place of its own. At most [`OWN_MAX`] owners can use theirs at the same time. A lookup beyond
+//!   this limit fails at once.
+//! - For further lookups of an owner at the same time, all owners share [`FURTHER_MAX`] places.
+//! - An owner is slow for [`SLOW_TIME`] after a lookup that took longer than [`SLOW_MIN`]. Slow owners together can use
+//!   half of the places of each kind, and wait for each other.
+//!
+//! Calls of an owner that need the same name at the same time share one lookup. So an owner with a single name, such as
+//! an endpoint or a network check, has at most one lookup. No result is cached: each later call looks up the name
+//! again.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch::{self, error::RecvError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::Error;
-use super::limits::DNS_MAX;
+use super::limits::{CALLS_MAX, DNS_MAX};
 
-/// Largest number of lookups of the process at the same time, without those of [`RESERVED_MAX`]. Each lookup blocks a
-/// thread, possibly for longer than [`DNS_MAX`].
-const LOOKUPS_MAX: usize = 48;
-/// Number of further lookups of the process at the same time. Each owner may use only one of them. So owners whose name
-/// servers do not respond cannot hold all lookups, and other owners can still look up names.
-const RESERVED_MAX: usize = 16;
-/// Largest number of DNS lookups for one owner, such as a function, at the same time.
-const OWNER_LOOKUPS_MAX: usize = 8;
+/// Number of owners that can use their own place at the same time. Together with [`FURTHER_MAX`], this is less than the
+/// 512 threads that a tokio runtime has for blocking work, because other work needs these threads, too.
+const OWN_MAX: usize = 256;
+/// Number of further places, which all owners share.
+const FURTHER_MAX: usize = 48;
+/// Largest number of further places that one owner, such as a function, uses at the same time.
+const OWNER_FURTHER_MAX: usize = 7;
+/// A lookup that takes longer than this time makes its owner slow.
+const SLOW_MIN: Duration = Duration::from_secs(1);
+/// Time for which an owner is slow after a slow lookup. A single fast lookup does not end this time: an attacker could
+/// use it between any two slow ones.
+const SLOW_TIME: Duration = Duration::from_secs(60);
 /// Largest number of addresses of a name that are used; further addresses are ignored.
 const ADDRESSES_MAX: usize = 16;
 
-/// Looks up names.
+/// Looks up names. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Resolver {
-    lookups: Arc<Semaphore>,
-    reserved: Arc<Semaphore>,
+    own: Places,
+    further: Places,
 }
 
-/// The lookups of one owner.
-pub(crate) struct OwnerLookups {
+/// The places of one kind.
+#[derive(Clone)]
+struct Places {
     all: Arc<Semaphore>,
-    reserved: Arc<Semaphore>,
+    /// The places that slow owners can use. A slow owner needs a permit of both semaphores.
+    slow: Arc<Semaphore>,
 }
 
 /// The right to make one lookup.
 type Permits = Vec<OwnedSemaphorePermit>;
 
+/// The lookups of one owner.
+pub(crate) struct OwnerLookups {
+    own: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The lookups that wait for a place or are running, by name; at most [`CALLS_MAX`].
+    lookups: HashMap<String, watch::Receiver<Progress>>,
+    /// The time until which the owner is slow.
+    slow_until: Option<Instant>,
+}
+
+/// The progress of a lookup. All calls that wait for the lookup receive it.
+struct Progress {
+    /// True if the lookup has a place.
+    is_started: bool,
+    /// The result, when the lookup has ended.
+    found: Option<Result<Vec<IpAddr>, Error>>,
+}
+
 impl Default for Resolver {
     fn default() -> Self {
-        let of = |permits| Arc::new(Semaphore::new(permits));
-        Self { lookups: of(LOOKUPS_MAX), reserved: of(RESERVED_MAX) }
+        Self { own: Places::new(OWN_MAX), further: Places::new(FURTHER_MAX) }
+    }
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(count)), slow: Arc::new(Semaphore::new(count / 2)) }
     }
 }
 
 impl Default for OwnerLookups {
     fn default() -> Self {
         let of = |permits| Arc::new(Semaphore::new(permits));
-        Self { all: of(OWNER_LOOKUPS_MAX), reserved: of(1) }
+        Self { own: of(1), further: of(OWNER_FURTHER_MAX), state: Mutex::default() }
     }
 }
 
 impl Resolver {
-    /// Returns the addresses of a name, in the order of the operating system. If too many lookups of other owners are
-    /// running, the lookup waits for them until `deadline`, but at most for [`DNS_MAX`]. If it cannot start by then,
-    /// the error is [`Error::TooManyLookups`] and not [`Error::DnsTimeout`], because the name servers of `host` did not
-    /// cause the wait. A lookup that has started ends after [`DNS_MAX`].
+    /// Returns the addresses of a name, in the order of the operating system. If the lookup has no place, it waits for
+    /// one until `deadline`, but at most for [`DNS_MAX`]. If it cannot start by then, the error is
+    /// [`Error::TooManyLookups`] and not [`Error::DnsTimeout`], because the name servers of `host` did not cause the
+    /// wait. When the lookup has started, the wait for its result is limited to [`DNS_MAX`].
     pub(crate) async fn resolve(
         &self,
         io: &Handle,
-        own: &OwnerLookups,
+        owner: &Arc<OwnerLookups>,
         (host, port): (&str, u16),
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Error> {
+        self.resolve_by(io, owner, host, deadline, look_up(host.to_owned(), port)).await
+    }
+
+    /// Same as [`Resolver::resolve`], with `lookup` as the lookup. `lookup` is dropped if the owner is already looking
+    /// up the name.
+    async fn resolve_by(
+        &self,
+        io: &Handle,
+        owner: &Arc<OwnerLookups>,
+        host: &str,
+        deadline: Instant,
+        lookup: impl Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let no_place = || Error::TooManyLookups { host: host.to_owned() };
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
-        let internal = || Error::Internal("the lookup of a name was interrupted".into());
-        // Only lookups of the same owner hold these permits. So the name servers of this owner's hosts are the cause of
-        // the wait, and the error is `DnsTimeout`.
-        let own_permit = timeout(DNS_MAX, own.all.clone().acquire_owned()).await;
-        let own_permit = own_permit.map_err(|_| timed_out())?.map_err(|_| internal())?;
-        let waited = timeout_at(deadline.min(Instant::now() + DNS_MAX), self.permits(own, own_permit)).await;
-        let permits = waited.map_err(|_| Error::TooManyLookups { host: host.to_owned() })?.map_err(|_| internal())?;
-        let name = host.to_owned();
-        // The task holds the permits until the thread of the lookup is free, also after the caller has stopped waiting.
-        let lookup = io.spawn(async move {
-            let _permits = permits;
-            let found = tokio::net::lookup_host((name.as_str(), port)).await?;
-            Ok::<_, std::io::Error>(found.map(|address: SocketAddr| address.ip()).take(ADDRESSES_MAX).collect())
+        let interrupted = || Error::Internal("the lookup of a name was interrupted".into());
+        let mut progress = self.join(io, owner, host, lookup).ok_or_else(no_place)?;
+        let place_end = deadline.min(Instant::now() + DNS_MAX);
+        let started = reach(&mut progress, |progress| progress.is_started || progress.found.is_some());
+        timeout_at(place_end, started).await.map_err(|_| no_place())?.map_err(|_| interrupted())?;
+        let ended = reach(&mut progress, |progress| progress.found.is_some());
+        timeout(DNS_MAX, ended).await.map_err(|_| timed_out())?.map_err(|_| interrupted())?;
+        let found = progress.borrow().found.clone();
+        found.unwrap_or_else(|| Err(interrupted()))
+    }
+
+    /// Returns the progress of the owner's lookup of a name. Starts `lookup` if the owner is not looking up the name
+    /// yet. The lookup continues if its callers stop waiting. Returns `None` if the owner has too many lookups.
+    fn join(
+        &self,
+        io: &Handle,
+        owner: &Arc<OwnerLookups>,
+        host: &str,
+        lookup: impl Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+    ) -> Option<watch::Receiver<Progress>> {
+        let mut state = owner.lock();
+        if let Some(progress) = state.lookups.get(host) {
+            return Some(progress.clone());
+        }
+        if state.lookups.len() >= CALLS_MAX {
+            return None;
+        }
+        let is_slow = state.slow_until.is_some_and(|until| Instant::now() < until);
+        // Usually, a place is free, and no caller has to wait for the task to find this out.
+        let place = self.place(owner, is_slow).now_or_never();
+        let is_started = matches!(place, Some(Some(_)));
+        let (report, progress) = watch::channel(Progress { is_started, found: None });
+        state.lookups.insert(host.to_owned(), progress.clone());
+        drop(state);
+        let (resolver, entry) = (self.clone(), Entry { owner: owner.clone(), host: host.to_owned() });
+        io.spawn(async move {
+            let place = match place {
+                Some(place) => place,
+                None => timeout(DNS_MAX, resolver.place(&entry.owner, is_slow)).await.ok().flatten(),
+            };
+            let found = match place {
+                // The place is held until the thread of the lookup is free.
+                Some(_place) => {
+                    report.send_modify(|progress| progress.is_started = true);
+                    entry.owner.run(&entry.host, lookup).await
+                }
+                None => Err(Error::TooManyLookups { host: entry.host.clone() }),
+            };
+            drop(entry);
+            report.send_modify(|progress| progress.found = Some(found));
         });
-        let found: Result<Vec<IpAddr>, _> =
-            timeout(DNS_MAX, lookup).await.map_err(|_| timed_out())?.map_err(|_| internal())?;
+        Some(progress)
+    }
+
+    /// Waits for a place: for the own place of the owner or for a further one. Returns `None` if the own place of the
+    /// owner is free, but too many other owners use theirs.
+    async fn place(&self, owner: &OwnerLookups, is_slow: bool) -> Option<Permits> {
+        let own = async {
+            let mut permits = vec![acquire(&owner.own).await?];
+            if is_slow {
+                permits.push(acquire(&self.own.slow).await?);
+            }
+            permits.push(self.own.all.clone().try_acquire_owned().ok()?);
+            Some(permits)
+        };
+        let further = async {
+            let mut permits = vec![acquire(&owner.further).await?];
+            if is_slow {
+                permits.push(acquire(&self.further.slow).await?);
+            }
+            permits.push(acquire(&self.further.all).await?);
+            Some(permits)
+        };
+        tokio::select! {
+            biased;
+            permits = own => permits,
+            permits = further => permits,
+        }
+    }
+}
+
+impl OwnerLookups {
+    /// Runs a lookup that has a place. If it takes long, the owner is slow from then on.
+    async fn run(
+        &self,
+        host: &str,
+        lookup: impl Future<Output = io::Result<Vec<IpAddr>>>,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let mut lookup = pin!(lookup);
+        let fast = timeout(SLOW_MIN, lookup.as_mut()).await;
+        let found = match fast {
+            Ok(found) => found,
+            Err(_) => {
+                self.set_slow();
+                let found = lookup.await;
+                self.set_slow();
+                found
+            }
+        };
         let no_address = |message: String| Error::Dns { host: host.to_owned(), message };
         let mut addresses = found.map_err(|error| no_address(error.to_string()))?;
         let mut seen = Vec::with_capacity(addresses.len());
@@ -91,60 +244,43 @@ impl Resolver {
         if addresses.is_empty() { Err(no_address("it has no address".into())) } else { Ok(addresses) }
     }
 
-    /// Waits until the process may make one more lookup. Returns all permits of the lookup, `own_permit` included.
-    /// Fails only if a semaphore is closed, which never happens.
-    async fn permits(&self, own: &OwnerLookups, own_permit: OwnedSemaphorePermit) -> Result<Permits, AcquireError> {
-        let permit = |of: &Arc<Semaphore>| of.clone().acquire_owned();
-        let mut permits = vec![own_permit];
-        let reserved = async { Ok([permit(&own.reserved).await?, permit(&self.reserved).await?]) };
-        tokio::select! {
-            biased;
-            one = permit(&self.lookups) => permits.push(one?),
-            both = reserved => permits.extend(both?),
-        }
-        Ok(permits)
+    fn set_slow(&self) {
+        self.lock().slow_until = Some(Instant::now() + SLOW_TIME);
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of a lookup in [`State::lookups`]. Dropping this removes the entry, also when the task of the lookup
+/// panics because no thread can be started.
+struct Entry {
+    owner: Arc<OwnerLookups>,
+    host: String,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.owner.lock().lookups.remove(&self.host);
+    }
+}
+
+/// Returns the addresses of a name from the operating system.
+async fn look_up(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
+    let found = tokio::net::lookup_host((host.as_str(), port)).await?;
+    Ok(found.map(|address: SocketAddr| address.ip()).take(ADDRESSES_MAX).collect())
+}
+
+/// Waits until `is_reached` returns true. Returns an error if the task of the lookup ended before.
+async fn reach(progress: &mut watch::Receiver<Progress>, is_reached: fn(&Progress) -> bool) -> Result<(), RecvError> {
+    progress.wait_for(is_reached).await.map(drop)
+}
+
+/// Returns `None` only if the semaphore is closed, which never happens.
+async fn acquire(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    permits.clone().acquire_owned().await.ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-
-    fn take(resolver: &Resolver, own: &OwnerLookups) -> Option<Permits> {
-        let own_permit = own.all.clone().try_acquire_owned().ok()?;
-        resolver.permits(own, own_permit).now_or_never().map(Result::unwrap)
-    }
-
-    #[test]
-    fn owners_whose_lookups_hang_leave_lookups_for_other_owners() {
-        let resolver = Resolver::default();
-        let hanging: Vec<_> = std::iter::repeat_with(OwnerLookups::default).take(10).collect();
-        let held: Vec<_> = hanging.iter().flat_map(|own| std::iter::from_fn(|| take(&resolver, own))).collect();
-        assert_eq!(hanging.first().unwrap().all.available_permits(), 0);
-        assert!(held.len() < LOOKUPS_MAX + RESERVED_MAX);
-        let other = OwnerLookups::default();
-        let one = take(&resolver, &other).expect("a reserved lookup");
-        assert!(take(&resolver, &other).is_none(), "an owner has one reserved lookup");
-        drop(one);
-        drop(take(&resolver, &other).expect("the lookup is free again"));
-        drop(held);
-        let all: Vec<_> = std::iter::from_fn(|| take(&resolver, &other)).collect();
-        assert_eq!(all.len(), OWNER_LOOKUPS_MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_for_a_lookup_is_no_time_out_of_the_name_and_ends_at_the_deadline() {
-        let (resolver, own) = (Resolver::default(), OwnerLookups::default());
-        let others: Vec<_> = std::iter::repeat_with(OwnerLookups::default).take(30).collect();
-        let _held: Vec<_> = others.iter().flat_map(|own| std::iter::from_fn(|| take(&resolver, own))).collect();
-        for (time, limit) in [(DNS_MAX * 9, DNS_MAX), (DNS_MAX / 5, DNS_MAX / 5)] {
-            let started = Instant::now();
-            let found = resolver.resolve(&Handle::current(), &own, ("localhost", 80), started + time).await;
-            let error = found.unwrap_err();
-            assert_eq!(error, Error::TooManyLookups { host: "localhost".into() });
-            assert!(!error.is_timeout() && started.elapsed() >= limit && started.elapsed() < limit * 2);
-        }
-    }
-}
+mod tests;

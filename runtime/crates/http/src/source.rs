@@ -403,7 +403,7 @@ impl Http {
             return Err(Problem::malformed(auth::BINARY_MODE));
         }
         let bytes = match coding {
-            Some(coding) => coding::decode(&self.0.decoders, coding, bytes, endpoint.body_max, &memory).await?,
+            Some(coding) => coding::decode(&self.0.decoders, owners, coding, bytes, endpoint.body_max, &memory).await?,
             None => bytes,
         };
         let mut length = bytes.len();

@@ -109,6 +109,16 @@ async fn bodies_are_bounded_in_both_directions_over_all_calls_of_an_allowance() 
 }
 
 #[tokio::test]
+async fn the_part_of_a_response_that_is_beyond_the_allowance_counts_too() {
+    let limits = Limits { allowance: Arc::new(Allowance::new(0, 5)), ..Limits::within(5 * SECOND) };
+    let six = sending(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n123456".to_vec()).await;
+    assert_eq!(error_of(&six, &limits).await, Error::ResponseBytes(5));
+    // All of these bytes would have been within the allowance.
+    let one = sending(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1".to_vec()).await;
+    assert_eq!(error_of(&one, &limits).await, Error::ResponseBytes(5));
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_read_and_a_body_that_fails_end_the_call() {
     let silent = Server::start(|stream| async move {
         // The server accepts the connection and never reads from it.

@@ -3,11 +3,12 @@
 //! The size of the result is limited by `max_body` of the source. The memory of the result is reserved before the bytes
 //! are decoded, and is counted like the memory of the body itself. The time of the work is proportional to the sizes of
 //! the body and the result, and other tasks can run in between. The memory of the decoders themselves is bounded by
-//! [`BROTLI_KIB`] and [`DEFLATES_KIB`]; a body waits until there is room for its decoder, but
-//! not longer than [`WAIT_MAX`].
+//! [`BROTLI_KIB`] and [`DEFLATES_KIB`]; a body waits until there is room for its decoder, but not longer than
+//! [`WAIT_MAX`]. Sources and peers have shares of this memory, see [`room`].
+
+mod room;
 
 use std::io::{self, BufRead, ErrorKind, Read};
-use std::sync::Arc;
 use std::time::Duration;
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
@@ -15,10 +16,10 @@ use bytes::Bytes;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::memory::Memory;
+use self::room::{Held, Room};
+use super::memory::{Memory, Owners};
 use crate::problem::Problem;
 use evoke_manifest::parser::excerpt;
 
@@ -56,27 +57,25 @@ pub(super) enum Coding {
 /// Limits the memory of the running decoders; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Decoders {
-    brotli: Arc<Semaphore>,
-    deflates: Arc<Semaphore>,
+    brotli: Room,
+    deflates: Room,
 }
 
 impl Default for Decoders {
     fn default() -> Self {
-        let semaphore = |kib: u32| Arc::new(Semaphore::new(kib as usize));
-        Self { brotli: semaphore(BROTLI_KIB), deflates: semaphore(DEFLATES_KIB) }
+        Self { brotli: Room::new(BROTLI_KIB), deflates: Room::new(DEFLATES_KIB) }
     }
 }
 
 impl Decoders {
     /// Waits until there is room for a decoder of this body. Returns an error after [`WAIT_MAX`].
-    async fn acquire(&self, coding: Coding, body: &[u8]) -> Result<SemaphorePermit<'_>, Problem> {
-        let (memory, kib) = match coding {
+    async fn acquire(&self, owners: Owners, coding: Coding, body: &[u8]) -> Result<Held, Problem> {
+        let (room, kib) = match coding {
             Coding::Gzip | Coding::Deflate => (&self.deflates, DEFLATE_KIB),
             Coding::Brotli => (&self.brotli, BROTLI_TABLES_KIB + (1 << brotli_window_bits(body).saturating_sub(10))),
         };
         let busy = || Problem::later(WAIT_MAX, "too many compressed bodies wait for their decoder; retry later");
-        // `acquire_many` fails only if the semaphore is closed, which never happens.
-        timeout(WAIT_MAX, memory.acquire_many(kib)).await.ok().and_then(Result::ok).ok_or_else(busy)
+        timeout(WAIT_MAX, room.acquire(kib, owners)).await.ok().and_then(Result::ok).ok_or_else(busy)
     }
 }
 
@@ -126,13 +125,14 @@ fn brotli_window_bits(body: &[u8]) -> u32 {
     }
 }
 
-/// Decodes a body to at most `max` bytes. `memory` is the memory permit of the body, which grows by the size of the
-/// result. An empty body stays empty.
+/// Decodes a body of `owners` to at most `max` bytes. `memory` is the memory permit of the body, which grows by the
+/// size of the result. An empty body stays empty.
 ///
 /// # Errors
 /// 413 for a larger result, 400 if the body is not valid data of the coding, and 503 if no memory or no decoder is free.
 pub(super) async fn decode(
     decoders: &Decoders,
+    owners: Owners,
     coding: Coding,
     body: Bytes,
     max: usize,
@@ -141,7 +141,7 @@ pub(super) async fn decode(
     if body.is_empty() {
         return Ok(body);
     }
-    let _permit = decoders.acquire(coding, &body).await?;
+    let _room = decoders.acquire(owners, coding, &body).await?;
     let mut decoder = Decoder::new(coding, &body);
     let malformed =
         |detail: &str| Problem::malformed(format!("the body is not valid {} data: {detail}", coding.name()));

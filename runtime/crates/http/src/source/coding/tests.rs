@@ -7,9 +7,10 @@ use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::source::memory::{Budget, Owners};
+use crate::source::memory::Budget;
 use evoke_core::bus::Origin;
 
+const OWNERS: Owners = Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) };
 const TEXT: &[u8] = b"a text that is repeated, a text that is repeated, a text that is repeated";
 
 fn gzip(data: &[u8]) -> Vec<u8> {
@@ -76,12 +77,12 @@ impl Bits {
 /// Decodes a body. Returns the result, and the number of bytes of memory that the body and the result use together.
 async fn run(coding: &str, body: &[u8], max: usize) -> Result<(Bytes, usize), (u16, String)> {
     let budget = Budget::default();
-    let memory = budget.register(Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) });
+    let memory = budget.register(OWNERS);
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
     let body = Bytes::copy_from_slice(body);
     let decoded = match Coding::of(&headers).unwrap() {
-        Some(coding) => decode(&Decoders::default(), coding, body, max, &memory).await,
+        Some(coding) => decode(&Decoders::default(), OWNERS, coding, body, max, &memory).await,
         None => Ok(body),
     };
     decoded.map(|bytes| (bytes, budget.used())).map_err(|problem| (problem.status.as_u16(), problem.detail))
@@ -178,12 +179,13 @@ async fn a_brotli_window_is_counted_and_a_larger_one_than_the_standard_allows_is
         assert_eq!(brotli_window_bits(&[first]), bits);
     }
     let decoders = Decoders::default();
-    let largest = decoders.acquire(Coding::Brotli, &[0x0F]).await.unwrap();
-    assert_eq!(largest.num_permits(), 20 * 1024);
+    let largest = decoders.acquire(OWNERS, Coding::Brotli, &[0x0F]).await.unwrap();
+    assert_eq!(largest.kib(), 20 * 1024);
     // Decoders of brotli that use all of their memory do not delay gzip.
-    let _rest = decoders.brotli.try_acquire_many(4 * 1024).unwrap();
-    assert!(decoders.acquire(Coding::Gzip, &[]).now_or_never().is_some());
-    assert!(decoders.acquire(Coding::Brotli, &[0x00]).now_or_never().is_none());
+    let other = Owners { source: Origin(2), ..OWNERS };
+    let _rest = decoders.brotli.acquire(4 * 1024, other).await.unwrap();
+    assert!(decoders.acquire(OWNERS, Coding::Gzip, &[]).now_or_never().is_some());
+    assert!(decoders.acquire(other, Coding::Brotli, &[0x00]).now_or_never().is_none());
     drop(largest);
     // The large window extension: 1 << 30 bytes.
     assert_eq!(run("br", &[0x11, 0x1E, 0, 0, 0, 0], 1_000).await.unwrap_err().0, 400);
@@ -192,11 +194,11 @@ async fn a_brotli_window_is_counted_and_a_larger_one_than_the_standard_allows_is
 #[tokio::test(start_paused = true)]
 async fn a_body_that_finds_no_decoder_is_refused_after_a_while() {
     let budget = Budget::default();
-    let memory = budget.register(Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) });
+    let memory = budget.register(OWNERS);
     let decoders = Decoders::default();
-    let all = decoders.deflates.try_acquire_many(DEFLATES_KIB).unwrap();
+    let all = decoders.deflates.acquire(DEFLATES_KIB, OWNERS).await.unwrap();
     let started = tokio::time::Instant::now();
-    let run = || decode(&decoders, Coding::Gzip, gzip(TEXT).into(), 1_000, &memory);
+    let run = || decode(&decoders, OWNERS, Coding::Gzip, gzip(TEXT).into(), 1_000, &memory);
     let response = run().await.unwrap_err().response();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].as_bytes()), (503, &b"5"[..]));
     assert_eq!(started.elapsed().as_secs(), WAIT_MAX.as_secs());
