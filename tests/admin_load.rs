@@ -83,12 +83,16 @@ fn followers_are_limited_and_leave_room_for_health_and_commands() {
 #[test]
 fn strangers_that_only_connect_keep_nobody_out() {
     let evoke = Evoke::up_with(ORDERS);
+    let (status, follower) = open(&evoke, "/api/v1/events?follow=true");
+    assert_eq!(status, 200);
     let connections: Vec<_> = (0..600).map(|_| TcpStream::connect(evoke.admin()).unwrap()).collect();
     for path in ["/healthz", "/readyz"] {
         assert_eq!(request("GET", evoke.admin(), path, &[], "").unwrap().status, 200, "{path}");
     }
     evoke.stdout(&["status"]);
     evoke.stdout(&["emit", "--type", "t"]);
+    // A request with a token keeps its connection, although it is the oldest.
+    assert!(BufReader::new(follower).lines().any(|line| line.unwrap().contains(r#""type":"t""#)));
     drop(connections);
 }
 

@@ -235,6 +235,22 @@ fn a_reading_is_an_event_only_when_it_changed_also_across_kills() {
     assert_eq!(stored(&evoke), [1, 2, 1, 5, 5, 6, 7, 8]);
 }
 
+#[test]
+fn a_note_about_the_folder_of_a_spool_is_printed_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let evoke = Evoke::up_with(MANIFEST);
+    std::fs::create_dir(evoke.path("open")).unwrap();
+    std::fs::set_permissions(evoke.path("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let arguments = ["--type", "line", "--data", "{\"n\":1}", "--when-changed", "k", "--spool", "open/spool"];
+    let (code, out, error) = emit(&evoke, &arguments, "");
+    assert_eq!((code, out.trim()), (Some(0), "1 event stored"), "{error}");
+    assert_eq!(error.matches("other users may rename or replace").count(), 1, "{error}");
+    // A wrong key is reported before a folder is made.
+    let (code, _, error) = emit(&evoke, &["--type", "line", "--when-changed", ".k", "--spool", "other"], "");
+    assert!(code == Some(2) && error.contains("must not begin with a dot"), "{code:?} {error}");
+    assert!(!evoke.path("other").exists());
+}
+
 /// The speed of lines from standard input: at least 20,000 a second on an idle machine, of which a quarter is required
 /// here. The long form prints the figure for 200,000 lines.
 #[test]

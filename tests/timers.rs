@@ -34,11 +34,12 @@ fn ticks_arrive_on_time_and_once_each() {
     let instants: Vec<i64> = ticks.iter().map(instant_ms).collect();
     assert!(instants.iter().all(|ms| ms % 200 == 0), "{instants:?}");
     assert!(instants.windows(2).all(|pair| pair[1] - pair[0] == 200), "consecutive, none missing: {instants:?}");
-    // On time: never early. The delay depends on the load of the machine; less than 1 s is accepted.
+    // On time: never early. The delay depends on the load of the machine; less than 1 s is accepted. Events are stamped
+    // with another clock than the one that ticks follow. Both have whole milliseconds, so they can differ by one.
     for tick in evoke.json_lines(&["events", "--type", "evoke.timer.tick", "--limit", "5", "--envelope"]) {
         let accepted: jiff::Timestamp = tick["accepted"].as_str().unwrap().parse().unwrap();
         let late_ms = accepted.as_millisecond() - instant_ms(&tick["event"]);
-        assert!((0..1_000).contains(&late_ms), "{late_ms} ms late: {tick}");
+        assert!((-1..1_000).contains(&late_ms), "{late_ms} ms late: {tick}");
     }
 }
 

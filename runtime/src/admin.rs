@@ -79,7 +79,9 @@
 //! `{ref}` is the number of an event or, if no event has this number, an id. If several sources have used the id, the
 //! response is 409 with the numbers of the events in `seqs`. Errors are `application/problem+json` (RFC 9457) with the
 //! reason in `detail`: 400, 401, 403, 404, 405, 408, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the
-//! store failed. Request bodies need a JSON content type, and have at most 4 MiB, or 512 KiB if they contain a pattern.
+//! store failed. Request bodies need a JSON content type. They have at most 64 KiB; 512 KiB if they contain a pattern;
+//! and 4 MiB with events, with the data for a dead letter or with a value of the state. An array has at most 10,000
+//! events.
 
 mod access;
 mod console;
@@ -141,8 +143,10 @@ use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// Maximum number of open connections: one for each permitted request, and 24 for health requests and refused requests,
-/// which are short. A new connection beyond the maximum replaces a connection without a request in progress.
+/// Maximum number of open connections: one for each permitted request, and 24 for all others, such as those with health
+/// requests. A new connection beyond the maximum replaces the oldest one whose request has no permit. A peer on another
+/// machine gets at most half of the connections. All users of this machine are one peer, so this share does not limit
+/// them.
 const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 24;
 
 /// True if the API accepts HTTP/2 connections.
@@ -198,7 +202,7 @@ pub async fn serve(admin: Arc<Admin>, listener: Listener) {
         let response = service.call(request);
         async move { response.await.unwrap_or_else(|never| match never {}) }
     };
-    let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_idle: true, http2: HTTP2, ..Limits::default() };
+    let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_oldest: true, http2: HTTP2, ..Limits::default() };
     tokio::join!(listener.serve(respond, limits, stop), console::sample(&admin));
 }
 

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 
 use super::console::{assets, session};
@@ -64,6 +65,15 @@ impl Exchange {
     pub(super) async fn scan(&self) -> Scan {
         self.permits.scan(self.caller.role).await
     }
+
+    /// Runs work that reads a body of this size in bytes ([`Permits::read_body`]).
+    pub(super) async fn read_body<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        self.permits.read_body(bytes, work).await
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Exchange {
@@ -103,8 +113,9 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     let exchange = Exchange { caller: caller.clone(), permits: access.permits.clone(), permit: permit.clone() };
     request.extensions_mut().insert(exchange);
     let connection = request.extensions().get::<ConnectionHandle>().cloned();
+    let kept = connection.as_ref().map(ConnectionHandle::keep);
     let response = next.run(request).await;
-    let hold = Hold { caller, clock: access.admin.clock.clone(), connection, _permit: permit };
+    let hold = Hold { caller, clock: access.admin.clock.clone(), connection, _kept: kept, _permit: permit };
     Ok(response.map(|body| pace(body, hold)))
 }
 
@@ -143,11 +154,12 @@ fn opens_session(request: &Request<Body>) -> bool {
     request.method() == Method::POST && request.uri().path() == session::PATH
 }
 
-/// Runs the handler of a request that opens a session of the console. The connection of a request in progress cannot be
-/// replaced, so clients without a token could occupy all connections with requests whose bodies do not arrive.
-/// Therefore the request needs a permit before its body is read, and the time for the body is short.
+/// Runs the handler of a request that opens a session of the console. The connection of a request with a permit is not
+/// replaced by a later one. This request needs no token, so its permits are of a kind of their own, the request needs
+/// one before its body is read, and the time for the body is short.
 async fn open_session(access: &Access, request: Request<Body>, next: Next) -> ApiResult {
     let _permit = access.permits.session_request()?;
+    let _kept = request.extensions().get::<ConnectionHandle>().map(ConnectionHandle::keep);
     // The handler waits only for the body.
     timeout(session::BODY_TIME_MAX, next.run(request)).await.map_err(|_| {
         let seconds = session::BODY_TIME_MAX.as_secs();

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::access::Exchange;
 use super::dead_letters::{self, Conditions, Groups, Selection};
-use super::request::{Params, PathSegments, list_limit, parse_body};
+use super::request::{Params, PathSegments, list_limit, parse_body, parse_large_body};
 use super::response::Json;
 use super::search::Sender;
 use super::stream::{Lines, StreamError, ndjson};
@@ -19,7 +19,7 @@ use super::view::{Count, DeadLetter, DeadSelection, Edit, Edited, Envelope};
 use super::{Admin, ApiResult};
 use evoke_core::router::Target;
 use evoke_http::problem::Problem;
-use evoke_model::event::{Data, Event};
+use evoke_model::event::{Data, EVENT_SIZE_MAX, Event};
 use evoke_model::media_type::is_json;
 use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, Lineage, NewEvent, ReadDelivery, ReadEvent, Seq, StoredEvent,
@@ -235,7 +235,8 @@ pub(super) async fn edit(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Edited>)> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}; see `evoke dead list`"));
-    let Edit { data } = parse_body(&headers, body, r#"send {"data": …} with any JSON value"#)?;
+    let expected = r#"send {"data": …} with any JSON value"#;
+    let Edit { data } = parse_large_body(&exchange, &headers, body, expected).await?;
     let id: DeliveryId = delivery.parse().map_err(|_| missing())?;
     let read = admin.store.delivery(id).await?.ok_or_else(missing)?;
     let record = read.map_err(|damaged| StoreError::Damaged(damaged.what))?;
@@ -252,11 +253,16 @@ pub(super) async fn edit(
         );
         return Err(Problem::new(StatusCode::CONFLICT, detail).into());
     };
-    let event = edited(&stored, &data).map_err(Problem::malformed)?;
-    let target = Target::Function { function, trigger: record.trigger.into() };
-    let deliveries = admin.bus.router().route(&event, None, &target).map_err(Problem::malformed)?;
     let Lineage { root, hops, origin, .. } = stored.lineage;
     let lineage = Lineage { cause: Some(id), root: root.or(Some(stored.seq)), hops, origin };
+    let (router, target) = (admin.bus.router(), Target::Function { function, trigger: record.trigger.into() });
+    let size = stored.event.size() + data.get().len();
+    let route = move || {
+        let event = edited(&stored, &data)?;
+        let deliveries = router.route(&event, None, &target).map_err(Problem::malformed)?;
+        Ok::<_, Problem>((event, deliveries))
+    };
+    let (event, deliveries) = exchange.read_body(size, route).await??;
     let new_id = event.id.clone();
     let new = NewEvent { event: Arc::new(event), lineage, deliveries };
     match admin.store.replace_dead(&exchange.actor(), id, new).await? {
@@ -267,7 +273,7 @@ pub(super) async fn edit(
 
 /// Returns a copy of an event with a new id and other data. The copy has no principal: the principal is the verified
 /// sender of the old data, and did not send the new data.
-fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
+fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, Problem> {
     let mut event = (*stored.event).clone();
     event.id = uuid::Uuid::now_v7().to_string();
     event.principal = None;
@@ -275,6 +281,27 @@ fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
         event.datacontenttype = None;
     }
     event.data = Data::Json(Bytes::copy_from_slice(data.get().as_bytes()));
+    let size = event.size();
+    if size > EVENT_SIZE_MAX {
+        let detail = format!("the event has {size} bytes with this data; the limit is {EVENT_SIZE_MAX} bytes");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
     // Parses the whole event again, so that the same checks apply as to a posted event.
-    Event::from_complete_json(event.to_json().as_bytes()).map_err(|error| error.to_string())
+    Event::from_complete_json(event.to_json().as_bytes()).map_err(|error| Problem::malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edited_event_has_the_limits_of_a_posted_one() {
+        let event = Event { id: "1".into(), source: "/t".into(), type_: "t".into(), ..Event::default() };
+        let stored = StoredEvent { seq: Seq(1), accepted_ms: 0, event: event.into(), lineage: Lineage::default() };
+        let edit = |data: String| edited(&stored, &RawValue::from_string(data).unwrap());
+        assert_eq!(edit("[1]".to_owned()).unwrap().data, Data::Json("[1]".into()));
+        let large = edit(format!("\"{}\"", "x".repeat(EVENT_SIZE_MAX))).unwrap_err();
+        assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(large.detail.contains("the limit is 1048576 bytes"), "{}", large.detail);
+    }
 }

@@ -19,6 +19,7 @@ use super::view::{Damaged, Delivery, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult, names};
 use evoke_core::bus::{Offer, Origin, Refused};
 use evoke_http::problem::Problem;
+use evoke_http::source::cloudevents::FirstItems;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::{Event, skip_byte_order_mark};
 use evoke_model::{Accepted, DamagedEvent, ReadEvent, Seq, StoredEvent};
@@ -26,6 +27,10 @@ use evoke_store::{InspectionStore, Store, StoreError};
 
 /// The default of `limit`. With `after` or `since`, there is no limit by default.
 const LIMIT_DEFAULT: usize = 100;
+
+/// Maximum number of events in a posted array. Short events take many times their size in memory, and an array is one
+/// commit, for which other writes wait. `evoke emit` sends fewer than 1,500 events in a request.
+const POSTED_MAX: usize = 10_000;
 
 /// The `source` of posted events that name no source.
 const DEFAULT_SOURCE: &str = "/cli";
@@ -228,12 +233,14 @@ pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiRes
 
 pub(super) async fn post(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Posted>)> {
     let body = json_body(&headers, body)?;
-    let is_array = is_array(&body);
-    let events = parse_events(&body, &admin.clock).map_err(|problem| without_index(problem, is_array))?;
+    let (is_array, clock) = (is_array(&body), admin.clock.clone());
+    let parsed = exchange.read_body(body.len(), move || parse_events(&body, &clock)).await?;
+    let events = parsed.map_err(|problem| without_index(problem, is_array))?;
     let now_ms = admin.clock.now_ms();
     let due = |event: &Event| event.not_before_ms().filter(|due_ms| *due_ms > now_ms).map(rfc3339);
     let ids: Vec<_> = events.iter().map(|event| (event.id.clone(), due(event))).collect();
@@ -261,13 +268,20 @@ fn is_array(body: &[u8]) -> bool {
     skip_byte_order_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
 }
 
-/// Parses one event or an array of events. A missing id, source or time gets a default; the type is required.
+/// Parses one event or an array of at most [`POSTED_MAX`] events. A missing id, source or time gets a default; the type
+/// is required.
 fn parse_events(body: &[u8], clock: &Clock) -> Result<Vec<Event>, Problem> {
     let body = skip_byte_order_mark(body);
     let is_array = is_array(body);
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {
-        serde_json::from_slice::<Vec<_>>(body).map_err(not_json)?
+        let items = serde_json::from_slice::<FirstItems<'_, POSTED_MAX>>(body).map_err(not_json)?;
+        if items.count > POSTED_MAX {
+            let count = items.count;
+            let detail = format!("the array has {count} events; send at most {POSTED_MAX} in a request");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        items.first
     } else {
         vec![serde_json::from_slice::<&RawValue>(body).map_err(not_json)?]
     };

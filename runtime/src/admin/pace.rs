@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use super::permits::Permit;
 use super::tokens::Caller;
-use evoke_http::listener::ConnectionHandle;
+use evoke_http::listener::{ConnectionHandle, Kept};
 use evoke_model::clock::Clock;
 
 /// Maximum size of a part of a response. Larger responses are sent in parts.
@@ -28,6 +28,7 @@ pub(super) struct Hold {
     pub(super) caller: Caller,
     pub(super) clock: Clock,
     pub(super) connection: Option<ConnectionHandle>,
+    pub(super) _kept: Option<Kept>,
     pub(super) _permit: Arc<Mutex<Option<Permit>>>,
 }
 

@@ -1,7 +1,9 @@
 //! Limits the number of concurrent requests of each kind. Health requests, and requests for the files of the console,
 //! need no permit.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use http::Method;
@@ -29,6 +31,10 @@ const SCANS_OF_VIEWERS_MAX: usize = 1;
 /// Maximum number of concurrent requests that need a permit.
 pub(super) const REQUESTS_MAX: usize = READS_MAX + CHANGES_MAX + FOLLOWERS_MAX + SESSION_REQUESTS_MAX;
 
+/// Up to this size in bytes, a body is read on the thread of its request. Most bodies are smaller, and a change of the
+/// thread would cost more than to read them. Only requests that can need a larger body accept one.
+pub(super) const INLINE_BODY_MAX: usize = 64 * 1024;
+
 /// `Retry-After` of a request that is refused because of a limit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -40,6 +46,9 @@ pub(super) struct Permits {
     session_requests: Kind,
     scans: Arc<Semaphore>,
     scans_of_viewers: Arc<Semaphore>,
+    /// Permits to read large bodies: one for each processor. With more threads that compute, the listeners would wait
+    /// for a processor.
+    large_bodies: Arc<Semaphore>,
 }
 
 /// A permit for a scan. The scan counts as running until all clones of the permit are dropped.
@@ -72,6 +81,7 @@ impl Permits {
             session_requests: Kind::new("requests that open a session of the console", SESSION_REQUESTS_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             scans_of_viewers: Arc::new(Semaphore::new(SCANS_OF_VIEWERS_MAX)),
+            large_bodies: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
         }
     }
 
@@ -104,6 +114,34 @@ impl Permits {
         let all = self.scans.clone().acquire_owned().await.ok();
         Scan { _permits: Arc::new([all, of_viewers]) }
     }
+
+    /// Runs work that reads a body of this size in bytes, or data of this size. Work on more than [`INLINE_BODY_MAX`]
+    /// bytes waits for a permit, and runs on a thread for blocking work, like that of [`Scan::run`].
+    pub(super) async fn read_body<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        if bytes <= INLINE_BODY_MAX {
+            return Ok(work());
+        }
+        // `ok()` returns a permit, because the semaphore is never closed.
+        let permit = self.large_bodies.clone().acquire_owned().await.ok();
+        run_blocking(permit, work).await
+    }
+}
+
+/// Runs work on a thread for blocking work. If the caller no longer waits, the permit is kept until the work ends.
+async fn run_blocking<T: Send + 'static>(
+    permit: impl Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let work = move || {
+        let result = work();
+        drop(permit);
+        result
+    };
+    tokio::task::spawn_blocking(work).await
 }
 
 impl Scan {
@@ -114,13 +152,7 @@ impl Scan {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        let scan = self.clone();
-        let work = move || {
-            let result = work();
-            drop(scan);
-            result
-        };
-        tokio::task::spawn_blocking(work).await
+        run_blocking(self.clone(), work).await
     }
 }
 

@@ -84,13 +84,26 @@ pub(super) fn matcher(json: &serde_json::Value) -> Result<Matcher<()>, Problem> 
 }
 
 /// Parses the JSON body of a request. `expected` is the advice in the error for a wrong body, such as
-/// `send {"all": true}`.
+/// `send {"all": true}`. Parses on the current thread, so the request must not accept a large body
+/// ([`parse_large_body`]).
 pub(super) fn parse_body<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
     expected: &str,
 ) -> Result<T, Problem> {
     parse_json(&json_body(headers, body)?, expected)
+}
+
+/// Like [`parse_body`], for a request that accepts large bodies: parses a large one on a thread for blocking work
+/// ([`Exchange::read_body`]).
+pub(super) async fn parse_large_body<T: DeserializeOwned + Send + 'static>(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    expected: &'static str,
+) -> ApiResult<T> {
+    let json = json_body(headers, body)?;
+    Ok(exchange.read_body(json.len(), move || parse_json::<T>(&json, expected)).await??)
 }
 
 /// Parses the JSON text of a body, like [`parse_body`]. A body with a JSON pattern must be parsed with a permit for a

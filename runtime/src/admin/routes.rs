@@ -12,7 +12,7 @@ use http::{Method, Request};
 use super::access::{self, Access};
 use super::console::{assets, events as rows, flow, live, pattern, rates, session};
 use super::error::ApiError;
-use super::permits::Permits;
+use super::permits::{INLINE_BODY_MAX, Permits};
 use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
 use super::{
@@ -21,7 +21,8 @@ use super::{
 };
 use evoke_http::problem::Problem;
 
-/// Maximum size of a request body, in bytes: room for several events of the maximum size.
+/// Maximum size of a request body with data or with a value, in bytes: room for several events of the maximum size. All
+/// other bodies have at most [`INLINE_BODY_MAX`] or [`PATTERN_BODY_MAX`].
 pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 /// Maximum size of a request body that contains a pattern, in bytes. A pattern has at most 64 KiB. In the body, each
 /// byte of the pattern can be an escape of six bytes, such as `\u0061`.
@@ -38,7 +39,7 @@ pub(super) fn routes() -> Vec<Route> {
         (get_.clone(), "/api/v1", Viewer, get(index)),
         (get_.clone(), "/api/v1/status", Viewer, get(status::status)),
         (get_.clone(), "/api/v1/events", Viewer, get(events::list)),
-        (post_.clone(), "/api/v1/events", Operator, post(events::post)),
+        (post_.clone(), "/api/v1/events", Operator, with_data(post(events::post))),
         (get_.clone(), "/api/v1/events/{ref}", Viewer, get(events::show)),
         (get_.clone(), "/api/v1/events/{ref}/deliveries", Viewer, get(events::deliveries)),
         (get_.clone(), "/api/v1/trace/{ref}", Viewer, get(trace::trace)),
@@ -46,7 +47,7 @@ pub(super) fn routes() -> Vec<Route> {
         (get_.clone(), "/api/v1/dead", Viewer, get(dead::list)),
         (get_.clone(), "/api/v1/dead/groups", Viewer, get(dead::groups)),
         (get_.clone(), "/api/v1/dead/{delivery}", Viewer, get(dead::show)),
-        (post_.clone(), "/api/v1/dead/{delivery}/edit", Operator, post(dead::edit)),
+        (post_.clone(), "/api/v1/dead/{delivery}/edit", Operator, with_data(post(dead::edit))),
         (post_.clone(), "/api/v1/dead/redrive", Operator, post(dead::redrive)),
         (post_.clone(), "/api/v1/dead/purge", Operator, post(dead::purge)),
         (post_.clone(), "/api/v1/pause", Operator, post(pause::pause)),
@@ -69,7 +70,7 @@ pub(super) fn routes() -> Vec<Route> {
         (get_.clone(), "/api/v1/state/{bucket}", Viewer, get(state::list)),
         (delete_.clone(), "/api/v1/state/{bucket}", Operator, delete(state::clear)),
         (get_.clone(), "/api/v1/state/{bucket}/{key}", Viewer, get(state::show)),
-        (put_, "/api/v1/state/{bucket}/{key}", Operator, put(state::set)),
+        (put_, "/api/v1/state/{bucket}/{key}", Operator, with_data(put(state::set))),
         (delete_.clone(), "/api/v1/state/{bucket}/{key}", Operator, delete(state::delete)),
         (get_.clone(), "/api/v1/grants", Viewer, get(grants::list)),
         (get_.clone(), "/api/v1/logs", Viewer, get(logs::list)),
@@ -93,6 +94,11 @@ fn with_pattern(handler: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
     handler.layer(DefaultBodyLimit::max(PATTERN_BODY_MAX))
 }
 
+/// Returns the handler of a request whose body contains data of events or a value, with the limit for such bodies.
+fn with_data(handler: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
+    handler.layer(DefaultBodyLimit::max(BODY_MAX))
+}
+
 /// Returns the API as an axum router.
 pub fn router(admin: Arc<Admin>) -> Router {
     let access = Access { admin: admin.clone(), permits: Arc::new(Permits::new()) };
@@ -109,7 +115,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         })
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(DefaultBodyLimit::max(INLINE_BODY_MAX))
         .layer(from_fn_with_state(access, access::check))
         .with_state(admin)
 }

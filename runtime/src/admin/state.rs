@@ -96,9 +96,14 @@ pub(super) async fn set(
         let detail = format!("the key has {} bytes; a key must have 1 to {KEY_BYTES_MAX} bytes", key.len());
         return Err(Problem::malformed(detail).into());
     }
-    let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!("the body is not a state value: {}", parser_message(&error))))?;
-    let value = value.bytes().map_err(Problem::malformed)?;
+    let json = json_body(&headers, body)?;
+    let json_len = json.len();
+    let read = move || {
+        let value = serde_json::from_slice::<StateValue>(&json);
+        let value = value.map_err(|error| format!("the body is not a state value: {}", parser_message(&error)))?;
+        value.bytes()
+    };
+    let value = exchange.read_body(json_len, read).await?.map_err(Problem::malformed)?;
     if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket) {
         let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
         return Err(Problem::not_found(detail).into());

@@ -220,12 +220,14 @@ async fn a_posted_event_gets_defaults_and_a_repeated_one_is_a_duplicate() {
 async fn an_invalid_event_is_rejected_with_the_reason_and_nothing_is_stored() {
     let api = Api::new().await;
     let big = json!({ "type": "t", "data": "x".repeat(2 * 1024 * 1024) }).to_string();
+    let many = format!("[{}1]", "1,".repeat(10_000));
     for (media_type, body, status, reason) in [
         ("application/json", "{".to_owned(), 400, "not JSON"),
         ("application/json", r#"[{"type":"t"},{"id":"1"}]"#.into(), 400, "event 1: `type` is missing"),
         ("application/json", "7".into(), 400, "not a JSON object"),
         ("text/plain", r#"{"type":"t"}"#.into(), 415, "must be application/json"),
         ("application/json", big, 413, "event 0 has"),
+        ("application/json", many, 413, "the array has 10001 events; send at most 10000"),
         ("application/json", " ".repeat(BODY_MAX + 1), 413, "length limit"),
     ] {
         let response = api.send("POST", "/api/v1/events", media_type, body.into_bytes()).await;

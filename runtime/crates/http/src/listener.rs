@@ -55,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use body::{Activity, InFlight, ResponseBody};
-pub use body::{BodyError, RequestBody};
+pub use body::{BodyError, Kept, RequestBody};
 pub use connections::counted_network;
 use connections::{ConnectionLimits, ConnectionPermit};
 pub use limits::{KEEP_ALIVE, Limits};
@@ -169,14 +169,27 @@ impl Listener {
     }
 }
 
-/// An extension of every request. With it, a service can close the connection that the request came from.
+/// An extension of every request. With it, a service can close the connection that the request came from, or protect
+/// the connection.
 #[derive(Clone)]
-pub struct ConnectionHandle(CancellationToken);
+pub struct ConnectionHandle(Arc<Controls>);
+
+struct Controls {
+    closed: CancellationToken,
+    activity: Arc<watch::Sender<Activity>>,
+}
 
 impl ConnectionHandle {
     /// Closes the connection immediately. Responses that are not completely sent are cut off.
     pub fn close(&self) {
-        self.0.cancel();
+        self.0.closed.cancel();
+    }
+
+    /// Protects the connection from being replaced by a later one ([`Limits::replaces_oldest`]), until the result is
+    /// dropped.
+    #[must_use]
+    pub fn keep(&self) -> Kept {
+        Kept::new(&self.0.activity)
     }
 }
 
@@ -231,6 +244,7 @@ where
         let peer = client.address;
         let (activity, sender) = (sender.subscribe(), Arc::new(sender));
         let closed = permit.closed.clone();
+        let handle = ConnectionHandle(Arc::new(Controls { closed: closed.clone(), activity: sender.clone() }));
         let unread = UnreadResponses::default();
         let service = service_fn(|request: Request<Incoming>| {
             let (is_http2, unread) = (request.version() == Version::HTTP_2, unread.clone());
@@ -240,7 +254,7 @@ where
             let address = client.address;
             let (mut request, close) = RequestBody::of(request, &self.limits, &self.stop, &self.streams, address.ip());
             client.apply(&mut request);
-            request.extensions_mut().insert(ConnectionHandle(closed.clone()));
+            request.extensions_mut().insert(handle.clone());
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }

@@ -84,6 +84,9 @@ pub(super) fn tree(
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
+    // The parser copies the prefix of a `%TAG` directive for each tag that uses it. No file needs such a directive,
+    // because a tag is an error.
+    options.disallow_directives = text.contains("%TAG");
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
     let mut builder = Builder {
@@ -240,8 +243,7 @@ impl Builder<'_> {
         if self.open.len() + levels <= DEPTH_MAX {
             return Ok(());
         }
-        let message = format!("lists and maps are nested more than {DEPTH_MAX} levels deep");
-        Err(self.fatal(span, message, "reduce the nesting; an alias (`*name`) counts like the value it stands for"))
+        Err(self.fatal(span, too_deep(), "reduce the nesting; an alias (`*name`) counts like the value it stands for"))
     }
 
     fn scalar(&mut self, text: &str, plain: bool, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {
@@ -353,6 +355,10 @@ impl Builder<'_> {
     }
 }
 
+fn too_deep() -> String {
+    format!("lists and maps are nested more than {DEPTH_MAX} levels deep")
+}
+
 /// Returns the message and the help text for an error of the parser.
 fn explain(error: &ScanError) -> (String, &'static str) {
     match error.kind() {
@@ -390,9 +396,11 @@ fn explain(error: &ScanError) -> (String, &'static str) {
             "this alias has no anchor before it".to_owned(),
             "mark a value with `&name` first; if a string starts with `*`, put it in quotes",
         ),
-        ErrorKind::RecursionLimitExceeded => {
-            (format!("lists and maps are nested more than {DEPTH_MAX} levels deep"), "reduce the nesting")
-        }
+        ErrorKind::RecursionLimitExceeded => (too_deep(), "reduce the nesting"),
+        ErrorKind::DirectiveDisallowed => (
+            "directives are not supported in a file with `%TAG`".to_owned(),
+            "remove the lines that begin with `%`; tags are not supported, so the file does not need them",
+        ),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => (
             "unexpected `: ` inside a string".to_owned(),
             "put the string in quotes; if the text before `: ` is a key, put the key on a line of its own",

@@ -3,7 +3,8 @@
 //! `serde_json` must not build a [`Value`] from such a text. If an object has the member
 //! `$serde_json::private::RawValue`, `serde_json` parses the string in this member as JSON, and uses the result in
 //! place of the object. Each string is parsed with a new limit of depth, and can contain a further object of this kind.
-//! So a text of 50 KB can overflow the stack, which ends the process.
+//! So a text of 50 KB can overflow the stack, which ends the process. An object that begins with the member
+//! `$serde_json::private::Number` becomes a number in the same way. These are the only two names of this kind.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,11 +13,11 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// `serde_json` passes a number that is not a 64-bit integer to a visitor as a map with this key. An object in the text
-/// that begins with this key looks the same to the visitor, so it is read as a number, too.
+/// `serde_json` passes a number that is not a 64-bit integer to a visitor as a map with this key.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// A JSON value. Its `Deserialize` parses no text inside a string, so one limit of depth holds for the whole value.
+/// A JSON value. Its `Deserialize` parses no text inside a string, so one limit of depth holds for the whole value, and
+/// an object in the text stays an object, whatever its members are called.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Json(pub Value);
@@ -82,14 +83,48 @@ impl<'de> Visitor<'de> for Read {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            if object.is_empty() && name == NUMBER {
+        while let Some(key) = members.next_key::<Key>()? {
+            let Key::Name(name) = key else {
                 let number: Number = members.next_value::<String>()?.parse().map_err(A::Error::custom)?;
                 return Ok(number.into());
-            }
+            };
             object.insert(name, members.next_value::<Json>()?.0);
         }
         Ok(object.into())
+    }
+}
+
+/// A key of a map that `serde_json` passes to a visitor.
+enum Key {
+    /// The name of a member of an object.
+    Name(String),
+    /// [`NUMBER`], which `serde_json` has made itself for a number.
+    Number,
+}
+
+/// Reads a key as an optional value, because `serde_json` then treats the two kinds of keys differently: it passes a
+/// name in a text, or in a value, to `visit_some`, and a key that it has made itself to `visit_str`.
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_option(ReadKey)
+    }
+}
+
+struct ReadKey;
+
+impl<'de> Visitor<'de> for ReadKey {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, name: D) -> Result<Key, D::Error> {
+        String::deserialize(name).map(Key::Name)
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(if key == NUMBER { Key::Number } else { Key::Name(key.to_owned()) })
     }
 }
 
@@ -137,9 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn a_number_in_a_member_of_serde_json_is_checked() {
-        assert_eq!(read(r#"{"$serde_json::private::Number": "1.50"}"#).unwrap().to_string(), "1.50");
-        assert!(read(r#"{"$serde_json::private::Number": "1], [2"}"#).is_err());
-        assert!(read(r#"{"$serde_json::private::Number": 1}"#).is_err());
+    fn an_object_with_a_name_of_serde_json_stays_an_object() {
+        for private in ["Number", "RawValue"] {
+            for value in [r#""1""#, r#""1.50""#, r#""[1]""#, "1", "1.50", r#"{"$serde_json::private::Number":"1"}"#] {
+                let text = format!(r#"{{"$serde_json::private::{private}":{value}}}"#);
+                for text in [text.clone(), text.replace('$', r"\u0024"), format!("[{text},1.50,{text}]")] {
+                    let read = read(&text).unwrap();
+                    assert_eq!(read.to_string(), text.replace(r"\u0024", "$"));
+                    // The same holds for a value that is read from a value.
+                    assert_eq!(Json::deserialize(read.0.clone()).unwrap(), read);
+                }
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::events::{LIMIT_MAX, ROWS_BYTES_MAX};
 use super::row::Row;
 use crate::admin::access::Exchange;
 use crate::admin::permits::Scan;
-use crate::admin::request::parse_body;
+use crate::admin::request::parse_large_body;
 use crate::admin::search::{Conditions, Pages};
 use crate::admin::{Admin, ApiResult};
 use evoke_http::problem::Problem;
@@ -95,7 +95,8 @@ pub(in crate::admin) async fn find(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Found>> {
-    let request: Request = parse_body(&headers, body, r#"send {"pattern": "type: [order.placed]"}"#)?;
+    let expected = r#"send {"pattern": "type: [order.placed]"}"#;
+    let request: Request = parse_large_body(&exchange, &headers, body, expected).await?;
     let bytes = request.pattern.len();
     if bytes > PATTERN_BYTES_MAX {
         let detail = format!("the pattern has {bytes} bytes; at most {PATTERN_BYTES_MAX} are allowed");

@@ -1,5 +1,5 @@
-//! Tests that requests parse, check and match patterns on threads for blocking work. The threads of the runtime also
-//! serve the public listeners, so a request must not compute for long on them.
+//! Tests that requests parse large bodies, and parse, check and match patterns, on threads for blocking work. The
+//! threads of the runtime also serve the public listeners, so a request must not compute for long on them.
 
 use std::sync::mpsc;
 
@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::admin::permits::INLINE_BODY_MAX;
 
 /// Occupies the only thread for blocking work until it is dropped.
 struct Gate {
@@ -47,6 +48,34 @@ async fn count_jobs(api: &Api, method: &str, path: &str, body: &str) -> ((Status
         (&mut next.reached).await.unwrap();
         gate = next;
     }
+}
+
+#[test]
+fn large_bodies_are_parsed_on_threads_for_blocking_work_or_refused() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
+        let api = Api::new().await;
+        let (_, delivery) = api.event_with_delivery(event("1", "t")).await;
+        api.make_dead(delivery).await;
+        let spaces = " ".repeat(INLINE_BODY_MAX);
+        for (method, path, body, expected) in [
+            ("POST", "/api/v1/events".to_owned(), r#"{"type":"t"}"#, (202, 0, 202, 1)),
+            ("POST", "/api/v1/events".into(), r#"[{"type":"t"}]"#, (202, 0, 202, 1)),
+            // No function is active, so an edit ends here with 409, and a change of the state with 404.
+            ("POST", format!("/api/v1/dead/{delivery}/edit"), r#"{"data":1}"#, (409, 0, 409, 1)),
+            ("PUT", "/api/v1/state/a%2Fb/k".into(), r#"{"value":"x"}"#, (404, 0, 404, 1)),
+            // The check of the pattern and the search for it are two jobs.
+            ("POST", "/api/v1/console/pattern".into(), r#"{"pattern":"type: [t]"}"#, (200, 2, 200, 3)),
+            ("POST", "/api/v1/dead/redrive".into(), r#"{"all":true,"dry_run":true}"#, (200, 0, 413, 0)),
+            ("POST", "/api/v1/pending/retry".into(), r#"{"all":true,"dry_run":true}"#, (200, 0, 413, 0)),
+            ("POST", "/api/v1/pause".into(), r#"{"name":"a/b"}"#, (404, 0, 413, 0)),
+        ] {
+            let ((small, text), small_jobs) = count_jobs(&api, method, &path, body).await;
+            let ((large, _), large_jobs) = count_jobs(&api, method, &path, &format!("{body}{spaces}")).await;
+            let actual = (small.as_u16(), small_jobs, large.as_u16(), large_jobs);
+            assert_eq!(actual, expected, "{method} {path}: {text}");
+        }
+    });
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::super::client::encode_segment;
 use super::draft::Draft;
 use super::lines::Line;
 use super::sender::Sender;
-use super::spool::prepare_folder;
+use super::spool::{Spool, prepare_folder};
 use super::stream::{Stream, cannot_read, stdin_lines, wrong_line};
 use evoke_fs::PrivateFolder;
 use evoke_model::Json;
@@ -66,12 +66,17 @@ pub(super) fn run(
              (evoke --data DIR emit …), or use --spool DIR"
         )));
     }
-    let mut readings = Readings::open(folder, key)?;
+    // A wrong key is reported before a folder is made.
+    file_name(key)?;
     let draft = stream.draft.clone();
     if stream.spool.is_some() {
-        return stream
-            .spooled(move |spool| readings.feed(&draft, reading, &mut |event| spool.append(&[event.to_owned()])));
+        let spool = stream.open_spool()?;
+        let mut readings = Readings::open(folder, key)?;
+        let feed = move |spool: &Spool| readings.feed(&draft, reading, &mut |event| spool.append(&[event.to_owned()]));
+        return stream.send_spooled(&spool, feed);
     }
+    prepare_folder(folder, &[]).map_err(|what| cannot_store(folder, &what))?;
+    let mut readings = Readings::open(folder, key)?;
     let (mut sender, mut last) = (Sender::new(stream.common), 0);
     readings.feed(&draft, reading, &mut |event| {
         stream.send_now(&mut sender, &[event.as_bytes()], |_| last + 1, last)?;
@@ -81,21 +86,31 @@ pub(super) fn run(
     stream.report(sender.sent, 0, false)
 }
 
+/// Returns the name of the file for a key, without its ending.
+fn file_name(key: &str) -> Result<String, Failure> {
+    let name = encode_segment(key);
+    if key.starts_with('.') {
+        return Err(Failure::Usage(format!("--when-changed {key}: the key must not begin with a dot")));
+    }
+    if name.is_empty() || name.len() > KEY_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "--when-changed {key}: the percent-encoded key has {} bytes; it must have 1 to {KEY_BYTES_MAX} bytes",
+            name.len()
+        )));
+    }
+    Ok(name)
+}
+
+fn cannot_store(folder: &Path, what: &str) -> Failure {
+    Failure::Failed(format!("cannot store the last reading in {}: {what}", folder.display()))
+}
+
 impl Readings {
+    /// Reads the last reading of a key from the subfolder `changed` of `folder`, and creates the subfolder if it does
+    /// not exist. The caller has prepared `folder`.
     fn open(folder: &Path, key: &str) -> Result<Self, Failure> {
-        let name = encode_segment(key);
-        if key.starts_with('.') {
-            return Err(Failure::Usage(format!("--when-changed {key}: the key must not begin with a dot")));
-        }
-        if name.is_empty() || name.len() > KEY_BYTES_MAX {
-            return Err(Failure::Usage(format!(
-                "--when-changed {key}: the percent-encoded key has {} bytes; it must have 1 to {KEY_BYTES_MAX} bytes",
-                name.len()
-            )));
-        }
-        let failed =
-            |what: String| Failure::Failed(format!("cannot store the last reading in {}: {what}", folder.display()));
-        prepare_folder(folder, &[]).map_err(failed)?;
+        let name = file_name(key)?;
+        let failed = |what: String| cannot_store(folder, &what);
         let folder = prepare_folder(&folder.join("changed"), &[]).map_err(failed)?;
         let options = &mut OpenOptions::new();
         let lock = folder.open_file(&format!("{name}.lock"), options.write(true).create(true).truncate(false));

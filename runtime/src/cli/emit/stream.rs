@@ -207,15 +207,24 @@ impl Stream<'_> {
         }
     }
 
-    /// Opens the spool and sends its events. Meanwhile, another thread runs `feed`, which appends events to the spool.
-    pub(super) fn spooled(
-        &self,
-        feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static,
-    ) -> Result<(), Failure> {
+    /// Opens the spool and sends its events ([`Self::send_spooled`]).
+    fn spooled(&self, feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+        self.send_spooled(&self.open_spool()?, feed)
+    }
+
+    pub(super) fn open_spool(&self) -> Result<Arc<Spool>, Failure> {
         let Some((folder, bytes_max)) = self.spool else {
             return Err(Failure::Usage("the option --spool DIR is missing".into()));
         };
-        let spool = Arc::new(Spool::open(folder, bytes_max)?);
+        Ok(Arc::new(Spool::open(folder, bytes_max)?))
+    }
+
+    /// Sends the events of a spool. Meanwhile, another thread runs `feed`, which appends events to the spool.
+    pub(super) fn send_spooled(
+        &self,
+        spool: &Arc<Spool>,
+        feed: impl FnOnce(&Spool) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
         let fed = {
             let spool = spool.clone();
             thread::spawn(move || {
@@ -223,7 +232,7 @@ impl Stream<'_> {
                 feed(&closing.0)
             })
         };
-        let mut drain = Drain::new(self, &spool);
+        let mut drain = Drain::new(self, spool);
         let mut left = false;
         while let Some(batch) = spool.next_batch()? {
             if !drain.send(&batch)? {

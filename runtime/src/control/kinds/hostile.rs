@@ -201,6 +201,24 @@ fn tags_are_rejected_anywhere() {
     rejected(&format!("{HEAD}x: {}", "!a ".repeat(100_000)));
 }
 
+/// The parser would copy the prefix for each tag.
+#[test]
+fn a_directive_for_tags_is_rejected_before_the_first_tag() {
+    let (bom, prefix) = ('\u{feff}', "p".repeat(900));
+    let tags = "!e!t 1,".repeat(100_000);
+    let message = "directives are not supported in a file with `%TAG`";
+    rejected_at(&format!("%TAG !e! {prefix}\n---\n{HEAD}x: [{tags}]\n"), message, 1, 1);
+    rejected_at(&format!("{bom}# a comment\n%TAG !e! {prefix}\n---\n{HEAD}"), message, 2, 1);
+    rejected_at("%YAML 1.2\n%TAG ! tag:a.example,2026:\n---\nevoke: 1\napp: shop\n", message, 1, 1);
+    rejected_at("evoke: 1\n...\n%TAG ! tag:a.example,2026:\n---\napp: shop\n", message, 3, 1);
+    let pattern = evoke_manifest::pattern_str("%TAG !e! p\n---\ntype: [!e!t a]\n", Path::new("pattern.yaml"));
+    assert_eq!(first(&pattern.err().unwrap()), (message.to_owned(), 1, 1));
+    // Another directive alone is no mistake, and neither is a text.
+    for text in ["%YAML 1.2\n---\nevoke: 1\napp: shop\n", "# %TAG\nevoke: 1\napp: shop\n"] {
+        assert!(load_str(text, Path::new("valid.yaml")).is_ok(), "{text}");
+    }
+}
+
 #[test]
 fn keys_that_are_not_strings_are_rejected() {
     rejected_at("{[a]: b}\n", "a key must be a string", 1, 2);

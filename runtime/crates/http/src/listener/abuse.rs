@@ -30,7 +30,7 @@ struct TestServer {
     served: JoinHandle<usize>,
     /// The paths of all requests so far.
     paths: Arc<Mutex<Vec<String>>>,
-    /// Each permit lets one request for `/slow` finish.
+    /// Each permit lets one request for `/slow` or `/kept` finish.
     gate: Arc<Semaphore>,
 }
 
@@ -65,7 +65,8 @@ impl TestServer {
 }
 
 /// Returns a service that records the path of each request. For `/refused`, it returns 404 without reading the body.
-/// For other paths, it reads the body and returns the length of the body as text. The response headers contain the
+/// For other paths, it reads the body and returns the length of the body as text; for `/kept`, it protects the
+/// connection meanwhile. The response headers contain the
 /// address of the peer and the principal of the peer's certificate.
 fn service(
     paths: Arc<Mutex<Vec<String>>>,
@@ -76,6 +77,8 @@ fn service(
         let certificate = request.extensions().get::<ClientCertificate>().cloned();
         Box::pin(async move {
             let path = request.uri().path().to_owned();
+            let handle = request.extensions().get::<ConnectionHandle>();
+            let _kept = handle.filter(|_| path == "/kept").map(ConnectionHandle::keep);
             paths.lock().unwrap().push(path.clone());
             if path == "/refused" {
                 let mut response = Response::new(Full::default());
@@ -87,7 +90,7 @@ fn service(
                 Err(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, "slow".to_owned()),
                 Err(BodyError::Broken(_)) => (StatusCode::BAD_REQUEST, "broken".to_owned()),
             };
-            if path == "/slow" {
+            if path == "/slow" || path == "/kept" {
                 gate.acquire().await.unwrap().forget();
             }
             let text = if path == "/large" { "x".repeat(64 * 1024 * 1024) } else { text };
@@ -401,6 +404,24 @@ async fn there_are_never_more_connections_than_the_limit() {
     })
     .await
     .expect("a connection should be accepted again");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_gives_way_to_a_new_connection_unless_the_service_keeps_its_connection() {
+    let server = TestServer::open(Limits { connections_max: 2, replaces_oldest: true, ..Limits::default() }).await;
+    let mut peers = Vec::new();
+    for path in ["/kept", "/slow"] {
+        let mut peer = server.connect().await;
+        peer.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        peers.push(peer);
+        while server.paths().len() < peers.len() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(server.exchange(b"GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200 "));
+    assert_eq!(until_closed(&mut peers[1]).await, "");
+    server.gate.add_permits(1);
+    until(&mut peers[0], "<0>").await;
 }
 
 #[tokio::test]

@@ -220,6 +220,32 @@ pub(super) struct Activity {
     pub(super) had_request: bool,
     /// True if a part of the head of a request has arrived, and the rest is missing.
     pub(super) is_in_head: bool,
+    /// The number of [`Kept`] that protect the connection.
+    pub(super) kept: usize,
+}
+
+/// Protects a connection from being replaced by a later one, until this is dropped; see `Limits::replaces_oldest`.
+pub struct Kept(Arc<watch::Sender<Activity>>);
+
+impl Kept {
+    pub(super) fn new(activity: &Arc<watch::Sender<Activity>>) -> Self {
+        change_kept(activity, |kept| kept + 1);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        change_kept(&self.0, |kept| kept - 1);
+    }
+}
+
+/// Changes [`Activity::kept`]. Wakes no task: nothing waits for a change of this number.
+fn change_kept(activity: &watch::Sender<Activity>, change: impl FnOnce(usize) -> usize) {
+    activity.send_if_modified(|activity| {
+        activity.kept = change(activity.kept);
+        false
+    });
 }
 
 impl InFlight {

@@ -18,7 +18,7 @@ pub(super) struct ConnectionLimits(Arc<Inner>);
 struct Inner {
     max: usize,
     per_peer_max: usize,
-    replaces_idle: bool,
+    replaces_oldest: bool,
     handshakes_max: usize,
     /// Connections of these proxies are not limited by peer, because one proxy carries the requests of many clients.
     proxies: Arc<Proxies>,
@@ -58,8 +58,8 @@ impl ConnectionLimits {
     pub(super) fn new(limits: &Limits, proxies: Arc<Proxies>) -> Self {
         Self(Arc::new(Inner {
             max: limits.connections_max,
-            per_peer_max: limits.connections_per_peer_max,
-            replaces_idle: limits.replaces_idle,
+            per_peer_max: limits.connections_per_peer_max.min(limits.connections_max.div_ceil(2)),
+            replaces_oldest: limits.replaces_oldest,
             handshakes_max: limits.handshakes_max,
             proxies,
             open: Mutex::default(),
@@ -77,17 +77,22 @@ impl ConnectionLimits {
         }
     }
 
-    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached. `activity` has the number
-    /// of requests in flight on the new connection.
+    /// Returns a permit for one more connection from `addr`; `None` when a limit is reached and no connection is
+    /// replaced. `activity` has the requests in flight on the new connection, and whether it is kept.
     pub(super) fn acquire(&self, addr: IpAddr, activity: watch::Receiver<Activity>) -> Option<ConnectionPermit> {
+        let Inner { max, per_peer_max, replaces_oldest, .. } = *self.0;
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.connections.len() >= self.0.max && !(self.0.replaces_idle && open.close_oldest_idle()) {
-            return None;
-        }
         let peer = self.0.counted_peer(addr);
-        if !open.count(peer, self.0.per_peer_max) {
+        // The limit of the peer is first: a peer that has reached this limit must not replace connections of others.
+        let has_room = open.has_room(peer, per_peer_max) || (replaces_oldest && open.close_oldest(peer));
+        if !has_room {
             return None;
         }
+        let has_room = open.connections.len() < max || (replaces_oldest && open.close_oldest(None));
+        if !has_room {
+            return None;
+        }
+        open.count(peer, per_peer_max);
         let (number, closed) = (open.accepted, CancellationToken::new());
         open.accepted += 1;
         open.connections.insert(number, Connection { peer, activity, closed: closed.clone() });
@@ -147,11 +152,16 @@ impl Open {
     /// Counts one more connection of a peer. Returns false, and counts nothing, if the peer already has `max`
     /// connections.
     fn count(&mut self, peer: Option<IpAddr>, max: usize) -> bool {
-        let Some(peer) = peer else { return true };
-        let open_of_peer = self.by_peer.entry(peer).or_default();
-        let has_room = *open_of_peer < max;
-        *open_of_peer += usize::from(has_room);
+        let has_room = self.has_room(peer, max);
+        if let (Some(peer), true) = (peer, has_room) {
+            *self.by_peer.entry(peer).or_default() += 1;
+        }
         has_room
+    }
+
+    /// Returns true if a peer has fewer than `max` connections.
+    fn has_room(&self, peer: Option<IpAddr>, max: usize) -> bool {
+        peer.is_none_or(|peer| self.by_peer.get(&peer).copied().unwrap_or_default() < max)
     }
 
     fn uncount(&mut self, peer: Option<IpAddr>) {
@@ -165,10 +175,13 @@ impl Open {
         }
     }
 
-    /// Closes the oldest connection that has no request in flight. Returns false if there is none.
-    fn close_oldest_idle(&mut self) -> bool {
-        let mut idle = self.connections.iter().filter(|(_, connection)| connection.activity.borrow().requests == 0);
-        let Some((&number, connection)) = idle.next() else { return false };
+    /// Closes the oldest connection that is not kept; if `peer` is given, the oldest one of this peer. Returns false if
+    /// there is none.
+    fn close_oldest(&mut self, peer: Option<IpAddr>) -> bool {
+        let mut replaceable = self.connections.iter().filter(|(_, connection)| {
+            (peer.is_none() || connection.peer == peer) && connection.activity.borrow().kept == 0
+        });
+        let Some((&number, connection)) = replaceable.next() else { return false };
         connection.closed.cancel();
         self.remove(number);
         true
@@ -257,22 +270,45 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_replaces_the_oldest_idle_one_if_the_listener_says_so() {
-        let limits = Limits { connections_max: 3, replaces_idle: true, ..Limits::default() };
+    fn a_peer_gets_at_most_half_of_the_connections_whatever_its_own_limit_is() {
+        let limits = limits(4, 256);
+        let _own = [(); 2].map(|()| acquire(&limits, "192.0.2.1").unwrap());
+        assert!(acquire(&limits, "192.0.2.1").is_none());
+        assert!(acquire(&limits, "192.0.2.2").is_some());
+    }
+
+    #[test]
+    fn a_peer_at_its_limit_replaces_its_own_connections_and_none_of_others() {
+        let limits = Limits { connections_max: 4, replaces_oldest: true, ..Limits::default() };
+        let limits = ConnectionLimits::new(&limits, Arc::default());
+        let closed = |permits: &[ConnectionPermit]| {
+            permits.iter().map(|permit| permit.closed.is_cancelled()).collect::<Vec<_>>()
+        };
+        let of_others = [(); 2].map(|()| acquire(&limits, "192.0.2.1").unwrap());
+        let own = [(); 5].map(|()| acquire(&limits, "192.0.2.2").unwrap());
+        assert_eq!(closed(&own), [true, true, true, false, false]);
+        assert_eq!(closed(&of_others), [false, false]);
+        drop((own, of_others));
+        assert!(limits.0.open.lock().unwrap().by_peer.is_empty());
+    }
+
+    #[test]
+    fn a_new_connection_replaces_the_oldest_one_that_is_not_kept_if_the_listener_says_so() {
+        let limits = Limits { connections_max: 3, replaces_oldest: true, ..Limits::default() };
         let limits = ConnectionLimits::new(&limits, Arc::default());
         let open =
             |activity: &watch::Sender<Activity>| limits.acquire("127.0.0.1".parse().unwrap(), activity.subscribe());
-        let connection = |requests| watch::Sender::new(Activity { requests, ..Activity::default() });
-        let (busy, idle, later) = (connection(1), connection(0), connection(0));
-        let permits = [open(&busy), open(&idle), open(&later)].map(Option::unwrap);
+        let connection = |kept| watch::Sender::new(Activity { requests: 1, kept, ..Activity::default() });
+        let (kept, first, later) = (connection(1), connection(0), connection(0));
+        let permits = [open(&kept), open(&first), open(&later)].map(Option::unwrap);
         let fourth = open(&later).unwrap();
         assert_eq!(permits.each_ref().map(|permit| permit.closed.is_cancelled()), [false, true, false]);
         // The replaced connection is already removed, so dropping its permit does not remove another one.
         drop(permits);
         assert_eq!(limits.0.open.lock().unwrap().connections.len(), 1);
         drop(fourth);
-        let _busy = [open(&busy), open(&busy), open(&busy)].map(Option::unwrap);
-        assert!(open(&idle).is_none());
+        let _kept = [open(&kept), open(&kept), open(&kept)].map(Option::unwrap);
+        assert!(open(&first).is_none());
     }
 
     #[test]

@@ -15,12 +15,14 @@ pub struct Limits {
     /// Without bodies, a connection never uses more than twice `head_size_max`, so 4,096 connections use about 128 MiB
     /// in the worst case. Further connections get a 503.
     pub connections_max: usize,
-    /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are
-    /// programs on this machine, such as a reverse proxy that forwards the requests of all clients.
+    /// The most concurrent connections from one IPv4 address or one IPv6 /64, but never more than half of
+    /// `connections_max`. Loopback is exempt: its peers are programs on this machine, such as a reverse proxy that
+    /// forwards the requests of all clients.
     pub connections_per_peer_max: usize,
-    /// True if a new connection beyond `connections_max` replaces the oldest connection that has no request in flight.
-    /// So peers that connect and send nothing cannot keep other peers out.
-    pub replaces_idle: bool,
+    /// True if a new connection beyond these two limits replaces the oldest connection that no [`super::Kept`]
+    /// protects; beyond the limit of its peer, the oldest one of this peer. So peers that connect and send nothing, or
+    /// only requests that everybody may send, cannot keep other peers out.
+    pub replaces_oldest: bool,
     /// The longest time from the acceptance of a connection until HTTP begins on it. This time includes the header of
     /// the PROXY protocol and the TLS handshake.
     pub handshake: Duration,
@@ -61,7 +63,7 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             connections_per_peer_max: 256,
-            replaces_idle: false,
+            replaces_oldest: false,
             handshake: Duration::from_secs(5),
             handshakes_max: 512,
             idle: Duration::from_secs(9), // with `CLOSE_GRACE`, a connection closes within 10 s

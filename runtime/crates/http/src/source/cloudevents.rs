@@ -27,6 +27,7 @@ use evoke_telemetry::Traceparent;
 mod batch;
 mod header_value;
 
+pub use batch::FirstItems;
 use batch::batch;
 pub(super) use header_value::single;
 use header_value::{decode, unquote};

@@ -8,18 +8,20 @@ use serde_json::value::RawValue;
 use super::{BATCH_EXTENSIONS_MAX, BATCH_MAX, ReadError, structured};
 use evoke_model::event::{Event, skip_byte_order_mark};
 
-/// The first [`BATCH_MAX`] elements of a JSON array. Further elements are only counted, because a list of short
-/// elements takes eight times their size in memory.
-struct Items<'a> {
-    first: Vec<&'a RawValue>,
-    count: usize,
+/// The first `MAX` elements of a JSON array. Further elements are only counted, because a list of short elements takes
+/// eight times their size in memory.
+pub struct FirstItems<'a, const MAX: usize> {
+    /// The first elements, at most `MAX`.
+    pub first: Vec<&'a RawValue>,
+    /// The number of all elements.
+    pub count: usize,
 }
 
-impl<'de> Deserialize<'de> for Items<'de> {
+impl<'de, const MAX: usize> Deserialize<'de> for FirstItems<'de, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Items<'de>;
+        struct Collect<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for Collect<MAX> {
+            type Value = FirstItems<'de, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON array of events")
@@ -27,7 +29,7 @@ impl<'de> Deserialize<'de> for Items<'de> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
                 let mut first = Vec::new();
-                while first.len() < BATCH_MAX
+                while first.len() < MAX
                     && let Some(item) = items.next_element()?
                 {
                     first.push(item);
@@ -36,10 +38,10 @@ impl<'de> Deserialize<'de> for Items<'de> {
                 while let Some(IgnoredAny) = items.next_element()? {
                     count += 1;
                 }
-                Ok(Items { first, count })
+                Ok(FirstItems { first, count })
             }
         }
-        deserializer.deserialize_seq(Collect)
+        deserializer.deserialize_seq(Collect::<MAX>)
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
     items.first.iter().enumerate().map(read).collect()
 }
 
-fn items(json: &[u8]) -> Result<Items<'_>, ReadError> {
+fn items(json: &[u8]) -> Result<FirstItems<'_, BATCH_MAX>, ReadError> {
     let malformed = |detail: &str| ReadError::Malformed(format!("the body is not a JSON array of events: {detail}"));
     let json = skip_byte_order_mark(json);
     // If the body is a JSON string, the error of the parser would repeat all of it. An error in an array repeats no
@@ -74,7 +76,7 @@ fn items(json: &[u8]) -> Result<Items<'_>, ReadError> {
     if json.trim_ascii_start().first() != Some(&b'[') {
         return Err(malformed("a batch begins with `[`"));
     }
-    serde_json::from_slice::<Items<'_>>(json).map_err(|e| malformed(&e.to_string()))
+    serde_json::from_slice::<FirstItems<'_, BATCH_MAX>>(json).map_err(|e| malformed(&e.to_string()))
 }
 
 #[cfg(test)]
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn elements_beyond_the_limit_are_counted_and_not_kept() {
         let json = format!("[{}1]", "1,".repeat(100_000));
-        let Items { first, count } = items(json.as_bytes()).unwrap();
+        let FirstItems { first, count } = items(json.as_bytes()).unwrap();
         assert_eq!((first.len(), count), (BATCH_MAX, 100_001));
         let detail = batch(json.as_bytes()).unwrap_err().to_string();
         assert_eq!(detail, "the batch has 100001 events; send at most 1000");
