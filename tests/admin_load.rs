@@ -101,7 +101,7 @@ fn strangers_that_never_send_the_code_of_a_session_keep_nobody_out() {
     let evoke = Evoke::up_with(ORDERS);
     let admin = evoke.admin();
     // As many requests as the API has connections. Their bodies never arrive.
-    let mut connections: Vec<_> = (0..128)
+    let mut connections: Vec<_> = (0..256)
         .map(|_| {
             let mut stream = TcpStream::connect(admin).unwrap();
             stream.set_read_timeout(Some(TIMEOUT)).unwrap();

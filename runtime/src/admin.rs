@@ -143,11 +143,10 @@ use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// Maximum number of open connections: one for each permitted request, and 24 for all others, such as those with health
-/// requests. A new connection beyond the maximum replaces the oldest one whose request has no permit. A peer on another
-/// machine gets at most half of the connections. All users of this machine are one peer, so this share does not limit
-/// them.
-const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 24;
+/// Maximum number of open connections. A peer on another machine gets at most half of them: one for each permitted
+/// request, and 24 for all others, such as those with health requests. All users of this machine are one peer, so this
+/// share does not limit them. A new connection beyond a maximum replaces the oldest one whose request has no permit.
+const CONNECTIONS_MAX: usize = 2 * (permits::REQUESTS_MAX + 24);
 
 /// True if the API accepts HTTP/2 connections.
 pub(crate) const HTTP2: bool = false;

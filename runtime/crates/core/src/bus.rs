@@ -93,8 +93,9 @@ pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 }
 /// 300 bytes.
 pub const SCHEDULE_MAX: Amount = Amount { deliveries: 4_000_000, bytes: 4 << 30 };
 
-/// The default limit of the dead letters of one source. A dead letter takes no memory.
-pub const DEAD_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 1 << 30 };
+/// The default limit of the dead letters of one source. A dead letter takes no memory. On the disk, it takes its event,
+/// and at most 4 KiB for its cause and for the message of each attempt.
+pub const DEAD_MAX: Amount = Amount { deliveries: 100_000, bytes: 1 << 30 };
 
 /// The `retry_after` while the schedule is full, or while a source has too many dead letters. The real wait depends on
 /// the `notbefore` of the scheduled events, which the bus does not read, or on an operator. So the value is fixed.
@@ -136,6 +137,8 @@ struct Inner {
     limits: Limits,
     drain_rate: DrainRate,
     match_permits: MatchPermits,
+    /// Permits for the events that functions publish, so that they do not wait behind those of producers.
+    publish_permits: MatchPermits,
     /// The requests that wait for a reply.
     replies: Arc<Replies>,
 }
@@ -144,8 +147,8 @@ impl Bus {
     /// Creates a bus over `store`, without registered metrics and without tracing.
     pub fn new(store: Arc<dyn EventStore>, router: Router, limits: Limits) -> Self {
         let (router, drain_rate) = (RwLock::new(Arc::new(router)), DrainRate::default());
-        let (match_permits, replies) = Default::default();
-        let inner = Inner { store, router, limits, drain_rate, match_permits, replies };
+        let (match_permits, publish_permits, replies) = Default::default();
+        let inner = Inner { store, router, limits, drain_rate, match_permits, publish_permits, replies };
         let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans, clock: Clock::system() }
     }
@@ -337,7 +340,9 @@ impl Bus {
     /// Returns an error if this source has too many dead letters.
     fn check_dead_letters(&self, origin: Origin) -> Result<(), Refused> {
         let (dead, max) = (self.inner.store.dead_letters(), self.inner.limits.dead_max);
-        let is_full = |amount: Amount| amount.deliveries >= max.deliveries || amount.bytes >= max.bytes;
+        let is_full = |amount: Amount| {
+            amount.deliveries > 0 && (amount.deliveries >= max.deliveries || amount.bytes >= max.bytes)
+        };
         // While all sources together are below the limit, which is nearly always, no source needs to be looked up.
         if origin == Origin::default() || !is_full(dead.total()) {
             return Ok(());

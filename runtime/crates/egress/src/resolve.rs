@@ -11,7 +11,7 @@
 //! - An owner is slow for [`SLOW_TIME`] after a lookup that took longer than [`SLOW_MIN`]. Slow owners together can use
 //!   half of the places of each kind, and wait for each other.
 //!
-//! Calls of an owner that need the same name at the same time share one lookup. So an owner with a single name, such as
+//! Calls of an owner that need the same name at the same time share one lookup, for [`DNS_MAX`] from its begin. So an owner with a single name, such as
 //! an endpoint or a network check, has at most one lookup. No result is cached: each later call looks up the name
 //! again.
 
@@ -73,10 +73,19 @@ pub(crate) struct OwnerLookups {
 
 #[derive(Default)]
 struct State {
-    /// The lookups that wait for a place or are running, by name; at most [`CALLS_MAX`].
-    lookups: HashMap<String, watch::Receiver<Progress>>,
+    /// The newest lookup of each name that waits for a place or is running; at most [`CALLS_MAX`].
+    lookups: HashMap<String, Lookup>,
+    /// The number of the next lookup.
+    next: u64,
     /// The time until which the owner is slow.
     slow_until: Option<Instant>,
+}
+
+/// A lookup that calls for the same name can share.
+struct Lookup {
+    number: u64,
+    begun: Instant,
+    progress: watch::Receiver<Progress>,
 }
 
 /// The progress of a lookup. All calls that wait for the lookup receive it.
@@ -154,8 +163,10 @@ impl Resolver {
         lookup: impl Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
     ) -> Option<watch::Receiver<Progress>> {
         let mut state = owner.lock();
-        if let Some(progress) = state.lookups.get(host) {
-            return Some(progress.clone());
+        // A lookup that hangs can do so because of a failure of the network that has ended since. So it is not shared
+        // for longer than a call waits.
+        if let Some(lookup) = state.lookups.get(host).filter(|lookup| lookup.begun.elapsed() < DNS_MAX) {
+            return Some(lookup.progress.clone());
         }
         if state.lookups.len() >= CALLS_MAX {
             return None;
@@ -165,9 +176,12 @@ impl Resolver {
         let place = self.place(owner, is_slow).now_or_never();
         let is_started = matches!(place, Some(Some(_)));
         let (report, progress) = watch::channel(Progress { is_started, found: None });
-        state.lookups.insert(host.to_owned(), progress.clone());
+        let number = state.next;
+        state.next += 1;
+        let shared = Lookup { number, begun: Instant::now(), progress: progress.clone() };
+        state.lookups.insert(host.to_owned(), shared);
         drop(state);
-        let (resolver, entry) = (self.clone(), Entry { owner: owner.clone(), host: host.to_owned() });
+        let (resolver, entry) = (self.clone(), Entry { owner: owner.clone(), host: host.to_owned(), number });
         io.spawn(async move {
             let place = match place {
                 Some(place) => place,
@@ -258,11 +272,16 @@ impl OwnerLookups {
 struct Entry {
     owner: Arc<OwnerLookups>,
     host: String,
+    number: u64,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.owner.lock().lookups.remove(&self.host);
+        let mut state = self.owner.lock();
+        // A newer lookup can have replaced this one.
+        if state.lookups.get(&self.host).is_some_and(|lookup| lookup.number == self.number) {
+            state.lookups.remove(&self.host);
+        }
     }
 }
 

@@ -358,7 +358,8 @@ impl InspectionStore for SqliteStore {
     }
 
     fn totals(&self) -> StoreFuture<Totals> {
-        self.read(Reader::Inspection, totals::read)
+        // A short query, for which a reload also waits.
+        self.read(Reader::Runtime, totals::read)
     }
 
     fn size_bytes(&self) -> StoreFuture<u64> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::super::client::{Client, parse};
 use super::super::emit::read_argument;
-use super::super::json_text::pretty;
+use super::super::json_text::{compact, pretty};
 use super::super::text::{escape, print, print_json_text};
 use super::super::{ClientArgs, Common, Failure};
 use crate::admin::view::{DeadLetter, Edit, Edited};
@@ -47,6 +47,8 @@ impl WithData {
         if dry_run {
             return print(&pretty(data.get()).lines().map(escape).collect::<Vec<_>>().join("\n"));
         }
+        // The white space of an editor's text must not make the event too large.
+        let data = parse(&compact(data.get()))?;
         let response = client.post(&format!("/api/v1/dead/{delivery}/edit"), &Edit { data })?;
         if common.client_args.json {
             return print_json_text(&response);

@@ -97,7 +97,7 @@ fn route_part(
 impl Bus {
     /// Returns events that a function published, with their deliveries. The error is that of [`Router::route`].
     pub(crate) async fn route_published(&self, events: Vec<Event>, lineage: Lineage) -> Result<Vec<NewEvent>, String> {
-        let (permits, router) = (&self.inner.match_permits, self.router());
+        let (permits, router) = (&self.inner.publish_permits, self.router());
         let routing = Routing { permits, router, lineage, target: &Target::Matching, held: &None };
         routing.route(events).await.map_err(|(_, message)| message)
     }

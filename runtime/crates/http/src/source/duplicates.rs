@@ -34,7 +34,11 @@ pub(super) async fn check_sender(
         // The sender is unknown if the stored event was removed or cannot be read.
         let Ok(senders) = bus.senders(portion.iter().map(|(_, seq)| *seq).collect()).await else { continue };
         let is_other = |seq: &Seq| senders.get(seq).is_some_and(|sender| sender.as_ref() != Some(&principal));
-        if let Some((index, _)) = portion.iter().find(|(_, seq)| is_other(seq)) {
+        for (index, seq) in portion.iter().filter(|(_, seq)| is_other(seq)) {
+            // The senders were read without the checksums of their events.
+            if !matches!(bus.accepted(*seq).await, Ok(Some(Ok(_)))) {
+                continue;
+            }
             let id: String = ids.get(*index).into_iter().flat_map(|id| id.chars().take(64)).collect();
             let detail = format!(
                 "event {index} was not stored: another sender has used its id `{id}`; send the event with a new id"
