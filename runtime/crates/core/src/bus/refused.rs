@@ -112,6 +112,17 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Returns the time to wait before a retry, if this rejection is about room.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after, .. }
+            | Self::Crowding { retry_after, .. }
+            | Self::ScheduleFull { retry_after, .. }
+            | Self::DeadLetters { retry_after, .. } => Some(*retry_after),
+            Self::Invalid { .. } | Self::Claimed { .. } | Self::TooLarge { .. } | Self::Store(_) => None,
+        }
+    }
+
     /// Returns the kind of this rejection, for metrics.
     pub fn reason(&self) -> Refusal {
         match self {

@@ -57,14 +57,8 @@ pub async fn submit_until(ctx: &Context, offer: &Offer, give_up: impl Fn() -> bo
             previous_trouble = Some(ctx.health.trouble());
             ctx.health.degraded(format!("the events of this source are refused: {refused}; the source retries"));
         }
-        let wait = match refused {
-            // A retry before `retry_after` is harmless: one source retries, at most every few seconds.
-            Refused::Overloaded { retry_after, .. }
-            | Refused::Crowding { retry_after, .. }
-            | Refused::ScheduleFull { retry_after, .. }
-            | Refused::DeadLetters { retry_after, .. } => retry_after.min(BACKOFF_MAX),
-            _ => backoff,
-        };
+        // A retry before `retry_after` is harmless: one source retries, at most every few seconds.
+        let wait = refused.retry_after().map_or(backoff, |retry_after| retry_after.min(BACKOFF_MAX));
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
             () = ctx.stop.cancelled() => return Err(SubmitError::Stopped),

@@ -55,13 +55,9 @@ pub enum HandlerError {
 impl From<Refused> for HandlerError {
     fn from(refused: Refused) -> Self {
         let retry_after = match &refused {
-            Refused::Overloaded { retry_after, .. }
-            | Refused::Crowding { retry_after, .. }
-            | Refused::ScheduleFull { retry_after, .. }
-            | Refused::DeadLetters { retry_after, .. } => Some(*retry_after),
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => None,
             Refused::Store(_) => Some(STORE_RETRY_AFTER),
-            Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => None,
+            other => other.retry_after(),
         };
         // The client does not know the published events, so it gets no details about them.
         let detail = match refused {
