@@ -14,12 +14,19 @@ pub(crate) mod section_id {
     pub(crate) const MEMORIES: u8 = 5;
     pub(crate) const GLOBALS: u8 = 6;
     pub(crate) const EXPORTS: u8 = 7;
+    pub(crate) const START: u8 = 8;
     pub(crate) const CODE: u8 = 10;
     pub(crate) const DATA: u8 = 11;
+    pub(crate) const TAGS: u8 = 13;
     // of components
     pub(crate) const CORE_MODULE: u8 = 1;
+    pub(crate) const CORE_INSTANCES: u8 = 2;
     pub(crate) const COMPONENT: u8 = 4;
+    pub(crate) const INSTANCES: u8 = 5;
+    pub(crate) const ALIASES: u8 = 6;
+    pub(crate) const COMPONENT_TYPES: u8 = 7;
     pub(crate) const CANONICAL_FUNCTIONS: u8 = 8;
+    pub(crate) const COMPONENT_IMPORTS: u8 = 10;
     pub(crate) const COMPONENT_EXPORTS: u8 = 11;
 }
 use section_id::{CANONICAL_FUNCTIONS, COMPONENT, CORE_MODULE, DATA, FUNCTIONS};

@@ -10,23 +10,9 @@ use wasmparser::{
     ComponentTypeSectionReader, ExternalKind, Instance, InstanceSectionReader, Parser, Payload,
 };
 
-use super::super::super::binary::Section;
+use super::super::super::binary::{Section, section_id};
 use super::super::bulk::all_sections;
 use super::{Result, Unlinkable};
-
-/// The ids of the sections of a component (component model, `Binary.md`).
-mod section_id {
-    pub(super) const CUSTOM: u8 = 0;
-    pub(super) const CORE_MODULE: u8 = 1;
-    pub(super) const CORE_INSTANCE: u8 = 2;
-    pub(super) const COMPONENT: u8 = 4;
-    pub(super) const INSTANCE: u8 = 5;
-    pub(super) const ALIAS: u8 = 6;
-    pub(super) const TYPES: u8 = 7;
-    pub(super) const CANONICAL: u8 = 8;
-    pub(super) const IMPORT: u8 = 10;
-    pub(super) const EXPORT: u8 = 11;
-}
 
 /// A kind of core items that a component can name, with an index space of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,19 +143,19 @@ impl<'a> Component<'a> {
                 self.items.push(Item::Module(body));
                 return Ok(());
             }
-            section_id::CORE_INSTANCE => {
+            section_id::CORE_INSTANCES => {
                 for instance in InstanceSectionReader::new(reader())? {
                     self.add_instance(instance?)?;
                 }
                 return Ok(());
             }
-            section_id::ALIAS => {
+            section_id::ALIASES => {
                 for alias in ComponentAliasSectionReader::new(reader())? {
                     self.alias(alias?)?;
                 }
                 return Ok(());
             }
-            section_id::CANONICAL => {
+            section_id::CANONICAL_FUNCTIONS => {
                 for function in ComponentCanonicalSectionReader::new(reader())? {
                     let function = function?;
                     if !matches!(function, CanonicalFunction::Lift { .. }) {
@@ -179,20 +165,20 @@ impl<'a> Component<'a> {
                 }
                 return Ok(());
             }
-            section_id::TYPES => {
+            section_id::COMPONENT_TYPES => {
                 for ty in ComponentTypeSectionReader::new(reader())? {
                     // A destructor is a core function, which would need its new index.
                     reject(matches!(ty?, ComponentType::Resource { dtor: Some(_), .. }))?;
                 }
             }
             section_id::COMPONENT => check_nested(body)?,
-            section_id::INSTANCE => check_arguments(ComponentInstanceSectionReader::new(reader())?)?,
-            section_id::IMPORT => {
+            section_id::INSTANCES => check_arguments(ComponentInstanceSectionReader::new(reader())?)?,
+            section_id::COMPONENT_IMPORTS => {
                 for import in ComponentImportSectionReader::new(reader())? {
                     reject(matches!(import?.ty, ComponentTypeRef::Module(_)))?;
                 }
             }
-            section_id::EXPORT => {
+            section_id::COMPONENT_EXPORTS => {
                 for export in ComponentExportSectionReader::new(reader())? {
                     reject(export?.kind == ComponentExternalKind::Module)?;
                 }

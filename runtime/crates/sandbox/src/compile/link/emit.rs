@@ -6,13 +6,13 @@ use wasm_encoder::reencode::{Error, Reencode, ReencodeComponent};
 use wasm_encoder::{Alias, CanonicalFunctionSection, ComponentAliasSection, InstanceSection, ModuleArg, RawSection};
 use wasmparser::{CanonicalFunction, ComponentAlias, Instance};
 
+use super::super::super::binary::section_id::CORE_MODULE;
 use super::component::{Component, Item, Kind, at};
 use super::group::{Group, Source, kind_of, module_imports};
 use super::module::{Export, Linked, OUTSIDE, link};
 use super::{Result, Unlinkable};
 
 const EMPTY_MODULE: [u8; 8] = *b"\0asm\x01\0\0\0";
-const CORE_MODULE: u8 = 1;
 
 /// Returns the component with its modules linked.
 pub(super) fn component<'a>(component: &'a Component<'a>, group: &'a Group<'a>) -> Result<Vec<u8>> {

@@ -7,14 +7,10 @@ use wasmparser::{
     MemorySectionReader, TypeRef,
 };
 
-use super::super::super::binary::section_id::{IMPORTS, MEMORIES};
+use super::super::super::binary::section_id::{IMPORTS, MEMORIES, START, TAGS};
 use super::super::super::binary::sections;
 use super::component::{Component, Item, Kind, at};
 use super::{Result, Unlinkable};
-
-/// The ids of the sections that a linked module does not have.
-const START: u8 = 8;
-const TAGS: u8 = 13;
 
 /// The modules that become one module, in the order of their instances.
 pub(super) struct Group<'a> {
