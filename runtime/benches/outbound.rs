@@ -85,7 +85,8 @@ fn main() {
     let ratio = |of: [f64; 3]| [of[0] / bare[0], of[1] / bare[1], of[2] / bare[2]];
     print_row("ratio: the client", ratio(client), 2);
     print_row("ratio: the request inside the function", ratio([0, 1, 2].map(|at| request[at] - empty[at])), 2);
-    // Even if the guest's calls of the host took no time, an attempt would take as long as both together.
+    // Even if the guest's calls of the host took no time, an attempt would take as long as both together. This is a
+    // bound for p50 only.
     print_row("ratio: least possible", ratio([0, 1, 2].map(|at| bare[at] + empty[at])), 2);
     print_row("ratio: the whole function", ratio(request), 2);
 }
