@@ -60,6 +60,11 @@ impl Problem {
         Self { retry_after_s, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// Returns the time after which the client can send the request again. `None` if there is none.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after_s.map(Duration::from_secs)
+    }
+
     /// Adds an extension member.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {

@@ -21,7 +21,6 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::path::PathParameters;
 use crate::problem::Problem;
 use evoke_core::bus::{Origin, Refused};
-use evoke_store::StoreError;
 
 /// A streamed body.
 pub type Payload = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
@@ -54,24 +53,18 @@ pub enum HandlerError {
 
 impl From<Refused> for HandlerError {
     fn from(refused: Refused) -> Self {
-        let retry_after = match &refused {
-            Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => None,
-            Refused::Store(_) => Some(STORE_RETRY_AFTER),
-            other => other.retry_after(),
-        };
+        let is_event_invalid =
+            matches!(refused, Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. });
+        let problem = Problem::from(refused);
+        let retry_after = problem.retry_after();
         // The client does not know the published events, so it gets no details about them.
-        let detail = match refused {
-            Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => {
-                "an event that the function published is not valid; `evoke logs` shows why".to_owned()
-            }
-            refused => Problem::from(refused).detail,
+        let detail = match is_event_invalid {
+            true => "an event that the function published is not valid; `evoke logs` shows why".to_owned(),
+            false => problem.detail,
         };
         Self::NotStored { detail, retry_after }
     }
 }
-
-/// The `Retry-After` while the store accepts no events.
-const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// An extension of the requests that a handler receives: the source that received the request, and the number of hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
