@@ -33,7 +33,7 @@ where
         return Err(Problem::too_large(max));
     }
     let length_max = announced.exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(max);
-    let memory = budget.register(owners);
+    let memory = budget.register(owners, announced.lower());
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         let frame = tokio::select! {
@@ -114,7 +114,7 @@ mod tests {
         let budget = Budget::default();
         let mut held = Vec::new();
         while held.len() * SMALL_MAX < TOTAL_BYTES / 2 {
-            let memory = budget.register(OWNERS);
+            let memory = budget.register(OWNERS, 0);
             memory.grow(SMALL_MAX).unwrap();
             held.push(memory);
         }

@@ -32,7 +32,7 @@ pub(super) fn reserve(budget: &Budget, owners: Owners, length: usize) -> Result<
     if length <= SMALL_RESPONSE_MAX {
         return Ok(None);
     }
-    let memory = budget.register(owners);
+    let memory = budget.register(owners, length as u64);
     memory.complete(length)?;
     Ok(Some(memory))
 }

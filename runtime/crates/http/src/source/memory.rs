@@ -1,10 +1,12 @@
 //! The memory for request bodies whose events are not committed yet.
 //!
 //! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use all free memory up to [`TOTAL_BYTES`],
-//! so large bodies always leave some memory for them. In each class (small and large), the bodies of one source or of
-//! one peer may not use more memory than is still free. So one source or peer alone can use half of the memory, and two
-//! can use a third each. If there is no memory for a body, the body that has been arriving for the longest time is
-//! refused to make room, provided that it has been arriving for longer than [`YIELD_AGE`].
+//! so large bodies always leave some memory for them. A body with a large announced length is a large one from its first
+//! byte, so that many large bodies that begin to arrive take no memory of small ones. In each class (small and large),
+//! the bodies of one source or of one peer may not use more memory than is still free. So one source or peer alone can
+//! use half of the memory, and two can use a third each. If there is no memory for a body, the body that has been
+//! arriving for the longest time is refused to make room, provided that it has been arriving for longer than
+//! [`YIELD_AGE`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -71,7 +73,7 @@ struct Pool {
     shares: HashMap<(Class, Owner), usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Class {
     Small,
     Large,
@@ -86,6 +88,8 @@ enum Owner {
 struct Body {
     owners: [Owner; 2],
     held: usize,
+    /// The class of a body that has few bytes as yet.
+    announced: Class,
     since: Instant,
     /// False when the body is complete. Its events are then about to be committed, so the body does not give way.
     is_arriving: bool,
@@ -93,14 +97,21 @@ struct Body {
 }
 
 impl Class {
-    fn of(bytes: usize) -> Self {
-        if bytes > SMALL_MAX { Self::Large } else { Self::Small }
+    fn of(bytes: u64) -> Self {
+        if bytes > SMALL_MAX as u64 { Self::Large } else { Self::Small }
+    }
+}
+
+impl Body {
+    /// Returns the class of the body when it has `bytes` bytes.
+    fn class(&self, bytes: usize) -> Class {
+        self.announced.max(Class::of(bytes as u64))
     }
 }
 
 impl Budget {
-    /// Registers a body, which has no memory at first.
-    pub(super) fn register(&self, owners: Owners) -> Memory {
+    /// Registers a body that will have at least `announced` bytes. It has no memory at first.
+    pub(super) fn register(&self, owners: Owners, announced: u64) -> Memory {
         let gives_way = Arc::<Notify>::default();
         let mut pool = self.lock();
         let id = pool.next;
@@ -108,6 +119,7 @@ impl Budget {
         let body = Body {
             owners: [Owner::Source(owners.source), Owner::Peer(owners.peer)],
             held: 0,
+            announced: Class::of(announced),
             since: Instant::now(),
             is_arriving: true,
             gives_way: gives_way.clone(),
@@ -176,8 +188,9 @@ impl Pool {
         }
         self.remove(&body);
         let mut granted = Ok(());
-        while let Some(full) = self.obstacle(&body.owners, bytes) {
-            if !self.make_room(Class::of(bytes), full) {
+        let class = body.class(bytes);
+        while let Some(full) = self.obstacle(class, &body.owners, bytes) {
+            if !self.make_room(class, full) {
                 granted = Err(Refused::Full);
                 break;
             }
@@ -190,11 +203,10 @@ impl Pool {
         granted
     }
 
-    /// Returns `None` if a body can have `bytes` bytes. Otherwise returns the owner whose share is used up, or
+    /// Returns `None` if a body of `class` can have `bytes` bytes. Otherwise returns the owner whose share is used up, or
     /// `Some(None)` if the memory of the whole class is used up. The caller must first release the memory that the body
     /// already had.
-    fn obstacle(&self, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
-        let class = Class::of(bytes);
+    fn obstacle(&self, class: Class, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
         let used = |class| self.used.get(&class).copied().unwrap_or_default();
         let total_free = TOTAL_BYTES.saturating_sub(used(Class::Small) + used(Class::Large));
         let free = match class {
@@ -215,7 +227,7 @@ impl Pool {
         let slow = |body: &Body| {
             body.is_arriving
                 && body.held > 0
-                && Class::of(body.held) == class
+                && body.class(body.held) == class
                 && owner.is_none_or(|owner| body.owners.contains(&owner))
                 && body.since.elapsed() > YIELD_AGE
         };
@@ -232,7 +244,7 @@ impl Pool {
         if body.held == 0 {
             return;
         }
-        let class = Class::of(body.held);
+        let class = body.class(body.held);
         *self.used.entry(class).or_default() += body.held;
         for owner in body.owners {
             *self.shares.entry((class, owner)).or_default() += body.held;
@@ -243,7 +255,7 @@ impl Pool {
         if body.held == 0 {
             return;
         }
-        let class = Class::of(body.held);
+        let class = body.class(body.held);
         if let Some(used) = self.used.get_mut(&class) {
             *used -= body.held;
         }
@@ -271,7 +283,7 @@ mod tests {
     /// Registers bodies of `bytes` bytes until one is refused. Returns the memory of the bodies that were not refused.
     fn fill(budget: &Budget, owners: Owners, bytes: usize) -> Vec<Memory> {
         std::iter::from_fn(|| {
-            let memory = budget.register(owners);
+            let memory = budget.register(owners, 0);
             memory.grow(bytes).is_ok().then_some(memory)
         })
         .collect()
@@ -306,7 +318,7 @@ mod tests {
     async fn a_slow_body_gives_way_and_a_fast_or_complete_one_does_not() {
         let budget = Budget::default();
         let held = fill(&budget, owners(1, 1), SMALL_MAX);
-        let newcomer = budget.register(owners(1, 1));
+        let newcomer = budget.register(owners(1, 1), 0);
         assert_eq!(newcomer.grow(1_000), Err(Refused::Full));
         held[0].complete(SMALL_MAX).unwrap();
         tokio::time::advance(YIELD_AGE * 2).await;
@@ -322,7 +334,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_larger_than_the_memory_is_read_alone() {
         let budget = Budget::default();
-        let huge = budget.register(owners(1, 1));
+        let huge = budget.register(owners(1, 1), 0);
         huge.grow(64 * MIB).unwrap();
         assert_eq!(fill(&budget, owners(2, 2), MIB).len(), 0);
         assert!(!fill(&budget, owners(2, 2), SMALL_MAX).is_empty());
@@ -334,12 +346,26 @@ mod tests {
     async fn a_refused_growth_changes_nothing() {
         let budget = Budget::default();
         let _first = fill(&budget, owners(1, 1), MIB);
-        let body = budget.register(owners(1, 1));
+        let body = budget.register(owners(1, 1), 0);
         body.grow(1_000).unwrap();
         let before = budget.used();
         assert_eq!(body.grow(2 * MIB), Err(Refused::Full));
         assert_eq!(budget.used(), before);
         body.grow(2_000).unwrap();
         assert_eq!(budget.used(), before + 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_are_announced_as_large_take_no_memory_of_small_ones() {
+        let budget = Budget::default();
+        let begins = || {
+            let memory = budget.register(owners(1, 1), MIB as u64);
+            memory.grow(SMALL_MAX).is_ok().then_some(memory)
+        };
+        let large: Vec<_> = std::iter::from_fn(begins).collect();
+        assert_eq!(large.len() * SMALL_MAX, LARGE_BYTES / 2);
+        assert!(!fill(&budget, owners(1, 1), 1_000).is_empty());
+        drop(large);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -77,7 +77,7 @@ impl Bits {
 /// Decodes a body. Returns the result, and the number of bytes of memory that the body and the result use together.
 async fn run(coding: &str, body: &[u8], max: usize) -> Result<(Bytes, usize), (u16, String)> {
     let budget = Budget::default();
-    let memory = budget.register(OWNERS);
+    let memory = budget.register(OWNERS, 0);
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
     let body = Bytes::copy_from_slice(body);
@@ -194,7 +194,7 @@ async fn a_brotli_window_is_counted_and_a_larger_one_than_the_standard_allows_is
 #[tokio::test(start_paused = true)]
 async fn a_body_that_finds_no_decoder_is_refused_after_a_while() {
     let budget = Budget::default();
-    let memory = budget.register(OWNERS);
+    let memory = budget.register(OWNERS, 0);
     let decoders = Decoders::default();
     let all = decoders.deflates.acquire(DEFLATES_KIB, OWNERS).await.unwrap();
     let started = tokio::time::Instant::now();
