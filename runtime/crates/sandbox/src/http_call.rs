@@ -24,7 +24,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -34,6 +33,7 @@ use wasmtime_wasi_http::{self as wasi_http, WasiHttpView as _};
 
 use super::context::{HostContext, Task};
 use super::function::{Entry, Function};
+use super::guest_task::{GuestTask, on_guest_threads};
 use super::invocation::Invocation;
 use super::log::{Level, LogSink};
 use super::outside::Outside;
@@ -96,7 +96,7 @@ impl Function {
         let (begun_sender, begun) = oneshot::channel();
         let guest = self.clone().serve(request, held, invocation.clone(), head_sender, failed.clone());
         let mut guest =
-            GuestTask(Some(self.shared.threads.handle().spawn(until_the_response_begins(guest, head, begun_sender))));
+            GuestTask::start(self.shared.threads.handle(), until_the_response_begins(guest, head, begun_sender));
         match begun.await {
             Ok(Begun::Ended { outcome: Outcome::Done, head }) => {
                 let response = complete_response(&method, head, redactor).await;
@@ -143,6 +143,7 @@ impl Function {
         else {
             return Outcome::Unavailable { message: "other attempts used all processors until the time-out".into() };
         };
+        on_guest_threads().await;
         let (entry, warm) = self.entry_for(Use::Waiting);
         let Entry::Http(pre) = entry else {
             return Outcome::Unavailable { message: "the function receives no HTTP requests".into() };
@@ -363,32 +364,6 @@ impl Drop for ResponseBody {
             && body.is_end_stream()
         {
             guest.detach();
-        }
-    }
-}
-
-/// The task of a guest; dropping this aborts the task.
-struct GuestTask(Option<JoinHandle<Outcome>>);
-
-impl GuestTask {
-    async fn end(&mut self) -> Outcome {
-        let unavailable = |message: String| Outcome::Unavailable { message };
-        match &mut self.0 {
-            Some(task) => task.await.unwrap_or_else(|error| unavailable(error.to_string())),
-            None => unavailable("the guest was detached".into()),
-        }
-    }
-
-    /// Lets the task continue on its own, within its time-out.
-    fn detach(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for GuestTask {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
         }
     }
 }

@@ -46,6 +46,7 @@ mod fair_slots;
 mod function;
 mod grant_use;
 mod grants;
+mod guest_task;
 mod handler;
 mod http_call;
 mod http_types;

@@ -6,6 +6,8 @@ use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use super::guest_task::mark_guest_thread;
+
 /// Number of task polls after which a thread checks timers and I/O again. One poll of a guest can take 1 ms, because a
 /// guest that computes yields only at ticks (`engine::TICK`). With tokio's default of 61 polls, a time-out could fire
 /// 60 ms late if many guests compute.
@@ -27,6 +29,7 @@ impl GuestThreads {
             .worker_threads(2 * processors() as usize)
             .thread_name("guests")
             .event_interval(EVENT_INTERVAL)
+            .on_thread_start(mark_guest_thread)
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
