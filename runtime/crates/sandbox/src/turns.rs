@@ -14,7 +14,8 @@
 //!
 //! Processor time is the time for which the thread runs, not the time that passes. So a short attempt does not count as
 //! long if other programs interrupt it on a busy machine. Reading the processor time is a system call, so it is read
-//! only if the attempt may be long ([`Stopwatch`]).
+//! only if the attempt may be long ([`Stopwatch`]), and only for one of [`MEASURED_EVERY`] attempts that need turns from
+//! their start.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -44,6 +45,9 @@ const COMPUTING: Duration = Duration::from_micros(250);
 const SAMPLE_MIN: Duration = Duration::from_micros(64);
 /// Each attempt moves the average towards its own time, by one `SAMPLES`th of the difference.
 const SAMPLES: u32 = 8;
+/// The processor time is read for one of this number of attempts that need turns from their start. It decides nothing
+/// for the attempt itself then.
+const MEASURED_EVERY: u32 = 8;
 
 /// Gives turns to the attempts of one function, and keeps the average of their processor time.
 pub(super) struct Turns {
@@ -53,12 +57,15 @@ pub(super) struct Turns {
     /// True if the last attempt may have used [`SAMPLE_MIN`] or more. Then the processor time of the next attempt is
     /// read.
     is_measured: AtomicBool,
+    /// The number of attempts that needed turns from their start.
+    with_turns: AtomicU32,
 }
 
 impl Turns {
     /// `processors` must have one slot for each processor.
     pub(super) fn new(processors: &Arc<FairSlots>) -> Self {
-        Self { share: processors.share(), average_us: AtomicU32::new(0), is_measured: AtomicBool::new(false) }
+        let (average_us, is_measured, with_turns) = Default::default();
+        Self { share: processors.share(), average_us, is_measured, with_turns }
     }
 
     /// Returns true if attempts of the function usually compute for long.
@@ -99,7 +106,11 @@ impl Turns {
     /// Runs an attempt to its end. `turn` is the result of [`Turns::first`].
     pub(super) async fn run<F: Future>(&self, mut turn: Option<Slot<'_>>, mut guest: Pin<&mut F>) -> F::Output {
         let mut needs_turns = turn.is_some();
-        let mut is_measured = self.is_measured();
+        let mut is_measured = if needs_turns {
+            self.with_turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED_EVERY)
+        } else {
+            self.is_measured()
+        };
         let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
         loop {
             if needs_turns && turn.is_none() {
