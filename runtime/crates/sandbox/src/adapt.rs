@@ -59,6 +59,17 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
     encode(module, is_program, adapter).map_err(|error| conversion_error(&error))
 }
 
+/// Returns true for a program, or a library, whose layout is that of Go's linker. All its imports are functions.
+pub(super) fn has_layout_of_go(module: &[u8]) -> bool {
+    go::has_known_layout(module)
+}
+
+/// Returns the memory section of a program of Go with `more` pages added to the declared size. Returns `None` if the
+/// program limits its memory to a lower size.
+pub(super) fn with_more_pages(memory: &[u8], more: u64) -> Option<Vec<u8>> {
+    go::with_more_pages(memory, more)
+}
+
 fn conversion_error(error: &anyhow::Error) -> String {
     format!("is a core module that cannot be converted to a component: {error:#}")
 }

@@ -13,6 +13,7 @@ mod bulk;
 mod cancel;
 mod child;
 mod confine;
+mod go_memory;
 mod input;
 mod instances;
 mod limits;

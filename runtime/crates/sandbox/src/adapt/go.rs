@@ -11,6 +11,8 @@ use super::super::binary::section_id::{CODE, CUSTOM, DATA, EXPORTS, FUNCTIONS, G
 use super::super::binary::{Section, append, leb128, sections, unsigned};
 
 const PAGE: u64 = 64 * 1024;
+/// Limit on the pages of a memory with addresses of 32 bits.
+const PAGES_MAX: u64 = 65_536;
 /// The size of the pages for the adapter, in bytes: one for its state, and one for its stack.
 const RESERVED: u64 = 2 * PAGE;
 /// The memory that Go's linker declares is larger than `end` by this many bytes.
@@ -25,6 +27,17 @@ const FIELD_BYTES: usize = 8;
 /// Returns true for a program that Go's own toolchain built. Go's linker adds the section `go:buildid`.
 pub(super) fn is_program(module: &[u8]) -> bool {
     sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
+}
+
+/// See [`super::has_layout_of_go`].
+pub(super) fn has_known_layout(module: &[u8]) -> bool {
+    let body = |id| sections(module).find(|section| section.id == id).map(|section| section.body);
+    let is_known = || {
+        imported_functions(body(IMPORTS).unwrap_or(&[0]))?;
+        let pages = pages_min(body(MEMORIES)?)?;
+        find_end(&sections(module).find(|section| section.id == DATA)?, pages)
+    };
+    is_program(module) && is_known().is_some()
 }
 
 /// Returns the program with memory for the adapter. The program must be valid. Returns `None` if its layout is not that
@@ -147,6 +160,14 @@ fn imported_functions(body: &[u8]) -> Option<u64> {
 fn pages_min(body: &[u8]) -> Option<u64> {
     let (pages, _) = leb128(body.strip_prefix(&[1])?.get(1..)?)?;
     Some(pages)
+}
+
+/// See [`super::with_more_pages`].
+pub(super) fn with_more_pages(memory: &[u8], more: u64) -> Option<Vec<u8>> {
+    let pages = pages_min(memory)? + more;
+    // The flag 1: the size is followed by its maximum.
+    let max = if memory.get(1)? & 1 == 0 { PAGES_MAX } else { leb128(leb128(memory.get(2..)?)?.1)?.0 };
+    if pages <= max { memories(memory, pages) } else { None }
 }
 
 /// Returns the memory section with the declared size changed to `pages`.

@@ -45,18 +45,26 @@ enum Bulk {
 /// Returns the component with each `memory.fill`, `memory.copy` and long `memory.init` divided into steps. Returns
 /// `None` if `component` is malformed.
 pub(super) fn divided(component: &[u8]) -> Option<Cow<'_, [u8]>> {
-    divide(component, DEPTH_MAX)
+    map_modules(component, &module)
 }
 
-fn divide(part: &[u8], depth: usize) -> Option<Cow<'_, [u8]>> {
+/// Returns a component with each of its core modules, at any depth, replaced by the result of `change`. Returns `None`
+/// if `part` is malformed or `change` returns `None`.
+pub(super) fn map_modules<'a>(part: &'a [u8], change: &Change<'a>) -> Option<Cow<'a, [u8]>> {
+    map_to_depth(part, change, DEPTH_MAX)
+}
+
+type Change<'a> = dyn Fn(&'a [u8]) -> Option<Cow<'a, [u8]>>;
+
+fn map_to_depth<'a>(part: &'a [u8], change: &Change<'a>, depth: usize) -> Option<Cow<'a, [u8]>> {
     if is_module(part) {
-        return module(part);
+        return change(part);
     }
     let mut is_changed = false;
     let mut bodies = Vec::new();
     for section in all_sections(part)? {
         let body = match section.id {
-            CORE_MODULE | COMPONENT => divide(section.body, depth.checked_sub(1)?)?,
+            CORE_MODULE | COMPONENT => map_to_depth(section.body, change, depth.checked_sub(1)?)?,
             _ => Cow::Borrowed(section.body),
         };
         is_changed |= matches!(body, Cow::Owned(_));

@@ -10,6 +10,7 @@ use wasmtime::{Engine, OutOfMemory};
 use super::super::proposals::describe_invalid;
 use super::super::{adapt, binary, producers};
 use super::bulk;
+use super::go_memory;
 use super::instances::{INSTANCES_BYTES_MAX, instances_bytes};
 use super::limits::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_TEXT_SIZE_MAX, NAME_BYTES_MAX, NAMES_MAX, Refusal, metadata_bytes_max,
@@ -53,7 +54,8 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
         false => invalid(&describe_invalid("component", bytes, error)),
     };
     check_instances(&bytes)?;
-    let Some(divided) = bulk::divided(&bytes) else {
+    let raised = go_memory::with_start_memory(&bytes).unwrap_or(Cow::Borrowed(&bytes));
+    let Some(divided) = bulk::divided(&raised) else {
         Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
         return Err(invalid(
             "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
@@ -70,11 +72,13 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     let component = component.map_err(|error| {
         // The original component is compiled too, to get its error, because the positions in the message must be those
         // in the original.
-        let is_original = is_out_of_memory(&error) || matches!(divided, Cow::Borrowed(_));
+        let is_original = matches!((&raised, &divided), (Cow::Borrowed(_), Cow::Borrowed(_)));
+        let is_original = is_original || is_out_of_memory(&error);
         let error = if is_original { error } else { Component::new(engine, &bytes).err().unwrap_or(error) };
         failed(&error, &bytes)
     })?;
     drop(divided);
+    drop(raised);
     drop(bytes);
     check_names(engine, &component)?;
     let artefact = component.serialize().map_err(|error| failed(&error, &[]))?;
