@@ -1,14 +1,14 @@
 //! The memory for request bodies whose events are not committed yet.
 //!
 //! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use all free memory up to [`TOTAL_BYTES`],
-//! so large bodies always leave some memory for them. A body with a large announced length is a large one from its first
-//! byte, so that many large bodies that begin to arrive take no memory of small ones. In each class (small and large),
-//! the bodies of one source or of one peer may not use more memory than is still free. So one source or peer alone can
-//! use half of the memory, and two can use a third each. If there is no memory for a body, the body that has been
-//! arriving for the longest time is refused to make room, provided that it has been arriving for longer than
-//! [`YIELD_AGE`].
+//! so large bodies always leave some memory for them. A body with a large announced length is a large one from its
+//! first byte, so that many large bodies that begin to arrive take no memory of small ones. In each class (small and
+//! large), the bodies of one source or of one peer may not use more memory than is still free. So one source or peer
+//! alone can use half of the memory, and two can use a third each. If there is no memory for a body, the bodies that
+//! have been arriving for the longest time are refused to make room, provided that they have been arriving for longer
+//! than [`YIELD_AGE`], and that this makes enough room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,8 +88,8 @@ enum Owner {
 struct Body {
     owners: [Owner; 2],
     held: usize,
-    /// The class of a body that has few bytes as yet.
-    announced: Class,
+    /// The class of the announced length. The body has at least this class.
+    class_min: Class,
     since: Instant,
     /// False when the body is complete. Its events are then about to be committed, so the body does not give way.
     is_arriving: bool,
@@ -105,7 +105,7 @@ impl Class {
 impl Body {
     /// Returns the class of the body when it has `bytes` bytes.
     fn class(&self, bytes: usize) -> Class {
-        self.announced.max(Class::of(bytes as u64))
+        self.class_min.max(Class::of(bytes as u64))
     }
 }
 
@@ -119,7 +119,7 @@ impl Budget {
         let body = Body {
             owners: [Owner::Source(owners.source), Owner::Peer(owners.peer)],
             held: 0,
-            announced: Class::of(announced),
+            class_min: Class::of(announced),
             since: Instant::now(),
             is_arriving: true,
             gives_way: gives_way.clone(),
@@ -187,12 +187,28 @@ impl Pool {
             return Ok(());
         }
         self.remove(&body);
-        let mut granted = Ok(());
         let class = body.class(bytes);
-        while let Some(full) = self.obstacle(class, &body.owners, bytes) {
-            if !self.make_room(class, full) {
-                granted = Err(Refused::Full);
-                break;
+        let (mut slow, mut gave_way) = (None, Vec::new());
+        let granted = loop {
+            let Some(full) = self.obstacle(class, &body.owners, bytes) else { break Ok(()) };
+            let slow = slow.get_or_insert_with(|| self.slow_bodies(class));
+            let is_of_owner = |id: &u64| {
+                full.is_none_or(|owner| self.bodies.get(id).is_some_and(|body| body.owners.contains(&owner)))
+            };
+            let Some(oldest) = slow.iter().position(is_of_owner).and_then(|at| slow.remove(at)) else {
+                break Err(Refused::Full);
+            };
+            if let Some(other) = self.bodies.remove(&oldest) {
+                self.remove(&other);
+                gave_way.push((oldest, other));
+            }
+        };
+        for (id, other) in gave_way {
+            if granted.is_ok() {
+                other.gives_way.notify_one();
+            } else {
+                self.add(&other);
+                self.bodies.insert(id, other);
             }
         }
         if granted.is_ok() {
@@ -203,9 +219,9 @@ impl Pool {
         granted
     }
 
-    /// Returns `None` if a body of `class` can have `bytes` bytes. Otherwise returns the owner whose share is used up, or
-    /// `Some(None)` if the memory of the whole class is used up. The caller must first release the memory that the body
-    /// already had.
+    /// Returns `None` if a body of `class` can have `bytes` bytes. Otherwise returns the owner whose share is used up,
+    /// or `Some(None)` if the memory of the whole class is used up. The caller must first release the memory that the
+    /// body already had.
     fn obstacle(&self, class: Class, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
         let used = |class| self.used.get(&class).copied().unwrap_or_default();
         let total_free = TOTAL_BYTES.saturating_sub(used(Class::Small) + used(Class::Large));
@@ -220,24 +236,14 @@ impl Pool {
         (bytes > free).then_some(None)
     }
 
-    /// Makes one body of the class give way: the body that has been arriving for the longest time. With `owner`, only
-    /// bodies of this owner can give way. Returns false if no such body has been arriving for longer than
-    /// [`YIELD_AGE`].
-    fn make_room(&mut self, class: Class, owner: Option<Owner>) -> bool {
-        let slow = |body: &Body| {
-            body.is_arriving
-                && body.held > 0
-                && body.class(body.held) == class
-                && owner.is_none_or(|owner| body.owners.contains(&owner))
-                && body.since.elapsed() > YIELD_AGE
+    /// Returns the bodies of the class that have been arriving for longer than [`YIELD_AGE`], the oldest first.
+    fn slow_bodies(&self, class: Class) -> VecDeque<u64> {
+        let is_slow = |body: &Body| {
+            body.is_arriving && body.held > 0 && body.class(body.held) == class && body.since.elapsed() > YIELD_AGE
         };
-        let candidates = self.bodies.iter().filter(|(_, body)| slow(body));
-        let Some(oldest) = candidates.map(|(id, _)| *id).min() else { return false };
-        if let Some(body) = self.bodies.remove(&oldest) {
-            self.remove(&body);
-            body.gives_way.notify_one();
-        }
-        true
+        let mut slow: Vec<u64> = self.bodies.iter().filter(|(_, body)| is_slow(body)).map(|(id, _)| *id).collect();
+        slow.sort_unstable();
+        slow.into()
     }
 
     fn add(&mut self, body: &Body) {
@@ -329,6 +335,21 @@ mod tests {
         held[0].grow(SMALL_MAX).unwrap();
         drop(held);
         assert_eq!(budget.used(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_body_gives_way_if_that_makes_too_little_room() {
+        let budget = Budget::default();
+        let complete = fill(&budget, owners(1, 1), MIB);
+        complete.iter().for_each(|memory| memory.complete(MIB).unwrap());
+        let slow = budget.register(owners(2, 2), MIB as u64);
+        slow.grow(1_000).unwrap();
+        tokio::time::advance(YIELD_AGE * 2).await;
+        let before = budget.used();
+        assert_eq!(budget.register(owners(1, 3), 0).grow(16 * MIB), Err(Refused::Full));
+        assert_eq!(budget.register(owners(3, 2), 0).grow(16 * MIB), Err(Refused::Full));
+        assert_eq!(budget.used(), before);
+        slow.grow(2_000).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
