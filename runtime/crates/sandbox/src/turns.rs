@@ -14,8 +14,8 @@
 //!
 //! Processor time is the time for which the thread runs, not the time that passes. So a short attempt does not count as
 //! long if other programs interrupt it on a busy machine. Reading the processor time is a system call, so it is read
-//! only if the attempt may be long ([`Stopwatch`]), and only for one of [`MEASURED_EVERY`] attempts that need turns from
-//! their start.
+//! only if the attempt may be long ([`Stopwatch`]). Of the attempts that need turns from their start, it is read for
+//! one of [`MEASURED_EVERY`].
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -45,8 +45,8 @@ const COMPUTING: Duration = Duration::from_micros(250);
 const SAMPLE_MIN: Duration = Duration::from_micros(64);
 /// Each attempt moves the average towards its own time, by one `SAMPLES`th of the difference.
 const SAMPLES: u32 = 8;
-/// The processor time is read for one of this number of attempts that need turns from their start. It decides nothing
-/// for the attempt itself then.
+/// Of the attempts that need turns from their start, one of this number is measured from its first poll, and recorded.
+/// The first poll of the others does not count towards [`FINISH_TIME`].
 const MEASURED_EVERY: u32 = 8;
 
 /// Gives turns to the attempts of one function, and keeps the average of their processor time.
@@ -106,12 +106,11 @@ impl Turns {
     /// Runs an attempt to its end. `turn` is the result of [`Turns::first`].
     pub(super) async fn run<F: Future>(&self, mut turn: Option<Slot<'_>>, mut guest: Pin<&mut F>) -> F::Output {
         let mut needs_turns = turn.is_some();
-        let mut is_measured = if needs_turns {
-            self.with_turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED_EVERY)
-        } else {
-            self.is_measured()
-        };
-        let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
+        let is_sample = !needs_turns || self.with_turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED_EVERY);
+        let mut is_measured = if needs_turns { is_sample } else { self.is_measured() };
+        // An attempt that is no sample records nothing. Otherwise short attempts, whose time is known without a system
+        // call, would be recorded more often than long ones.
+        let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: !is_sample };
         loop {
             if needs_turns && turn.is_none() {
                 // An attempt that has computed only for a short time should end before other attempts of its function
@@ -274,6 +273,20 @@ mod tests {
         assert_eq!(run(), None);
         assert!(!turns.is_computing());
         assert!(run().is_some_and(|used| used >= SAMPLE_MAX));
+        assert!(turns.is_computing());
+    }
+
+    #[tokio::test]
+    async fn of_attempts_that_need_turns_short_ones_count_no_more_than_long_ones() {
+        let turns = Turns::new(&FairSlots::new(1, 0));
+        (0..30).for_each(|_| turns.record(Some(SAMPLE_MAX)));
+        // Seven of eight attempts are short, and none of them is the one that is measured.
+        for n in 0..8 * MEASURED_EVERY {
+            let time = if n.is_multiple_of(MEASURED_EVERY) { SAMPLE_MAX } else { Duration::ZERO };
+            let turn = turns.first(false).await;
+            assert!(turn.is_some());
+            turns.run(turn, pin!(async { compute(time) })).await;
+        }
         assert!(turns.is_computing());
     }
 

@@ -3,7 +3,8 @@
 //! A small program of Go declares its data and 1 MiB more (`initialSize` in `cmd/link/internal/wasm/asm.go`), and then
 //! asks for 13 pages in three steps while it starts. Each of these steps, and the reset after the attempt, is a system
 //! call that changes the protection of memory, and that interrupts all other processors that run guests. So these pages
-//! are declared too. Go's allocator uses all memory that is there when it starts (`osinit` in `runtime/os_wasm.go`).
+//! are declared too, and count as used from the start. Go's allocator uses all memory that is there when it starts
+//! (`osinit` in `runtime/os_wasm.go`).
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use super::super::binary::section_id::MEMORIES;
 use super::bulk::{all_sections, joined, map_modules};
 
 /// The pages that are added to the declared memory. Programs that need more of them ask for the rest.
-const PAGES: u64 = 16;
+const PAGES: u64 = 13;
 
 /// Returns the component with more declared memory in its programs of Go. Returns `None` if it is malformed.
 pub(super) fn with_start_memory(component: &[u8]) -> Option<Cow<'_, [u8]>> {
@@ -47,7 +48,8 @@ mod tests {
         let bytes = addresses.iter().flat_map(|address: &u64| address.to_le_bytes());
         let fields: String = bytes.map(|byte| format!("\\{byte:02x}")).collect();
         let text = format!(
-            r#"(module (@custom "{custom}" "x") (memory (export "memory") {limits}) (data (i32.const 20480) "{fields}"))"#
+            r#"(module (@custom "{custom}" "x") (memory (export "memory") {limits})
+                (data (i32.const 20480) "{fields}"))"#
         );
         wat::parse_str(text).unwrap()
     }
@@ -62,14 +64,14 @@ mod tests {
 
     #[test]
     fn a_program_of_go_declares_the_pages_that_it_asks_for_at_its_start() {
-        for (limits, expected) in [("18", (34, None)), ("18 34", (34, Some(34))), ("18 65536", (34, Some(65_536)))] {
+        for (limits, expected) in [("18", (31, None)), ("18 31", (31, Some(31))), ("18 65536", (31, Some(65_536)))] {
             assert_eq!(memory_of(&with_start_memory(&program("go:buildid", limits)).unwrap()), expected);
         }
     }
 
     #[test]
     fn other_modules_and_programs_with_a_lower_maximum_stay_as_they_are() {
-        for (custom, limits) in [("other", "18"), ("go:buildid", "19"), ("go:buildid", "18 33")] {
+        for (custom, limits) in [("other", "18"), ("go:buildid", "19"), ("go:buildid", "18 30")] {
             let module = program(custom, limits);
             assert_eq!(*with_start_memory(&module).unwrap(), *module);
         }
