@@ -2,6 +2,7 @@
 //! happens when standard error cannot be written.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -67,6 +68,24 @@ fn a_second_stop_signal_ends_the_drain_at_once_and_the_running_delivery_stays_pe
     }
 }
 
+/// Returns a description of each process that runs in a folder: its signals, and its standard input, output and error.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let in_folder = processes.filter(|process| std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == folder));
+    in_folder
+        .map(|process| {
+            let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+            let kept = ["Name", "State", "PPid", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
+            let status: Vec<_> =
+                status.lines().filter(|line| kept.iter().any(|name| line.starts_with(&format!("{name}:")))).collect();
+            let descriptors = [0, 1, 2].map(|number| std::fs::read_link(process.join(format!("fd/{number}"))).ok());
+            let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+            format!("{status:?}, {descriptors:?}, {stat}")
+        })
+        .collect()
+}
+
 #[test]
 fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let mut evoke = Evoke::with(LAB);
@@ -90,7 +109,13 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     terminal.wait().unwrap();
     let status = || evoke.command(&["status"]).output();
     let output = || std::fs::read_to_string(evoke.path("terminal"));
-    assert_eventually!(!listen.exists(), "Evoke did not stop: {:?}, {:?}", output(), status());
+    assert_eventually!(
+        !listen.exists(),
+        "Evoke did not stop: {:?}, {:?}, {:#?}",
+        output(),
+        status(),
+        processes_in(&evoke.path("."))
+    );
     // The folder is locked until the process has ended.
     assert_eventually!(evoke.try_up(&[], &[]).is_ok(), "{}", evoke.log());
     assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());
