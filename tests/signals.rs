@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::assert_eventually;
-use crate::support::{Evoke, post, signal};
+use crate::support::{Evoke, get, post, signal};
 
 const LAB: &str = r#"
 evoke: 1
@@ -97,13 +97,13 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let mut terminal =
         terminal.current_dir(evoke.path(".")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let listen = evoke.path(".evoke/listen.json");
-    let address = || {
+    let address = |name: &str| {
         let text = std::fs::read_to_string(&listen).unwrap_or_default();
-        serde_json::from_str::<serde_json::Value>(&text).ok().map(|json| json["http"].as_str().unwrap().to_owned())
+        serde_json::from_str::<serde_json::Value>(&text).ok().map(|json| json[name].as_str().unwrap().to_owned())
     };
-    assert_eventually!(address().is_some(), "not up");
+    assert_eventually!(address("http").is_some(), "not up");
     let json = [("content-type", "application/json")];
-    assert_eq!(post(&address().unwrap(), "/in", &json, "{}").unwrap().status, 202);
+    assert_eq!(post(&address("http").unwrap(), "/in", &json, "{}").unwrap().status, 202);
     // The system closes the terminal.
     terminal.kill().unwrap();
     terminal.wait().unwrap();
@@ -111,9 +111,10 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let output = || std::fs::read_to_string(evoke.path("terminal"));
     assert_eventually!(
         !listen.exists(),
-        "Evoke did not stop: {:?}, {:?}, {:#?}",
+        "Evoke did not stop: {:?}, {:?}, {:?}, {:#?}",
         output(),
         status(),
+        address("admin").map(|admin| get(&admin, "/readyz")),
         processes_in(&evoke.path("."))
     );
     // The folder is locked until the process has ended.
