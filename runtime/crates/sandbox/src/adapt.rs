@@ -6,7 +6,7 @@
 //! that Evoke provides. A program of Go also gets memory for the adapter; see `adapt/go.rs`. A handler without WIT gets
 //! WIT; see `adapt/handler.rs`.
 
-mod go;
+pub(super) mod go;
 mod handler;
 
 use wasi_preview1_component_adapter_provider as adapter;
@@ -57,17 +57,6 @@ pub(super) fn component(engine: &Engine, mut module: Vec<u8>) -> Result<Vec<u8>,
         false => adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
     };
     encode(module, is_program, adapter).map_err(|error| conversion_error(&error))
-}
-
-/// Returns true if a program or a library has the layout of Go's linker, and imports only functions.
-pub(super) fn has_layout_of_go(module: &[u8]) -> bool {
-    go::has_known_layout(module)
-}
-
-/// Returns the memory section of a program of Go with `more` pages added to the declared size. Returns `None` if the
-/// program limits its memory to a lower size.
-pub(super) fn with_more_pages(memory: &[u8], more: u64) -> Option<Vec<u8>> {
-    go::with_more_pages(memory, more)
 }
 
 fn conversion_error(error: &anyhow::Error) -> String {

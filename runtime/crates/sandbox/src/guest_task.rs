@@ -122,15 +122,11 @@ impl Wake for Task {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut state = self.lock();
-        match &mut *state {
-            State::Starts { is_woken } => *is_woken = true,
-            State::Waits(_) => {
-                if let State::Waits(guest) = std::mem::replace(&mut *state, State::Over) {
-                    *state = State::Moved(self.guests.spawn(guest));
-                }
-            }
-            State::Moved(_) | State::Over => {}
-        }
+        *state = match std::mem::replace(&mut *state, State::Over) {
+            State::Starts { .. } => State::Starts { is_woken: true },
+            State::Waits(guest) => State::Moved(self.guests.spawn(guest)),
+            other => other,
+        };
     }
 }
 

@@ -29,15 +29,20 @@ pub(super) fn is_program(module: &[u8]) -> bool {
     sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
 }
 
-/// See [`super::has_layout_of_go`].
-pub(super) fn has_known_layout(module: &[u8]) -> bool {
-    let body = |id| sections(module).find(|section| section.id == id).map(|section| section.body);
-    let is_known = || {
-        imported_functions(body(IMPORTS).unwrap_or(&[0]))?;
-        let pages = pages_min(body(MEMORIES)?)?;
-        find_end(&sections(module).find(|section| section.id == DATA)?, pages)
-    };
-    is_program(module) && is_known().is_some()
+/// Returns the memory section of a program or a library with `more` pages added to the declared size. Returns `None` if
+/// its layout is not that of Go's linker, or if it limits its memory to a lower size.
+pub(crate) fn memory_with_more_pages(module: &[u8], more: u64) -> Option<Vec<u8>> {
+    if !is_program(module) {
+        return None;
+    }
+    let section = |id| sections(module).find(|section| section.id == id);
+    imported_functions(section(IMPORTS).map_or(&[0], |imports| imports.body))?;
+    let memory = section(MEMORIES)?.body;
+    let pages = pages_min(memory)?;
+    find_end(&section(DATA)?, pages)?;
+    // The flag 1: the size is followed by its maximum.
+    let max = if memory.get(1)? & 1 == 0 { PAGES_MAX } else { leb128(leb128(memory.get(2..)?)?.1)?.0 };
+    if pages + more <= max { memories(memory, pages + more) } else { None }
 }
 
 /// Returns the program with memory for the adapter. The program must be valid. Returns `None` if its layout is not that
@@ -162,14 +167,6 @@ fn pages_min(body: &[u8]) -> Option<u64> {
     Some(pages)
 }
 
-/// See [`super::with_more_pages`].
-pub(super) fn with_more_pages(memory: &[u8], more: u64) -> Option<Vec<u8>> {
-    let pages = pages_min(memory)? + more;
-    // The flag 1: the size is followed by its maximum.
-    let max = if memory.get(1)? & 1 == 0 { PAGES_MAX } else { leb128(leb128(memory.get(2..)?)?.1)?.0 };
-    if pages <= max { memories(memory, pages) } else { None }
-}
-
 /// Returns the memory section with the declared size changed to `pages`.
 fn memories(body: &[u8], pages: u64) -> Option<Vec<u8>> {
     let (head, rest) = body.split_at_checked(2)?;
@@ -194,6 +191,10 @@ mod tests {
 
     /// A module whose layout is that of Go's linker, and whose data ends at `end`.
     fn program(end: u64, pages: u64) -> Vec<u8> {
+        program_with("go:buildid", end, &pages.to_string())
+    }
+
+    fn program_with(custom: &str, end: u64, pages: &str) -> Vec<u8> {
         let addresses = [0x5000, 0x6000, 0x6000, 0x7000, 0x7000, 0x8000, 0x8000, end, end, end, end];
         let fields: String = addresses
             .iter()
@@ -201,7 +202,7 @@ mod tests {
             .map(|byte| format!("\\{byte:02x}"))
             .collect();
         let text = format!(
-            r#"(module (@custom "go:buildid" "x")
+            r#"(module (@custom "{custom}" "x")
                 (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
                 (memory (export "memory") {pages}) (global $sp (mut i32) (i32.const 7))
                 (func (export "_start") (drop (call $write (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))))
@@ -254,6 +255,26 @@ mod tests {
         let whole = program(0x2_0000, 18);
         for end in 0..whole.len() {
             let _ = with_reserved_memory(&whole[..end]);
+        }
+    }
+
+    #[test]
+    fn pages_are_added_to_the_memory_of_a_program() {
+        for (limits, expected) in [("18", "31"), ("18 31", "31 31"), ("18 65536", "31 65536")] {
+            let expected = program_with("go:buildid", 0x2_0000, expected);
+            let expected = sections(&expected).find(|section| section.id == MEMORIES).unwrap().body.to_vec();
+            assert_eq!(memory_with_more_pages(&program_with("go:buildid", 0x2_0000, limits), 13), Some(expected));
+        }
+    }
+
+    #[test]
+    fn no_pages_are_added_to_other_modules_and_beyond_the_maximum() {
+        for (custom, limits) in [("other", "18"), ("go:buildid", "19"), ("go:buildid", "18 30")] {
+            assert!(memory_with_more_pages(&program_with(custom, 0x2_0000, limits), 13).is_none());
+        }
+        let whole = program(0x2_0000, 18);
+        for end in 0..whole.len() {
+            let _ = memory_with_more_pages(&whole[..end], 13);
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::super::adapt;
+use super::super::adapt::go;
 use super::super::binary::section_id::MEMORIES;
 use super::bulk::{all_sections, joined, map_modules};
 
@@ -17,67 +17,24 @@ const PAGES: u64 = 13;
 
 /// Returns the component with more declared memory in its programs of Go. Returns `None` if it is malformed.
 pub(super) fn with_start_memory(component: &[u8]) -> Option<Cow<'_, [u8]>> {
-    map_modules(component, &|module| Some(raised(module).map_or(Cow::Borrowed(module), Cow::Owned)))
-}
-
-/// Returns `None` if the module does not change.
-fn raised(module: &[u8]) -> Option<Vec<u8>> {
-    if !adapt::has_layout_of_go(module) {
-        return None;
-    }
-    let sections = all_sections(module)?.into_iter().map(|section| {
-        let body = match section.id {
-            MEMORIES => Cow::Owned(adapt::with_more_pages(section.body, PAGES)?),
-            _ => Cow::Borrowed(section.body),
-        };
-        Some((section.id, body))
-    });
-    joined(module, sections.collect::<Option<_>>()?)
+    map_modules(component, &|module| {
+        let Some(memory) = go::memory_with_more_pages(module, PAGES) else { return Some(Cow::Borrowed(module)) };
+        let body = |id, body| if id == MEMORIES { Cow::Borrowed(&*memory) } else { Cow::Borrowed(body) };
+        let sections = all_sections(module)?.into_iter().map(|section| (section.id, body(section.id, section.body)));
+        joined(module, sections.collect()).map(Cow::Owned)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use wasmtime::{Config, Engine, Module};
-
     use super::*;
 
-    /// A module with the layout of Go's linker. Its data ends at 0x20000, so it declares 18 pages.
-    fn program(custom: &str, limits: &str) -> Vec<u8> {
-        let end: u64 = 0x2_0000;
-        let addresses = [0x5000, 0x6000, 0x6000, 0x7000, 0x7000, 0x8000, 0x8000, end, end, end, end];
-        let bytes = addresses.iter().flat_map(|address: &u64| address.to_le_bytes());
-        let fields: String = bytes.map(|byte| format!("\\{byte:02x}")).collect();
-        let text = format!(
-            r#"(module (@custom "{custom}" "x") (memory (export "memory") {limits})
-                (data (i32.const 20480) "{fields}"))"#
-        );
-        wat::parse_str(text).unwrap()
-    }
-
-    fn memory_of(module: &[u8]) -> (u64, Option<u64>) {
-        let engine = Engine::new(Config::new().gc_support(false)).unwrap();
-        let module = Module::new(&engine, module).unwrap();
-        let memory = module.exports().next().unwrap().ty();
-        let memory = memory.unwrap_memory();
-        (memory.minimum(), memory.maximum())
-    }
-
     #[test]
-    fn a_program_of_go_declares_the_pages_that_it_asks_for_at_its_start() {
-        for (limits, expected) in [("18", (31, None)), ("18 31", (31, Some(31))), ("18 65536", (31, Some(65_536)))] {
-            assert_eq!(memory_of(&with_start_memory(&program("go:buildid", limits)).unwrap()), expected);
-        }
-    }
-
-    #[test]
-    fn other_modules_and_programs_with_a_lower_maximum_stay_as_they_are() {
-        for (custom, limits) in [("other", "18"), ("go:buildid", "19"), ("go:buildid", "18 30")] {
-            let module = program(custom, limits);
-            assert_eq!(*with_start_memory(&module).unwrap(), *module);
-        }
-        let whole = program("go:buildid", "18");
-        for end in 8..whole.len() {
-            let _ = with_start_memory(&whole[..end]);
-        }
+    fn a_module_that_is_not_of_go_stays_as_it_is_and_a_malformed_one_is_refused() {
+        let module = wat::parse_str(r#"(module (memory 1) (data (i32.const 0) "x"))"#).unwrap();
+        assert!(matches!(with_start_memory(&module), Some(Cow::Borrowed(same)) if same == module));
+        let component = wat::parse_str("(component (core module (memory 1)))").unwrap();
+        assert!(matches!(with_start_memory(&component), Some(Cow::Borrowed(same)) if same == component));
+        assert!(with_start_memory(&component[..component.len() - 1]).is_none());
     }
 }
