@@ -21,13 +21,18 @@
 // The package state is the stored state, and the package http sends requests. Import them only if the function uses them:
 // the component then needs the grants of `allow: { state: true }` and `allow: { http: [ORIGIN] }`.
 //
+// Evoke starts the runtime and the packages of the program when it compiles the function, and each attempt continues from
+// there; see the package snapshot.
+//
 // A function is built as a library of GOOS=wasip1 GOARCH=wasm, with
 //
 //	go build -buildmode=c-shared -ldflags=-checklinkname=0 -o function.wasm .
 package evoke
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	_ "unsafe" // for go:linkname
 
 	"evoke/internal/attempt"
@@ -35,6 +40,7 @@ import (
 	_ "evoke/internal/bindings/exports/wit_exports"
 	types "evoke/internal/bindings/imports/evoke_function_types"
 	wit "evoke/internal/wit/types"
+	"evoke/snapshot"
 )
 
 // handle is the function.
@@ -56,7 +62,20 @@ func Handle[F func(Event) error | func(Event, Delivery) error](function F) {
 //go:linkname programMain main.main
 func programMain()
 
-func init() { handler.Function = run }
+func init() {
+	handler.Function = run
+	snapshot.Warm(warm)
+}
+
+// warm fills the caches that the first use of encoding/json and fmt fills.
+func warm() {
+	var value struct {
+		Text  string
+		Other map[string]any
+	}
+	err := json.Unmarshal([]byte(`{"text":"a","other":{"b":[1,true,null]}}`), &value)
+	_, _ = json.Marshal(map[string]string{"text": fmt.Sprintf("%v %s %d", err, value.Text, len(value.Other))})
+}
 
 type result = wit.Result[wit.Unit, types.Failure]
 

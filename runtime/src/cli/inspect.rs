@@ -11,7 +11,7 @@ use super::compile::CompileOptions;
 use super::text::{BOLD, DIM, colour, count, escape, format_bytes, print, print_json};
 use super::{Common, Failure};
 use crate::control::load::compile_help;
-use evoke_sandbox::{self as sandbox, Availability, Compiler, Inspection, Interface, Kind, LoadError};
+use evoke_sandbox::{self as sandbox, Availability, Compiler, Inspection, Interface, Kind, LoadError, Start};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -118,6 +118,11 @@ fn to_json(path: &str, inspected: &Inspection) -> Value {
         json!({ "name": name, "version": version, "supply": supply, "reason": reason })
     };
     let grant = |grant: &Grant| json!({ "key": grant.key, "value": grant.value, "needed": grant.needed });
+    let (start, start_reason) = match &inspected.start {
+        Start::Attempt => ("attempt", None),
+        Start::Compilation => ("compilation", None),
+        Start::Refused(reason) => ("attempt", Some(reason)),
+    };
     json!({
         "component": path,
         "kind": kind_name(inspected.kind),
@@ -129,6 +134,8 @@ fn to_json(path: &str, inspected: &Inspection) -> Value {
         "functions": inspected.functions,
         "modules": inspected.modules,
         "producers": inspected.producers,
+        "start": start,
+        "start_reason": start_reason,
         "imports": inspected.imports.iter().map(import).collect::<Vec<_>>(),
         "exports": inspected.exports.iter().map(interface).collect::<Vec<_>>(),
         "allow": grants(inspected).iter().map(grant).collect::<Vec<_>>(),
@@ -160,7 +167,12 @@ fn render(path: &str, inspected: &Inspection) -> String {
         ("made by", if made_by.is_empty() { "unknown".to_owned() } else { made_by.join(", ") }),
         ("sha256", inspected.sha256.clone()),
     ];
-    for (name, fact) in facts {
+    let start = match &inspected.start {
+        Start::Attempt => None,
+        Start::Compilation => Some("once, when it is compiled; each attempt continues from there".to_owned()),
+        Start::Refused(reason) => Some(format!("in each attempt, because it {}", escape(reason))),
+    };
+    for (name, fact) in facts.into_iter().chain(start.map(|start| ("starts", start))) {
         text += &format!("  {DIM}{name:<9}{DIM:#} {fact}\n");
     }
     text +=

@@ -17,6 +17,7 @@ pub(crate) mod section_id {
     pub(crate) const START: u8 = 8;
     pub(crate) const CODE: u8 = 10;
     pub(crate) const DATA: u8 = 11;
+    pub(crate) const DATA_COUNT: u8 = 12;
     pub(crate) const TAGS: u8 = 13;
     // of components
     pub(crate) const CORE_MODULE: u8 = 1;

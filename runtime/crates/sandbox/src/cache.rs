@@ -52,9 +52,10 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
 /// The version of the changes that the compiler process makes to a component before wasmtime compiles it
-/// (`compile/go_memory.rs`, `compile/bulk.rs`, `compile/link.rs`), and of the facts in its output. The names of
-/// components in the cache depend on this version, so compiled components of another version are not used.
-const TRANSLATION: u32 = 5;
+/// (`compile/go_memory.rs`, `compile/snapshot.rs`, `compile/bulk.rs`, `compile/link.rs`), and of the facts in its
+/// output. The names of components in the cache depend on this version, so compiled components of another version are
+/// not used.
+const TRANSLATION: u32 = 6;
 
 pub(super) struct Cache {
     /// `None` keeps everything in memory.

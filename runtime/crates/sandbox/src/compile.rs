@@ -20,6 +20,7 @@ mod limits;
 mod link;
 mod output;
 mod process;
+mod snapshot;
 mod translate;
 
 pub(super) use cancel::{Cancelled, cancellation};
@@ -27,6 +28,7 @@ pub use child::{ChildArguments, run_child};
 pub(super) use input::{Input, memory_file, open_cached};
 pub(super) use limits::output_bytes_max;
 pub use limits::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, CompileLimits, Refusal};
+pub use output::Start;
 pub(super) use output::{Facts, Output};
 pub(super) use process::CompileError;
 pub use process::Compiler;

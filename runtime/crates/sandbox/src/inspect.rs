@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::adapt::EXIT;
 use super::cache::{Cache, Compiled};
-use super::compile::{Compiler, Facts};
+use super::compile::{Compiler, Facts, Start};
 use super::component::{LoadError, memory_at_start, read_file};
 use super::engine;
 use super::grants::Grants;
@@ -41,6 +41,8 @@ pub struct Inspection {
     /// The tools that made the component, by field (`language`, `processed-by`, `sdk`), as listed in the component
     /// itself.
     pub producers: BTreeMap<String, BTreeSet<String>>,
+    /// When its program starts.
+    pub start: Start,
 }
 
 /// Name and version of an interface.
@@ -83,7 +85,7 @@ pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError>
     let cache = Cache::in_memory(engine.clone(), compiler).map_err(|error| machine(error.to_string()))?;
     let compiled = cache.load_or_compile(&input, None).map_err(|error| LoadError::compiling(path, error))?;
     let Compiled { component, facts, bytes: compiled_bytes, .. } = compiled;
-    let Facts { is_module, modules, functions, producers, .. } = facts;
+    let Facts { is_module, modules, functions, producers, start, .. } = facts;
     let (sha256, file_bytes) = (hex(&input.sha256), input.bytes);
     let kind = Kind::of(&engine, &component).ok();
     let ty = component.component_type();
@@ -104,6 +106,7 @@ pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError>
         functions,
         modules,
         producers,
+        start,
     })
 }
 

@@ -90,7 +90,7 @@ pub use answers::{Answer, BodyAnswer, HttpAnswers};
 pub use attempt::{Attempt, Call};
 pub use compile::{
     COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
-    Refusal, run_child,
+    Refusal, Start, run_child,
 };
 pub use component::{LoadError, expected_kind};
 pub use function::Function;

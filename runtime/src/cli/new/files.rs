@@ -148,6 +148,10 @@ const GO: &[File] = files!("sdk/go":
     "nethttp/nethttp.go",
     "panic.go",
     "publish.go",
+    "snapshot/doc.go",
+    "snapshot/empty.s",
+    "snapshot/other.go",
+    "snapshot/snapshot.go",
     "state/state.go",
 );
 

@@ -25,7 +25,7 @@ const FIELDS: usize = 11;
 const FIELD_BYTES: usize = 8;
 
 /// Returns true for a program that Go's own toolchain built. Go's linker adds the section `go:buildid`.
-pub(super) fn is_program(module: &[u8]) -> bool {
+pub(crate) fn is_program(module: &[u8]) -> bool {
     sections(module).any(|section| section.id == CUSTOM && section.body.starts_with(b"\x0ago:buildid"))
 }
 

@@ -45,6 +45,22 @@ pub(crate) struct Facts {
     pub(crate) data_bytes: u64,
     /// The tools that made the component, by field (see `producers.rs`).
     pub(crate) producers: BTreeMap<String, BTreeSet<String>>,
+    /// When its program starts.
+    pub(crate) start: Start,
+}
+
+/// When the program in a component starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// In each attempt.
+    #[default]
+    Attempt,
+    /// When it is compiled; each attempt continues from there (`compile/snapshot.rs`).
+    Compilation,
+    /// In each attempt, although it asks for a start when it is compiled. The reason continues a sentence that starts with
+    /// the program.
+    Refused(String),
 }
 
 /// The part of the output that the parent reads.

@@ -17,7 +17,8 @@ use super::limits::{
     output_bytes_max,
 };
 use super::link;
-use super::output::{Facts, REPORT_BYTES_MAX, Report, bounded};
+use super::output::{Facts, REPORT_BYTES_MAX, Report, Start, bounded};
+use super::snapshot;
 
 /// The section of a compiled component that the parent decodes when it loads the component.
 const METADATA_SECTION: &str = ".wasmtime.info";
@@ -41,12 +42,13 @@ pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>
 fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Facts), Report> {
     let file_bytes = file.len() as u64;
     let bytes = check_binary(file)?;
-    let facts = Facts {
+    let mut facts = Facts {
         is_module: binary::is_module(&bytes),
         modules: binary::parts(&bytes).into_iter().filter(|part| binary::is_module(part)).count() as u64,
         functions: binary::function_count(&bytes),
         data_bytes: binary::data_bytes(&bytes),
         producers: producers::producers(&bytes),
+        start: Start::Attempt,
     };
     let bytes = if facts.is_module { adapt::component(engine, bytes).map_err(|m| invalid(&m))? } else { bytes };
     let failed = |error: &wasmtime::Error, bytes: &[u8]| match is_out_of_memory(error) {
@@ -55,6 +57,17 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     };
     check_instances(&bytes)?;
     let raised = go_memory::with_start_memory(&bytes).unwrap_or(Cow::Borrowed(&bytes));
+    let raised = match snapshot::started(&raised) {
+        Some(Ok(started)) => {
+            facts.start = Start::Compilation;
+            Cow::Owned(started)
+        }
+        Some(Err(reason)) => {
+            facts.start = Start::Refused(bounded(&reason));
+            raised
+        }
+        None => raised,
+    };
     let Some(divided) = bulk::divided(&raised) else {
         Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
         return Err(invalid(

@@ -1,0 +1,79 @@
+//! Starts programs of Go once, while they are compiled, instead of in each attempt.
+//!
+//! The start of Go's runtime and of the packages takes longer than a short function. So the module is started here, in an
+//! interpreter (`snapshot/start.rs`), and its memory and its global variables become its initial ones
+//! (`snapshot/module.rs`). In each attempt, `_initialize` is then a function that only seeds the generators of random
+//! numbers anew and reads the environment (`sdk/go/snapshot`).
+//!
+//! A module asks for this with the exports [`BEFORE`] and [`AFTER`]. The start gets nothing from outside: a call of the
+//! host that could have another result in an attempt ends it, and the module stays as it is. The random numbers of the
+//! start depend only on the module, so that a recorded attempt has the same result after the module was compiled again.
+
+mod module;
+mod start;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use wasmparser::{BinaryReader, ExportSectionReader};
+
+use super::super::adapt::go;
+use super::super::binary::section_id::EXPORTS;
+use super::super::binary::sections;
+use super::bulk::map_modules;
+
+const INITIALIZE: &str = "_initialize";
+/// `() -> i32`: called after the start and before the snapshot. Returns the address of [`RESERVED`] bytes for the adapter
+/// of WASI 0.1, or zero to refuse the snapshot.
+const BEFORE: &str = "evoke-before-snapshot";
+/// `() -> ()`: called in each attempt in place of [`INITIALIZE`].
+const AFTER: &str = "evoke-after-snapshot";
+const MEMORY: &str = "memory";
+/// `(i32, i32, i32, i32) -> i32`: allocates memory for the adapter and for results of the host.
+const REALLOC: &str = "cabi_realloc";
+
+const PAGE: usize = 64 * 1024;
+/// The adapter takes one page for its state and one for its stack at its first call. They must not come from Go's
+/// allocator, which would free them.
+const RESERVED: usize = 2 * PAGE;
+
+/// Why a module stays as it is. The text continues a sentence that starts with the module.
+type Refused = Cow<'static, str>;
+
+/// The layout is not that of Go's linker.
+const LAYOUT: Refused = Cow::Borrowed("has another layout than programs of Go");
+
+/// Returns the component with its first program of Go that asks for it started, or why that program stays as it is.
+/// Returns `None` if no program asks for it, or if the component is malformed.
+pub(super) fn started(component: &[u8]) -> Option<Result<Vec<u8>, Refused>> {
+    // One program at most, which bounds the time.
+    let refused: Rc<RefCell<Option<Option<Refused>>>> = Rc::default();
+    let result = refused.clone();
+    let change = move |module| {
+        if result.borrow().is_some() || !go::is_program(module) || !asks(module) {
+            return Some(Cow::Borrowed(module));
+        }
+        let started = start::start(module).and_then(|started| module::with_start(module, &started).ok_or(LAYOUT));
+        result.replace(Some(started.as_ref().err().cloned()));
+        Some(started.map_or(Cow::Borrowed(module), Cow::Owned))
+    };
+    let changed = map_modules(component, &change)?;
+    match (changed, refused.take()?) {
+        (Cow::Owned(started), None) => Some(Ok(started)),
+        (_, refused) => Some(Err(refused.unwrap_or(LAYOUT))),
+    }
+}
+
+fn asks(module: &[u8]) -> bool {
+    let exports = body(module, EXPORTS).and_then(|body| ExportSectionReader::new(BinaryReader::new(body, 0)).ok());
+    let names: Vec<&str> = exports.into_iter().flatten().flatten().map(|export| export.name).collect();
+    [INITIALIZE, BEFORE, AFTER].iter().all(|name| names.contains(name))
+}
+
+fn body(module: &[u8], id: u8) -> Option<&[u8]> {
+    sections(module).find(|section| section.id == id).map(|section| section.body)
+}

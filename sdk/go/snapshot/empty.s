@@ -1,0 +1,1 @@
+// Lets a Go file declare a function without a body.
