@@ -5,7 +5,7 @@
 //! use evoke_threshold::{Machine, Moment, Rules, Sample, State, Thresholds};
 //!
 //! let rules = Rules { thresholds: Thresholds::rising(80.0, 90.0).clear(5.0), ..Rules::default() };
-//! let at = |second: i64| Moment { wall_ms: 1_700_000_000_000 + second * 1_000, mono_ms: second * 1_000 };
+//! let at = |second: i64| Moment { wall_ms: 1_700_000_000_000 + second * 1_000, mono_us: second * 1_000_000 };
 //! let mut disk = Machine::new(at(0));
 //! assert!(disk.observe(&rules, at(0), Sample::value(79.0)).is_none());
 //! let change = disk.observe(&rules, at(5), Sample::value(85.0)).unwrap();

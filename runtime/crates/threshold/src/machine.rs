@@ -12,21 +12,32 @@ use super::level::{Level, State, Thresholds};
 pub struct Moment {
     /// Milliseconds since the Unix epoch.
     pub wall_ms: i64,
-    /// Milliseconds on a monotonic clock; the clock may start at any value.
-    pub mono_ms: i64,
+    /// Microseconds on a monotonic clock; the clock may start at any value. Not milliseconds, because the difference of two
+    /// times that are rounded down can be a millisecond more than the time between them.
+    pub mono_us: i64,
 }
 
 impl Moment {
+    /// Returns the time on the monotonic clock in milliseconds, rounded down.
+    pub fn mono_ms(self) -> i64 {
+        self.mono_us.div_euclid(1_000)
+    }
+
+    /// Returns the whole milliseconds from `earlier` to this moment; 0 if `earlier` is later.
+    pub fn ms_since(self, earlier: Self) -> i64 {
+        self.mono_us.saturating_sub(earlier.mono_us).max(0) / 1_000
+    }
+
     /// Converts a stored wall time to a moment, with the help of the current time `now` on both clocks. For a wall time
     /// in the future, the monotonic time of the result is that of `now`.
     fn of_wall(wall_ms: i64, now: Self) -> Self {
         let ago = now.wall_ms.saturating_sub(wall_ms).max(0);
-        Self { wall_ms, mono_ms: now.mono_ms.saturating_sub(ago) }
+        Self { wall_ms, mono_us: now.mono_us.saturating_sub(ago.saturating_mul(1_000)) }
     }
 
     /// Converts a time on the monotonic clock to a wall time that can be stored.
     fn to_wall(mono_ms: i64, now: Self) -> i64 {
-        now.wall_ms.saturating_sub(now.mono_ms.saturating_sub(mono_ms))
+        now.wall_ms.saturating_sub(now.mono_ms().saturating_sub(mono_ms))
     }
 }
 
@@ -164,7 +175,7 @@ impl Machine {
 
     /// Creates the machine of a thing that an earlier process read.
     pub fn restore(saved: &Saved, now: Moment) -> Self {
-        let changes = saved.changes_ms.iter().map(|wall| Moment::of_wall(*wall, now).mono_ms).collect();
+        let changes = saved.changes_ms.iter().map(|wall| Moment::of_wall(*wall, now).mono_ms()).collect();
         Self {
             state: saved.state,
             since: Moment::of_wall(saved.since_ms, now),
@@ -226,7 +237,7 @@ impl Machine {
             };
         }
         let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
-        let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
+        let lasted_ms = support.since.ms_since(self.since);
         (self.state, self.since) = (to, support.since);
         // The earlier readings may also support a change from the new state to a third state. The time of these
         // readings counts for that change too.
@@ -236,7 +247,7 @@ impl Machine {
             }
         }
         let kind = match &rules.flap {
-            Some(flap) if self.changes.add(flap, now.mono_ms) => ChangeKind::Flapping,
+            Some(flap) if self.changes.add(flap, now.mono_ms()) => ChangeKind::Flapping,
             Some(_) if self.changes.is_flapping => return None,
             _ => ChangeKind::Changed,
         };
@@ -253,7 +264,7 @@ impl Machine {
             .deviation
             .as_ref()
             .zip(value)
-            .and_then(|(deviation, value)| self.baseline.observe(deviation, now.mono_ms, value));
+            .and_then(|(deviation, value)| self.baseline.observe(deviation, now.mono_ms(), value));
         let of_deviation = if deviates == Some(true) { Level::Warning } else { Level::Ok };
         of_value.max(of_deviation).max(at_least).into()
     }
@@ -263,7 +274,7 @@ impl Machine {
     fn reached(&self, rules: &Rules, now: Moment) -> Option<(State, Support)> {
         let held = |state: State| {
             let support = self.supported[state as usize]?;
-            (now.mono_ms.saturating_sub(support.since.mono_ms) >= rules.hold_ms).then_some((state, support))
+            (now.ms_since(support.since) >= rules.hold_ms).then_some((state, support))
         };
         let current = self.state.level();
         let is_worse = |state: State| state.level() > current;
@@ -273,19 +284,19 @@ impl Machine {
 
     /// Processes a reading that does not change the state. Reports the end of flapping, or a reminder that is due.
     fn unchanged(&mut self, rules: &Rules, now: Moment) -> Option<Change> {
-        let lasts_ms = now.mono_ms.saturating_sub(self.since.mono_ms).max(0);
+        let lasts_ms = now.ms_since(self.since);
         match &rules.flap {
             // The configuration no longer has a rule for flapping.
             None if self.changes.is_flapping => {
                 self.changes = Changes::default();
                 return Some(self.tell(ChangeKind::Settled, now, lasts_ms, false));
             }
-            Some(flap) if self.changes.settle(flap, now.mono_ms) => {
+            Some(flap) if self.changes.settle(flap, now.mono_ms()) => {
                 return Some(self.tell(ChangeKind::Settled, now, lasts_ms, false));
             }
             _ => {}
         }
-        let is_due = |repeat_ms: i64| now.mono_ms.saturating_sub(self.told_at.mono_ms) >= repeat_ms;
+        let is_due = |repeat_ms: i64| now.ms_since(self.told_at) >= repeat_ms;
         let reminds = self.state != State::Ok && rules.repeat_ms.is_some_and(is_due);
         reminds.then(|| self.tell(ChangeKind::Reminder, now, lasts_ms, false))
     }

@@ -30,7 +30,7 @@ pub(super) fn forget_gone(subjects: &mut Subjects, uri: &str, check: &Check, now
     let after = if gone == State::Ok { 0 } else { settings::millis(FORGET_AFTER) };
     let mut marks = Vec::new();
     subjects.retain(|subject, watched| {
-        let lasts = now.mono_ms - watched.machine.since().mono_ms;
+        let lasts = now.ms_since(watched.machine.since());
         let stays = watched.is_found || watched.state() != gone || lasts < after || fixed.contains(subject);
         if !stays {
             marks.extend(removal(uri, subject, watched));
@@ -57,7 +57,7 @@ pub(super) fn forget_excess(
     // The order of removal. First the subjects whose state already says that they are gone, the longest gone first.
     // Then the others, the newest first. Because of the option `for`, some of them may not be reported as gone yet. If
     // the oldest were removed first, many new names could prevent this report for an old subject.
-    let order = |watched: &Watched| match watched.machine.since().mono_ms {
+    let order = |watched: &Watched| match watched.machine.since().mono_us {
         since if watched.state() == gone => (false, since),
         since => (true, -since),
     };

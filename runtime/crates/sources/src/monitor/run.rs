@@ -87,7 +87,7 @@ impl Monitor {
     }
 
     fn now(&self) -> Moment {
-        Moment { wall_ms: self.ctx.clock.now_ms(), mono_ms: settings::millis(self.start.elapsed()) }
+        Moment { wall_ms: self.ctx.clock.now_ms(), mono_us: settings::micros(self.start.elapsed()) }
     }
 
     /// Continues with the states and the readings in the store. Removes the states and readings of subjects that the
@@ -121,7 +121,7 @@ impl Monitor {
             };
             let restored = watched.minutes.restore(hour, value).unwrap_or_default();
             for (wall_ms, value) in restored {
-                watched.machine.learn(&self.rules, now.mono_ms - (now.wall_ms - wall_ms), f64::from(value));
+                watched.machine.learn(&self.rules, now.mono_ms() - (now.wall_ms - wall_ms), f64::from(value));
             }
         }
         self.unwritten.extend(forget_excess(&mut subjects, &self.uri, &config.check, |_| true));

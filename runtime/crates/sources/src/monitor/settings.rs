@@ -73,6 +73,10 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 impl MonitorSource {
     /// Returns true if the monitor starts programs. The operator must allow this with `--allow-commands`.
     pub fn runs_commands(&self) -> bool {

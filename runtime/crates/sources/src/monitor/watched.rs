@@ -76,7 +76,7 @@ impl Watched {
             Outcome::Read(Found { value, at_least, detail }) => {
                 self.detail = detail;
                 let value = match value {
-                    Some(count) if is_counter => self.counter.observe(now.mono_ms, count, quantity.per()),
+                    Some(count) if is_counter => self.counter.observe(now.mono_ms(), count, quantity.per()),
                     value => value,
                 };
                 if is_counter && value.is_none() && at_least == Level::Ok {

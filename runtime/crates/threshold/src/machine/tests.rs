@@ -1,7 +1,7 @@
 use super::*;
 
 fn at(second: i64) -> Moment {
-    Moment { wall_ms: 1_700_000_000_000 + second * 1_000, mono_ms: second * 1_000 }
+    Moment { wall_ms: 1_700_000_000_000 + second * 1_000, mono_us: second * 1_000_000 }
 }
 
 fn disk() -> Rules {
@@ -30,6 +30,17 @@ fn each_change_of_state_is_told_once_with_its_duration() {
     assert_eq!(changes(&mut machine, &disk(), 0, &readings), expected);
     let change = machine.observe(&disk(), at(20), Sample::value(99.0)).unwrap();
     assert_eq!((change.since, change.lasted_ms, change.missed), (at(20), 13_000, false));
+}
+
+#[test]
+fn a_state_lasts_no_less_than_the_hold_time() {
+    let rules = Rules { hold_ms: 2_000, ..disk() };
+    let mut machine = Machine::new(at(0));
+    // Rounded down to milliseconds, the second reading is 2,000 ms after the first.
+    let mut observe = |mono_us: i64| machine.observe(&rules, Moment { mono_us, ..at(0) }, Sample::value(95.0));
+    assert_eq!(observe(999), None);
+    assert_eq!(observe(2_000_998), None);
+    assert_eq!(observe(2_000_999).map(|change| change.to), Some(Critical));
 }
 
 #[test]
@@ -159,7 +170,7 @@ fn a_jump_of_the_wall_clock_changes_no_wait() {
     // A stored time in the future becomes the current time.
     let saved = machine.saved(at(5));
     let restarted = Machine::restore(&saved, jumped(6, -10_000));
-    assert_eq!(restarted.since().mono_ms, at(6).mono_ms);
+    assert_eq!(restarted.since().mono_us, at(6).mono_us);
 }
 
 #[test]
@@ -172,6 +183,6 @@ fn a_deviation_is_a_warning() {
     assert_eq!(changes(&mut machine, &rules, 200, &values(&[150.0, 101.0])), [(200, Ok, Warning), (201, Warning, Ok)]);
     // With `learn`, readings from before a restart fill the baseline, so that a first new reading can deviate.
     let mut restarted = Machine::restore(&machine.saved(at(202)), at(202));
-    usual.iter().zip(0..).for_each(|(value, second)| restarted.learn(&rules, at(second).mono_ms, *value));
+    usual.iter().zip(0..).for_each(|(value, second)| restarted.learn(&rules, at(second).mono_ms(), *value));
     assert_eq!(changes(&mut restarted, &rules, 203, &values(&[150.0])), [(203, Ok, Warning)]);
 }
