@@ -1,4 +1,4 @@
-//go:build go1.27 && !go1.28
+//go:build wasip1 && go1.27 && !go1.28
 
 // This file uses internal parts of Go's runtime, so it is for the versions of Go that it was tested with. With other
 // versions, each attempt starts the program.
@@ -6,6 +6,7 @@
 package snapshot
 
 import (
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -48,15 +49,23 @@ func after() {
 	}
 }
 
-// applyEnvironment passes the variables on to the package syscall, which has copied the empty environment, and applies those
-// that the runtime reads only when it starts.
+// applyEnvironment passes the variables on to the package syscall, which has copied the empty environment, and applies GOGC and
+// GOMEMLIMIT, which the runtime reads only when it starts. What an init function has set has precedence, as in a start.
 func applyEnvironment() {
 	for _, variable := range environment {
 		name, value, _ := strings.Cut(variable, "=")
 		os.Setenv(name, value)
+		switch name {
+		case "GOGC":
+			if set := debug.SetGCPercent(int(readGOGC())); set != 100 {
+				debug.SetGCPercent(set)
+			}
+		case "GOMEMLIMIT":
+			if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+				debug.SetMemoryLimit(readGOMEMLIMIT())
+			}
+		}
 	}
-	debug.SetGCPercent(int(readGOGC()))
-	debug.SetMemoryLimit(readGOMEMLIMIT())
 }
 
 // Of runtime/rand.go. The fields before isInit are a lock, a seed of 32 bytes and the state of internal/chacha8rand.

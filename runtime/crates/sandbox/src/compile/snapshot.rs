@@ -5,8 +5,9 @@
 //! (`snapshot/module.rs`). In each attempt, `_initialize` is then a function that only seeds the generators of random
 //! numbers anew and reads the environment (`sdk/go/snapshot`).
 //!
-//! A module asks for this with the exports [`BEFORE`] and [`AFTER`]. The start gets nothing from outside: a call of the
-//! host that could have another result in an attempt ends it, and the module stays as it is. The random numbers of the
+//! A module asks for this with the exports [`BEFORE`] and [`AFTER`]. The start gets nothing from outside: the
+//! environment is empty, the monotonic clock stands still, and any other call of the host that could have another result in
+//! an attempt ends the start, and the module stays as it is. The random numbers of the
 //! start depend only on the module, so that a recorded attempt has the same result after the module was compiled again.
 
 mod module;
@@ -19,11 +20,12 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use wasmparser::{BinaryReader, ExportSectionReader};
+use wasmparser::{BinaryReader, ExportSectionReader, Validator};
 
 use super::super::adapt::go;
 use super::super::binary::section_id::EXPORTS;
 use super::super::binary::sections;
+use super::super::proposals;
 use super::bulk::map_modules;
 
 const INITIALIZE: &str = "_initialize";
@@ -54,7 +56,7 @@ pub(super) fn started(component: &[u8]) -> Option<Result<Vec<u8>, Refused>> {
     let refused: Rc<RefCell<Option<Option<Refused>>>> = Rc::default();
     let result = refused.clone();
     let change = move |module| {
-        if result.borrow().is_some() || !go::is_program(module) || !asks(module) {
+        if result.borrow().is_some() || !go::is_program(module) || !asks(module) || !is_valid(module) {
             return Some(Cow::Borrowed(module));
         }
         let started = start::start(module).and_then(|started| module::with_start(module, &started).ok_or(LAYOUT));
@@ -72,6 +74,10 @@ fn asks(module: &[u8]) -> bool {
     let exports = body(module, EXPORTS).and_then(|body| ExportSectionReader::new(BinaryReader::new(body, 0)).ok());
     let names: Vec<&str> = exports.into_iter().flatten().flatten().map(|export| export.name).collect();
     [INITIALIZE, BEFORE, AFTER].iter().all(|name| names.contains(name))
+}
+
+fn is_valid(module: &[u8]) -> bool {
+    Validator::new_with_features(proposals::SUPPORTED).validate_all(module).is_ok()
 }
 
 fn body(module: &[u8], id: u8) -> Option<&[u8]> {

@@ -28,7 +28,7 @@ const METADATA_SECTION: &str = ".wasmtime.info";
 /// limit.
 pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
     let output_max = output_bytes_max(file.len() as u64);
-    match compiled(engine, file, memory) {
+    match compiled(engine, file, memory, output_max) {
         // Checked before the output is written, because the operating system ends a process that exceeds the limit on
         // the file size.
         Ok((artefact, _)) if artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max => {
@@ -39,7 +39,7 @@ pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>
     }
 }
 
-fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Facts), Report> {
+fn compiled(engine: &Engine, file: Vec<u8>, memory: u64, output_max: u64) -> Result<(Vec<u8>, Facts), Report> {
     let file_bytes = file.len() as u64;
     let bytes = check_binary(file)?;
     let mut facts = Facts {
@@ -57,31 +57,23 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
     };
     check_instances(&bytes)?;
     let raised = go_memory::with_start_memory(&bytes).unwrap_or(Cow::Borrowed(&bytes));
-    let raised = match snapshot::started(&raised) {
-        Some(Ok(started)) => {
-            facts.start = Start::Compilation;
-            Cow::Owned(started)
-        }
-        Some(Err(reason)) => {
-            facts.start = Start::Refused(bounded(&reason));
-            raised
-        }
-        None => raised,
-    };
+    // A start in this process only saves time. If the result cannot be used, the component is compiled as it is.
+    let started = snapshot::started(&raised).map(|started| {
+        let artefact = artefact_of(engine, &started?, file_bytes, output_max);
+        artefact.ok_or(Cow::Borrowed("cannot be compiled after its start"))
+    });
+    match started {
+        Some(Ok(artefact)) => return Ok((artefact, Facts { start: Start::Compilation, ..facts })),
+        Some(Err(reason)) => facts.start = Start::Refused(bounded(&reason)),
+        None => {}
+    }
     let Some(divided) = bulk::divided(&raised) else {
         Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
         return Err(invalid(
             "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
         ));
     };
-    let component = match link::linked(&divided) {
-        // Linking only saves time. If wasmtime does not accept the result, the component is compiled as it is.
-        Some(linked) => Component::new(engine, &linked).or_else(|error| match is_out_of_memory(&error) {
-            true => Err(error),
-            false => Component::new(engine, &divided),
-        }),
-        None => Component::new(engine, &divided),
-    };
+    let component = linked_and_compiled(engine, &divided);
     let component = component.map_err(|error| {
         // The original component is compiled too, to get its error, because the positions in the message must be those
         // in the original.
@@ -104,6 +96,27 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Fac
              fewer components and instances"
         ))),
         None => Err(invalid("was compiled, but Evoke cannot read the compiled form; this is a bug in Evoke")),
+    }
+}
+
+/// Compiles a component after a start of its program. Returns `None` if there is an error, or if a limit is exceeded.
+fn artefact_of(engine: &Engine, component: &[u8], file_bytes: u64, output_max: u64) -> Option<Vec<u8>> {
+    let component = linked_and_compiled(engine, &bulk::divided(component)?).ok()?;
+    check_names(engine, &component).ok()?;
+    let artefact = component.serialize().ok()?;
+    let fits = metadata_bytes(&artefact)? <= metadata_bytes_max(file_bytes)
+        && artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) <= output_max;
+    fits.then_some(artefact)
+}
+
+fn linked_and_compiled(engine: &Engine, component: &[u8]) -> wasmtime::Result<Component> {
+    match link::linked(component) {
+        // Linking only saves time. If wasmtime does not accept the result, the component is compiled as it is.
+        Some(linked) => Component::new(engine, &linked).or_else(|error| match is_out_of_memory(&error) {
+            true => Err(error),
+            false => Component::new(engine, component),
+        }),
+        None => Component::new(engine, component),
     }
 }
 

@@ -7,8 +7,8 @@ use wasm_encoder::{
 };
 use wasmi::Val;
 use wasmparser::{
-    BinaryReader, ExportSectionReader, ExternalKind, FunctionSectionReader, GlobalSectionReader, ImportSectionReader,
-    MemorySectionReader, TypeRef,
+    BinaryReader, CodeSectionReader, ExportSectionReader, ExternalKind, FunctionSectionReader, GlobalSectionReader,
+    ImportSectionReader, MemorySectionReader, Operator, TypeRef,
 };
 
 use super::super::super::binary::section_id::{
@@ -26,8 +26,10 @@ const GAP: usize = 1024;
 /// Returns the module with the memory and the globals of `started`. Returns `None` if its layout is not that of Go's
 /// linker.
 pub(super) fn with_start(module: &[u8], started: &Started) -> Option<Vec<u8>> {
-    // Go's linker emits neither a start function nor passive data segments, nor instructions that change tables.
-    if [START, DATA_COUNT].into_iter().any(|id| body(module, id).is_some()) || body(module, DATA).is_none() {
+    // Go's linker emits neither a start function nor passive data segments, nor instructions that change tables. Only the
+    // memory and the globals are kept, so all else must be as it was before the start.
+    let is_absent = |id| body(module, id).is_none();
+    if !is_absent(START) || !is_absent(DATA_COUNT) || is_absent(DATA) || changes_tables(body(module, CODE)?)? {
         return None;
     }
     let functions = Functions::read(module)?;
@@ -51,6 +53,25 @@ pub(super) fn with_start(module: &[u8], started: &Started) -> Option<Vec<u8>> {
         };
     }
     Some(out.finish())
+}
+
+fn changes_tables(code: &[u8]) -> Option<bool> {
+    for function in CodeSectionReader::new(BinaryReader::new(code, 0)).ok()? {
+        for operator in function.ok()?.get_operators_reader().ok()? {
+            if matches!(
+                operator.ok()?,
+                Operator::TableSet { .. }
+                    | Operator::TableGrow { .. }
+                    | Operator::TableFill { .. }
+                    | Operator::TableCopy { .. }
+                    | Operator::TableInit { .. }
+                    | Operator::ElemDrop { .. }
+            ) {
+                return Some(true);
+            }
+        }
+    }
+    Some(false)
 }
 
 /// The functions of a module that the snapshot replaces or calls, by index.

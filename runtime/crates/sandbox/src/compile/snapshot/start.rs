@@ -14,11 +14,15 @@ use super::super::super::binary::section_id::{EXPORTS, GLOBALS};
 use super::super::bulk::all_sections;
 use super::{AFTER, BEFORE, INITIALIZE, LAYOUT, MEMORY, REALLOC, RESERVED, Refused, body};
 
-/// Limit on the steps of the start: a second or two.
+/// Limit on the steps of the start: a few seconds.
 const FUEL: u64 = 500_000_000;
-/// Limit on the memory after the start, in bytes. wasmtime maps an initial memory of this size on demand; it would copy
-/// a larger one in each attempt.
+/// The steps that a call of the host counts as.
+const FUEL_OF_CALL: u64 = 100;
+/// Limit on the memory after the start, in bytes. wasmtime maps an initial memory of this size on demand; it could copy a
+/// larger one in each attempt.
 const MEMORY_MAX: usize = 16 << 20;
+/// Limit on the elements of a table.
+const TABLE_MAX: usize = 1_000_000;
 /// Limit on the random bytes of the start: what Go's runtime takes.
 const RANDOM_MAX: usize = 32;
 
@@ -57,9 +61,12 @@ struct Host {
 
 pub(super) fn start(module: &[u8]) -> Result<Started, Refused> {
     let engine = Engine::new(Config::default().consume_fuel(true).ignore_custom_sections(true));
-    let parsed = Module::new(&engine, with_globals_exported(module).ok_or(LAYOUT)?).map_err(|_| LAYOUT)?;
+    let parsed = Module::new(&engine, with_globals_exported(module).ok_or(LAYOUT)?)
+        .map_err(|error| format!("cannot be interpreted: {error}"))?;
+    let limits = StoreLimitsBuilder::new().memory_size(MEMORY_MAX).memories(1).table_elements(TABLE_MAX).tables(1);
     let host = Host {
-        limits: StoreLimitsBuilder::new().memory_size(MEMORY_MAX).memories(1).tables(1).build(),
+        // If it fails to grow, the program does something else than in an attempt.
+        limits: limits.trap_on_grow_failure(true).build(),
         random: Some(Sha256::digest(module).into()),
     };
     let mut store = Store::new(&engine, host);
@@ -70,7 +77,8 @@ pub(super) fn start(module: &[u8]) -> Result<Started, Refused> {
     linker.allow_shadowing(true);
     for import in parsed.imports() {
         let (module, name) = (import.module().to_owned(), import.name().to_owned());
-        let call = move |caller: Caller<'_, Host>, arguments: &[Val], results: &mut [Val]| {
+        let call = move |mut caller: Caller<'_, Host>, arguments: &[Val], results: &mut [Val]| {
+            caller.set_fuel(caller.get_fuel()?.saturating_sub(FUEL_OF_CALL))?;
             let code = if module == WASI { wasi(caller, &name, arguments) } else { None };
             match (code, results) {
                 (Some(code), [result]) => *result = Val::I32(code),
@@ -102,6 +110,9 @@ fn refused(error: &Error) -> Refused {
     match error.kind() {
         ErrorKind::Message(message) => message.to_string().into(),
         ErrorKind::TrapCode(TrapCode::OutOfFuel) => "takes too long to start".into(),
+        ErrorKind::TrapCode(TrapCode::GrowthOperationLimited) => {
+            format!("takes more than {} MiB of memory while it starts", MEMORY_MAX >> 20).into()
+        }
         _ => format!("fails while it starts: {error}").into(),
     }
 }
@@ -113,7 +124,7 @@ fn wasi(mut caller: Caller<'_, Host>, name: &str, arguments: &[Val]) -> Option<i
     let memory = caller.get_export(MEMORY)?.into_memory()?;
     let write = |caller: &mut Caller<'_, Host>, at: usize, bytes: &[u8]| memory.write(caller, at, bytes).ok();
     match name {
-        // The program reads its arguments and its environment again after the snapshot.
+        // A library has no arguments, and reads its environment again after the snapshot.
         "args_sizes_get" | "environ_sizes_get" => {
             write(&mut caller, address(0)?, &0_u32.to_le_bytes())?;
             write(&mut caller, address(1)?, &0_u32.to_le_bytes())?;

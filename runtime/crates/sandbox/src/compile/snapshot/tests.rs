@@ -118,6 +118,7 @@ fn the_same_module_has_the_same_start_and_another_one_has_other_random_numbers()
 #[test]
 fn what_could_differ_in_an_attempt_refuses_the_snapshot() {
     let random = "(drop (call $random (i32.const 0) (i32.const 8)))";
+    let status = "(drop (call $status (i32.const 1) (i32.const 8)))";
     for (start, expected) in [
         ("(drop (call $clock (i32.const 0) (i64.const 0) (i32.const 0)))", "calls `clock_time_get` of"),
         (&format!("{random}{random}"), "calls `random_get` of"),
@@ -129,7 +130,9 @@ fn what_could_differ_in_an_attempt_refuses_the_snapshot() {
         ("(loop (br 0))", "takes too long to start"),
         ("unreachable", "fails while it starts"),
         ("(i32.store (i32.const -1) (i32.const 0))", "fails while it starts"),
-        ("(if (i32.eq (memory.grow (i32.const 253)) (i32.const -1)) (then unreachable))", "fails while it starts"),
+        ("(drop (memory.grow (i32.const 253)))", "takes more than 16 MiB of memory while it starts"),
+        ("(loop (drop (memory.grow (i32.const 0))) (br 0))", "takes too long to start"),
+        (&format!("(loop {status} (br 0))"), "takes too long to start"),
     ] {
         let reason = reason(&program(start));
         assert!(reason.contains(expected), "{start}: {reason}");
@@ -149,12 +152,20 @@ fn a_module_with_another_layout_stays_as_it_is() {
         (r#"(memory (export "memory") 4)"#, r#"(memory (export "memory") 257)"#),
         (r#"(data (i32.const 64) "data")"#, r#"(func $start) (start $start)"#),
         (r#"(data (i32.const 64) "data")"#, r#"(data $d "data") (func (data.drop $d))"#),
-        (r#"(global $sp"#, r#"(global $any (mut externref) (ref.null extern)) (global $sp"#),
+        (
+            r#"(data (i32.const 64) "data")"#,
+            r#"(table 1 funcref) (elem func) (func (elem.drop 0)) (data (i32.const 64) "d")"#,
+        ),
+        (
+            r#"(data (i32.const 64) "data")"#,
+            r#"(table $t 1 funcref) (func (table.set $t (i32.const 0) (ref.null func))) (data (i32.const 64) "d")"#,
+        ),
+        (r#"(global $sp"#, r#"(global $any (mut funcref) (ref.null func)) (global $sp"#),
         (r#"(memory (export "memory") 4)"#, r#"(import "other" "g" (global i32)) (memory (export "memory") 4)"#),
     ] {
         assert!(whole.contains(from), "{from}");
         let module = wat::parse_str(whole.replacen(from, to, 1)).unwrap();
-        assert!(started(&module).unwrap().is_err(), "{from} becomes {to}");
+        assert!(matches!(started(&module), Some(Err(_))), "{from} becomes {to}");
     }
     for reserved in ["(i32.const 8)", "(i32.const -16)", "(i32.const 327696)"] {
         assert!(started_module(&program_with(START, reserved, "")).is_err(), "{reserved}");
@@ -182,4 +193,10 @@ fn a_torn_module_is_not_started() {
     for end in 0..data.start + data.body.len() {
         assert!(!matches!(started(&whole[..end]), Some(Ok(_))), "{end} bytes");
     }
+}
+
+#[test]
+fn an_invalid_module_is_not_started() {
+    let text = program(START).replacen("(i32.const 77)", "(i64.const 77)", 1);
+    assert!(started(&wat::parse_str(text).unwrap()).is_none());
 }
