@@ -83,6 +83,46 @@ fn inspect_json_covers_every_kind_of_component() {
     assert!(made_by.contains("wit-component"), "{made_by}");
 }
 
+/// A handler that asks for a start when it is compiled, as programs of Go do: its start reads the clock CLOCK, and leaves the
+/// result of the attempt, a reject with a message. The function after the snapshot changes the message.
+const STARTED: &str = r#"(module (@custom "go:buildid" "x")
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (memory (export "memory") 4)
+  (global $result (mut i32) (i32.const 0))
+  (data (i32.const 2048) "started")
+  (func (export "_initialize")
+    (drop (call $clock (i32.const CLOCK) (i64.const 0) (i32.const 8)))
+    (global.set $result (i32.const 1024))
+    (i32.store (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 1))
+    (i32.store (i32.const 1040) (i32.const 2048)) (i32.store (i32.const 1044) (i32.const 7)))
+  (func (export "evoke-before-snapshot") (result i32) (i32.const 131072))
+  (func (export "evoke-after-snapshot") (i32.store8 (i32.const 2048) (i32.const 83)))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+  (func (export "evoke:function/handler@0.1.0#handle") (param i32) (result i32) (global.get $result)))"#;
+
+#[test]
+fn a_program_starts_once_unless_its_start_reads_the_time() {
+    let evoke = folder();
+    let once = "once, when it is compiled; each attempt continues from there";
+    let read = "calls `clock_time_get` of `wasi_snapshot_preview1` while it starts";
+    for (clock, start, reason, line, message) in [
+        ("1", "compilation", Value::Null, once.to_owned(), "Started"),
+        ("0", "attempt", read.into(), format!("in each attempt, because it {read}"), "started"),
+    ] {
+        std::fs::write(evoke.path("started.wat"), STARTED.replace("CLOCK", clock)).unwrap();
+        let inspected = evoke.json(&["inspect", "started.wat"]);
+        assert_eq!((&inspected["start"], &inspected["start_reason"]), (&start.into(), &reason));
+        let text = String::from_utf8(evoke.run(&["inspect", "started.wat"]).stdout).unwrap();
+        assert!(text.contains(&format!("\n  starts    {line}\n")), "{text}");
+        evoke.write_manifest(
+            "evoke: 1\napp: lab\nfunctions:\n  f: { component: ./started.wat, on: [{ events: { type: [x] } }] }\n",
+        );
+        let output = evoke.run(&["invoke", "f", "--event", "{}", "--json"]);
+        let invoked: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        assert_eq!((&invoked["outcome"], &invoked["message"]), (&"reject".into(), &message.into()), "{invoked}");
+    }
+}
+
 /// A manifest with the listed grants passes `validate` if and only if `inspect` reports no import that is never
 /// granted.
 #[test]
