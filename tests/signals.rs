@@ -91,9 +91,20 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let mut evoke = Evoke::with(LAB);
     let up = evoke.command(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let words = std::iter::once(up.get_program()).chain(up.get_args()).map(|word| word.to_str().unwrap());
-    let mut terminal = Command::new("script");
-    // `script` runs the program in a terminal of its own, and writes the output to a file. `-q` turns its messages off.
-    terminal.args(["-q", "-f", "-e", "-c", &words.collect::<Vec<_>>().join(" "), "terminal"]);
+    // `script` runs a shell with the program in a terminal of its own, and writes the output to a file. `-q` turns its
+    // messages off. When the terminal closes, the shell gets SIGHUP and ends, and only then does the program get it. If
+    // the tests were started by `nohup`, the shell would ignore SIGHUP without this option of `env`.
+    let mut terminal = Command::new("env");
+    terminal.args([
+        "--default-signal=HUP",
+        "script",
+        "-q",
+        "-f",
+        "-e",
+        "-c",
+        &words.collect::<Vec<_>>().join(" "),
+        "terminal",
+    ]);
     let mut terminal =
         terminal.current_dir(evoke.path(".")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let listen = evoke.path(".evoke/listen.json");
