@@ -86,6 +86,11 @@ pub(super) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section<'_>> {
     })
 }
 
+/// Returns the body of the first section with this id in a module or component.
+pub(super) fn body(part: &[u8], id: u8) -> Option<&[u8]> {
+    sections(part).find(|section| section.id == id).map(|section| section.body)
+}
+
 fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (id, rest) = bytes.split_first()?;
     let (size, rest) = leb128(rest)?;

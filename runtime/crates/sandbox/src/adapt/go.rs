@@ -8,7 +8,7 @@
 //! (`runtime/symtab.go`). This address is raised by the size of the two pages.
 
 use super::super::binary::section_id::{CODE, CUSTOM, DATA, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, TYPES};
-use super::super::binary::{Section, append, leb128, sections, unsigned};
+use super::super::binary::{Section, append, body, leb128, sections, unsigned};
 
 const PAGE: u64 = 64 * 1024;
 /// Limit on the pages of a memory with addresses of 32 bits.
@@ -35,11 +35,10 @@ pub(crate) fn memory_with_more_pages(module: &[u8], more: u64) -> Option<Vec<u8>
     if !is_program(module) {
         return None;
     }
-    let section = |id| sections(module).find(|section| section.id == id);
-    imported_functions(section(IMPORTS).map_or(&[0], |imports| imports.body))?;
-    let memory = section(MEMORIES)?.body;
+    imported_functions(body(module, IMPORTS).unwrap_or(&[0]))?;
+    let memory = body(module, MEMORIES)?;
     let pages = pages_min(memory)?;
-    find_end(&section(DATA)?, pages)?;
+    find_end(&sections(module).find(|section| section.id == DATA)?, pages)?;
     // The flag 1: the size is followed by its maximum.
     let max = if memory.get(1)? & 1 == 0 { PAGES_MAX } else { leb128(leb128(memory.get(2..)?)?.1)?.0 };
     if pages + more <= max { memories(memory, pages + more) } else { None }
@@ -48,13 +47,12 @@ pub(crate) fn memory_with_more_pages(module: &[u8], more: u64) -> Option<Vec<u8>
 /// Returns the program with memory for the adapter. The program must be valid. Returns `None` if its layout is not that
 /// of Go's linker.
 pub(super) fn with_reserved_memory(module: &[u8]) -> Option<Vec<u8>> {
-    let body = |id| sections(module).find(|section| section.id == id).map(|section| section.body);
-    let pages = pages_min(body(MEMORIES)?)?;
+    let pages = pages_min(body(module, MEMORIES)?)?;
     let data = sections(module).find(|section| section.id == DATA)?;
     let (at, end) = find_end(&data, pages)?;
     let reserved = end.next_multiple_of(PAGE);
-    let (types, globals) = (count(body(TYPES)?)?, count(body(GLOBALS)?)?);
-    let functions = imported_functions(body(IMPORTS)?)? + count(body(FUNCTIONS)?)?;
+    let (types, globals) = (count(body(module, TYPES)?)?, count(body(module, GLOBALS)?)?);
+    let functions = imported_functions(body(module, IMPORTS)?)? + count(body(module, FUNCTIONS)?)?;
 
     let mut new = module.get(..8)?.to_vec();
     for Section { id, body, start } in sections(module) {
@@ -149,7 +147,7 @@ fn count(body: &[u8]) -> Option<u64> {
 }
 
 /// Returns the number of imports if all of them are functions.
-fn imported_functions(body: &[u8]) -> Option<u64> {
+pub(crate) fn imported_functions(body: &[u8]) -> Option<u64> {
     let (count, mut rest) = leb128(body)?;
     for _ in 0..count {
         for _ in 0..2 {

@@ -45,18 +45,18 @@ enum Bulk {
 /// Returns the component with each `memory.fill`, `memory.copy` and long `memory.init` divided into steps. Returns
 /// `None` if `component` is malformed.
 pub(super) fn divided(component: &[u8]) -> Option<Cow<'_, [u8]>> {
-    map_modules(component, &module)
+    map_modules(component, &mut module)
 }
 
 /// Returns a component with each of its core modules, at any depth, replaced by the result of `change`. Returns `None`
 /// if `part` is malformed or `change` returns `None`.
-pub(super) fn map_modules<'a>(part: &'a [u8], change: &Change<'a>) -> Option<Cow<'a, [u8]>> {
+pub(super) fn map_modules<'a>(part: &'a [u8], change: &mut Change<'a, '_>) -> Option<Cow<'a, [u8]>> {
     map_to_depth(part, change, DEPTH_MAX)
 }
 
-type Change<'a> = dyn Fn(&'a [u8]) -> Option<Cow<'a, [u8]>>;
+type Change<'a, 'f> = dyn FnMut(&'a [u8]) -> Option<Cow<'a, [u8]>> + 'f;
 
-fn map_to_depth<'a>(part: &'a [u8], change: &Change<'a>, depth: usize) -> Option<Cow<'a, [u8]>> {
+fn map_to_depth<'a>(part: &'a [u8], change: &mut Change<'a, '_>, depth: usize) -> Option<Cow<'a, [u8]>> {
     if is_module(part) {
         return change(part);
     }

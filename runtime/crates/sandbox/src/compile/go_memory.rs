@@ -17,7 +17,7 @@ const PAGES: u64 = 13;
 
 /// Returns the component with more declared memory in its programs of Go. Returns `None` if it is malformed.
 pub(super) fn with_start_memory(component: &[u8]) -> Option<Cow<'_, [u8]>> {
-    map_modules(component, &|module| {
+    map_modules(component, &mut |module| {
         let Some(memory) = go::memory_with_more_pages(module, PAGES) else { return Some(Cow::Borrowed(module)) };
         let body = |id, body| if id == MEMORIES { Cow::Borrowed(&*memory) } else { Cow::Borrowed(body) };
         let sections = all_sections(module)?.into_iter().map(|section| (section.id, body(section.id, section.body)));

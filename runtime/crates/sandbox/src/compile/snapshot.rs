@@ -17,14 +17,12 @@ mod start;
 mod tests;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::rc::Rc;
 
 use wasmparser::{BinaryReader, ExportSectionReader, Validator};
 
 use super::super::adapt::go;
+use super::super::binary::body;
 use super::super::binary::section_id::EXPORTS;
-use super::super::binary::sections;
 use super::super::proposals;
 use super::bulk::map_modules;
 
@@ -53,21 +51,20 @@ const LAYOUT: Refused = Cow::Borrowed("has another layout than programs of Go");
 /// Returns `None` if no program asks for it, or if the component is malformed.
 pub(super) fn started(component: &[u8]) -> Option<Result<Vec<u8>, Refused>> {
     // One program at most, which bounds the time.
-    let refused: Rc<RefCell<Option<Option<Refused>>>> = Rc::default();
-    let result = refused.clone();
-    let change = move |module| {
-        if result.borrow().is_some() || !go::is_program(module) || !asks(module) || !is_valid(module) {
+    let mut result = None;
+    let changed = map_modules(component, &mut |module| {
+        if result.is_some() || !go::is_program(module) || !asks(module) || !is_valid(module) {
             return Some(Cow::Borrowed(module));
         }
         let started = start::start(module).and_then(|started| module::with_start(module, &started).ok_or(LAYOUT));
-        result.replace(Some(started.as_ref().err().cloned()));
-        Some(started.map_or(Cow::Borrowed(module), Cow::Owned))
-    };
-    let changed = map_modules(component, &change)?;
-    match (changed, refused.take()?) {
-        (Cow::Owned(started), None) => Some(Ok(started)),
-        (_, refused) => Some(Err(refused.unwrap_or(LAYOUT))),
-    }
+        let (module, of_start) = match started {
+            Ok(started) => (Cow::Owned(started), Ok(())),
+            Err(reason) => (Cow::Borrowed(module), Err(reason)),
+        };
+        result = Some(of_start);
+        Some(module)
+    })?;
+    result.map(|of_start| of_start.map(|()| changed.into_owned()))
 }
 
 fn asks(module: &[u8]) -> bool {
@@ -78,8 +75,4 @@ fn asks(module: &[u8]) -> bool {
 
 fn is_valid(module: &[u8]) -> bool {
     Validator::new_with_features(proposals::SUPPORTED).validate_all(module).is_ok()
-}
-
-fn body(module: &[u8], id: u8) -> Option<&[u8]> {
-    sections(module).find(|section| section.id == id).map(|section| section.body)
 }

@@ -27,19 +27,13 @@ const METADATA_SECTION: &str = ".wasmtime.info";
 /// component (empty if the compilation failed) and the report. If memory runs out, the report gives `memory` as the
 /// limit.
 pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
-    let output_max = output_bytes_max(file.len() as u64);
-    match compiled(engine, file, memory, output_max) {
-        // Checked before the output is written, because the operating system ends a process that exceeds the limit on
-        // the file size.
-        Ok((artefact, _)) if artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max => {
-            (Vec::new(), Report::Refused(Refusal::Output(output_max)))
-        }
+    match compiled(engine, file, memory) {
         Ok((artefact, facts)) => (artefact, Report::Compiled(facts)),
         Err(report) => (Vec::new(), report),
     }
 }
 
-fn compiled(engine: &Engine, file: Vec<u8>, memory: u64, output_max: u64) -> Result<(Vec<u8>, Facts), Report> {
+fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Facts), Report> {
     let file_bytes = file.len() as u64;
     let bytes = check_binary(file)?;
     let mut facts = Facts {
@@ -51,15 +45,13 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64, output_max: u64) -> Res
         start: Start::Attempt,
     };
     let bytes = if facts.is_module { adapt::component(engine, bytes).map_err(|m| invalid(&m))? } else { bytes };
-    let failed = |error: &wasmtime::Error, bytes: &[u8]| match is_out_of_memory(error) {
-        true => Report::Refused(Refusal::Memory(memory)),
-        false => invalid(&describe_invalid("component", bytes, error)),
-    };
+    let failed = |error: &wasmtime::Error| failed(error, &bytes, memory);
     check_instances(&bytes)?;
     let raised = go_memory::with_start_memory(&bytes).unwrap_or(Cow::Borrowed(&bytes));
     // A start in this process only saves time. If the result cannot be used, the component is compiled as it is.
     let started = snapshot::started(&raised).map(|started| {
-        let artefact = artefact_of(engine, &started?, file_bytes, output_max);
+        let component = bulk::divided(&started?).and_then(|divided| linked_and_compiled(engine, &divided).ok());
+        let artefact = component.and_then(|component| serialized(engine, component, file_bytes, memory).ok());
         artefact.ok_or(Cow::Borrowed("cannot be compiled after its start"))
     });
     match started {
@@ -68,7 +60,7 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64, output_max: u64) -> Res
         None => {}
     }
     let Some(divided) = bulk::divided(&raised) else {
-        Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
+        Component::new(engine, &bytes).map_err(|error| failed(&error))?;
         return Err(invalid(
             "is a valid component, but Evoke cannot divide its operations on memory; this is a bug in Evoke",
         ));
@@ -80,33 +72,44 @@ fn compiled(engine: &Engine, file: Vec<u8>, memory: u64, output_max: u64) -> Res
         let is_original = matches!((&raised, &divided), (Cow::Borrowed(_), Cow::Borrowed(_)));
         let is_original = is_original || is_out_of_memory(&error);
         let error = if is_original { error } else { Component::new(engine, &bytes).err().unwrap_or(error) };
-        failed(&error, &bytes)
+        failed(&error)
     })?;
     drop(divided);
     drop(raised);
     drop(bytes);
+    Ok((serialized(engine, component, file_bytes, memory)?, facts))
+}
+
+/// Returns the compiled form, after all checks that need a compiled component.
+fn serialized(engine: &Engine, component: Component, file_bytes: u64, memory: u64) -> Result<Vec<u8>, Report> {
     check_names(engine, &component)?;
-    let artefact = component.serialize().map_err(|error| failed(&error, &[]))?;
+    let artefact = component.serialize().map_err(|error| failed(&error, &[], memory))?;
     drop(component);
     let limit = metadata_bytes_max(file_bytes);
     match metadata_bytes(&artefact) {
-        Some(bytes) if bytes <= limit => Ok((artefact, facts)),
-        Some(bytes) => Err(invalid(&format!(
-            "expands to {bytes} bytes of metadata, more than the limit of {limit} for a component of its size; nest \
-             fewer components and instances"
-        ))),
-        None => Err(invalid("was compiled, but Evoke cannot read the compiled form; this is a bug in Evoke")),
+        Some(bytes) if bytes <= limit => {}
+        Some(bytes) => {
+            return Err(invalid(&format!(
+                "expands to {bytes} bytes of metadata, more than the limit of {limit} for a component of its size; nest \
+                 fewer components and instances"
+            )));
+        }
+        None => return Err(invalid("was compiled, but Evoke cannot read the compiled form; this is a bug in Evoke")),
+    }
+    // Checked before the output is written, because the operating system ends a process that exceeds the limit on the
+    // file size.
+    let output_max = output_bytes_max(file_bytes);
+    match artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max {
+        true => Err(Report::Refused(Refusal::Output(output_max))),
+        false => Ok(artefact),
     }
 }
 
-/// Compiles a component after a start of its program. Returns `None` if there is an error, or if a limit is exceeded.
-fn artefact_of(engine: &Engine, component: &[u8], file_bytes: u64, output_max: u64) -> Option<Vec<u8>> {
-    let component = linked_and_compiled(engine, &bulk::divided(component)?).ok()?;
-    check_names(engine, &component).ok()?;
-    let artefact = component.serialize().ok()?;
-    let fits = metadata_bytes(&artefact)? <= metadata_bytes_max(file_bytes)
-        && artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) <= output_max;
-    fits.then_some(artefact)
+fn failed(error: &wasmtime::Error, bytes: &[u8], memory: u64) -> Report {
+    match is_out_of_memory(error) {
+        true => Report::Refused(Refusal::Memory(memory)),
+        false => invalid(&describe_invalid("component", bytes, error)),
+    }
 }
 
 fn linked_and_compiled(engine: &Engine, component: &[u8]) -> wasmtime::Result<Component> {

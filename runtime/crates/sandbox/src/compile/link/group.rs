@@ -8,7 +8,7 @@ use wasmparser::{
 };
 
 use super::super::super::binary::section_id::{IMPORTS, MEMORIES, START, TAGS};
-use super::super::super::binary::sections;
+use super::super::super::binary::{body, sections};
 use super::component::{Component, Item, Kind, at};
 use super::{Result, Unlinkable};
 
@@ -130,15 +130,15 @@ fn member<'a>(
 }
 
 fn defines_memory(module: &[u8]) -> Result<bool> {
-    let Some(section) = sections(module).find(|section| section.id == MEMORIES) else { return Ok(false) };
-    Ok(MemorySectionReader::new(BinaryReader::new(section.body, 0))?.count() > 0)
+    let Some(memories) = body(module, MEMORIES) else { return Ok(false) };
+    Ok(MemorySectionReader::new(BinaryReader::new(memories, 0))?.count() > 0)
 }
 
 /// Returns the imports of a core module: the two parts of the name, and the type.
 pub(super) fn module_imports(module: &[u8]) -> Result<Vec<(&str, &str, TypeRef)>> {
-    let Some(section) = sections(module).find(|section| section.id == IMPORTS) else { return Ok(Vec::new()) };
+    let Some(body) = body(module, IMPORTS) else { return Ok(Vec::new()) };
     let mut imports = Vec::new();
-    for import in ImportSectionReader::new(BinaryReader::new(section.body, 0))?.into_imports() {
+    for import in ImportSectionReader::new(BinaryReader::new(body, 0))?.into_imports() {
         let import = import?;
         imports.push((import.module, import.name, import.ty));
     }

@@ -8,16 +8,17 @@ use wasm_encoder::{
 use wasmi::Val;
 use wasmparser::{
     BinaryReader, CodeSectionReader, ExportSectionReader, ExternalKind, FunctionSectionReader, GlobalSectionReader,
-    ImportSectionReader, MemorySectionReader, Operator, TypeRef,
+    MemorySectionReader, Operator,
 };
 
+use super::super::super::adapt::go::imported_functions;
 use super::super::super::binary::section_id::{
     CODE, DATA, DATA_COUNT, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, START,
 };
-use super::super::super::binary::{Section, append, unsigned};
+use super::super::super::binary::{Section, append, body, unsigned};
 use super::super::bulk::all_sections;
 use super::start::Started;
-use super::{AFTER, INITIALIZE, PAGE, REALLOC, RESERVED, body};
+use super::{AFTER, INITIALIZE, PAGE, REALLOC, RESERVED};
 
 /// Two data segments have at least this many zeros between them, in bytes. This bounds their number; wasmtime fills
 /// whole pages from them anyway.
@@ -86,12 +87,7 @@ struct Functions {
 impl Functions {
     /// Returns `None` if one of them is missing or imported, or if the module imports something other than functions.
     fn read(module: &[u8]) -> Option<Self> {
-        let imports = body(module, IMPORTS).unwrap_or(&[0]);
-        let imports = ImportSectionReader::new(BinaryReader::new(imports, 0)).ok()?.into_imports();
-        let imports: Vec<_> = imports.collect::<Result<_, _>>().ok()?;
-        if !imports.iter().all(|import| matches!(import.ty, TypeRef::Func(_))) {
-            return None;
-        }
+        let imported = usize::try_from(imported_functions(body(module, IMPORTS).unwrap_or(&[0]))?).ok()?;
         let types = FunctionSectionReader::new(BinaryReader::new(body(module, FUNCTIONS)?, 0)).ok()?;
         let types: Vec<u32> = types.into_iter().collect::<Result<_, _>>().ok()?;
         let exports = ExportSectionReader::new(BinaryReader::new(body(module, EXPORTS)?, 0)).ok()?;
@@ -101,8 +97,8 @@ impl Functions {
             Some(export.index)
         };
         let (realloc, after) = (export(REALLOC)?, export(AFTER)?);
-        let defined = usize::try_from(realloc).ok()?.checked_sub(imports.len())?;
-        let added = u32::try_from(imports.len() + types.len()).ok()?;
+        let defined = usize::try_from(realloc).ok()?.checked_sub(imported)?;
+        let added = u32::try_from(imported + types.len()).ok()?;
         Some(Self { realloc, realloc_type: u64::from(*types.get(defined)?), after, added })
     }
 }

@@ -9,10 +9,10 @@ use wasmi::{
 };
 use wasmparser::{BinaryReader, ExportSectionReader, GlobalSectionReader};
 
-use super::super::super::binary::Section;
 use super::super::super::binary::section_id::{EXPORTS, GLOBALS};
+use super::super::super::binary::{Section, body};
 use super::super::bulk::all_sections;
-use super::{AFTER, BEFORE, INITIALIZE, LAYOUT, MEMORY, REALLOC, RESERVED, Refused, body};
+use super::{AFTER, BEFORE, INITIALIZE, LAYOUT, MEMORY, REALLOC, RESERVED, Refused};
 
 /// Limit on the steps of the start: a few seconds.
 const FUEL: u64 = 500_000_000;

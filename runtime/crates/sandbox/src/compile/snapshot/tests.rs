@@ -1,6 +1,7 @@
 use wasmtime::{Caller, Config, Engine, Extern, Instance, Linker, Module, Store};
 
 use super::super::super::binary::section_id::DATA;
+use super::super::super::binary::sections;
 use super::*;
 
 /// The start of a program whose layout is that of Go's: it reads random numbers and a clock, takes more memory, and
