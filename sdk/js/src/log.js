@@ -2,7 +2,7 @@
 
 import logging from "wasi:logging/logging@0.1.0-draft";
 
-const at = (level) => (...values) => logging.log(level, "", values.map(format).join(" "));
+const at = (level) => (...values) => logging.log(level, "", values.length === 1 ? format(values[0]) : values.map(format).join(" "));
 
 export const log = {
   trace: at("trace"),
@@ -27,7 +27,7 @@ function format(value) {
   if (value instanceof Error) return `${value.name}: ${value.message}`;
   if (typeof value === "object" && value !== null) {
     try {
-      return JSON.stringify(value, plain);
+      return JSON.stringify(value, plain) ?? String(value);
     } catch {
       // It contains itself.
     }

@@ -15,14 +15,16 @@ export function publish(type, data, options) {
 }
 
 // Returns the contract's form of an event to publish: see `draft` in function.wit.
-export function draftOf(type, data, { subject, id, datacontenttype, dataschema, extensions = {} } = {}) {
+export function draftOf(type, data, { subject, id, datacontenttype, dataschema, extensions } = {}) {
+  const encoded = encodeData(data, datacontenttype);
   return {
     type: String(type),
     subject: optional(subject),
+    datacontenttype: encoded.datacontenttype,
     dataschema: optional(dataschema),
-    extensions: Object.entries(extensions).map(([name, value]) => [name, String(value)]),
+    extensions: extensions ? Object.entries(extensions).map(([name, value]) => [name, String(value)]) : [],
+    data: encoded.data,
     id: optional(id),
-    ...encodeData(data, datacontenttype),
   };
 }
 

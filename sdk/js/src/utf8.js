@@ -7,8 +7,16 @@ export function encode(text) {
 // Throws a URIError if the bytes are not UTF-8.
 export function decode(bytes) {
   const text = atob(bytes.toBase64());
-  // Text with characters from 128 gets longer. `escape` is slow, so it is called only then.
-  return toBytes(text).length === text.length ? text : decodeURIComponent(escape(text));
+  return isAscii(bytes) ? text : decodeURIComponent(escape(text));
+}
+
+function isAscii({ buffer, byteOffset, length }) {
+  for (let at = 0; at < length; at += 1024) {
+    // As arguments, the bytes need room on the stack.
+    const signed = new Int8Array(buffer, byteOffset + at, Math.min(length - at, 1024));
+    if (Math.min.apply(null, signed) < 0) return false;
+  }
+  return true;
 }
 
 // Returns a string with one character for each byte of the UTF-8 form.
