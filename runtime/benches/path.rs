@@ -7,7 +7,7 @@
 //! first run is a warm-up, because the first use of memory costs extra time. Then the pipeline and the bare loop are
 //! measured in alternation, because the speed of a shared machine changes from one second to the next. Without
 //! arguments the components are a handwritten one and the smallest of the Rust SDK. The `handle` of a given component
-//! must not call its imports.
+//! may publish, log and call WASI.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 
 #[path = "support/bare.rs"]
 mod bare;
-use bare::{Bare, EVENT, Rate};
+use bare::{Bare, EVENT, Instances, Rate};
 
 const PRODUCERS: u32 = 64;
 /// Fewer events than the dispatcher keeps in memory for one function, so that no delivery is read back from the store.
@@ -100,7 +100,7 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).event_interval(7).enable_all().build().unwrap();
     println!("{:<16} {:<8} {:>10} {:>10} {:>6}   CPU time each", "component", "store", "events/s", "bare/s", "ratio");
     for component in &components {
-        let bare = Bare::new(component);
+        let bare = Bare::new(component).expect("a component");
         let label = component.file_stem().unwrap().to_string_lossy();
         for name in ["memory", "sqlite", "norecord"] {
             if arguments.iter().any(|a| a.strip_prefix("--store=").is_some_and(|only| only != name)) {
@@ -130,7 +130,7 @@ fn main() {
                 rate
             };
             measure();
-            let both = bare::alternate(turns, measure, || bare.measure(2, time));
+            let both = bare::alternate(turns, measure, || bare.measure(Instances::Fresh, 2, time));
             println!("{label:<16} {name:<8} {both}");
         }
     }

@@ -1,13 +1,15 @@
 //! The baseline of the benches: a bare wasmtime loop over the same component with the same allocator settings. Each
-//! call gets a fresh store and instance; there are no timeouts, limits or logs, and calls are synchronous.
+//! call gets a fresh store and instance; there are no timeouts or limits, and calls are synchronous. Events that the
+//! component publishes and lines that it logs are dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use evoke_model::event::Event;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 /// The allocator of the `evoke` program.
 #[global_allocator]
@@ -23,17 +25,24 @@ mod bindings {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     wasmtime::component::bindgen!({
         path: "../sdk/wit",
-        inline: "package evoke:bench; world guest { import evoke:function/bus@0.1.0; export evoke:function/handler@0.1.0; }",
+        inline: "package evoke:bench; world guest {
+            import evoke:function/bus@0.1.0;
+            import wasi:config/store@0.2.0-rc.1;
+            import wasi:logging/logging@0.1.0-draft;
+            export evoke:function/handler@0.1.0;
+        }",
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 }
 use bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
+use bindings::wasi::config::store::Error;
+use bindings::wasi::logging::logging::Level;
 
 /// A warm-up takes the time of the measurement divided by this.
 pub(crate) const WARM_UP_DIVISOR: u32 = 8;
 
 /// The event of every call.
-pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
+pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"name":"Ada","customer":"c-1","total":12.5,"items":["a","b"]}}"#;
 
 /// Writes a handwritten component that does nothing into a folder.
 fn handwritten(folder: &Path) -> PathBuf {
@@ -74,7 +83,7 @@ impl Rate {
         Measuring { started: Instant::now(), cpu: cpu_seconds() }
     }
 
-    fn mean(rates: &[Rate]) -> Rate {
+    pub(crate) fn mean(rates: &[Rate]) -> Rate {
         let mean = |of: fn(&Rate) -> f64| rates.iter().map(of).sum::<f64>() / rates.len() as f64;
         Rate { per_second: mean(|rate| rate.per_second), cpu_us: mean(|rate| rate.cpu_us) }
     }
@@ -116,34 +125,88 @@ fn cpu_seconds() -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
+/// The host functions that the component may import. WASI is set up when a guest first calls it, so a guest without such
+/// calls pays nothing for it.
+#[derive(Default)]
+struct Host {
+    wasi: Option<(WasiCtx, ResourceTable)>,
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let (ctx, table) = self.wasi.get_or_insert_with(|| (WasiCtx::builder().build(), ResourceTable::new()));
+        WasiCtxView { ctx, table }
+    }
+}
+
+impl bindings::evoke::function::types::Host for Host {}
+
+impl bindings::evoke::function::bus::Host for Host {
+    fn publish(&mut self, _: bindings::evoke::function::bus::Draft) -> Result<String, String> {
+        Ok("e-1".to_owned())
+    }
+}
+
+impl bindings::wasi::config::store::Host for Host {
+    fn get(&mut self, _: String) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    fn get_all(&mut self) -> Result<Vec<(String, String)>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+impl bindings::wasi::logging::logging::Host for Host {
+    fn log(&mut self, _: Level, _: String, _: String) {}
+}
+
 /// A component that is ready to be called in a bare wasmtime loop.
 pub(crate) struct Bare {
     engine: Engine,
-    pre: bindings::GuestPre<()>,
+    pre: bindings::GuestPre<Host>,
+}
+
+/// Which instance a call gets.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Instances {
+    /// A fresh one.
+    Fresh,
+    /// The one of the call before, so that only the guest's own code remains. This is no sandbox.
+    #[allow(dead_code, reason = "only `sandbox` measures this")]
+    Kept,
 }
 
 impl Bare {
-    pub(crate) fn new(component: &Path) -> Self {
+    /// Returns `None` for a core module.
+    pub(crate) fn new(component: &Path) -> Option<Self> {
+        let binary = std::fs::read(component).unwrap();
+        // Its version is 1; that of a component is another number.
+        if binary.starts_with(b"\0asm\x01\0\0\0") {
+            return None;
+        }
         let mut pool = PoolingAllocationConfig::new();
         pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 * 1024 * 1024).table_keep_resident(64 * 1024);
+        pool.max_memories_per_component(100).max_tables_per_component(100).max_core_instances_per_component(100);
         let mut config = Config::new();
         config.allocation_strategy(pool).gc_support(false);
         let engine = Engine::new(&config).unwrap();
-        let component = Component::from_file(&engine, component).unwrap();
+        let component = Component::new(&engine, binary).unwrap();
         let mut linker = Linker::new(&engine);
-        linker.define_unknown_imports_as_traps(&component).unwrap();
+        wasmtime_wasi::p2::add_to_linker_sync(&mut linker).unwrap();
+        bindings::Guest::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host).unwrap();
         let pre = bindings::GuestPre::new(linker.instantiate_pre(&component).unwrap()).unwrap();
-        Self { engine, pre }
+        Some(Self { engine, pre })
     }
 
     /// Measures the calls per second of `threads` threads. Each thread first does a warm-up, because the first use of
     /// memory costs extra time.
-    pub(crate) fn measure(&self, threads: usize, time: Duration) -> Rate {
+    pub(crate) fn measure(&self, instances: Instances, threads: usize, time: Duration) -> Rate {
         let warm = Barrier::new(threads + 1);
         let run = || {
-            self.run(&Rate::start(), time / WARM_UP_DIVISOR);
+            self.run(instances, &Rate::start(), time / WARM_UP_DIVISOR);
             warm.wait();
-            self.run(&Rate::start(), time)
+            self.run(instances, &Rate::start(), time)
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
@@ -153,13 +216,21 @@ impl Bare {
         })
     }
 
-    fn run(&self, measuring: &Measuring, time: Duration) -> u32 {
+    fn run(&self, instances: Instances, measuring: &Measuring, time: Duration) -> u32 {
         let event = Event::from_json(EVENT, |_| {}).unwrap();
+        let fresh = || {
+            let mut store = Store::new(&self.engine, Host::default());
+            let guest = self.pre.instantiate(&mut store).unwrap();
+            (store, guest)
+        };
+        let mut current = fresh();
         let mut count = 0;
         while measuring.elapsed() < time {
             for _ in 0..64 {
-                let mut store = Store::new(&self.engine, ());
-                let guest = self.pre.instantiate(&mut store).unwrap();
+                if instances == Instances::Fresh {
+                    current = fresh();
+                }
+                let (store, guest) = &mut current;
                 let event = GuestEvent {
                     id: &event.id,
                     source: &event.source,
@@ -172,7 +243,7 @@ impl Bare {
                     data: event.data.as_bytes(),
                 };
                 let delivery = Delivery { id: "d-1", attempt: 1, deadline_ms: 5_000, replay: false, trigger: "t" };
-                guest.evoke_function_handler().call_handle(&mut store, event, delivery).unwrap().unwrap();
+                guest.evoke_function_handler().call_handle(store, event, delivery).unwrap().unwrap();
             }
             count += 64;
         }
