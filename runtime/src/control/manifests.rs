@@ -144,8 +144,13 @@ pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> Finge
 /// Returns the files that `build:` commands may change: the components that they make, and the sources of these
 /// components.
 pub(crate) fn built(manifests: &[Checked]) -> BTreeSet<PathBuf> {
-    let functions = manifests.iter().flat_map(|checked| &checked.manifest.functions);
-    let components =
-        functions.filter(|function| function.build.is_some()).filter_map(manifest::Function::component_path);
-    components.flat_map(|component| build::sources_of(component).into_iter().chain([component.to_owned()])).collect()
+    let mut files = BTreeSet::new();
+    for checked in manifests {
+        let functions = checked.manifest.functions.iter().filter(|function| function.build.is_some());
+        for component in functions.filter_map(manifest::Function::component_path) {
+            files.extend(build::sources_of(component, &checked.manifest.folder));
+            files.insert(component.to_owned());
+        }
+    }
+    files
 }
