@@ -7,7 +7,7 @@
 //! first run is a warm-up, because the first use of memory costs extra time. Then the pipeline and the bare loop are
 //! measured in alternation, because the speed of a shared machine changes from one second to the next. Without
 //! arguments the components are a handwritten one and the smallest of the Rust SDK. The `handle` of a given component
-//! may publish, log and call WASI.
+//! may log and call WASI; it has no grant to publish.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::PathBuf;

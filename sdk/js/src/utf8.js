@@ -7,6 +7,7 @@ export function encode(text) {
 // Throws a URIError if the bytes are not UTF-8.
 export function decode(bytes) {
   const text = atob(bytes.toBase64());
+  // `escape` is slow, so it is called only for other characters.
   return isAscii(bytes) ? text : decodeURIComponent(escape(text));
 }
 
