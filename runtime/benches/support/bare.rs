@@ -1,6 +1,6 @@
 //! The baseline of the benches: a bare wasmtime loop over the same component with the same allocator settings. Each
-//! call gets a fresh store and instance; there are no timeouts or limits, and calls are synchronous. Events that the
-//! component publishes and lines that it logs are dropped.
+//! call gets a fresh store and instance, unless a bench asks for [`Instances::Kept`]; there are no timeouts or limits,
+//! and calls are synchronous. Events that the component publishes and lines that it logs are dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -168,18 +168,26 @@ pub(crate) struct Bare {
 }
 
 /// Which instance a call gets.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Instances {
     /// A fresh one.
     Fresh,
-    /// The one of the call before, so that almost only the guest's own code remains. It is replaced every
-    /// [`CALLS_OF_A_KEPT_INSTANCE`] calls, because some guests never free memory. This is no sandbox.
+    /// The instance of the call before, so that almost only the guest's own code remains. This is no sandbox.
     #[allow(dead_code, reason = "only `sandbox` measures this")]
     Kept,
 }
 
-/// Few enough for the memory of a guest that never frees any, and so many that their one new instance hardly counts.
-const CALLS_OF_A_KEPT_INSTANCE: u32 = 1024;
+impl Instances {
+    /// Returns the number of calls after which an instance is replaced.
+    fn calls_each(self) -> u32 {
+        match self {
+            Instances::Fresh => 1,
+            // The memory of a guest that never frees any has room for this many calls, and one new instance costs little
+            // compared with them.
+            Instances::Kept => 1024,
+        }
+    }
+}
 
 impl Bare {
     /// Returns `None` for a core module.
@@ -222,19 +230,19 @@ impl Bare {
 
     fn run(&self, instances: Instances, measuring: &Measuring, time: Duration) -> u32 {
         let event = Event::from_json(EVENT, |_| {}).unwrap();
-        let fresh = || {
-            let mut store = Store::new(&self.engine, Host::default());
-            let guest = self.pre.instantiate(&mut store).unwrap();
-            (store, guest)
-        };
-        let mut current = fresh();
+        let mut current = None;
         let mut count = 0;
         while measuring.elapsed() < time {
             for call in count..count + 64 {
-                if instances == Instances::Fresh || call % CALLS_OF_A_KEPT_INSTANCE == 0 {
-                    current = fresh();
+                if call % instances.calls_each() == 0 {
+                    // It ends before the next instance is made. Otherwise each thread would have two instances, in turn.
+                    current = None;
                 }
-                let (store, guest) = &mut current;
+                let (store, guest) = current.get_or_insert_with(|| {
+                    let mut store = Store::new(&self.engine, Host::default());
+                    let guest = self.pre.instantiate(&mut store).unwrap();
+                    (store, guest)
+                });
                 let event = GuestEvent {
                     id: &event.id,
                     source: &event.source,
