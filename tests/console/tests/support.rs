@@ -208,6 +208,31 @@ pub(crate) fn post_json(address: &str, path: &str, body: &Value) -> (u16, String
     (head.split(' ').nth(1).unwrap().parse().unwrap(), String::from_utf8(body).unwrap())
 }
 
+/// The number of ports that chromedriver may choose.
+const DRIVERS_MAX: u32 = 5;
+
+/// Starts chromedriver, and returns it with its port. Returns `None` if it ends without one: it takes a port that is
+/// free for IPv6, and ends if another process uses the same port for IPv4.
+fn start_driver() -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("chromedriver is installed (Debian: chromium-driver)");
+    let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.map_while(Result::ok).find_map(|line| {
+        let port = line.split_once("started successfully on port ")?.1;
+        Some(port.trim_end_matches('.').to_owned())
+    });
+    if port.is_none() {
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
+}
+
 /// A browser with one page.
 pub(crate) struct Browser {
     driver: Child,
@@ -217,20 +242,9 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("chromedriver is installed (Debian: chromium-driver)");
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| {
-            let port = line.split_once("started successfully on port ")?.1;
-            Some(port.trim_end_matches('.').to_owned())
-        });
-        let address = format!("127.0.0.1:{}", port.expect("chromedriver names its port"));
+        let (driver, port) =
+            (0..DRIVERS_MAX).find_map(|_| start_driver()).expect("chromedriver starts and names its port");
+        let address = format!("127.0.0.1:{port}");
         let mut capabilities = DesiredCapabilities::chrome();
         // Containers have a small /dev/shm, and no sandbox for root.
         let limits = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
