@@ -123,6 +123,8 @@ fn serve(stream: TcpStream, records: &Mutex<Vec<Received>>, handler: &Handler) -
         received.status = status;
         records.lock().unwrap().push(received);
         let extra: String = extra.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        // A 204 has no body (RFC 9110, section 15.3.5): the client would take one for its next response.
+        let text = if status == 204 { String::new() } else { text };
         let has_length = status == 204 || extra.contains("content-length");
         let length = if has_length { String::new() } else { format!("content-length: {}\r\n", text.len()) };
         write!(writer, "HTTP/1.1 {status} Status\r\n{extra}{length}\r\n{text}")?;
